@@ -1,0 +1,3 @@
+//! The `lapstrake` binary: arguments, settings, progress, wiring.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The OCI value types: digests, references, platforms, media types, image configs, canonical JSON.
+//!
+//! Does no IO.

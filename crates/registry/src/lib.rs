@@ -1,0 +1,3 @@
+//! The distribution protocol: resolve, pull, push, authentication.
+//!
+//! Streams bytes; the caller stores them.

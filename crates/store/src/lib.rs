@@ -1,0 +1,3 @@
+//! The state directory: content, records, references, pins.
+//!
+//! Does not know what a blob means.

@@ -1,0 +1,3 @@
+//! The tasks of this workspace: `cargo xtask tidy|test|bench`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Where an image goes: local store, OCI layout and tar, docker tar, directory, rootfs tar.
+//!
+//! Never changes the image.

@@ -1,0 +1,3 @@
+//! Syntax tree and build inputs to the build graph.
+//!
+//! Fetches nothing: it asks one question, what a base image is.

@@ -1,0 +1,3 @@
+//! What each op does: source, exec, file.
+//!
+//! Parses no text.
