@@ -74,6 +74,11 @@ pub(crate) fn heredoc_word(word: &str) -> Result<Option<Heredoc>, String> {
     }))
 }
 
+/// Whether all of `text` is one heredoc word.
+pub fn is_heredoc_word(text: &str) -> bool {
+    matches!(heredoc_word(text), Ok(Some(_)))
+}
+
 /// The heredoc words of an instruction's text, in order. Text that is no valid shell words has none.
 pub(crate) fn heredoc_words(text: &str) -> Result<Vec<Heredoc>, String> {
     let raw = Mode { raw_quotes: true, raw_escapes: true, ..mode() };

@@ -23,7 +23,7 @@ mod syntax;
 pub mod words;
 
 pub use directives::{Directive, detect_directive, detect_syntax};
-pub use heredoc::{Heredoc, chomp};
+pub use heredoc::{Heredoc, chomp, is_heredoc_word};
 pub use mount::{Mount, MountType, Sharing};
 pub use parse::{Parsed, code, parse, parse_trigger};
 pub use port::{Port, parse_port};
