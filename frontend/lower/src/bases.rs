@@ -32,7 +32,7 @@ pub(crate) struct Root {
 
 /// What has to be known of a base.
 enum Asked {
-    Image(ImageRequest),
+    Image(Box<ImageRequest>),
     Local { name: String },
     Rootfs { path: String },
 }
@@ -42,7 +42,8 @@ impl Lowering<'_> {
     fn asked(&self, node: &Node<'_>) -> Option<Asked> {
         let platform = node.platform.as_ref().unwrap_or(self.target_platform);
         let image = |reference: &Reference, store: ImageStore| {
-            Asked::Image(ImageRequest { reference: reference.clone(), store, platform: platform.clone() })
+            let platform = platform.clone();
+            Asked::Image(Box::new(ImageRequest { reference: reference.clone(), store, platform }))
         };
         let replacement = match (&node.name, &node.base) {
             (Some(name), _) if node.replaced => self.inputs.context(name, platform),
@@ -66,9 +67,9 @@ impl Lowering<'_> {
         let mut requests = Vec::new();
         for id in ids {
             if let Some(Asked::Image(request)) = self.asked(&self.stages[id])
-                && !requests.contains(&request)
+                && !requests.contains(&*request)
             {
-                requests.push(request);
+                requests.push(*request);
             }
         }
         requests
@@ -99,7 +100,7 @@ impl Lowering<'_> {
                 let title = format!("FROM rootfs://{path}");
                 Root { numbered: true, ..bare(Source::Rootfs { path }, title, platform) }
             }
-            Some(Asked::Image(request)) => self.image(node, request)?,
+            Some(Asked::Image(request)) => self.image(node, *request)?,
         };
         self.stages[id].root = Some(root);
         Ok(())

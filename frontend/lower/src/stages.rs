@@ -114,7 +114,6 @@ impl<'d> StageGraph<'d> {
         }
         graph.refuse_cycles()?;
         if graph.nodes.len() == 1 {
-            graph.nodes[0].label = String::new();
             graph.nodes[0].naming.label = String::new();
         }
         Ok(graph)
@@ -137,7 +136,7 @@ impl<'d> StageGraph<'d> {
 
     /// What messages call the stages.
     pub(crate) fn labels(&self) -> impl Iterator<Item = &str> {
-        self.nodes[..self.stages].iter().map(|node| node.label.as_str()).filter(|label| !label.is_empty())
+        self.nodes[..self.stages].iter().map(|node| node.label.as_str())
     }
 
     /// `target` and everything it needs.
