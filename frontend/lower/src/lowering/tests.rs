@@ -481,3 +481,12 @@ fn platforms_are_asked_for_or_kept() {
     assert_eq!(plan.graph[plan.targets[0].edge.vertex].meta.name, "[linux/arm64 2/2] RUN echo arm64");
     assert_eq!(plan.targets[0].image.config.architecture, "arm64");
 }
+
+#[test]
+fn hostile_files_cost_little() {
+    let chain: String =
+        (1..3000).map(|n| format!("FROM scratch AS s{n}\nCOPY --from=s{} /x /x\n", n - 1)).collect();
+    assert!(plan_with(&format!("FROM scratch AS s0\n{chain}"), &inputs()).is_ok());
+    let doubling = format!("FROM a\nENV a=xxxxxxxx\n{}", "ENV a=$a$a\n".repeat(40));
+    assert!(error(&doubling).contains("the expansion is larger than"));
+}
