@@ -102,6 +102,14 @@ pub enum TreeError {
         /// The path that was resolved.
         path: String,
     },
+    /// An overlay upper directory uses a feature that a layer cannot express.
+    #[error("{path} uses overlayfs {feature}, which no layer can express")]
+    Overlay {
+        /// Where.
+        path: TreePath,
+        /// `redirect` or `metacopy`.
+        feature: &'static str,
+    },
     /// A user or group is not known in the tree.
     #[error("unable to find {kind} {name}: no matching entries in {file} file")]
     NoSuchUser {

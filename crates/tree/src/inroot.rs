@@ -10,13 +10,15 @@ mod walk;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{
+    self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+};
 use rustix::io::Errno;
 
 use crate::error::TreeError;
 use crate::path::TreePath;
-use walk::Walk;
 pub use walk::Place;
+use walk::Walk;
 
 /// How many symbolic links one resolution follows before it gives up.
 const MAX_LINKS: u32 = 255;
@@ -171,7 +173,9 @@ impl<'fd> Root<'fd> {
     /// [`TreeError::NotADirectory`] when a component is something else, else [`TreeError::Io`].
     pub fn mkdir_p(&self, path: &[u8], new: &NewDir) -> Result<MadeDir, TreeError> {
         let place = self.place(path, true).map_err(|e| match e.errno() {
-            Some(Errno::NOTDIR) => TreeError::NotADirectory { path: TreePath::clean(path).unwrap_or_default() },
+            Some(Errno::NOTDIR) => {
+                TreeError::NotADirectory { path: TreePath::clean(path).unwrap_or_default() }
+            }
             _ => e,
         })?;
         let Place { mut dir, mut dir_path, rest } = place;
@@ -181,7 +185,8 @@ impl<'fd> Root<'fd> {
             let fd = match open_child(dir.as_fd(), &name, OFlags::PATH) {
                 Ok(fd) => fd,
                 Err(Errno::NOENT) => {
-                    let fd = make_dir(dir.as_fd(), &name, new).map_err(TreeError::io("make directory", &next))?;
+                    let fd =
+                        make_dir(dir.as_fd(), &name, new).map_err(TreeError::io("make directory", &next))?;
                     made.push(next.clone());
                     fd
                 }

@@ -8,7 +8,9 @@ pub mod entry;
 pub mod error;
 pub mod inroot;
 pub mod path;
+pub mod scan;
 pub mod tree;
+pub mod users;
 mod varint;
 
 pub use entry::{ContentDigest, Entry, Kind, Meta, Xattr};

@@ -9,8 +9,8 @@ mod digest;
 mod links;
 
 pub use codec::TREE_VERSION;
-pub use digest::TreeDigest;
 pub(crate) use digest::KHasher;
+pub use digest::TreeDigest;
 pub(crate) use links::{Inode, join_links};
 
 use crate::entry::{Entry, Kind};

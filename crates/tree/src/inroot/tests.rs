@@ -38,13 +38,22 @@ fn links_stay_inside() {
     let (_temp, fd) = hostile();
     let root = Root::new(&fd);
     let both = |path: &str| {
-        let kernel = root.open(path.as_bytes(), OFlags::RDONLY, Mode::empty()).map_err(|e| e.errno().unwrap());
+        let kernel =
+            root.open(path.as_bytes(), OFlags::RDONLY, Mode::empty()).map_err(|e| e.errno().unwrap());
         let walked = root.open_by_walk(path.as_bytes(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let (kernel, walked) = (kernel.map(read), walked.map(read));
         assert_eq!(kernel, walked, "{path}");
         kernel
     };
-    for path in ["etc/passwd", "/etc/passwd", "../../etc/passwd", "abs/passwd", "a/up", "a/escape", "a/b/../../secret"] {
+    for path in [
+        "etc/passwd",
+        "/etc/passwd",
+        "../../etc/passwd",
+        "abs/passwd",
+        "a/up",
+        "a/escape",
+        "a/b/../../secret",
+    ] {
         assert_eq!(both(path), Ok("inside".into()), "{path}");
     }
     assert_eq!(both("host"), Err(Errno::NOENT));
@@ -58,7 +67,8 @@ fn links_stay_inside() {
 fn plain_means_no_link_at_all() {
     let (_temp, fd) = hostile();
     let root = Root::new(&fd);
-    let open = |p: &str| root.open_plain(&TreePath::parse(p.as_bytes()).unwrap(), OFlags::RDONLY, Mode::empty());
+    let open =
+        |p: &str| root.open_plain(&TreePath::parse(p.as_bytes()).unwrap(), OFlags::RDONLY, Mode::empty());
     assert!(open("etc/passwd").is_ok());
     for path in ["abs/passwd", "a/up", "host"] {
         assert_eq!(open(path).unwrap_err().errno(), Some(Errno::LOOP), "{path}");
@@ -84,7 +94,10 @@ fn mkdir_follows_links_inside_only() {
     assert_eq!(made.path.to_string(), "/var/made/by/link/y");
     assert_eq!(made.made.len(), 5);
     let stat = std_fs::metadata(temp.path().join("root/var/made")).unwrap();
-    assert_eq!((stat.permissions().mode() & 0o7777, stat.mtime(), stat.mtime_nsec()), (0o2751, 1_000_000_000, 7));
+    assert_eq!(
+        (stat.permissions().mode() & 0o7777, stat.mtime(), stat.mtime_nsec()),
+        (0o2751, 1_000_000_000, 7)
+    );
     assert!(root.mkdir_p(b"dangling/x/../y", &new).unwrap().made.is_empty());
     assert_eq!(root.mkdir_p(b"../abs/new", &NewDir::default()).unwrap().path.to_string(), "/etc/new");
     assert!(matches!(root.mkdir_p(b"secret/x", &new), Err(TreeError::NotADirectory { .. })));

@@ -136,7 +136,11 @@ fn decode_entry(cursor: &mut Cursor<'_>, path: TreePath, before: &[Entry]) -> Re
     match tag {
         2 => {
             let file = before.get(cursor.length()?).ok_or_else(|| corrupt("a hard link points nowhere"))?;
-            return Ok(Entry { path, kind: Kind::Hardlink { to: file.path.clone() }, meta: file.meta.clone() });
+            return Ok(Entry {
+                path,
+                kind: Kind::Hardlink { to: file.path.clone() },
+                meta: file.meta.clone(),
+            });
         }
         8 => return Ok(Entry::whiteout(path)),
         _ => {}

@@ -32,7 +32,8 @@ fn any_meta() -> impl Strategy<Value = Meta> {
     let caps = proptest::option::weighted(0.1, Just(()));
     (0..0o10000u32, 0..70_000u32, 0..5u32, times, caps).prop_map(|(mode, uid, gid, mtime, caps)| {
         let value: Box<[u8]> = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].into();
-        let xattrs = caps.map(|()| Xattr { name: (*b"security.capability").into(), value }).into_iter().collect();
+        let xattrs =
+            caps.map(|()| Xattr { name: (*b"security.capability").into(), value }).into_iter().collect();
         Meta { mode, uid, gid, mtime, xattrs }
     })
 }
@@ -68,14 +69,22 @@ fn build(raw: Vec<(Vec<String>, Kind, Meta)>) -> Tree {
             continue;
         }
         for above in path.ancestors().skip(1) {
-            let made = Entry { path: above.clone(), kind: Kind::Dir { opaque: false }, meta: self::meta(0o755) };
-            all.entry(above).and_modify(|e| if !e.is_dir() { *e = made.clone() }).or_insert(made);
+            let made =
+                Entry { path: above.clone(), kind: Kind::Dir { opaque: false }, meta: self::meta(0o755) };
+            all.entry(above)
+                .and_modify(|e| {
+                    if !e.is_dir() {
+                        *e = made.clone()
+                    }
+                })
+                .or_insert(made);
         }
         match &mut kind {
             Kind::Whiteout => meta = Meta::default(),
             Kind::Symlink { .. } => (meta.mode, meta.xattrs) = (0o777, vec![]),
             Kind::Hardlink { to } => {
-                let Some(file) = all.values().find(|e| matches!(e.kind, Kind::File { .. }) && e.path < path) else {
+                let Some(file) = all.values().find(|e| matches!(e.kind, Kind::File { .. }) && e.path < path)
+                else {
                     continue;
                 };
                 (*to, meta) = (file.path.clone(), file.meta.clone());
@@ -86,10 +95,14 @@ fn build(raw: Vec<(Vec<String>, Kind, Meta)>) -> Tree {
         all.insert(path.clone(), Entry { path, kind, meta });
     }
     // A file that became a directory later leaves its links behind.
-    let keep: Vec<Entry> = all.values().filter(|e| match &e.kind {
-        Kind::Hardlink { to } => matches!(all[to].kind, Kind::File { .. }),
-        _ => true,
-    }).cloned().collect();
+    let keep: Vec<Entry> = all
+        .values()
+        .filter(|e| match &e.kind {
+            Kind::Hardlink { to } => matches!(all[to].kind, Kind::File { .. }),
+            _ => true,
+        })
+        .cloned()
+        .collect();
     Tree::from_entries(keep).unwrap()
 }
 
@@ -98,7 +111,10 @@ fn invariants_are_checked() {
     let ok = Tree::from_entries(vec![file("a/b", b"x"), dir("a")]).unwrap();
     assert_eq!(ok.entries()[0].path, path("a"));
     assert!(matches!(Tree::from_entries(vec![file("a/b", b"")]), Err(TreeError::NotADirectory { .. })));
-    assert!(matches!(Tree::from_entries(vec![file("a", b""), file("a/b", b"")]), Err(TreeError::NotADirectory { .. })));
+    assert!(matches!(
+        Tree::from_entries(vec![file("a", b""), file("a/b", b"")]),
+        Err(TreeError::NotADirectory { .. })
+    ));
     assert!(matches!(Tree::from_entries(vec![dir("a"), dir("a")]), Err(TreeError::Duplicate { .. })));
     let mut link = file("b", b"x");
     link.kind = Kind::Hardlink { to: path("a") };
@@ -108,7 +124,9 @@ fn invariants_are_checked() {
 
 #[test]
 fn children_and_subtree() {
-    let tree = Tree::from_entries(vec![dir("a"), dir("a/b"), file("a/b/c", b""), file("a-", b""), file("a/z", b"")]).unwrap();
+    let tree =
+        Tree::from_entries(vec![dir("a"), dir("a/b"), file("a/b/c", b""), file("a-", b""), file("a/z", b"")])
+            .unwrap();
     let names = |p: &str| tree.children(&path(p)).map(|e| e.path.to_string()).collect::<Vec<_>>();
     assert_eq!(names(""), ["/a", "/a-"]);
     assert_eq!(names("a"), ["/a/b", "/a/z"]);
@@ -142,8 +160,14 @@ fn k_of_a_part_does_not_depend_on_where_it_is() {
 #[test]
 fn digests_are_stable() {
     let tree = Tree::from_entries(vec![dir("d"), file("d/f", b"x"), Entry::whiteout(path("w"))]).unwrap();
-    assert_eq!(tree.k_digest().to_string(), "337a9948dfc1558e2ea4e6fbb842296596052708c786bdb660d63b15d41a7123");
-    assert_eq!(tree.l_digest().to_string(), "c58e4ca35150909f12c714aabb5b9b786e7154cd809425e5cd37cefb15bea451");
+    assert_eq!(
+        tree.k_digest().to_string(),
+        "337a9948dfc1558e2ea4e6fbb842296596052708c786bdb660d63b15d41a7123"
+    );
+    assert_eq!(
+        tree.l_digest().to_string(),
+        "c58e4ca35150909f12c714aabb5b9b786e7154cd809425e5cd37cefb15bea451"
+    );
 }
 
 proptest! {
