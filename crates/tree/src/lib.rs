@@ -6,9 +6,12 @@
 
 pub mod entry;
 pub mod error;
+pub mod decompress;
 pub mod inroot;
+pub mod layer_tar;
 pub mod path;
 pub mod scan;
+mod tar_read;
 pub mod tree;
 pub mod users;
 mod varint;
