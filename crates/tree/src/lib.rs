@@ -1,3 +1,22 @@
 //! File trees: walking, stat index, digests, copying, ignore patterns, the tar codec, confined paths.
 //!
-//! Does not know in which order layers lie.
+//! Does not know in which order layers lie, where a store keeps them, or what a Dockerfile is. After somebody
+//! else's code ran in a tree, or an archive was unpacked to it, every path in it is hostile: all disk access is
+//! relative to a file descriptor and confined beneath it.
+
+pub mod entry;
+pub mod error;
+pub mod decompress;
+pub mod inroot;
+pub mod layer_tar;
+pub mod path;
+pub mod scan;
+mod tar_read;
+pub mod tree;
+pub mod users;
+mod varint;
+
+pub use entry::{ContentDigest, Entry, Kind, Meta, Xattr};
+pub use error::TreeError;
+pub use path::TreePath;
+pub use tree::{Tree, TreeDigest};

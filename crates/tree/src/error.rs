@@ -1,0 +1,198 @@
+//! What can go wrong with a file tree. Texts name the thing; causes are kept as sources and not repeated.
+
+use std::io;
+
+use crate::path::TreePath;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// The kernel refused an operation on a path of the tree.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Where.
+        path: TreePath,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Reading or writing a stream failed.
+    #[error("cannot {action}")]
+    Stream {
+        /// What was tried, as a verb with its object.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A path that cannot be inside a tree.
+    #[error("bad path {path:?}: {why}")]
+    BadPath {
+        /// The path as it came, not-UTF-8 bytes replaced.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A stored tree or index could not be decoded.
+    #[error("corrupt {what}: {why}")]
+    Corrupt {
+        /// What was decoded.
+        what: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A stored tree or index has a format this program does not know.
+    #[error("{what} has format version {found}, expected {expected}")]
+    Version {
+        /// What was decoded.
+        what: &'static str,
+        /// The version it carries.
+        found: u8,
+        /// The version understood here.
+        expected: u8,
+    },
+    /// An archive breaks its format.
+    #[error("invalid archive entry {name:?}: {why}")]
+    BadArchive {
+        /// The entry's name as it came; empty when there is none yet.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// An archive is bigger than allowed.
+    #[error("archive exceeds the limit of {limit} {what}")]
+    TooBig {
+        /// What is counted.
+        what: &'static str,
+        /// The limit in force.
+        limit: u64,
+    },
+    /// A hard link whose target is not in the same layer.
+    #[error("hard link {path} points to {target}, which is not a file of the same layer")]
+    LinkTarget {
+        /// The link.
+        path: TreePath,
+        /// Where it points to.
+        target: TreePath,
+    },
+    /// A file changed while it was read.
+    #[error("{path} changed while it was read")]
+    Changed {
+        /// The file.
+        path: TreePath,
+    },
+    /// Two entries have the same path.
+    #[error("{path} appears twice")]
+    Duplicate {
+        /// The path.
+        path: TreePath,
+    },
+    /// A path component is not a directory.
+    #[error("{path} is not a directory")]
+    NotADirectory {
+        /// The component.
+        path: TreePath,
+    },
+    /// More symbolic links than a resolution may follow.
+    #[error("too many symbolic links in {path:?}")]
+    Loop {
+        /// The path that was resolved.
+        path: String,
+    },
+    /// An overlay upper directory uses a feature that a layer cannot express.
+    #[error("{path} uses overlayfs {feature}, which no layer can express")]
+    Overlay {
+        /// Where.
+        path: TreePath,
+        /// `redirect` or `metacopy`.
+        feature: &'static str,
+    },
+    /// A user or group is not known in the tree.
+    #[error("unable to find {kind} {name}: no matching entries in {file} file")]
+    NoSuchUser {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The name asked for.
+        name: String,
+        /// `passwd` or `group`.
+        file: &'static str,
+    },
+    /// A user specification or a mode could not be understood.
+    #[error("invalid {what}: {value:?}")]
+    Invalid {
+        /// What was parsed.
+        what: &'static str,
+        /// The text.
+        value: String,
+    },
+    /// A file that is not what it has to be (a FIFO for a passwd file, say).
+    #[error("{path} is not a regular file of at most {limit} bytes")]
+    NotPlain {
+        /// The file.
+        path: TreePath,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A pattern of an ignore file or a source does not parse.
+    #[error("syntax error in pattern {pattern:?}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// Its line in the ignore file, from 1; 0 when it comes from elsewhere.
+        line: u32,
+    },
+    /// A lone `!` in an ignore file.
+    #[error("illegal exclusion pattern: {pattern:?}")]
+    IllegalExclusion {
+        /// The pattern.
+        pattern: String,
+        /// Its line, from 1.
+        line: u32,
+    },
+    /// A named source does not exist.
+    #[error("{path:?}: not found")]
+    NotFound {
+        /// The path as `/a/b`.
+        path: String,
+        /// The ignore pattern and its line (from 1) which hides it, when one does.
+        hidden_by: Option<(String, u32)>,
+        /// The longest existing path above it, as `/a`.
+        nearest: String,
+    },
+    /// A directory should be copied over something that is not one.
+    #[error("cannot copy to non-directory: {path}")]
+    CopyToNonDirectory {
+        /// The destination.
+        path: TreePath,
+    },
+    /// A file should be copied over a directory.
+    #[error("cannot replace to directory {path} with file")]
+    ReplaceDirectory {
+        /// The destination.
+        path: TreePath,
+    },
+}
+
+impl TreeError {
+    /// For `map_err`: an [`TreeError::Io`] with its noun.
+    pub(crate) fn io<E: Into<io::Error>>(action: &'static str, path: &TreePath) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { action, path: path.clone(), source: source.into() }
+    }
+
+    /// For `map_err`: a [`TreeError::Stream`].
+    pub(crate) fn stream<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Stream { action, source: source.into() }
+    }
+
+    /// The kernel's error number, where one is the cause.
+    #[must_use]
+    pub fn errno(&self) -> Option<rustix::io::Errno> {
+        match self {
+            Self::Io { source, .. } | Self::Stream { source, .. } => rustix::io::Errno::from_io_error(source),
+            _ => None,
+        }
+    }
+}

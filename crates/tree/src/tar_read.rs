@@ -1,0 +1,247 @@
+//! Reading of tar streams: headers with their PAX and GNU extensions, bounded in every direction.
+//!
+//! Interprets nothing: names are as they came. Global PAX headers are skipped (nothing that writes layers means
+//! anything by them). Sparse files are refused, not misread.
+
+use std::io::{self, Read};
+
+use tar::{EntryType, Header};
+
+use crate::entry::Xattr;
+use crate::error::TreeError;
+use crate::layer_tar::{BLOCK, Pax, XATTR, parse_time};
+use crate::path::lossy;
+
+/// Longest extension (PAX records, long name) that is believed.
+const MAX_EXTENSION: u64 = 1 << 20;
+
+/// One header with all extensions applied.
+#[derive(Debug)]
+pub(crate) struct TarEntry {
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: EntryType,
+    pub(crate) link: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
+    pub(crate) mtime: i64,
+    pub(crate) device: (u32, u32),
+    /// All that the archive names, unfiltered, sorted.
+    pub(crate) xattrs: Vec<Xattr>,
+}
+
+impl TarEntry {
+    pub(crate) fn bad(&self, why: &'static str) -> TreeError {
+        TreeError::BadArchive { name: lossy(&self.name), why }
+    }
+}
+
+/// A tar stream; between two [`Self::next_entry`] it reads as the current entry's content.
+#[derive(Debug)]
+pub(crate) struct TarReader<R> {
+    inner: R,
+    /// Content of the current entry that was not read yet, and the padding after it.
+    left: u64,
+    padding: u64,
+    entries: u64,
+    max_entries: u64,
+}
+
+/// What precedes a header and changes it.
+#[derive(Default)]
+struct Extensions {
+    pax: Pax,
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+}
+
+impl<R: Read> TarReader<R> {
+    pub(crate) fn new(inner: R, max_entries: u64) -> Self {
+        Self { inner, left: 0, padding: 0, entries: 0, max_entries }
+    }
+
+    /// The next entry; `None` at the end mark or where the stream ends between entries.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<TarEntry>, TreeError> {
+        let mut extensions = Extensions::default();
+        loop {
+            self.skip_content()?;
+            let Some(header) = self.header()? else { return Ok(None) };
+            self.entries += 1;
+            if self.entries > self.max_entries {
+                return Err(TreeError::TooBig { what: "entries", limit: self.max_entries });
+            }
+            let bad = |why| TreeError::BadArchive { name: lossy(&header.path_bytes()), why };
+            let size = header.entry_size().map_err(|_| bad("its size is not a number"))?;
+            match header.entry_type() {
+                EntryType::XHeader => {
+                    let records = self.extension(size)?;
+                    extensions.pax = Pax::decode(&records).map_err(bad)?;
+                }
+                EntryType::GNULongName => extensions.name = Some(cut_at_nul(self.extension(size)?)),
+                EntryType::GNULongLink => extensions.link = Some(cut_at_nul(self.extension(size)?)),
+                EntryType::XGlobalHeader => self.begin(size)?,
+                _ => return self.finish_header(&header, extensions, size).map(Some),
+            }
+        }
+    }
+
+    fn begin(&mut self, size: u64) -> Result<(), TreeError> {
+        // A length near u64::MAX would overflow whoever adds to it; no medium holds that much.
+        if size > i64::MAX as u64 {
+            return Err(TreeError::TooBig { what: "bytes in one entry", limit: i64::MAX as u64 });
+        }
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        Ok(())
+    }
+
+    fn extension(&mut self, size: u64) -> Result<Vec<u8>, TreeError> {
+        if size > MAX_EXTENSION {
+            return Err(TreeError::TooBig { what: "bytes in an extended header", limit: MAX_EXTENSION });
+        }
+        self.begin(size)?;
+        let mut bytes = Vec::new();
+        self.read_to_end(&mut bytes).map_err(TreeError::stream("read the archive"))?;
+        Ok(bytes)
+    }
+
+    fn header(&mut self) -> Result<Option<Header>, TreeError> {
+        let mut header = Header::new_old();
+        if !self.block(header.as_mut_bytes())? {
+            return Ok(None);
+        }
+        if header.as_bytes().iter().all(|&b| b == 0) {
+            return Ok(None);
+        }
+        let bytes = header.as_bytes();
+        let blank = |(i, &b): (usize, &u8)| if (148..156).contains(&i) { b' ' } else { b };
+        let sum: u32 = bytes.iter().enumerate().map(|pair| u32::from(blank(pair))).sum();
+        let signed: i64 = bytes.iter().enumerate().map(|pair| i64::from(blank(pair).cast_signed())).sum();
+        // Some old writers added signed bytes.
+        match header.cksum() {
+            Ok(found) if found == sum || i64::from(found) == signed => Ok(Some(header)),
+            _ => Err(TreeError::BadArchive { name: lossy(&header.path_bytes()), why: "its checksum is wrong" }),
+        }
+    }
+
+    /// Fills one block; false at a clean end.
+    fn block(&mut self, block: &mut [u8]) -> Result<bool, TreeError> {
+        let mut have = 0;
+        while have < block.len() {
+            match self.inner.read(&mut block[have..]) {
+                Ok(0) if have == 0 => return Ok(false),
+                Ok(0) => return Err(TreeError::BadArchive { name: String::new(), why: "the archive is cut short" }),
+                Ok(n) => have += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(TreeError::stream("read the archive")(e)),
+            }
+        }
+        Ok(true)
+    }
+
+    fn skip_content(&mut self) -> Result<(), TreeError> {
+        let want = self.left + self.padding;
+        (self.left, self.padding) = (0, 0);
+        let skipped = io::copy(&mut (&mut self.inner).take(want), &mut io::sink());
+        match skipped.map_err(TreeError::stream("read the archive"))? {
+            got if got == want => Ok(()),
+            _ => Err(TreeError::BadArchive { name: String::new(), why: "the archive is cut short" }),
+        }
+    }
+
+    fn finish_header(
+        &mut self,
+        header: &Header,
+        extensions: Extensions,
+        size: u64,
+    ) -> Result<TarEntry, TreeError> {
+        let Extensions { pax, name, link } = extensions;
+        let name = pax.get(b"path").map(<[u8]>::to_vec).or(name).unwrap_or_else(|| header.path_bytes().into_owned());
+        let bad = |why| TreeError::BadArchive { name: lossy(&name), why };
+        let link = pax.get(b"linkpath").map(<[u8]>::to_vec).or(link);
+        let link = link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).unwrap_or_default();
+        let number = |key: &[u8], field: io::Result<u64>| match pax.get(key) {
+            Some(text) => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()),
+            None => field.ok(),
+        };
+        let id = |key, field| number(key, field).and_then(|id| u32::try_from(id).ok());
+        let mut kind = header.entry_type();
+        if kind.is_gnu_sparse() || pax.iter().any(|(key, _)| key.starts_with(b"GNU.sparse.")) {
+            return Err(bad("sparse files are not supported"));
+        }
+        // Before USTAR a directory was a file whose name ends in a slash.
+        if kind == EntryType::Regular && name.ends_with(b"/") {
+            kind = EntryType::Directory;
+        }
+        let mtime = match pax.get(b"mtime") {
+            Some(text) => parse_time(text).ok_or_else(|| bad("its time is not a number"))?,
+            None => header_time(header),
+        };
+        let has_content = matches!(kind, EntryType::Regular | EntryType::Continuous)
+            || !matches!(
+                kind,
+                EntryType::Link | EntryType::Symlink | EntryType::Char | EntryType::Block | EntryType::Directory | EntryType::Fifo
+            );
+        let size = number(b"size", Ok(size)).ok_or_else(|| bad("its size is not a number"))?;
+        let size = if has_content { size } else { 0 };
+        self.begin(size)?;
+        let mut xattrs: Vec<Xattr> = pax.iter().filter_map(|(key, value)| {
+            let name = key.strip_prefix(XATTR)?;
+            Some(Xattr { name: name.into(), value: value.into() })
+        }).collect();
+        xattrs.sort();
+        let device = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
+        Ok(TarEntry {
+            kind,
+            link,
+            mode: header.mode().map_err(|_| bad("its mode is not a number"))? & 0o7777,
+            uid: id(b"uid", header.uid()).ok_or_else(|| bad("its owner is out of range"))?,
+            gid: id(b"gid", header.gid()).ok_or_else(|| bad("its group is out of range"))?,
+            size,
+            mtime,
+            device: (device(header.device_major()), device(header.device_minor())),
+            xattrs,
+            name,
+        })
+    }
+
+    /// Reads the stream to its end (padding after the end mark included).
+    pub(crate) fn drain(mut self) -> Result<(), TreeError> {
+        io::copy(&mut self.inner, &mut io::sink()).map(drop).map_err(TreeError::stream("read the archive"))
+    }
+}
+
+impl<R: Read> Read for TarReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if want == 0 {
+            return Ok(0);
+        }
+        let got = self.inner.read(&mut buffer[..want])?;
+        if got == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut short"));
+        }
+        self.left -= got as u64;
+        Ok(got)
+    }
+}
+
+/// Time field in nanoseconds; GNU writes times before 1970 as negative base-256 numbers.
+fn header_time(header: &Header) -> i64 {
+    let field = &header.as_old().mtime;
+    if field[0] & 0x80 != 0 {
+        let mut number = [0u8; 8];
+        number.copy_from_slice(&field[4..12]);
+        return i64::from_be_bytes(number).saturating_mul(1_000_000_000);
+    }
+    let seconds = header.mtime().unwrap_or(0);
+    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
+}
+
+fn cut_at_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = bytes.iter().position(|&b| b == 0) {
+        bytes.truncate(end);
+    }
+    bytes
+}
