@@ -47,7 +47,8 @@ impl Compression {
             Self::Gzip => Box::new(MultiGzDecoder::new(input)),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
             Self::Xz => {
-                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED);
+                let stream =
+                    liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED);
                 Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream?))
             }
             Self::Zstd => {
@@ -63,7 +64,9 @@ impl Compression {
 ///
 /// # Errors
 /// When the first bytes cannot be read or the decoder cannot be set up.
-pub fn decompress<'r>(mut input: impl BufRead + Send + 'r) -> io::Result<(Compression, Box<dyn Read + Send + 'r>)> {
+pub fn decompress<'r>(
+    mut input: impl BufRead + Send + 'r,
+) -> io::Result<(Compression, Box<dyn Read + Send + 'r>)> {
     // `fill_buf` may return less than asked of a pipe; six bytes are needed at most, and formats without them are
     // told apart from each other by fewer.
     let mut start = Vec::with_capacity(6);

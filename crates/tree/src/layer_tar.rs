@@ -104,7 +104,11 @@ impl<W: Write> Writer<W> {
         self.out.write_all(bytes).map_err(TreeError::stream("write the layer"))
     }
 
-    fn entry(&mut self, entry: &Entry, open: &impl Fn(&TreePath) -> io::Result<File>) -> Result<(), TreeError> {
+    fn entry(
+        &mut self,
+        entry: &Entry,
+        open: &impl Fn(&TreePath) -> io::Result<File>,
+    ) -> Result<(), TreeError> {
         let path = &entry.path;
         let plain = |kind| Item { name: path.as_bytes(), kind, size: 0, link: b"", device: (0, 0) };
         let item = match &entry.kind {
@@ -139,7 +143,8 @@ impl<W: Write> Writer<W> {
         self.header(&item, &entry.meta)?;
         if opaque {
             let mark = entry.path.join_name(OPAQUE);
-            let item = Item { name: mark.as_bytes(), kind: EntryType::Regular, size: 0, link: b"", device: (0, 0) };
+            let item =
+                Item { name: mark.as_bytes(), kind: EntryType::Regular, size: 0, link: b"", device: (0, 0) };
             self.header(&item, &Meta::default())?;
         }
         Ok(())

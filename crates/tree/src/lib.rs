@@ -4,15 +4,16 @@
 //! else's code ran in a tree, or an archive was unpacked to it, every path in it is hostile: all disk access is
 //! relative to a file descriptor and confined beneath it.
 
+pub mod decompress;
 pub mod entry;
 pub mod error;
-pub mod decompress;
 pub mod inroot;
 pub mod layer_tar;
 pub mod path;
 pub mod scan;
 mod tar_read;
 pub mod tree;
+pub mod unpack;
 pub mod users;
 mod varint;
 

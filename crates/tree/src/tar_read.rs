@@ -121,7 +121,9 @@ impl<R: Read> TarReader<R> {
         // Some old writers added signed bytes.
         match header.cksum() {
             Ok(found) if found == sum || i64::from(found) == signed => Ok(Some(header)),
-            _ => Err(TreeError::BadArchive { name: lossy(&header.path_bytes()), why: "its checksum is wrong" }),
+            _ => {
+                Err(TreeError::BadArchive { name: lossy(&header.path_bytes()), why: "its checksum is wrong" })
+            }
         }
     }
 
@@ -131,7 +133,12 @@ impl<R: Read> TarReader<R> {
         while have < block.len() {
             match self.inner.read(&mut block[have..]) {
                 Ok(0) if have == 0 => return Ok(false),
-                Ok(0) => return Err(TreeError::BadArchive { name: String::new(), why: "the archive is cut short" }),
+                Ok(0) => {
+                    return Err(TreeError::BadArchive {
+                        name: String::new(),
+                        why: "the archive is cut short",
+                    });
+                }
                 Ok(n) => have += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(TreeError::stream("read the archive")(e)),
@@ -157,10 +164,12 @@ impl<R: Read> TarReader<R> {
         size: u64,
     ) -> Result<TarEntry, TreeError> {
         let Extensions { pax, name, link } = extensions;
-        let name = pax.get(b"path").map(<[u8]>::to_vec).or(name).unwrap_or_else(|| header.path_bytes().into_owned());
+        let name =
+            pax.get(b"path").map(<[u8]>::to_vec).or(name).unwrap_or_else(|| header.path_bytes().into_owned());
         let bad = |why| TreeError::BadArchive { name: lossy(&name), why };
         let link = pax.get(b"linkpath").map(<[u8]>::to_vec).or(link);
-        let link = link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).unwrap_or_default();
+        let link =
+            link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).unwrap_or_default();
         let number = |key: &[u8], field: io::Result<u64>| match pax.get(key) {
             Some(text) => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()),
             None => field.ok(),
@@ -181,15 +190,23 @@ impl<R: Read> TarReader<R> {
         let has_content = matches!(kind, EntryType::Regular | EntryType::Continuous)
             || !matches!(
                 kind,
-                EntryType::Link | EntryType::Symlink | EntryType::Char | EntryType::Block | EntryType::Directory | EntryType::Fifo
+                EntryType::Link
+                    | EntryType::Symlink
+                    | EntryType::Char
+                    | EntryType::Block
+                    | EntryType::Directory
+                    | EntryType::Fifo
             );
         let size = number(b"size", Ok(size)).ok_or_else(|| bad("its size is not a number"))?;
         let size = if has_content { size } else { 0 };
         self.begin(size)?;
-        let mut xattrs: Vec<Xattr> = pax.iter().filter_map(|(key, value)| {
-            let name = key.strip_prefix(XATTR)?;
-            Some(Xattr { name: name.into(), value: value.into() })
-        }).collect();
+        let mut xattrs: Vec<Xattr> = pax
+            .iter()
+            .filter_map(|(key, value)| {
+                let name = key.strip_prefix(XATTR)?;
+                Some(Xattr { name: name.into(), value: value.into() })
+            })
+            .collect();
         xattrs.sort();
         let device = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
         Ok(TarEntry {

@@ -114,7 +114,17 @@ mod tests {
 
     #[test]
     fn malformed_records() {
-        for bad in ["x", "5", "5 a=b", "99 a=b\n", "0 a=b\n", "3 \n", "18446744073709551616 a=b\n", "6 abc\n", "6 a=bc"] {
+        for bad in [
+            "x",
+            "5",
+            "5 a=b",
+            "99 a=b\n",
+            "0 a=b\n",
+            "3 \n",
+            "18446744073709551616 a=b\n",
+            "6 abc\n",
+            "6 a=bc",
+        ] {
             assert!(Pax::decode(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(Pax::decode(b"6 a=b\n5 a=\n").unwrap().is_empty());
@@ -122,7 +132,13 @@ mod tests {
 
     #[test]
     fn times() {
-        let cases = [(0, "0"), (1, "0.000000001"), (1_500_000_000, "1.5"), (-1_500_000_000, "-1.5"), (-1, "-0.000000001")];
+        let cases = [
+            (0, "0"),
+            (1, "0.000000001"),
+            (1_500_000_000, "1.5"),
+            (-1_500_000_000, "-1.5"),
+            (-1, "-0.000000001"),
+        ];
         for (ns, text) in cases {
             assert_eq!(format_time(ns), text);
             assert_eq!(parse_time(text.as_bytes()), Some(ns));

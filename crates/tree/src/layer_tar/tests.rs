@@ -16,14 +16,18 @@ fn open(content: &'static [u8]) -> impl Fn(&TreePath) -> io::Result<File> {
 #[test]
 fn bytes_are_stable() {
     let long = format!("d/{}", "n".repeat(120));
-    let tree = Tree::from_entries(vec![dir("d"), file("d/f", b"x"), file(&long, b"x"), Entry::whiteout(path("w"))]);
+    let tree =
+        Tree::from_entries(vec![dir("d"), file("d/f", b"x"), file(&long, b"x"), Entry::whiteout(path("w"))]);
     let tree = tree.unwrap();
     let mut out = Vec::new();
     let written = write_layer(&tree, open(b"x"), &mut out, &TarOptions::default()).unwrap();
     assert_eq!((written, out.len() % BLOCK), (out.len() as u64, 0));
     let digest = diff_id(&tree, open(b"x")).unwrap();
     assert_eq!(digest, <[u8; 32]>::from(Sha256::digest(&out)));
-    assert_eq!(blake3::hash(&out).to_hex().as_str(), "d0455546f814bebe8e6290e22ecac1bc96edad8568c70d8f06f2d55f7ade3205");
+    assert_eq!(
+        blake3::hash(&out).to_hex().as_str(),
+        "d0455546f814bebe8e6290e22ecac1bc96edad8568c70d8f06f2d55f7ade3205"
+    );
 }
 
 #[test]
@@ -66,11 +70,15 @@ fn a_file_that_changed_is_an_error() {
 fn gnu_tar_reads_it() {
     let mut wide = file("ü", b"x");
     wide.meta = crate::Meta { uid: 3_000_000, gid: 5, ..meta(0o640) };
-    let tree = Tree::from_entries(vec![dir("d"), wide, file(&format!("d/{}", "n".repeat(150)), b"x")]).unwrap();
+    let tree =
+        Tree::from_entries(vec![dir("d"), wide, file(&format!("d/{}", "n".repeat(150)), b"x")]).unwrap();
     let temp = tempfile::tempdir().unwrap();
     let at = temp.path().join("x.tar");
     write_layer(&tree, open(b"x"), File::create(&at).unwrap(), &TarOptions::default()).unwrap();
-    let Ok(output) = std::process::Command::new("tar").arg("-tvnf").arg(&at).env("LC_ALL", "C").output() else { return };
+    let Ok(output) = std::process::Command::new("tar").arg("-tvnf").arg(&at).env("LC_ALL", "C").output()
+    else {
+        return;
+    };
     let listing = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(listing.contains(&"n".repeat(150)), "{listing}");

@@ -1,0 +1,350 @@
+//! A layer's tar into a fresh directory in overlay format, and its [`Tree`].
+//!
+//! The archive is hostile. Names are made normal first; links on the way are resolved in memory, against what this
+//! very archive made; the disk is only touched beneath the destination, by paths free of links. The destination
+//! has to be empty and nobody else's. Whiteouts become devices 0:0, opaque directories get `user.overlay.opaque`;
+//! neither deletes anything of the same layer. Attributes of overlayfs itself are never taken from an archive.
+
+mod disk;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+
+use tar::EntryType;
+
+use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
+use crate::error::TreeError;
+use crate::layer_tar::{OPAQUE, WHITEOUT};
+use crate::path::TreePath;
+use crate::tar_read::{TarEntry, TarReader};
+use crate::tree::{Inode, Tree, join_links};
+use disk::Disk;
+
+/// Links followed in one name before it is a loop.
+const MAX_LINKS: u32 = 255;
+
+/// How an archive is unpacked, and how much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct UnpackOptions {
+    /// Leave owners as they come on disk (one mapped id); the tree has the archive's.
+    pub squash_ids: bool,
+    /// Most entries an archive may have, extension headers included.
+    pub max_entries: u64,
+    /// Most bytes it may have uncompressed.
+    pub max_bytes: u64,
+}
+
+impl Default for UnpackOptions {
+    fn default() -> Self {
+        Self { squash_ids: false, max_entries: 4_000_000, max_bytes: 256 << 30 }
+    }
+}
+
+/// What came out of an archive.
+#[derive(Debug)]
+pub struct Unpacked {
+    /// All entries, with what the disk could not hold.
+    pub tree: Tree,
+    /// sha256 of the uncompressed stream, up to its very end.
+    pub diff_id: [u8; 32],
+    /// Length of the uncompressed stream.
+    pub size: u64,
+    /// Directories that no entry named but others lie in: made 0755, 0:0, at the epoch. Where a lower layer has
+    /// the same directory, its metadata are what the layer's author meant.
+    pub implied_dirs: Vec<TreePath>,
+    /// Devices that could not be made; they are in the tree only.
+    pub skipped_devices: Vec<TreePath>,
+}
+
+/// Unpacks a tar, plain or compressed (gzip, bzip2, xz, zstd), into the empty directory `dest`.
+///
+/// # Errors
+/// [`TreeError::BadArchive`], [`TreeError::BadPath`], [`TreeError::TooBig`], [`TreeError::LinkTarget`],
+/// [`TreeError::NotADirectory`] for what the archive does wrong; [`TreeError::Io`] for what the disk refuses. What
+/// was unpacked before stays: the caller throws the directory away.
+pub fn unpack_layer(
+    input: impl Read + Send,
+    dest: BorrowedFd<'_>,
+    options: &UnpackOptions,
+) -> Result<Unpacked, TreeError> {
+    let ((tree, implied_dirs, skipped_devices), diff_id, size) =
+        stream::with_plain(input, options.max_bytes, |plain| {
+            let mut reader = TarReader::new(plain, options.max_entries);
+            let mut unpacker = Unpacker::new(dest, options);
+            while let Some(entry) = reader.next_entry()? {
+                unpacker.entry(&entry, &mut reader)?;
+            }
+            reader.drain()?;
+            unpacker.finish()
+        })?;
+    Ok(Unpacked { tree, diff_id, size, implied_dirs, skipped_devices })
+}
+
+/// An entry as it stands now; `file` tells hard links of one file together.
+struct Node {
+    entry: Entry,
+    file: Option<u64>,
+    implied: bool,
+}
+
+struct Unpacker<'a> {
+    disk: Disk<'a>,
+    nodes: BTreeMap<TreePath, Node>,
+    /// The last directory a name was resolved to: most entries lie beside the one before.
+    last_dir: Option<(TreePath, TreePath)>,
+    files: u64,
+    skipped: Vec<TreePath>,
+}
+
+impl<'a> Unpacker<'a> {
+    fn new(dest: BorrowedFd<'a>, options: &UnpackOptions) -> Self {
+        let disk = Disk::new(dest, options.squash_ids);
+        Self { disk, nodes: BTreeMap::new(), last_dir: None, files: 0, skipped: Vec::new() }
+    }
+
+    fn entry(&mut self, entry: &TarEntry, content: &mut impl Read) -> Result<(), TreeError> {
+        let name = TreePath::clean_strict(&entry.name)?;
+        let parent = match name.parent() {
+            None if entry.kind == EntryType::Directory => return self.root(entry),
+            None => return Err(entry.bad("it would replace the root")),
+            Some(parent) => self.directory(&parent)?,
+        };
+        match name.name().strip_prefix(WHITEOUT) {
+            Some(_) if name.name() == OPAQUE => self.set_opaque(&parent),
+            // Left behind by AUFS; they mean nothing to anybody else.
+            Some(rest) if rest.starts_with(WHITEOUT) => Ok(()),
+            Some(b"" | b"." | b"..") => Err(entry.bad("it deletes no name")),
+            Some(deleted) => self.whiteout(parent.join_name(deleted)),
+            None => self.place(entry, parent.join_name(name.name()), content),
+        }
+    }
+
+    fn root(&mut self, entry: &TarEntry) -> Result<(), TreeError> {
+        let path = TreePath::root();
+        let opaque = matches!(
+            self.nodes.get(&path),
+            Some(Node { entry: Entry { kind: Kind::Dir { opaque: true }, .. }, .. })
+        );
+        let node = Node {
+            entry: Entry { path: path.clone(), kind: Kind::Dir { opaque }, meta: meta(entry) },
+            file: None,
+            implied: false,
+        };
+        self.nodes.insert(path, node);
+        Ok(())
+    }
+
+    /// The real place of a directory named by the archive, made where it is missing.
+    fn directory(&mut self, named: &TreePath) -> Result<TreePath, TreeError> {
+        if let Some((_, real)) = self.last_dir.as_ref().filter(|(last, _)| last == named) {
+            return Ok(real.clone());
+        }
+        let mut real = TreePath::root();
+        let mut todo: Vec<Box<[u8]>> = named.components().rev().map(Box::from).collect();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match &*name {
+                b"" | b"." => continue,
+                b".." => {
+                    real = real.parent().unwrap_or_default();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = real.join_name(&name);
+            match self.nodes.get(&next).map(|node| &node.entry.kind) {
+                Some(Kind::Dir { .. }) => real = next,
+                Some(Kind::Symlink { target }) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(TreeError::Loop { path: named.to_string() });
+                    }
+                    if target.starts_with(b"/") {
+                        real = TreePath::root();
+                    }
+                    todo.extend(target.rsplit(|&b| b == b'/').map(Box::from));
+                }
+                None | Some(Kind::Whiteout) => {
+                    let meta = Meta { mode: 0o755, ..Meta::default() };
+                    self.make_dir(next.clone(), meta, true)?;
+                    real = next;
+                }
+                Some(_) => return Err(TreeError::NotADirectory { path: next }),
+            }
+        }
+        self.last_dir = Some((named.clone(), real.clone()));
+        Ok(real)
+    }
+
+    fn make_dir(&mut self, path: TreePath, meta: Meta, implied: bool) -> Result<(), TreeError> {
+        // A deletion of the name came before: what lower layers have below it must not show through.
+        let opaque = match self.nodes.get(&path).map(|n| &n.entry.kind) {
+            Some(Kind::Dir { opaque }) => {
+                let kind = Kind::Dir { opaque: *opaque };
+                self.nodes
+                    .insert(path.clone(), Node { entry: Entry { path, kind, meta }, file: None, implied });
+                return Ok(());
+            }
+            Some(Kind::Whiteout) => true,
+            _ => false,
+        };
+        self.remove(&path)?;
+        self.disk.mkdir(&path)?;
+        let entry = Entry { path: path.clone(), kind: Kind::Dir { opaque }, meta };
+        self.nodes.insert(path, Node { entry, file: None, implied });
+        Ok(())
+    }
+
+    /// Takes away what an earlier entry put there.
+    fn remove(&mut self, path: &TreePath) -> Result<(), TreeError> {
+        if !self.nodes.contains_key(path) {
+            return Ok(());
+        }
+        self.last_dir = None;
+        let below: Vec<TreePath> = self
+            .nodes
+            .range(path.clone()..)
+            .map(|(p, _)| p)
+            .take_while(|p| p.starts_with(path))
+            .cloned()
+            .collect();
+        for path in below.iter().rev() {
+            if let Some(node) = self.nodes.remove(path)
+                && !self.skipped.contains(path)
+            {
+                self.disk.unlink(path, node.entry.is_dir())?;
+            }
+        }
+        self.skipped.retain(|p| !p.starts_with(path));
+        Ok(())
+    }
+
+    fn set_opaque(&mut self, dir: &TreePath) -> Result<(), TreeError> {
+        if dir.is_root() && !self.nodes.contains_key(dir) {
+            let meta = Meta { mode: 0o755, ..Meta::default() };
+            let entry = Entry { path: dir.clone(), kind: Kind::Dir { opaque: true }, meta };
+            self.nodes.insert(dir.clone(), Node { entry, file: None, implied: true });
+        }
+        if let Some(node) = self.nodes.get_mut(dir) {
+            node.entry.kind = Kind::Dir { opaque: true };
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, path: TreePath) -> Result<(), TreeError> {
+        match self.nodes.get(&path).map(|node| &node.entry.kind) {
+            Some(Kind::Dir { .. }) => self.set_opaque(&path),
+            // Whatever else this layer has there hides the lower one already.
+            Some(_) => Ok(()),
+            None => {
+                self.disk.whiteout(&path)?;
+                self.nodes
+                    .insert(path.clone(), Node { entry: Entry::whiteout(path), file: None, implied: false });
+                Ok(())
+            }
+        }
+    }
+
+    fn place(&mut self, entry: &TarEntry, path: TreePath, content: &mut impl Read) -> Result<(), TreeError> {
+        let mut meta = meta(entry);
+        let (major, minor) = entry.device;
+        let kind = match entry.kind {
+            EntryType::Directory => return self.make_dir(path, meta, false),
+            EntryType::Link => return self.link(entry, path),
+            EntryType::Symlink => Kind::Symlink { target: entry.link.clone().into() },
+            EntryType::Char => Kind::CharDev { major, minor },
+            EntryType::Block => Kind::BlockDev { major, minor },
+            EntryType::Fifo => Kind::Fifo,
+            EntryType::Regular | EntryType::Continuous => {
+                Kind::File { size: entry.size, content: ContentDigest([0; 32]) }
+            }
+            _ => return Err(entry.bad("it is of no known kind")),
+        };
+        if matches!(kind, Kind::CharDev { major: 0, minor: 0 }) {
+            return Err(entry.bad("a device 0:0 would be taken for a deletion"));
+        }
+        self.remove(&path)?;
+        let mut file = None;
+        let kind = match kind {
+            Kind::File { size, .. } => {
+                self.files += 1;
+                file = Some(self.files);
+                let digest = self.disk.file(&path, &meta, &entry.xattrs, content)?;
+                Kind::File { size, content: digest }
+            }
+            Kind::Symlink { target } => {
+                if target.is_empty() || target.contains(&0) {
+                    return Err(entry.bad("its link text is empty or has a NUL byte"));
+                }
+                (meta.mode, meta.xattrs) = (0o777, Vec::new());
+                self.disk.symlink(&path, &target, &meta)?;
+                Kind::Symlink { target }
+            }
+            special => {
+                meta.xattrs = Vec::new();
+                if !self.disk.special(&path, &special, &meta)? {
+                    self.skipped.push(path.clone());
+                }
+                special
+            }
+        };
+        self.nodes.insert(path.clone(), Node { entry: Entry { path, kind, meta }, file, implied: false });
+        Ok(())
+    }
+
+    fn link(&mut self, entry: &TarEntry, path: TreePath) -> Result<(), TreeError> {
+        let named = TreePath::clean_strict(&entry.link)?;
+        let missing = || TreeError::LinkTarget { path: path.clone(), target: named.clone() };
+        let above = named.parent().ok_or_else(missing)?;
+        let target = self.existing_dir(&above).ok_or_else(missing)?.join_name(named.name());
+        if target == path {
+            return if self.nodes.contains_key(&path) { Ok(()) } else { Err(missing()) };
+        }
+        let linkable = |node: &&Node| !matches!(node.entry.kind, Kind::Dir { .. } | Kind::Whiteout);
+        let node = self.nodes.get(&target).filter(linkable).ok_or_else(missing)?;
+        let (mut copy, file) = (node.entry.clone(), node.file);
+        copy.path = path.clone();
+        if target.starts_with(&path) {
+            return Err(missing());
+        }
+        self.remove(&path)?;
+        if self.skipped.contains(&target) {
+            self.skipped.push(path.clone());
+        } else {
+            self.disk.link(&target, &path)?;
+        }
+        self.nodes.insert(path, Node { entry: copy, file, implied: false });
+        Ok(())
+    }
+
+    /// The real place of a directory that has to be there already.
+    fn existing_dir(&mut self, named: &TreePath) -> Option<TreePath> {
+        let before = self.nodes.len();
+        // Making a missing one would leave a trace of a link that is an error anyway: the whole is thrown away.
+        self.directory(named).ok().filter(|_| self.nodes.len() == before)
+    }
+
+    fn finish(self) -> Result<(Tree, Vec<TreePath>, Vec<TreePath>), TreeError> {
+        let Self { disk, nodes, skipped, .. } = self;
+        // Deepest first: nothing that is done to a directory's children comes after its own times.
+        for node in nodes.values().rev() {
+            if let Kind::Dir { opaque } = node.entry.kind {
+                disk.finish_dir(&node.entry.path, &node.entry.meta, opaque)?;
+            }
+        }
+        let implied = nodes.values().filter(|n| n.implied).map(|n| n.entry.path.clone()).collect();
+        let found: Vec<(Entry, Option<Inode>)> =
+            nodes.into_values().map(|node| (node.entry, node.file.map(|file| (0, file)))).collect();
+        Ok((Tree::from_entries(join_links(found))?, implied, skipped))
+    }
+}
+
+fn meta(entry: &TarEntry) -> Meta {
+    let xattrs: Vec<Xattr> = entry.xattrs.iter().filter(|x| xattr_counts(&x.name)).cloned().collect();
+    Meta { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs }
+}
+
+#[cfg(test)]
+mod tests;

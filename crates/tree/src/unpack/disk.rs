@@ -1,0 +1,167 @@
+//! What unpacking does to the disk: each operation relative to a directory's descriptor, none through a link.
+//!
+//! Order for every object: owner, attributes, mode, times (changing the owner clears set-user-id and capabilities).
+
+use std::cell::RefCell;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::entry::{ContentDigest, Kind, Meta, Xattr, xattr_counts};
+use crate::error::TreeError;
+use crate::inroot::{open_plain_raw, set_times_at, set_times_fd};
+use crate::path::TreePath;
+
+const BUFFER: usize = 128 << 10;
+
+pub(super) struct Disk<'a> {
+    dest: BorrowedFd<'a>,
+    squash_ids: bool,
+    buffer: Vec<u8>,
+    /// The directory of the last operation.
+    last: RefCell<Option<(TreePath, Rc<OwnedFd>)>>,
+}
+
+impl<'a> Disk<'a> {
+    pub(super) fn new(dest: BorrowedFd<'a>, squash_ids: bool) -> Self {
+        Self { dest, squash_ids, buffer: vec![0; BUFFER], last: RefCell::new(None) }
+    }
+
+    fn parent(&self, path: &TreePath) -> Result<Rc<OwnedFd>, TreeError> {
+        let dir = path.parent().unwrap_or_default();
+        if let Some((_, fd)) = self.last.borrow().as_ref().filter(|(last, _)| *last == dir) {
+            return Ok(Rc::clone(fd));
+        }
+        let fd = open_plain_raw(self.dest, &dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+            .map_err(TreeError::io("open", &dir))?;
+        let fd = Rc::new(fd);
+        *self.last.borrow_mut() = Some((dir, Rc::clone(&fd)));
+        Ok(fd)
+    }
+
+    pub(super) fn mkdir(&self, path: &TreePath) -> Result<(), TreeError> {
+        // Ours alone until its own metadata come at the end.
+        let parent = self.parent(path)?;
+        fs::mkdirat(&*parent, path.name(), Mode::RWXU).map_err(TreeError::io("make directory", path))
+    }
+
+    pub(super) fn unlink(&self, path: &TreePath, is_dir: bool) -> Result<(), TreeError> {
+        let parent = self.parent(path)?;
+        *self.last.borrow_mut() = None;
+        let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        fs::unlinkat(&*parent, path.name(), flags).map_err(TreeError::io("remove", path))
+    }
+
+    pub(super) fn whiteout(&self, path: &TreePath) -> Result<(), TreeError> {
+        let parent = self.parent(path)?;
+        fs::mknodat(&*parent, path.name(), FileType::CharacterDevice, Mode::empty(), 0)
+            .map_err(TreeError::io("make whiteout", path))
+    }
+
+    pub(super) fn link(&self, target: &TreePath, path: &TreePath) -> Result<(), TreeError> {
+        let from = self.parent(target)?;
+        let to = self.parent(path)?;
+        fs::linkat(&*from, target.name(), &*to, path.name(), AtFlags::empty())
+            .map_err(TreeError::io("link", path))
+    }
+
+    pub(super) fn symlink(&self, path: &TreePath, target: &[u8], meta: &Meta) -> Result<(), TreeError> {
+        let parent = self.parent(path)?;
+        fs::symlinkat(target, &*parent, path.name()).map_err(TreeError::io("make link", path))?;
+        self.own_name(&parent, path, meta)?;
+        set_times_at(parent.as_fd(), path.name(), meta.mtime).map_err(TreeError::io("set times of", path))
+    }
+
+    /// Makes a device or FIFO; false when the kernel refuses devices to us.
+    pub(super) fn special(&self, path: &TreePath, kind: &Kind, meta: &Meta) -> Result<bool, TreeError> {
+        let (file_type, device) = match kind {
+            Kind::CharDev { major, minor } => (FileType::CharacterDevice, fs::makedev(*major, *minor)),
+            Kind::BlockDev { major, minor } => (FileType::BlockDevice, fs::makedev(*major, *minor)),
+            _ => (FileType::Fifo, 0),
+        };
+        let parent = self.parent(path)?;
+        match fs::mknodat(&*parent, path.name(), file_type, Mode::empty(), device) {
+            Err(Errno::PERM | Errno::ACCESS) if file_type != FileType::Fifo => return Ok(false),
+            other => other.map_err(TreeError::io("make device", path))?,
+        }
+        self.own_name(&parent, path, meta)?;
+        // The name is ours and no link: nobody else writes here.
+        fs::chmodat(&*parent, path.name(), Mode::from_raw_mode(meta.mode), AtFlags::empty())
+            .map_err(TreeError::io("set mode of", path))?;
+        set_times_at(parent.as_fd(), path.name(), meta.mtime).map_err(TreeError::io("set times of", path))?;
+        Ok(true)
+    }
+
+    fn own_name(&self, parent: &OwnedFd, path: &TreePath, meta: &Meta) -> Result<(), TreeError> {
+        if self.squash_ids {
+            return Ok(());
+        }
+        let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
+        fs::chownat(parent, path.name(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(TreeError::io("set owner of", path))
+    }
+
+    pub(super) fn file(
+        &mut self,
+        path: &TreePath,
+        meta: &Meta,
+        xattrs: &[Xattr],
+        content: &mut impl Read,
+    ) -> Result<ContentDigest, TreeError> {
+        let parent = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&*parent, path.name(), flags, Mode::RUSR | Mode::WUSR)
+            .map_err(TreeError::io("create", path))?;
+        let mut file = std::fs::File::from(fd);
+        let mut hasher = blake3::Hasher::new();
+        loop {
+            match content.read(&mut self.buffer) {
+                Ok(0) => break,
+                Ok(got) => {
+                    hasher.update(&self.buffer[..got]);
+                    io::Write::write_all(&mut file, &self.buffer[..got])
+                        .map_err(TreeError::io("write", path))?;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(TreeError::stream("read the archive")(e)),
+            }
+        }
+        self.finish_fd(file.as_fd(), path, meta, xattrs)?;
+        Ok(ContentDigest(*hasher.finalize().as_bytes()))
+    }
+
+    pub(super) fn finish_dir(&self, path: &TreePath, meta: &Meta, opaque: bool) -> Result<(), TreeError> {
+        let fd = open_plain_raw(self.dest, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            .map_err(TreeError::io("open", path))?;
+        if opaque {
+            fs::fsetxattr(&fd, "user.overlay.opaque", b"y", XattrFlags::empty())
+                .map_err(TreeError::io("make opaque", path))?;
+        }
+        self.finish_fd(fd.as_fd(), path, meta, &meta.xattrs)
+    }
+
+    fn finish_fd(
+        &self,
+        fd: BorrowedFd<'_>,
+        path: &TreePath,
+        meta: &Meta,
+        xattrs: &[Xattr],
+    ) -> Result<(), TreeError> {
+        if !self.squash_ids {
+            fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
+                .map_err(TreeError::io("set owner of", path))?;
+        }
+        for xattr in xattrs.iter().filter(|x| xattr_counts(&x.name)) {
+            match fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()) {
+                // The tree remembers it.
+                Err(Errno::PERM | Errno::NOTSUP | Errno::INVAL) => {}
+                other => other.map_err(TreeError::io("set attributes of", path))?,
+            }
+        }
+        fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).map_err(TreeError::io("set mode of", path))?;
+        set_times_fd(fd, meta.mtime).map_err(TreeError::io("set times of", path))
+    }
+}
