@@ -7,6 +7,7 @@
 pub mod decompress;
 pub mod entry;
 pub mod error;
+pub mod ignore;
 pub mod inroot;
 pub mod layer_tar;
 pub mod path;

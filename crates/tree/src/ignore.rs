@@ -1,0 +1,257 @@
+//! Patterns of `.dockerignore` and of `--exclude`: which paths they hide, and which line decided it.
+//!
+//! The last pattern that matches wins; a pattern that matches a directory matches all below it; `!` takes back.
+//! Everything is anchored at the root (`foo` is not `**/foo`), case counts. Pure: no file is read here.
+
+mod pattern;
+
+use crate::error::TreeError;
+use crate::path::TreePath;
+use pattern::Pattern;
+
+/// An ordered list of patterns.
+#[derive(Clone, Debug, Default)]
+pub struct Patterns {
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    pattern: Pattern,
+    negated: bool,
+    text: String,
+    line: u32,
+}
+
+/// What the patterns say about one path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The path is hidden.
+    pub excluded: bool,
+    /// Which pattern decided; `None` when none matched. An index for [`Patterns::rule`].
+    pub rule: Option<usize>,
+}
+
+/// Which patterns match a directory or one above it: what the verdict on its children starts from.
+#[derive(Clone, Debug)]
+pub struct DirState {
+    matched: Box<[bool]>,
+}
+
+impl Patterns {
+    /// Reads an ignore file: a byte order mark is dropped, `#` in the first column starts a comment, space around
+    /// a pattern and empty lines do not count.
+    ///
+    /// # Errors
+    /// [`TreeError::IllegalExclusion`] for a lone `!`, [`TreeError::Pattern`] for bad syntax.
+    pub fn parse(text: &str) -> Result<Self, TreeError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut rules = Vec::new();
+        for (number, line) in (1u32..).zip(text.lines()) {
+            if !line.starts_with('#') {
+                rules.extend(rule(line, number)?);
+            }
+        }
+        Ok(Self { rules })
+    }
+
+    /// Takes patterns one by one, as flags give them; their line numbers count from 1.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn from_list<S: AsRef<str>>(list: &[S]) -> Result<Self, TreeError> {
+        let mut rules = Vec::new();
+        for (number, text) in (1u32..).zip(list) {
+            rules.extend(rule(text.as_ref(), number)?);
+        }
+        Ok(Self { rules })
+    }
+
+    /// True when nothing is ever hidden.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// True when some pattern starts with `!`.
+    #[must_use]
+    pub fn has_negation(&self) -> bool {
+        self.rules.iter().any(|rule| rule.negated)
+    }
+
+    /// Text (as written, with its `!`) and line of a pattern that a verdict names.
+    #[must_use]
+    pub fn rule(&self, index: usize) -> Option<(&str, u32)> {
+        self.rules.get(index).map(|rule| (rule.text.as_str(), rule.line))
+    }
+
+    /// The state of the root, which is never hidden itself.
+    #[must_use]
+    pub fn root_state(&self) -> DirState {
+        DirState { matched: vec![false; self.rules.len()].into() }
+    }
+
+    /// The verdict on a path whose parent has this state; for a directory also its own state.
+    #[must_use]
+    pub fn child(&self, parent: &DirState, path: &TreePath) -> (Verdict, DirState) {
+        let mut verdict = Verdict::default();
+        let mut matched = parent.matched.clone();
+        for (index, (rule, matched)) in self.rules.iter().zip(&mut matched).enumerate() {
+            *matched = *matched || rule.pattern.matches(path.as_bytes());
+            if *matched {
+                verdict = Verdict { excluded: !rule.negated, rule: Some(index) };
+            }
+        }
+        (verdict, DirState { matched })
+    }
+
+    /// The verdict on any path, its parents included.
+    #[must_use]
+    pub fn excluded(&self, path: &TreePath) -> Verdict {
+        let mut state = self.root_state();
+        if self.is_empty() || path.is_root() {
+            return Verdict::default();
+        }
+        for dir in path.ancestors().skip(1) {
+            state = self.child(&state, &dir).1;
+        }
+        self.child(&state, path).0
+    }
+
+    /// True when something below the hidden directory `dir` could still be taken back by a negation.
+    #[must_use]
+    pub fn may_return_below(&self, dir: &TreePath) -> bool {
+        let inside = [dir.as_bytes(), b"/"].concat();
+        self.rules.iter().any(|rule| rule.negated && rule.pattern.could_continue(&inside))
+    }
+}
+
+fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
+    let text = line.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (negated, body) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim()));
+    if body.is_empty() {
+        return Err(TreeError::IllegalExclusion { pattern: text.into(), line: number });
+    }
+    let clean = clean(body);
+    let pattern =
+        Pattern::new(&clean).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
+    Ok(Some(Rule { pattern, negated, text: text.into(), line: number }))
+}
+
+/// Lexical cleaning; unlike a path inside a tree a pattern may climb (`../x`), and then matches nothing.
+fn clean(text: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            ".." if text.starts_with('/') => {}
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excluded(patterns: &str, path: &str) -> bool {
+        Patterns::parse(patterns).unwrap().excluded(&TreePath::clean(path.as_bytes()).unwrap()).excluded
+    }
+
+    #[test]
+    fn table() {
+        let cases: &[(&str, &str, bool)] = &[
+            ("foo", "foo", true),
+            ("foo", "foo/bar", true),
+            ("foo", "a/foo", false),
+            ("/foo/", "foo", true),
+            ("./foo", "foo", true),
+            ("a/../foo", "foo", true),
+            ("../foo", "foo", false),
+            ("  foo  ", "foo", true),
+            ("#foo", "foo", false),
+            (" #foo", "#foo", true),
+            ("\u{feff}foo", "foo", true),
+            ("*.md", "a.md", true),
+            ("*.md", "d/a.md", false),
+            ("*/*.md", "d/a.md", true),
+            ("**/*.md", "a.md", true),
+            ("**/*.md", "x/y/a.md", true),
+            ("**", "a/b", true),
+            ("a/**", "a", false),
+            ("a/**", "a/b/c", true),
+            ("a/**/z", "a/z", true),
+            ("a/**/z", "a/b/c/z", true),
+            ("a/**/z", "a/bz", false),
+            ("**foo", "x/yfoo", true),
+            ("fo?", "foo", true),
+            ("fo?", "fo/", false),
+            ("?", "ü", true),
+            ("[a-c]x", "bx", true),
+            ("[^a-c]x", "bx", false),
+            ("[^a]", "b", true),
+            ("\\*", "*", true),
+            ("\\*", "a", false),
+            ("[\\]]", "]", true),
+            ("foo\n!foo/bar", "foo/bar", false),
+            ("foo\n!foo/bar", "foo/baz", true),
+            ("foo\n!foo/bar", "foo/bar/deep", false),
+            ("!foo/bar\nfoo", "foo/bar", true),
+            ("*\n!a", "a/b", false),
+            ("*\n! a", "a", false),
+            ("*\n!*.md\nREADME*.md", "README-x.md", true),
+            ("*\n!*.md\nREADME*.md", "x.md", false),
+            ("a.b", "axb", false),
+            ("a+(b)", "a+(b)", true),
+        ];
+        for &(patterns, path, want) in cases {
+            assert_eq!(excluded(patterns, path), want, "{patterns:?} on {path:?}");
+        }
+    }
+
+    #[test]
+    fn the_deciding_line_is_named() {
+        let patterns = Patterns::parse("# no\n\n*.log\n  !keep.log").unwrap();
+        let rule = |path: &str| {
+            let verdict = patterns.excluded(&TreePath::parse(path.as_bytes()).unwrap());
+            verdict.rule.and_then(|rule| patterns.rule(rule)).map(|(text, line)| (text.to_owned(), line))
+        };
+        assert_eq!(rule("a.log"), Some(("*.log".into(), 3)));
+        assert_eq!(rule("keep.log"), Some(("!keep.log".into(), 4)));
+        assert_eq!(rule("x"), None);
+    }
+
+    #[test]
+    fn bad_patterns() {
+        assert_eq!(Patterns::parse("a\n!").unwrap_err().to_string(), "illegal exclusion pattern: \"!\"");
+        for bad in ["[", "[a", "a\\", "[]", "[a-]", "[-a]", "x[]a]"] {
+            assert!(matches!(Patterns::parse(bad), Err(TreeError::Pattern { line: 1, .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn where_a_walk_may_stop() {
+        let may = |patterns: &str, dir: &str| {
+            Patterns::parse(patterns).unwrap().may_return_below(&TreePath::parse(dir.as_bytes()).unwrap())
+        };
+        assert!(!may("node_modules", "node_modules"));
+        assert!(!may("a\n!b/c", "a"));
+        assert!(may("a\n!a/c", "a"));
+        assert!(may("a\n!a/b/c", "a/b"));
+        assert!(!may("a\n!a/b/c", "a/x"));
+        assert!(may("a\n!*/c", "a"));
+        assert!(may("a\n!**/c", "a/b/c/d"));
+    }
+
+    #[test]
+    fn many_stars_take_no_time() {
+        let pattern = "*a".repeat(40);
+        assert!(!excluded(&pattern, &"a".repeat(30)));
+        assert!(excluded(&"**/".repeat(60), "x/y") || !excluded(&"**/".repeat(60), "x/y"));
+    }
+}
