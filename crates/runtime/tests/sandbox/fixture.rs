@@ -142,8 +142,20 @@ impl Fixture {
 
     /// The overlay as a detached mount.
     pub(crate) fn root(&self) -> OwnedFd {
+        self.root_over("upper", "work")
+    }
+
+    /// As [`Fixture::root`], with a writable part of its own.
+    pub(crate) fn another_root(&self, name: &str) -> OwnedFd {
+        let (upper, work) = (format!("upper.{name}"), format!("work.{name}"));
+        fs::create_dir(self.path(&upper)).unwrap();
+        fs::create_dir(self.path(&work)).unwrap();
+        self.root_over(&upper, &work)
+    }
+
+    fn root_over(&self, upper: &str, work: &str) -> OwnedFd {
         let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-        for (key, name) in [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")] {
+        for (key, name) in [("lowerdir", "lower"), ("upperdir", upper), ("workdir", work)] {
             rustix::mount::fsconfig_set_string(&context, key, self.path(name)).unwrap();
         }
         rustix::mount::fsconfig_set_flag(&context, "userxattr").unwrap();
@@ -156,11 +168,19 @@ impl Fixture {
         spec: &RunSpec,
         mounts: Vec<OwnedFd>,
     ) -> Result<(Running, [OwnedFd; 2]), RuntimeError> {
+        self.start_on(self.root(), spec, mounts)
+    }
+
+    pub(crate) fn start_on(
+        &self,
+        root: OwnedFd,
+        spec: &RunSpec,
+        mounts: Vec<OwnedFd>,
+    ) -> Result<(Running, [OwnedFd; 2]), RuntimeError> {
         let (stdout, out) = std::io::pipe().unwrap();
         let (stderr, err) = std::io::pipe().unwrap();
         let stdin = fs::File::open("/dev/null").unwrap();
-        let fds =
-            RunFds { root: self.root(), mounts, stdin: stdin.into(), stdout: out.into(), stderr: err.into() };
+        let fds = RunFds { root, mounts, stdin: stdin.into(), stdout: out.into(), stderr: err.into() };
         let running = self.sandbox.run(spec, fds)?;
         Ok((running, [stdout.into(), stderr.into()]))
     }
