@@ -88,9 +88,12 @@ fn user_with_subids() -> Option<u32> {
 }
 
 fn own_subids() -> bool {
-    let user = std::env::var("USER").unwrap_or_default();
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()));
+    let name = line.and_then(|line| line.split(':').next()).unwrap_or(&uid);
     let subuid = fs::read_to_string("/etc/subuid").unwrap_or_default();
-    subuid.lines().any(|line| line.starts_with(&format!("{user}:")))
+    subuid.lines().any(|line| line.split(':').next().is_some_and(|owner| owner == name || owner == uid))
 }
 
 /// A writable root over a lower directory, and the sandbox to run in.
