@@ -75,3 +75,20 @@ fn sealed_copy(path: &Path) -> Result<OwnedFd, Errno> {
     let read_only = File::open(format!("/proc/self/fd/{}", to.as_raw_fd())).map_err(errno)?;
     Ok(read_only.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_sealed_copy_runs_and_cannot_be_written() {
+        let copy = sealed_copy(Path::new("/bin/true")).unwrap();
+        let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+        assert!(Command::new(&path).status().unwrap().success());
+        let refused =
+            std::fs::OpenOptions::new().write(true).open(&path).and_then(|mut file| file.write_all(b"x"));
+        assert!(refused.is_err());
+    }
+}

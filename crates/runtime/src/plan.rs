@@ -410,7 +410,7 @@ fn devices(ops: &mut Vec<SetupOp>, secure: bool) {
 }
 
 fn masks(ops: &mut Vec<SetupOp>) {
-    const MASKED: [(Base, &str); 13] = [
+    const MASKED: [(Base, &str); 12] = [
         (Base::Proc, "acpi"),
         (Base::Proc, "asound"),
         (Base::Proc, "interrupts"),
@@ -423,7 +423,6 @@ fn masks(ops: &mut Vec<SetupOp>) {
         (Base::Proc, "scsi"),
         (Base::Sys, "firmware"),
         (Base::Sys, "devices/virtual/powercap"),
-        (Base::Sys, "class/thermal"),
     ];
     const FROZEN: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
     ops.extend(MASKED.map(|(base, path)| SetupOp::Mask { at: place(base, path) }));
@@ -595,3 +594,6 @@ fn absolute(what: &'static str, value: &str) -> Result<(), SpecError> {
 pub(crate) fn limit_name(resource: Resource) -> String {
     format!("{resource:?}").to_lowercase()
 }
+
+#[cfg(test)]
+mod tests;

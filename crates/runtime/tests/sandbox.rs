@@ -8,6 +8,11 @@
 //! | `subids` | an ordinary user with subordinate ids (left out where the machine has none) |
 //! | `oneid` | an ordinary user without |
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "all of this is tests, but with a main of its own clippy cannot know"
+)]
+
 #[path = "sandbox/fixture.rs"]
 mod fixture;
 #[path = "sandbox/hostile.rs"]
@@ -28,7 +33,7 @@ fn main() -> ExitCode {
     lapstrake_runtime::zygote_main_if_asked();
     let tests: Vec<Test> = [inside::TESTS, hostile::TESTS, life::TESTS].concat();
     let all = tests.iter().flat_map(|test| test.1.iter().map(move |mode| (mode.name(test.0), *mode, test.2)));
-    let all: Vec<(String, Mode, fn(Mode))> = all.filter(|test| test.1.is_possible()).collect();
+    let all: Vec<_> = all.filter(|test| test.1.is_possible()).collect();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     if has("--list") {

@@ -104,9 +104,15 @@ pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> Result<Infallible
 /// Gives every signal its default action and unblocks all, so that a program started from here finds the signals as
 /// a fresh process does (Rust's runtime ignores `SIGPIPE`).
 pub fn reset_signals(_: &SingleThreaded) {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: `SIG_DFL` runs no code of ours; numbers that cannot be set are refused without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The C library keeps 32 and 33 to itself and refuses them, hence the call below it. An all-zero `struct sigaction`
+    // of the kernel's means `SIG_DFL`, and its size is 32 bytes on every 64-bit machine.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads 32 bytes that are there, and `SIG_DFL` runs no code of ours; `SIGKILL` and `SIGSTOP`
+        // are refused without effect.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), 8_usize);
+        }
     }
     // SAFETY: an all-zero `sigset_t` is valid storage, and `sigemptyset` initialises it before it is read.
     unsafe {

@@ -11,7 +11,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, O
 use rustix::process::{Gid, Uid};
 use rustix::pty::OpenptFlags;
 
-use super::resolve::{self, Kind};
+use super::resolve::{self, Kind, PROC_SUPER_MAGIC};
 use super::{About, Fault, Setup};
 use crate::plan::{Attr, Base, Fs, Place, Source};
 use crate::wire::{self, Report};
@@ -23,8 +23,6 @@ const SYS: &CStr = c"/sys";
 
 /// Directory of the stage that stays empty.
 const VOID: &CStr = c"void";
-
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 const LOCKED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
     .union(MountAttrFlags::MOUNT_ATTR_NOSUID)

@@ -29,6 +29,7 @@ pub(super) struct Made<'a> {
     pub(super) ino: u64,
 }
 
+pub(super) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// `MAXSYMLINKS`.
 const MAX_LINKS: usize = 40;
 /// A lookup gives `EAGAIN` where a rename elsewhere could have let it out; the kernel's advice is to try again.
@@ -99,6 +100,9 @@ fn walk(
         if links > MAX_LINKS {
             return Err(Errno::LOOP);
         }
+        if on_proc(&found)? {
+            return Err(Errno::LOOP);
+        }
         let text = rustix::fs::readlinkat(&found, c"", Vec::new())?.into_bytes();
         if text.first() == Some(&b'/') && !above.is_empty() {
             above.truncate(1);
@@ -109,6 +113,11 @@ fn walk(
         left = new;
     }
     Ok(current)
+}
+
+/// Links in a procfs may be magic, and what they say is then not where they lead.
+fn on_proc(link: impl AsFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstatfs(link)?.f_type == PROC_SUPER_MAGIC)
 }
 
 fn components(path: &[u8]) -> VecDeque<Vec<u8>> {

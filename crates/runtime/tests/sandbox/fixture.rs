@@ -88,9 +88,12 @@ fn user_with_subids() -> Option<u32> {
 }
 
 fn own_subids() -> bool {
-    let user = std::env::var("USER").unwrap_or_default();
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()));
+    let name = line.and_then(|line| line.split(':').next()).unwrap_or(&uid);
     let subuid = fs::read_to_string("/etc/subuid").unwrap_or_default();
-    subuid.lines().any(|line| line.starts_with(&format!("{user}:")))
+    subuid.lines().any(|line| line.split(':').next().is_some_and(|owner| owner == name || owner == uid))
 }
 
 /// A writable root over a lower directory, and the sandbox to run in.
@@ -142,8 +145,20 @@ impl Fixture {
 
     /// The overlay as a detached mount.
     pub(crate) fn root(&self) -> OwnedFd {
+        self.root_over("upper", "work")
+    }
+
+    /// As [`Fixture::root`], with a writable part of its own.
+    pub(crate) fn another_root(&self, name: &str) -> OwnedFd {
+        let (upper, work) = (format!("upper.{name}"), format!("work.{name}"));
+        fs::create_dir(self.path(&upper)).unwrap();
+        fs::create_dir(self.path(&work)).unwrap();
+        self.root_over(&upper, &work)
+    }
+
+    fn root_over(&self, upper: &str, work: &str) -> OwnedFd {
         let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
-        for (key, name) in [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")] {
+        for (key, name) in [("lowerdir", "lower"), ("upperdir", upper), ("workdir", work)] {
             rustix::mount::fsconfig_set_string(&context, key, self.path(name)).unwrap();
         }
         rustix::mount::fsconfig_set_flag(&context, "userxattr").unwrap();
@@ -156,11 +171,19 @@ impl Fixture {
         spec: &RunSpec,
         mounts: Vec<OwnedFd>,
     ) -> Result<(Running, [OwnedFd; 2]), RuntimeError> {
+        self.start_on(self.root(), spec, mounts)
+    }
+
+    pub(crate) fn start_on(
+        &self,
+        root: OwnedFd,
+        spec: &RunSpec,
+        mounts: Vec<OwnedFd>,
+    ) -> Result<(Running, [OwnedFd; 2]), RuntimeError> {
         let (stdout, out) = std::io::pipe().unwrap();
         let (stderr, err) = std::io::pipe().unwrap();
         let stdin = fs::File::open("/dev/null").unwrap();
-        let fds =
-            RunFds { root: self.root(), mounts, stdin: stdin.into(), stdout: out.into(), stderr: err.into() };
+        let fds = RunFds { root, mounts, stdin: stdin.into(), stdout: out.into(), stderr: err.into() };
         let running = self.sandbox.run(spec, fds)?;
         Ok((running, [stdout.into(), stderr.into()]))
     }

@@ -35,25 +35,25 @@ fn children(pid: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+fn wait_until(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < deadline, "it is not so that {what}");
+        std::thread::yield_now();
+    }
+}
+
 fn many_runs_leave_nothing(_: Mode) {
     let fixture = Fixture::new();
     let keeper = children(&std::process::id().to_string()).pop().unwrap();
     let zygote = children(&keeper).pop().unwrap();
-    fixture.says("true");
     let before = (mounts(), descriptors("self"), descriptors(&zygote));
     for _ in 0..200 {
         assert_eq!(fixture.run(&shell("exit 3")).finished.exit, Exit::Code(3));
     }
-    assert_eq!((mounts(), descriptors("self"), descriptors(&zygote)), before);
-    assert_eq!(children(&zygote), Vec::<String>::new());
-    assert_eq!(
-        fs::read_to_string(format!("/proc/{zygote}/mountinfo"))
-            .unwrap()
-            .lines()
-            .filter(|line| line.contains("overlay") && line.contains(" /root "))
-            .count(),
-        0
-    );
+    let now = || (mounts(), descriptors("self"), descriptors(&zygote));
+    // The zygote tells of an exit just before it lets go of the last descriptors.
+    wait_until("nothing is left", || now() == before && children(&zygote).is_empty());
     assert_eq!(fs::read_dir(fixture.path("upper")).unwrap().count(), 1, "only etc, which has been copied up");
 }
 
@@ -65,8 +65,10 @@ fn runs_are_concurrent(_: Mode) {
             scope.spawn(move || {
                 for round in 0..10 {
                     let spec = RunSpec::new(["/bin/echo".to_owned(), format!("{thread}.{round}")].to_vec());
-                    // One overlay has one upper directory, so these share the lower one only.
-                    assert_eq!(fixture.run(&spec).stdout, format!("{thread}.{round}\n"));
+                    let root = fixture.another_root(&spec.args[1]);
+                    let (running, [stdout, _]) = fixture.start_on(root, &spec, Vec::new()).unwrap();
+                    assert_eq!(read_all(stdout), format!("{thread}.{round}\n"));
+                    assert_eq!(running.wait().unwrap().exit, Exit::Code(0));
                 }
             });
         }
@@ -149,11 +151,9 @@ fn death_of_the_caller(mode: Mode) {
     // Every process of the container holds the pipe: its end is the end of them all.
     line.clear();
     assert_eq!(stdout.read_line(&mut line).unwrap(), 0);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while fs::read_to_string(format!("/proc/{keeper}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-        assert!(Instant::now() < deadline, "the keeper is still there");
-        std::thread::yield_now();
-    }
+    wait_until("the keeper has gone", || {
+        !fs::read_to_string(format!("/proc/{keeper}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    });
 }
 
 /// Prints what a start and end takes; fails only where it is out of all proportion.
