@@ -1,3 +1,32 @@
 //! The `lapstrake` binary: arguments, settings, progress, wiring.
 
-fn main() {}
+mod args;
+mod commands;
+mod env;
+mod exit;
+mod progress;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // The sandbox's zygote is this binary under another name; it must be found out before anything else happens.
+    lapstrake_runtime::zygote_main_if_asked();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nobody may be listening: then there is nothing to say.
+            error.print().unwrap_or_default();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match commands::run(args.command) {
+        Ok(code) => code,
+        Err(error) => exit::report(&error),
+    }
+}

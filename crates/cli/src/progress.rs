@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use lapstrake_engine::{Event, Progress};
 
 pub(crate) use tail::Failure;
+pub(crate) use names::bytes;
 use tail::Tails;
 
 /// How progress is shown.

@@ -9,7 +9,6 @@ mod digest;
 mod links;
 
 pub use codec::TREE_VERSION;
-pub(crate) use digest::KHasher;
 pub use digest::TreeDigest;
 pub(crate) use links::{Inode, join_links};
 

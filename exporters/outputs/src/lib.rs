@@ -10,4 +10,4 @@ mod rootfs;
 pub use archive::{Flavour, write_archive};
 pub use error::OutputError;
 pub use image::{Finished, Layer, assemble, keep};
-pub use rootfs::write_rootfs;
+pub use rootfs::{write_files, write_rootfs};

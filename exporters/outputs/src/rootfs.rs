@@ -24,3 +24,22 @@ pub fn write_rootfs(root: BorrowedFd<'_>, clamp: Option<i64>, out: impl Write) -
     write_layer(&tree, open, out, &options)?;
     Ok(())
 }
+
+/// Puts everything in the mounted root into the directory `dest`, as the files of whoever runs this.
+pub fn write_files(root: BorrowedFd<'_>, dest: &std::path::Path) -> Result<(), OutputError> {
+    use lapstrake_tree::copy::{CopyTo, Filter, Target, copy, select};
+    let target_dir = lapstrake_tree::inroot::open_host_dir(dest)?;
+    let from = Root::from_fd(root);
+    let filter = Filter::default();
+    let mut owners = std::collections::BTreeMap::new();
+    let mut target = Target {
+        root: Root::new(&target_dir),
+        owner: None,
+        chmod: None,
+        timestamp: None,
+        recorded: Some(&mut owners),
+    };
+    let picked = select(&from, &[], &filter)?;
+    copy(&from, &picked, &filter, &mut target, CopyTo { dest: "/", parents: false })?;
+    Ok(())
+}

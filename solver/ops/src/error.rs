@@ -114,14 +114,19 @@ impl OpsError {
                 TreeError::NotFound { hidden_by: Some((pattern, line)), .. } => {
                     Some(format!("it exists, but line {line} of the ignore file hides it: `{pattern}`"))
                 }
-                TreeError::NotFound { nearest, .. } => Some(format!("the nearest existing path is `{nearest}`")),
+                TreeError::NotFound { nearest, .. } => {
+                    Some(format!("the nearest existing path is `{nearest}`"))
+                }
                 _ => None,
             },
             _ => None,
         }
     }
 
-    pub(crate) fn io<'a>(action: &'static str, path: &'a std::path::Path) -> impl FnOnce(io::Error) -> OpsError + 'a {
+    pub(crate) fn io<'a>(
+        action: &'static str,
+        path: &'a std::path::Path,
+    ) -> impl FnOnce(io::Error) -> OpsError + 'a {
         move |source| OpsError::Io { action, path: path.to_owned(), source }
     }
 }

@@ -9,7 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use lapstrake_engine::{Step, Stream};
 use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
 use lapstrake_runtime::{
-    Exit, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running, Security, User, resolv_conf,
+    Exit, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running, Security, User,
+    resolv_conf,
 };
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_store::CacheDir;
@@ -97,7 +98,8 @@ fn supervise(
     outputs: [(OwnedFd, Stream); 2],
     killed: &Receiver<()>,
 ) -> Result<Exit, OpsError> {
-    let pidfd = running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
+    let pidfd =
+        running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
     std::thread::scope(|scope| {
         for (fd, stream) in outputs {
             scope.spawn(move || carry(fd, stream, step));
@@ -178,7 +180,9 @@ fn spec(exec: &Exec, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, Op
         spec.rlimits.push(Rlimit { resource, soft: value(limit.soft), hard: value(limit.hard) });
     }
     spec.extra_hosts.clone_from(&exec.extra_hosts);
-    spec.resolv_conf = resolv_conf();
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let upstream = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
+    spec.resolv_conf = resolv_conf(&host, upstream.as_deref(), spec.network);
     spec.mounts = std::mem::take(&mut mounts.mounts);
     Ok(spec)
 }
@@ -219,7 +223,13 @@ fn add_mount(
     }
 }
 
-fn add_bind(inner: &Inner, target: &str, bind: &Bind, inputs: &[Stack], mounts: &mut Mounts) -> Result<(), OpsError> {
+fn add_bind(
+    inner: &Inner,
+    target: &str,
+    bind: &Bind,
+    inputs: &[Stack],
+    mounts: &mut Mounts,
+) -> Result<(), OpsError> {
     let input = inputs.get(bind.input).ok_or(OpsError::Worker)?;
     // A local context is mounted as COPY would see it: without what its ignore file hides, and never writable itself.
     let lowers = match &input.local {
@@ -297,7 +307,9 @@ fn add_secret_env(inner: &Inner, exec: &Exec, mounts: &mut Mounts) -> Result<(),
 fn secret_value(inner: &Inner, id: &str, required: bool) -> Result<Option<Vec<u8>>, OpsError> {
     match inner.settings.secrets.get(id) {
         Some(Secret::Value(value)) => Ok(Some(value.clone())),
-        Some(Secret::File(path)) => std::fs::read(path).map(Some).map_err(OpsError::io("read the secret", path)),
+        Some(Secret::File(path)) => {
+            std::fs::read(path).map(Some).map_err(OpsError::io("read the secret", path))
+        }
         None if required => Err(OpsError::NoSecret { id: id.to_owned() }),
         None => Ok(None),
     }

@@ -97,7 +97,11 @@ impl Inner {
             Some(name) => {
                 let active = Active::new(&self.store, Vec::new())?;
                 files::copy_context(self, name, active.root())?;
-                let layer = active.commit(&self.store, &std::collections::BTreeMap::new(), self.settings.single_id)?;
+                let layer = active.commit(
+                    &self.store,
+                    &std::collections::BTreeMap::new(),
+                    self.settings.single_id,
+                )?;
                 Ok(Stack::default().with(layer))
             }
         }
@@ -161,7 +165,8 @@ impl Executor for Ops {
         let op = lapstrake_oci::to_json(source);
         let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
         if let Some(name) = &stack.local {
-            let selector = Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false };
+            let selector =
+                Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false };
             let name = name.clone();
             let key = self.blocking(move |inner| files::content_of_context(inner, &name, &selector)).await?;
             hasher = hasher.part("content", key.as_bytes());
@@ -180,7 +185,12 @@ impl Executor for Ops {
         .await
     }
 
-    async fn execute(&self, vertex: &Vertex, inputs: &[ResultRef], step: &Step) -> Result<ResultRef, OpsError> {
+    async fn execute(
+        &self,
+        vertex: &Vertex,
+        inputs: &[ResultRef],
+        step: &Step,
+    ) -> Result<ResultRef, OpsError> {
         let inputs: Vec<Stack> = inputs.iter().map(Stack::parse).collect::<Result<_, _>>()?;
         let stack = match vertex.op.clone() {
             Op::Source(Source::Image { manifest, reference, .. }) => {
@@ -194,7 +204,8 @@ impl Executor for Ops {
             Op::Exec(exec) => {
                 let step = step.clone();
                 let (kill, killed) = crate::exec::kill_switch();
-                let ran = self.blocking(move |inner| crate::exec::run(inner, &exec, &inputs, &step, &killed)).await;
+                let ran =
+                    self.blocking(move |inner| crate::exec::run(inner, &exec, &inputs, &step, &killed)).await;
                 drop(kill);
                 ran?
             }
@@ -213,7 +224,8 @@ fn selectors(file: &File) -> Vec<(usize, Selector)> {
                 selector.paths.extend(copy.sources.iter().cloned());
             }
             Some((_, selector)) => {
-                *selector = Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: true };
+                *selector =
+                    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: true };
             }
             None => found.push((
                 copy.input,

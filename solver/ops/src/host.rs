@@ -111,7 +111,8 @@ fn settle(dir: &Path) -> Result<(), OpsError> {
         }
     }
     let mode = if dir.file_name().is_some_and(|name| name == "tmp") { 0o1777 } else { 0o755 };
-    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).map_err(OpsError::io("change the mode of", dir))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
+        .map_err(OpsError::io("change the mode of", dir))?;
     set_epoch(dir)
 }
 
@@ -119,7 +120,8 @@ fn set_epoch(path: &Path) -> Result<(), OpsError> {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
     let epoch = Timespec { tv_sec: 0, tv_nsec: 0 };
     let times = Timestamps { last_access: epoch, last_modification: epoch };
-    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| OpsError::io("set the time of", path)(e.into()))
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|e| OpsError::io("set the time of", path)(e.into()))
 }
 
 /// What a directory looks like without reading its files: names, kinds, sizes and times of everything in it. A file

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lapstrake_engine::{Key, KeyHasher, Step};
 use lapstrake_graph::ImageStore;
 use lapstrake_oci::media::{Kind, kind};
-use lapstrake_oci::{Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference};
+use lapstrake_oci::{
+    Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
+};
 use lapstrake_registry::{Client, choose};
 use lapstrake_snapshot::import_layer;
 use lapstrake_store::{Blob, ImageRow, Store};
@@ -78,7 +80,12 @@ impl Images {
     }
 
     /// Finds out which image `reference` is.
-    pub async fn resolve(&self, reference: &Reference, place: &ImageStore, platform: &Platform) -> Result<Known, OpsError> {
+    pub async fn resolve(
+        &self,
+        reference: &Reference,
+        place: &ImageStore,
+        platform: &Platform,
+    ) -> Result<Known, OpsError> {
         if let ImageStore::Layout { path } = place {
             return self.in_layout(Path::new(path), reference, platform).map(|known| self.remember(known));
         }
@@ -116,7 +123,9 @@ impl Images {
         let Some(row) = row else { return Ok(None) };
         let config: ImageConfig = parse("the image's config", &self.store.read_blob(&row.id)?)?;
         let layers: Vec<StackLayer> = parse("the image's layers", row.layers.as_bytes())?;
-        if !platform.accepts(&config.platform()) || !layers.iter().all(|layer| self.store.has_layer(&layer.id)) {
+        if !platform.accepts(&config.platform())
+            || !layers.iter().all(|layer| self.store.has_layer(&layer.id))
+        {
             return Ok(None);
         }
         Ok(Some(Known { manifest: row.manifest.unwrap_or(row.id), config, place: Place::Store(layers) }))
@@ -165,7 +174,8 @@ impl Images {
         };
         let diff_ids = &known.config.rootfs.diff_ids;
         if diff_ids.len() != descriptors.len() {
-            let what = format!("image `{reference}` has {} layers and names {}", descriptors.len(), diff_ids.len());
+            let what =
+                format!("image `{reference}` has {} layers and names {}", descriptors.len(), diff_ids.len());
             return Err(OpsError::Unsupported { what });
         }
         let work = diff_ids.iter().zip(descriptors).map(|(diff_id, descriptor)| async {
@@ -196,7 +206,8 @@ impl Images {
             size: total_size(&self.store, layers)?,
             stored: 0,
         };
-        let names: &[Reference] = if reference.digest().is_none() { std::slice::from_ref(reference) } else { &[] };
+        let names: &[Reference] =
+            if reference.digest().is_none() { std::slice::from_ref(reference) } else { &[] };
         self.store.put_image(&row, names)?;
         Ok(())
     }
@@ -232,7 +243,11 @@ impl Images {
             }
         }
         let media_type = descriptor.media_type().to_string();
-        self.store.link_layer_blob(diff_id, "original", &Blob { digest: digest.clone(), size, media_type })?;
+        self.store.link_layer_blob(
+            diff_id,
+            "original",
+            &Blob { digest: digest.clone(), size, media_type },
+        )?;
         let (store, single_id) = (self.store.clone(), self.single_id);
         let imported = tokio::task::spawn_blocking(move || {
             let file = store.open_blob(&digest)?;

@@ -55,7 +55,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn directory(&mut self, dir: BorrowedFd<'_>, real: &TreePath, name: &TreePath) -> Result<(), TreeError> {
         let mut names = read_names(dir).map_err(TreeError::io("list", real))?;
-        names.sort();
+        names.sort_by(|a, b| a.0.cmp(&b.0));
         for (child, kind) in names {
             let (real, name) = (real.join_name(&child), name.join_name(&child));
             let is_dir = kind == FileType::Directory;

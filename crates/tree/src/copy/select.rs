@@ -144,7 +144,7 @@ fn expand(
     }
     let Ok(dir) = root.open_dir(at.as_bytes()) else { return Ok(()) };
     let mut names = read_names(dir.as_fd()).map_err(TreeError::io("list", at))?;
-    names.sort();
+    names.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, _) in names {
         if matches(first, &name)? {
             expand(root, &at.join_name(&name), below, found)?;

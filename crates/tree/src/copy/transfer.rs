@@ -207,7 +207,7 @@ impl Copier<'_, '_> {
         path: &TreePath,
     ) -> Result<(), TreeError> {
         let mut names = read_names(from).map_err(TreeError::io("list", real))?;
-        names.sort();
+        names.sort_by(|a, b| a.0.cmp(&b.0));
         for (name, kind) in names {
             let (real, picked, path) =
                 (real.join_name(&name), picked.join_name(&name), path.join_name(&name));
@@ -250,6 +250,10 @@ impl Copier<'_, '_> {
         set_times_fd(file.as_fd(), mtime(stat)).map_err(TreeError::io("set the time of", path))
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "two places, each a directory with a name and a path for messages"
+    )]
     fn entry(
         &mut self,
         from: BorrowedFd<'_>,

@@ -1,0 +1,196 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::progress::Mode;
+
+/// Builds container images from Dockerfiles: one binary, no daemon, no root.
+#[derive(Debug, Parser)]
+#[command(name = "lapstrake", version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<Build>),
+    /// Run a command in an image, in the foreground
+    Run(Box<Run>),
+    /// List the images in the local store
+    Images(Images),
+    /// Show the config of an image as JSON
+    Inspect(Named),
+    /// Show how an image was made
+    History(History),
+    /// Remove images or names of images
+    Rmi(Rmi),
+    /// Make an image of a root file system's tar
+    Import(Import),
+}
+
+/// `lapstrake build`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Build {
+    /// Name of the image (`NAME[:TAG]`); may be given more than once
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+    /// The Dockerfile (default: `CONTEXT/Dockerfile`)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Build this stage
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set an ARG; without a value, from the environment
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Set a label of the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Run every step, even if it is cached
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Run the steps of these stages, even if they are cached
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Ask registries even for base images that are here
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// The platform of the image
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
+    /// Another source of files or base: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG]` or `rootfs://DIR`
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// A secret for RUN: `id=ID[,src=FILE|,env=VARIABLE]`
+    #[arg(long, value_name = "id=ID[,src=FILE]")]
+    pub(crate) secret: Vec<String>,
+    /// An SSH agent for RUN: `default` or `ID=SOCKET`
+    #[arg(long, value_name = "default|ID=SOCKET")]
+    pub(crate) ssh: Vec<String>,
+    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=image,name=NAME`, or a directory
+    #[arg(short, long, value_name = "DIR|type=TYPE,dest=PATH")]
+    pub(crate) output: Vec<String>,
+    /// How progress is shown
+    #[arg(long, value_enum)]
+    pub(crate) progress: Option<Mode>,
+    /// Print only the image id
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Write the image id to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what was built as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// The network of RUN: `default`, `none` or `host`
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(crate) network: String,
+    /// Grant an entitlement: `network.host`, `security.insecure`
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
+    /// Another line for /etc/hosts
+    #[arg(long, value_name = "HOST:IP")]
+    pub(crate) add_host: Vec<String>,
+    /// The size of /dev/shm
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) shm_size: Option<String>,
+    /// A resource limit of RUN
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<String>,
+    /// The directory to build from
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: PathBuf,
+}
+
+/// `lapstrake run`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Run {
+    /// Accepted for habit's sake: nothing of a container ever stays
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Pass standard input through
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set a variable; without a value, from the environment
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// The working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The user, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Mount a directory or file of the host
+    #[arg(short, long, value_name = "SRC:DST[:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// Run this instead of the image's entry point
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) entrypoint: Option<String>,
+    /// The network: `host` or `none`
+    #[arg(long, value_name = "MODE", default_value = "host")]
+    pub(crate) network: String,
+    /// The image
+    pub(crate) image: String,
+    /// The command and its arguments (default: the image's)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+/// `lapstrake images`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Images {
+    /// Print only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A verb about one image.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Named {
+    /// The image: a name or the beginning of an id
+    pub(crate) image: String,
+}
+
+/// `lapstrake history`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct History {
+    /// Print instructions in full
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The image: a name or the beginning of an id
+    pub(crate) image: String,
+}
+
+/// `lapstrake rmi`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Rmi {
+    /// Remove an image with all of its names
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// The images: names or beginnings of ids
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+/// `lapstrake import`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Import {
+    /// The tar, plain or compressed; `-` is standard input
+    pub(crate) tar: PathBuf,
+    /// The image's name
+    pub(crate) name: String,
+}

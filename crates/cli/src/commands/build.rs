@@ -1,0 +1,153 @@
+//! `lapstrake build`
+
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use lapstrake_diag::{SourceFile, Style, excerpt, render};
+use lapstrake_engine::{Progress, Solver, StepFailed, StepId};
+use lapstrake_graph::Plan;
+use lapstrake_lower::{ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower, required_images};
+use lapstrake_oci::Digest;
+use lapstrake_ops::{Cache, Images, Known, Ops, OpsError, Stack};
+
+use super::export::export;
+use super::wanted::{Wanted, read_dockerfile};
+use crate::args::Build;
+use crate::env;
+use crate::exit::{self, Told};
+use crate::progress::{self, Failure};
+use crate::session::{self, Session};
+
+/// Builds.
+pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
+    let wanted = Wanted::parse(args)?;
+    let dockerfile = read_dockerfile(args)?;
+    let session = session::open()?;
+    let (progress, display) = progress::start(wanted.mode);
+    let result = super::block_on(run(args, wanted, &dockerfile, &session, progress));
+    let failures = display.finish();
+    let id = result.map_err(|error| {
+        if error.is::<StepFailed>() {
+            print_failures(&failures);
+        }
+        told(error, &dockerfile)
+    })?;
+    if let Some(id) = id {
+        if args.quiet {
+            println!("{id}");
+        }
+        if let Some(path) = &args.iidfile {
+            fs::write(path, id.to_string()).with_context(|| format!("cannot write `{}`", path.display()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(
+    args: &Build,
+    mut wanted: Wanted,
+    file: &SourceFile,
+    session: &Session,
+    progress: Progress,
+) -> anyhow::Result<Option<Digest>> {
+    let store = &session.store;
+    let images = Arc::new(Images::new(store.clone(), session.single_id, args.pull));
+    let plan = plan(&wanted, file, &images, &progress).await?;
+    let mut settings = std::mem::take(&mut wanted.settings);
+    settings.single_id = session.single_id;
+    let ops = Ops::new(store.clone(), images, settings);
+    let cache = Cache::new(store.clone());
+    let target = plan.targets.first().context("nothing to build")?;
+    let solver = Solver::new(&plan.graph, &ops, &cache, progress.clone());
+    let solved = solver.solve(target.edge).await?;
+    let stack = Stack::parse(&solved.result)?;
+    let step = progress.start(StepId("internal:export".to_owned()), "exporting");
+    let result = tokio::task::block_in_place(|| export(args, &wanted, store, target, &stack));
+    step.complete(false, result.as_ref().err().map(ToString::to_string));
+    result
+}
+
+async fn plan(wanted: &Wanted, file: &SourceFile, images: &Arc<Images>, progress: &Progress) -> anyhow::Result<Plan> {
+    let parsed = lapstrake_dockerfile::parse(file);
+    let errors: Vec<String> = parsed
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.is_error())
+        .map(|error| render(error, file, style()))
+        .collect();
+    if !errors.is_empty() {
+        let text = format!("the Dockerfile cannot be used\n{}", errors.join("\n"));
+        return Err(Told { text, hint: None, status: 1 }.into());
+    }
+    let requests = required_images(&parsed.dockerfile, &wanted.inputs)?;
+    let answers = requests.into_iter().map(|request| async {
+        let name = format!("[internal] load metadata for {}", request.reference);
+        let step = progress.start(StepId(format!("internal:{}", request.reference)), &name);
+        let found = images.resolve(&request.reference, &request.store, &request.platform).await;
+        step.complete(false, found.as_ref().err().map(ToString::to_string));
+        // Lowering asks again, with the place in the Dockerfile, and reports what failed.
+        (request, found.map_err(Arc::new))
+    });
+    let known = futures_util::future::join_all(answers).await;
+    let resolver = Resolver { known, images: images.clone(), handle: tokio::runtime::Handle::current() };
+    Ok(tokio::task::block_in_place(|| lower(&parsed.dockerfile, &wanted.inputs, &resolver))?)
+}
+
+struct Resolver {
+    known: Vec<(ImageRequest, Result<Known, Arc<OpsError>>)>,
+    images: Arc<Images>,
+    handle: tokio::runtime::Handle,
+}
+
+impl ImageResolver for Resolver {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        let known = match self.known.iter().find(|(asked, _)| asked == request) {
+            Some((_, Ok(known))) => known.clone(),
+            Some((_, Err(error))) => return Err(Box::new(error.clone())),
+            // Only a trigger of a base image brings in one that nobody knew of.
+            None => self.handle.block_on(self.images.resolve(
+                &request.reference,
+                &request.store,
+                &request.platform,
+            ))?,
+        };
+        Ok(ResolvedImage { manifest: known.manifest, config: known.config })
+    }
+}
+
+fn style() -> Style {
+    let terminal = io::IsTerminal::is_terminal(&io::stderr());
+    if terminal && !env::no_color() { Style::Coloured } else { Style::Plain }
+}
+
+fn print_failures(failures: &[Failure]) {
+    for failure in failures.iter().filter(|failure| !failure.lines.is_empty()) {
+        eprintln!("------\n > {}:", failure.name);
+        for (at, line) in &failure.lines {
+            eprintln!("{:.3} {line}", at.as_secs_f64());
+        }
+        eprintln!("------");
+    }
+}
+
+/// An error with the place in the Dockerfile, and what can be done.
+fn told(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
+    let status = |error| if exit::chain(error).any(exit::is_environment) { 3 } else { 1 };
+    if let Some(lowering) = error.downcast_ref::<LowerError>() {
+        let Some(diagnostic) = lowering.diagnostic() else { return error };
+        let text = render(&diagnostic, file, style());
+        let hint = exit::chain(lowering).find_map(exit::hint_of);
+        return Told { text, hint, status: status(lowering) }.into();
+    }
+    let Some(failed) = error.downcast_ref::<StepFailed>() else { return error };
+    let source = &*failed.source;
+    if let Some(lines) = failed.lines {
+        eprintln!("{}", excerpt(file, lines.first, lines.last).trim_end());
+    }
+    let text = format!("failed to solve: {}", exit::text(exit::chain(source)));
+    let hint = exit::chain(source).find_map(exit::hint_of);
+    Told { text, hint, status: status(source) }.into()
+}

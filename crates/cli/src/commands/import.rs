@@ -1,0 +1,42 @@
+//! `lapstrake import`
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use lapstrake_graph::{Graph, HistoryDraft, ImageDraft, Op, Source, VertexMeta};
+use lapstrake_oci::{ImageConfig, Platform, Reference};
+use lapstrake_ops::StackLayer;
+use lapstrake_outputs::{Layer, assemble, keep};
+use lapstrake_snapshot::import_layer;
+
+use crate::args::Import;
+use crate::exit::Usage;
+use crate::session;
+
+/// Makes an image of a root file system's tar.
+pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
+    let name: Reference = args.name.parse().map_err(|e| Usage(format!("invalid name `{}`: {e}", args.name)))?;
+    let session = session::open()?;
+    let tar: Box<dyn Read + Send> = if args.tar.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(&args.tar).with_context(|| format!("cannot open `{}`", args.tar.display()))?)
+    };
+    let layer = import_layer(&session.store, tar, session.single_id)?.layer;
+    let platform = Platform::host();
+    let mut config = ImageConfig { architecture: platform.architecture, os: platform.os, ..ImageConfig::default() };
+    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    let vertex = Graph::new().add(Op::Source(Source::Scratch), Vec::new(), VertexMeta::default())?;
+    let history = vec![HistoryDraft { created_by: "lapstrake import".to_owned(), layer: Some(vertex) }];
+    let draft = ImageDraft { config, history, epoch: None };
+    // Its tar is ours to write: the one that came need not be kept.
+    let layers = [Layer { id: layer.clone(), diff_id: None }];
+    let image = assemble(&session.store, &draft, &layers, false)?;
+    let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
+    let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id }]);
+    keep(&session.store, &image, String::from_utf8_lossy(&tokens).into_owned(), &[name])?;
+    println!("{}", image.document.digest);
+    Ok(ExitCode::SUCCESS)
+}

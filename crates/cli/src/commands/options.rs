@@ -1,0 +1,176 @@
+//! Option values: text to data.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lapstrake_graph::{NetworkMode, Ulimit};
+use lapstrake_ops::Secret;
+
+use crate::env;
+use crate::exit::Usage;
+
+/// `KEY=VALUE` pairs; without a value, the environment's, and nothing if that has none.
+pub(crate) fn pairs(list: &[String]) -> BTreeMap<String, String> {
+    list.iter()
+        .filter_map(|text| match text.split_once('=') {
+            Some((key, value)) => Some((key.to_owned(), value.to_owned())),
+            None => Some((text.clone(), env::value(text)?)),
+        })
+        .collect()
+}
+
+/// `a=b,c=d`, in order.
+fn fields(text: &str) -> Vec<(&str, &str)> {
+    text.split(',').map(|field| field.split_once('=').unwrap_or((field, ""))).collect()
+}
+
+/// `--secret`
+pub(crate) fn secret(text: &String) -> Result<(String, Secret), Usage> {
+    let (mut id, mut file, mut variable) = (None, None, None);
+    for (key, value) in fields(text) {
+        match key {
+            "id" => id = Some(value.to_owned()),
+            "src" | "source" => file = Some(PathBuf::from(value)),
+            "env" => variable = Some(value.to_owned()),
+            "type" => {}
+            _ => return Err(Usage(format!("--secret {text}: unknown key `{key}`"))),
+        }
+    }
+    let id = id.ok_or_else(|| Usage(format!("--secret {text}: no id")))?;
+    let from_env = |name: &str| env::value(name).map(|value| Secret::Value(value.into_bytes()));
+    let secret = match (file, variable) {
+        (Some(file), _) => readable(file, text)?,
+        (None, Some(name)) => {
+            from_env(&name).ok_or_else(|| Usage(format!("--secret {text}: no variable `{name}`")))?
+        }
+        (None, None) => match from_env(&id) {
+            Some(value) => value,
+            None => readable(PathBuf::from(&id), text)?,
+        },
+    };
+    Ok((id, secret))
+}
+
+fn readable(file: PathBuf, text: &str) -> Result<Secret, Usage> {
+    match std::fs::File::open(&file) {
+        Ok(_) => Ok(Secret::File(file)),
+        Err(error) => Err(Usage(format!("--secret {text}: cannot read `{}`: {error}", file.display()))),
+    }
+}
+
+/// `--ssh`
+pub(crate) fn ssh(text: &String) -> Result<(String, PathBuf), Usage> {
+    let (id, socket) = text.split_once('=').unwrap_or((text, ""));
+    if !socket.is_empty() {
+        return Ok((id.to_owned(), PathBuf::from(socket)));
+    }
+    match env::value("SSH_AUTH_SOCK") {
+        Some(socket) => Ok((id.to_owned(), PathBuf::from(socket))),
+        None => Err(Usage(format!("--ssh {text}: no agent is running (SSH_AUTH_SOCK is not set)"))),
+    }
+}
+
+/// `--network`
+pub(crate) fn network(text: &str) -> Result<NetworkMode, Usage> {
+    match text {
+        "default" | "" => Ok(NetworkMode::Default),
+        "host" => Ok(NetworkMode::Host),
+        "none" => Ok(NetworkMode::None),
+        other => Err(Usage(format!("--network {other}: not one of default, none, host"))),
+    }
+}
+
+/// `--add-host NAME:ADDRESS` or `NAME=ADDRESS`
+pub(crate) fn host(text: &String) -> Result<(String, String), Usage> {
+    let bad = || Usage(format!("--add-host {text}: not NAME:ADDRESS"));
+    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    bare.parse::<std::net::IpAddr>().map_err(|_| bad())?;
+    Ok((name.to_lowercase(), bare.to_owned()))
+}
+
+/// Bytes with a unit: `64m`, `1g`, `1048576`.
+pub(crate) fn size(text: &str) -> Result<u64, Usage> {
+    let bad = || Usage(format!("`{text}` is not a size: try `64m`"));
+    let lower = text.to_ascii_lowercase();
+    let number = lower.trim_end_matches(['b', 'i']);
+    let (digits, factor) = match number.chars().last() {
+        Some('k') => (&number[..number.len() - 1], 1 << 10),
+        Some('m') => (&number[..number.len() - 1], 1 << 20),
+        Some('g') => (&number[..number.len() - 1], 1 << 30),
+        _ => (number, 1u64),
+    };
+    digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)
+}
+
+/// `--ulimit NAME=SOFT[:HARD]`
+pub(crate) fn ulimit(text: &String) -> Result<Ulimit, Usage> {
+    let bad = || Usage(format!("--ulimit {text}: not NAME=SOFT[:HARD]"));
+    let (name, limits) = text.split_once('=').ok_or_else(bad)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let number = |text: &str| text.parse::<i64>().map_err(|_| bad());
+    Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
+}
+
+/// `path`, from the current directory.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Usage> {
+    std::path::absolute(path).map_err(|error| Usage(format!("`{}`: {error}", path.display())))
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// The local store, under further names.
+    Image { names: Vec<String>, rewrite: bool },
+    /// An archive; without a file, to standard output.
+    Archive { docker: bool, dest: Option<PathBuf>, names: Vec<String>, rewrite: bool },
+    /// The root as a tar; without a file, to standard output.
+    Tar(Option<PathBuf>),
+    /// The root's files in a directory.
+    Local(PathBuf),
+}
+
+/// `-o`
+pub(crate) fn output(text: &String) -> Result<Output, Usage> {
+    if !text.contains('=') {
+        return Ok(if text == "-" { Output::Tar(None) } else { Output::Local(PathBuf::from(text)) });
+    }
+    let (mut kind, mut dest, mut names, mut rewrite) = ("", None, Vec::new(), false);
+    for (key, value) in fields(text) {
+        match key {
+            "type" => kind = value,
+            "dest" => dest = Some(PathBuf::from(value)),
+            "name" => names.push(value.to_owned()),
+            "rewrite-timestamp" => rewrite = matches!(value, "" | "true" | "1"),
+            other => return Err(Usage(format!("-o {text}: `{other}` is not supported yet"))),
+        }
+    }
+    let file = dest.clone().filter(|dest| dest.as_os_str() != "-");
+    match kind {
+        "image" => Ok(Output::Image { names, rewrite }),
+        "oci" | "docker" => Ok(Output::Archive { docker: kind == "docker", dest: file, names, rewrite }),
+        "tar" => Ok(Output::Tar(file)),
+        "local" => dest.map(Output::Local).ok_or_else(|| Usage(format!("-o {text}: no dest"))),
+        other => Err(Usage(format!("-o {text}: type `{other}` is not supported yet"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("64m").ok(), Some(64 << 20));
+        assert_eq!(size("1GiB").ok(), Some(1 << 30));
+        assert!(size("m").is_err() && size("").is_err());
+    }
+
+    #[test]
+    fn outputs() {
+        assert_eq!(output(&"out".to_owned()).ok(), Some(Output::Local("out".into())));
+        assert_eq!(output(&"-".to_owned()).ok(), Some(Output::Tar(None)));
+        assert!(output(&"type=registry".to_owned()).is_err());
+        assert!(output(&"type=local".to_owned()).is_err());
+    }
+}

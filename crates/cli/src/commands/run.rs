@@ -1,0 +1,149 @@
+//! `lapstrake run`
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use lapstrake_oci::ContainerConfig;
+use lapstrake_ops::{Stack, StackLayer};
+use lapstrake_runtime::{Exit, Mount, MountSource, Network, RunFds, RunSpec, Running, Sandbox, User, resolv_conf};
+use lapstrake_snapshot::{Active, bind};
+use lapstrake_tree::inroot::Root;
+use lapstrake_tree::users::resolve_user;
+
+use super::options;
+use crate::args::Run;
+use crate::exit::Usage;
+use crate::session::{self, config, find_image};
+
+/// What a shell says of a command that could not be started at all.
+const CANNOT_START: u8 = 125;
+
+/// Runs a command in an image.
+pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
+    if args.tty {
+        return Err(Usage("-t is not supported yet: run without it".to_owned()).into());
+    }
+    let session = session::open()?;
+    let image = find_image(&session.store, &args.image)?;
+    let config = config(&session.store, &image.id)?.config;
+    let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
+    let stack = Stack { layers, ..Stack::default() };
+    let active = Active::new(&session.store, stack.lowers(&session.store))?;
+    let mut spec = spec(args, &config, &active)?;
+    let mut mounts = Vec::new();
+    for text in &args.volume {
+        let (mount, fd) = volume(text, mounts.len())?;
+        spec.mounts.push(mount);
+        mounts.push(fd);
+    }
+    let stdin =
+        if args.interactive { std::io::stdin().as_fd().try_clone_to_owned()? } else { std::fs::File::open("/dev/null")?.into() };
+    let fds = RunFds {
+        root: active.root().try_clone_to_owned()?,
+        mounts,
+        stdin,
+        stdout: std::io::stdout().as_fd().try_clone_to_owned()?,
+        stderr: std::io::stderr().as_fd().try_clone_to_owned()?,
+    };
+    let sandbox = Sandbox::start()?;
+    let running = match sandbox.run(&spec, fds) {
+        Ok(running) => running,
+        Err(error) => {
+            eprintln!("ERROR: {}", crate::exit::text(crate::exit::chain(&error)));
+            let code = error.exit_code().and_then(|code| u8::try_from(code).ok());
+            return Ok(ExitCode::from(code.unwrap_or(CANNOT_START)));
+        }
+    };
+    let exit = wait(running)?;
+    drop((sandbox, active));
+    let code = match exit {
+        Exit::Code(code) => code & 0xff,
+        Exit::Signal(signal) => 128 + signal,
+    };
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> anyhow::Result<RunSpec> {
+    let mut command: Vec<String> = match &args.entrypoint {
+        Some(entrypoint) => vec![entrypoint.clone()],
+        None => config.entrypoint.clone().unwrap_or_default(),
+    };
+    if args.args.is_empty() && args.entrypoint.is_none() {
+        command.extend(config.cmd.clone().unwrap_or_default());
+    } else {
+        command.extend(args.args.iter().cloned());
+    }
+    if command.is_empty() {
+        return Err(Usage(format!("image `{}` has no command: name one", args.image)).into());
+    }
+    let root = active.root();
+    let ids = resolve_user(&Root::new(&root), args.user.as_ref().unwrap_or(&config.user))?;
+    let mut spec = RunSpec::new(command);
+    if !config.env.is_empty() {
+        spec.env.clone_from(&config.env);
+    }
+    for (key, value) in options::pairs(&args.env) {
+        spec.env.retain(|pair| pair.split('=').next() != Some(&key));
+        spec.env.push(format!("{key}={value}"));
+    }
+    if !spec.env.iter().any(|pair| pair.starts_with("HOME=")) {
+        spec.env.push(format!("HOME={}", ids.home));
+    }
+    let cwd = args.workdir.as_ref().unwrap_or(&config.working_dir);
+    spec.cwd = if cwd.is_empty() { "/".to_owned() } else { cwd.clone() };
+    spec.user = User { uid: ids.uid, gid: ids.gid, groups: ids.groups };
+    spec.hostname = "lapstrake".to_owned();
+    spec.network = match args.network.as_str() {
+        "host" | "default" => Network::Host,
+        "none" => Network::None,
+        other => return Err(Usage(format!("--network {other}: not one of host, none")).into()),
+    };
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let upstream = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
+    spec.resolv_conf = resolv_conf(&host, upstream.as_deref(), spec.network);
+    Ok(spec)
+}
+
+fn volume(text: &str, index: usize) -> anyhow::Result<(Mount, OwnedFd)> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, readonly) = match parts.as_slice() {
+        [source, target] | [source, target, "rw"] => (*source, *target, false),
+        [source, target, "ro"] => (*source, *target, true),
+        _ => return Err(Usage(format!("-v {text}: not SRC:DST[:ro]")).into()),
+    };
+    if !target.starts_with('/') {
+        return Err(Usage(format!("-v {text}: `{target}` is not an absolute path")).into());
+    }
+    let path = options::absolute(Path::new(source))?;
+    let source = MountSource::Fd { index, subpath: String::new() };
+    Ok((Mount { target: target.to_owned(), source, readonly }, bind(&path)?))
+}
+
+/// Waits for the end; signals sent to us go on to the process.
+fn wait(running: Running) -> anyhow::Result<Exit> {
+    use rustix::process::{Signal, pidfd_send_signal};
+    use tokio::signal::unix::{SignalKind, signal};
+    let pidfd = running.pidfd().try_clone_to_owned()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let finished = runtime.block_on(async {
+        for (kind, number) in [
+            (SignalKind::interrupt(), Signal::INT),
+            (SignalKind::terminate(), Signal::TERM),
+            (SignalKind::hangup(), Signal::HUP),
+            (SignalKind::quit(), Signal::QUIT),
+            (SignalKind::user_defined1(), Signal::USR1),
+            (SignalKind::user_defined2(), Signal::USR2),
+        ] {
+            let (mut stream, pidfd) = (signal(kind)?, pidfd.try_clone()?);
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    // It may be gone already.
+                    pidfd_send_signal(&pidfd, number).unwrap_or_default();
+                }
+            });
+        }
+        Ok::<_, anyhow::Error>(tokio::task::spawn_blocking(move || running.wait()).await??)
+    })?;
+    Ok(finished.exit)
+}

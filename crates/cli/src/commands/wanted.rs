@@ -1,0 +1,157 @@
+//! What a build was asked for: the command line as data.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lapstrake_diag::SourceFile;
+use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
+use lapstrake_oci::{Platform, Reference};
+use lapstrake_ops::{LocalContext, Settings};
+use lapstrake_tree::ignore::Patterns;
+
+use super::options::{self, Output};
+use crate::args::Build;
+use crate::env;
+use crate::exit::{Told, Usage};
+use crate::progress::Mode;
+
+/// What was asked for.
+pub(crate) struct Wanted {
+    /// For the frontend.
+    pub(crate) inputs: BuildInputs,
+    /// For the steps.
+    pub(crate) settings: Settings,
+    /// Where the result goes.
+    pub(crate) outputs: Vec<Output>,
+    /// The image's names.
+    pub(crate) names: Vec<Reference>,
+    /// How progress is shown.
+    pub(crate) mode: Mode,
+}
+
+impl Wanted {
+    /// Reads the command line.
+    pub(crate) fn parse(args: &Build) -> Result<Wanted, Usage> {
+        let mut inputs = BuildInputs::new();
+        let mut settings = Settings::default();
+        inputs.target.clone_from(&args.target);
+        if let Some(platform) = &args.platform {
+            inputs.platforms = vec![platform.parse::<Platform>().map_err(|e| Usage(format!("--platform: {e}")))?];
+        }
+        if let Some(epoch) = env::source_date_epoch() {
+            inputs.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
+        }
+        inputs.build_args.extend(options::pairs(&args.build_arg));
+        inputs.labels = options::pairs(&args.label);
+        inputs.no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
+            (true, _) => NoCache::All,
+            (false, false) => NoCache::Stages(args.no_cache_filter.iter().cloned().collect()),
+            (false, true) => NoCache::No,
+        };
+        inputs.network = options::network(&args.network)?;
+        inputs.extra_hosts = collect(&args.add_host, options::host)?;
+        inputs.ulimits = collect(&args.ulimit, options::ulimit)?;
+        inputs.shm_size = args.shm_size.as_deref().map_or(Ok(0), options::size)?;
+        settings.allowed = args.allow.iter().cloned().collect();
+        settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
+        settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
+        add_contexts(args, &mut inputs, &mut settings)?;
+        let mut outputs = collect(&args.output, options::output)?;
+        if outputs.is_empty() {
+            outputs.push(Output::Image { names: Vec::new(), rewrite: false });
+        }
+        let name = |text: &String| text.parse().map_err(|e| Usage(format!("invalid tag `{text}`: {e}")));
+        let names = collect(&args.tag, name)?;
+        let from_env = env::progress().and_then(|text| <Mode as clap::ValueEnum>::from_str(&text, true).ok());
+        let mode = if args.quiet { Mode::Quiet } else { args.progress.or(from_env).unwrap_or(Mode::Auto) };
+        Ok(Wanted { inputs, settings, outputs, names, mode })
+    }
+}
+
+fn collect<T>(list: &[String], parse: impl Fn(&String) -> Result<T, Usage>) -> Result<Vec<T>, Usage> {
+    list.iter().map(parse).collect()
+}
+
+fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings) -> Result<(), Usage> {
+    let own = local_context(&args.context, args.file.as_deref())?;
+    settings.contexts.insert("context".to_owned(), own);
+    for text in &args.build_context {
+        let bad = |why: String| Usage(format!("--build-context {text}: {why}"));
+        let (name, value) = text.split_once('=').ok_or_else(|| bad("not NAME=VALUE".to_owned()))?;
+        let context = match value.split_once("://") {
+            Some(("docker-image", reference)) => {
+                let parsed = reference.parse::<Reference>();
+                NamedContext::Image(parsed.map_err(|e| bad(e.to_string()))?)
+            }
+            Some(("oci-layout", place)) => layout(place).map_err(|e| bad(e.0))?,
+            Some(("rootfs", dir)) => {
+                let path = options::absolute(Path::new(if dir.is_empty() { "/" } else { dir }))?;
+                if !path.is_dir() {
+                    return Err(bad(format!("`{}` is not a directory", path.display())));
+                }
+                NamedContext::Rootfs { path: path.to_string_lossy().into_owned() }
+            }
+            Some((scheme, _)) => return Err(bad(format!("`{scheme}://` is not supported yet"))),
+            None => {
+                settings.contexts.insert(name.to_owned(), local_context(Path::new(value), None)?);
+                NamedContext::Local
+            }
+        };
+        inputs.contexts.insert(name.to_owned(), context);
+    }
+    Ok(())
+}
+
+fn layout(place: &str) -> Result<NamedContext, Usage> {
+    let (dir, suffix) = match (place.split_once('@'), place.rsplit_once(':')) {
+        (Some((dir, digest)), _) => (dir, format!("@{digest}")),
+        (None, Some((dir, tag))) if !tag.contains('/') => (dir, format!(":{tag}")),
+        (None, _) => (place, ":latest".to_owned()),
+    };
+    let path = options::absolute(Path::new(dir))?;
+    let reference = format!("layout{suffix}").parse::<Reference>().map_err(|e| Usage(e.to_string()))?;
+    Ok(NamedContext::Layout { path: path.to_string_lossy().into_owned(), reference })
+}
+
+/// A directory with its ignore file: the Dockerfile's own, else `.dockerignore`.
+fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<LocalContext, Usage> {
+    let path = options::absolute(dir)?;
+    if !path.is_dir() {
+        return Err(Usage(format!("unable to prepare context: path {:?} not found", dir.display().to_string())));
+    }
+    let own = dockerfile.map_or_else(|| path.join("Dockerfile"), Path::to_owned);
+    let mut own = own.into_os_string();
+    own.push(".dockerignore");
+    for candidate in [PathBuf::from(own), path.join(".dockerignore")] {
+        match fs::read_to_string(&candidate) {
+            Ok(text) => {
+                let ignore = Patterns::parse(&text).map_err(|e| Usage(format!("{}: {e}", candidate.display())))?;
+                return Ok(LocalContext { path, ignore });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Usage(format!("cannot read `{}`: {error}", candidate.display()))),
+        }
+    }
+    Ok(LocalContext { path, ignore: Patterns::default() })
+}
+
+/// Reads the Dockerfile; `-f -` is standard input.
+pub(crate) fn read_dockerfile(args: &Build) -> anyhow::Result<SourceFile> {
+    if args.file.as_deref() == Some(Path::new("-")) {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes)?;
+        return Ok(SourceFile::from_bytes("Dockerfile", &bytes));
+    }
+    let mut path = args.file.clone().unwrap_or_else(|| args.context.join("Dockerfile"));
+    if args.file.is_none() && !path.exists() && args.context.join("dockerfile").exists() {
+        path = args.context.join("dockerfile");
+    }
+    let bytes = fs::read(&path).map_err(|error| Told {
+        text: format!("failed to read dockerfile: open {}: {error}", path.display()),
+        hint: Some("name it with `-f FILE`".to_owned()),
+        status: 1,
+    })?;
+    let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy());
+    Ok(SourceFile::from_bytes(name, &bytes))
+}

@@ -1,0 +1,48 @@
+//! The one place that reads the environment.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The state directory.
+const ROOT: &str = "LAPSTRAKE_ROOT";
+/// No colours: <https://no-color.org>.
+const NO_COLOR: &str = "NO_COLOR";
+/// Where a user's data goes, by the XDG base directory specification.
+const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
+
+/// The value of a variable that a person named (`--build-arg NAME`, `--secret env=NAME`).
+pub(crate) fn value(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Whether colours are unwanted.
+pub(crate) fn no_color() -> bool {
+    set(NO_COLOR).is_some()
+}
+
+/// The state directory: `$LAPSTRAKE_ROOT`, else `/var/lib/lapstrake` for root, else in the user's data directory.
+pub(crate) fn state_root(is_root: bool) -> Option<PathBuf> {
+    if let Some(root) = set(ROOT) {
+        return Some(PathBuf::from(root));
+    }
+    if is_root {
+        return Some(PathBuf::from("/var/lib/lapstrake"));
+    }
+    let data = set(XDG_DATA_HOME).map(PathBuf::from);
+    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")))?;
+    Some(data.join("lapstrake"))
+}
+
+/// `SOURCE_DATE_EPOCH`, which becomes a build argument.
+pub(crate) fn source_date_epoch() -> Option<String> {
+    value("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty())
+}
+
+/// `BUILDKIT_PROGRESS`: the progress mode when no flag says.
+pub(crate) fn progress() -> Option<String> {
+    value("BUILDKIT_PROGRESS")
+}

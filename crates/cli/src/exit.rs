@@ -1,0 +1,106 @@
+//! From errors to words and exit statuses: 1 the build failed, 2 usage, 3 the environment.
+
+use std::io;
+use std::process::ExitCode;
+
+use lapstrake_ops::OpsError;
+use lapstrake_registry::RegistryError;
+use lapstrake_runtime::RuntimeError;
+use lapstrake_sys::userns::UsernsError;
+
+/// Something the user typed that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// A failure whose text is complete already.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Told {
+    /// What is printed.
+    pub(crate) text: String,
+    /// What the user can do.
+    pub(crate) hint: Option<String>,
+    /// The exit status.
+    pub(crate) status: u8,
+}
+
+/// Prints the error with its causes and hints, and gives the exit status.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("ERROR: {}", text(error.chain()));
+    for hint in hints(error) {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(status(error))
+}
+
+fn hints(error: &anyhow::Error) -> Vec<String> {
+    let mut hints: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        hints.extend(hint_of(cause));
+    }
+    if hints.is_empty() && is_disk_full(error) {
+        hints.push("free space, or set LAPSTRAKE_ROOT to a directory on another disk".to_owned());
+    }
+    hints
+}
+
+/// What can be done about one cause.
+pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(told) = cause.downcast_ref::<Told>() {
+        return told.hint.clone();
+    }
+    if let Some(ops) = cause.downcast_ref::<OpsError>() {
+        return ops.hint();
+    }
+    cause.downcast_ref::<UsernsError>().and_then(UsernsError::hint).map(str::to_owned)
+}
+
+fn is_disk_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
+    })
+}
+
+fn status(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(told) = cause.downcast_ref::<Told>() {
+            return told.status;
+        }
+        if cause.is::<Usage>() {
+            return 2;
+        }
+        if is_environment(cause) {
+            return 3;
+        }
+    }
+    if is_disk_full(error) { 3 } else { 1 }
+}
+
+/// Whether the machine is to blame, not the Dockerfile.
+pub(crate) fn is_environment(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<UsernsError>()
+        || cause.is::<lapstrake_store::StoreError>()
+        || cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
+        || matches!(cause.downcast_ref::<RegistryError>(), Some(RegistryError::Unreachable { .. } | RegistryError::Setup { .. }))
+        || matches!(cause.downcast_ref::<RuntimeError>(), Some(RuntimeError::Kernel { .. } | RuntimeError::Start { .. }))
+}
+
+/// An error and its causes, outermost first.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// The texts of an error and its causes. Transparent errors repeat their cause: once is enough.
+pub(crate) fn text<'a>(causes: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in causes {
+        let text = cause.to_string();
+        if texts.last().is_none_or(|last| !last.ends_with(&text)) {
+            texts.push(text);
+        }
+    }
+    texts.join(": ")
+}

@@ -1,0 +1,70 @@
+//! What every verb that touches state begins with: the namespace and the store.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use lapstrake_oci::{Digest, Reference};
+use lapstrake_store::{ImageRow, Store};
+use lapstrake_sys::userns::{Entered, Ids, enter};
+
+use crate::env;
+use crate::exit::Usage;
+
+/// An open state directory, inside the right namespace.
+pub(crate) struct Session {
+    /// The state.
+    pub(crate) store: Arc<Store>,
+    /// Only one user id is mapped.
+    pub(crate) single_id: bool,
+}
+
+/// Enters a user namespace as an ordinary user, then opens the state. Must come before the first thread.
+pub(crate) fn open() -> anyhow::Result<Session> {
+    let is_root = rustix::process::geteuid().is_root();
+    let root = env::state_root(is_root)
+        .ok_or_else(|| Usage("no state directory: set HOME or LAPSTRAKE_ROOT".to_owned()))?;
+    let single_id = match enter()? {
+        Entered::Root => false,
+        Entered::User { ids: Ids::Full { .. } } => false,
+        Entered::User { ids: Ids::Single { .. } } => true,
+    };
+    let store = Store::open(&root).with_context(|| "cannot open the state directory")?;
+    Ok(Session { store: Arc::new(store), single_id })
+}
+
+/// The image that a person means: a name, a name with a digest, or the beginning of an id.
+pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> {
+    if let Ok(reference) = name.parse::<Reference>() {
+        if let Some(row) = by_reference(store, &reference)? {
+            return Ok(row);
+        }
+    }
+    let wanted = name.strip_prefix("sha256:").unwrap_or(name);
+    let is_id = !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_hexdigit());
+    let rows = if is_id { store.images()? } else { Vec::new() };
+    let mut found = rows.into_iter().filter(|row| row.id.hex().starts_with(wanted));
+    match (found.next(), found.next()) {
+        (Some(row), None) => Ok(row),
+        (Some(_), Some(_)) => Err(Usage(format!("`{name}` is the beginning of more than one image id")).into()),
+        (None, _) => Err(anyhow::anyhow!("no such image: {name}")),
+    }
+}
+
+fn by_reference(store: &Store, reference: &Reference) -> anyhow::Result<Option<ImageRow>> {
+    if let Some(digest) = reference.digest() {
+        let by_manifest = store.image_by_manifest(digest)?;
+        return Ok(match by_manifest {
+            Some(row) => Some(row),
+            None => store.image(digest)?,
+        });
+    }
+    match store.tagged(reference)? {
+        Some(id) => Ok(store.image(&id)?),
+        None => Ok(None),
+    }
+}
+
+/// The config of a stored image.
+pub(crate) fn config(store: &Store, id: &Digest) -> anyhow::Result<lapstrake_oci::ImageConfig> {
+    Ok(serde_json::from_slice(&store.read_blob(id)?)?)
+}
