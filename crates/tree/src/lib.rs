@@ -12,6 +12,7 @@ pub mod inroot;
 pub mod layer_tar;
 pub mod path;
 pub mod scan;
+pub mod select;
 mod tar_read;
 pub mod tree;
 pub mod unpack;
