@@ -107,6 +107,11 @@ impl Tree {
         self.entries.binary_search_by(|e| walk_order(e.path.as_bytes(), path))
     }
 
+    /// Where in [`Self::entries`] the entry of `path` is.
+    pub(crate) fn index_of(&self, path: &TreePath) -> Result<usize, usize> {
+        self.position(path.as_bytes())
+    }
+
     /// The entry at `path`, links not followed.
     #[must_use]
     pub fn get(&self, path: &TreePath) -> Option<&Entry> {
