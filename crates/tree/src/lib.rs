@@ -5,6 +5,7 @@
 //! relative to a file descriptor and confined beneath it.
 
 pub mod context;
+pub mod copy;
 pub mod decompress;
 pub mod entry;
 pub mod error;
