@@ -22,6 +22,7 @@ use crate::path::TreePath;
 use crate::scan::Ownership;
 use crate::select::{SelectedRoot, Selection};
 use put::Putter;
+pub(crate) use put::make_room;
 
 /// How things are copied.
 #[derive(Clone, Debug, Default)]
@@ -198,7 +199,7 @@ pub fn write_file(
     };
     let path = dir.path.join_name(&name);
     let mode = options.chmod.as_ref().map_or(0o644, |change| change.apply(0o644, false));
-    put::make_room(std::os::fd::AsFd::as_fd(&dir.dir), &name, &path)?;
+    make_room(std::os::fd::AsFd::as_fd(&dir.dir), &name, &path)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::openat(&dir.dir, &*name, flags, Mode::RUSR | Mode::WUSR)
         .map_err(TreeError::io("create", &path))?;

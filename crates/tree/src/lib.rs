@@ -4,6 +4,7 @@
 //! else's code ran in a tree, or an archive was unpacked to it, every path in it is hostile: all disk access is
 //! relative to a file descriptor and confined beneath it.
 
+pub mod archive;
 pub mod context;
 pub mod copy;
 pub mod decompress;

@@ -243,7 +243,7 @@ impl<'a> Putter<'a> {
 }
 
 /// Removes what has the name already, unless it is a directory.
-pub(super) fn make_room(dir: BorrowedFd<'_>, name: &[u8], path: &TreePath) -> Result<(), TreeError> {
+pub(crate) fn make_room(dir: BorrowedFd<'_>, name: &[u8], path: &TreePath) -> Result<(), TreeError> {
     match fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ISDIR | Errno::PERM)
