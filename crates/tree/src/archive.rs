@@ -229,7 +229,7 @@ impl<'a> Extractor<'a> {
         }
         for xattr in entry.xattrs.iter().filter(|x| xattr_counts(&x.name)) {
             // Attributes are kept where that is possible.
-            drop(fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()));
+            fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()).unwrap_or_default();
         }
         fs::fchmod(fd, Mode::from_raw_mode(entry.mode))?;
         set_times_fd(fd, entry.mtime)

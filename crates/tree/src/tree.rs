@@ -7,6 +7,7 @@
 mod codec;
 mod digest;
 mod links;
+mod stack;
 
 pub use codec::TREE_VERSION;
 pub(crate) use digest::KHasher;

@@ -124,7 +124,7 @@ impl<'a> Putter<'a> {
         }
         for xattr in xattrs {
             // Attributes are copied where that is possible.
-            drop(fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()));
+            fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()).unwrap_or_default();
         }
         fs::fchmod(fd, self.mode(meta, is_dir))?;
         set_times_fd(fd, meta.mtime)

@@ -108,10 +108,11 @@ impl Pattern {
                             self.enter(&mut next, i + 1);
                         }
                     }
-                    Step::Class { negated, ranges } if c != '/' => {
-                        if ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != *negated {
-                            self.enter(&mut next, i + 1);
-                        }
+                    Step::Class { negated, ranges }
+                        if c != '/'
+                            && ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != *negated =>
+                    {
+                        self.enter(&mut next, i + 1);
                     }
                     _ => {}
                 }

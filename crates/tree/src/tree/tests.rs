@@ -74,7 +74,7 @@ fn build(raw: Vec<(Vec<String>, Kind, Meta)>) -> Tree {
             all.entry(above)
                 .and_modify(|e| {
                     if !e.is_dir() {
-                        *e = made.clone()
+                        *e = made.clone();
                     }
                 })
                 .or_insert(made);
