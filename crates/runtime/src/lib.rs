@@ -1,3 +1,36 @@
 //! The namespace sandbox: a run spec becomes set-up operations, a process, an exit.
 //!
-//! Does not know images or stages.
+//! ```text
+//! RunSpec ── plan (pure) ──► [SetupOp] ── socket ──► zygote ── clone3 ──► interpreter ──► the user's program
+//!                                                      │ ◄── stubs, failure, end of file at exec ──┘
+//! Running ◄── started, exited with usage ──────────────┘
+//! ```
+//! The zygote is this executable started afresh, with one thread and an almost empty view of the machine. It is the
+//! first process of a pid namespace, so that nothing it has made outlives it, and it dies with its maker.
+//!
+//! Does not know images, stages, layers or caches; makes no overlay; has no opinion on where a log goes.
+//!
+//! Invariants: no path inside a container's root is resolved but beneath a descriptor of that root; a program of the
+//! container starts with descriptors 0 to 2 and nothing else of the machine; privilege is given up before the first
+//! byte of it runs.
+//!
+//! Resource limits by control groups have their place between the clone and the first operation; there are none yet.
+
+mod error;
+mod launch;
+mod plan;
+mod resolv;
+mod sandbox;
+mod seccomp;
+mod setup;
+mod spec;
+mod stub;
+mod wire;
+mod zygote;
+
+pub use error::RuntimeError;
+pub use plan::{Attr, Base, Fs, Place, SetupOp, Source, SpecError, plan};
+pub use resolv::resolv_conf;
+pub use sandbox::{Exit, Finished, RunFds, Running, Sandbox, Usage};
+pub use spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User};
+pub use zygote::zygote_main_if_asked;

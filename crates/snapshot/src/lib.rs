@@ -1,3 +1,16 @@
-//! Committed trees to a mountable root; an upper directory to a layer; a layer to a tree.
+//! Committed layers to a mountable root, and a changed root back to a layer.
 //!
-//! Runs no processes.
+//! Runs no processes. A mount is only ever a descriptor: it is attached nowhere, so that it ends with the process that
+//! holds it, however that ends.
+
+mod active;
+mod error;
+mod export;
+mod import;
+mod mount;
+
+pub use active::Active;
+pub use error::SnapshotError;
+pub use export::{diff_id, write_tar};
+pub use import::{Imported, adopt_layer, import_layer};
+pub use mount::{MAX_LAYERS, bind, mount};

@@ -1,3 +1,29 @@
-//! The state directory: content, records, references, pins.
+//! The state directory: content, records, references, locks.
 //!
-//! Does not know what a blob means.
+//! Does not know what a blob means. The layout on disk is described in [`layout`].
+//!
+//! Invariants:
+//! - Any number of processes use one root at once. Objects are immutable, or replaced by rename; they are born in `tmp/`.
+//! - Nothing is synced while building. A record counts only if what it names is there, so a crash costs a rebuilt step
+//!   and never gives a wrong image. [`Store::sync`] is called before a person is told that an image is stored.
+//! - What a killed process left in `tmp/` is removed by the next one that opens the root.
+
+mod blobs;
+mod db;
+mod error;
+mod images;
+mod layers;
+pub mod layout;
+mod lock;
+mod mounts;
+mod records;
+mod tmp;
+
+pub use blobs::{Blob, BlobWriter};
+pub use error::StoreError;
+pub use images::{ImageRow, TagRow};
+pub use layers::{LayerId, LayerRow};
+pub use layout::Store;
+pub use lock::Lock;
+pub use mounts::{CacheDir, Sharing};
+pub use tmp::TempDir;

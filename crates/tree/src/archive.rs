@@ -12,12 +12,12 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
-use crate::copy::{Copied, make_room};
 use crate::decompress::decompress;
 use crate::entry::xattr_counts;
 use crate::error::TreeError;
 use crate::inroot::{NewDir, Root, set_times_at, set_times_fd};
 use crate::path::TreePath;
+use crate::put::{Copied, make_room};
 use crate::scan::Ownership;
 use crate::tar_read::{TarEntry, TarReader};
 use crate::unpack::UnpackOptions;

@@ -123,7 +123,7 @@ impl Scanner<'_> {
             let stat = fs::fstat(dir).map_err(TreeError::io("stat", path))?;
             listed.found.push((self.dir_entry(dir, path.clone(), &stat)?, None));
         }
-        for name in names {
+        for (name, _) in names {
             let at = path.join_name(&name);
             let stat =
                 fs::statat(dir, &*name, fs::AtFlags::SYMLINK_NOFOLLOW).map_err(TreeError::io("stat", &at))?;

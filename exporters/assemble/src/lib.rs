@@ -1,3 +1,24 @@
 //! A build result to config, manifest and index, bit for bit.
 //!
-//! Writes nothing.
+//! Writes nothing. The same input always gives the same bytes: times come in as arguments.
+
+mod config;
+mod manifest;
+
+pub use config::{AssembleError, Layer, image_config};
+pub use manifest::{docker_manifest_json, index, layout_index, manifest};
+
+/// A JSON document and its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Their digest.
+    pub digest: lapstrake_oci::Digest,
+}
+
+impl Document {
+    fn new(bytes: Vec<u8>) -> Document {
+        Document { digest: lapstrake_oci::Digest::sha256(&bytes), bytes }
+    }
+}

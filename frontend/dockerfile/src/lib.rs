@@ -1,3 +1,34 @@
 //! Dockerfile text to a spanned syntax tree and diagnostics.
 //!
-//! Pure: never touches the file system, never fails as a whole.
+//! Pure: never touches the file system, never fails as a whole. [`parse`] gives whatever could be read together with
+//! what is wrong; a tree whose diagnostics have an error is good for tools and must not be built. Nothing is expanded
+//! here except by [`words::expand`], which the lowering calls with the environment that it keeps.
+//!
+//! Text flows one way: physical lines ([`SourceFile`](lapstrake_diag::SourceFile)) → logical lines → split lines
+//! (keyword, flags, arguments) → typed [`Instruction`]s → [`Stage`]s.
+
+mod directives;
+mod duration;
+mod flags;
+mod heredoc;
+mod instruction;
+mod lines;
+mod mount;
+mod parse;
+mod port;
+mod quote;
+mod scalar;
+mod split;
+mod syntax;
+pub mod words;
+
+pub use directives::{Directive, detect_directive, detect_syntax};
+pub use heredoc::{Heredoc, chomp, is_heredoc_word};
+pub use mount::{Mount, MountType, Sharing};
+pub use parse::{Parsed, code, parse, parse_trigger};
+pub use port::{Port, parse_port};
+pub use quote::quoted;
+pub use syntax::{
+    Add, Arg, Command, CommandLine, Copy, Device, Dockerfile, Flag, From, Healthcheck, InlineFile,
+    Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, Security, Stage, Transfer, Word,
+};

@@ -1,3 +1,32 @@
 //! Syntax tree and build inputs to the build graph.
 //!
-//! Fetches nothing: it asks one question, what a base image is.
+//! Fetches nothing: it asks one question, what a base image is ([`ImageResolver`]), and only for the stages that the
+//! target needs. [`required_images`] tells beforehand most of what will be asked, so that a caller can find the
+//! answers at once instead of one after the other; images that ONBUILD triggers bring in are only known later.
+//!
+//! How a Dockerfile becomes a graph: global ARGs and the epoch (`globals`) → stages with names and edges (`stages`) →
+//! their bases, and triggers (`bases`) → one stage after the other, instruction by instruction (`stage`, `run`,
+//! `transfer`) → [`Plan`](lapstrake_graph::Plan).
+
+mod bases;
+mod dump;
+mod env;
+mod error;
+mod globals;
+mod inputs;
+mod lowering;
+mod names;
+mod paths;
+mod resolver;
+mod run;
+mod signals;
+mod stage;
+mod stages;
+mod text;
+mod transfer;
+
+pub use dump::dump;
+pub use error::LowerError;
+pub use inputs::{BuildInputs, NamedContext, NoCache};
+pub use lowering::{lower, required_images};
+pub use resolver::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};

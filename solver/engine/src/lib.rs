@@ -1,3 +1,32 @@
 //! Scheduling, cache keys, single flight, events and reasons.
 //!
-//! Pure: no file system, no containers.
+//! Pure: no file system, no containers. What an op does and where records live are behind two traits,
+//! [`Executor`] and [`CacheIndex`].
+//!
+//! A build is one future for each vertex, made when somebody first wants it and shared by all who do. Dropping the
+//! build drops them all, and with them whatever they had running: there is no other way to cancel.
+//!
+//! # Keys
+//!
+//! A step has a *definition key*, known before anything runs, and a *content key*, known once its inputs are:
+//!
+//! | value | definition key | content key |
+//! |---|---|---|
+//! | the op, as [`CacheMap::op`] gives it | yes | yes |
+//! | an input that counts [by key](Dep::ByKey) | its own definition key | the content of its result |
+//! | an input that counts [by content](Dep::ByContent) | content of the selected paths | content of the selected paths |
+//! | names, lines, places of contexts on the host | no | no |
+//!
+//! A result is recorded under both. A step is looked up by its definition key first, which needs no input; if that
+//! fails its inputs are solved and it is looked up by content, so that a step that ran again and gave the same tree
+//! cuts off everything behind it.
+
+mod event;
+mod executor;
+mod key;
+mod solve;
+
+pub use event::{Event, Progress, Step, StepId, Stream};
+pub use executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
+pub use key::{Key, KeyHasher};
+pub use solve::{How, Solved, Solver, StepFailed};

@@ -1,3 +1,21 @@
-//! What each op does: source, exec, file.
+//! What each op does: sources, processes, file changes, merges.
 //!
-//! Parses no text.
+//! Parses no text. A result is a [`Stack`]: layers, lowest first, or a directory of the host. Its token, which the
+//! engine carries around without looking into it, is the stack as JSON.
+
+mod cache;
+mod error;
+mod exec;
+mod executor;
+mod files;
+mod host;
+mod images;
+mod settings;
+mod stack;
+
+pub use cache::Cache;
+pub use error::OpsError;
+pub use executor::Ops;
+pub use images::{Images, Known};
+pub use settings::{LocalContext, Secret, Settings};
+pub use stack::{Stack, StackLayer};

@@ -61,7 +61,7 @@ fn list(root: BorrowedFd<'_>, dir: &Below, ignore: &Patterns) -> Result<Listed, 
         .map_err(TreeError::io("open", &dir.path))?;
     let names = read_names(fd.as_fd()).map_err(TreeError::io("list", &dir.path))?;
     let mut listed = Listed { found: Vec::with_capacity(names.len()), ..Listed::default() };
-    for name in names {
+    for (name, _) in names {
         let path = dir.path.join_name(&name);
         let (verdict, state) = ignore.child(&dir.state, &path);
         let stat = match fs::statat(&fd, &*name, AtFlags::SYMLINK_NOFOLLOW) {

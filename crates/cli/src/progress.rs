@@ -1,0 +1,71 @@
+//! Showing a build's events: on a terminal, as plain lines, as JSON, or not at all.
+//!
+//! A sink runs on a thread of its own until the build drops its end of the channel; it keeps what a failed step said
+//! last, for the error message.
+
+mod names;
+mod plain;
+mod rawjson;
+mod tail;
+mod tty;
+
+use std::io::IsTerminal as _;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+
+use lapstrake_engine::{Event, Progress};
+
+pub(crate) use tail::Failure;
+use tail::Tails;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// A terminal's way if standard error is one, else plain.
+    Auto,
+    /// Live, redrawn.
+    Tty,
+    /// One line after the other.
+    Plain,
+    /// One JSON object a line, in BuildKit's schema.
+    Rawjson,
+    /// Nothing.
+    Quiet,
+}
+
+/// A running sink.
+pub(crate) struct Display {
+    thread: JoinHandle<Tails>,
+}
+
+/// Starts a sink and gives the handle that events are reported through.
+pub(crate) fn start(mode: Mode) -> (Progress, Display) {
+    let (sender, events) = channel();
+    let mode = match mode {
+        Mode::Auto if std::io::stderr().is_terminal() => Mode::Tty,
+        Mode::Auto => Mode::Plain,
+        chosen => chosen,
+    };
+    let thread = std::thread::spawn(move || match mode {
+        Mode::Tty => tty::show(&events),
+        Mode::Rawjson => rawjson::show(&events),
+        Mode::Quiet => drain(&events),
+        Mode::Plain | Mode::Auto => plain::show(&events),
+    });
+    (Progress::new(sender), Display { thread })
+}
+
+impl Display {
+    /// Waits for the last event to be shown; every [`Progress`] must be gone. Gives what failed steps said last.
+    pub(crate) fn finish(self) -> Vec<Failure> {
+        self.thread.join().map(Tails::into_failures).unwrap_or_default()
+    }
+}
+
+fn drain(events: &Receiver<Event>) -> Tails {
+    let mut tails = Tails::default();
+    for event in events {
+        tails.note(&event);
+    }
+    tails
+}

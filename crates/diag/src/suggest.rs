@@ -1,0 +1,84 @@
+//! "Did you mean …?"
+
+/// Distances from here on are no resemblance.
+const TOO_FAR: usize = 3;
+
+/// The candidate nearest to `word`, less than three edits away, without regard to case and written in the case of
+/// `word`. Nothing when `word` is itself a candidate: then its spelling is not what is wrong.
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let folded = word.to_lowercase();
+    let lowered = candidates.into_iter().map(|candidate| (candidate.to_lowercase(), candidate));
+    let found = nearest(&folded, lowered)?;
+    Some(if word == folded {
+        found.to_lowercase()
+    } else if word == word.to_uppercase() {
+        found.to_uppercase()
+    } else {
+        found.to_owned()
+    })
+}
+
+/// Like [`did_you_mean`], with regard to case.
+pub fn did_you_mean_exactly<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(word, candidates.into_iter().map(|candidate| (candidate.to_owned(), candidate)))
+        .map(str::to_owned)
+}
+
+fn nearest<'a>(word: &str, candidates: impl Iterator<Item = (String, &'a str)>) -> Option<&'a str> {
+    let mut best = None;
+    let mut limit = TOO_FAR;
+    for (folded, candidate) in candidates {
+        if folded == word {
+            return None;
+        }
+        if let Some(distance) = distance_below(word, &folded, limit) {
+            limit = distance;
+            best = Some(candidate);
+        }
+    }
+    best
+}
+
+/// The Levenshtein distance if it is below `limit`. Words whose lengths differ more are not compared at all, so that
+/// a hostile word costs no more than its length.
+fn distance_below(a: &str, b: &str, limit: usize) -> Option<usize> {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) >= limit {
+        return None;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    let distance = row[b.len()];
+    (distance < limit).then_some(distance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggestions() {
+        let names = ["RUN", "COPY", "ENTRYPOINT", "ENV"];
+        let table = [
+            ("FNTRYPOINT", Some("ENTRYPOINT")),
+            ("fntrypoint", Some("entrypoint")),
+            ("CPY", Some("COPY")),
+            ("RUM", Some("RUN")),
+            ("run", None),
+            ("COMPLETELY", None),
+            ("", None),
+        ];
+        for (word, expected) in table {
+            assert_eq!(did_you_mean(word, names).as_deref(), expected, "{word}");
+        }
+        assert_eq!(did_you_mean_exactly("Typ", ["type"]).as_deref(), Some("type"));
+    }
+}

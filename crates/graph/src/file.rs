@@ -1,0 +1,130 @@
+//! Changes to a tree that need no process.
+
+use serde::{Deserialize, Serialize};
+
+/// Actions done in order on input 0. All of them together make one layer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct File {
+    /// What is done, in order.
+    pub actions: Vec<FileAction>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileAction {
+    /// Copies out of another input.
+    Copy(Copy),
+    /// Makes a directory.
+    MakeDir(MakeDir),
+    /// Makes a file with given content.
+    MakeFile(MakeFile),
+}
+
+/// Copies paths of an input.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Copy {
+    /// The index, in the vertex's inputs, of the tree that is copied from.
+    pub input: usize,
+    /// Paths or patterns from the input's root, as written after expansion.
+    pub sources: Vec<String>,
+    /// An absolute path in the tree; a trailing `/` (or `/.`) means "into this directory".
+    pub dest: String,
+    /// The new owner of everything copied and created; `None` keeps (stages, images) or resets to 0:0 (local contexts).
+    pub chown: Option<Owner>,
+    /// `--chmod`, octal or symbolic, as written.
+    pub chmod: Option<String>,
+    /// `--exclude` patterns, relative to each source.
+    pub exclude: Vec<String>,
+    /// Keep the sources' parent directories (`--parents`).
+    pub parents: bool,
+    /// What is done with archives.
+    pub unpack: bool,
+    /// The mtime of created parents, seconds since the epoch; `None` is now.
+    pub timestamp: Option<i64>,
+}
+
+/// Makes a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MakeDir {
+    /// An absolute path in the tree.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Make missing parents too, and do nothing if it exists.
+    pub parents: bool,
+    /// The owner of what is made; `None` is 0:0.
+    pub owner: Option<Owner>,
+    /// The mtime of what is made, seconds since the epoch; `None` is now.
+    pub timestamp: Option<i64>,
+}
+
+/// Makes a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MakeFile {
+    /// An absolute path in the tree; with a trailing `/` the file is put into this directory under `name`.
+    pub dest: String,
+    /// The file's name when `dest` is a directory (a heredoc's delimiter).
+    pub name: String,
+    /// Permission bits; `chmod` overrides them.
+    pub mode: u32,
+    /// `--chmod`, octal or symbolic, as written.
+    pub chmod: Option<String>,
+    /// The content.
+    pub data: Vec<u8>,
+    /// The owner of what is made; `None` is 0:0.
+    pub owner: Option<Owner>,
+    /// The mtime of what is made, seconds since the epoch; `None` is now.
+    pub timestamp: Option<i64>,
+}
+
+/// Who a file belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Owner {
+    /// The user.
+    pub user: OwnerPart,
+    /// The group; `None`: the number of the user, or the group of the named user.
+    pub group: Option<OwnerPart>,
+}
+
+/// A user or a group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnerPart {
+    /// By number.
+    Id(u32),
+    /// By name, looked up in the `/etc/passwd` or `/etc/group` of the tree that is changed.
+    Name(String),
+}
+
+impl OwnerPart {
+    /// Numbers are ids, anything else is a name; `root` is 0 everywhere.
+    pub fn parse(text: &str) -> OwnerPart {
+        match text {
+            "root" => OwnerPart::Id(0),
+            _ => text.parse().map_or_else(|_| OwnerPart::Name(text.to_owned()), OwnerPart::Id),
+        }
+    }
+
+    fn is_name(&self) -> bool {
+        matches!(self, OwnerPart::Name(_))
+    }
+}
+
+impl Owner {
+    /// Parses `user[:group]`.
+    pub fn parse(text: &str) -> Owner {
+        match text.split_once(':') {
+            None => Owner { user: OwnerPart::parse(text), group: None },
+            Some((user, group)) => Owner {
+                user: OwnerPart::parse(if user.is_empty() { "0" } else { user }),
+                group: (!group.is_empty()).then(|| OwnerPart::parse(group)),
+            },
+        }
+    }
+
+    /// Whether looking it up reads the tree that is changed.
+    pub fn needs_lookup(&self) -> bool {
+        self.user.is_name() || self.group.as_ref().is_some_and(OwnerPart::is_name)
+    }
+}

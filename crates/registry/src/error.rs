@@ -1,0 +1,113 @@
+//! What can go wrong between us and a registry.
+
+use lapstrake_oci::Platform;
+
+/// Why something could not be had from a registry.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No answer.
+    #[error("cannot reach registry `{registry}`")]
+    Unreachable {
+        /// The registry's host.
+        registry: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The HTTP client could not be set up.
+    #[error("cannot set up HTTPS")]
+    Setup {
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// It is not there, or not for us.
+    #[error("`{name}` not found: it does not exist or needs a login")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+    },
+    /// The registry wants to know who we are.
+    #[error("registry `{registry}` denied access to `{name}`")]
+    Denied {
+        /// The registry's host.
+        registry: String,
+        /// What was asked for.
+        name: String,
+    },
+    /// Any other refusal.
+    #[error("registry `{registry}` answered {status} for `{name}`")]
+    Status {
+        /// The registry's host.
+        registry: String,
+        /// What was asked for.
+        name: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// A login server that we must not talk to.
+    #[error("registry `{registry}` sends us to `{realm}` for a token, which is not a safe address")]
+    UnsafeRealm {
+        /// The registry's host.
+        registry: String,
+        /// Where it sends us.
+        realm: String,
+    },
+    /// Bytes that are not what they should be.
+    #[error("{what} of `{name}` is damaged: expected {expected}, got {found}")]
+    Corrupt {
+        /// The kind of thing.
+        what: &'static str,
+        /// Of which image.
+        name: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A document that makes no sense.
+    #[error("{what} of `{name}` cannot be read")]
+    Malformed {
+        /// The kind of document.
+        what: &'static str,
+        /// Of which image.
+        name: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A document of a type that no image has.
+    #[error("`{name}` is a `{media_type}`, not an image")]
+    NotAnImage {
+        /// What was asked for.
+        name: String,
+        /// What it is.
+        media_type: String,
+    },
+    /// No image for this platform.
+    #[error("`{name}` has no image for {platform}: it is for {}", list(offered))]
+    NoPlatform {
+        /// What was asked for.
+        name: String,
+        /// For which platform.
+        platform: Box<Platform>,
+        /// What there is.
+        offered: Vec<Platform>,
+    },
+    /// The receiver of the bytes failed.
+    #[error("cannot store {what} of `{name}`")]
+    Sink {
+        /// The kind of thing.
+        what: &'static str,
+        /// Of which image.
+        name: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn list(platforms: &[Platform]) -> String {
+    let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

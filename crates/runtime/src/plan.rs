@@ -1,0 +1,599 @@
+//! From a [`RunSpec`] to the operations that make the container, in order. Pure: needs no privilege, touches nothing.
+//!
+//! The order is the design: the file systems of the kernel first, then the caller's mounts, then the move into the
+//! root, then everything that gives privilege up, last the program. An operation names its place as a path beneath
+//! the root or beneath one of the mounts made here, never as a path of the host.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User};
+use crate::wire;
+
+/// Where programs are looked for when the environment has no `PATH`.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// One step of making a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SetupOp {
+    /// Brings `lo` up.
+    Loopback,
+    /// Sets the host name.
+    Hostname {
+        /// To this.
+        name: String,
+    },
+    /// Attaches the root.
+    AttachRoot {
+        /// With these attributes.
+        attrs: Vec<Attr>,
+    },
+    /// Makes the private file system that staged files live on and that vanishes with the move into the root.
+    Stage,
+    /// Writes a file to the stage.
+    StageFile {
+        /// Its name there.
+        slot: usize,
+        /// Its content.
+        #[serde(with = "wire::text")]
+        data: Vec<u8>,
+        /// Its permissions.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+    /// Attaches a descriptor of the caller's to the stage, so that parts of it can be mounted.
+    StageSource {
+        /// Which of them.
+        index: usize,
+    },
+    /// Mounts a file system of the kernel's.
+    Mount {
+        /// Which.
+        fs: Fs,
+        /// Where.
+        at: Place,
+        /// With these attributes.
+        attrs: Vec<Attr>,
+    },
+    /// Binds a device node of the host into `/dev`.
+    Device {
+        /// Its name.
+        name: String,
+        /// Major and minor number that it must have; `None`: any device, and it may be missing.
+        number: Option<(u32, u32)>,
+    },
+    /// Makes a symlink in `/dev`.
+    Symlink {
+        /// Its name.
+        name: String,
+        /// What it points to.
+        target: String,
+    },
+    /// Binds a directory or file.
+    Bind {
+        /// What.
+        source: Source,
+        /// Where.
+        at: Place,
+        /// With these attributes.
+        attrs: Vec<Attr>,
+    },
+    /// Hides a file behind an empty device or a directory behind an empty file system, where it exists.
+    Mask {
+        /// Where.
+        at: Place,
+    },
+    /// Makes a part of a file system read-only, where it exists.
+    Freeze {
+        /// Where.
+        at: Place,
+    },
+    /// Makes the root read-only, but not what is mounted in it.
+    FreezeRoot,
+    /// Leads a new session with the descriptors 0 to 2 it is to have.
+    Session {
+        /// Whether they are a new terminal.
+        terminal: bool,
+        /// Who owns that.
+        uid: u32,
+    },
+    /// Moves into the root and lets go of everything outside.
+    Enter,
+    /// Sets a limit.
+    Limit {
+        /// Which.
+        limit: Rlimit,
+    },
+    /// Goes to the working directory, which is made where it is missing.
+    Cwd {
+        /// Absolute.
+        path: String,
+        /// Who owns what is made.
+        uid: u32,
+        /// The group of what is made.
+        gid: u32,
+    },
+    /// Sets the file mode creation mask.
+    Umask {
+        /// To this.
+        mask: u32,
+    },
+    /// Drops all other capabilities from the bounding set.
+    Bound {
+        /// Bits by number.
+        keep: u64,
+    },
+    /// Loads the system call filter.
+    Filter,
+    /// Becomes the user.
+    Become {
+        /// Whom.
+        user: User,
+    },
+    /// Drops all other capabilities.
+    Capabilities {
+        /// Bits by number.
+        keep: u64,
+        /// Whether a user other than root keeps them over the exec.
+        ambient: bool,
+    },
+    /// Becomes the program.
+    Exec {
+        /// The program and its arguments.
+        args: Vec<String>,
+        /// `KEY=value`.
+        env: Vec<String>,
+    },
+}
+
+impl SetupOp {
+    /// For messages: "cannot …".
+    pub fn describe(&self) -> &'static str {
+        match self {
+            Self::Loopback => "bring up the loopback interface",
+            Self::Hostname { .. } => "set the host name",
+            Self::AttachRoot { .. } => "attach the root",
+            Self::Stage | Self::StageFile { .. } | Self::StageSource { .. } => "stage the mounts",
+            Self::Mount { .. } => "mount",
+            Self::Device { .. } => "bind the device",
+            Self::Symlink { .. } => "make the symlink",
+            Self::Bind { .. } => "bind",
+            Self::Mask { .. } => "mask",
+            Self::Freeze { .. } | Self::FreezeRoot => "make read-only",
+            Self::Session { .. } => "start the session",
+            Self::Enter => "move into the root",
+            Self::Limit { .. } => "set the limit",
+            Self::Cwd { .. } => "go to the working directory",
+            Self::Umask { .. } => "set the umask",
+            Self::Bound { .. } | Self::Capabilities { .. } => "drop capabilities",
+            Self::Filter => "load the system call filter",
+            Self::Become { .. } => "become the user",
+            Self::Exec { .. } => "run",
+        }
+    }
+}
+
+/// A file system of the kernel's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fs {
+    /// `proc` of the container's pid namespace.
+    Proc,
+    /// `sysfs`; that of the host where the kernel allows no other.
+    Sys,
+    /// `cgroup2` where the host has nothing but that; else nothing.
+    Cgroup,
+    /// Memory.
+    Tmpfs {
+        /// Upper limit in bytes.
+        size: Option<u64>,
+        /// Permissions of its root.
+        mode: u32,
+    },
+    /// Terminals of the container's own.
+    Devpts,
+    /// POSIX message queues.
+    Mqueue,
+}
+
+/// A path beneath something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Beneath what.
+    pub base: Base,
+    /// Relative, without a leading slash.
+    pub path: String,
+}
+
+/// What a [`Place`] lies beneath.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Base {
+    /// The root, whose content is hostile: symlinks are followed inside it, what is missing is made.
+    Root,
+    /// The root, refusing symlinks: for `/proc`, `/sys` and `/dev` themselves.
+    RootPlain,
+    /// The mount made at `/proc`.
+    Proc,
+    /// The mount made at `/sys`.
+    Sys,
+    /// The mount made at `/dev`.
+    Dev,
+}
+
+/// What a [`SetupOp::Bind`] binds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// One of the caller's descriptors.
+    Fd {
+        /// Which.
+        index: usize,
+    },
+    /// A part of a staged one.
+    Part {
+        /// Of which.
+        index: usize,
+        /// Resolved with symlinks kept inside.
+        path: String,
+    },
+    /// A staged file.
+    File {
+        /// Which.
+        slot: usize,
+    },
+}
+
+/// A mount attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Attr {
+    /// No writing.
+    Readonly,
+    /// Set-user-id bits mean nothing.
+    Nosuid,
+    /// Device nodes cannot be opened.
+    Nodev,
+    /// Nothing can be executed.
+    Noexec,
+}
+
+/// A spec that cannot be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// There is no program.
+    #[error("there is nothing to run")]
+    NoProgram,
+    /// A string has a NUL byte in it.
+    #[error("{what} has a NUL byte in it: {value:?}")]
+    Nul {
+        /// What it is.
+        what: &'static str,
+        /// It.
+        value: String,
+    },
+    /// A path that has to be absolute is not.
+    #[error("{what} is not an absolute path: {value:?}")]
+    Relative {
+        /// What it is.
+        what: &'static str,
+        /// It.
+        value: String,
+    },
+    /// Nothing may be mounted there.
+    #[error("cannot mount over {target:?}")]
+    Target {
+        /// There.
+        target: String,
+    },
+    /// A mount names a descriptor that is not there.
+    #[error("the mount on {target:?} has no source: there is no descriptor {index}")]
+    Source {
+        /// Where it is mounted.
+        target: String,
+        /// What it names.
+        index: usize,
+    },
+    /// More mounts than descriptors can be passed.
+    #[error("{count} mounts are more than {max}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// An environment entry has no name.
+    #[error("not an environment variable: {value:?}")]
+    Env {
+        /// It.
+        value: String,
+    },
+    /// A host name the kernel refuses, or a name or an address that would break `/etc/hosts`.
+    #[error("not a host name or address: {value:?}")]
+    Host {
+        /// It.
+        value: String,
+    },
+}
+
+/// The operations that carry `spec` out, for a run with `sources` mount descriptors.
+///
+/// # Errors
+/// [`SpecError`] where the spec contradicts itself; what only the machine can tell comes later.
+pub fn plan(spec: &RunSpec, sources: usize) -> Result<Vec<SetupOp>, SpecError> {
+    check(spec, sources)?;
+    let secure = spec.security == Security::Sandbox;
+    let mut ops = Vec::with_capacity(64);
+    if spec.network == Network::None {
+        ops.push(SetupOp::Loopback);
+    }
+    ops.push(SetupOp::Hostname { name: spec.hostname.clone() });
+    let root = if secure { vec![Attr::Nodev] } else { Vec::new() };
+    ops.push(SetupOp::AttachRoot { attrs: root });
+    ops.push(SetupOp::Stage);
+    kernel_mounts(&mut ops, spec.shm_size, secure);
+    devices(&mut ops, secure);
+    if secure {
+        masks(&mut ops);
+    }
+    names(&mut ops, spec);
+    for (slot, mount) in spec.mounts.iter().enumerate() {
+        user_mount(&mut ops, spec, mount, slot + FIRST_SLOT);
+    }
+    ops.push(SetupOp::Session { terminal: spec.terminal, uid: spec.user.uid });
+    if spec.readonly_root {
+        ops.push(SetupOp::FreezeRoot);
+    }
+    ops.push(SetupOp::Enter);
+    process(&mut ops, spec);
+    Ok(ops)
+}
+
+/// Slots of staged files: 0 and 1 are `resolv.conf` and `hosts`.
+const FIRST_SLOT: usize = 2;
+
+fn kernel_mounts(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
+    use Attr::{Nodev, Noexec, Nosuid, Readonly};
+    let mut mount = |fs, base, path: &str, attrs: &[Attr]| {
+        ops.push(SetupOp::Mount { fs, at: place(base, path), attrs: attrs.to_vec() });
+    };
+    let frozen: &[Attr] = if secure { &[Readonly, Nosuid, Nodev, Noexec] } else { &[Nosuid, Nodev, Noexec] };
+    // Device nodes work through their own mounts; the file system that holds them need not let new ones work.
+    let dev: &[Attr] = if secure { &[Nosuid, Nodev] } else { &[Nosuid] };
+    mount(Fs::Proc, Base::RootPlain, "proc", &[Nosuid, Nodev, Noexec]);
+    mount(Fs::Tmpfs { size: Some(64 << 20), mode: 0o755 }, Base::RootPlain, "dev", dev);
+    mount(Fs::Devpts, Base::Dev, "pts", &[Nosuid, Noexec]);
+    mount(Fs::Tmpfs { size: Some(shm_size), mode: 0o1777 }, Base::Dev, "shm", &[Nosuid, Nodev, Noexec]);
+    mount(Fs::Mqueue, Base::Dev, "mqueue", &[Nosuid, Nodev, Noexec]);
+    mount(Fs::Sys, Base::RootPlain, "sys", frozen);
+    mount(Fs::Cgroup, Base::Sys, "fs/cgroup", frozen);
+}
+
+fn devices(ops: &mut Vec<SetupOp>, secure: bool) {
+    const PLAIN: [(&str, (u32, u32)); 6] = [
+        ("null", (1, 3)),
+        ("zero", (1, 5)),
+        ("full", (1, 7)),
+        ("random", (1, 8)),
+        ("urandom", (1, 9)),
+        ("tty", (5, 0)),
+    ];
+    const MORE: [&str; 13] = [
+        "kmsg",
+        "cuse",
+        "fuse",
+        "kvm",
+        "net/tun",
+        "loop-control",
+        "loop0",
+        "loop1",
+        "loop2",
+        "loop3",
+        "loop4",
+        "loop5",
+        "loop6",
+    ];
+    const LINKS: [(&str, &str); 6] = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+        ("core", "/proc/kcore"),
+    ];
+    let plain = PLAIN.map(|(name, number)| SetupOp::Device { name: name.to_owned(), number: Some(number) });
+    ops.extend(plain);
+    if !secure {
+        ops.extend(MORE.map(|name| SetupOp::Device { name: name.to_owned(), number: None }));
+    }
+    ops.extend(
+        LINKS.map(|(name, target)| SetupOp::Symlink { name: name.to_owned(), target: target.to_owned() }),
+    );
+}
+
+fn masks(ops: &mut Vec<SetupOp>) {
+    const MASKED: [(Base, &str); 12] = [
+        (Base::Proc, "acpi"),
+        (Base::Proc, "asound"),
+        (Base::Proc, "interrupts"),
+        (Base::Proc, "kcore"),
+        (Base::Proc, "keys"),
+        (Base::Proc, "latency_stats"),
+        (Base::Proc, "timer_list"),
+        (Base::Proc, "timer_stats"),
+        (Base::Proc, "sched_debug"),
+        (Base::Proc, "scsi"),
+        (Base::Sys, "firmware"),
+        (Base::Sys, "devices/virtual/powercap"),
+    ];
+    const FROZEN: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+    ops.extend(MASKED.map(|(base, path)| SetupOp::Mask { at: place(base, path) }));
+    ops.extend(FROZEN.map(|path| SetupOp::Freeze { at: place(Base::Proc, path) }));
+}
+
+/// `/etc/resolv.conf` and `/etc/hosts`.
+fn names(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
+    let files = [("etc/resolv.conf", spec.resolv_conf.clone()), ("etc/hosts", hosts(spec))];
+    for (slot, (path, data)) in files.into_iter().enumerate() {
+        ops.push(SetupOp::StageFile { slot, data, mode: 0o644, uid: 0, gid: 0 });
+        let attrs = vec![Attr::Readonly, Attr::Nosuid, Attr::Nodev, Attr::Noexec];
+        ops.push(SetupOp::Bind { source: Source::File { slot }, at: place(Base::Root, path), attrs });
+    }
+}
+
+fn hosts(spec: &RunSpec) -> Vec<u8> {
+    let name = &spec.hostname;
+    let mut text = format!(
+        "127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+         ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+    );
+    for (host, address) in &spec.extra_hosts {
+        text.push_str(&format!("{address}\t{host}\n"));
+    }
+    text.into_bytes()
+}
+
+fn user_mount(ops: &mut Vec<SetupOp>, spec: &RunSpec, mount: &Mount, slot: usize) {
+    let at = place(Base::Root, mount.target.trim_start_matches('/'));
+    let mut attrs = Vec::new();
+    if mount.readonly {
+        attrs.push(Attr::Readonly);
+    }
+    if spec.security == Security::Sandbox {
+        attrs.push(Attr::Nodev);
+    }
+    match &mount.source {
+        MountSource::Tmpfs { size, mode } => {
+            attrs.push(Attr::Nosuid);
+            ops.push(SetupOp::Mount { fs: Fs::Tmpfs { size: *size, mode: *mode }, at, attrs });
+        }
+        MountSource::Bytes { data, mode, uid, gid } => {
+            let file = SetupOp::StageFile { slot, data: data.clone(), mode: *mode, uid: *uid, gid: *gid };
+            ops.push(file);
+            let attrs = vec![Attr::Readonly, Attr::Nosuid, Attr::Nodev, Attr::Noexec];
+            ops.push(SetupOp::Bind { source: Source::File { slot }, at, attrs });
+        }
+        MountSource::Fd { index, subpath } => {
+            let path = subpath.trim_matches('/');
+            let shared = sharers(spec, *index) > 1;
+            if path.is_empty() && !shared {
+                ops.push(SetupOp::Bind { source: Source::Fd { index: *index }, at, attrs });
+                return;
+            }
+            let staged = SetupOp::StageSource { index: *index };
+            if !ops.contains(&staged) {
+                ops.push(staged);
+            }
+            let source = Source::Part { index: *index, path: path.to_owned() };
+            ops.push(SetupOp::Bind { source, at, attrs });
+        }
+    }
+}
+
+/// How many mounts use the same descriptor: a detached mount can be attached once only.
+fn sharers(spec: &RunSpec, wanted: usize) -> usize {
+    let uses = |mount: &&Mount| matches!(mount.source, MountSource::Fd { index, .. } if index == wanted);
+    spec.mounts.iter().filter(uses).count()
+}
+
+/// What happens inside the root. The filter comes before the capabilities go, as loading it takes one of them, and
+/// after the bounding set has shrunk, as it forbids nothing that comes later.
+fn process(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
+    let secure = spec.security == Security::Sandbox;
+    let keep = if secure { DEFAULT_CAPABILITIES } else { u64::MAX };
+    let User { uid, gid, .. } = spec.user;
+    ops.extend(spec.rlimits.iter().map(|limit| SetupOp::Limit { limit: limit.clone() }));
+    ops.push(SetupOp::Cwd { path: spec.cwd.clone(), uid, gid });
+    ops.push(SetupOp::Umask { mask: spec.umask & 0o777 });
+    ops.push(SetupOp::Bound { keep });
+    if secure {
+        ops.push(SetupOp::Filter);
+    }
+    ops.push(SetupOp::Become { user: spec.user.clone() });
+    ops.push(SetupOp::Capabilities { keep, ambient: !secure });
+    ops.push(SetupOp::Exec { args: spec.args.clone(), env: spec.env.clone() });
+}
+
+/// `CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE
+/// SETFCAP`, by the kernel's numbers.
+const DEFAULT_CAPABILITIES: u64 = 1 << 0
+    | 1 << 1
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 7
+    | 1 << 8
+    | 1 << 10
+    | 1 << 13
+    | 1 << 18
+    | 1 << 27
+    | 1 << 29
+    | 1 << 31;
+
+fn place(base: Base, path: &str) -> Place {
+    Place { base, path: path.to_owned() }
+}
+
+fn check(spec: &RunSpec, sources: usize) -> Result<(), SpecError> {
+    if spec.args.first().is_none_or(String::is_empty) {
+        return Err(SpecError::NoProgram);
+    }
+    let strings = [("an argument", &spec.args), ("an environment variable", &spec.env)];
+    for (what, value) in strings.into_iter().flat_map(|(what, all)| all.iter().map(move |one| (what, one))) {
+        no_nul(what, value)?;
+    }
+    if let Some(value) = spec.env.iter().find(|entry| !entry.contains('=') || entry.starts_with('=')) {
+        return Err(SpecError::Env { value: value.clone() });
+    }
+    absolute("the working directory", &spec.cwd)?;
+    let hosts = spec.extra_hosts.iter().flat_map(|(host, address)| [host, address]);
+    for value in hosts.chain([&spec.hostname]) {
+        let bad = |c: char| c.is_whitespace() || c.is_control() || c == '#';
+        if value.is_empty() || value.len() > 255 || value.contains(bad) {
+            return Err(SpecError::Host { value: value.clone() });
+        }
+    }
+    // The kernel's limit for what `sethostname` takes.
+    if spec.hostname.len() > 64 {
+        return Err(SpecError::Host { value: spec.hostname.clone() });
+    }
+    let max = wire::MAX_FDS - wire::FIXED_FDS;
+    if sources > max {
+        return Err(SpecError::TooMany { count: sources, max });
+    }
+    spec.mounts.iter().try_for_each(|mount| check_mount(mount, sources))
+}
+
+fn check_mount(mount: &Mount, sources: usize) -> Result<(), SpecError> {
+    let target = &mount.target;
+    absolute("the mount target", target)?;
+    let mut parts = target.split('/').filter(|part| !part.is_empty() && *part != ".");
+    let first = parts.next();
+    // `..` could lead back to the root or into /proc behind the text's back.
+    if matches!(first, None | Some("proc")) || target.split('/').any(|part| part == "..") {
+        return Err(SpecError::Target { target: target.clone() });
+    }
+    match &mount.source {
+        MountSource::Fd { index, .. } if *index >= sources => {
+            Err(SpecError::Source { target: target.clone(), index: *index })
+        }
+        MountSource::Fd { subpath, .. } => no_nul("the mount source", subpath),
+        MountSource::Tmpfs { .. } | MountSource::Bytes { .. } => Ok(()),
+    }
+}
+
+fn no_nul(what: &'static str, value: &str) -> Result<(), SpecError> {
+    if value.contains('\0') { Err(SpecError::Nul { what, value: value.to_owned() }) } else { Ok(()) }
+}
+
+fn absolute(what: &'static str, value: &str) -> Result<(), SpecError> {
+    no_nul(what, value)?;
+    if value.starts_with('/') { Ok(()) } else { Err(SpecError::Relative { what, value: value.to_owned() }) }
+}
+
+/// For messages: the limit's name as `--ulimit` has it.
+pub(crate) fn limit_name(resource: Resource) -> String {
+    format!("{resource:?}").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! The caller's side: starting the zygote, asking it for containers, waiting for them.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
+use rustix::process::Signal;
+
+use crate::error::RuntimeError;
+use crate::launch;
+use crate::plan::plan;
+use crate::spec::{Network, RunSpec};
+use crate::wire::{self, Hello, Request, Update};
+
+/// A process that makes containers. Threads share it; dropping it kills every container it has made.
+#[derive(Debug)]
+pub struct Sandbox {
+    control: OwnedFd,
+    keeper: Child,
+}
+
+/// What a container is given of the caller's.
+#[derive(Debug)]
+pub struct RunFds {
+    /// The root: a detached mount, or a directory.
+    pub root: OwnedFd,
+    /// What [`crate::MountSource::Fd`] means: detached mounts, directories or files.
+    pub mounts: Vec<OwnedFd>,
+    /// Standard input; not used with a terminal.
+    pub stdin: OwnedFd,
+    /// Standard output; not used with a terminal.
+    pub stdout: OwnedFd,
+    /// Standard error; not used with a terminal.
+    pub stderr: OwnedFd,
+}
+
+/// A container whose program has been started. Dropping it kills the container and waits until it is gone.
+#[derive(Debug)]
+pub struct Running {
+    channel: OwnedFd,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    finished: bool,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// What a container's first process and the children it waited for have used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time in user mode.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// The largest resident set of one process, in bytes.
+    pub max_rss: u64,
+}
+
+/// The end of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// How its program ended.
+    pub exit: Exit,
+    /// What it used.
+    pub usage: Usage,
+}
+
+impl Sandbox {
+    /// Starts the zygote from this program's own executable, whose `main` has to call
+    /// [`crate::zygote_main_if_asked`] before anything else.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Start`] where the kernel refuses what every container needs, [`RuntimeError::Kernel`] where it
+    /// does not know it.
+    pub fn start() -> Result<Self, RuntimeError> {
+        Self::start_from(None)
+    }
+
+    /// As [`Sandbox::start`], from another executable that does the same.
+    ///
+    /// # Errors
+    /// As [`Sandbox::start`].
+    pub fn start_with(executable: &Path) -> Result<Self, RuntimeError> {
+        Self::start_from(Some(executable))
+    }
+
+    fn start_from(executable: Option<&Path>) -> Result<Self, RuntimeError> {
+        let (control, theirs) = wire::pair().map_err(RuntimeError::talk)?;
+        let keeper = launch::launch(executable, theirs)?;
+        let sandbox = Self { control, keeper };
+        let (hello, _) =
+            wire::receive(&sandbox.control).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
+        match hello {
+            Hello::Ready => Ok(sandbox),
+            Hello::Failed(trouble) => {
+                Err(RuntimeError::start(trouble.action, Errno::from_raw_os_error(trouble.errno)))
+            }
+        }
+    }
+
+    /// Makes a container and starts its program; returns when that has been executed.
+    ///
+    /// Takes some milliseconds, and blocks for them.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Spec`], [`RuntimeError::Setup`] and [`RuntimeError::Exec`] are about this run;
+    /// [`RuntimeError::Gone`] means that the sandbox cannot be used any more.
+    pub fn run(&self, spec: &RunSpec, fds: RunFds) -> Result<Running, RuntimeError> {
+        let ops = plan(spec, fds.mounts.len())?;
+        let memory =
+            wire::to_memory(&Request { private_network: spec.network == Network::None, ops: ops.clone() })
+                .map_err(RuntimeError::talk)?;
+        let (channel, theirs) = wire::pair().map_err(RuntimeError::talk)?;
+        let root = detached(fds.root);
+        let mounts: Vec<OwnedFd> = fds.mounts.into_iter().map(detached).collect();
+        let mut all: Vec<BorrowedFd<'_>> =
+            [&memory, &theirs, &fds.stdin, &fds.stdout, &fds.stderr, &root].map(AsFd::as_fd).to_vec();
+        all.extend(mounts.iter().map(AsFd::as_fd));
+        wire::send_bytes(&self.control, b"run", &all).map_err(RuntimeError::talk)?;
+        // Our copies would keep the pipes open beyond the container, and the channel beyond the zygote.
+        drop(all);
+        drop((memory, theirs, fds.stdin, fds.stdout, fds.stderr, root, mounts));
+        let (update, fds) = wire::receive(&channel).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
+        let mut fds = fds.into_iter();
+        match update {
+            Update::Started { terminal } => {
+                let pidfd = fds.next().ok_or(RuntimeError::Gone)?;
+                let terminal = if terminal { fds.next() } else { None };
+                Ok(Running { channel, pidfd, terminal, finished: false })
+            }
+            Update::Failed(failure) => Err(RuntimeError::setup(failure, &ops)),
+            Update::Exited { .. } => Err(RuntimeError::Gone),
+        }
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // End of file makes the keeper kill the zygote, and with it everything in its pid namespace.
+        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+        drop(self.keeper.wait());
+    }
+}
+
+/// A mount of its own for a directory or file of ours, which the zygote's mount namespace does not have.
+///
+/// What is a detached mount already can be passed on as it is; kernels before 6.15 refuse to clone one, and where the
+/// kernel refuses for another reason, attaching it will say so.
+fn detached(fd: OwnedFd) -> OwnedFd {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(&fd, c"", flags).unwrap_or(fd)
+}
+
+impl Running {
+    /// Readable when the program has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// The master of the container's terminal, the first time it is asked for and where there is one.
+    pub fn terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Sends a signal to the program. Being the first process of its pid namespace, it gets only what it has a handler
+    /// for, and `SIGKILL`.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Talk`] where the kernel refuses; a program that has ended already is no error.
+    pub fn signal(&self, signal: Signal) -> Result<(), RuntimeError> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(RuntimeError::Talk { source: errno.into() }),
+        }
+    }
+
+    /// Kills every process of the container.
+    pub fn kill(&self) {
+        drop(self.signal(Signal::KILL));
+    }
+
+    /// Waits for the end: the program has exited, nothing else of the container is alive, and what set-up had put into
+    /// the root has been removed.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Gone`] where the sandbox died first.
+    pub fn wait(mut self) -> Result<Finished, RuntimeError> {
+        self.finished()
+    }
+
+    fn finished(&mut self) -> Result<Finished, RuntimeError> {
+        self.finished = true;
+        let (update, _) =
+            wire::receive(&self.channel).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
+        let Update::Exited { signal, status, user_us, system_us, max_rss } = update else {
+            return Err(RuntimeError::Gone);
+        };
+        let (user, system) = (Duration::from_micros(user_us), Duration::from_micros(system_us));
+        let exit = if signal { Exit::Signal(status) } else { Exit::Code(status) };
+        Ok(Finished { exit, usage: Usage { user, system, max_rss } })
+    }
+}
+
+/// How long a drop waits for a killed container: one that hangs in the kernel must not hang its caller.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        self.kill();
+        let ready = rustix::event::poll(&mut [PollFd::new(&self.channel, PollFlags::IN)], Some(&PATIENCE));
+        if ready == Ok(1) {
+            drop(self.finished());
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The default system call filter: what the default profile of Docker's engine means, as a BPF program.
+//!
+//! | call | verdict |
+//! |---|---|
+//! | in [`table`] | allowed |
+//! | `clone` with a namespace flag | `EPERM` |
+//! | `clone3` | `ENOSYS`: its flags are in memory, where a filter cannot look; programs fall back to `clone` |
+//! | `personality` but for the harmless ones | `EPERM` |
+//! | `socket` of a family that has brought more holes than uses | `EPERM` |
+//! | newer than the newest in the table | `ENOSYS`, so that programs take an older way |
+//! | any other | `EPERM` |
+//! | any of a foreign architecture | the process is killed |
+
+mod emit;
+mod table;
+
+use std::ops::RangeInclusive;
+
+use lapstrake_sys::seccomp::Instruction;
+use rustix::io::Errno;
+
+use emit::{Tree, Verdict};
+use table::{CALLS, Call};
+
+/// Namespace flags of `clone`: cgroup, uts, ipc, user, pid, net, mount.
+const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
+/// Linux, `UNAME26`, `PER_LINUX32`, both, and the question.
+const PERSONALITIES: &[RangeInclusive<u32>] =
+    &[0..=0, 8..=8, 0x2_0000..=0x2_0000, 0x2_0008..=0x2_0008, u32::MAX..=u32::MAX];
+/// Not among them: DECnet, Econet, ATM SVC, IrDA, WANPIPE, ISDN, CAIF, the kernel's crypto, VM sockets, and new ones.
+const FAMILIES: &[RangeInclusive<u32>] =
+    &[0..=11, 13..=18, 21..=22, 24..=24, 26..=33, 35..=36, 39..=39, 41..=45];
+
+/// The number of a call on one architecture.
+type Column = fn(&Call) -> Option<u32>;
+
+/// A pair of system call tables that one kernel serves: its own and the 32-bit one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Machine {
+    X86,
+    Arm,
+}
+
+impl Machine {
+    /// The one that this program was built for; `None` where there is no table.
+    pub(crate) fn here() -> Option<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Some(Self::X86),
+            "aarch64" => Some(Self::Arm),
+            _ => None,
+        }
+    }
+
+    /// `AUDIT_ARCH_*` and the way into the table.
+    fn tables(self) -> [(u32, Column); 2] {
+        match self {
+            Self::X86 => [(0xc000_003e, |call| call.x86_64), (0x4000_0003, |call| call.i386)],
+            Self::Arm => [(0xc000_00b7, |call| call.aarch64), (0x4000_0028, |call| call.arm)],
+        }
+    }
+}
+
+/// The filter for `machine`.
+pub(crate) fn default_program(machine: Machine) -> Vec<Instruction> {
+    emit::program(&machine.tables().map(|(arch, number)| (arch, tree(number))))
+}
+
+fn tree(number: Column) -> Tree {
+    // ARM has private calls far above the others, which say nothing about how new the table is.
+    let newest = CALLS.iter().filter_map(number).filter(|number| *number < 0x1000).max().unwrap_or(0);
+    let mut tree = Tree::new(Verdict::Errno(Errno::NOSYS));
+    tree.set(0..=newest, Verdict::Errno(Errno::PERM));
+    for call in CALLS {
+        if let Some(number) = number(call) {
+            tree.set(number..=number, verdict(call.name));
+        }
+    }
+    tree
+}
+
+fn verdict(name: &str) -> Verdict {
+    match name {
+        "clone" => Verdict::NoneOf(NAMESPACE_FLAGS),
+        "clone3" => Verdict::Errno(Errno::NOSYS),
+        "personality" => Verdict::OneOf(PERSONALITIES),
+        "socket" => Verdict::OneOf(FAMILIES),
+        _ => Verdict::Allow,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! The interpreter: carries the operations of a plan out, as the first process of the container.
+//!
+//! It starts as a copy of the zygote in fresh namespaces and ends by becoming the user's program. Until then it is
+//! trusted code, which treats everything beneath the root as hostile.
+//!
+//! Invariants: whatever is made in the root is reported to the zygote before it is used, so that it is removed even
+//! where this process dies on the way; nothing is looked up twice.
+
+mod mounts;
+mod process;
+mod resolve;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use lapstrake_sys::seccomp::Instruction;
+use lapstrake_sys::{SingleThreaded, fd};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use crate::plan::SetupOp;
+use crate::wire::{self, Failure, Report, Request};
+use crate::zygote::World;
+
+/// Everything a container is made from.
+pub(crate) struct Job<'a> {
+    pub(crate) request: Request,
+    pub(crate) root: OwnedFd,
+    /// The caller's mounts, each until it is attached.
+    pub(crate) sources: Vec<Option<OwnedFd>>,
+    pub(crate) stdio: [OwnedFd; 3],
+    /// To the zygote.
+    pub(crate) channel: OwnedFd,
+    /// The default system call filter; `None` where this machine has no table for it.
+    pub(crate) filter: Option<&'a [Instruction]>,
+    pub(crate) world: &'a World,
+}
+
+/// What went wrong, and on what.
+#[derive(Debug)]
+struct Fault {
+    errno: Errno,
+    path: String,
+}
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Self {
+        Self { errno, path: String::new() }
+    }
+}
+
+/// Names the thing that a failed call was about.
+trait About<T> {
+    fn about(self, path: &str) -> Result<T, Fault>;
+}
+
+impl<T> About<T> for Result<T, Errno> {
+    fn about(self, path: &str) -> Result<T, Fault> {
+        self.map_err(|errno| Fault { errno, path: path.to_owned() })
+    }
+}
+
+/// Makes the container and becomes its program; the status of a process that could not.
+pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
+    let Job { request, root, sources, stdio, channel, filter, world } = job;
+    let mut keep = vec![root.as_raw_fd(), channel.as_raw_fd()];
+    keep.extend(sources.iter().flatten().chain(&stdio).map(AsRawFd::as_raw_fd));
+    let mut setup = Setup {
+        root,
+        sources,
+        stdio,
+        channel,
+        filter,
+        unified_cgroups: world.unified_cgroups,
+        stage: None,
+        proc: None,
+        sys: None,
+        dev: None,
+        pts: None,
+    };
+    rustix::process::umask(Mode::empty());
+    let mut result = fd::close_others(token, &keep).map_err(|errno| (request.ops.len(), Fault::from(errno)));
+    if result.is_ok() {
+        result = request
+            .ops
+            .iter()
+            .enumerate()
+            .try_for_each(|(at, op)| setup.apply(op).map_err(|fault| (at, fault)));
+    }
+    if let Err((op, Fault { errno, path })) = result {
+        let failure = Failure { op, errno: errno.raw_os_error(), path };
+        let _ = wire::send(&setup.channel, &Report::Failed(failure), &[]);
+    }
+    1
+}
+
+/// A container under construction.
+struct Setup<'a> {
+    root: OwnedFd,
+    sources: Vec<Option<OwnedFd>>,
+    stdio: [OwnedFd; 3],
+    channel: OwnedFd,
+    filter: Option<&'a [Instruction]>,
+    unified_cgroups: bool,
+    /// The roots of the mounts made so far: looked things up beneath, never by path again.
+    stage: Option<OwnedFd>,
+    proc: Option<OwnedFd>,
+    sys: Option<OwnedFd>,
+    dev: Option<OwnedFd>,
+    pts: Option<OwnedFd>,
+}
+
+impl Setup<'_> {
+    fn apply(&mut self, op: &SetupOp) -> Result<(), Fault> {
+        match op {
+            SetupOp::Loopback => Ok(lapstrake_sys::net::loopback_up()?),
+            SetupOp::Hostname { name } => rustix::system::sethostname(name.as_bytes()).about(name),
+            SetupOp::AttachRoot { attrs } => self.attach_root(attrs),
+            SetupOp::Stage => self.make_stage(),
+            SetupOp::StageFile { slot, data, mode, uid, gid } => {
+                self.stage_file(*slot, data, *mode, (*uid, *gid))
+            }
+            SetupOp::StageSource { index } => self.stage_source(*index),
+            SetupOp::Mount { fs, at, attrs } => self.mount(fs, at, attrs),
+            SetupOp::Device { name, number } => self.device(name, *number),
+            SetupOp::Symlink { name, target } => self.symlink(name, target),
+            SetupOp::Bind { source, at, attrs } => self.bind(source, at, attrs),
+            SetupOp::Mask { at } => self.mask(at),
+            SetupOp::Freeze { at } => self.freeze(at),
+            SetupOp::FreezeRoot => self.freeze_root(),
+            SetupOp::Session { terminal, uid } => self.session(*terminal, *uid),
+            SetupOp::Enter => self.enter(),
+            SetupOp::Limit { limit } => process::limit(limit),
+            SetupOp::Cwd { path, uid, gid } => process::cwd(path, *uid, *gid),
+            SetupOp::Umask { mask } => {
+                rustix::process::umask(Mode::from_bits_truncate(*mask));
+                Ok(())
+            }
+            SetupOp::Bound { keep } => process::bound(*keep),
+            SetupOp::Filter => process::filter(self.filter),
+            SetupOp::Become { user } => process::become_user(user),
+            SetupOp::Capabilities { keep, ambient } => process::capabilities(*keep, *ambient),
+            SetupOp::Exec { args, env } => {
+                wire::send(&self.channel, &Report::Exec, &[])?;
+                process::exec(args, env)
+            }
+        }
+    }
+
+    /// Tells the zygote of something made in the root.
+    fn report_stub(&self, made: &resolve::Made<'_>) -> Result<(), Errno> {
+        let (name, directory, ino) = (made.name.to_bytes().to_vec(), made.directory, made.ino);
+        wire::send(&self.channel, &Report::Stub { name, directory, ino }, &[made.parent.as_fd()])
+    }
+}

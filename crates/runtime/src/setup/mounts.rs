@@ -1,0 +1,370 @@
+//! The operations on mounts: from the attached root to the move into it.
+
+use std::ffi::{CStr, CString};
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+
+use lapstrake_sys::mount::{Reach, restrict};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::process::{Gid, Uid};
+use rustix::pty::OpenptFlags;
+
+use super::resolve::{self, Kind, PROC_SUPER_MAGIC};
+use super::{About, Fault, Setup};
+use crate::plan::{Attr, Base, Fs, Place, Source};
+use crate::wire::{self, Report};
+
+/// In the zygote's root; see `zygote/world.rs`.
+const ROOT: &CStr = c"/root";
+const STAGE: &CStr = c"/stage";
+const SYS: &CStr = c"/sys";
+
+/// Directory of the stage that stays empty.
+const VOID: &CStr = c"void";
+
+const LOCKED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
+    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+impl Setup<'_> {
+    pub(super) fn attach_root(&mut self, attrs: &[Attr]) -> Result<(), Fault> {
+        restrict(&self.root, flags(attrs), Reach::Tree)?;
+        Ok(rustix::mount::move_mount(&self.root, c"", CWD, ROOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    }
+
+    pub(super) fn make_stage(&mut self) -> Result<(), Fault> {
+        let stage = new(&Fs::Tmpfs { size: None, mode: 0o700 }, &[Attr::Nosuid, Attr::Nodev, Attr::Noexec])?;
+        rustix::mount::move_mount(&stage, c"", CWD, STAGE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        rustix::fs::mkdirat(&stage, VOID, Mode::from(0o755))?;
+        self.stage = Some(stage);
+        Ok(())
+    }
+
+    pub(super) fn stage_file(
+        &mut self,
+        slot: usize,
+        data: &[u8],
+        mode: u32,
+        (uid, gid): (u32, u32),
+    ) -> Result<(), Fault> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.stage()?, file_name(slot), flags, Mode::from(0o600))?;
+        let mut file = std::fs::File::from(file);
+        file.write_all(data).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .about(&format!("(owner {uid}:{gid})"))?;
+        Ok(rustix::fs::fchmod(&file, Mode::from_bits_truncate(mode))?)
+    }
+
+    pub(super) fn stage_source(&mut self, index: usize) -> Result<(), Fault> {
+        let source = self.source(index)?;
+        let (stage, name) = (self.stage()?, source_name(index));
+        if is_directory(&source)? {
+            rustix::fs::mkdirat(stage, &name, Mode::from(0o700))?;
+        } else {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            drop(rustix::fs::openat(stage, &name, flags, Mode::from(0o600))?);
+        }
+        let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        Ok(rustix::mount::move_mount(&source, c"", stage, &name, empty)?)
+    }
+
+    pub(super) fn mount(&mut self, fs: &Fs, at: &Place, attrs: &[Attr]) -> Result<(), Fault> {
+        let path = &at.path;
+        if *fs == Fs::Cgroup && !self.unified_cgroups {
+            return Ok(());
+        }
+        let mount = match (fs, new(fs, attrs)) {
+            // sysfs shows the network namespace, and belongs to whoever owns that one.
+            (Fs::Sys, Err(Errno::PERM)) => host_sys(attrs).about(path)?,
+            // Optional parts of a kernel; a container can do without.
+            (Fs::Cgroup, Err(_)) | (Fs::Mqueue, Err(Errno::NODEV)) => return Ok(()),
+            (_, mount) => mount.about(path)?,
+        };
+        let target = self.target(at, Kind::Directory)?;
+        attach(&mount, &target).about(path)?;
+        match (fs, at.base, path.as_str()) {
+            (Fs::Proc, ..) => self.proc = Some(mount),
+            (Fs::Sys, ..) => self.sys = Some(mount),
+            (Fs::Devpts, ..) => self.pts = Some(mount),
+            (_, Base::RootPlain, "dev") => self.dev = Some(mount),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn device(&mut self, name: &str, number: Option<(u32, u32)>) -> Result<(), Fault> {
+        let path = format!("/dev/{name}");
+        let node = match clone(CWD, &path) {
+            Err(Errno::NOENT) if number.is_none() => return Ok(()),
+            node => node.about(&path)?,
+        };
+        let stat = rustix::fs::fstat(&node).about(&path)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let found = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let genuine = match number {
+            Some(number) => kind == FileType::CharacterDevice && number == found,
+            None => matches!(kind, FileType::CharacterDevice | FileType::BlockDevice),
+        };
+        if !genuine {
+            return Err(Errno::NODEV).about(&path);
+        }
+        restrict(&node, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC, Reach::One)
+            .about(&path)?;
+        let target = resolve::ensure(self.dev()?, name, Kind::File, &mut |_| Ok(())).about(&path)?;
+        attach(&node, &target).about(&path)
+    }
+
+    pub(super) fn symlink(&mut self, name: &str, target: &str) -> Result<(), Fault> {
+        rustix::fs::symlinkat(target, self.dev()?, name).about(&format!("/dev/{name}"))
+    }
+
+    pub(super) fn bind(&mut self, source: &Source, at: &Place, attrs: &[Attr]) -> Result<(), Fault> {
+        let path = format!("/{}", at.path);
+        let mount = match source {
+            Source::Fd { index } => self.source(*index)?,
+            Source::File { slot } => clone(self.stage()?, file_name(*slot)).about(&path)?,
+            Source::Part { index, path: part } => {
+                let whole = find_plain(self.stage()?, &source_name(*index))?;
+                let found = resolve::find(&whole, part, ResolveFlags::empty()).about(part)?;
+                clone_fd(&found).about(part)?
+            }
+        };
+        let kind = if is_directory(&mount).about(&path)? { Kind::Directory } else { Kind::File };
+        restrict(&mount, flags(attrs), Reach::Tree).about(&path)?;
+        let target = self.target(at, kind)?;
+        attach(&mount, &target).about(&path)
+    }
+
+    pub(super) fn mask(&mut self, at: &Place) -> Result<(), Fault> {
+        let Some(target) = self.existing(at)? else { return Ok(()) };
+        let cover = if is_directory(&target).about(&at.path)? {
+            clone(self.stage()?, VOID).about(&at.path)?
+        } else {
+            self.null().about("/dev/null")?
+        };
+        restrict(&cover, LOCKED.difference(MountAttrFlags::MOUNT_ATTR_NODEV), Reach::One).about(&at.path)?;
+        attach(&cover, &target).about(&at.path)
+    }
+
+    pub(super) fn freeze(&mut self, at: &Place) -> Result<(), Fault> {
+        let Some(target) = self.existing(at)? else { return Ok(()) };
+        let part = clone_fd(&target).about(&at.path)?;
+        restrict(&part, LOCKED, Reach::Tree).about(&at.path)?;
+        attach(&part, &target).about(&at.path)
+    }
+
+    /// Goes on with a copy of the whole tree whose top alone is read-only. The original stays writable, so that what
+    /// has been made in it can be removed after the exit.
+    pub(super) fn freeze_root(&mut self) -> Result<(), Fault> {
+        let copy = clone_fd(&self.root)?;
+        restrict(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One)?;
+        rustix::mount::move_mount(&copy, c"", CWD, ROOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        self.root = copy;
+        Ok(())
+    }
+
+    pub(super) fn session(&mut self, terminal: bool, uid: u32) -> Result<(), Fault> {
+        // Fails only for the leader of a process group, which a fresh process is not.
+        rustix::process::setsid()?;
+        if terminal {
+            self.open_terminal(uid)?;
+        }
+        let [stdin, stdout, stderr] = &self.stdio;
+        rustix::stdio::dup2_stdin(stdin)?;
+        rustix::stdio::dup2_stdout(stdout)?;
+        Ok(rustix::stdio::dup2_stderr(stderr)?)
+    }
+
+    /// A terminal of the container's own; its other side is opened through the master, not by its name.
+    fn open_terminal(&mut self, uid: u32) -> Result<(), Fault> {
+        let pts = self.pts.as_ref().ok_or(Errno::NXIO)?;
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let master = rustix::fs::openat(pts, c"ptmx", flags, Mode::empty()).about("/dev/ptmx")?;
+        rustix::pty::unlockpt(&master).about("/dev/ptmx")?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).about("/dev/ptmx")?;
+        rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None).about("/dev/console")?;
+        let console = clone_fd(&slave).about("/dev/console")?;
+        let target =
+            resolve::ensure(self.dev()?, "console", Kind::File, &mut |_| Ok(())).about("/dev/console")?;
+        attach(&console, &target).about("/dev/console")?;
+        rustix::process::ioctl_tiocsctty(&slave).about("/dev/console")?;
+        wire::send(&self.channel, &Report::Terminal, &[master.as_fd()])?;
+        let again = || rustix::io::fcntl_dupfd_cloexec(&slave, 3);
+        self.stdio = [again()?, again()?, slave];
+        Ok(())
+    }
+
+    pub(super) fn enter(&mut self) -> Result<(), Fault> {
+        rustix::process::fchdir(&self.root)?;
+        rustix::process::pivot_root(c".", c".")?;
+        // The old root is stacked on the new one, and "." is still what it was.
+        rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+        Ok(rustix::process::chdir(c"/")?)
+    }
+
+    /// Opens the place something is to be mounted at.
+    fn target(&self, at: &Place, kind: Kind) -> Result<OwnedFd, Fault> {
+        let path = &at.path;
+        let mut made = |made: &resolve::Made<'_>| self.report_stub(made);
+        match at.base {
+            Base::Root => {
+                let path = format!("/{path}");
+                let target = resolve::ensure(&self.root, &path, kind, &mut made).about(&path)?;
+                // Through a symlink of the image: mounts there could fool whoever reads /proc (CVE-2025-52881).
+                if rustix::fs::fstatfs(&target).about(&path)?.f_type == PROC_SUPER_MAGIC {
+                    return Err(Errno::PERM).about(&path);
+                }
+                // Of two files of different types one cannot cover the other, and the kernel's word is EINVAL.
+                match (is_directory(&target).about(&path)?, kind) {
+                    (true, Kind::File) => Err(Errno::ISDIR).about(&path),
+                    (false, Kind::Directory) => Err(Errno::NOTDIR).about(&path),
+                    _ => Ok(target),
+                }
+            }
+            Base::RootPlain => {
+                let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+                let target = match resolve::find(&self.root, path, how) {
+                    Err(Errno::NOENT) => resolve::ensure(&self.root, path, kind, &mut made),
+                    found => found,
+                };
+                target.about(&format!("/{path}"))
+            }
+            Base::Dev => {
+                resolve::ensure(self.dev()?, path, kind, &mut |_| Ok(())).about(&format!("/dev/{path}"))
+            }
+            Base::Proc | Base::Sys => match self.existing(at)? {
+                Some(target) => Ok(target),
+                None => Err(Errno::NOENT).about(path),
+            },
+        }
+    }
+
+    /// Opens a place in one of the kernel's own file systems.
+    fn existing(&self, at: &Place) -> Result<Option<OwnedFd>, Fault> {
+        let base = match at.base {
+            Base::Proc => &self.proc,
+            Base::Sys => &self.sys,
+            Base::Dev => &self.dev,
+            Base::Root | Base::RootPlain => return Err(Errno::INVAL).about(&at.path),
+        };
+        let base = base.as_ref().ok_or(Errno::NXIO).about(&at.path)?;
+        match resolve::find(base, &at.path, ResolveFlags::NO_SYMLINKS) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(errno).about(&at.path),
+        }
+    }
+
+    /// A mount of the null device, which masks files. Taken from the zygote's tree, and not from the container's, where
+    /// it could be anything (CVE-2025-31133).
+    fn null(&self) -> Result<OwnedFd, Errno> {
+        let null = clone(CWD, c"/dev/null")?;
+        let stat = rustix::fs::fstat(&null)?;
+        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        if is_device && stat.st_rdev == rustix::fs::makedev(1, 3) { Ok(null) } else { Err(Errno::NODEV) }
+    }
+
+    fn source(&mut self, index: usize) -> Result<OwnedFd, Errno> {
+        self.sources.get_mut(index).and_then(Option::take).ok_or(Errno::BADF)
+    }
+
+    fn stage(&self) -> Result<&OwnedFd, Errno> {
+        self.stage.as_ref().ok_or(Errno::NXIO)
+    }
+
+    fn dev(&self) -> Result<&OwnedFd, Errno> {
+        self.dev.as_ref().ok_or(Errno::NXIO)
+    }
+}
+
+/// A fresh file system, mounted nowhere.
+fn new(fs: &Fs, attrs: &[Attr]) -> Result<OwnedFd, Errno> {
+    let attrs = flags(attrs);
+    match fs {
+        Fs::Proc => configure(c"proc", &[], attrs),
+        Fs::Sys => configure(c"sysfs", &[], attrs),
+        Fs::Cgroup => configure(c"cgroup2", &[], attrs),
+        Fs::Mqueue => configure(c"mqueue", &[], attrs),
+        Fs::Tmpfs { size, mode } => {
+            let mut options = vec![(c"mode", format!("{mode:o}"))];
+            options.extend(size.map(|size| (c"size", size.to_string())));
+            configure(c"tmpfs", &options, attrs)
+        }
+        Fs::Devpts => {
+            let mut options = vec![(c"ptmxmode", "0666".to_owned()), (c"mode", "0620".to_owned())];
+            options.push((c"gid", "5".to_owned()));
+            match configure(c"devpts", &options, attrs) {
+                // A user namespace of one id has no group 5.
+                Err(Errno::INVAL) => configure(c"devpts", &options[..2], attrs),
+                other => other,
+            }
+        }
+    }
+}
+
+fn configure(name: &CStr, options: &[(&CStr, String)], attrs: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        rustix::mount::fsconfig_set_string(&context, *key, value)?;
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+}
+
+fn host_sys(attrs: &[Attr]) -> Result<OwnedFd, Errno> {
+    let sys = clone(CWD, SYS)?;
+    restrict(&sys, flags(attrs), Reach::Tree)?;
+    Ok(sys)
+}
+
+/// A mount of what is at a trusted path, with all that is mounted in it.
+fn clone(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    rustix::mount::open_tree(at, path, CLONE)
+}
+
+/// A mount of what is open.
+fn clone_fd(fd: impl AsFd) -> Result<OwnedFd, Errno> {
+    rustix::mount::open_tree(fd, c"", CLONE | OpenTreeFlags::AT_EMPTY_PATH)
+}
+
+const CLONE: OpenTreeFlags =
+    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC).union(OpenTreeFlags::AT_RECURSIVE);
+
+fn find_plain(at: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(at, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn attach(mount: impl AsFd, target: impl AsFd) -> Result<(), Errno> {
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, c"", target, c"", empty)
+}
+
+fn is_directory(fd: impl AsFd) -> Result<bool, Errno> {
+    let stat = rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+fn flags(attrs: &[Attr]) -> MountAttrFlags {
+    attrs.iter().fold(MountAttrFlags::empty(), |flags, attr| {
+        flags
+            | match attr {
+                Attr::Readonly => MountAttrFlags::MOUNT_ATTR_RDONLY,
+                Attr::Nosuid => MountAttrFlags::MOUNT_ATTR_NOSUID,
+                Attr::Nodev => MountAttrFlags::MOUNT_ATTR_NODEV,
+                Attr::Noexec => MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            }
+    })
+}
+
+fn file_name(slot: usize) -> CString {
+    CString::new(format!("file{slot}")).expect("a number has no NUL")
+}
+
+fn source_name(index: usize) -> CString {
+    CString::new(format!("source{index}")).expect("a number has no NUL")
+}

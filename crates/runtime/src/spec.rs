@@ -1,0 +1,189 @@
+//! What a container is asked to be. Plain data; nothing is checked here (see [`crate::plan`]).
+
+use serde::{Deserialize, Serialize};
+
+/// One program to run in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunSpec {
+    /// The program and its arguments; the program is looked up in `PATH` of `env`, inside the root.
+    pub args: Vec<String>,
+    /// `KEY=value`, passed on as they are.
+    pub env: Vec<String>,
+    /// Absolute path inside the root; made, and given to the user, where it is missing.
+    pub cwd: String,
+    /// Who runs it.
+    pub user: User,
+    /// Host name inside.
+    pub hostname: String,
+    /// Mounted in this order, so that a later target may lie inside an earlier one.
+    pub mounts: Vec<Mount>,
+    /// What it sees of the network.
+    pub network: Network,
+    /// How tightly it is held.
+    pub security: Security,
+    /// Limits of the process; those not named stay as they are outside.
+    pub rlimits: Vec<Rlimit>,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: u64,
+    /// Host names and addresses appended to `/etc/hosts`.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Whether standard input, output and error are a new terminal. Its other end is [`crate::Running::terminal`].
+    pub terminal: bool,
+    /// The content of `/etc/resolv.conf`.
+    pub resolv_conf: Vec<u8>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Whether the root cannot be written to (mounts can).
+    pub readonly_root: bool,
+}
+
+impl RunSpec {
+    /// `args` run by root in `/`, sandboxed, with the host's network, no mounts and an environment of `PATH`.
+    pub fn new(args: Vec<String>) -> Self {
+        Self {
+            args,
+            env: vec![format!("PATH={}", crate::plan::DEFAULT_PATH)],
+            cwd: "/".to_owned(),
+            user: User { uid: 0, gid: 0, groups: Vec::new() },
+            hostname: "buildkitsandbox".to_owned(),
+            mounts: Vec::new(),
+            network: Network::Host,
+            security: Security::Sandbox,
+            rlimits: Vec::new(),
+            shm_size: 64 << 20,
+            extra_hosts: Vec::new(),
+            terminal: false,
+            resolv_conf: Vec::new(),
+            umask: 0o022,
+            readonly_root: false,
+        }
+    }
+}
+
+/// Numeric ids inside the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// Something mounted over a path of the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Absolute path inside the root; symlinks in it are followed inside the root. What is missing is made, and
+    /// removed after the exit where it is still empty.
+    pub target: String,
+    /// What is mounted there.
+    pub source: MountSource,
+    /// Whether it cannot be written to.
+    pub readonly: bool,
+}
+
+/// Where a mount's content comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSource {
+    /// A directory or file of the caller's.
+    Fd {
+        /// Index into [`crate::RunFds::mounts`]; several mounts may share one.
+        index: usize,
+        /// The part to mount, resolved beneath the descriptor with symlinks kept inside; empty for the whole.
+        subpath: String,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Upper limit in bytes; half of the machine's memory where there is none.
+        size: Option<u64>,
+        /// Permissions of its root.
+        mode: u32,
+    },
+    /// A file on a private file system in memory, as for a secret. Always read-only.
+    Bytes {
+        /// Its content.
+        data: Vec<u8>,
+        /// Its permissions.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+}
+
+/// What the container sees of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// All that the host sees.
+    Host,
+    /// A loopback interface.
+    None,
+}
+
+/// How tightly the container is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Security {
+    /// The default capabilities, the default system call filter, masked and read-only paths, no device nodes but the
+    /// harmless ones.
+    Sandbox,
+    /// All capabilities there are, no filter, nothing masked.
+    Insecure,
+}
+
+/// A limit of a process, as of `setrlimit(2)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// What is limited.
+    pub resource: Resource,
+    /// The limit in force; `None` for none.
+    pub soft: Option<u64>,
+    /// What the process may raise it to; `None` for without limit.
+    pub hard: Option<u64>,
+}
+
+macro_rules! resources {
+    ($($name:ident $text:literal $about:literal)*) => {
+        /// What an [`Rlimit`] limits.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Resource {
+            $(#[doc = $about] $name,)*
+        }
+
+        impl Resource {
+            /// By the name that `--ulimit` gives it.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($text => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            pub(crate) fn kernel(self) -> rustix::process::Resource {
+                match self {
+                    $(Self::$name => rustix::process::Resource::$name,)*
+                }
+            }
+        }
+    };
+}
+
+resources! {
+    As "as" "Address space, bytes."
+    Core "core" "Core file, bytes."
+    Cpu "cpu" "Processor time, seconds."
+    Data "data" "Data segment, bytes."
+    Fsize "fsize" "File size, bytes."
+    Locks "locks" "File locks."
+    Memlock "memlock" "Locked memory, bytes."
+    Msgqueue "msgqueue" "POSIX message queues, bytes."
+    Nice "nice" "Highest nice value, as 20 - nice."
+    Nofile "nofile" "One more than the highest descriptor."
+    Nproc "nproc" "Processes of the user."
+    Rss "rss" "Resident set; without effect."
+    Rtprio "rtprio" "Real-time priority."
+    Rttime "rttime" "Real-time processor time, microseconds."
+    Sigpending "sigpending" "Queued signals."
+    Stack "stack" "Stack, bytes."
+}

@@ -1,0 +1,212 @@
+//! What the three parties say to each other, and how: one JSON value per datagram of a `SOCK_SEQPACKET` pair, with
+//! descriptors beside it.
+//!
+//! ```text
+//! parent → zygote   (control)  []            fds: request (memfd of Request), run, stdin, stdout, stderr, root, mounts…
+//! zygote → parent   (control)  Hello         once
+//! child  → zygote   (setup)    Report…       fd with Stub: its parent; with Terminal: the master. EOF: exec or death
+//! zygote → parent   (run)      Update…       fds with Started: pidfd [, terminal master]
+//! ```
+//! Both ends are always the same executable, hence no version.
+
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::SetupOp;
+
+/// `SCM_MAX_FD` is 253.
+pub(crate) const MAX_FDS: usize = 250;
+/// Descriptors of a request before the mounts.
+pub(crate) const FIXED_FDS: usize = 6;
+/// Longest datagram; a failure with a path is the longest there is.
+const MAX_BYTES: usize = 32 << 10;
+
+/// A container to make.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) private_network: bool,
+    pub(crate) ops: Vec<SetupOp>,
+}
+
+/// The zygote's first words.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Hello {
+    Ready,
+    Failed(Trouble),
+}
+
+/// Why the zygote itself could not start.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Trouble {
+    pub(crate) action: String,
+    pub(crate) errno: i32,
+}
+
+/// From a container under construction.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// Something was made in the root to mount over.
+    Stub {
+        #[serde(with = "text")]
+        name: Vec<u8>,
+        directory: bool,
+        ino: u64,
+    },
+    /// The terminal's master.
+    Terminal,
+    /// The next thing is the user's program.
+    Exec,
+    Failed(Failure),
+}
+
+/// An operation that went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    /// Index into [`Request::ops`]; the number of them where it was before the first.
+    pub(crate) op: usize,
+    pub(crate) errno: i32,
+    pub(crate) path: String,
+}
+
+/// About a running container.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Update {
+    Started { terminal: bool },
+    Failed(Failure),
+    Exited { signal: bool, status: i32, user_us: u64, system_us: u64, max_rss: u64 },
+}
+
+/// Bytes and the descriptors beside them.
+type Datagram = (Vec<u8>, Vec<OwnedFd>);
+
+/// A connected pair.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// Sends one value.
+pub(crate) fn send<T: Serialize>(socket: impl AsFd, value: &T, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let bytes = serde_json::to_vec(value).map_err(|_| Errno::INVAL)?;
+    send_bytes(socket, &bytes, fds)
+}
+
+/// Sends one datagram.
+pub(crate) fn send_bytes(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::TOOBIG);
+    }
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(&socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+    })
+    .map(drop)
+}
+
+/// Receives one value; `None` at the end.
+pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
+    let Some((bytes, fds)) = receive_bytes(socket)? else { return Ok(None) };
+    let value = serde_json::from_slice(&bytes).map_err(|_| Errno::BADMSG)?;
+    Ok(Some((value, fds)))
+}
+
+/// Receives one datagram; `None` at the end. Datagrams are never empty.
+pub(crate) fn receive_bytes(socket: impl AsFd) -> Result<Option<Datagram>, Errno> {
+    let mut bytes = vec![0; MAX_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(
+            &socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    });
+    let received = match received {
+        // A peer that was killed with something of ours unread resets the connection: an end like any other.
+        Err(Errno::CONNRESET) => return Ok(None),
+        other => other?,
+    };
+    let mut fds = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    bytes.truncate(received.bytes);
+    Ok(Some((bytes, fds)))
+}
+
+/// Puts a request, which may carry megabytes of secrets, into anonymous memory.
+pub(crate) fn to_memory(request: &Request) -> Result<OwnedFd, Errno> {
+    let bytes = serde_json::to_vec(request).map_err(|_| Errno::INVAL)?;
+    let memory = rustix::fs::memfd_create(c"request", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(&bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(file.into())
+}
+
+/// The inverse of [`to_memory`].
+pub(crate) fn from_memory(memory: OwnedFd) -> Result<Request, Errno> {
+    rustix::fs::seek(&memory, rustix::fs::SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::from(memory);
+    file.read_to_end(&mut bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    serde_json::from_slice(&bytes).map_err(|_| Errno::BADMSG)
+}
+
+/// Bytes as a string with one character U+0000 to U+00FF per byte: JSON has no bytes, and an array of numbers is four
+/// times as long.
+pub(crate) mod text {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&bytes.iter().map(|byte| char::from(*byte)).collect::<String>())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.chars().map(|character| u8::try_from(u32::from(character)).map_err(D::Error::custom)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_byte_travels() {
+        let name: Vec<u8> = (0..=255).collect();
+        let (a, b) = pair().unwrap();
+        send(&a, &Report::Stub { name: name.clone(), directory: true, ino: 7 }, &[a.as_fd()]).unwrap();
+        drop(a);
+        let (report, fds) = receive::<Report>(&b).unwrap().unwrap();
+        assert!(matches!(report, Report::Stub { name: back, directory: true, ino: 7 } if back == name));
+        assert_eq!(fds.len(), 1);
+        drop(fds);
+        assert!(receive::<Report>(&b).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_request_survives_memory() {
+        let ops = vec![SetupOp::Umask { mask: 0o22 }, SetupOp::Loopback];
+        let memory = to_memory(&Request { private_network: true, ops: ops.clone() }).unwrap();
+        let back = from_memory(memory).unwrap();
+        assert!(back.private_network);
+        assert_eq!(back.ops, ops);
+    }
+}

@@ -1,0 +1,113 @@
+//! The process that makes containers.
+//!
+//! ```text
+//! caller ── keeper            waits for the caller's end; one thread, so that a death signal is tied to a process
+//!             └── zygote      first process of a pid namespace, dies with the keeper, and everything with it
+//!                   ├── container
+//!                   └── container
+//! ```
+
+mod serve;
+mod world;
+
+pub(crate) use world::World;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use lapstrake_sys::process::{self, exit_now};
+use lapstrake_sys::{SingleThreaded, fd};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
+
+use crate::launch::NAME;
+use crate::wire::{self, Hello, Trouble};
+
+/// A step of the zygote's own start that failed.
+type Start<T> = Result<T, Trouble>;
+
+/// Runs the zygote, and never returns, where this process was started as one; returns at once otherwise.
+///
+/// The first thing that `main` of a program with a [`crate::Sandbox`] calls.
+pub fn zygote_main_if_asked() {
+    if std::env::args_os().next().is_none_or(|name| name.as_bytes() != NAME.as_bytes()) {
+        return;
+    }
+    let status = match control() {
+        Ok(control) => keep(&control),
+        Err(_) => {
+            eprintln!("{NAME} is a part of lapstrake and nothing to run by hand");
+            2
+        }
+    };
+    exit_now(status);
+}
+
+/// Takes the socket out of standard input, and closes what else the caller's process had open.
+fn control() -> Result<OwnedFd, Errno> {
+    let stdin = std::io::stdin();
+    rustix::net::sockopt::socket_type(&stdin)?;
+    let token = SingleThreaded::check().ok_or(Errno::BUSY)?;
+    fd::close_others(&token, &[])?;
+    let control = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)?;
+    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(control)
+}
+
+/// The keeper: starts the zygote and ends with whoever ends first, the zygote or the caller.
+fn keep(control: &OwnedFd) -> i32 {
+    let _ = rustix::process::chdir(c"/");
+    let zygote = SingleThreaded::check().ok_or(Errno::BUSY).and_then(|token| {
+        process::reset_signals(&token);
+        let namespaces = UnshareFlags::NEWPID | UnshareFlags::NEWNS;
+        process::spawn(&token, namespaces, || zygote(control))
+    });
+    let zygote = match zygote {
+        Ok(zygote) => zygote,
+        Err(errno) => {
+            let trouble = trouble("make the zygote's namespaces")(errno);
+            let _ = wire::send(control, &Hello::Failed(trouble), &[]);
+            return 1;
+        }
+    };
+    loop {
+        let mut fds = [PollFd::new(control, PollFlags::empty()), PollFd::new(&zygote.pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => break,
+        }
+        if fds.iter().any(|fd| !fd.revents().is_empty()) {
+            break;
+        }
+    }
+    let _ = rustix::process::pidfd_send_signal(&zygote.pidfd, Signal::KILL);
+    let _ = process::wait(&zygote.pidfd, true);
+    0
+}
+
+fn zygote(control: &OwnedFd) -> i32 {
+    let started = rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(trouble("tie the zygote to its keeper"))
+        .and_then(|()| world::shrink());
+    match started {
+        Ok(world) => {
+            let Some(token) = SingleThreaded::check() else { return 1 };
+            if wire::send(control, &Hello::Ready, &[]).is_err() {
+                return 1;
+            }
+            serve::serve(&token, &world, control.as_fd())
+        }
+        Err(trouble) => {
+            let _ = wire::send(control, &Hello::Failed(trouble), &[]);
+            1
+        }
+    }
+}
+
+fn trouble(action: &'static str) -> impl Fn(Errno) -> Trouble {
+    move |errno| Trouble { action: action.to_owned(), errno: errno.raw_os_error() }
+}

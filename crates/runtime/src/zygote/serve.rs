@@ -1,0 +1,212 @@
+//! The zygote's loop: requests in, containers made, ends reported.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use lapstrake_sys::SingleThreaded;
+use lapstrake_sys::process::{self, Ended};
+use lapstrake_sys::seccomp::Instruction;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
+
+use super::world::World;
+use crate::seccomp::{Machine, default_program};
+use crate::setup::{self, Job};
+use crate::stub::{Stub, remove_all};
+use crate::wire::{self, Failure, Report, Update};
+
+/// A container of ours.
+struct Container {
+    pidfd: OwnedFd,
+    /// To whoever asked for it; hanging up means that nobody wants it any more.
+    run: OwnedFd,
+    phase: Phase,
+    stubs: Vec<Stub>,
+    /// How many operations it consists of.
+    ops: usize,
+}
+
+/// How far a container has come.
+enum Phase {
+    /// Set-up is under way and talks through this.
+    Setup { channel: OwnedFd, terminal: Option<OwnedFd>, execs: bool, failure: Option<Failure> },
+    /// The program runs.
+    Running,
+    /// Set-up has failed; the process is about to end, and what it has left has to go before that is told.
+    Failed(Failure),
+}
+
+/// Serves until the control socket ends.
+pub(super) fn serve(token: &SingleThreaded, world: &World, control: BorrowedFd<'_>) -> i32 {
+    let filter = Machine::here().map(default_program);
+    let mut containers: Vec<Container> = Vec::new();
+    loop {
+        let ready = match wait(control, &containers) {
+            Ok(ready) => ready,
+            Err(Errno::INTR) => continue,
+            Err(_) => return 1,
+        };
+        let (first, events) =
+            ready.split_first().expect("the control socket is always among what is waited for");
+        let mut alive = Vec::with_capacity(containers.len() + 1);
+        for (container, events) in containers.into_iter().zip(events.chunks_exact(3)) {
+            alive.extend(attend(container, events[0], events[1], events[2]));
+        }
+        containers = alive;
+        if !first.is_empty() {
+            let Ok(Some((_, fds))) = wire::receive_bytes(control) else { return 0 };
+            containers.extend(make(token, world, filter.as_deref(), fds));
+        }
+    }
+}
+
+/// What has happened, per descriptor: control, then set-up channel, run channel and process of each container.
+fn wait(control: BorrowedFd<'_>, containers: &[Container]) -> Result<Vec<PollFlags>, Errno> {
+    let mut fds = vec![PollFd::from_borrowed_fd(control, PollFlags::IN)];
+    for container in containers {
+        match &container.phase {
+            Phase::Setup { channel, .. } => fds.push(PollFd::new(channel, PollFlags::IN)),
+            // Nothing left to hear: stands in so that there are three per container.
+            Phase::Running | Phase::Failed(_) => fds.push(PollFd::new(&container.run, PollFlags::empty())),
+        }
+        fds.push(PollFd::new(&container.run, PollFlags::empty()));
+        fds.push(PollFd::new(&container.pidfd, PollFlags::IN));
+    }
+    rustix::event::poll(&mut fds, None)?;
+    Ok(fds.iter().map(PollFd::revents).collect())
+}
+
+/// Does what the events ask for; `None` when the container is no more.
+fn attend(
+    mut container: Container,
+    setup: PollFlags,
+    run: PollFlags,
+    process: PollFlags,
+) -> Option<Container> {
+    if !setup.is_empty() && matches!(container.phase, Phase::Setup { .. }) {
+        hear(&mut container);
+    }
+    if run.intersects(PollFlags::HUP | PollFlags::ERR) {
+        let _ = rustix::process::pidfd_send_signal(&container.pidfd, Signal::KILL);
+    }
+    if process.is_empty() { Some(container) } else { bury(container) }
+}
+
+/// Takes one report from a container under construction.
+fn hear(container: &mut Container) {
+    let Phase::Setup { channel, terminal, execs, failure } = &mut container.phase else { return };
+    match wire::receive::<Report>(&*channel) {
+        Ok(Some((Report::Stub { name, directory, ino }, fds))) => {
+            if let (Some(parent), Ok(name)) = (fds.into_iter().next(), CString::new(name)) {
+                container.stubs.push(Stub { parent, name, directory, ino });
+            }
+        }
+        Ok(Some((Report::Terminal, fds))) => *terminal = fds.into_iter().next(),
+        Ok(Some((Report::Exec, _))) => *execs = true,
+        Ok(Some((Report::Failed(what), _))) => *failure = Some(what),
+        Ok(None) | Err(_) => {
+            let failure = failure.take().or_else(|| {
+                // Killed on the way, as by the out-of-memory killer.
+                let died =
+                    || Failure { op: container.ops, errno: Errno::SRCH.raw_os_error(), path: String::new() };
+                (!*execs).then(died)
+            });
+            let terminal = terminal.take();
+            container.phase = settle(container, failure, terminal.as_ref());
+        }
+    }
+}
+
+/// Tells the caller that the program has been started, if it has.
+fn settle(container: &Container, failure: Option<Failure>, terminal: Option<&OwnedFd>) -> Phase {
+    if let Some(failure) = failure {
+        return Phase::Failed(failure);
+    }
+    let mut fds = vec![container.pidfd.as_fd()];
+    fds.extend(terminal.map(AsFd::as_fd));
+    let started = Update::Started { terminal: terminal.is_some() };
+    // A caller that has gone is noticed by the hang-up.
+    let _ = wire::send(&container.run, &started, &fds);
+    Phase::Running
+}
+
+/// Takes the exit of a container that has ended.
+fn bury(mut container: Container) -> Option<Container> {
+    let (ended, usage) = match process::wait(&container.pidfd, false) {
+        Ok(Some(end)) => end,
+        Ok(None) => return Some(container),
+        Err(_) => return None,
+    };
+    // What it said before it died is still to be heard.
+    while matches!(container.phase, Phase::Setup { .. }) {
+        hear(&mut container);
+    }
+    remove_all(container.stubs);
+    let update = match container.phase {
+        Phase::Failed(failure) => Update::Failed(failure),
+        Phase::Running | Phase::Setup { .. } => {
+            let (signal, status) = match ended {
+                Ended::Exited(status) => (false, status),
+                Ended::Killed(signal) => (true, signal),
+            };
+            let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            let (user_us, system_us) = (micros(usage.user), micros(usage.system));
+            Update::Exited { signal, status, user_us, system_us, max_rss: usage.max_rss }
+        }
+    };
+    let _ = wire::send(&container.run, &update, &[]);
+    None
+}
+
+/// Makes the container that a request asks for.
+fn make(
+    token: &SingleThreaded,
+    world: &World,
+    filter: Option<&[Instruction]>,
+    fds: Vec<OwnedFd>,
+) -> Option<Container> {
+    let mut fds = fds.into_iter();
+    let (memory, run) = (fds.next()?, fds.next()?);
+    let stdio = [fds.next()?, fds.next()?, fds.next()?];
+    let root = fds.next()?;
+    let request = wire::from_memory(memory);
+    let fail = |op: usize, errno: Errno| {
+        let failure = Failure { op, errno: errno.raw_os_error(), path: String::new() };
+        let _ = wire::send(&run, &Update::Failed(failure), &[]);
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(errno) => {
+            fail(usize::MAX, errno);
+            return None;
+        }
+    };
+    let ops = request.ops.len();
+    let mut namespaces = UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
+    if request.private_network {
+        namespaces |= UnshareFlags::NEWNET;
+    }
+    let made = wire::pair().and_then(|(channel, theirs)| {
+        let sources = fds.map(Some).collect();
+        let job = Job { request, root, sources, stdio, channel: theirs, filter, world };
+        // The parent's copy of the job, and with it every descriptor of the request, goes away with the closure.
+        let child = process::spawn(token, namespaces, move || setup::run(token, job))?;
+        Ok((channel, child.pidfd))
+    });
+    match made {
+        Ok((channel, pidfd)) => {
+            let phase = Phase::Setup { channel, terminal: None, execs: false, failure: None };
+            Some(Container { pidfd, run, phase, stubs: Vec::new(), ops })
+        }
+        Err(errno) => {
+            fail(ops, errno);
+            None
+        }
+    }
+}

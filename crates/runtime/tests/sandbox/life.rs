@@ -1,0 +1,174 @@
+//! Births and deaths: concurrency, killing, what is left behind.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lapstrake_runtime::{Exit, RunSpec};
+use rustix::process::Signal;
+
+use crate::Test;
+use crate::fixture::{ALL, Fixture, Mode, read_all, shell};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("many_runs_leave_nothing", ALL, many_runs_leave_nothing),
+    ("runs_are_concurrent", ALL, runs_are_concurrent),
+    ("orphans_die_with_the_program", ALL, orphans_die_with_the_program),
+    ("kill_and_drop", ALL, kill_and_drop),
+    ("signals", ALL, signals),
+    ("death_of_the_caller", ALL, death_of_the_caller),
+    ("sleeper", ALL, sleeper),
+    ("true_is_fast", ALL, true_is_fast),
+];
+
+fn mounts() -> usize {
+    fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count()
+}
+
+fn descriptors(pid: &str) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+fn children(pid: &str) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn wait_until(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < deadline, "it is not so that {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn many_runs_leave_nothing(_: Mode) {
+    let fixture = Fixture::new();
+    let keeper = children(&std::process::id().to_string()).pop().unwrap();
+    let zygote = children(&keeper).pop().unwrap();
+    let before = (mounts(), descriptors("self"), descriptors(&zygote));
+    for _ in 0..200 {
+        assert_eq!(fixture.run(&shell("exit 3")).finished.exit, Exit::Code(3));
+    }
+    let now = || (mounts(), descriptors("self"), descriptors(&zygote));
+    // The zygote tells of an exit just before it lets go of the last descriptors.
+    wait_until("nothing is left", || now() == before && children(&zygote).is_empty());
+    assert_eq!(fs::read_dir(fixture.path("upper")).unwrap().count(), 1, "only etc, which has been copied up");
+}
+
+fn runs_are_concurrent(_: Mode) {
+    let fixture = Fixture::new();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let fixture = &fixture;
+            scope.spawn(move || {
+                for round in 0..10 {
+                    let spec = RunSpec::new(["/bin/echo".to_owned(), format!("{thread}.{round}")].to_vec());
+                    let root = fixture.another_root(&spec.args[1]);
+                    let (running, [stdout, _]) = fixture.start_on(root, &spec, Vec::new()).unwrap();
+                    assert_eq!(read_all(stdout), format!("{thread}.{round}\n"));
+                    assert_eq!(running.wait().unwrap().exit, Exit::Code(0));
+                }
+            });
+        }
+    });
+}
+
+fn orphans_die_with_the_program(_: Mode) {
+    let fixture = Fixture::new();
+    let before = Instant::now();
+    let output = fixture.run(&shell("sleep 1000 & sh -c 'sleep 1000 &' ; exit 5"));
+    assert_eq!(output.finished.exit, Exit::Code(5));
+    assert!(before.elapsed() < Duration::from_secs(60), "the pipes close as nobody is left to hold them");
+}
+
+fn kill_and_drop(_: Mode) {
+    let fixture = Fixture::new();
+    let (running, [stdout, _]) = fixture.start(&shell("sleep 1000"), Vec::new()).unwrap();
+    running.kill();
+    assert_eq!(running.wait().unwrap().exit, Exit::Signal(9));
+    assert_eq!(read_all(stdout), "");
+    let (running, [stdout, _]) = fixture.start(&shell("sleep 1000"), Vec::new()).unwrap();
+    drop(running);
+    assert_eq!(read_all(stdout), "");
+    let (running, [stdout, _]) = fixture.start(&shell("sleep 1000"), Vec::new()).unwrap();
+    drop(fixture);
+    assert_eq!(read_all(stdout), "");
+    assert!(running.wait().is_err());
+}
+
+fn signals(_: Mode) {
+    let fixture = Fixture::new();
+    let script = "trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+    let (running, [stdout, _]) = fixture.start(&shell(script), Vec::new()).unwrap();
+    let mut lines = BufReader::new(fs::File::from(stdout)).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    running.signal(Signal::TERM).unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "caught");
+    assert_eq!(running.wait().unwrap().exit, Exit::Code(7));
+    // A fresh program has the default actions, whatever Rust's runtime does to SIGPIPE.
+    assert_eq!(
+        fixture.says("grep SigIgn /proc/self/status; grep SigBlk /proc/self/status"),
+        "SigIgn:\t0000000000000000\nSigBlk:\t0000000000000000"
+    );
+}
+
+/// Not a test by itself: what [`death_of_the_caller`] kills.
+fn sleeper(_: Mode) {
+    if std::env::var_os("LAPSTRAKE_TEST_SLEEPER").is_none() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let spec = shell("echo started; sleep 1000 & sleep 1000");
+    let fds = lapstrake_runtime::RunFds {
+        root: fixture.root(),
+        mounts: Vec::new(),
+        stdin: fs::File::open("/dev/null").unwrap().into(),
+        stdout: std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned().unwrap(),
+        stderr: std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().unwrap(),
+    };
+    let running = fixture.sandbox.run(&spec, fds).unwrap();
+    running.wait().unwrap();
+}
+
+fn death_of_the_caller(mode: Mode) {
+    // Already inside the mode's namespace, the child finds itself root there.
+    let name = Mode::Root.name("sleeper");
+    let mut child = Command::new("/proc/self/exe")
+        .args([&name, "--exact"])
+        .env("LAPSTRAKE_TEST_SLEEPER", "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "started\n", "{mode:?}");
+    let keeper = children(&child.id().to_string()).pop().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Every process of the container holds the pipe: its end is the end of them all.
+    line.clear();
+    assert_eq!(stdout.read_line(&mut line).unwrap(), 0);
+    wait_until("the keeper has gone", || {
+        !fs::read_to_string(format!("/proc/{keeper}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    });
+}
+
+/// Prints what a start and end takes; fails only where it is out of all proportion.
+fn true_is_fast(mode: Mode) {
+    let fixture = Fixture::new();
+    let spec = RunSpec::new(vec!["/bin/true".to_owned()]);
+    let mut times: Vec<Duration> = (0..100)
+        .map(|_| {
+            let before = Instant::now();
+            let (running, _pipes) = fixture.start(&spec, Vec::new()).unwrap();
+            running.wait().unwrap();
+            before.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("{mode:?}: start to exit of true: median {:?}, least {:?}", times[50], times[0]);
+    assert!(times[50] < Duration::from_millis(500));
+}

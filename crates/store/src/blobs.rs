@@ -1,0 +1,190 @@
+//! Blobs: immutable bytes by their SHA-256 digest.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::PathBuf;
+
+use lapstrake_oci::{DiffId, Digest, Sha256};
+use rusqlite::{OptionalExtension as _, params};
+
+use crate::error::{StoreError, io_error};
+use crate::layout::Store;
+use crate::tmp::TempDir;
+
+/// A layer's tar as a blob, in one of its forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Of the bytes as they are stored.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// How the bytes are to be read.
+    pub media_type: String,
+}
+
+/// A blob being written. Dropping it without [`BlobWriter::finish`] leaves nothing behind.
+pub struct BlobWriter<'a> {
+    store: &'a Store,
+    out: BufWriter<File>,
+    path: PathBuf,
+    hash: Sha256,
+    size: u64,
+    finished: bool,
+}
+
+impl Store {
+    /// The file of a blob; it may not be there.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root().join("blobs").join(digest.algorithm().name()).join(digest.hex())
+    }
+
+    /// Whether the blob is there.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).is_file()
+    }
+
+    /// All of a small blob (a config, a manifest). Its digest is checked.
+    pub fn read_blob(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let path = self.blob_path(digest);
+        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+        let found = Digest::sha256(&bytes);
+        if found != *digest {
+            return Err(StoreError::WrongDigest { expected: digest.to_string(), found: found.to_string() });
+        }
+        Ok(bytes)
+    }
+
+    /// Opens a blob for reading.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
+        let path = self.blob_path(digest);
+        File::open(&path).map_err(io_error("open", &path))
+    }
+
+    /// Stores `bytes`.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::sha256(bytes);
+        if self.has_blob(&digest) {
+            return Ok(digest);
+        }
+        let mut writer = self.blob_writer()?;
+        writer.write_all(bytes).map_err(io_error("write", &self.blob_path(&digest)))?;
+        Ok(writer.finish(Some(&digest))?.0)
+    }
+
+    /// Stores all that `input` gives.
+    pub fn copy_blob(
+        &self,
+        mut input: impl Read,
+        expected: Option<&Digest>,
+    ) -> Result<(Digest, u64), StoreError> {
+        let mut writer = self.blob_writer()?;
+        let path = writer.path.clone();
+        io::copy(&mut input, &mut writer).map_err(io_error("write", &path))?;
+        writer.finish(expected)
+    }
+
+    /// Begins a blob.
+    pub fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
+        let path = self.temp_path()?;
+        let file = File::create_new(&path).map_err(io_error("create", &path))?;
+        let out = BufWriter::with_capacity(256 << 10, file);
+        Ok(BlobWriter { store: self, out, path, hash: Sha256::new(), size: 0, finished: false })
+    }
+
+    /// Remembers that the tar with `diff_id` is stored as `blob`, in the form `variant` (`gzip-4`, `original`).
+    pub fn link_layer_blob(&self, diff_id: &DiffId, variant: &str, blob: &Blob) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached("INSERT OR REPLACE INTO blobs (diff_id, variant, media_type, digest, size) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![
+                    diff_id.to_string(),
+                    variant,
+                    blob.media_type,
+                    blob.digest.to_string(),
+                    i64::try_from(blob.size).unwrap_or(i64::MAX)
+                ])
+                .map(drop)
+        })
+    }
+
+    /// The blob of the tar with `diff_id` in the form `variant`, if it is there.
+    pub fn layer_blob(&self, diff_id: &DiffId, variant: &str) -> Result<Option<Blob>, StoreError> {
+        let found: Option<(String, String, i64)> = self.with_db(|db| {
+            db.prepare_cached(
+                "SELECT digest, media_type, size FROM blobs WHERE diff_id = ?1 AND variant = ?2",
+            )?
+            .query_row([&diff_id.to_string(), variant], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()
+        })?;
+        Ok(found
+            .and_then(|(digest, media_type, size)| {
+                Some(Blob { digest: digest.parse().ok()?, size: u64::try_from(size).ok()?, media_type })
+            })
+            .filter(|blob| self.has_blob(&blob.digest)))
+    }
+}
+
+impl BlobWriter<'_> {
+    /// Ends the blob. With `expected` given, other bytes are refused and nothing is stored.
+    pub fn finish(mut self, expected: Option<&Digest>) -> Result<(Digest, u64), StoreError> {
+        self.out.flush().map_err(io_error("write", &self.path))?;
+        let digest = std::mem::take(&mut self.hash).finish();
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            return Err(StoreError::WrongDigest {
+                expected: expected.to_string(),
+                found: digest.to_string(),
+            });
+        }
+        let target = self.store.blob_path(&digest);
+        fs::rename(&self.path, &target).map_err(io_error("rename", &self.path))?;
+        self.finished = true;
+        Ok((digest, self.size))
+    }
+}
+
+impl Write for BlobWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl Drop for BlobWriter<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            fs::remove_file(&self.path).unwrap_or_default();
+        }
+    }
+}
+
+impl TempDir {
+    /// A directory below that does not exist yet.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_bytes_are_not_stored() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("s")).unwrap();
+        let digest = store.put_blob(b"hello").unwrap();
+        assert_eq!(store.read_blob(&digest).unwrap(), b"hello");
+        let error = store.copy_blob(&b"other"[..], Some(&Digest::sha256(b"wanted"))).unwrap_err();
+        assert!(matches!(error, StoreError::WrongDigest { .. }));
+        assert_eq!(fs::read_dir(root.path().join("s/blobs/sha256")).unwrap().count(), 1);
+        fs::write(store.blob_path(&digest), "hellO").unwrap();
+        assert!(matches!(store.read_blob(&digest), Err(StoreError::WrongDigest { .. })));
+    }
+}

@@ -1,0 +1,76 @@
+//! What can go wrong with the state directory.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why something could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The database refused.
+    #[error("the state database `{}` failed", path.display())]
+    Database {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Made by a newer lapstrake.
+    #[error("the state directory `{}` has format {found}, and this lapstrake knows up to {known}", path.display())]
+    TooNew {
+        /// The state directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest that we know.
+        known: u32,
+    },
+    /// The superblock is not readable.
+    #[error("`{}` is not a lapstrake state directory: its `state.json` is damaged", path.display())]
+    Superblock {
+        /// The state directory.
+        path: PathBuf,
+    },
+    /// Bytes that do not have the digest or size that they should have.
+    #[error("blob {expected} is damaged: its bytes give {found}")]
+    WrongDigest {
+        /// What was asked for.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// Something that is not in the store.
+    #[error("{what} `{name}` is not in the store")]
+    Missing {
+        /// The kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Another user's directory.
+    #[error("the state directory `{}` belongs to user {owner}, not to you", path.display())]
+    Foreign {
+        /// The state directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+}
+
+pub(crate) fn io_error<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { action, path: path.to_owned(), source }
+}

@@ -1,0 +1,182 @@
+//! Layers: a directory of files in overlay format and the encoded tree that describes it.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use lapstrake_oci::DiffId;
+use rusqlite::{OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
+
+use crate::db::now;
+use crate::error::{StoreError, io_error};
+use crate::layout::Store;
+
+/// The identity of a layer: the digest of its tree with times, 64 hex digits.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LayerId(String);
+
+impl LayerId {
+    /// As hex digits: also the directory's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LayerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for LayerId {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<LayerId, StoreError> {
+        let hex = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if hex {
+            Ok(LayerId(text.to_owned()))
+        } else {
+            Err(StoreError::Missing { what: "layer", name: text.to_owned() })
+        }
+    }
+}
+
+impl TryFrom<String> for LayerId {
+    type Error = StoreError;
+
+    fn try_from(text: String) -> Result<LayerId, StoreError> {
+        text.parse()
+    }
+}
+
+impl From<LayerId> for String {
+    fn from(id: LayerId) -> String {
+        id.0
+    }
+}
+
+/// What is known of a layer without reading its tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerRow {
+    /// The digest of its canonical tar, once somebody needed it.
+    pub diff_id: Option<DiffId>,
+    /// The bytes of its files.
+    pub size: u64,
+    /// The digest of its content without times.
+    pub content: [u8; 32],
+    /// When it was made, seconds since the Unix epoch.
+    pub created: i64,
+}
+
+impl Store {
+    fn layer_dir(&self, id: &LayerId) -> PathBuf {
+        self.root().join("layers").join(id.as_str())
+    }
+
+    /// The directory of a layer's files.
+    pub fn layer_fs(&self, id: &LayerId) -> PathBuf {
+        self.layer_dir(id).join("fs")
+    }
+
+    /// Whether the layer is there.
+    pub fn has_layer(&self, id: &LayerId) -> bool {
+        self.layer_fs(id).is_dir()
+    }
+
+    /// What is known of a layer; `None` if it is not there.
+    pub fn layer(&self, id: &LayerId) -> Result<Option<LayerRow>, StoreError> {
+        if !self.has_layer(id) {
+            return Ok(None);
+        }
+        let row = self.with_db(|db| {
+            db.prepare_cached("SELECT diff_id, size, content, created FROM layers WHERE id = ?1")?
+                .query_row([id.as_str()], |row| {
+                    let diff_id: Option<String> = row.get(0)?;
+                    Ok((diff_id, row.get::<_, i64>(1)?, row.get::<_, [u8; 32]>(2)?, row.get(3)?))
+                })
+                .optional()
+        })?;
+        Ok(row.map(|(diff_id, size, content, created)| LayerRow {
+            diff_id: diff_id.and_then(|text| text.parse().ok()).map(DiffId),
+            size: u64::try_from(size).unwrap_or(0),
+            content,
+            created,
+        }))
+    }
+
+    /// The encoded tree of a layer.
+    pub fn layer_tree(&self, id: &LayerId) -> Result<Vec<u8>, StoreError> {
+        let path = self.layer_dir(id).join("tree");
+        fs::read(&path).map_err(io_error("read", &path))
+    }
+
+    /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`. If the layer is there already, `dir` is dropped.
+    pub fn put_layer(
+        &self,
+        id: &LayerId,
+        dir: &Path,
+        tree: &[u8],
+        content: [u8; 32],
+        size: u64,
+    ) -> Result<(), StoreError> {
+        let tree_path = dir.join("tree");
+        fs::write(&tree_path, tree).map_err(io_error("write", &tree_path))?;
+        // The row comes first: a row without a directory is no layer, a directory without a row would stay for ever.
+        self.with_db(|db| {
+            db.prepare_cached(
+                "INSERT OR IGNORE INTO layers (id, size, content, created) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                id.as_str(),
+                i64::try_from(size).unwrap_or(i64::MAX),
+                content.as_slice(),
+                now()
+            ])
+        })?;
+        let target = self.layer_dir(id);
+        match fs::rename(dir, &target) {
+            Ok(()) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(io_error("move a layer to", &target)(error)),
+        }
+    }
+
+    /// Remembers the digest of a layer's canonical tar.
+    pub fn set_diff_id(&self, id: &LayerId, diff_id: &DiffId) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached("UPDATE layers SET diff_id = ?2 WHERE id = ?1")?
+                .execute([id.as_str(), &diff_id.to_string()])
+        })?;
+        self.link_diff(diff_id, id)
+    }
+
+    /// Remembers that the tar with `diff_id` unpacks to the layer `id`.
+    pub fn link_diff(&self, diff_id: &DiffId, id: &LayerId) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached("INSERT OR REPLACE INTO diffs (diff_id, layer) VALUES (?1, ?2)")?
+                .execute([&diff_id.to_string(), id.as_str()])
+                .map(drop)
+        })
+    }
+
+    /// The layer that the tar with `diff_id` unpacks to, if it is there.
+    pub fn layer_of_diff(&self, diff_id: &DiffId) -> Result<Option<LayerId>, StoreError> {
+        let found: Option<String> = self.with_db(|db| {
+            db.prepare_cached("SELECT layer FROM diffs WHERE diff_id = ?1")?
+                .query_row([diff_id.to_string()], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(found.and_then(|text| text.parse().ok()).filter(|id| self.has_layer(id)))
+    }
+}

@@ -1,0 +1,113 @@
+//! The state directory's layout and its opening.
+//!
+//! ```text
+//! state.json             superblock {"format": 1}; a higher number is refused
+//! state.db               SQLite (WAL): records, layers, blobs' diff ids, images, tags
+//! blobs/sha256/<hex>     immutable OCI blobs: configs and manifests, and layers that came or go compressed
+//! layers/<id>/fs/        a layer's files in overlayfs format (whiteouts are char 0:0, `user.overlay.opaque`)
+//! layers/<id>/tree       its encoded tree: every entry with its metadata and the digest of its content
+//! contexts/<hash>        stat indexes of build contexts (derived: may be deleted at any time)
+//! mounts/<hash>/         RUN --mount=type=cache directories: `data/` and `lock`
+//! locks/<name>           one file for each key that somebody works on; removed when done
+//! tmp/<session>/         what is not finished; `lock` is held by the process that owns it
+//! ```
+//!
+//! Primary data (blobs, layers, images, mounts) is governed by the superblock. Derived data (records, stat indexes)
+//! carries its version in its own name or key and is dropped rather than migrated.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+
+use crate::db;
+use crate::error::{StoreError, io_error};
+use crate::tmp::{self, Session};
+
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Superblock {
+    format: u32,
+}
+
+/// An open state directory.
+pub struct Store {
+    root: PathBuf,
+    db: Mutex<Connection>,
+    pub(crate) session: Session,
+}
+
+impl Store {
+    /// Opens the state directory at `root`, making it if it is not there. The directory is for its owner alone: it
+    /// holds root file systems with other users' files and set-user-id programs.
+    pub fn open(root: &Path) -> Result<Store, StoreError> {
+        let superblock = root.join("state.json");
+        match fs::read(&superblock) {
+            Ok(bytes) => check_superblock(root, &bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(root, &superblock)?,
+            Err(error) => return Err(io_error("read", &superblock)(error)),
+        }
+        let owner = fs::metadata(root).map_err(io_error("look at", root))?.uid();
+        let me = rustix::process::geteuid().as_raw();
+        if owner != me {
+            return Err(StoreError::Foreign { path: root.to_owned(), owner });
+        }
+        let db = Mutex::new(db::open(&root.join("state.db"))?);
+        tmp::sweep(&root.join("tmp"))?;
+        Ok(Store { root: root.to_owned(), db, session: Session::new(root.join("tmp")) })
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file for the stat index of the build context at `context`.
+    pub fn context_index(&self, context: &Path) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt as _;
+        let name = lapstrake_oci::Digest::sha256(context.as_os_str().as_bytes());
+        self.root.join("contexts").join(format!("v1-{}", &name.hex()[..32]))
+    }
+
+    /// Makes everything written so far durable.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let dir = fs::File::open(&self.root).map_err(io_error("open", &self.root))?;
+        rustix::fs::syncfs(&dir).map_err(|e| io_error("sync", &self.root)(e.into()))
+    }
+
+    pub(crate) fn with_db<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        // A panic of another thread cannot leave SQLite's own state half-way, so a poisoned lock is taken all the same.
+        let mut db = self.db.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        work(&mut db).map_err(|source| StoreError::Database { path: self.root.join("state.db"), source })
+    }
+}
+
+fn check_superblock(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let superblock: Superblock =
+        serde_json::from_slice(bytes).map_err(|_| StoreError::Superblock { path: root.to_owned() })?;
+    if superblock.format > FORMAT {
+        return Err(StoreError::TooNew { path: root.to_owned(), found: superblock.format, known: FORMAT });
+    }
+    Ok(())
+}
+
+fn create(root: &Path, superblock: &Path) -> Result<(), StoreError> {
+    let mut private = DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    for name in ["", "blobs/sha256", "layers", "contexts", "mounts", "locks", "tmp"] {
+        let path = if name.is_empty() { root.to_owned() } else { root.join(name) };
+        private.create(&path).map_err(io_error("create", &path))?;
+    }
+    // Two processes may do this at once: both write the same bytes, and rename makes each whole.
+    let fresh = root.join(format!("tmp/state.json.{}", std::process::id()));
+    let bytes = serde_json::to_vec(&Superblock { format: FORMAT }).unwrap_or_default();
+    fs::write(&fresh, bytes).map_err(io_error("write", &fresh))?;
+    fs::rename(&fresh, superblock).map_err(io_error("rename", &fresh))
+}

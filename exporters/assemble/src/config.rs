@@ -1,0 +1,124 @@
+//! The image config: the draft, its layers, and the times of its history.
+
+use lapstrake_graph::ImageDraft;
+use lapstrake_oci::{DiffId, History, ImageConfig, rfc3339, to_json};
+
+use crate::Document;
+
+/// A layer of the result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Which.
+    pub diff_id: DiffId,
+    /// When it was made, seconds since the Unix epoch.
+    pub created: i64,
+}
+
+/// Why there can be no config.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AssembleError {
+    /// Fewer layers than the draft says.
+    #[error("the result has {found} layers, and its history tells of {expected}")]
+    MissingLayers {
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+}
+
+const COMMENT: &str = "buildkit.dockerfile.v0";
+const FILLED: &str = "buildkit.exporter.image.v0";
+
+/// The config of an image made of `layers` (the base's included, lowest first).
+///
+/// A row of history with a layer has that layer's time; one without has the time of the next layer, else of the one
+/// before, else of the base. No new time is later than the draft's epoch.
+pub fn image_config(draft: &ImageDraft, layers: &[Layer]) -> Result<(ImageConfig, Document), AssembleError> {
+    let base = draft.config.rootfs.diff_ids.len();
+    let told = draft.history.iter().filter(|row| row.layer.is_some()).count();
+    let new = layers.len().checked_sub(base).filter(|new| *new >= told);
+    let Some(new) = new else {
+        return Err(AssembleError::MissingLayers { found: layers.len(), expected: base + told });
+    };
+    let time =
+        |layer: &Layer| rfc3339(draft.epoch.map_or(layer.created, |epoch| layer.created.min(epoch)), 0);
+    let mut config = draft.config.clone();
+    // Layers that no row tells of (a directory as a base) lie directly on the base.
+    let (untold, new_layers) = layers[base..].split_at(new - told);
+    for layer in untold {
+        config.history.push(History {
+            created: Some(time(layer)),
+            comment: FILLED.to_owned(),
+            ..History::default()
+        });
+    }
+    let mut last = config.history.last().and_then(|row| row.created.clone()).or(draft.config.created.clone());
+    let mut ahead = new_layers.iter();
+    for row in &draft.history {
+        let created = match row.layer {
+            Some(_) => ahead.next().map(time),
+            None => ahead.as_slice().first().map(time),
+        };
+        last = created.or(last);
+        config.history.push(History {
+            created: Some(last.clone().unwrap_or_else(|| rfc3339(draft.epoch.unwrap_or(0), 0))),
+            created_by: row.created_by.clone(),
+            comment: COMMENT.to_owned(),
+            empty_layer: row.layer.is_none(),
+            ..History::default()
+        });
+    }
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    config.created = config.history.last().and_then(|row| row.created.clone());
+    let document = Document::new(to_json(&config));
+    Ok((config, document))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapstrake_graph::{Graph, HistoryDraft, Op, Source, VertexMeta};
+    use lapstrake_oci::Digest;
+
+    fn draft(rows: &[bool]) -> ImageDraft {
+        let step = Graph::new().add(Op::Source(Source::Scratch), vec![], VertexMeta::default()).unwrap();
+        let history = rows
+            .iter()
+            .map(|layer| HistoryDraft { created_by: "X".into(), layer: layer.then_some(step) })
+            .collect();
+        ImageDraft { config: ImageConfig::default(), history, epoch: None }
+    }
+
+    fn layer(name: &str, created: i64) -> Layer {
+        Layer { diff_id: DiffId(Digest::sha256(name.as_bytes())), created }
+    }
+
+    #[test]
+    fn empty_rows_take_the_time_of_the_next_layer_or_the_one_before() {
+        let layers = [layer("a", 10), layer("b", 20)];
+        let (config, _) = image_config(&draft(&[false, true, false, true, false]), &layers).unwrap();
+        let times: Vec<_> = config.history.iter().map(|row| row.created.clone().unwrap()).collect();
+        assert_eq!(times, [10, 10, 20, 20, 20].map(|s| rfc3339(s, 0)));
+        assert_eq!(config.created, Some(rfc3339(20, 0)));
+    }
+
+    #[test]
+    fn the_epoch_is_a_ceiling() {
+        let mut draft = draft(&[true, false]);
+        draft.epoch = Some(5);
+        let (config, _) = image_config(&draft, &[layer("a", 10)]).unwrap();
+        assert!(config.history.iter().all(|row| row.created == Some(rfc3339(5, 0))));
+        draft.epoch = Some(50);
+        let (config, _) = image_config(&draft, &[layer("a", 10)]).unwrap();
+        assert_eq!(config.created, Some(rfc3339(10, 0)));
+    }
+
+    #[test]
+    fn layers_and_history_agree() {
+        let error = image_config(&draft(&[true, true]), &[layer("a", 1)]).unwrap_err();
+        assert_eq!(error, AssembleError::MissingLayers { found: 1, expected: 2 });
+        let (config, _) = image_config(&draft(&[true]), &[layer("dir", 1), layer("a", 2)]).unwrap();
+        assert_eq!(config.history.iter().filter(|row| !row.empty_layer).count(), 2);
+    }
+}

@@ -1,0 +1,34 @@
+//! Why an image cannot go where it should.
+
+use std::io;
+
+use lapstrake_assemble::AssembleError;
+use lapstrake_snapshot::SnapshotError;
+use lapstrake_store::StoreError;
+use lapstrake_tree::TreeError;
+
+/// Why an image cannot go where it should.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The config cannot be made.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// A layer cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A tree cannot be read.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Writing failed.
+    #[error("cannot write the {what}")]
+    Write {
+        /// What was being written.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}

@@ -1,0 +1,124 @@
+//! Heredoc words: `<<EOF`, `3<<-"E O F"`.
+
+use lapstrake_diag::Span;
+use nom::Parser;
+use nom::bytes::complete::{tag, take_while};
+use nom::character::complete::{char, digit0};
+use nom::combinator::{all_consuming, opt};
+
+use crate::words::{self, Mode};
+
+/// A heredoc with its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heredoc {
+    /// The delimiter, quotes taken off.
+    pub name: String,
+    /// The file descriptor before `<<`; only the shell of a RUN cares.
+    pub fd: u64,
+    /// Whether variables in the body are expanded where the builder writes it (COPY, ADD).
+    pub expand: bool,
+    /// `<<-`: leading tabs do not count.
+    pub chomp: bool,
+    /// The body, byte for byte.
+    pub content: String,
+    /// Where the body stands.
+    pub span: Span,
+}
+
+impl Heredoc {
+    /// The body without the leading tabs of its lines.
+    pub fn chomped(&self) -> String {
+        chomp(&self.content)
+    }
+}
+
+/// `text` without the leading tabs of its lines.
+pub fn chomp(text: &str) -> String {
+    text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+}
+
+/// Heredoc delimiters are always unquoted with `\`, whatever `# escape=` says.
+fn mode() -> Mode {
+    Mode { skip_unset_env: true, ..Mode::plain('\\') }
+}
+
+/// Reads `word` as a heredoc word with an empty body. `Ok(None)`: it is something else.
+pub(crate) fn heredoc_word(word: &str) -> Result<Option<Heredoc>, String> {
+    let shape = (
+        digit0::<&str, nom::error::Error<&str>>,
+        tag("<<"),
+        opt(char('-')),
+        take_while(|c| matches!(c, '\t' | '\n' | '\u{c}' | '\r' | ' ')),
+        take_while(|c| c != '<'),
+    );
+    let Ok((_, (fd, _, dash, _, delimiter))) = all_consuming(shape).parse(word) else {
+        return Ok(None);
+    };
+    if delimiter.is_empty() {
+        return Ok(None);
+    }
+    let unset = |_: &str| None;
+    let bare = words::expand(delimiter, &unset, mode()).map_err(|error| error.to_string())?.words;
+    let [name] = bare.as_slice() else { return Ok(None) };
+    let raw = words::expand(delimiter, &unset, Mode { raw_quotes: true, ..mode() })
+        .map_err(|error| error.to_string())?
+        .words;
+    let quotes = |text: &str| text.matches(['\'', '"']).count();
+    Ok(Some(Heredoc {
+        name: name.clone(),
+        fd: if fd.is_empty() { 0 } else { fd.parse().unwrap_or(u64::MAX) },
+        expand: raw.first().map(|raw| quotes(raw)) == Some(quotes(name)),
+        chomp: dash.is_some(),
+        content: String::new(),
+        span: Span::default(),
+    }))
+}
+
+/// Whether all of `text` is one heredoc word.
+pub fn is_heredoc_word(text: &str) -> bool {
+    matches!(heredoc_word(text), Ok(Some(_)))
+}
+
+/// The heredoc words of an instruction's text, in order. Text that is no valid shell words has none.
+pub(crate) fn heredoc_words(text: &str) -> Result<Vec<Heredoc>, String> {
+    let raw = Mode { raw_quotes: true, raw_escapes: true, ..mode() };
+    let Ok(expanded) = words::expand(text, &|_| None, raw) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for word in &expanded.words {
+        found.extend(heredoc_word(word)?);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_are_heredocs() {
+        let table = [
+            ("<<EOF", Some(("EOF", 0, true, false))),
+            ("<<-EOF", Some(("EOF", 0, true, true))),
+            ("3<<EOF", Some(("EOF", 3, true, false))),
+            ("<<'E F'", Some(("E F", 0, false, false))),
+            ("<<\"EOF\"", Some(("EOF", 0, false, false))),
+            ("<<E\"O\"F", Some(("EOF", 0, false, false))),
+            ("<< -EOF", Some(("-EOF", 0, true, false))),
+            ("<<$X", Some(("$X", 0, true, false))),
+            ("<<<EOF", None),
+            ("<<", None),
+            ("<EOF", None),
+            ("\"<<EOF\"", None),
+            ("a<<EOF", None),
+        ];
+        for (word, expected) in table {
+            let found = heredoc_word(word).unwrap();
+            let found = found.as_ref().map(|h| (h.name.as_str(), h.fd, h.expand, h.chomp));
+            assert_eq!(found, expected, "{word}");
+        }
+        let names = |text: &str| heredoc_words(text).unwrap().into_iter().map(|h| h.name).collect::<Vec<_>>();
+        assert_eq!(names("RUN cat <<A 3<<-'B' && x <<<C \"<<D\" << E"), ["A", "B", "E"]);
+        assert!(names("RUN echo ' <<A").is_empty());
+        assert_eq!(chomp("\t\ta\n\tb\t\nc"), "a\nb\t\nc");
+    }
+}

@@ -1,0 +1,223 @@
+//! Physical lines to logical lines: comments, continuation, heredoc bodies, and the way back to the source.
+//!
+//! Knows nothing of instructions. Every byte is looked at a bounded number of times.
+
+use lapstrake_diag::{SourceFile, Span, Spanned};
+
+use crate::directives::{Directive, DirectiveZone};
+
+/// A longer physical line is refused, as BuildKit's scanner does.
+pub(crate) const MAX_LINE: usize = 65_535;
+
+/// A physical line.
+#[derive(Clone, Copy)]
+struct Physical<'a> {
+    /// Without terminator.
+    text: &'a str,
+    span: Span,
+    number: u32,
+}
+
+/// The text of one instruction with its continuation lines joined.
+#[derive(Debug)]
+pub(crate) struct Logical {
+    /// The joined text; pieces are joined without a separator.
+    pub(crate) text: String,
+    /// From the first to the last physical line, terminators left out.
+    pub(crate) span: Span,
+    /// First and last physical line.
+    pub(crate) lines: (u32, u32),
+    /// The comment lines above, `#` taken off.
+    pub(crate) comments: Vec<String>,
+    /// Where the first empty line within is, if there is one.
+    pub(crate) empty_continuation: Option<Span>,
+    /// (offset in `text`, offset in the source), ascending.
+    pieces: Vec<(usize, usize)>,
+}
+
+impl Logical {
+    /// Where `start..end` of the text stands in the source.
+    pub(crate) fn source_span(&self, start: usize, end: usize) -> Span {
+        if end <= start {
+            let at = self.source_offset(start);
+            return Span::new(at, at);
+        }
+        Span::new(self.source_offset(start), self.source_offset(end - 1) + 1)
+    }
+
+    fn source_offset(&self, offset: usize) -> usize {
+        let index = self.pieces.partition_point(|(logical, _)| *logical <= offset).saturating_sub(1);
+        self.pieces.get(index).map_or(self.span.start, |(logical, source)| source + (offset - logical))
+    }
+}
+
+/// Something wrong with the lines themselves.
+pub(crate) struct LineProblem {
+    pub(crate) message: String,
+    pub(crate) span: Span,
+}
+
+/// Reads a file once, from top to bottom.
+pub(crate) struct Reader<'a> {
+    file: &'a SourceFile,
+    next: u32,
+    offset: usize,
+    zone: DirectiveZone,
+    comments: Vec<String>,
+    /// The escape character in force.
+    pub(crate) escape: char,
+    /// Parser directives found so far.
+    pub(crate) directives: Vec<Directive>,
+    /// What was wrong and did not stop the reading.
+    pub(crate) problems: Vec<LineProblem>,
+    stopped: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(file: &'a SourceFile) -> Reader<'a> {
+        Reader {
+            file,
+            next: 1,
+            offset: if file.text().starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 },
+            zone: DirectiveZone::default(),
+            comments: Vec::new(),
+            escape: '\\',
+            directives: Vec::new(),
+            problems: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    fn physical(&mut self) -> Option<Physical<'a>> {
+        let text = &self.file.text()[self.offset..];
+        if text.is_empty() || self.stopped {
+            return None;
+        }
+        let length = text.find('\n').map_or(text.len(), |at| at + 1);
+        let bare = text[..length].strip_suffix('\n').unwrap_or(&text[..length]);
+        let span = Span::new(self.offset, self.offset + bare.trim_end_matches(['\r', '\n']).len());
+        if bare.len() > MAX_LINE {
+            let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
+            self.problems.push(LineProblem { message, span });
+            self.stopped = true;
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.offset += length;
+        Some(Physical { text: bare.trim_end_matches(['\r', '\n']), span, number })
+    }
+
+    /// The next instruction's text.
+    pub(crate) fn logical(&mut self) -> Option<Logical> {
+        let (first, indent) = loop {
+            let line = self.physical()?;
+            self.look_for_comment(line);
+            let trimmed = line.text.trim_start();
+            self.look_for_directive(line, trimmed);
+            if !trimmed.is_empty() && !trimmed.starts_with('#') {
+                break (line, line.text.len() - trimmed.len());
+            }
+        };
+        let mut logical = Logical {
+            text: String::new(),
+            span: Span::new(first.span.start + indent, first.span.end),
+            lines: (first.number, first.number),
+            comments: std::mem::take(&mut self.comments),
+            empty_continuation: None,
+            pieces: Vec::new(),
+        };
+        let mut continued = self.append(&mut logical, first, indent);
+        while continued {
+            let Some(line) = self.physical() else { break };
+            logical.lines.1 = line.number;
+            logical.span.end = line.span.end.max(logical.span.end);
+            let trimmed = line.text.trim_start();
+            if trimmed.starts_with('#') {
+                continue;
+            }
+            if trimmed.is_empty() {
+                logical.empty_continuation.get_or_insert(line.span);
+                continue;
+            }
+            continued = self.append(&mut logical, line, 0);
+        }
+        Some(logical)
+    }
+
+    /// Appends a line's text from byte `from`; gives whether the next line continues it.
+    fn append(&self, logical: &mut Logical, line: Physical<'_>, from: usize) -> bool {
+        let text = &line.text[from..];
+        let (text, continued) = match self.without_continuation(text) {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        if !text.is_empty() {
+            logical.pieces.push((logical.text.len(), line.span.start + from));
+            logical.text.push_str(text);
+        }
+        continued
+    }
+
+    /// The text before a continuation character at the end. Only the character just before it is looked at, so a
+    /// doubled one does not continue, and a tripled one does not either.
+    fn without_continuation<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let before = text.trim_end_matches([' ', '\t']).strip_suffix(self.escape)?;
+        (!before.ends_with(self.escape)).then_some(before)
+    }
+
+    fn look_for_comment(&mut self, line: Physical<'_>) {
+        if !line.text.trim_start().starts_with('#') {
+            return;
+        }
+        // One byte is dropped, whatever it is: an indented comment keeps its `#`.
+        let mut rest = line.text.chars();
+        rest.next();
+        match rest.as_str().trim() {
+            "" => self.comments.clear(),
+            comment => self.comments.push(comment.to_owned()),
+        }
+    }
+
+    fn look_for_directive(&mut self, line: Physical<'_>, trimmed: &str) {
+        match self.zone.line(trimmed, line.number, line.span) {
+            Ok(None) => {}
+            Ok(Some(directive)) => {
+                self.comments.pop();
+                if directive.name == "escape" {
+                    self.set_escape(&directive);
+                }
+                self.directives.push(directive);
+            }
+            Err(message) => self.problems.push(LineProblem { message, span: line.span }),
+        }
+    }
+
+    fn set_escape(&mut self, directive: &Directive) {
+        match directive.value.as_str() {
+            "\\" => self.escape = '\\',
+            "`" => self.escape = '`',
+            other => {
+                let message = format!("invalid escape token '{other}' does not match ` or \\");
+                self.problems.push(LineProblem { message, span: directive.span });
+            }
+        }
+    }
+
+    /// The lines up to one that is `terminator`, byte for byte, and the last line taken. With `chomp`, tabs in front
+    /// of the terminator do not count. `None`: there is no such line, and nothing is left to read.
+    pub(crate) fn heredoc(&mut self, terminator: &str, chomp: bool) -> Option<(Spanned<String>, u32, usize)> {
+        let start = self.offset;
+        while let Some(line) = self.physical() {
+            let candidate = if chomp { line.text.trim_start_matches('\t') } else { line.text };
+            if candidate == terminator {
+                let span = Span::new(start, line.span.start);
+                let body = self.file.text()[span.start..span.end].to_owned();
+                return Some((Spanned::new(body, span), line.number, line.span.end));
+            }
+        }
+        // BuildKit's scanner gives up on a long line without saying so here.
+        self.problems.retain(|problem| problem.span.start < start);
+        None
+    }
+}

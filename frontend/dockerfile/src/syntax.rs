@@ -1,0 +1,383 @@
+//! The syntax tree. Nothing in it is expanded; every word knows its place.
+
+use lapstrake_diag::{Span, Spanned};
+
+use crate::{Directive, Heredoc};
+
+/// A word of the text.
+pub type Word = Spanned<String>;
+
+/// A whole file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// The parser directives at the top, in order.
+    pub directives: Vec<Directive>,
+    /// The escape character: `\` or a backtick.
+    pub escape: char,
+    /// The `ARG`s before the first `FROM`.
+    pub global_args: Vec<Command>,
+    /// The stages, in order.
+    pub stages: Vec<Stage>,
+}
+
+/// A `FROM` with what follows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// The `FROM` line.
+    pub from: From,
+    /// The `FROM` line as a place with its comments and flags.
+    pub span: Span,
+    /// First and last line of the `FROM`.
+    pub lines: (u32, u32),
+    /// The keyword as written.
+    pub keyword: Word,
+    /// The `FROM` line, continuation joined.
+    pub text: String,
+    /// The flags of the `FROM`.
+    pub flags: Vec<Flag>,
+    /// The comment lines above, `#` taken off.
+    pub comments: Vec<String>,
+    /// What the comments say of this stage: the text behind its name.
+    pub doc: String,
+    /// What comes behind, in order.
+    pub instructions: Vec<Command>,
+}
+
+/// `FROM [--platform=…] base [AS name]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct From {
+    /// The base as written.
+    pub base: Word,
+    /// The value of `--platform`.
+    pub platform: Option<Word>,
+    /// The `AS` keyword and the name, both as written.
+    pub alias: Option<(Word, Word)>,
+}
+
+impl From {
+    /// The stage's name, in lower case.
+    pub fn name(&self) -> Option<String> {
+        self.alias.as_ref().map(|(_, name)| name.node.to_lowercase())
+    }
+}
+
+/// An instruction with everything that was written around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// What it says.
+    pub instruction: Instruction,
+    /// The keyword as written.
+    pub keyword: Word,
+    /// All its bytes, heredoc bodies included.
+    pub span: Span,
+    /// First and last line, heredoc bodies and terminators included.
+    pub lines: (u32, u32),
+    /// The line with its continuation joined, without heredoc bodies.
+    pub text: String,
+    /// Flags, quotes taken off.
+    pub flags: Vec<Flag>,
+    /// The arguments: split as the instruction splits them, not interpreted.
+    pub args: Vec<Word>,
+    /// Whether the arguments were a JSON array.
+    pub json: bool,
+    /// Heredocs in order of appearance.
+    pub heredocs: Vec<Heredoc>,
+    /// The comment lines above, `#` taken off.
+    pub comments: Vec<String>,
+}
+
+/// `--name[=value]` before the arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    /// The whole word, quotes and escapes taken off.
+    pub text: String,
+    /// Its place.
+    pub span: Span,
+}
+
+/// The keywords. [`Keyword::ALL`] has them in the order of the alphabet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names are the keywords")]
+pub enum Keyword {
+    Add,
+    Arg,
+    Cmd,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    From,
+    Healthcheck,
+    Label,
+    Maintainer,
+    Onbuild,
+    Run,
+    Shell,
+    Stopsignal,
+    User,
+    Volume,
+    Workdir,
+}
+
+impl Keyword {
+    /// All of them with their names.
+    pub const ALL: [(Keyword, &'static str); 18] = [
+        (Keyword::Add, "ADD"),
+        (Keyword::Arg, "ARG"),
+        (Keyword::Cmd, "CMD"),
+        (Keyword::Copy, "COPY"),
+        (Keyword::Entrypoint, "ENTRYPOINT"),
+        (Keyword::Env, "ENV"),
+        (Keyword::Expose, "EXPOSE"),
+        (Keyword::From, "FROM"),
+        (Keyword::Healthcheck, "HEALTHCHECK"),
+        (Keyword::Label, "LABEL"),
+        (Keyword::Maintainer, "MAINTAINER"),
+        (Keyword::Onbuild, "ONBUILD"),
+        (Keyword::Run, "RUN"),
+        (Keyword::Shell, "SHELL"),
+        (Keyword::Stopsignal, "STOPSIGNAL"),
+        (Keyword::User, "USER"),
+        (Keyword::Volume, "VOLUME"),
+        (Keyword::Workdir, "WORKDIR"),
+    ];
+
+    /// The keyword that `text` is, in whatever case.
+    pub fn parse(text: &str) -> Option<Keyword> {
+        Keyword::ALL.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(keyword, _)| *keyword)
+    }
+
+    /// In upper case.
+    pub fn name(self) -> &'static str {
+        Keyword::ALL[self as usize].1
+    }
+}
+
+/// What an instruction says. `FROM` is not among them: it opens a [`Stage`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the keywords")]
+pub enum Instruction {
+    Add(Add),
+    Arg(Vec<Arg>),
+    Cmd(CommandLine),
+    Copy(Copy),
+    Entrypoint(CommandLine),
+    Env(Vec<Pair>),
+    /// Sorted.
+    Expose(Vec<Word>),
+    Healthcheck(Healthcheck),
+    Label(Vec<Pair>),
+    Maintainer(Word),
+    Onbuild(Onbuild),
+    Run(Run),
+    Shell(Vec<String>),
+    Stopsignal(Word),
+    User(Word),
+    Volume(Vec<Word>),
+    Workdir(Word),
+}
+
+impl Instruction {
+    /// Which keyword it has.
+    pub fn keyword(&self) -> Keyword {
+        match self {
+            Instruction::Add(_) => Keyword::Add,
+            Instruction::Arg(_) => Keyword::Arg,
+            Instruction::Cmd(_) => Keyword::Cmd,
+            Instruction::Copy(_) => Keyword::Copy,
+            Instruction::Entrypoint(_) => Keyword::Entrypoint,
+            Instruction::Env(_) => Keyword::Env,
+            Instruction::Expose(_) => Keyword::Expose,
+            Instruction::Healthcheck(_) => Keyword::Healthcheck,
+            Instruction::Label(_) => Keyword::Label,
+            Instruction::Maintainer(_) => Keyword::Maintainer,
+            Instruction::Onbuild(_) => Keyword::Onbuild,
+            Instruction::Run(_) => Keyword::Run,
+            Instruction::Shell(_) => Keyword::Shell,
+            Instruction::Stopsignal(_) => Keyword::Stopsignal,
+            Instruction::User(_) => Keyword::User,
+            Instruction::Volume(_) => Keyword::Volume,
+            Instruction::Workdir(_) => Keyword::Workdir,
+        }
+    }
+}
+
+/// A command of RUN, CMD or ENTRYPOINT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandLine {
+    /// Text for a shell.
+    Shell(String),
+    /// Words for `exec`.
+    Exec(Vec<String>),
+}
+
+/// What COPY and ADD have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Sources that are paths, patterns or URLs.
+    pub sources: Vec<Word>,
+    /// Sources that are heredocs.
+    pub inline: Vec<InlineFile>,
+    /// The destination.
+    pub dest: Word,
+    /// `--chown`
+    pub chown: Option<Word>,
+    /// `--chmod`
+    pub chmod: Option<Word>,
+    /// `--link`
+    pub link: bool,
+    /// `--exclude`
+    pub exclude: Vec<Word>,
+}
+
+/// A heredoc as a source file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InlineFile {
+    /// The file's name: the delimiter.
+    pub name: String,
+    /// The content, leading tabs taken off where asked for.
+    pub data: String,
+    /// Whether variables in it are expanded.
+    pub expand: bool,
+    /// The place of the heredoc word.
+    pub span: Span,
+}
+
+/// COPY.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// Sources, destination and common flags.
+    pub transfer: Transfer,
+    /// `--from`
+    pub from: Option<Word>,
+    /// `--parents`
+    pub parents: bool,
+}
+
+/// ADD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Add {
+    /// Sources, destination and common flags.
+    pub transfer: Transfer,
+    /// `--keep-git-dir`
+    pub keep_git_dir: Option<bool>,
+    /// `--checksum`
+    pub checksum: Option<Word>,
+    /// `--unpack`
+    pub unpack: Option<bool>,
+}
+
+/// One declaration of ARG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arg {
+    /// The name as written.
+    pub name: String,
+    /// The default, quotes kept.
+    pub value: Option<String>,
+    /// The place of the declaration.
+    pub span: Span,
+    /// What the comments above say of it.
+    pub doc: String,
+}
+
+/// One pair of ENV or LABEL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The name, quotes kept.
+    pub key: String,
+    /// The value, quotes kept.
+    pub value: String,
+    /// Whether it was written without `=`.
+    pub legacy: bool,
+    /// The place of the pair.
+    pub span: Span,
+}
+
+impl Pair {
+    /// `key=value` or, where it was written so, `key value`.
+    pub fn text(&self) -> String {
+        let separator = if self.legacy { " " } else { "=" };
+        format!("{}{separator}{}", self.key, self.value)
+    }
+}
+
+/// HEALTHCHECK. Durations are nanoseconds; 0 stands for "not given", for `retries` too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
+    pub test: Vec<String>,
+    /// `--interval`
+    pub interval: i64,
+    /// `--timeout`
+    pub timeout: i64,
+    /// `--start-period`
+    pub start_period: i64,
+    /// `--start-interval`
+    pub start_interval: i64,
+    /// `--retries`
+    pub retries: i64,
+}
+
+/// ONBUILD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Onbuild {
+    /// The trigger, heredoc bodies included.
+    pub expression: String,
+    /// The trigger's keyword.
+    pub keyword: String,
+}
+
+/// RUN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The command; heredoc bodies are in [`Command::heredocs`].
+    pub command: CommandLine,
+    /// `--mount`, in order.
+    pub mounts: Vec<MountFlag>,
+    /// `--network`
+    pub network: Network,
+    /// `--security`
+    pub security: Security,
+    /// `--device`
+    pub devices: Vec<Device>,
+}
+
+/// A `--mount` before its values are expanded. [`Mount::parse`](crate::Mount::parse) does the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountFlag {
+    /// The value of the flag.
+    pub text: Word,
+    /// Its `from`, which is never expanded.
+    pub from: Option<String>,
+}
+
+/// `--network`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// The builder's default.
+    #[default]
+    Default,
+    /// No network.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// `--security`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    /// The sandbox.
+    #[default]
+    Sandbox,
+    /// Without one.
+    Insecure,
+}
+
+/// `--device`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// The CDI name.
+    pub name: String,
+    /// Whether the build fails without it.
+    pub required: bool,
+}

@@ -1,0 +1,204 @@
+//! What stages start from, and the triggers that come with it.
+
+use std::borrow::Cow;
+
+use lapstrake_dockerfile::{Instruction, parse_trigger};
+use lapstrake_graph::{Edge, ImageStore, Op, Source, VertexMeta};
+use lapstrake_oci::{ContainerConfig, ImageConfig, Platform, Reference, RootFs};
+
+use crate::error::LowerError;
+use crate::inputs::NamedContext;
+use crate::lowering::Lowering;
+use crate::resolver::ImageRequest;
+use crate::stages::{Base, Node, NodeId, hint};
+
+/// The search path of images that have none.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Images that people often mean.
+const COMMON_IMAGES: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+
+/// A base, known.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    source: Source,
+    /// What its step is called, without number.
+    title: String,
+    /// Whether its step is numbered.
+    numbered: bool,
+    pub(crate) config: ImageConfig,
+    pub(crate) platform: Platform,
+}
+
+/// What has to be known of a base.
+enum Asked {
+    Image(Box<ImageRequest>),
+    Local { name: String },
+    Rootfs { path: String },
+}
+
+impl Lowering<'_> {
+    /// What has to be known of `node`'s base; `None` for stages and `scratch`.
+    fn asked(&self, node: &Node<'_>) -> Option<Asked> {
+        let platform = node.platform.as_ref().unwrap_or(self.target_platform);
+        let image = |reference: &Reference, store: ImageStore| {
+            let platform = platform.clone();
+            Asked::Image(Box::new(ImageRequest { reference: reference.clone(), store, platform }))
+        };
+        let replacement = match (&node.name, &node.base) {
+            (Some(name), _) if node.replaced => self.inputs.context(name, platform),
+            (_, Base::Named(reference)) => self.inputs.context(&reference.to_string(), platform),
+            _ => return None,
+        };
+        Some(match (replacement, &node.base) {
+            (Some((name, NamedContext::Local)), _) => Asked::Local { name: name.to_owned() },
+            (Some((_, NamedContext::Rootfs { path })), _) => Asked::Rootfs { path: path.clone() },
+            (Some((_, NamedContext::Image(reference))), _) => image(reference, ImageStore::Registry),
+            (Some((_, NamedContext::Layout { path, reference })), _) => {
+                image(reference, ImageStore::Layout { path: path.clone() })
+            }
+            (None, Base::Named(reference)) => image(reference, ImageStore::Registry),
+            (None, Base::Scratch | Base::Stage(_)) => return None,
+        })
+    }
+
+    /// The images that must be known to go on with these nodes.
+    pub(crate) fn requests(&self, ids: impl IntoIterator<Item = NodeId>) -> Vec<ImageRequest> {
+        let mut requests = Vec::new();
+        for id in ids {
+            if let Some(Asked::Image(request)) = self.asked(&self.stages[id])
+                && !requests.contains(&*request)
+            {
+                requests.push(*request);
+            }
+        }
+        requests
+    }
+
+    /// Makes sure that the base of `id` is known, unless that is a stage.
+    pub(crate) fn resolve(&mut self, id: NodeId) -> Result<(), LowerError> {
+        let node = &self.stages[id];
+        if node.root.is_some() || (matches!(node.base, Base::Stage(_)) && !node.replaced) {
+            return Ok(());
+        }
+        let platform = node.platform.as_ref().unwrap_or(self.target_platform).clone();
+        let bare = |source: Source, title: String, platform: Platform| Root {
+            source,
+            title,
+            numbered: false,
+            config: empty_image(&platform),
+            platform,
+        };
+        let root = match self.asked(node) {
+            // An empty tree has the target's platform, whatever FROM says.
+            None => bare(Source::Scratch, "FROM scratch".to_owned(), self.target_platform.clone()),
+            Some(Asked::Local { name }) => {
+                let title = format!("[context {name}] load from client");
+                bare(Source::Local { name }, title, platform)
+            }
+            Some(Asked::Rootfs { path }) => {
+                let title = format!("FROM rootfs://{path}");
+                Root { numbered: true, ..bare(Source::Rootfs { path }, title, platform) }
+            }
+            Some(Asked::Image(request)) => self.image(node, *request)?,
+        };
+        self.stages[id].root = Some(root);
+        Ok(())
+    }
+
+    fn image(&self, node: &Node<'_>, request: ImageRequest) -> Result<Root, LowerError> {
+        let found = self.resolver.resolve(&request).map_err(|source| {
+            let written = request.reference.familiar_name();
+            let hint = hint(&written, self.stages.labels().chain(COMMON_IMAGES));
+            LowerError::Resolve { reference: request.reference.to_string(), span: node.span, hint, source }
+        })?;
+        let mut config = found.config;
+        config.created = None;
+        let layers = !config.rootfs.diff_ids.is_empty() || config.history.iter().any(|row| !row.empty_layer);
+        let title = match request.reference.digest() {
+            Some(_) => format!("FROM {}", request.reference),
+            None => format!("FROM {}", request.reference.with_digest(found.manifest.clone())),
+        };
+        let source = if layers {
+            Source::Image {
+                reference: request.reference.to_string(),
+                manifest: found.manifest,
+                platform: request.platform.clone(),
+                store: request.store,
+            }
+        } else {
+            Source::Scratch
+        };
+        Ok(Root { source, title, numbered: layers, config, platform: request.platform })
+    }
+
+    /// The tree that a resolved base is.
+    pub(crate) fn root_edge(&mut self, id: NodeId) -> Result<Edge, LowerError> {
+        let node = &mut self.stages[id];
+        let root = node.root.as_ref().expect("bases are resolved before anything is lowered");
+        let name = if root.numbered {
+            node.naming.next(&root.title, &root.platform, &crate::env::Env::default(), false)
+        } else {
+            root.title.clone()
+        };
+        let meta = VertexMeta { name, lines: node.lines, ignore_cache: false };
+        Ok(self.graph.add(Op::Source(root.source.clone()), vec![], meta)?.into())
+    }
+
+    /// Puts the triggers of `id`'s base in front of its steps, once. Gives whether they need further nodes.
+    pub(crate) fn fire_triggers(&mut self, id: NodeId) -> Result<bool, LowerError> {
+        let node = &mut self.stages[id];
+        if node.triggered || node.replaced || node.stage.is_none() {
+            return Ok(false);
+        }
+        node.triggered = true;
+        let (span, lines) = (node.span, node.lines);
+        let triggers: Vec<String> = match (&mut node.root, &node.base) {
+            (Some(root), _) => std::mem::take(&mut root.config.config.on_build),
+            (None, Base::Stage(base)) => {
+                let base = *base;
+                self.stages[base]
+                    .steps
+                    .iter()
+                    .filter_map(|step| match &step.command.instruction {
+                        Instruction::Onbuild(onbuild) => Some(onbuild.expression.clone()),
+                        _ => None,
+                    })
+                    .collect()
+            }
+            (None, _) => Vec::new(),
+        };
+        if triggers.is_empty() {
+            return Ok(false);
+        }
+        let lines = lines.expect("stages have lines");
+        let own = std::mem::take(&mut self.stages[id].steps);
+        let mut grown = false;
+        for trigger in triggers {
+            let command = parse_trigger(&trigger).map_err(|message| {
+                LowerError::stage(message, span)
+                    .hint(format!("in the ONBUILD trigger of the base: {trigger}"))
+            })?;
+            let step = self.stages.step(Cow::Owned(command), span, lines, true)?;
+            grown |= !step.sources.is_empty();
+            self.stages.push_step(id, step);
+        }
+        self.stages[id].steps.extend(own);
+        Ok(grown)
+    }
+}
+
+/// The config of an image without a base.
+pub(crate) fn empty_image(platform: &Platform) -> ImageConfig {
+    let env = if platform.os == "windows" { Vec::new() } else { vec![format!("PATH={DEFAULT_PATH}")] };
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+        variant: platform.variant.clone(),
+        config: ContainerConfig { working_dir: "/".to_owned(), env, ..ContainerConfig::default() },
+        rootfs: RootFs::default(),
+        ..ImageConfig::default()
+    }
+}

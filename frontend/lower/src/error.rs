@@ -1,0 +1,107 @@
+//! Why a Dockerfile cannot be lowered.
+
+use lapstrake_diag::{Diagnostic, Span};
+use lapstrake_dockerfile::code;
+use lapstrake_graph::InvalidGraph;
+
+use crate::resolver::ResolveFailure;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum LowerError {
+    /// The Dockerfile says something that cannot be.
+    #[error("{}", .0.message)]
+    Dockerfile(Box<Diagnostic>),
+    /// The wanted stage is not in the Dockerfile.
+    #[error("target stage {} could not be found{hint}", lapstrake_dockerfile::quoted(target))]
+    NoTarget {
+        /// What was asked for.
+        target: String,
+        /// ` (did you mean …?)`, or nothing.
+        hint: String,
+    },
+    /// An image that is needed could not be found.
+    #[error("failed to resolve source metadata for {reference}{hint}")]
+    Resolve {
+        /// The image, in full.
+        reference: String,
+        /// Where it is named.
+        span: Span,
+        /// ` (did you mean …?)`, or nothing.
+        hint: String,
+        /// What the resolver says.
+        #[source]
+        source: ResolveFailure,
+    },
+    /// `SOURCE_DATE_EPOCH` is no time.
+    #[error("invalid SOURCE_DATE_EPOCH: {value}")]
+    Epoch {
+        /// Its value.
+        value: String,
+    },
+    /// The Dockerfile has errors, and a tree with errors is not lowered, or has no stages.
+    #[error("dockerfile contains no stages to build")]
+    NoStages,
+    /// The steps do not fit together; a bug of ours.
+    #[error("the build graph is broken")]
+    Graph(#[from] InvalidGraph),
+}
+
+impl LowerError {
+    /// The place in the Dockerfile that it is about.
+    pub fn span(&self) -> Option<Span> {
+        match self {
+            LowerError::Dockerfile(diagnostic) => diagnostic.span(),
+            LowerError::Resolve { span, .. } => Some(*span),
+            LowerError::NoTarget { .. }
+            | LowerError::Epoch { .. }
+            | LowerError::NoStages
+            | LowerError::Graph(_) => None,
+        }
+    }
+
+    /// As a diagnostic, for those that are about a place.
+    pub fn diagnostic(&self) -> Option<Diagnostic> {
+        match self {
+            LowerError::Dockerfile(diagnostic) => Some((**diagnostic).clone()),
+            LowerError::Resolve { span, source, .. } => {
+                let message = format!("{self}: {source}");
+                Some(Diagnostic::error(code::STAGE, message, *span))
+            }
+            LowerError::NoTarget { .. }
+            | LowerError::Epoch { .. }
+            | LowerError::NoStages
+            | LowerError::Graph(_) => None,
+        }
+    }
+
+    /// An instruction at `span` that cannot be carried out.
+    pub(crate) fn instruction(message: impl Into<String>, span: Span) -> LowerError {
+        LowerError::Dockerfile(Box::new(Diagnostic::error(code::INSTRUCTION, message, span)))
+    }
+
+    /// Stages that do not fit together.
+    pub(crate) fn stage(message: impl Into<String>, span: Span) -> LowerError {
+        LowerError::Dockerfile(Box::new(Diagnostic::error(code::STAGE, message, span)))
+    }
+
+    /// With one more place.
+    pub(crate) fn also_at(self, span: Span, note: &str) -> LowerError {
+        match self {
+            LowerError::Dockerfile(diagnostic) => {
+                LowerError::Dockerfile(Box::new(diagnostic.with_label(span, note)))
+            }
+            other => other,
+        }
+    }
+
+    /// With a hint.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> LowerError {
+        match self {
+            LowerError::Dockerfile(diagnostic) => {
+                LowerError::Dockerfile(Box::new(diagnostic.with_hint(hint)))
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What holds for all stages: platform arguments, ARGs before the first FROM, proxies, the epoch.
+
+use std::collections::BTreeMap;
+
+use lapstrake_dockerfile::words::{self, Mode};
+use lapstrake_dockerfile::{Arg, Dockerfile, Instruction};
+use lapstrake_oci::Platform;
+
+use crate::env::Env;
+use crate::error::LowerError;
+use crate::inputs::BuildInputs;
+
+/// The name of the epoch's argument.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// What holds for all stages of one platform.
+pub(crate) struct Globals {
+    /// Platform arguments and global ARGs.
+    pub(crate) args: Env,
+    /// `--build-arg`, the epoch as a number.
+    pub(crate) build_args: BTreeMap<String, String>,
+    /// The epoch in seconds.
+    pub(crate) epoch: Option<i64>,
+    /// `KEY=value` for processes, both cases.
+    pub(crate) proxy: Vec<String>,
+}
+
+impl Globals {
+    pub(crate) fn new(
+        dockerfile: &Dockerfile,
+        inputs: &BuildInputs,
+        target: &Platform,
+    ) -> Result<Globals, LowerError> {
+        let mut build_args = inputs.build_args.clone();
+        let mut args = platform_args(dockerfile, inputs, target);
+        for command in &dockerfile.global_args {
+            let Instruction::Arg(declared) = &command.instruction else { continue };
+            for arg in declared {
+                if let Some(value) = global_value(arg, &args, &build_args, dockerfile.escape)? {
+                    args.set(&arg.name, &value);
+                }
+            }
+        }
+        let epoch = epoch(dockerfile, inputs, &args)?;
+        let text = epoch.map(|seconds| seconds.to_string());
+        if build_args.contains_key(EPOCH) {
+            match &text {
+                Some(text) => build_args.insert(EPOCH.to_owned(), text.clone()),
+                None => build_args.remove(EPOCH),
+            };
+        }
+        if args.get(EPOCH).is_some() {
+            match &text {
+                Some(text) => args.set(EPOCH, text),
+                None => args.remove(EPOCH),
+            }
+        }
+        let proxy = proxy(&build_args);
+        Ok(Globals { args, build_args, epoch, proxy })
+    }
+}
+
+fn global_value(
+    arg: &Arg,
+    args: &Env,
+    build_args: &BTreeMap<String, String>,
+    escape: char,
+) -> Result<Option<String>, LowerError> {
+    if let Some(value) = build_args.get(&arg.name) {
+        return Ok(Some(value.clone()));
+    }
+    let Some(default) = &arg.value else { return Ok(None) };
+    words::expand(default, &|name| args.get(name).map(str::to_owned), Mode::plain(escape))
+        .map(|expanded| Some(expanded.text))
+        .map_err(|error| LowerError::instruction(error.to_string(), arg.span))
+}
+
+fn platform_args(dockerfile: &Dockerfile, inputs: &BuildInputs, target: &Platform) -> Env {
+    let build = &inputs.build_platform;
+    let last = || dockerfile.stages.last().and_then(|stage| stage.from.name());
+    let stage = inputs.target.clone().filter(|name| !name.is_empty()).or_else(last);
+    let values = [
+        ("BUILDPLATFORM", build.short()),
+        ("BUILDOS", build.os.clone()),
+        ("BUILDOSVERSION", build.os_version.clone()),
+        ("BUILDARCH", build.architecture.clone()),
+        ("BUILDVARIANT", build.variant.clone()),
+        ("TARGETPLATFORM", target.to_string()),
+        ("TARGETOS", target.os.clone()),
+        ("TARGETOSVERSION", target.os_version.clone()),
+        ("TARGETARCH", target.architecture.clone()),
+        ("TARGETVARIANT", target.variant.clone()),
+        ("TARGETSTAGE", stage.unwrap_or_else(|| "default".to_owned())),
+    ];
+    let mut args = Env::default();
+    for (name, value) in values {
+        args.set(name, inputs.build_args.get(name).unwrap_or(&value));
+    }
+    args
+}
+
+/// The value of the build argument or else of the global ARG: a number of seconds, `context`, a context's name or a
+/// stage's. Only numbers mean something as long as there are no remote sources: a directory has no epoch.
+fn epoch(dockerfile: &Dockerfile, inputs: &BuildInputs, args: &Env) -> Result<Option<i64>, LowerError> {
+    let value = inputs.build_args.get(EPOCH).map(String::as_str);
+    let Some(value) = value.or_else(|| args.get(EPOCH)).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    if let Ok(seconds) = value.parse::<i64>() {
+        return Ok(Some(seconds));
+    }
+    if value == "context" || inputs.contexts.contains_key(value) {
+        return Ok(None);
+    }
+    let stage = dockerfile
+        .stages
+        .iter()
+        .find(|stage| stage.from.name().is_some_and(|name| name.eq_ignore_ascii_case(value)));
+    match stage {
+        Some(stage) if stage.from.base.node != "scratch" => {
+            Err(LowerError::stage("SOURCE_DATE_EPOCH stage must use FROM scratch", stage.span))
+        }
+        Some(stage) => {
+            let message = "SOURCE_DATE_EPOCH from the remote ADD of a stage is not supported yet";
+            Err(LowerError::stage(message, stage.span).hint("give the seconds since 1970 as a number"))
+        }
+        None => Err(LowerError::Epoch { value: value.to_owned() }),
+    }
+}
+
+/// The proxy variables that processes see. Names are matched in whatever case, and of several the last one in the
+/// order of the alphabet counts, which is the one in lower case.
+fn proxy(build_args: &BTreeMap<String, String>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"] {
+        let value =
+            build_args.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            lines.push(format!("{name}={value}"));
+            lines.push(format!("{}={value}", name.to_lowercase()));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_come_in_both_cases() {
+        let args = BTreeMap::from([
+            ("HTTP_PROXY".to_owned(), "upper".to_owned()),
+            ("http_proxy".to_owned(), "lower".to_owned()),
+            ("No_Proxy".to_owned(), "x".to_owned()),
+            ("FTP_PROXY".to_owned(), String::new()),
+        ]);
+        assert_eq!(proxy(&args), ["HTTP_PROXY=lower", "http_proxy=lower", "NO_PROXY=x", "no_proxy=x"]);
+    }
+}

@@ -1,0 +1,151 @@
+//! From a Dockerfile to a plan: the order of things.
+
+use std::collections::BTreeSet;
+
+use lapstrake_dockerfile::Dockerfile;
+use lapstrake_graph::{Graph, ImageDraft, Plan, Target};
+use lapstrake_oci::Platform;
+
+use crate::error::LowerError;
+use crate::globals::Globals;
+use crate::inputs::BuildInputs;
+use crate::resolver::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};
+use crate::stage::StageState;
+use crate::stages::{NodeId, StageGraph};
+
+/// Everything that is at hand while one platform is lowered.
+pub(crate) struct Lowering<'d> {
+    pub(crate) inputs: &'d BuildInputs,
+    pub(crate) resolver: &'d dyn ImageResolver,
+    pub(crate) target_platform: &'d Platform,
+    pub(crate) escape: char,
+    pub(crate) globals: Globals,
+    pub(crate) stages: StageGraph<'d>,
+    pub(crate) graph: &'d mut Graph,
+}
+
+/// Makes the plan for `dockerfile`, whose diagnostics must have no error.
+///
+/// Stages that the target does not need are neither resolved nor lowered. The platforms share one graph, so that what
+/// is the same for several of them is done once.
+pub fn lower(
+    dockerfile: &Dockerfile,
+    inputs: &BuildInputs,
+    resolver: &dyn ImageResolver,
+) -> Result<Plan, LowerError> {
+    let mut graph = Graph::new();
+    let mut targets = Vec::new();
+    for platform in platforms(inputs) {
+        let (target, mut lowering) = Lowering::new(dockerfile, inputs, resolver, platform, &mut graph)?;
+        let needed = lowering.settle(target)?;
+        let stages = lowering.stages.ids().filter(|id| needed.contains(id)).collect::<Vec<_>>();
+        for id in stages {
+            lowering.lower_stage(id)?;
+        }
+        targets.push(lowering.finish(target)?);
+    }
+    Ok(Plan { graph, targets })
+}
+
+/// The images that [`lower`] will ask for first, for all platforms, without doubles.
+pub fn required_images(
+    dockerfile: &Dockerfile,
+    inputs: &BuildInputs,
+) -> Result<Vec<ImageRequest>, LowerError> {
+    let mut graph = Graph::new();
+    let mut requests: Vec<ImageRequest> = Vec::new();
+    for platform in platforms(inputs) {
+        let (target, lowering) = Lowering::new(dockerfile, inputs, &Nobody, platform, &mut graph)?;
+        let reachable = lowering.stages.reachable(target);
+        for request in lowering.requests(reachable) {
+            if !requests.contains(&request) {
+                requests.push(request);
+            }
+        }
+    }
+    Ok(requests)
+}
+
+fn platforms(inputs: &BuildInputs) -> Vec<&Platform> {
+    if inputs.platforms.is_empty() { vec![&inputs.build_platform] } else { inputs.platforms.iter().collect() }
+}
+
+/// Knows no image, and is never asked.
+struct Nobody;
+
+impl ImageResolver for Nobody {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        Err(format!("nobody knows {}", request.reference).into())
+    }
+}
+
+impl<'d> Lowering<'d> {
+    fn new(
+        dockerfile: &'d Dockerfile,
+        inputs: &'d BuildInputs,
+        resolver: &'d dyn ImageResolver,
+        target_platform: &'d Platform,
+        graph: &'d mut Graph,
+    ) -> Result<(NodeId, Lowering<'d>), LowerError> {
+        let globals = Globals::new(dockerfile, inputs, target_platform)?;
+        let stages = StageGraph::new(dockerfile, &globals, inputs, target_platform)?;
+        let target = stages.target(inputs.target.as_deref())?;
+        let escape = dockerfile.escape;
+        Ok((target, Lowering { inputs, resolver, target_platform, escape, globals, stages, graph }))
+    }
+
+    /// Resolves what the target needs, over again as long as triggers bring in something new.
+    fn settle(&mut self, target: NodeId) -> Result<BTreeSet<NodeId>, LowerError> {
+        loop {
+            let needed = self.stages.reachable(target);
+            for id in &needed {
+                self.resolve(*id)?;
+            }
+            let mut grown = false;
+            for id in &needed {
+                grown |= self.fire_triggers(*id)?;
+            }
+            if !grown {
+                return Ok(needed);
+            }
+        }
+    }
+
+    fn finish(self, target: NodeId) -> Result<Target, LowerError> {
+        let StageState { edge, mut config, history, platform, .. } =
+            self.stages[target].state.clone().ok_or(LowerError::NoStages)?;
+        config.config.labels.extend(self.inputs.labels.clone());
+        let platform = if self.inputs.platforms.is_empty() {
+            if config.os.is_empty() || config.architecture.is_empty() { platform } else { config.platform() }
+        } else {
+            asked_platform(self.target_platform, &config.platform())
+        };
+        config.os.clone_from(&platform.os);
+        config.architecture.clone_from(&platform.architecture);
+        config.variant.clone_from(&platform.variant);
+        config.os_version.clone_from(&platform.os_version);
+        config.os_features.clone_from(&platform.os_features);
+        config.created = None;
+        Ok(Target { edge, platform, image: ImageDraft { config, history, epoch: self.globals.epoch } })
+    }
+}
+
+/// What was asked for, filled up with what the image says if both are of the same system and processor.
+fn asked_platform(asked: &Platform, has: &Platform) -> Platform {
+    let mut platform = asked.clone();
+    if asked.os == has.os && asked.architecture == has.architecture {
+        if platform.variant.is_empty() {
+            platform.variant.clone_from(&has.variant);
+        }
+        if platform.os_version.is_empty() {
+            platform.os_version.clone_from(&has.os_version);
+        }
+    }
+    if platform.os_features.is_empty() {
+        platform.os_features.clone_from(&has.os_features);
+    }
+    platform
+}
+
+#[cfg(test)]
+mod tests;

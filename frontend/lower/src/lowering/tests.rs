@@ -1,0 +1,492 @@
+//! Golden plans in `testdata/plans`, and what is shorter said in code. `UPDATE=1` writes the plans anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lapstrake_diag::SourceFile;
+use lapstrake_graph::{MountKind, Op};
+use lapstrake_oci::{DiffId, Digest, History, ImageConfig, Reference};
+
+use super::*;
+use crate::bases::empty_image;
+use crate::inputs::{NamedContext, NoCache};
+
+/// Every image has one layer and the same config; what its name says is added: `onbuild` has triggers, `entry` has an
+/// entry point, `arm` is for arm64, and `missing` is not there.
+struct Fake;
+
+impl ImageResolver for Fake {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        let name = request.reference.familiar_name();
+        let mut config = empty_image(&request.platform);
+        config.config.cmd = Some(vec!["/bin/sh".to_owned()]);
+        config.created = Some("2020-01-01T00:00:00Z".to_owned());
+        config.rootfs.diff_ids = vec![DiffId(Digest::sha256(b"layer"))];
+        config.history = vec![History { created_by: "fake base".to_owned(), ..History::default() }];
+        match name.as_str() {
+            "missing" | "alpin" => return Err("no such image".into()),
+            "onbuild" => {
+                config.config.on_build = vec![
+                    "ARG v=1".to_owned(),
+                    "COPY --from=tools /t /t".to_owned(),
+                    "RUN build $v".to_owned(),
+                ];
+            }
+            "badtrigger" => config.config.on_build = vec!["RUM x".to_owned()],
+            "entry" => {
+                config.config.entrypoint = Some(vec!["/entry".to_owned()]);
+                config.config.env = vec!["A=1".to_owned()];
+                config.config.working_dir = "/srv/".to_owned();
+                config.config.user = "app".to_owned();
+            }
+            "arm" => config.architecture = "arm64".to_owned(),
+            _ => {}
+        }
+        Ok(ResolvedImage { manifest: Digest::sha256(name.as_bytes()), config })
+    }
+}
+
+fn inputs() -> BuildInputs {
+    BuildInputs { build_platform: Platform::new("linux", "amd64", ""), ..BuildInputs::new() }
+}
+
+fn parsed(text: &str) -> (SourceFile, Dockerfile) {
+    let file = SourceFile::new("Dockerfile", text);
+    let parsed = lapstrake_dockerfile::parse(&file);
+    assert_eq!(parsed.first_error(), None, "{text}");
+    (file, parsed.dockerfile)
+}
+
+fn plan_with(text: &str, inputs: &BuildInputs) -> Result<Plan, String> {
+    lower(&parsed(text).1, inputs, &Fake).map_err(|error| error.to_string())
+}
+
+fn plan(text: &str) -> Plan {
+    plan_with(text, &inputs()).unwrap()
+}
+
+fn error(text: &str) -> String {
+    plan_with(text, &inputs()).unwrap_err()
+}
+
+fn config(plan: &Plan) -> &ImageConfig {
+    &plan.targets[0].image.config
+}
+
+fn rows(plan: &Plan) -> Vec<&str> {
+    plan.targets[0].image.history.iter().map(|row| row.created_by.as_str()).collect()
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.graph
+        .needed_by(plan.targets[0].edge.vertex)
+        .into_iter()
+        .map(|id| plan.graph[id].meta.name.as_str())
+        .collect()
+}
+
+fn execs(plan: &Plan) -> Vec<&lapstrake_graph::Exec> {
+    plan.graph
+        .needed_by(plan.targets[0].edge.vertex)
+        .into_iter()
+        .filter_map(|id| match &plan.graph[id].op {
+            Op::Exec(exec) => Some(exec),
+            _ => None,
+        })
+        .collect()
+}
+
+fn env_of<'e>(exec: &'e lapstrake_graph::Exec, name: &str) -> Option<&'e str> {
+    exec.env.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn golden_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/plans")
+}
+
+/// `key value` lines of an `inputs` file.
+fn read_inputs(path: &Path) -> BuildInputs {
+    let mut inputs = inputs();
+    let pair = |text: &str| {
+        let (name, value) = text.split_once('=').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    for line in fs::read_to_string(path).unwrap_or_default().lines() {
+        let (key, value) = line.split_once(' ').unwrap();
+        match key {
+            "target" => inputs.target = Some(value.to_owned()),
+            "platform" => inputs.platforms.push(value.parse().unwrap()),
+            "arg" => inputs.build_args.extend([pair(value)]),
+            "label" => inputs.labels.extend([pair(value)]),
+            "context" => {
+                let (name, what) = pair(value);
+                let context = match what.split_once("://") {
+                    Some(("docker-image", image)) => NamedContext::Image(image.parse().unwrap()),
+                    Some(("rootfs", path)) => NamedContext::Rootfs { path: path.to_owned() },
+                    _ => NamedContext::Local,
+                };
+                inputs.contexts.insert(name, context);
+            }
+            other => panic!("{other} in {path:?}"),
+        }
+    }
+    inputs
+}
+
+#[test]
+fn golden_plans() {
+    let mut dirs: Vec<PathBuf> =
+        fs::read_dir(golden_dir()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    dirs.sort();
+    assert!(!dirs.is_empty());
+    for dir in dirs {
+        let text = fs::read_to_string(dir.join("Dockerfile")).unwrap();
+        let (file, dockerfile) = parsed(&text);
+        let found = match lower(&dockerfile, &read_inputs(&dir.join("inputs")), &Fake) {
+            Ok(plan) => crate::dump(&plan),
+            Err(error) => match error.diagnostic() {
+                Some(diagnostic) => {
+                    lapstrake_diag::render(&diagnostic, &file, lapstrake_diag::Style::Plain) + "\n"
+                }
+                None => format!("error: {error}\n"),
+            },
+        };
+        let golden = dir.join("plan.txt");
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&golden, &found).unwrap();
+        }
+        assert_eq!(found, fs::read_to_string(&golden).unwrap_or_default(), "{}", golden.display());
+    }
+}
+
+#[test]
+fn error_texts() {
+    let table = [
+        ("FROM $x", "base name ($x) should not be blank"),
+        ("FROM a!b", "failed to parse stage name \"a!b\": invalid reference format"),
+        ("FROM --platform=$x y", "empty platform value from expression $x"),
+        (
+            "FROM a\nCOPY --from=$x a b",
+            "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround",
+        ),
+        ("FROM a\nCOPY --from=1 a b", "invalid stage index 1"),
+        ("FROM a\nCOPY --from=-1 a b", "invalid stage index -1"),
+        ("FROM a AS x\nCOPY --from=x a b", "circular dependency detected on stage: x"),
+        (
+            "FROM a AS x\nCOPY --from=y a b\nFROM a AS y\nCOPY --from=0 a b",
+            "circular dependency detected on stage: x",
+        ),
+        (
+            "FROM a AS x\nCOPY --from=y a b\nFROM a AS y\nFROM x",
+            "cannot copy from stage \"y\", it needs to be defined before current stage \"x\"",
+        ),
+        (
+            "FROM a AS x\nRUN --mount=from=y,target=/y true\nFROM a AS y\nFROM x",
+            "cannot mount from stage \"y\" to \"/y\", stage needs to be defined before current command",
+        ),
+        ("FROM a\nENV a=${b", "failed to process \"${b\": syntax error: missing '}'"),
+        ("FROM a\nRUN --mount=typ=tmpfs true", "unexpected key 'typ' in 'typ=tmpfs' (did you mean type?)"),
+        ("FROM a\nRUN --mount=type=tmpfs,target=/ true", "invalid mount target \"/\""),
+        ("FROM a\nRUN --mount=type=ssh,source=x true", "ssh does not support source"),
+        ("FROM a\nCOPY https://x/y z", "source can't be a URL for COPY"),
+        ("FROM a\nCOPY https://x/y.git z", "source can't be a git ref for COPY"),
+        ("FROM a\nADD https://x/y z", "ADD of a URL is not supported yet: https://x/y"),
+        ("FROM a\nADD git@h:x z", "ADD of a git repository is not supported yet: git@h:x"),
+        ("FROM a\nADD --checksum=sha256:x a b c", "checksum can't be specified for multiple sources"),
+        ("FROM a\nADD --checksum=sha256:x a b", "checksum requires HTTP(S) or Git sources"),
+        (
+            "FROM a\nCOPY --chmod=64a a b",
+            "invalid chmod parameter: '64a'. it should be octal string and between 0 and 07777",
+        ),
+        ("FROM a\nCOPY --link --chown=me a b", "invalid user index: -1"),
+        ("FROM a\nEXPOSE 80/x", "invalid port: \"80/x\": invalid proto: x"),
+        ("FROM a\nSTOPSIGNAL NOPE", "invalid signal: NOPE"),
+        ("FROM badtrigger", "unknown instruction: RUM (did you mean RUN?)"),
+        ("FROM missing", "failed to resolve source metadata for docker.io/library/missing:latest"),
+        (
+            "FROM alpin",
+            "failed to resolve source metadata for docker.io/library/alpin:latest (did you mean alpine?)",
+        ),
+        ("FROM a\nRUN []", "RUN has an empty command"),
+    ];
+    for (text, expected) in table {
+        assert_eq!(error(text), expected, "{text}");
+    }
+    let target = BuildInputs { target: Some("biuld".into()), ..inputs() };
+    assert_eq!(
+        plan_with("FROM a AS build", &target).unwrap_err(),
+        "target stage \"biuld\" could not be found (did you mean build?)"
+    );
+    let epoch = BuildInputs { build_args: [("SOURCE_DATE_EPOCH".into(), "x".into())].into(), ..inputs() };
+    assert_eq!(plan_with("FROM a", &epoch).unwrap_err(), "invalid SOURCE_DATE_EPOCH: x");
+}
+
+#[test]
+fn unreachable_stages_are_not_resolved() {
+    let text = "FROM missing AS no\nRUN --mount=nonsense x\nFROM a AS yes\nRUN true";
+    assert_eq!(execs(&plan(text)).len(), 1);
+    let requests = required_images(&parsed(text).1, &inputs()).unwrap();
+    let found: Vec<String> = requests.iter().map(|request| request.reference.familiar()).collect();
+    assert_eq!(found, ["a:latest"]);
+}
+
+#[test]
+fn required_images_are_those_of_all_platforms() {
+    let text = "ARG V=1\nFROM --platform=$BUILDPLATFORM a:$V AS x\nFROM b\nCOPY --from=x /a /\nCOPY --from=c /c /\nCOPY --from=x /b /";
+    let both = BuildInputs {
+        platforms: vec!["linux/amd64".parse().unwrap(), "linux/arm64".parse().unwrap()],
+        ..inputs()
+    };
+    let found: Vec<String> = required_images(&parsed(text).1, &both)
+        .unwrap()
+        .into_iter()
+        .map(|request| format!("{} {}", request.reference.familiar(), request.platform))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "a:1 linux/amd64",
+            "b:latest linux/amd64",
+            "c:latest linux/amd64",
+            "b:latest linux/arm64",
+            "c:latest linux/arm64"
+        ]
+    );
+}
+
+/// Trap 1.
+#[test]
+fn an_arg_behind_an_env_of_the_same_name_wins_in_run() {
+    let late = plan("FROM a\nENV x=env\nARG x=arg\nRUN true");
+    assert_eq!(env_of(execs(&late)[0], "x"), Some("arg"));
+    assert!(config(&late).config.env.contains(&"x=env".to_owned()));
+    let early = plan("FROM a\nARG x=arg\nENV x=env\nRUN true");
+    assert_eq!(env_of(execs(&early)[0], "x"), Some("env"));
+}
+
+/// Trap 2.
+#[test]
+fn entrypoint_resets_only_an_inherited_cmd() {
+    let inherited = plan("FROM a\nENTRYPOINT [\"e\"]");
+    assert_eq!(config(&inherited).config.cmd, None);
+    for text in ["FROM a\nCMD [\"c\"]\nENTRYPOINT [\"e\"]", "FROM a\nENTRYPOINT [\"e\"]\nCMD [\"c\"]"] {
+        assert_eq!(config(&plan(text)).config.cmd.as_deref(), Some(&["c".to_owned()][..]), "{text}");
+    }
+    let from_stage = plan("FROM a AS s\nCMD [\"c\"]\nFROM s\nENTRYPOINT []");
+    assert_eq!((&config(&from_stage).config.cmd, &config(&from_stage).config.entrypoint), (&None, &None));
+    assert_eq!(config(&plan("FROM a\nCMD []")).config.cmd, Some(vec![]));
+}
+
+/// Trap 6.
+#[test]
+fn names_are_looked_up_as_buildkit_does() {
+    let sources = |text: &str| {
+        let plan = plan(text);
+        names(&plan)
+            .iter()
+            .filter(|name| name.contains("FROM"))
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let upper = plan_with("FROM a AS Base\nFROM Base", &inputs());
+    assert_eq!(
+        upper.unwrap_err(),
+        "failed to parse stage name \"Base\": invalid reference format: repository name (Base) must be lowercase"
+    );
+    assert_eq!(sources("FROM a AS Base\nRUN x\nFROM scratch\nCOPY --from=BASE /x /x").len(), 2);
+    let last = sources("FROM a AS s\nFROM b AS s\nFROM scratch\nCOPY --from=s /x /x");
+    assert!(last.iter().any(|name| name.contains("library/b:")), "{last:?}");
+    let earlier = sources("FROM a AS s\nFROM s AS s\nRUN x");
+    assert!(earlier.iter().any(|name| name.contains("library/a:")), "{earlier:?}");
+}
+
+/// Trap 13.
+#[test]
+fn what_is_expanded_and_what_is_not() {
+    let text = "FROM a\nARG p=\"1 2/udp\"\nENV d=/data\nEXPOSE $p\nVOLUME $d\nLABEL $d=$d\nUSER $d\nCMD echo $d\nHEALTHCHECK CMD x $d\nCOPY --exclude=$d --chown=$p a $d";
+    let plan = plan(text);
+    let config = &config(&plan).config;
+    assert_eq!(config.exposed_ports.keys().collect::<Vec<_>>(), ["1/tcp", "2/udp"]);
+    assert_eq!(config.volumes.keys().collect::<Vec<_>>(), ["/data"]);
+    assert_eq!(config.labels["/data"], "/data");
+    assert_eq!(config.user, "/data");
+    assert_eq!(config.cmd.as_ref().unwrap()[2], "echo $d");
+    assert_eq!(config.healthcheck.as_ref().unwrap().test[1], "x $d");
+    assert!(rows(&plan).contains(&"EXPOSE [1/tcp 2/udp]"));
+    assert!(rows(&plan).contains(&"HEALTHCHECK {Test:[CMD-SHELL x $d] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}"));
+}
+
+/// Trap 20.
+#[test]
+fn history_rows() {
+    let text = "FROM entry\nARG A=1 B\nARG A=2\nRUN [\"x\", \"y z\"]\nRUN a  b\nWORKDIR sub\nWORKDIR /\nCMD [\"a\", \"b\\\"\"]\nSHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT run me\nONBUILD RUN x\nSTOPSIGNAL 9\nMAINTAINER a b\nVOLUME /a /b\nENV K=V  L=\"W X\"\nCOPY --link --chown=1:2 a <<E b/\nx\nE\nADD --chmod=600 t.tar /\n";
+    assert_eq!(
+        rows(&plan(text)),
+        [
+            "ARG A=1 B",
+            "ARG A=2",
+            "RUN |2 A=2 B= x y z # buildkit",
+            "RUN |2 A=2 B= /bin/sh -c a  b # buildkit",
+            "WORKDIR /srv/sub",
+            "WORKDIR /",
+            "CMD [\"a\" \"b\\\"\"]",
+            "SHELL [/bin/bash -c]",
+            "ENTRYPOINT [\"/bin/bash\" \"-c\" \"run me\"]",
+            "STOPSIGNAL 9",
+            "MAINTAINER a b",
+            "VOLUME [/a /b]",
+            "ENV K=V L=W X",
+            "COPY --chown=1:2 a <<E b/ # buildkit",
+            "ADD --chmod=600 t.tar / # buildkit",
+        ]
+    );
+    let plan = plan(text);
+    let layers = plan.targets[0].image.history.iter().filter(|row| row.layer.is_some()).count();
+    assert_eq!(layers, 5);
+}
+
+/// Trap 22.
+#[test]
+fn triggers_fire_once_with_their_own_edges() {
+    let plan = plan("FROM onbuild AS one\nFROM one AS two\nONBUILD RUN again\nFROM two\nRUN x");
+    assert_eq!(
+        rows(&plan),
+        [
+            "ARG v=1",
+            "COPY /t /t # buildkit",
+            "RUN |1 v=1 /bin/sh -c build $v # buildkit",
+            "RUN |1 v=1 /bin/sh -c again # buildkit",
+            "RUN |1 v=1 /bin/sh -c x # buildkit"
+        ]
+    );
+    assert!(names(&plan).contains(&"[one 3/3] ONBUILD RUN build 1"), "{:?}", names(&plan));
+    assert!(names(&plan).iter().any(|name| name.contains("library/tools")));
+    assert!(config(&plan).config.on_build.is_empty());
+}
+
+/// Trap 23.
+#[test]
+fn scratch_and_stages_ignore_platforms() {
+    let plan = plan("FROM --platform=linux/arm64 scratch AS a\nFROM --platform=linux/s390x a");
+    assert_eq!(plan.targets[0].platform.to_string(), "linux/amd64");
+}
+
+/// Trap 28.
+#[test]
+fn proxies_reach_processes_and_nothing_else() {
+    let with = |proxy: &str| {
+        let inputs = BuildInputs { build_args: [("http_proxy".into(), proxy.into())].into(), ..inputs() };
+        plan_with("FROM a\nRUN true\nRUN echo $http_proxy", &inputs).unwrap()
+    };
+    let (one, two) = (with("p1"), with("p2"));
+    assert_eq!(execs(&one)[0].proxy_env, ["HTTP_PROXY=p1", "http_proxy=p1"]);
+    assert_eq!(
+        one.graph[one.targets[0].edge.vertex].digest(),
+        two.graph[two.targets[0].edge.vertex].digest()
+    );
+    assert_eq!(rows(&one), rows(&two));
+}
+
+/// Trap 29.
+#[test]
+fn the_epoch_is_a_number_for_everybody() {
+    let plan = plan("ARG SOURCE_DATE_EPOCH=12\nFROM a\nARG SOURCE_DATE_EPOCH\nWORKDIR /w\nRUN true");
+    assert_eq!(plan.targets[0].image.epoch, Some(12));
+    assert_eq!(env_of(execs(&plan)[0], "SOURCE_DATE_EPOCH"), Some("12"));
+    let off = plan_with(
+        "FROM a\nARG SOURCE_DATE_EPOCH\nRUN true",
+        &BuildInputs { build_args: [("SOURCE_DATE_EPOCH".into(), "context".into())].into(), ..inputs() },
+    )
+    .unwrap();
+    assert_eq!((off.targets[0].image.epoch, env_of(execs(&off)[0], "SOURCE_DATE_EPOCH")), (None, None));
+}
+
+/// Traps 14 and 16.
+#[test]
+fn mounts() {
+    let text = "FROM a\nWORKDIR /w\nARG t=/c\nRUN --mount=type=cache,target=$t --mount=type=cache,target=rel,uid=5,sharing=locked --mount=target=. --mount=type=bind,from=0,source=x/../y,target=/b,rw --mount=type=secret,id=s,env=S --mount=type=secret,id=d/f --mount=type=ssh true";
+    let plan = plan(text);
+    let exec = execs(&plan)[0];
+    let targets: Vec<&str> = exec.mounts.iter().map(|mount| mount.target.as_str()).collect();
+    assert_eq!(targets, ["/c", "/w/rel", "/w", "/b", "/run/secrets/f", "/run/buildkit/ssh_agent.0"]);
+    let ids: Vec<(&str, u32)> = exec
+        .mounts
+        .iter()
+        .filter_map(|mount| match &mount.kind {
+            MountKind::Cache(cache) => Some((cache.id.as_str(), cache.uid)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ids, [("//c", 0), ("/rel", 5)]);
+    let MountKind::Bind(bind) = &exec.mounts[3].kind else { panic!() };
+    assert_eq!((bind.source.as_str(), bind.readonly), ("/y", false));
+    assert!(
+        names(&plan).iter().any(|name| name.contains("docker.io/library/0:latest")),
+        "no index in mounts"
+    );
+    assert_eq!((exec.secret_env[0].name.as_str(), exec.secret_env[0].required), ("S", false));
+    assert_eq!(env_of(exec, "SSH_AUTH_SOCK"), Some("/run/buildkit/ssh_agent.0"));
+}
+
+#[test]
+fn no_cache_is_for_stages() {
+    let text = "FROM a AS one\nRUN 1\nFROM a AS two\nRUN 2\nCOPY --from=one /x /";
+    let inputs = BuildInputs { no_cache: NoCache::Stages(["ONE".to_owned()].into()), ..inputs() };
+    let plan = plan_with(text, &inputs).unwrap();
+    let ignored: Vec<&str> = plan
+        .graph
+        .topological()
+        .into_iter()
+        .filter(|id| plan.graph[*id].meta.ignore_cache)
+        .map(|id| plan.graph[id].meta.name.as_str())
+        .collect();
+    assert_eq!(ignored, ["[one 2/2] RUN 1"]);
+}
+
+#[test]
+fn contexts_replace_stages_and_images() {
+    let reference: Reference = "docker.io/library/other:1".parse().unwrap();
+    let inputs = BuildInputs {
+        contexts: [
+            ("base".to_owned(), NamedContext::Image(reference)),
+            ("files".to_owned(), NamedContext::Local),
+            ("host".to_owned(), NamedContext::Rootfs { path: "/".to_owned() }),
+        ]
+        .into(),
+        ..inputs()
+    };
+    let plan = plan_with(
+        "FROM missing AS base\nRUN never\nFROM base\nCOPY --from=files a b\nCOPY --from=host /etc/hosts /\nRUN yes",
+        &inputs,
+    )
+    .unwrap();
+    let names = names(&plan);
+    assert_eq!(execs(&plan).len(), 1);
+    assert!(names.iter().any(|name| name.contains("library/other:1@sha256:")), "{names:?}");
+    assert!(names.contains(&"[context files] load from client"), "{names:?}");
+    assert!(names.contains(&"FROM rootfs:///"), "{names:?}");
+    let files = plan_with("FROM files\nRUN x", &inputs).unwrap();
+    assert_eq!(config(&files).config.working_dir, "/");
+}
+
+#[test]
+fn platforms_are_asked_for_or_kept() {
+    let arm: Platform = "linux/arm64".parse().unwrap();
+    let kept = plan("FROM arm");
+    assert_eq!(kept.targets[0].platform, arm);
+    let asked = BuildInputs { platforms: vec![arm, inputs().build_platform], ..inputs() };
+    let plan = plan_with("FROM a\nARG TARGETARCH\nRUN echo $TARGETARCH", &asked).unwrap();
+    let platforms: Vec<String> = plan.targets.iter().map(|target| target.platform.to_string()).collect();
+    assert_eq!(platforms, ["linux/arm64", "linux/amd64"]);
+    assert_eq!(plan.graph[plan.targets[0].edge.vertex].meta.name, "[linux/arm64 2/2] RUN echo arm64");
+    assert_eq!(plan.targets[0].image.config.architecture, "arm64");
+}
+
+#[test]
+fn hostile_files_cost_little() {
+    let chain: String =
+        (1..3000).map(|n| format!("FROM scratch AS s{n}\nCOPY --from=s{} /x /x\n", n - 1)).collect();
+    assert!(plan_with(&format!("FROM scratch AS s0\n{chain}"), &inputs()).is_ok());
+    let doubling = format!("FROM a\nENV a=xxxxxxxx\n{}", "ENV a=$a$a\n".repeat(40));
+    assert!(error(&doubling).contains("the expansion is larger than"));
+}

@@ -1,0 +1,399 @@
+//! One stage, instruction by instruction. RUN is in `run`, COPY and ADD are in `transfer`.
+
+use lapstrake_diag::Span;
+use lapstrake_dockerfile::words::{self, Mode};
+use lapstrake_dockerfile::{Arg, Command, CommandLine, Instruction, Pair, Word, parse_port};
+use lapstrake_graph::{Edge, File, FileAction, HistoryDraft, MakeDir, Op, Owner, VertexId, VertexMeta};
+use lapstrake_oci::{Healthcheck, ImageConfig, Platform};
+
+use crate::bases::DEFAULT_PATH;
+use crate::env::{Env, set_line, split_line};
+use crate::error::LowerError;
+use crate::lowering::Lowering;
+use crate::names::{self, Naming};
+use crate::paths;
+use crate::signals::is_signal;
+use crate::stages::{Base, NodeId, Step};
+use crate::text;
+
+/// Arguments that no process sees.
+const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// What a stage has become so far; what stages built on it start with.
+#[derive(Clone, Debug)]
+pub(crate) struct StageState {
+    /// The tree.
+    pub(crate) edge: Edge,
+    /// What variables are expanded with and processes see: ENV and ARG in the order in which they were set.
+    pub(crate) env: Env,
+    pub(crate) config: ImageConfig,
+    pub(crate) history: Vec<HistoryDraft>,
+    /// The ARGs declared, in order, with doubles.
+    pub(crate) args: Vec<(String, Option<String>)>,
+    pub(crate) platform: Platform,
+}
+
+impl StageState {
+    /// The working directory.
+    pub(crate) fn cwd(&self) -> &str {
+        match self.config.config.working_dir.as_str() {
+            "" => "/",
+            dir => dir,
+        }
+    }
+
+    fn lookup(&self, name: &str) -> Option<String> {
+        self.env.get(name).map(str::to_owned)
+    }
+
+    /// The shell form of a command.
+    pub(crate) fn with_shell(&self, line: &str) -> Vec<String> {
+        let mut args = match (self.config.config.shell.as_slice(), self.config.os.as_str()) {
+            ([], "windows") => ["cmd", "/S", "/C"].map(str::to_owned).to_vec(),
+            ([], _) => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
+            (shell, _) => shell.to_vec(),
+        };
+        args.push(line.to_owned());
+        args
+    }
+}
+
+/// A stage that is being lowered.
+pub(crate) struct StageRun<'r, 'd> {
+    pub(crate) lowering: &'r mut Lowering<'d>,
+    pub(crate) state: StageState,
+    pub(crate) naming: Naming,
+    pub(crate) label: String,
+    /// Whether this very stage has a CMD.
+    cmd_set: bool,
+    ignore_cache: bool,
+}
+
+impl Lowering<'_> {
+    /// Lowers the stage, image or context `id`. What it needs must be lowered already, or stand further down and be
+    /// refused.
+    pub(crate) fn lower_stage(&mut self, id: NodeId) -> Result<(), LowerError> {
+        let state = match (&self.stages[id].base, self.stages[id].replaced) {
+            (Base::Stage(base), false) => {
+                let base = *base;
+                let mut state =
+                    self.stages[base].state.clone().expect("a base stands further up and is lowered first");
+                // The base's triggers have fired; nobody inherits them.
+                state.config.config.on_build.clear();
+                state
+            }
+            _ => self.root_state(id)?,
+        };
+        let node = &mut self.stages[id];
+        if node.replaced || node.stage.is_none() {
+            node.state = Some(state);
+            return Ok(());
+        }
+        let steps = std::mem::take(&mut node.steps);
+        let naming = node.naming.clone();
+        let label = node.label.clone();
+        let ignore_cache = self.inputs.no_cache.covers(self.stages[id].name.as_deref());
+        let mut run = StageRun { lowering: self, state, naming, label, cmd_set: false, ignore_cache };
+        run.begin();
+        for step in &steps {
+            run.step(step)?;
+        }
+        let state = run.state;
+        let node = &mut self.stages[id];
+        node.steps = steps;
+        node.state = Some(state);
+        Ok(())
+    }
+
+    /// The state of a node whose base is no stage. Images that only a `--from` names are made when they are needed,
+    /// since they stand behind the stages.
+    fn root_state(&mut self, id: NodeId) -> Result<StageState, LowerError> {
+        if let Some(state) = &self.stages[id].state {
+            return Ok(state.clone());
+        }
+        let edge = self.root_edge(id)?;
+        let root = self.stages[id].root.as_ref().expect("bases are resolved before anything is lowered");
+        Ok(StageState {
+            edge,
+            env: Env::default(),
+            config: root.config.clone(),
+            history: Vec::new(),
+            args: Vec::new(),
+            platform: root.platform.clone(),
+        })
+    }
+
+    /// The tree of a node that a step takes files from; `None` if it is a stage that comes later.
+    pub(crate) fn source_edge(&mut self, id: NodeId) -> Result<Option<Edge>, LowerError> {
+        if self.stages[id].stage.is_none() && self.stages[id].state.is_none() {
+            let state = self.root_state(id)?;
+            self.stages[id].state = Some(state);
+        }
+        Ok(self.stages[id].state.as_ref().map(|state| state.edge))
+    }
+}
+
+impl StageRun<'_, '_> {
+    fn begin(&mut self) {
+        let config = &mut self.state.config.config;
+        let has_path = config.env.iter().any(|line| split_line(line).0 == "PATH");
+        if !has_path && self.state.platform.os != "windows" {
+            config.env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        for line in &config.env {
+            let (name, value) = split_line(line);
+            self.state.env.set(name, value);
+        }
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> Result<(), LowerError> {
+        let command = step.command.as_ref();
+        let span = step.span;
+        match &command.instruction {
+            Instruction::Add(add) => self.add(step, add),
+            Instruction::Arg(args) => self.arg(args, step),
+            Instruction::Cmd(line) => {
+                self.cmd(line);
+                Ok(())
+            }
+            Instruction::Copy(copy) => self.copy(step, copy),
+            Instruction::Entrypoint(line) => {
+                self.entrypoint(line);
+                Ok(())
+            }
+            Instruction::Env(pairs) => self.env(pairs, step),
+            Instruction::Expose(ports) => self.expose(ports, step),
+            Instruction::Healthcheck(check) => {
+                self.healthcheck(check);
+                Ok(())
+            }
+            Instruction::Label(pairs) => self.label(pairs, step),
+            Instruction::Maintainer(who) => {
+                self.state.config.author.clone_from(&who.node);
+                self.row(format!("MAINTAINER {}", who.node));
+                Ok(())
+            }
+            Instruction::Onbuild(onbuild) => {
+                self.state.config.config.on_build.push(onbuild.expression.clone());
+                Ok(())
+            }
+            Instruction::Run(run) => self.run(step, run),
+            Instruction::Shell(shell) => {
+                self.state.config.config.shell.clone_from(shell);
+                self.row(format!("SHELL {}", text::list(shell)));
+                Ok(())
+            }
+            Instruction::Stopsignal(signal) => {
+                let signal = self.expand(&signal.node, place(step, signal))?;
+                if !is_signal(&signal) {
+                    return Err(LowerError::instruction(format!("invalid signal: {signal}"), span));
+                }
+                self.row(format!("STOPSIGNAL {signal}"));
+                self.state.config.config.stop_signal = signal;
+                Ok(())
+            }
+            Instruction::User(user) => {
+                let user = self.expand(&user.node, place(step, user))?;
+                self.row(format!("USER {user}"));
+                self.state.config.config.user = user;
+                Ok(())
+            }
+            Instruction::Volume(paths) => self.volume(paths, step),
+            Instruction::Workdir(path) => self.workdir(path, step),
+        }
+    }
+
+    /// `word` with variables filled in, quotes and escapes off.
+    pub(crate) fn expand(&self, word: &str, span: Span) -> Result<String, LowerError> {
+        words::expand(word, &|name| self.state.lookup(name), Mode::plain(self.lowering.escape))
+            .map(|expanded| expanded.text)
+            .map_err(|error| LowerError::instruction(error.to_string(), span))
+    }
+
+    /// The name of the next step.
+    pub(crate) fn name(&mut self, text: &str, step: &Step<'_>) -> String {
+        self.naming.next(text, &self.state.platform, &self.state.env, step.onbuild)
+    }
+
+    /// The instruction's text for its step's name, quotes off.
+    pub(crate) fn step_text(&self, command: &Command) -> String {
+        let mode = Mode::plain(self.lowering.escape);
+        names::text(&command.text, mode, &|name| self.state.lookup(name))
+    }
+
+    pub(crate) fn meta(&self, name: String, step: &Step<'_>) -> VertexMeta {
+        VertexMeta { name, lines: Some(step.lines), ignore_cache: false }
+    }
+
+    /// Like [`StageRun::meta`], for the steps that `--no-cache` is about.
+    pub(crate) fn uncached_meta(&self, name: String, step: &Step<'_>) -> VertexMeta {
+        VertexMeta { ignore_cache: self.ignore_cache, ..self.meta(name, step) }
+    }
+
+    /// A row without a layer.
+    fn row(&mut self, created_by: String) {
+        self.state.history.push(HistoryDraft { created_by, layer: None });
+    }
+
+    /// Makes `vertex` the stage's tree, and its layer a row.
+    pub(crate) fn layer(&mut self, created_by: String, vertex: VertexId) {
+        self.state.edge = vertex.into();
+        self.state.history.push(HistoryDraft { created_by, layer: Some(vertex) });
+    }
+
+    fn env(&mut self, pairs: &[Pair], step: &Step<'_>) -> Result<(), LowerError> {
+        let pairs = self.expand_pairs(pairs, step)?;
+        for (name, value) in &pairs {
+            self.state.env.set(name, value);
+            set_line(&mut self.state.config.config.env, name, value);
+        }
+        self.row(pairs_row("ENV", &pairs));
+        Ok(())
+    }
+
+    fn label(&mut self, pairs: &[Pair], step: &Step<'_>) -> Result<(), LowerError> {
+        let pairs = self.expand_pairs(pairs, step)?;
+        self.state.config.config.labels.extend(pairs.iter().cloned());
+        self.row(pairs_row("LABEL", &pairs));
+        Ok(())
+    }
+
+    /// All of them see the environment from before the instruction.
+    fn expand_pairs(&self, pairs: &[Pair], step: &Step<'_>) -> Result<Vec<(String, String)>, LowerError> {
+        let mut expanded = Vec::new();
+        for pair in pairs {
+            let span = if step.onbuild { step.span } else { pair.span };
+            expanded.push((self.expand(&pair.key, span)?, self.expand(&pair.value, span)?));
+        }
+        Ok(expanded)
+    }
+
+    fn arg(&mut self, args: &[Arg], step: &Step<'_>) -> Result<(), LowerError> {
+        let mut texts = Vec::new();
+        for arg in args {
+            let given = self.lowering.globals.build_args.get(&arg.name).cloned();
+            let value = match (given, &arg.value) {
+                (Some(given), _) => Some(given),
+                (None, Some(default)) => {
+                    let span = if step.onbuild { step.span } else { arg.span };
+                    Some(self.expand(default, span)?)
+                }
+                (None, None) => self.lowering.globals.args.get(&arg.name).map(str::to_owned),
+            };
+            if let Some(value) = &value
+                && !NOT_IN_ENV.contains(&arg.name.as_str())
+            {
+                self.state.env.set(&arg.name, value);
+            }
+            texts.push(match &value {
+                Some(value) => format!("{}={value}", arg.name),
+                None => arg.name.clone(),
+            });
+            self.state.args.push((arg.name.clone(), value));
+        }
+        self.row(format!("ARG {}", texts.join(" ")));
+        Ok(())
+    }
+
+    fn cmd(&mut self, line: &CommandLine) {
+        let args = match line {
+            CommandLine::Exec(args) => args.clone(),
+            CommandLine::Shell(text) => self.state.with_shell(text),
+        };
+        self.row(format!("CMD {}", text::quoted_list(&args)));
+        self.state.config.config.cmd = Some(args);
+        self.state.config.config.args_escaped = true;
+        self.cmd_set = true;
+    }
+
+    /// Takes away an inherited CMD, never one of the same stage.
+    fn entrypoint(&mut self, line: &CommandLine) {
+        let args = match line {
+            CommandLine::Exec(args) => args.clone(),
+            CommandLine::Shell(text) => self.state.with_shell(text),
+        };
+        self.row(format!("ENTRYPOINT {}", text::quoted_list(&args)));
+        self.state.config.config.entrypoint = (!args.is_empty()).then_some(args);
+        if !self.cmd_set {
+            self.state.config.config.cmd = None;
+        }
+    }
+
+    fn healthcheck(&mut self, check: &lapstrake_dockerfile::Healthcheck) {
+        let check = Healthcheck {
+            test: check.test.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        };
+        self.row(format!("HEALTHCHECK {}", text::healthcheck(&check)));
+        self.state.config.config.healthcheck = Some(check);
+    }
+
+    fn expose(&mut self, ports: &[Word], step: &Step<'_>) -> Result<(), LowerError> {
+        let mut entries = Vec::new();
+        for word in ports {
+            let span = place(step, word);
+            let mode = Mode::plain(self.lowering.escape);
+            let expanded = words::expand(&word.node, &|name| self.state.lookup(name), mode)
+                .map_err(|error| LowerError::instruction(error.to_string(), span))?;
+            for text in expanded.words {
+                let port = parse_port(&text).map_err(|message| LowerError::instruction(message, span))?;
+                entries.extend(port.entries());
+            }
+        }
+        self.row(format!("EXPOSE {}", text::list(&entries)));
+        let exposed = &mut self.state.config.config.exposed_ports;
+        exposed.extend(entries.into_iter().map(|entry| (entry, lapstrake_oci::Empty {})));
+        Ok(())
+    }
+
+    fn volume(&mut self, words: &[Word], step: &Step<'_>) -> Result<(), LowerError> {
+        let mut paths = Vec::new();
+        for word in words {
+            let path = self.expand(&word.node, place(step, word))?;
+            if path.is_empty() {
+                let message = "VOLUME specified can not be an empty string";
+                return Err(LowerError::instruction(message, place(step, word)));
+            }
+            paths.push(path);
+        }
+        self.row(format!("VOLUME {}", text::list(&paths)));
+        let volumes = &mut self.state.config.config.volumes;
+        volumes.extend(paths.into_iter().map(|path| (path, lapstrake_oci::Empty {})));
+        Ok(())
+    }
+
+    fn workdir(&mut self, path: &Word, step: &Step<'_>) -> Result<(), LowerError> {
+        let path = self.expand(&path.node, place(step, path))?;
+        let dir = paths::resolve(self.state.cwd(), &path);
+        self.state.config.config.working_dir.clone_from(&dir);
+        let created_by = format!("WORKDIR {dir}");
+        if dir == "/" {
+            self.row(created_by);
+            return Ok(());
+        }
+        let user = &self.state.config.config.user;
+        let owner = (!user.is_empty()).then(|| Owner::parse(user));
+        let epoch = self.lowering.globals.epoch;
+        let make = MakeDir { path: dir, mode: 0o755, parents: true, owner, timestamp: epoch };
+        let op = Op::File(File { actions: vec![FileAction::MakeDir(make)] });
+        let text = self.step_text(&step.command);
+        let name = self.name(&text, step);
+        let meta = self.meta(name, step);
+        let vertex = self.lowering.graph.add(op, vec![self.state.edge], meta)?;
+        self.layer(created_by, vertex);
+        Ok(())
+    }
+}
+
+fn pairs_row(keyword: &str, pairs: &[(String, String)]) -> String {
+    pairs.iter().fold(keyword.to_owned(), |row, (name, value)| format!("{row} {name}={value}"))
+}
+
+/// Where a word stands; words of triggers stand in no file.
+pub(crate) fn place(step: &Step<'_>, word: &Word) -> Span {
+    if step.onbuild { step.span } else { word.span }
+}

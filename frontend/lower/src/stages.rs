@@ -1,0 +1,386 @@
+//! Stages with their names resolved: who is based on whom, who copies from whom, and what a target needs.
+//!
+//! Invariant: the first nodes are the Dockerfile's stages, in order; behind them stand the images and contexts that
+//! only `--from` and `from=` name.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use lapstrake_diag::{Span, did_you_mean_exactly};
+use lapstrake_dockerfile::words::{self, Expanded, Mode};
+use lapstrake_dockerfile::{Command, Dockerfile, Instruction, Stage, Word, quoted};
+use lapstrake_graph::Lines;
+use lapstrake_oci::{Platform, Reference};
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use crate::bases::Root;
+use crate::error::LowerError;
+use crate::globals::Globals;
+use crate::inputs::BuildInputs;
+use crate::names::Naming;
+use crate::stage::StageState;
+
+/// Which node of a [`StageGraph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodeId(usize);
+
+/// What a stage starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// Nothing.
+    Scratch,
+    /// A stage further up.
+    Stage(NodeId),
+    /// An image or a named context.
+    Named(Reference),
+}
+
+/// An instruction with the nodes that it takes files from.
+#[derive(Clone, Debug)]
+pub(crate) struct Step<'d> {
+    pub(crate) command: Cow<'d, Command>,
+    /// COPY: its `--from`, if it has one. RUN: the `from` of each mount.
+    pub(crate) sources: Vec<Option<NodeId>>,
+    /// Where it stands; for a trigger, the FROM line that fired it.
+    pub(crate) span: Span,
+    pub(crate) lines: Lines,
+    /// Whether it is a trigger.
+    pub(crate) onbuild: bool,
+}
+
+/// A stage, or an image or context that only a `--from` names.
+pub(crate) struct Node<'d> {
+    pub(crate) stage: Option<&'d Stage>,
+    /// The stage's name, in lower case.
+    pub(crate) name: Option<String>,
+    /// What messages call it: its name, `stage-N`, or the image.
+    pub(crate) label: String,
+    pub(crate) base: Base,
+    /// `--platform`
+    pub(crate) platform: Option<Platform>,
+    /// Whether a named context stands in its place.
+    pub(crate) replaced: bool,
+    pub(crate) span: Span,
+    pub(crate) lines: Option<Lines>,
+    pub(crate) steps: Vec<Step<'d>>,
+    /// Nodes that its steps take files from, and where they say so.
+    pub(crate) needs: Vec<(NodeId, Span)>,
+    pub(crate) naming: Naming,
+    /// Whether its base's triggers were looked at.
+    pub(crate) triggered: bool,
+    /// What its base is, once that is known.
+    pub(crate) root: Option<Root>,
+    /// What became of it, once it is lowered.
+    pub(crate) state: Option<StageState>,
+}
+
+/// All nodes.
+pub(crate) struct StageGraph<'d> {
+    nodes: Vec<Node<'d>>,
+    /// How many of them are stages.
+    stages: usize,
+    by_name: BTreeMap<String, NodeId>,
+    outside: BTreeMap<String, NodeId>,
+    escape: char,
+    multi_platform: bool,
+}
+
+impl<'d> StageGraph<'d> {
+    /// Resolves all names of the Dockerfile.
+    pub(crate) fn new(
+        dockerfile: &'d Dockerfile,
+        globals: &Globals,
+        inputs: &BuildInputs,
+        target_platform: &Platform,
+    ) -> Result<StageGraph<'d>, LowerError> {
+        let mut graph = StageGraph {
+            nodes: Vec::new(),
+            stages: dockerfile.stages.len(),
+            by_name: BTreeMap::new(),
+            outside: BTreeMap::new(),
+            escape: dockerfile.escape,
+            multi_platform: inputs.platforms.len() > 1,
+        };
+        for stage in &dockerfile.stages {
+            graph.add_stage(stage, globals, inputs, target_platform)?;
+        }
+        for (index, stage) in dockerfile.stages.iter().enumerate() {
+            for command in &stage.instructions {
+                let lines = Lines { first: command.lines.0, last: command.lines.1 };
+                let step = graph.step(Cow::Borrowed(command), command.span, lines, false)?;
+                graph.push_step(NodeId(index), step);
+            }
+        }
+        graph.refuse_cycles()?;
+        if graph.nodes.len() == 1 {
+            graph.nodes[0].naming.label = String::new();
+        }
+        Ok(graph)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len()).map(NodeId)
+    }
+
+    /// The wanted stage: by name in whatever case, else the last one.
+    pub(crate) fn target(&self, name: Option<&str>) -> Result<NodeId, LowerError> {
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return self.stages.checked_sub(1).map(NodeId).ok_or(LowerError::NoStages);
+        };
+        self.by_name.get(&name.to_lowercase()).copied().ok_or_else(|| {
+            let hint = hint(name, self.labels());
+            LowerError::NoTarget { target: name.to_owned(), hint }
+        })
+    }
+
+    /// What messages call the stages.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = &str> {
+        self.nodes[..self.stages].iter().map(|node| node.label.as_str())
+    }
+
+    /// `target` and everything it needs.
+    pub(crate) fn reachable(&self, target: NodeId) -> BTreeSet<NodeId> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![target];
+        while let Some(id) = open.pop() {
+            if !found.insert(id) {
+                continue;
+            }
+            let node = &self[id];
+            if let (Base::Stage(base), false) = (&node.base, node.replaced) {
+                open.push(*base);
+            }
+            if !node.replaced {
+                open.extend(node.needs.iter().map(|(need, _)| *need));
+            }
+        }
+        found
+    }
+
+    fn add_stage(
+        &mut self,
+        stage: &'d Stage,
+        globals: &Globals,
+        inputs: &BuildInputs,
+        target_platform: &Platform,
+    ) -> Result<(), LowerError> {
+        let id = NodeId(self.nodes.len());
+        let base = &stage.from.base;
+        let text = self.expand_global(&base.node, globals, stage.span)?.text;
+        if text.is_empty() {
+            let message = format!("base name ({}) should not be blank", base.node);
+            return Err(LowerError::stage(message, base.span));
+        }
+        let platform = match &stage.from.platform {
+            Some(word) => Some(self.platform(word, globals, stage.span)?),
+            None => None,
+        };
+        let name = stage.from.name();
+        let replaced = name
+            .as_ref()
+            .is_some_and(|name| inputs.context(name, platform.as_ref().unwrap_or(target_platform)).is_some());
+        let label = name.clone().unwrap_or_else(|| format!("stage-{}", id.0));
+        let base = match self.by_name.get(&text) {
+            Some(earlier) => Base::Stage(*earlier),
+            None if replaced || text == "scratch" => Base::Scratch,
+            None => Base::Named(reference(&text, base.span)?),
+        };
+        let naming = Naming {
+            label: label.clone(),
+            total: usize::from(matches!(base, Base::Named(_))),
+            done: 0,
+            with_platform: self.multi_platform,
+        };
+        if let Some(name) = &name {
+            self.by_name.insert(name.clone(), id);
+        }
+        self.nodes.push(Node {
+            stage: Some(stage),
+            name,
+            label,
+            base,
+            platform,
+            replaced,
+            span: stage.span,
+            lines: Some(Lines { first: stage.lines.0, last: stage.lines.1 }),
+            steps: Vec::new(),
+            needs: Vec::new(),
+            naming,
+            triggered: false,
+            root: None,
+            state: None,
+        });
+        Ok(())
+    }
+
+    fn expand_global(&self, text: &str, globals: &Globals, span: Span) -> Result<Expanded, LowerError> {
+        words::expand(text, &|name| globals.args.get(name).map(str::to_owned), Mode::plain(self.escape))
+            .map_err(|error| LowerError::stage(error.to_string(), span))
+    }
+
+    fn platform(&self, word: &Word, globals: &Globals, span: Span) -> Result<Platform, LowerError> {
+        let expanded = self.expand_global(&word.node, globals, span)?;
+        let hint = || {
+            let found =
+                expanded.unmatched.iter().find_map(|name| did_you_mean_exactly(name, globals.args.keys()));
+            found.map_or(String::new(), |name| format!(" (did you mean {name}?)"))
+        };
+        if expanded.text.is_empty() {
+            let message = format!("empty platform value from expression {}{}", word.node, hint());
+            return Err(LowerError::stage(message, word.span));
+        }
+        expanded.text.parse::<Platform>().map_err(|error| {
+            let message = format!("failed to parse platform {}: {}{}", word.node, error, hint());
+            LowerError::stage(message, word.span)
+        })
+    }
+
+    /// An instruction with its sources found.
+    pub(crate) fn step(
+        &mut self,
+        command: Cow<'d, Command>,
+        span: Span,
+        lines: Lines,
+        onbuild: bool,
+    ) -> Result<Step<'d>, LowerError> {
+        let mut sources = Vec::new();
+        match &command.instruction {
+            Instruction::Copy(copy) => {
+                if let Some(from) = &copy.from {
+                    let from = if onbuild { Word::new(from.node.clone(), span) } else { from.clone() };
+                    sources.push(Some(self.copy_source(&from)?));
+                }
+            }
+            Instruction::Run(run) => {
+                for mount in &run.mounts {
+                    let place = if onbuild { span } else { mount.text.span };
+                    sources.push(match &mount.from {
+                        Some(name) => Some(self.source(name, place)?),
+                        None => None,
+                    });
+                }
+            }
+            _ => {}
+        }
+        Ok(Step { command, sources, span, lines, onbuild })
+    }
+
+    /// Puts a step at the end of a node's.
+    pub(crate) fn push_step(&mut self, id: NodeId, step: Step<'d>) {
+        let node = &mut self.nodes[id.0];
+        let named = step.sources.iter().flatten().map(|source| (*source, step.span));
+        node.needs.extend(named);
+        let numbered = matches!(
+            step.command.instruction,
+            Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_)
+        );
+        node.naming.total += usize::from(numbered);
+        node.steps.push(step);
+    }
+
+    /// `COPY --from`: a number is the index of a stage.
+    fn copy_source(&mut self, from: &Word) -> Result<NodeId, LowerError> {
+        let expanded = words::expand(&from.node, &|_| None, Mode::plain(self.escape))
+            .map_err(|error| LowerError::instruction(error.to_string(), from.span))?;
+        if expanded.text != from.node {
+            let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
+            return Err(LowerError::instruction(message, from.span));
+        }
+        let Ok(index) = from.node.parse::<i64>() else { return self.source(&from.node, from.span) };
+        match usize::try_from(index) {
+            Ok(index) if index < self.stages => Ok(NodeId(index)),
+            _ => Err(LowerError::stage(format!("invalid stage index {index}"), from.span)),
+        }
+    }
+
+    /// A stage by name, the last of that name, or else an image or context.
+    fn source(&mut self, name: &str, span: Span) -> Result<NodeId, LowerError> {
+        if let Some(id) = self.by_name.get(&name.to_lowercase()).or_else(|| self.outside.get(name)) {
+            return Ok(*id);
+        }
+        let base = if name == "scratch" { Base::Scratch } else { Base::Named(reference(name, span)?) };
+        let id = NodeId(self.nodes.len());
+        self.outside.insert(name.to_owned(), id);
+        self.nodes.push(Node {
+            stage: None,
+            name: None,
+            label: name.to_owned(),
+            base,
+            platform: None,
+            replaced: false,
+            span,
+            lines: None,
+            steps: Vec::new(),
+            needs: Vec::new(),
+            naming: Naming { label: String::new(), total: 0, done: 0, with_platform: self.multi_platform },
+            triggered: false,
+            root: None,
+            state: None,
+        });
+        Ok(id)
+    }
+
+    /// Whether the stages' `--from`s lead in a circle, be they needed or not.
+    fn refuse_cycles(&self) -> Result<(), LowerError> {
+        let mut edges: DiGraph<(), ()> = DiGraph::new();
+        for _ in &self.nodes {
+            edges.add_node(());
+        }
+        for (index, node) in self.nodes.iter().enumerate() {
+            for (need, _) in &node.needs {
+                edges.add_edge(NodeIndex::new(index), NodeIndex::new(need.0), ());
+            }
+        }
+        let mut cycles: Vec<Vec<usize>> = kosaraju_scc(&edges)
+            .into_iter()
+            .map(|part| part.into_iter().map(NodeIndex::index).collect::<Vec<usize>>())
+            .filter(|part| {
+                part.len() > 1 || self.nodes[part[0]].needs.iter().any(|(need, _)| need.0 == part[0])
+            })
+            .collect();
+        for cycle in &mut cycles {
+            cycle.sort_unstable();
+        }
+        cycles.sort();
+        let Some(cycle) = cycles.first() else { return Ok(()) };
+        let message = format!("circular dependency detected on stage: {}", self.nodes[cycle[0]].label);
+        let inside = |id: &NodeId| cycle.contains(&id.0);
+        let mut places = cycle
+            .iter()
+            .flat_map(|index| &self.nodes[*index].needs)
+            .filter(|(need, _)| inside(need))
+            .map(|(need, span)| (self.nodes[need.0].label.as_str(), *span));
+        let Some((_, first)) = places.next() else { return Ok(()) };
+        let error = LowerError::stage(message, first);
+        Err(places.fold(error, |error, (label, span)| {
+            let note = format!("needs `{label}`");
+            error.also_at(span, &note)
+        }))
+    }
+}
+
+impl<'d> std::ops::Index<NodeId> for StageGraph<'d> {
+    type Output = Node<'d>;
+
+    fn index(&self, id: NodeId) -> &Node<'d> {
+        &self.nodes[id.0]
+    }
+}
+
+impl std::ops::IndexMut<NodeId> for StageGraph<'_> {
+    fn index_mut(&mut self, id: NodeId) -> &mut Self::Output {
+        &mut self.nodes[id.0]
+    }
+}
+
+fn reference(text: &str, span: Span) -> Result<Reference, LowerError> {
+    text.parse().map_err(|error| {
+        LowerError::stage(format!("failed to parse stage name {}: {error}", quoted(text)), span)
+    })
+}
+
+/// ` (did you mean …?)`, or nothing.
+pub(crate) fn hint<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    did_you_mean_exactly(word, candidates).map_or(String::new(), |found| format!(" (did you mean {found}?)"))
+}

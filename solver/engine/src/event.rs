@@ -1,0 +1,143 @@
+//! What happens during a build, in BuildKit's words: steps, statuses, logs, warnings.
+
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+/// Names a step in events: a vertex digest, or `internal:…` for work outside of the graph.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StepId(pub String);
+
+/// Which of a process's outputs a log line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One thing that happened. Times are since the build began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A step began.
+    Started {
+        /// Which.
+        step: StepId,
+        /// Its name.
+        name: String,
+        /// When.
+        at: Duration,
+    },
+    /// A step ended.
+    Completed {
+        /// Which.
+        step: StepId,
+        /// When.
+        at: Duration,
+        /// Whether its result came from the cache.
+        cached: bool,
+        /// Why it failed.
+        error: Option<String>,
+    },
+    /// Something countable inside of a step moved on: bytes of a layer, say.
+    Status {
+        /// Which step.
+        step: StepId,
+        /// What, unique within the step.
+        id: String,
+        /// How far.
+        current: u64,
+        /// How far it will go; 0 if nobody knows.
+        total: u64,
+        /// Whether that was the end of it.
+        done: bool,
+        /// When.
+        at: Duration,
+    },
+    /// A process said something. Not cut at line ends.
+    Log {
+        /// Which step.
+        step: StepId,
+        /// Where it said it.
+        stream: Stream,
+        /// What it said.
+        data: Vec<u8>,
+        /// When.
+        at: Duration,
+    },
+}
+
+/// Where events go. Cheap to clone; a receiver that has gone away is no error.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    sender: Option<Sender<Event>>,
+    begun: Instant,
+}
+
+impl Progress {
+    /// Events go to `sender`, their times counted from now.
+    pub fn new(sender: Sender<Event>) -> Progress {
+        Progress { sender: Some(sender), begun: Instant::now() }
+    }
+
+    /// Events go nowhere.
+    pub fn none() -> Progress {
+        Progress { sender: None, begun: Instant::now() }
+    }
+
+    /// Begins a step.
+    pub fn start(&self, id: StepId, name: &str) -> Step {
+        self.send(Event::Started { step: id.clone(), name: name.to_owned(), at: self.begun.elapsed() });
+        Step { progress: self.clone(), id }
+    }
+
+    fn send(&self, event: Event) {
+        if let Some(sender) = &self.sender {
+            // The sink may have ended first; a build does not fail for want of an audience.
+            sender.send(event).unwrap_or_default();
+        }
+    }
+}
+
+/// A running step, to report from.
+#[derive(Clone, Debug)]
+pub struct Step {
+    progress: Progress,
+    id: StepId,
+}
+
+impl Step {
+    /// Which it is.
+    pub fn id(&self) -> &StepId {
+        &self.id
+    }
+
+    /// Reports output of its process.
+    pub fn log(&self, stream: Stream, data: Vec<u8>) {
+        self.progress.send(Event::Log {
+            step: self.id.clone(),
+            stream,
+            data,
+            at: self.progress.begun.elapsed(),
+        });
+    }
+
+    /// Reports how far something inside of it is.
+    pub fn status(&self, id: &str, current: u64, total: u64, done: bool) {
+        let at = self.progress.begun.elapsed();
+        self.progress.send(Event::Status {
+            step: self.id.clone(),
+            id: id.to_owned(),
+            current,
+            total,
+            done,
+            at,
+        });
+    }
+
+    /// Ends it.
+    pub fn complete(self, cached: bool, error: Option<String>) {
+        let at = self.progress.begun.elapsed();
+        self.progress.send(Event::Completed { step: self.id, at, cached, error });
+    }
+}

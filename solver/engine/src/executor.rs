@@ -1,0 +1,106 @@
+//! The two seams: what steps do, and where their results are remembered.
+
+use std::future::Future;
+
+use lapstrake_graph::Vertex;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Step;
+use crate::key::Key;
+
+/// The result of a step, as the executor names it. Opaque here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultRef {
+    /// The executor's own name for it.
+    pub token: String,
+    /// The digest of its content without times; `None` where only the executor's `content_key` can tell.
+    pub content: Option<Key>,
+}
+
+/// Which paths of a tree matter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selector {
+    /// Paths or patterns from the root; empty is everything.
+    pub paths: Vec<String>,
+    /// Patterns, relative to each path, of what does not matter.
+    pub exclude: Vec<String>,
+    /// Whether the names of the parents of what is selected matter too (`--parents`).
+    pub parents: bool,
+    /// Whether paths are patterns, and name what they stand for (COPY), or just one path (a bind mount).
+    pub wildcards: bool,
+}
+
+/// How one input enters a step's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dep {
+    /// By its own key.
+    ByKey,
+    /// By the content of selected paths; it is solved first.
+    ByContent(Selector),
+}
+
+/// How a step is cached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheMap {
+    /// The op without what must not matter, canonical.
+    pub op: Vec<u8>,
+    /// One for each input.
+    pub deps: Vec<Dep>,
+}
+
+/// A remembered result, with what its key was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The key it is found by.
+    pub key: Key,
+    /// What went into the key: a label (`op`, `input 0`) and a value. Kept so that a miss can be explained.
+    pub parts: Vec<(String, String)>,
+    /// The result.
+    pub result: ResultRef,
+    /// The step's name at the time.
+    pub name: String,
+}
+
+/// Does what ops say.
+pub trait Executor: Send + Sync {
+    /// Why something could not be done.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// How `vertex` is cached. Not asked for sources.
+    fn cache_map(&self, vertex: &Vertex) -> CacheMap;
+
+    /// The key of a source: what its content is known by before it is there.
+    fn source_key(&self, vertex: &Vertex) -> impl Future<Output = Result<Key, Self::Error>> + Send;
+
+    /// The content of the selected paths of `result`, without times.
+    fn content_key(
+        &self,
+        result: &ResultRef,
+        selector: &Selector,
+    ) -> impl Future<Output = Result<Key, Self::Error>> + Send;
+
+    /// Does it. Dropping the future undoes it: nothing may keep running or stay behind.
+    fn execute(
+        &self,
+        vertex: &Vertex,
+        inputs: &[ResultRef],
+        step: &Step,
+    ) -> impl Future<Output = Result<ResultRef, Self::Error>> + Send;
+}
+
+/// Remembers results.
+pub trait CacheIndex: Send + Sync {
+    /// Held while a key is being worked on.
+    type Lock: Send;
+    /// Why it could not.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The newest record of `key` whose result is still all there.
+    fn lookup(&self, key: &Key) -> impl Future<Output = Result<Option<ResultRef>, Self::Error>> + Send;
+
+    /// Waits until nobody else, in any process, works on `key`.
+    fn lock(&self, key: &Key) -> impl Future<Output = Result<Self::Lock, Self::Error>> + Send;
+
+    /// Remembers these.
+    fn insert(&self, records: Vec<Record>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}

@@ -1,0 +1,258 @@
+//! Solving: from a wanted edge to its result, doing only what no record saves.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::try_join_all;
+use lapstrake_graph::{Edge, Graph, Lines, Op, VertexId};
+use tokio::sync::OnceCell;
+
+use crate::event::{Progress, StepId};
+use crate::executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
+use crate::key::{Key, KeyHasher};
+
+/// How a step came by its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A record had it.
+    Cached,
+    /// It was done.
+    Executed,
+}
+
+/// A step's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Solved {
+    /// What came out.
+    pub result: ResultRef,
+    /// How.
+    pub how: How,
+}
+
+/// A step that failed. The first one ends the build.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct StepFailed {
+    /// The step's name.
+    pub step: String,
+    /// Where it stands in the Dockerfile.
+    pub lines: Option<Lines>,
+    /// What happened.
+    pub source: Arc<dyn std::error::Error + Send + Sync>,
+}
+
+type Outcome<T> = Result<T, StepFailed>;
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send + 'a>>;
+
+#[derive(Default)]
+struct Node {
+    key: OnceCell<Keyed>,
+    solved: OnceCell<Solved>,
+    announced: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Keyed {
+    key: Key,
+    parts: Vec<(String, String)>,
+}
+
+/// Solves edges of one graph. Everything solved once stays solved for the life of this value.
+pub struct Solver<'a, E, C> {
+    graph: &'a Graph,
+    executor: &'a E,
+    cache: &'a C,
+    progress: Progress,
+    nodes: Vec<Node>,
+}
+
+impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
+    /// A solver that has done nothing yet.
+    pub fn new(graph: &'a Graph, executor: &'a E, cache: &'a C, progress: Progress) -> Solver<'a, E, C> {
+        let size = graph.topological().into_iter().map(|id| id.index() + 1).max().unwrap_or(0);
+        Solver {
+            graph,
+            executor,
+            cache,
+            progress,
+            nodes: std::iter::repeat_with(Node::default).take(size).collect(),
+        }
+    }
+
+    /// The result of `edge`. Independent steps run side by side; the first failure ends all.
+    pub async fn solve(&self, edge: Edge) -> Outcome<Solved> {
+        self.solved(edge.vertex).await
+    }
+
+    fn failed(&self, id: VertexId, source: impl std::error::Error + Send + Sync + 'static) -> StepFailed {
+        let meta = &self.graph[id].meta;
+        StepFailed { step: meta.name.clone(), lines: meta.lines, source: Arc::new(source) }
+    }
+
+    fn key(&self, id: VertexId) -> Boxed<'_, Keyed> {
+        Box::pin(
+            async move { self.nodes[id.index()].key.get_or_try_init(|| self.make_key(id)).await.cloned() },
+        )
+    }
+
+    fn solved(&self, id: VertexId) -> Boxed<'_, Solved> {
+        Box::pin(async move {
+            self.nodes[id.index()].solved.get_or_try_init(|| self.make_result(id)).await.cloned()
+        })
+    }
+
+    async fn make_key(&self, id: VertexId) -> Outcome<Keyed> {
+        let vertex = &self.graph[id];
+        if let Op::Source(_) = vertex.op {
+            let key = self.executor.source_key(vertex).await.map_err(|e| self.failed(id, e))?;
+            return Ok(Keyed { key, parts: vec![("source".to_owned(), key.to_string())] });
+        }
+        let map = self.executor.cache_map(vertex);
+        let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| async move {
+            match dep {
+                // What a step that had to run again gave is only known from its content.
+                Dep::ByKey if self.graph[edge.vertex].meta.ignore_cache => {
+                    self.content(id, edge.vertex, &whole()).await
+                }
+                Dep::ByKey => self.key(edge.vertex).await.map(|keyed| keyed.key),
+                Dep::ByContent(selector) => self.content(id, edge.vertex, selector).await,
+            }
+        });
+        Ok(combine(&map, &try_join_all(deps).await?))
+    }
+
+    /// The content of an input's result. Errors are the consumer's: it named the paths.
+    async fn content(&self, consumer: VertexId, input: VertexId, selector: &Selector) -> Outcome<Key> {
+        let result = self.solved(input).await?.result;
+        match result.content {
+            Some(content) if *selector == whole() => Ok(content),
+            _ => self.executor.content_key(&result, selector).await.map_err(|e| self.failed(consumer, e)),
+        }
+    }
+
+    async fn make_result(&self, id: VertexId) -> Outcome<Solved> {
+        let vertex = &self.graph[id];
+        if let Op::Source(_) = vertex.op {
+            return self.execute(id, &[]).await;
+        }
+        let by_definition = self.key(id).await?;
+        if let Some(found) = self.lookup(id, &by_definition).await? {
+            return Ok(found);
+        }
+        let inputs = try_join_all(vertex.inputs.iter().map(|edge| self.solved(edge.vertex))).await?;
+        let inputs: Vec<ResultRef> = inputs.into_iter().map(|solved| solved.result).collect();
+        let by_content = self.content_key_of(id).await?;
+        if let Some(found) = self.lookup(id, &by_content).await? {
+            self.remember(id, &[&by_definition], &found.result).await?;
+            return Ok(found);
+        }
+        // Somebody may have finished the same step while we waited for the lock; who does not wait pays one look-up.
+        let lock = self.cache.lock(&by_content.key).await.map_err(|e| self.failed(id, e))?;
+        if let Some(found) = self.lookup(id, &by_content).await? {
+            self.remember(id, &[&by_definition], &found.result).await?;
+            return Ok(found);
+        }
+        let solved = self.execute(id, &inputs).await?;
+        self.remember(id, &[&by_definition, &by_content], &solved.result).await?;
+        drop(lock);
+        Ok(solved)
+    }
+
+    async fn content_key_of(&self, id: VertexId) -> Outcome<Keyed> {
+        let vertex = &self.graph[id];
+        let map = self.executor.cache_map(vertex);
+        let everything = whole();
+        let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| {
+            let selector = match dep {
+                Dep::ByKey => &everything,
+                Dep::ByContent(selector) => selector,
+            };
+            self.content(id, edge.vertex, selector)
+        });
+        Ok(combine(&map, &try_join_all(deps).await?))
+    }
+
+    async fn lookup(&self, id: VertexId, keyed: &Keyed) -> Outcome<Option<Solved>> {
+        if self.graph[id].meta.ignore_cache {
+            return Ok(None);
+        }
+        let found = self.cache.lookup(&keyed.key).await.map_err(|e| self.failed(id, e))?;
+        Ok(found.map(|result| {
+            self.announce_cached(id);
+            Solved { result, how: How::Cached }
+        }))
+    }
+
+    async fn remember(&self, id: VertexId, keys: &[&Keyed], result: &ResultRef) -> Outcome<()> {
+        let name = &self.graph[id].meta.name;
+        let records = keys.iter().map(|keyed| Record {
+            key: keyed.key,
+            parts: keyed.parts.clone(),
+            result: result.clone(),
+            name: name.clone(),
+        });
+        self.cache.insert(records.collect()).await.map_err(|e| self.failed(id, e))
+    }
+
+    async fn execute(&self, id: VertexId, inputs: &[ResultRef]) -> Outcome<Solved> {
+        let vertex = &self.graph[id];
+        self.nodes[id.index()].announced.store(true, Ordering::Relaxed);
+        let step = self.progress.start(StepId(vertex.digest().to_string()), &vertex.meta.name);
+        let guard = Canceled(Some(step.clone()));
+        let outcome = self.executor.execute(vertex, inputs, &step).await;
+        guard.defuse();
+        step.complete(false, outcome.as_ref().err().map(ToString::to_string));
+        let result = outcome.map_err(|e| self.failed(id, e))?;
+        Ok(Solved { result, how: How::Executed })
+    }
+
+    /// Tells of a step whose record was found, and first of those below it, which nobody needs to look at any more.
+    fn announce_cached(&self, id: VertexId) {
+        for id in self.graph.needed_by(id) {
+            let node = &self.nodes[id.index()];
+            if !node.announced.swap(true, Ordering::Relaxed) {
+                let vertex = &self.graph[id];
+                self.progress
+                    .start(StepId(vertex.digest().to_string()), &vertex.meta.name)
+                    .complete(true, None);
+            }
+        }
+    }
+}
+
+/// Ends a step's line on the screen when its future is dropped half-way.
+struct Canceled(Option<crate::event::Step>);
+
+impl Canceled {
+    fn defuse(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Canceled {
+    fn drop(&mut self) {
+        if let Some(step) = self.0.take() {
+            step.complete(false, Some("canceled".to_owned()));
+        }
+    }
+}
+
+fn whole() -> Selector {
+    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false }
+}
+
+fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {
+    let mut hasher = KeyHasher::new("lapstrake step 1").part("op", &map.op);
+    let mut parts = vec![("op".to_owned(), String::from_utf8_lossy(&map.op).into_owned())];
+    for (number, (key, dep)) in deps.iter().zip(&map.deps).enumerate() {
+        hasher = hasher.part("input", key.as_bytes());
+        let label = match dep {
+            Dep::ByKey => format!("input {number}"),
+            Dep::ByContent(selector) => format!("content of {}", selector.paths.join(" ")),
+        };
+        parts.push((label, key.to_string()));
+    }
+    Keyed { key: hasher.finish(), parts }
+}

@@ -1,0 +1,46 @@
+//! The store as the engine's memory.
+
+use std::sync::Arc;
+
+use lapstrake_engine::{CacheIndex, Key, Record, ResultRef};
+use lapstrake_store::{Lock, Store};
+
+use crate::error::OpsError;
+use crate::stack::Stack;
+
+/// Records in the store.
+pub struct Cache {
+    store: Arc<Store>,
+}
+
+impl Cache {
+    /// Over `store`.
+    pub fn new(store: Arc<Store>) -> Cache {
+        Cache { store }
+    }
+}
+
+impl CacheIndex for Cache {
+    type Lock = Lock;
+    type Error = OpsError;
+
+    async fn lookup(&self, key: &Key) -> Result<Option<ResultRef>, OpsError> {
+        let Some(bytes) = self.store.record(key.as_bytes())? else { return Ok(None) };
+        // What cannot be read was written by another version: then it is no record.
+        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
+        let whole = Stack::parse(&record.result).is_ok_and(|stack| stack.is_whole(&self.store));
+        Ok(whole.then_some(record.result))
+    }
+
+    async fn lock(&self, key: &Key) -> Result<Lock, OpsError> {
+        let (store, name) = (self.store.clone(), key.to_string());
+        let lock = tokio::task::spawn_blocking(move || store.lock(&name)).await;
+        Ok(lock.map_err(|_| OpsError::Worker)??)
+    }
+
+    async fn insert(&self, records: Vec<Record>) -> Result<(), OpsError> {
+        let rows: Vec<([u8; 32], Vec<u8>)> =
+            records.iter().map(|record| (*record.key.as_bytes(), lapstrake_oci::to_json(record))).collect();
+        Ok(self.store.put_records(&rows)?)
+    }
+}

@@ -1,0 +1,127 @@
+//! Why a step fails.
+
+use std::io;
+use std::path::PathBuf;
+
+use lapstrake_registry::RegistryError;
+use lapstrake_runtime::RuntimeError;
+use lapstrake_snapshot::SnapshotError;
+use lapstrake_store::StoreError;
+use lapstrake_tree::TreeError;
+
+/// Why a step fails.
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    /// The user's command said no.
+    #[error("process {command:?} did not complete successfully: exit code: {code}")]
+    ExitCode {
+        /// The command line, joined by spaces.
+        command: String,
+        /// Its exit code; 128 and the signal's number if a signal ended it.
+        code: i32,
+    },
+    /// A source of a COPY.
+    #[error("failed to calculate checksum: {source}")]
+    Checksum {
+        /// What is wrong.
+        source: Box<TreeError>,
+    },
+    /// A secret that nobody gave.
+    #[error("secret {id}: not found")]
+    NoSecret {
+        /// Its id.
+        id: String,
+    },
+    /// An SSH agent that nobody gave.
+    #[error("no SSH key \"{id}\" forwarded from the client")]
+    NoSsh {
+        /// Its id.
+        id: String,
+    },
+    /// Something that the command line must allow.
+    #[error("{entitlement} is not allowed")]
+    NotAllowed {
+        /// `network.host` or `security.insecure`.
+        entitlement: &'static str,
+    },
+    /// A context that the command line does not have.
+    #[error("no build context named `{name}`")]
+    NoContext {
+        /// Its name.
+        name: String,
+    },
+    /// A result that makes no sense here.
+    #[error("{what}")]
+    Unsupported {
+        /// What cannot be done.
+        what: String,
+    },
+    /// An image that was resolved by somebody else.
+    #[error("image `{reference}` was not resolved before it was used")]
+    Unresolved {
+        /// Its name.
+        reference: String,
+    },
+    /// A file of the host.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A document of an image that cannot be read.
+    #[error("{what} cannot be read")]
+    Malformed {
+        /// Which.
+        what: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A worker thread is gone.
+    #[error("a worker thread ended early")]
+    Worker,
+    /// A tree refused.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A snapshot refused.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The sandbox refused.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A registry refused.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+impl OpsError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
+            OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
+            OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
+            OpsError::NoContext { name } => Some(format!("name it with `--build-context {name}=PATH`")),
+            OpsError::Checksum { source } => match &**source {
+                TreeError::NotFound { hidden_by: Some((pattern, line)), .. } => {
+                    Some(format!("it exists, but line {line} of the ignore file hides it: `{pattern}`"))
+                }
+                TreeError::NotFound { nearest, .. } => Some(format!("the nearest existing path is `{nearest}`")),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io<'a>(action: &'static str, path: &'a std::path::Path) -> impl FnOnce(io::Error) -> OpsError + 'a {
+        move |source| OpsError::Io { action, path: path.to_owned(), source }
+    }
+}

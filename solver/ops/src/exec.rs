@@ -1,0 +1,304 @@
+//! Running a process on a stack.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use lapstrake_engine::{Step, Stream};
+use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
+use lapstrake_runtime::{
+    Exit, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running, Security, User, resolv_conf,
+};
+use lapstrake_snapshot::{Active, bind};
+use lapstrake_store::CacheDir;
+use lapstrake_tree::inroot::Root;
+use lapstrake_tree::users::resolve_user;
+
+use crate::error::OpsError;
+use crate::executor::Inner;
+use crate::files;
+use crate::settings::Secret;
+use crate::stack::Stack;
+
+/// Dropping the first half tells the second that the step is not wanted any more.
+pub(crate) fn kill_switch() -> (Sender<()>, Receiver<()>) {
+    channel()
+}
+
+/// What must stay until the process has ended.
+enum Kept {
+    Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
+    Active(#[expect(dead_code, reason = "held for its directory")] Active),
+}
+
+/// Everything mounted for one process.
+#[derive(Default)]
+struct Mounts {
+    mounts: Vec<Mount>,
+    fds: Vec<OwnedFd>,
+    kept: Vec<Kept>,
+    env: Vec<String>,
+}
+
+impl Mounts {
+    fn add(&mut self, target: &str, fd: OwnedFd, subpath: &str, readonly: bool) {
+        let source = MountSource::Fd { index: self.fds.len(), subpath: subpath.to_owned() };
+        self.fds.push(fd);
+        self.mounts.push(Mount { target: target.to_owned(), source, readonly });
+    }
+}
+
+/// Runs `exec` and gives the stack with what it changed.
+pub(crate) fn run(
+    inner: &Inner,
+    exec: &Exec,
+    inputs: &[Stack],
+    step: &Step,
+    killed: &Receiver<()>,
+) -> Result<Stack, OpsError> {
+    check_entitlements(inner, exec)?;
+    let base = inner.base(inputs)?;
+    let active = Active::new(&inner.store, base.lowers(&inner.store))?;
+    let mut mounts = Mounts::default();
+    for path in &base.binds {
+        let target = path.to_string_lossy().into_owned();
+        mounts.add(&target, bind(path)?, "", true);
+    }
+    for mount in &exec.mounts {
+        add_mount(inner, &mount.target, &mount.kind, inputs, &mut mounts)?;
+    }
+    add_secret_env(inner, exec, &mut mounts)?;
+    let spec = spec(exec, &active, &mut mounts)?;
+    let (out, stdout) = pipe()?;
+    let (err, stderr) = pipe()?;
+    let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
+    let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
+    let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
+    let running = inner.sandbox()?.run(&spec, fds)?;
+    let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], killed)?;
+    let code = match finished {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128 + signal,
+    };
+    if code != 0 {
+        return Err(OpsError::ExitCode { command: exec.args.join(" "), code });
+    }
+    drop(mounts);
+    let layer = active.commit(&inner.store, &std::collections::BTreeMap::new(), inner.settings.single_id)?;
+    Ok(base.with(layer))
+}
+
+/// Carries output to the step until the process ends, and kills it if nobody wants it any more.
+fn supervise(
+    running: Running,
+    step: &Step,
+    outputs: [(OwnedFd, Stream); 2],
+    killed: &Receiver<()>,
+) -> Result<Exit, OpsError> {
+    let pidfd = running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
+    std::thread::scope(|scope| {
+        for (fd, stream) in outputs {
+            scope.spawn(move || carry(fd, stream, step));
+        }
+        let waiter = scope.spawn(|| running.wait());
+        while !waiter.is_finished() {
+            // The pidfd is readable once the process is gone; a dropped build is noticed within a tenth of a second.
+            let mut wait = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            let tenth = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let gone = rustix::event::poll(&mut wait, Some(&tenth)).is_ok_and(|ready| ready > 0);
+            if gone {
+                break;
+            }
+            if matches!(killed.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected)) {
+                // It may have ended this very moment.
+                rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap_or_default();
+            }
+        }
+        let finished = waiter.join().map_err(|_| OpsError::Worker)??;
+        Ok(finished.exit)
+    })
+}
+
+fn carry(fd: OwnedFd, stream: Stream, step: &Step) {
+    let mut file = File::from(fd);
+    let mut buffer = vec![0; 32 << 10];
+    // Ends with the last process that has the other end.
+    while let Ok(got) = file.read(&mut buffer) {
+        if got == 0 {
+            return;
+        }
+        step.log(stream, buffer[..got].to_vec());
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), OpsError> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|e| OpsError::io("make", Path::new("pipe"))(e.into()))
+}
+
+fn check_entitlements(inner: &Inner, exec: &Exec) -> Result<(), OpsError> {
+    let needs = [
+        (exec.network == NetworkMode::Host, "network.host"),
+        (exec.security == SecurityMode::Insecure, "security.insecure"),
+    ];
+    for (needed, entitlement) in needs {
+        if needed && !inner.settings.allowed.contains(entitlement) {
+            return Err(OpsError::NotAllowed { entitlement });
+        }
+    }
+    Ok(())
+}
+
+fn spec(exec: &Exec, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, OpsError> {
+    let root = active.root();
+    let ids = resolve_user(&Root::new(&root), &exec.user)?;
+    let mut spec = RunSpec::new(exec.args.clone());
+    spec.env = exec.env.iter().chain(&exec.proxy_env).chain(&mounts.env).cloned().collect();
+    if !spec.env.iter().any(|pair| pair.starts_with("HOME=")) {
+        spec.env.push(format!("HOME={}", ids.home));
+    }
+    spec.cwd.clone_from(&exec.cwd);
+    spec.user = User { uid: ids.uid, gid: ids.gid, groups: ids.groups };
+    if !exec.hostname.is_empty() {
+        spec.hostname.clone_from(&exec.hostname);
+    }
+    spec.network = if exec.network == NetworkMode::None { Network::None } else { Network::Host };
+    if exec.security == SecurityMode::Insecure {
+        spec.security = Security::Insecure;
+    }
+    if exec.shm_size > 0 {
+        spec.shm_size = exec.shm_size;
+    }
+    for limit in &exec.ulimits {
+        let resource = Resource::from_name(&limit.name)
+            .ok_or_else(|| OpsError::Unsupported { what: format!("unknown ulimit `{}`", limit.name) })?;
+        let value = |number: i64| u64::try_from(number).ok();
+        spec.rlimits.push(Rlimit { resource, soft: value(limit.soft), hard: value(limit.hard) });
+    }
+    spec.extra_hosts.clone_from(&exec.extra_hosts);
+    spec.resolv_conf = resolv_conf();
+    spec.mounts = std::mem::take(&mut mounts.mounts);
+    Ok(spec)
+}
+
+fn add_mount(
+    inner: &Inner,
+    target: &str,
+    kind: &MountKind,
+    inputs: &[Stack],
+    mounts: &mut Mounts,
+) -> Result<(), OpsError> {
+    match kind {
+        MountKind::Bind(bind) => add_bind(inner, target, bind, inputs, mounts),
+        MountKind::Cache(cache) => add_cache(inner, target, cache, inputs, mounts),
+        MountKind::Tmpfs { size } => {
+            let source = MountSource::Tmpfs { size: (*size > 0).then_some(*size), mode: 0o1777 };
+            mounts.mounts.push(Mount { target: target.to_owned(), source, readonly: false });
+            Ok(())
+        }
+        MountKind::Secret(secret) => {
+            if let Some(data) = secret_value(inner, &secret.id, secret.required)? {
+                let source = MountSource::Bytes { data, mode: secret.mode, uid: secret.uid, gid: secret.gid };
+                mounts.mounts.push(Mount { target: target.to_owned(), source, readonly: true });
+            }
+            Ok(())
+        }
+        MountKind::Ssh(ssh) => match inner.settings.ssh.get(&ssh.id) {
+            Some(socket) => {
+                if !mounts.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {
+                    mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
+                }
+                mounts.add(target, bind(socket)?, "", false);
+                Ok(())
+            }
+            None if ssh.required => Err(OpsError::NoSsh { id: ssh.id.clone() }),
+            None => Ok(()),
+        },
+    }
+}
+
+fn add_bind(inner: &Inner, target: &str, bind: &Bind, inputs: &[Stack], mounts: &mut Mounts) -> Result<(), OpsError> {
+    let input = inputs.get(bind.input).ok_or(OpsError::Worker)?;
+    // A local context is mounted as COPY would see it: without what its ignore file hides, and never writable itself.
+    let lowers = match &input.local {
+        Some(name) => {
+            let copy = Active::new(&inner.store, Vec::new())?;
+            files::copy_context(inner, name, copy.root())?;
+            let root = copy.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
+            mounts.add(target, root, &bind.source, bind.readonly);
+            mounts.kept.push(Kept::Active(copy));
+            return Ok(());
+        }
+        None => input.lowers(&inner.store),
+    };
+    if bind.readonly {
+        mounts.add(target, inner.open(input)?, &bind.source, true);
+    } else {
+        let scratch = Active::new(&inner.store, lowers)?;
+        let root = scratch.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
+        mounts.add(target, root, &bind.source, false);
+        mounts.kept.push(Kept::Active(scratch));
+    }
+    Ok(())
+}
+
+fn add_cache(
+    inner: &Inner,
+    target: &str,
+    cache: &CacheMount,
+    inputs: &[Stack],
+    mounts: &mut Mounts,
+) -> Result<(), OpsError> {
+    let sharing = match cache.sharing {
+        Sharing::Shared => lapstrake_store::Sharing::Shared,
+        Sharing::Private => lapstrake_store::Sharing::Private,
+        Sharing::Locked => lapstrake_store::Sharing::Locked,
+    };
+    let seed = cache.from.and_then(|input| inputs.get(input));
+    let seed_name = seed.map(|stack| lapstrake_oci::to_json(stack)).unwrap_or_default();
+    let identity = format!(
+        "{}\0{:o}\0{}\0{}\0{}",
+        cache.id,
+        cache.mode,
+        cache.uid,
+        cache.gid,
+        String::from_utf8_lossy(&seed_name)
+    );
+    let dir = inner.store.cache_dir(&identity, sharing)?;
+    let fd = bind(dir.path())?;
+    if dir.is_fresh() {
+        if let Some(seed) = seed {
+            files::seed(inner, seed, fd.as_fd())?;
+        }
+        let path = dir.path();
+        let refused = |e: rustix::io::Errno| OpsError::io("set the owner of", path)(e.into());
+        if !inner.settings.single_id {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(cache.uid), rustix::fs::Gid::from_raw(cache.gid));
+            rustix::fs::chown(path, Some(uid), Some(gid)).map_err(refused)?;
+        }
+        rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(cache.mode)).map_err(refused)?;
+    }
+    mounts.add(target, fd, &cache.source, cache.readonly);
+    mounts.kept.push(Kept::Cache(dir));
+    Ok(())
+}
+
+fn add_secret_env(inner: &Inner, exec: &Exec, mounts: &mut Mounts) -> Result<(), OpsError> {
+    for secret in &exec.secret_env {
+        // An optional secret that is missing is an empty variable.
+        let value = secret_value(inner, &secret.id, secret.required)?.unwrap_or_default();
+        mounts.env.push(format!("{}={}", secret.name, String::from_utf8_lossy(&value)));
+    }
+    Ok(())
+}
+
+fn secret_value(inner: &Inner, id: &str, required: bool) -> Result<Option<Vec<u8>>, OpsError> {
+    match inner.settings.secrets.get(id) {
+        Some(Secret::Value(value)) => Ok(Some(value.clone())),
+        Some(Secret::File(path)) => std::fs::read(path).map(Some).map_err(OpsError::io("read the secret", path)),
+        None if required => Err(OpsError::NoSecret { id: id.to_owned() }),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,230 @@
+//! Ops behind the engine's seam.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use lapstrake_engine::{CacheMap, Dep, Executor, Key, KeyHasher, ResultRef, Selector, Step};
+use lapstrake_graph::{File, FileAction, MountKind, Op, Source, Vertex};
+use lapstrake_runtime::Sandbox;
+use lapstrake_snapshot::{Active, mount};
+use lapstrake_store::Store;
+
+use crate::error::OpsError;
+use crate::images::Images;
+use crate::settings::Settings;
+use crate::stack::Stack;
+use crate::{files, host};
+
+/// Carries out ops. Cheap to clone.
+#[derive(Clone)]
+pub struct Ops(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<Store>,
+    pub(crate) settings: Settings,
+    pub(crate) images: Arc<Images>,
+    sandbox: OnceLock<Sandbox>,
+    starting: Mutex<()>,
+}
+
+impl Ops {
+    /// Ops that use `store`, images, and what `settings` allow.
+    pub fn new(store: Arc<Store>, images: Arc<Images>, settings: Settings) -> Ops {
+        Ops(Arc::new(Inner { store, settings, images, sandbox: OnceLock::new(), starting: Mutex::new(()) }))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, OpsError> + Send + 'static,
+    ) -> Result<T, OpsError> {
+        let inner = self.0.clone();
+        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|_| OpsError::Worker)?
+    }
+}
+
+impl Inner {
+    /// The sandbox, started when a step first needs it.
+    pub(crate) fn sandbox(&self) -> Result<&Sandbox, OpsError> {
+        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.sandbox.get().is_none() {
+            // Nobody else sets it while we hold the lock.
+            self.sandbox.set(Sandbox::start()?).unwrap_or_default();
+        }
+        drop(starting);
+        self.sandbox.get().ok_or(OpsError::Worker)
+    }
+
+    /// The tree of a result, for reading.
+    pub(crate) fn open(&self, stack: &Stack) -> Result<OwnedFd, OpsError> {
+        let mut lowers = stack.lowers(&self.store);
+        if lowers.is_empty() {
+            let empty = self.store.root().join("empty");
+            std::fs::create_dir_all(&empty).map_err(OpsError::io("create", &empty))?;
+            lowers.push(empty);
+        }
+        Ok(mount(&lowers, None)?)
+    }
+
+    fn source(&self, source: &Source) -> Result<Option<Stack>, OpsError> {
+        match source {
+            Source::Scratch => Ok(Some(Stack::default())),
+            Source::Local { name } => {
+                files::context(&self.settings, name)?;
+                Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
+            }
+            Source::Rootfs { path } => host::stack(&self.store, path).map(Some),
+            Source::Image { .. } => Ok(None),
+        }
+    }
+
+    fn change(&self, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
+        let base = self.base(inputs)?;
+        let active = Active::new(&self.store, base.lowers(&self.store))?;
+        let mut owners = std::collections::BTreeMap::new();
+        for action in &file.actions {
+            files::apply(self, action, inputs, active.root(), &mut owners)?;
+        }
+        let layer = active.commit(&self.store, &owners, self.settings.single_id)?;
+        Ok(base.with(layer))
+    }
+
+    /// Input 0 as something that layers can be put on.
+    pub(crate) fn base(&self, inputs: &[Stack]) -> Result<Stack, OpsError> {
+        let base = inputs.first().cloned().unwrap_or_default();
+        match &base.local {
+            None => Ok(base),
+            // A local context as a base: its files, as COPY would bring them.
+            Some(name) => {
+                let active = Active::new(&self.store, Vec::new())?;
+                files::copy_context(self, name, active.root())?;
+                let layer = active.commit(&self.store, &std::collections::BTreeMap::new(), self.settings.single_id)?;
+                Ok(Stack::default().with(layer))
+            }
+        }
+    }
+}
+
+fn merge(inputs: &[Stack]) -> Stack {
+    let mut merged = inputs.first().cloned().unwrap_or_default();
+    for stack in inputs.iter().skip(1) {
+        merged.layers.extend(stack.layers.iter().cloned());
+    }
+    merged
+}
+
+impl Executor for Ops {
+    type Error = OpsError;
+
+    fn cache_map(&self, vertex: &Vertex) -> CacheMap {
+        let mut deps = vec![Dep::ByKey; vertex.inputs.len()];
+        let op = match &vertex.op {
+            Op::Source(source) => lapstrake_oci::to_json(source),
+            Op::Merge => b"merge".to_vec(),
+            Op::File(file) => {
+                for (input, selector) in selectors(file) {
+                    if let Some(dep) = deps.get_mut(input).filter(|_| input > 0) {
+                        *dep = Dep::ByContent(selector);
+                    }
+                }
+                lapstrake_oci::to_json(file)
+            }
+            Op::Exec(exec) => {
+                for mount in &exec.mounts {
+                    if let MountKind::Bind(bind) = &mount.kind
+                        && let Some(dep) = deps.get_mut(bind.input).filter(|_| bind.input > 0)
+                    {
+                        let whole = matches!(bind.source.as_str(), "" | "/" | ".");
+                        let paths = if whole { Vec::new() } else { vec![bind.source.clone()] };
+                        // Two mounts of one input: all of it counts.
+                        let paths = if matches!(dep, Dep::ByContent(_)) { Vec::new() } else { paths };
+                        *dep = Dep::ByContent(Selector {
+                            paths,
+                            exclude: Vec::new(),
+                            parents: false,
+                            wildcards: false,
+                        });
+                    }
+                }
+                lapstrake_oci::to_json(&exec.for_key())
+            }
+        };
+        CacheMap { op, deps }
+    }
+
+    async fn source_key(&self, vertex: &Vertex) -> Result<Key, OpsError> {
+        let Op::Source(source) = &vertex.op else { return Err(OpsError::Worker) };
+        if let Source::Image { manifest, reference, .. } = source {
+            let known = self.0.images.known(manifest, reference)?;
+            return Ok(known.key());
+        }
+        let stack = self.0.source(source)?.unwrap_or_default();
+        let op = lapstrake_oci::to_json(source);
+        let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
+        if let Some(name) = &stack.local {
+            let selector = Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false };
+            let name = name.clone();
+            let key = self.blocking(move |inner| files::content_of_context(inner, &name, &selector)).await?;
+            hasher = hasher.part("content", key.as_bytes());
+        } else if let Some(content) = stack.to_result(&self.0.store)?.content {
+            hasher = hasher.part("content", content.as_bytes());
+        }
+        Ok(hasher.finish())
+    }
+
+    async fn content_key(&self, result: &ResultRef, selector: &Selector) -> Result<Key, OpsError> {
+        let (stack, selector) = (Stack::parse(result)?, selector.clone());
+        self.blocking(move |inner| match &stack.local {
+            Some(name) => files::content_of_context(inner, name, &selector),
+            None => files::content_of_tree(inner.open(&stack)?.as_fd(), &selector),
+        })
+        .await
+    }
+
+    async fn execute(&self, vertex: &Vertex, inputs: &[ResultRef], step: &Step) -> Result<ResultRef, OpsError> {
+        let inputs: Vec<Stack> = inputs.iter().map(Stack::parse).collect::<Result<_, _>>()?;
+        let stack = match vertex.op.clone() {
+            Op::Source(Source::Image { manifest, reference, .. }) => {
+                self.0.images.fetch(&manifest, &reference, step).await?
+            }
+            Op::Source(source) => {
+                self.blocking(move |inner| inner.source(&source)).await?.unwrap_or_default()
+            }
+            Op::Merge => merge(&inputs),
+            Op::File(file) => self.blocking(move |inner| inner.change(&file, &inputs)).await?,
+            Op::Exec(exec) => {
+                let step = step.clone();
+                let (kill, killed) = crate::exec::kill_switch();
+                let ran = self.blocking(move |inner| crate::exec::run(inner, &exec, &inputs, &step, &killed)).await;
+                drop(kill);
+                ran?
+            }
+        };
+        stack.to_result(&self.0.store)
+    }
+}
+
+/// What a file op reads of its inputs. Several copies from one input count as one selection.
+fn selectors(file: &File) -> Vec<(usize, Selector)> {
+    let mut found: Vec<(usize, Selector)> = Vec::new();
+    for action in &file.actions {
+        let FileAction::Copy(copy) = action else { continue };
+        match found.iter_mut().find(|(input, _)| *input == copy.input) {
+            Some((_, selector)) if selector.exclude == copy.exclude && selector.parents == copy.parents => {
+                selector.paths.extend(copy.sources.iter().cloned());
+            }
+            Some((_, selector)) => {
+                *selector = Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: true };
+            }
+            None => found.push((
+                copy.input,
+                Selector {
+                    paths: copy.sources.clone(),
+                    exclude: copy.exclude.clone(),
+                    parents: copy.parents,
+                    wildcards: true,
+                },
+            )),
+        }
+    }
+    found
+}

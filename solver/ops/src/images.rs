@@ -1,0 +1,283 @@
+//! Images: what they are, and their layers in the store.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lapstrake_engine::{Key, KeyHasher, Step};
+use lapstrake_graph::ImageStore;
+use lapstrake_oci::media::{Kind, kind};
+use lapstrake_oci::{Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference};
+use lapstrake_registry::{Client, choose};
+use lapstrake_snapshot::import_layer;
+use lapstrake_store::{Blob, ImageRow, Store};
+use tokio::sync::OnceCell;
+
+use crate::error::OpsError;
+use crate::stack::{Stack, StackLayer};
+
+/// Where an image's layers can be had.
+#[derive(Clone, Debug)]
+enum Place {
+    /// They are here.
+    Store(Vec<StackLayer>),
+    /// In the registry of this reference.
+    Registry(Reference, Vec<Descriptor>),
+    /// In this OCI layout.
+    Layout(PathBuf, Vec<Descriptor>),
+}
+
+/// A resolved image.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The digest of its manifest; of its config, for images that were built here and have none.
+    pub manifest: Digest,
+    /// Its config.
+    pub config: ImageConfig,
+    place: Place,
+}
+
+impl Known {
+    /// What its content is known by: its layers.
+    pub(crate) fn key(&self) -> Key {
+        let layers = &self.config.rootfs.diff_ids;
+        let hash = |hasher: KeyHasher, layer: &DiffId| hasher.part("layer", layer.to_string().as_bytes());
+        layers.iter().fold(KeyHasher::new("lapstrake image 1"), hash).finish()
+    }
+}
+
+/// Knows images and fetches them.
+pub struct Images {
+    store: Arc<Store>,
+    client: OnceCell<Client>,
+    known: Mutex<HashMap<Digest, Known>>,
+    single_id: bool,
+    pull: bool,
+}
+
+impl Images {
+    /// Images of `store` and of registries. With `pull`, registries are asked even for what is in the store.
+    pub fn new(store: Arc<Store>, single_id: bool, pull: bool) -> Images {
+        Images { store, client: OnceCell::new(), known: Mutex::default(), single_id, pull }
+    }
+
+    async fn client(&self) -> Result<&Client, OpsError> {
+        Ok(self.client.get_or_try_init(|| async { Client::new() }).await?)
+    }
+
+    fn remember(&self, known: Known) -> Known {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(known.manifest.clone(), known.clone());
+        known
+    }
+
+    pub(crate) fn known(&self, manifest: &Digest, reference: &str) -> Result<Known, OpsError> {
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(manifest).cloned().ok_or_else(|| OpsError::Unresolved { reference: reference.to_owned() })
+    }
+
+    /// Finds out which image `reference` is.
+    pub async fn resolve(&self, reference: &Reference, place: &ImageStore, platform: &Platform) -> Result<Known, OpsError> {
+        if let ImageStore::Layout { path } = place {
+            return self.in_layout(Path::new(path), reference, platform).map(|known| self.remember(known));
+        }
+        if !self.pull
+            && let Some(known) = self.in_store(reference, platform)?
+        {
+            return Ok(self.remember(known));
+        }
+        let resolved = match self.client().await?.resolve(reference, platform).await {
+            Ok(resolved) => resolved,
+            // With --pull a registry is asked first; an image that is only here is still there.
+            Err(error) => match self.in_store(reference, platform)? {
+                Some(known) => return Ok(self.remember(known)),
+                None => return Err(error.into()),
+            },
+        };
+        self.store.put_blob(&resolved.config_bytes)?;
+        self.store.put_blob(&resolved.manifest.bytes)?;
+        Ok(self.remember(Known {
+            manifest: resolved.manifest.digest,
+            config: resolved.config,
+            place: Place::Registry(reference.clone(), resolved.layers),
+        }))
+    }
+
+    fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<Known>, OpsError> {
+        let row = match (reference.digest(), self.store.tagged(reference)?) {
+            (Some(digest), _) => match self.store.image_by_manifest(digest)? {
+                Some(row) => Some(row),
+                None => self.store.image(digest)?,
+            },
+            (None, Some(id)) => self.store.image(&id)?,
+            (None, None) => None,
+        };
+        let Some(row) = row else { return Ok(None) };
+        let config: ImageConfig = parse("the image's config", &self.store.read_blob(&row.id)?)?;
+        let layers: Vec<StackLayer> = parse("the image's layers", row.layers.as_bytes())?;
+        if !platform.accepts(&config.platform()) || !layers.iter().all(|layer| self.store.has_layer(&layer.id)) {
+            return Ok(None);
+        }
+        Ok(Some(Known { manifest: row.manifest.unwrap_or(row.id), config, place: Place::Store(layers) }))
+    }
+
+    fn in_layout(&self, dir: &Path, reference: &Reference, platform: &Platform) -> Result<Known, OpsError> {
+        let path = dir.join("index.json");
+        let index: ImageIndex =
+            parse("the layout's index", &fs::read(&path).map_err(OpsError::io("read", &path))?)?;
+        let named = |descriptor: &&Descriptor| {
+            let wanted = reference.tag().unwrap_or_default();
+            let names = descriptor.annotations().as_ref();
+            reference.digest().is_some_and(|digest| descriptor.digest().to_string() == digest.to_string())
+                || names.is_some_and(|names| {
+                    names.get("org.opencontainers.image.ref.name").is_some_and(|name| {
+                        name == wanted || name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted)
+                    })
+                })
+        };
+        let only = if index.manifests().len() == 1 { index.manifests().first() } else { None };
+        let found = index.manifests().iter().find(named).or(only).ok_or_else(|| OpsError::Unsupported {
+            what: format!("`{}` has no image `{}`", dir.display(), reference.tag().unwrap_or("latest")),
+        })?;
+        let mut digest = found.digest().to_string();
+        if kind(found.media_type().as_ref()) == Some(Kind::Index) {
+            let inner: ImageIndex = parse("the image's index", &layout_blob(dir, &digest)?)?;
+            digest = choose(reference, &inner, platform)?.to_string();
+        }
+        let manifest: ImageManifest = parse("the image's manifest", &layout_blob(dir, &digest)?)?;
+        let config_bytes = layout_blob(dir, manifest.config().digest().as_ref())?;
+        self.store.put_blob(&config_bytes)?;
+        Ok(Known {
+            manifest: parsed_digest(&digest)?,
+            config: parse("the image's config", &config_bytes)?,
+            place: Place::Layout(dir.to_owned(), manifest.layers().clone()),
+        })
+    }
+
+    /// Brings all layers of a resolved image into the store.
+    pub async fn fetch(&self, manifest: &Digest, reference: &str, step: &Step) -> Result<Stack, OpsError> {
+        let known = self.known(manifest, reference)?;
+        let (descriptors, from) = match &known.place {
+            Place::Store(layers) => return Ok(Stack { layers: layers.clone(), ..Stack::default() }),
+            Place::Registry(reference, descriptors) => (descriptors, Some(reference)),
+            Place::Layout(_, descriptors) => (descriptors, None),
+        };
+        let diff_ids = &known.config.rootfs.diff_ids;
+        if diff_ids.len() != descriptors.len() {
+            let what = format!("image `{reference}` has {} layers and names {}", descriptors.len(), diff_ids.len());
+            return Err(OpsError::Unsupported { what });
+        }
+        let work = diff_ids.iter().zip(descriptors).map(|(diff_id, descriptor)| async {
+            let lock_name = format!("pull-{}", diff_id.0.hex());
+            let store = self.store.clone();
+            let lock = tokio::task::spawn_blocking(move || store.lock(&lock_name)).await;
+            let lock = lock.map_err(|_| OpsError::Worker)??;
+            let layer = self.layer(&known, diff_id, descriptor, from, step).await;
+            drop(lock);
+            layer
+        });
+        let layers = futures_util::future::try_join_all(work).await?;
+        if let Some(reference) = from {
+            self.keep(&known, reference, &layers)?;
+        }
+        Ok(Stack { layers, ..Stack::default() })
+    }
+
+    /// What a build pulled can be used again by its name without asking anybody.
+    fn keep(&self, known: &Known, reference: &Reference, layers: &[StackLayer]) -> Result<(), OpsError> {
+        let config = lapstrake_oci::Digest::sha256(&[]);
+        let manifest: ImageManifest = parse("the image's manifest", &self.store.read_blob(&known.manifest)?)?;
+        let id = parsed_digest(manifest.config().digest().as_ref()).unwrap_or(config);
+        let row = ImageRow {
+            id,
+            manifest: Some(known.manifest.clone()),
+            layers: String::from_utf8_lossy(&lapstrake_oci::to_json(layers)).into_owned(),
+            size: total_size(&self.store, layers)?,
+            stored: 0,
+        };
+        let names: &[Reference] = if reference.digest().is_none() { std::slice::from_ref(reference) } else { &[] };
+        self.store.put_image(&row, names)?;
+        Ok(())
+    }
+
+    async fn layer(
+        &self,
+        known: &Known,
+        diff_id: &DiffId,
+        descriptor: &Descriptor,
+        from: Option<&Reference>,
+        step: &Step,
+    ) -> Result<StackLayer, OpsError> {
+        if let Some(id) = self.store.layer_of_diff(diff_id)? {
+            return Ok(StackLayer { id, diff_id: Some(diff_id.clone()) });
+        }
+        let digest = parsed_digest(descriptor.digest().as_ref())?;
+        let size = descriptor.size();
+        if !self.store.has_blob(&digest) {
+            match (from, &known.place) {
+                (Some(reference), _) => {
+                    step.status(digest.short(), 0, size, false);
+                    let mut writer = self.store.blob_writer()?;
+                    self.client().await?.blob(reference, &digest, size, &mut writer).await?;
+                    writer.finish(Some(&digest))?;
+                    step.status(digest.short(), size, size, true);
+                }
+                (None, Place::Layout(dir, _)) => {
+                    let path = blob_path(dir, &digest.to_string())?;
+                    let file = fs::File::open(&path).map_err(OpsError::io("open", &path))?;
+                    self.store.copy_blob(file, Some(&digest))?;
+                }
+                (None, _) => return Err(OpsError::Worker),
+            }
+        }
+        let media_type = descriptor.media_type().to_string();
+        self.store.link_layer_blob(diff_id, "original", &Blob { digest: digest.clone(), size, media_type })?;
+        let (store, single_id) = (self.store.clone(), self.single_id);
+        let imported = tokio::task::spawn_blocking(move || {
+            let file = store.open_blob(&digest)?;
+            Ok::<_, OpsError>(import_layer(&store, file, single_id)?)
+        });
+        let imported = imported.await.map_err(|_| OpsError::Worker)??;
+        if imported.diff_id != *diff_id {
+            return Err(lapstrake_store::StoreError::WrongDigest {
+                expected: diff_id.to_string(),
+                found: imported.diff_id.to_string(),
+            }
+            .into());
+        }
+        Ok(StackLayer { id: imported.layer, diff_id: Some(diff_id.clone()) })
+    }
+}
+
+/// The bytes of all files of these layers.
+pub(crate) fn total_size(store: &Store, layers: &[StackLayer]) -> Result<u64, OpsError> {
+    let mut size = 0;
+    for layer in layers {
+        size += store.layer(&layer.id)?.map_or(0, |row| row.size);
+    }
+    Ok(size)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, OpsError> {
+    serde_json::from_slice(bytes).map_err(|source| OpsError::Malformed { what: what.to_owned(), source })
+}
+
+fn parsed_digest(text: &str) -> Result<Digest, OpsError> {
+    text.parse().map_err(|e: lapstrake_oci::DigestError| OpsError::Unsupported { what: e.to_string() })
+}
+
+fn blob_path(dir: &Path, digest: &str) -> Result<PathBuf, OpsError> {
+    let digest = parsed_digest(digest)?;
+    Ok(dir.join("blobs").join(digest.algorithm().name()).join(digest.hex()))
+}
+
+fn layout_blob(dir: &Path, digest: &str) -> Result<Vec<u8>, OpsError> {
+    let path = blob_path(dir, digest)?;
+    let bytes = fs::read(&path).map_err(OpsError::io("read", &path))?;
+    let found = Digest::sha256(&bytes).to_string();
+    if found == digest {
+        return Ok(bytes);
+    }
+    Err(lapstrake_store::StoreError::WrongDigest { expected: digest.to_owned(), found }.into())
+}

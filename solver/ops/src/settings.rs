@@ -1,0 +1,47 @@
+//! What a build may use of the host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+
+use lapstrake_tree::ignore::Patterns;
+
+/// Everything that steps may use besides their inputs.
+#[derive(Default)]
+pub struct Settings {
+    /// Local build contexts by name.
+    pub contexts: BTreeMap<String, LocalContext>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of SSH agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// Entitlements that the command line grants.
+    pub allowed: BTreeSet<String>,
+    /// Only one user id is mapped: owners are recorded, not set.
+    pub single_id: bool,
+    /// Ask registries even for images that are here.
+    pub pull: bool,
+}
+
+/// A directory of the host to copy from.
+pub struct LocalContext {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What its ignore file says.
+    pub ignore: Patterns,
+}
+
+/// Where a secret's value is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// In a file.
+    File(PathBuf),
+    /// Here.
+    Value(Vec<u8>),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("****")
+    }
+}

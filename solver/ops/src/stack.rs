@@ -1,0 +1,87 @@
+//! Results: stacks of layers, or directories of the host.
+
+use std::path::PathBuf;
+
+use lapstrake_engine::{Key, KeyHasher, ResultRef};
+use lapstrake_oci::DiffId;
+use lapstrake_store::{LayerId, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::error::OpsError;
+
+/// A layer in a stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackLayer {
+    /// Its files.
+    pub id: LayerId,
+    /// The tar that it came from, for layers of other people's images: it must leave as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<DiffId>,
+}
+
+/// A tree, as a step gives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stack {
+    /// The layers, lowest first.
+    pub layers: Vec<StackLayer>,
+    /// A directory of the host below them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<PathBuf>,
+    /// Directories of the host that processes see, read-only, at the same place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binds: Vec<PathBuf>,
+    /// The name of a local context: then there is nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// What the directories of the host looked like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Key>,
+}
+
+impl Stack {
+    /// The stack that a result names.
+    pub fn parse(result: &ResultRef) -> Result<Stack, OpsError> {
+        serde_json::from_str(&result.token)
+            .map_err(|source| OpsError::Malformed { what: "a step's result".to_owned(), source })
+    }
+
+    /// As a result.
+    pub fn to_result(&self, store: &Store) -> Result<ResultRef, OpsError> {
+        let token = String::from_utf8_lossy(&lapstrake_oci::to_json(self)).into_owned();
+        let content = if self.local.is_some() { None } else { Some(self.content(store)?) };
+        Ok(ResultRef { token, content })
+    }
+
+    /// The same stack with one more layer on it.
+    pub(crate) fn with(&self, id: LayerId) -> Stack {
+        let mut stack = self.clone();
+        stack.layers.push(StackLayer { id, diff_id: None });
+        stack
+    }
+
+    /// The directories to mount on each other, lowest first.
+    pub fn lowers(&self, store: &Store) -> Vec<PathBuf> {
+        self.below.iter().cloned().chain(self.layers.iter().map(|layer| store.layer_fs(&layer.id))).collect()
+    }
+
+    /// Whether all of it is still there.
+    pub(crate) fn is_whole(&self, store: &Store) -> bool {
+        self.layers.iter().all(|layer| store.has_layer(&layer.id))
+    }
+
+    /// The digest of the content without times.
+    fn content(&self, store: &Store) -> Result<Key, OpsError> {
+        let mut hasher = KeyHasher::new("lapstrake stack 1");
+        if let Some(key) = &self.fingerprint {
+            hasher = hasher.part("host", key.as_bytes());
+        }
+        for layer in &self.layers {
+            let row = store.layer(&layer.id)?.ok_or_else(|| lapstrake_store::StoreError::Missing {
+                what: "layer",
+                name: layer.id.to_string(),
+            })?;
+            hasher = hasher.part("layer", &row.content);
+        }
+        Ok(hasher.finish())
+    }
+}
