@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use lapstrake_store::{LayerId, Store, TempDir};
@@ -28,7 +29,9 @@ impl Active {
         let dir = store.temp_dir()?;
         let made = |name: &str| {
             let path = dir.join(name);
+            // The umask of whoever builds is not the mode of the image's root.
             fs::create_dir(&path)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
                 .map_err(|source| SnapshotError::Directory { path: path.clone(), source })?;
             Ok::<PathBuf, SnapshotError>(path)
         };
