@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use lapstrake_store::{LayerId, Store, TempDir};
@@ -28,7 +29,9 @@ impl Active {
         let dir = store.temp_dir()?;
         let made = |name: &str| {
             let path = dir.join(name);
+            // The umask of whoever builds is not the mode of the image's root.
             fs::create_dir(&path)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
                 .map_err(|source| SnapshotError::Directory { path: path.clone(), source })?;
             Ok::<PathBuf, SnapshotError>(path)
         };
@@ -115,7 +118,9 @@ fn is_same(root: &Root<'_>, entry: &Entry, single_id: bool) -> Result<bool, Snap
     let same = match &entry.kind {
         Kind::Dir { opaque } => !opaque && is_kind(&stat, 0o040_000) && same_meta(&stat, entry, single_id),
         Kind::File { size, content } => {
-            is_kind(&stat, 0o100_000)
+            // Nor does one that was given: such a file is never taken for an untouched copy.
+            entry.meta.xattrs.is_empty()
+                && is_kind(&stat, 0o100_000)
                 && u64::try_from(stat.st_size).is_ok_and(|below| below == *size)
                 && same_meta(&stat, entry, single_id)
                 && same_content(root, &entry.path, *content)?
@@ -138,6 +143,10 @@ fn same_meta(stat: &Stat, entry: &Entry, single_id: bool) -> bool {
 
 fn same_content(root: &Root<'_>, path: &TreePath, content: ContentDigest) -> Result<bool, SnapshotError> {
     let fd = root.open_plain(path, OFlags::RDONLY, Mode::empty())?;
+    // A capability taken away is a change that shows nowhere else.
+    if rustix::fs::fgetxattr(&fd, "security.capability", &mut [0u8; 64]).is_ok() {
+        return Ok(false);
+    }
     let mut bytes = Vec::new();
     File::from(fd)
         .read_to_end(&mut bytes)

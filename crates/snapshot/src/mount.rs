@@ -16,13 +16,17 @@ use crate::error::SnapshotError;
 pub const MAX_LAYERS: usize = 500;
 
 /// Mounts `lowers` (lowest first, at least one) on top of each other, with `upper` (and its work directory) as what is
-/// written to; without one the mount is read-only. Attached nowhere.
+/// written to; without one nobody may write to the mount. Attached nowhere.
 ///
 /// # Errors
 /// [`SnapshotError::TooMany`], [`SnapshotError::Mount`].
 pub fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, SnapshotError> {
     if lowers.len() > MAX_LAYERS {
         return Err(SnapshotError::TooMany { count: lowers.len(), limit: MAX_LAYERS });
+    }
+    // Overlayfs wants two layers where nothing is written: one alone is shown as it is.
+    if let ([only], None) = (lowers, upper) {
+        return bind(only);
     }
     let refused = |step| move |e: Errno| SnapshotError::Mount { step, source: e.into() };
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused("opening overlayfs"))?;
@@ -49,4 +53,48 @@ pub fn bind(path: &Path) -> Result<OwnedFd, SnapshotError> {
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, path, flags)
         .map_err(|e| SnapshotError::Directory { path: path.to_owned(), source: e.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+
+    use rustix::fs::{Mode, OFlags, openat};
+
+    use super::*;
+
+    fn read(mount: &OwnedFd, name: &str) -> Option<String> {
+        let fd = openat(mount, name, OFlags::RDONLY, Mode::empty()).ok()?;
+        let mut text = String::new();
+        fs::File::from(fd).read_to_string(&mut text).unwrap();
+        Some(text)
+    }
+
+    /// Needs the right to mount; an ordinary user has it in a user namespace only, where whole builds are tested.
+    #[test]
+    fn one_layer_and_several_with_and_without_an_upper() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let dir = |name: &str| {
+            let path = temp.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let (low, high, upper, work) = (dir("low"), dir("high"), dir("upper"), dir("work"));
+        fs::write(low.join("f"), "low").unwrap();
+        fs::write(low.join("g"), "low").unwrap();
+        fs::write(high.join("f"), "high").unwrap();
+        let one = mount(std::slice::from_ref(&low), None).unwrap();
+        assert_eq!(read(&one, "f").as_deref(), Some("low"));
+        let two = mount(&[low.clone(), high.clone()], None).unwrap();
+        assert_eq!((read(&two, "f").as_deref(), read(&two, "g").as_deref()), (Some("high"), Some("low")));
+        let with = mount(&[low, high], Some((&upper, &work))).unwrap();
+        rustix::fs::unlinkat(&with, "g", rustix::fs::AtFlags::empty()).unwrap();
+        assert_eq!(read(&with, "g"), None);
+        let many = vec![temp.path().to_owned(); MAX_LAYERS + 1];
+        assert!(matches!(mount(&many, None), Err(SnapshotError::TooMany { .. })));
+    }
 }

@@ -7,7 +7,7 @@ mod pattern;
 
 use crate::error::TreeError;
 use crate::path::TreePath;
-use pattern::Pattern;
+pub(crate) use pattern::Pattern;
 
 /// An ordered list of patterns.
 #[derive(Clone, Debug, Default)]

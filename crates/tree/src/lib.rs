@@ -4,6 +4,8 @@
 //! else's code ran in a tree, or an archive was unpacked to it, every path in it is hostile: all disk access is
 //! relative to a file descriptor and confined beneath it.
 
+pub mod archive;
+pub mod context;
 pub mod copy;
 pub mod decompress;
 pub mod entry;
@@ -12,7 +14,9 @@ pub mod ignore;
 pub mod inroot;
 pub mod layer_tar;
 pub mod path;
+pub mod put;
 pub mod scan;
+pub mod select;
 mod tar_read;
 pub mod tree;
 pub mod unpack;

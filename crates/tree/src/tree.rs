@@ -7,6 +7,7 @@
 mod codec;
 mod digest;
 mod links;
+mod stack;
 
 pub use codec::TREE_VERSION;
 pub use digest::TreeDigest;
@@ -104,6 +105,11 @@ impl Tree {
 
     fn position(&self, path: &[u8]) -> Result<usize, usize> {
         self.entries.binary_search_by(|e| walk_order(e.path.as_bytes(), path))
+    }
+
+    /// Where in [`Self::entries`] the entry of `path` is.
+    pub(crate) fn index_of(&self, path: &TreePath) -> Result<usize, usize> {
+        self.position(path.as_bytes())
     }
 
     /// The entry at `path`, links not followed.

@@ -32,11 +32,25 @@ enum Step {
 impl Pattern {
     /// Compiles; `None` for bad syntax.
     pub(crate) fn new(text: &str) -> Option<Self> {
+        Self::compile(text, true)
+    }
+
+    /// Compiles a pattern in which `**` is no more than `*`.
+    pub(crate) fn shallow(text: &str) -> Option<Self> {
+        Self::compile(text, false)
+    }
+
+    /// True when it matches one text only.
+    pub(crate) fn is_literal(&self) -> bool {
+        self.literal.is_some()
+    }
+
+    fn compile(text: &str, deep: bool) -> Option<Self> {
         let mut steps = Vec::new();
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
             match c {
-                '*' if chars.next_if_eq(&'*').is_some() => {
+                '*' if deep && chars.next_if_eq(&'*').is_some() => {
                     while chars.next_if_eq(&'*').is_some() {}
                     if chars.next_if_eq(&'/').is_some() {
                         steps.extend([Step::Dirs, Step::InDirs]);

@@ -1,0 +1,81 @@
+//! The stat index on disk.
+//!
+//! ```text
+//! "LSCTXT"  u8 version  records to the end  16 bytes: blake3 of all before, cut
+//! record = varint bytes shared with the previous path, varint length, rest of the path
+//!          varint size, mode, device, inode; zig-zag varint mtime, ctime
+//!          32 bytes digest; varint number of xattrs, each: varint length, name, varint length, value
+//! ```
+//! Derived data: whatever does not decode counts as not there.
+
+use super::{Content, Stamp};
+use crate::entry::{ContentDigest, Xattr};
+use crate::error::TreeError;
+use crate::path::TreePath;
+use crate::varint::{Cursor, put_bytes, put_signed, put_varint};
+
+const MAGIC: &[u8; 7] = b"LSCTXT\x01";
+const CHECK: usize = 16;
+const WHAT: &str = "stat index";
+
+pub(super) struct Known {
+    pub(super) path: TreePath,
+    pub(super) stamp: Stamp,
+    pub(super) content: Content,
+}
+
+pub(super) fn encode<'a>(entries: impl Iterator<Item = (&'a TreePath, &'a Stamp, &'a Content)>) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    let mut previous: &[u8] = b"";
+    for (path, stamp, content) in entries {
+        let path = path.as_bytes();
+        let shared = previous.iter().zip(path).take_while(|(a, b)| a == b).count();
+        put_varint(&mut out, shared as u64);
+        put_bytes(&mut out, &path[shared..]);
+        for number in [stamp.size, u64::from(stamp.mode), stamp.dev, stamp.ino] {
+            put_varint(&mut out, number);
+        }
+        put_signed(&mut out, stamp.mtime);
+        put_signed(&mut out, stamp.ctime);
+        out.extend_from_slice(&content.digest.0);
+        put_varint(&mut out, content.xattrs.len() as u64);
+        for xattr in &content.xattrs {
+            put_bytes(&mut out, &xattr.name);
+            put_bytes(&mut out, &xattr.value);
+        }
+        previous = path;
+    }
+    let check = blake3::hash(&out);
+    out.extend_from_slice(&check.as_bytes()[..CHECK]);
+    out
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Known>, TreeError> {
+    let corrupt = |why| TreeError::Corrupt { what: WHAT, why };
+    let (body, check) = bytes.split_last_chunk::<CHECK>().ok_or_else(|| corrupt("it is cut short"))?;
+    if blake3::hash(body).as_bytes()[..CHECK] != check[..] {
+        return Err(corrupt("its checksum does not match"));
+    }
+    let records = body.strip_prefix(MAGIC).ok_or_else(|| corrupt("it does not start as one"))?;
+    let mut cursor = Cursor::new(records, WHAT);
+    let mut known = Vec::new();
+    let mut path = Vec::new();
+    while cursor.remaining() > 0 {
+        let shared = cursor.length()?;
+        if shared > path.len() {
+            return Err(corrupt("a path shares more than there is"));
+        }
+        path.truncate(shared);
+        path.extend_from_slice(cursor.bytes()?);
+        let (size, mode, dev, ino) = (cursor.varint()?, cursor.u32()?, cursor.varint()?, cursor.varint()?);
+        let (mtime, ctime) = (cursor.signed()?, cursor.signed()?);
+        let digest = ContentDigest(cursor.array()?);
+        let mut xattrs = Vec::new();
+        for _ in 0..cursor.length()? {
+            xattrs.push(Xattr { name: cursor.bytes()?.into(), value: cursor.bytes()?.into() });
+        }
+        let stamp = Stamp { size, mode, dev, ino, mtime, ctime };
+        known.push(Known { path: TreePath::parse(&path)?, stamp, content: Content { digest, xattrs } });
+    }
+    Ok(known)
+}

@@ -1,0 +1,226 @@
+//! File actions of COPY, ADD and WORKDIR on roots given as descriptors.
+//!
+//! Source and destination are hostile: the source is opened by paths a [`Selection`] gave, free of links; the
+//! destination path is resolved within its root once, what is nested below it is never followed. Where owners
+//! cannot be set (one mapped id) they are returned instead.
+
+mod entries;
+mod file;
+mod mode;
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+pub use mode::ModeChange;
+
+use crate::error::TreeError;
+use crate::inroot::{MadeDir, NewDir, Root};
+use crate::path::TreePath;
+use crate::scan::Ownership;
+use crate::select::{SelectedRoot, Selection};
+use entries::Putter;
+pub(crate) use entries::make_room;
+
+/// How things are copied.
+#[derive(Clone, Debug, Default)]
+pub struct CopyOptions {
+    /// Owner of everything that is copied and of directories made for it; `None` keeps the source's, and 0:0 for
+    /// made directories.
+    pub chown: Option<(u32, u32)>,
+    /// Mode of everything that is copied and of directories made for it; `None` keeps the source's, and 0755.
+    pub chmod: Option<ModeChange>,
+    /// Time of directories made on the way, nanoseconds; `None` is now.
+    pub mtime: Option<i64>,
+    /// Do not set owners on disk but report them.
+    pub squash_ids: bool,
+}
+
+/// What a copy or another action did that the disk does not show.
+#[derive(Clone, Debug, Default)]
+pub struct Copied {
+    /// With `squash_ids`: whom things belong to, by their path in the destination root.
+    pub owners: BTreeMap<TreePath, Ownership>,
+    /// Devices that could not be made.
+    pub skipped_devices: Vec<TreePath>,
+}
+
+impl CopyOptions {
+    fn new_dir(&self) -> NewDir {
+        let mode = self.chmod.as_ref().map_or(0o755, |change| change.apply(0o755, true));
+        let owner = (!self.squash_ids).then(|| self.chown.unwrap_or((0, 0)));
+        NewDir { mode, owner, mtime: self.mtime }
+    }
+
+    fn note_dirs(&self, made: &MadeDir, copied: &mut Copied) {
+        if self.squash_ids {
+            let (uid, gid) = self.chown.unwrap_or((0, 0));
+            let owner = Ownership { uid, gid, mode: None };
+            copied.owners.extend(made.made.iter().map(|path| (path.clone(), owner)));
+        }
+    }
+}
+
+/// True when a destination as written means a directory: it ends in `/` or `/.`, or is `.` or empty.
+#[must_use]
+pub fn names_directory(dest: &[u8]) -> bool {
+    matches!(dest, b"" | b".") || dest.ends_with(b"/") || dest.ends_with(b"/.")
+}
+
+/// Copies a selection made from the tree behind `source` to `dest` (an absolute path of the destination root).
+///
+/// # Errors
+/// [`TreeError::CopyToNonDirectory`], [`TreeError::ReplaceDirectory`] where kinds clash, else [`TreeError::Io`].
+pub fn put(
+    source: BorrowedFd<'_>,
+    selection: &Selection,
+    dest_root: BorrowedFd<'_>,
+    dest: &[u8],
+    options: &CopyOptions,
+) -> Result<Copied, TreeError> {
+    let root = Root::from_fd(dest_root);
+    let mut copied = Copied::default();
+    for from in &selection.roots {
+        if from.is_dir {
+            copy_contents(source, from, &root, dest, options, &mut copied)?;
+        } else {
+            copy_file(source, from, &root, dest, options, &mut copied)?;
+        }
+    }
+    Ok(copied)
+}
+
+fn is_directory(root: &Root<'_>, path: &[u8]) -> bool {
+    root.stat(path, true).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
+}
+
+fn mkdir(
+    root: &Root<'_>,
+    path: &[u8],
+    options: &CopyOptions,
+    copied: &mut Copied,
+) -> Result<MadeDir, TreeError> {
+    let made = root.mkdir_p(path, &options.new_dir()).map_err(|e| match e {
+        TreeError::NotADirectory { path } => TreeError::CopyToNonDirectory { path },
+        e => e,
+    })?;
+    options.note_dirs(&made, copied);
+    Ok(made)
+}
+
+fn copy_contents(
+    source: BorrowedFd<'_>,
+    from: &SelectedRoot,
+    root: &Root<'_>,
+    dest: &[u8],
+    options: &CopyOptions,
+    copied: &mut Copied,
+) -> Result<(), TreeError> {
+    let made = mkdir(root, dest, options, copied)?;
+    let fresh = made.made.last() == Some(&made.path);
+    // An `O_PATH` descriptor can neither be listed nor have its times set.
+    let dir = crate::inroot::open_child(
+        std::os::fd::AsFd::as_fd(&made.dir),
+        b".",
+        OFlags::RDONLY | OFlags::DIRECTORY,
+    )
+    .map_err(TreeError::io("open", &made.path))?;
+    let mut putter = Putter::new(source, std::os::fd::AsFd::as_fd(&dir), &made.path, options, copied);
+    putter.all(&from.entries)?;
+    if fresh && options.mtime.is_none() {
+        crate::inroot::set_times_fd(std::os::fd::AsFd::as_fd(&dir), from.mtime)
+            .map_err(TreeError::io("set times of", &made.path))?;
+    }
+    Ok(())
+}
+
+fn copy_file(
+    source: BorrowedFd<'_>,
+    from: &SelectedRoot,
+    root: &Root<'_>,
+    dest: &[u8],
+    options: &CopyOptions,
+    copied: &mut Copied,
+) -> Result<(), TreeError> {
+    let Some(entry) = from.entries.first() else { return Ok(()) };
+    let into = names_directory(dest) || is_directory(root, dest);
+    let (dir, name) = if into {
+        (mkdir(root, dest, options, copied)?, from.name.clone())
+    } else {
+        // A link in the last place is followed, also to what is not there yet.
+        let place = root.place(dest, true)?.path();
+        let parent = place.parent().unwrap_or_default();
+        (mkdir(root, parent.as_bytes(), options, copied)?, place.name().into())
+    };
+    let mut putter = Putter::new(source, std::os::fd::AsFd::as_fd(&dir.dir), &dir.path, options, copied);
+    putter.one_as(entry, &name)
+}
+
+/// Makes a directory with everything above it, as WORKDIR does; existing ones are left as they are.
+///
+/// # Errors
+/// [`TreeError::NotADirectory`] when something else is in the way, else [`TreeError::Io`].
+pub fn make_directory(
+    dest_root: BorrowedFd<'_>,
+    path: &[u8],
+    options: &CopyOptions,
+) -> Result<Copied, TreeError> {
+    let mut copied = Copied::default();
+    let made = Root::from_fd(dest_root).mkdir_p(path, &options.new_dir())?;
+    options.note_dirs(&made, &mut copied);
+    Ok(copied)
+}
+
+/// Writes a file with this content, as a heredoc of COPY does; `name` is what it is called in a directory. Mode is
+/// 0644 unless changed, time `options.mtime` or now.
+///
+/// # Errors
+/// As [`copy`].
+pub fn write_file(
+    dest_root: BorrowedFd<'_>,
+    dest: &[u8],
+    name: &[u8],
+    content: &[u8],
+    options: &CopyOptions,
+) -> Result<Copied, TreeError> {
+    let root = Root::from_fd(dest_root);
+    let mut copied = Copied::default();
+    let into = names_directory(dest) || is_directory(&root, dest);
+    let (dir, name): (MadeDir, Box<[u8]>) = if into {
+        (mkdir(&root, dest, options, &mut copied)?, TreePath::parse(name)?.name().into())
+    } else {
+        let place = root.place(dest, true)?.path();
+        (
+            mkdir(&root, place.parent().unwrap_or_default().as_bytes(), options, &mut copied)?,
+            place.name().into(),
+        )
+    };
+    let path = dir.path.join_name(&name);
+    let mode = options.chmod.as_ref().map_or(0o644, |change| change.apply(0o644, false));
+    make_room(std::os::fd::AsFd::as_fd(&dir.dir), &name, &path)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = fs::openat(&dir.dir, &*name, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(TreeError::io("create", &path))?;
+    let mut file = std::fs::File::from(fd);
+    std::io::Write::write_all(&mut file, content).map_err(TreeError::io("write", &path))?;
+    let (uid, gid) = options.chown.unwrap_or((0, 0));
+    let finish = || -> Result<(), Errno> {
+        if !options.squash_ids {
+            fs::fchown(&file, Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid)))?;
+        }
+        fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        options
+            .mtime
+            .map_or(Ok(()), |mtime| crate::inroot::set_times_fd(std::os::fd::AsFd::as_fd(&file), mtime))
+    };
+    finish().map_err(TreeError::io("finish", &path))?;
+    if options.squash_ids {
+        copied.owners.insert(path, Ownership { uid, gid, mode: None });
+    }
+    Ok(copied)
+}
+
+#[cfg(test)]
+mod tests;

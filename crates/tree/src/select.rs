@@ -1,0 +1,400 @@
+//! Which entries of a tree a COPY, ADD or bind mount means, and their digest. Pure: asks a [`Tree`], never a disk.
+//!
+//! Links on the way to a named source are followed inside the tree, the last one too; links inside a selected
+//! directory stay links. A directory stands for its contents. A wildcard that matches nothing is no error, a named
+//! source that is not there is.
+
+use std::collections::BTreeSet;
+
+use crate::entry::{Entry, Kind, Meta};
+use crate::error::TreeError;
+use crate::ignore::{Pattern, Patterns};
+use crate::path::{TreePath, lossy};
+use crate::tree::{KHasher, Tree, TreeDigest};
+
+const MAX_LINKS: u32 = 255;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    /// Sources as written; always relative to the tree's root, `..` stops there.
+    pub sources: Vec<String>,
+    /// `*`, `?`, `[…]` and `\` mean something (`**` only with `parents`).
+    pub wildcards: bool,
+    /// A source that is a link stands for what it points to.
+    pub follow: bool,
+    /// Patterns relative to each source; a source itself is never tested.
+    pub exclude: Patterns,
+    /// Keep the directories above each source, from `/./` on if the source has one.
+    pub parents: bool,
+}
+
+impl Selector {
+    /// One source with everything that COPY does by default.
+    #[must_use]
+    pub fn new(source: &str) -> Self {
+        Self {
+            sources: vec![source.to_owned()],
+            wildcards: true,
+            follow: true,
+            exclude: Patterns::default(),
+            parents: false,
+        }
+    }
+}
+
+/// An entry to be copied; never a hard link (copying finds those by inode).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picked {
+    /// Where it is in the source, free of links.
+    pub source: TreePath,
+    /// Where it goes, relative to the destination; empty for a source that is no directory.
+    pub to: TreePath,
+    /// What it is.
+    pub kind: Kind,
+    /// Its metadata.
+    pub meta: Meta,
+}
+
+/// One source with what is below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelectedRoot {
+    /// Name it was found under: what a file is called in a destination directory.
+    pub name: Box<[u8]>,
+    /// A directory: its contents go into the destination, which becomes a directory.
+    pub is_dir: bool,
+    /// Time of the source directory, for a destination that has to be made.
+    pub mtime: i64,
+    /// What is copied, in walk order; a single entry with an empty `to` when it is no directory.
+    pub entries: Vec<Picked>,
+}
+
+/// Everything a selector means, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The sources in the order written, matches of a wildcard in walk order.
+    pub roots: Vec<SelectedRoot>,
+}
+
+impl Selection {
+    /// Digest for cache keys: names, kinds, owners, modes, contents; no times.
+    #[must_use]
+    pub fn k_digest(&self) -> TreeDigest {
+        let mut hasher = KHasher::new();
+        for root in &self.roots {
+            hasher.mark(if root.is_dir { b"dir" } else { b"file" });
+            hasher.mark(if root.is_dir { b"" } else { &root.name });
+            hasher.mark(&(root.entries.len() as u64).to_le_bytes());
+            for entry in &root.entries {
+                hasher.entry(entry.to.as_bytes(), &entry.kind, &entry.meta);
+            }
+        }
+        hasher.finish()
+    }
+
+    /// How many entries will be copied.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.roots.iter().map(|root| root.entries.len()).sum()
+    }
+
+    /// True when nothing will be copied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Tree {
+    /// Resolves a selector. Meant for whole trees (of a stage, an image, a context): whiteouts are not entries.
+    ///
+    /// # Errors
+    /// [`TreeError::NotFound`] for a named source that is missing, [`TreeError::Pattern`] for bad syntax.
+    pub fn select(&self, selector: &Selector) -> Result<Selection, TreeError> {
+        let mut selection = Selection::default();
+        for source in &selector.sources {
+            if selector.parents {
+                selection.roots.push(self.with_parents(source, selector)?);
+                continue;
+            }
+            let path = TreePath::clean(source.as_bytes())?;
+            for found in self.matches(source, &path, selector)? {
+                selection.roots.push(self.selected(&found.name, &found.path, selector));
+            }
+        }
+        Ok(selection)
+    }
+
+    fn matches(&self, source: &str, path: &TreePath, selector: &Selector) -> Result<Vec<Found>, TreeError> {
+        let glob = selector.wildcards && source.contains(['*', '?', '[', '\\']);
+        if !glob {
+            let real = self.follow(path, selector.follow)?.ok_or_else(|| self.not_found(path))?;
+            return Ok(vec![Found { name: path.name().into(), path: real }]);
+        }
+        let bad = || TreeError::Pattern { pattern: source.to_owned(), line: 0 };
+        let mut here = vec![TreePath::root()];
+        let components: Vec<&[u8]> = path.components().collect();
+        let mut literal = true;
+        for (i, component) in components.iter().enumerate() {
+            let pattern = Pattern::shallow(&lossy(component)).ok_or_else(bad)?;
+            let last = i + 1 == components.len();
+            literal &= pattern.is_literal();
+            let mut next = Vec::new();
+            for dir in &here {
+                // A wildcard never goes through a link: what it matches has to lie where it says.
+                let dir = if literal || i == 0 { self.follow(dir, true)? } else { Some(dir.clone()) };
+                let Some(dir) = dir else { continue };
+                let children = self.children(&dir).filter(|e| pattern.matches(e.path.name()));
+                next.extend(children.map(|e| e.path.clone()));
+            }
+            if next.is_empty() && literal && last {
+                return Err(self.not_found(path));
+            }
+            here = next;
+        }
+        let mut found = Vec::new();
+        for path in here {
+            // A dangling link among the matches is copied as what it is.
+            let real = self.follow(&path, selector.follow)?.unwrap_or_else(|| path.clone());
+            found.push(Found { name: path.name().into(), path: real });
+        }
+        Ok(found)
+    }
+
+    /// The real path behind links; `None` when it leads nowhere.
+    fn follow(&self, path: &TreePath, last: bool) -> Result<Option<TreePath>, TreeError> {
+        let mut real = TreePath::root();
+        let mut todo: Vec<Box<[u8]>> = path.components().rev().map(Box::from).collect();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match &*name {
+                b"" | b"." => continue,
+                b".." => {
+                    real = real.parent().unwrap_or_default();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = real.join_name(&name);
+            match self.get(&next).map(|e| &e.kind) {
+                Some(Kind::Symlink { target }) if last || !todo.is_empty() => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(TreeError::Loop { path: path.to_string() });
+                    }
+                    if target.starts_with(b"/") {
+                        real = TreePath::root();
+                    }
+                    todo.extend(target.rsplit(|&b| b == b'/').map(Box::from));
+                }
+                Some(Kind::Dir { .. }) => real = next,
+                None | Some(Kind::Whiteout) => return Ok(None),
+                Some(_) if todo.iter().all(|rest| rest.is_empty() || &**rest == b".") => {
+                    return Ok(Some(next));
+                }
+                Some(_) => return Ok(None),
+            }
+        }
+        Ok(Some(real))
+    }
+
+    fn not_found(&self, path: &TreePath) -> TreeError {
+        let nearest = path.ancestors().filter(|p| p.is_root() || self.get(p).is_some()).last();
+        TreeError::NotFound {
+            path: path.to_string(),
+            hidden_by: None,
+            nearest: nearest.unwrap_or_default().to_string(),
+        }
+    }
+
+    fn picked(&self, entry: &Entry, to: TreePath) -> Picked {
+        let real = self.resolve_hardlink(entry);
+        Picked { source: entry.path.clone(), to, kind: real.kind.clone(), meta: real.meta.clone() }
+    }
+
+    fn selected(&self, name: &[u8], path: &TreePath, selector: &Selector) -> SelectedRoot {
+        let own = self.get(path);
+        let (is_dir, mtime) = own.map_or((true, 0), |e| (e.is_dir(), e.meta.mtime));
+        let mut entries = Vec::new();
+        if let Some(entry) = own.filter(|_| !is_dir) {
+            entries.push(self.picked(entry, TreePath::root()));
+        } else {
+            for entry in filtered(self.subtree(path), path, &selector.exclude) {
+                let to = entry.path.relative_to(path).unwrap_or_default();
+                entries.push(self.picked(entry, to));
+            }
+        }
+        SelectedRoot { name: name.into(), is_dir, mtime, entries }
+    }
+
+    /// A source of `--parents`: the directories above what it matches are copied with it.
+    fn with_parents(&self, source: &str, selector: &Selector) -> Result<SelectedRoot, TreeError> {
+        let source = source.trim_start_matches('/');
+        let (pivot, rest) = source.split_once("/./").unwrap_or(("", source));
+        let base = TreePath::clean(pivot.as_bytes())?;
+        let base = self.follow(&base, true)?.ok_or_else(|| self.not_found(&base))?;
+        let rest = TreePath::clean(rest.as_bytes())?;
+        let pattern = Pattern::new(&lossy(rest.as_bytes()))
+            .ok_or_else(|| TreeError::Pattern { pattern: source.to_owned(), line: 0 })?;
+        let glob = selector.wildcards && !pattern.is_literal();
+        let mut keep: BTreeSet<TreePath> = BTreeSet::new();
+        let mut matched = rest.is_root();
+        for entry in self.subtree(&base) {
+            let to = entry.path.relative_to(&base).unwrap_or_default();
+            let hit = if glob { pattern.matches(to.as_bytes()) } else { to == rest };
+            if !hit {
+                continue;
+            }
+            matched = true;
+            let below = filtered(self.subtree(&entry.path), &entry.path, &selector.exclude);
+            keep.extend(below.map(|e| e.path.clone()));
+            keep.insert(entry.path.clone());
+            keep.extend(entry.path.ancestors().filter(|p| p.starts_with(&base)));
+        }
+        if !matched && !glob {
+            return Err(self.not_found(&base.join(&rest)));
+        }
+        keep.remove(&base);
+        let entries = keep.iter().filter_map(|p| self.get(p));
+        let entries =
+            entries.map(|e| self.picked(e, e.path.relative_to(&base).unwrap_or_default())).collect();
+        Ok(SelectedRoot { name: Box::default(), is_dir: true, mtime: 0, entries })
+    }
+}
+
+struct Found {
+    name: Box<[u8]>,
+    path: TreePath,
+}
+
+/// Entries below `base` (itself not included) that `exclude` leaves; a hidden directory stays for what is left in it.
+fn filtered<'t>(
+    entries: &'t [Entry],
+    base: &TreePath,
+    exclude: &Patterns,
+) -> impl Iterator<Item = &'t Entry> {
+    let mut kept: Vec<&Entry> = Vec::new();
+    let mut hidden: Vec<&Entry> = Vec::new();
+    for entry in entries.iter().filter(|e| e.path != *base) {
+        if exclude.is_empty() {
+            kept.push(entry);
+            continue;
+        }
+        hidden.retain(|dir| entry.path.starts_with(&dir.path));
+        let relative = entry.path.relative_to(base).unwrap_or_default();
+        if !exclude.excluded(&relative).excluded {
+            kept.append(&mut hidden);
+            kept.push(entry);
+        } else if entry.is_dir() {
+            hidden.push(entry);
+        }
+    }
+    kept.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::tests::{dir, file, path};
+
+    fn link(at: &str, target: &str) -> Entry {
+        let kind = Kind::Symlink { target: target.as_bytes().into() };
+        Entry { path: path(at), kind, meta: Meta { mode: 0o777, ..Meta::default() } }
+    }
+
+    fn tree() -> Tree {
+        Tree::from_entries(vec![
+            dir("a"),
+            dir("a/b"),
+            file("a/b/x.txt", b"x"),
+            file("a/b/y.md", b"y"),
+            link("a/in", "/f1"),
+            file("f1", b"1"),
+            file("f2", b"2"),
+            link("la", "a/b"),
+            link("lf", "/la/../b/x.txt"),
+            link("up", "../../../f1"),
+            link("dead", "nowhere"),
+            link("loop", "loop"),
+        ])
+        .unwrap()
+    }
+
+    fn list(selector: &Selector) -> Vec<String> {
+        let selection = tree().select(selector).unwrap();
+        let name = |r: &SelectedRoot, p: &Picked| {
+            format!("{}:{}<{}", lossy(&r.name), lossy(p.to.as_bytes()), lossy(p.source.as_bytes()))
+        };
+        selection.roots.iter().flat_map(|r| r.entries.iter().map(move |p| name(r, p))).collect()
+    }
+
+    #[test]
+    fn sources() {
+        let cases: &[(&str, &[&str])] = &[
+            ("f1", &["f1:<f1"]),
+            ("/./f1", &["f1:<f1"]),
+            ("../../f1", &["f1:<f1"]),
+            ("f*", &["f1:<f1", "f2:<f2"]),
+            ("a/b", &["b:x.txt<a/b/x.txt", "b:y.md<a/b/y.md"]),
+            ("a/b/.", &["b:x.txt<a/b/x.txt", "b:y.md<a/b/y.md"]),
+            ("la", &["la:x.txt<a/b/x.txt", "la:y.md<a/b/y.md"]),
+            ("la/x.txt", &["x.txt:<a/b/x.txt"]),
+            ("lf", &["lf:<a/b/x.txt"]),
+            ("up", &["up:<f1"]),
+            ("nope*", &[]),
+            ("a/*/*.txt", &["x.txt:<a/b/x.txt"]),
+            ("a/b/[xy].*", &["x.txt:<a/b/x.txt", "y.md:<a/b/y.md"]),
+            ("**/x.txt", &[]),
+            ("a/in", &["in:<f1"]),
+        ];
+        for (source, want) in cases {
+            assert_eq!(list(&Selector::new(source)), *want, "{source}");
+        }
+        let inside = list(&Selector::new("a"));
+        assert!(inside.contains(&"a:in<a/in".to_owned()), "a link inside a directory stays one: {inside:?}");
+    }
+
+    #[test]
+    fn missing() {
+        let error = |source: &str| tree().select(&Selector::new(source)).unwrap_err();
+        let TreeError::NotFound { path, nearest, .. } = error("a/b/z") else { panic!() };
+        assert_eq!((path.as_str(), nearest.as_str()), ("/a/b/z", "/a/b"));
+        assert_eq!(error("/x").to_string(), "\"/x\": not found");
+        assert!(matches!(error("dead"), TreeError::NotFound { .. }));
+        assert!(matches!(error("loop"), TreeError::Loop { .. }));
+        assert!(matches!(error("f1/x"), TreeError::NotFound { .. }));
+        assert!(matches!(error("a/[x"), TreeError::Pattern { .. }));
+    }
+
+    #[test]
+    fn excluding() {
+        let exclude = Patterns::from_list(&["b", "!b/y.md"]).unwrap();
+        let selector = Selector { exclude, ..Selector::new("a") };
+        assert_eq!(list(&selector), ["a:b<a/b", "a:b/y.md<a/b/y.md", "a:in<a/in"]);
+        let exclude = Patterns::from_list(&["f1"]).unwrap();
+        assert_eq!(list(&Selector { exclude, ..Selector::new("f1") }), ["f1:<f1"]);
+    }
+
+    #[test]
+    fn parents() {
+        let selector = |source: &str| Selector { parents: true, ..Selector::new(source) };
+        assert_eq!(list(&selector("a/b/x.txt")), [":a<a", ":a/b<a/b", ":a/b/x.txt<a/b/x.txt"]);
+        assert_eq!(list(&selector("a/./b/x.txt")), [":b<a/b", ":b/x.txt<a/b/x.txt"]);
+        assert_eq!(list(&selector("**/*.md")), [":a<a", ":a/b<a/b", ":a/b/y.md<a/b/y.md"]);
+        assert_eq!(list(&selector("a/nope*")), [""; 0]);
+        assert!(tree().select(&selector("a/nope")).is_err());
+    }
+
+    #[test]
+    fn digests() {
+        let digest = |tree: &Tree, source: &str| tree.select(&Selector::new(source)).unwrap().k_digest();
+        let one = tree();
+        let mut entries = one.clone().into_entries();
+        entries.iter_mut().find(|e| e.path == path("f2")).unwrap().meta.mode = 0o600;
+        let two = Tree::from_entries(entries).unwrap();
+        assert_eq!(digest(&one, "f1"), digest(&two, "f1"));
+        assert_ne!(digest(&one, "f*"), digest(&two, "f*"));
+        assert_eq!(digest(&one, "la"), digest(&one, "a/b"));
+        assert_ne!(digest(&one, "f1"), digest(&one, "f2"));
+    }
+}
