@@ -1,0 +1,45 @@
+//! The verbs, one file each.
+
+mod build;
+mod export;
+mod history;
+mod images;
+mod import;
+mod options;
+mod run;
+mod wanted;
+
+use std::process::ExitCode;
+
+use crate::args::Command;
+
+/// Does what was asked.
+pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Build(args) => build::build(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Images(args) => images::images(&args),
+        Command::Inspect(args) => images::inspect(&args.image),
+        Command::History(args) => history::history(&args),
+        Command::Rmi(args) => images::rmi(&args),
+        Command::Import(args) => import::import(&args),
+    }
+}
+
+/// Runs `work` on a runtime of its own, or until Ctrl-C, which ends everything: the sandbox dies with this process,
+/// and what was unfinished is swept away.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = work => result,
+            signal = tokio::signal::ctrl_c() => {
+                signal?;
+                Err(crate::exit::Told { text: "canceled".to_owned(), hint: None, status: 130 }.into())
+            }
+        }
+    });
+    // Steps that nobody wants any more are killed when their futures go; they get a moment to put things away.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(3));
+    result
+}

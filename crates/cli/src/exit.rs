@@ -82,8 +82,14 @@ pub(crate) fn is_environment(cause: &(dyn std::error::Error + 'static)) -> bool 
     cause.is::<UsernsError>()
         || cause.is::<lapstrake_store::StoreError>()
         || cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
-        || matches!(cause.downcast_ref::<RegistryError>(), Some(RegistryError::Unreachable { .. } | RegistryError::Setup { .. }))
-        || matches!(cause.downcast_ref::<RuntimeError>(), Some(RuntimeError::Kernel { .. } | RuntimeError::Start { .. }))
+        || matches!(
+            cause.downcast_ref::<RegistryError>(),
+            Some(RegistryError::Unreachable { .. } | RegistryError::Setup { .. })
+        )
+        || matches!(
+            cause.downcast_ref::<RuntimeError>(),
+            Some(RuntimeError::Kernel { .. } | RuntimeError::Start { .. })
+        )
 }
 
 /// An error and its causes, outermost first.

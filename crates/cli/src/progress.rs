@@ -15,8 +15,8 @@ use std::thread::JoinHandle;
 
 use lapstrake_engine::{Event, Progress};
 
-pub(crate) use tail::Failure;
 pub(crate) use names::bytes;
+pub(crate) use tail::Failure;
 use tail::Tails;
 
 /// How progress is shown.

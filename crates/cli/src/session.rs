@@ -45,7 +45,9 @@ pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> 
     let mut found = rows.into_iter().filter(|row| row.id.hex().starts_with(wanted));
     match (found.next(), found.next()) {
         (Some(row), None) => Ok(row),
-        (Some(_), Some(_)) => Err(Usage(format!("`{name}` is the beginning of more than one image id")).into()),
+        (Some(_), Some(_)) => {
+            Err(Usage(format!("`{name}` is the beginning of more than one image id")).into())
+        }
         (None, _) => Err(anyhow::anyhow!("no such image: {name}")),
     }
 }

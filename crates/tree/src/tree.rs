@@ -10,6 +10,7 @@ mod links;
 mod stack;
 
 pub use codec::TREE_VERSION;
+pub(crate) use digest::KHasher;
 pub use digest::TreeDigest;
 pub(crate) use links::{Inode, join_links};
 

@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use lapstrake_diag::{SourceFile, Style, excerpt, render};
 use lapstrake_engine::{Progress, Solver, StepFailed, StepId};
 use lapstrake_graph::Plan;
-use lapstrake_lower::{ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower, required_images};
+use lapstrake_lower::{
+    ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower, required_images,
+};
 use lapstrake_oci::Digest;
 use lapstrake_ops::{Cache, Images, Known, Ops, OpsError, Stack};
 
@@ -70,7 +72,12 @@ async fn run(
     result
 }
 
-async fn plan(wanted: &Wanted, file: &SourceFile, images: &Arc<Images>, progress: &Progress) -> anyhow::Result<Plan> {
+async fn plan(
+    wanted: &Wanted,
+    file: &SourceFile,
+    images: &Arc<Images>,
+    progress: &Progress,
+) -> anyhow::Result<Plan> {
     let parsed = lapstrake_dockerfile::parse(file);
     let errors: Vec<String> = parsed
         .diagnostics

@@ -28,7 +28,8 @@ pub(crate) fn export(
     stack: &Stack,
 ) -> anyhow::Result<Option<Digest>> {
     if stack.below.is_some() || !stack.binds.is_empty() {
-        let text = "the result stands on a `rootfs://` directory of this machine, which is no part of any image";
+        let text =
+            "the result stands on a `rootfs://` directory of this machine, which is no part of any image";
         let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
         return Err(Told { text: text.to_owned(), hint: Some(hint.to_owned()), status: 1 }.into());
     }
@@ -48,8 +49,11 @@ fn one(
     stack: &Stack,
     output: &Output,
 ) -> anyhow::Result<Option<Digest>> {
-    let layers: Vec<Layer> =
-        stack.layers.iter().map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() }).collect();
+    let layers: Vec<Layer> = stack
+        .layers
+        .iter()
+        .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
+        .collect();
     match output {
         Output::Image { names: more, rewrite } => {
             let image = assemble(store, &target.image, &layers, *rewrite)?;
@@ -62,7 +66,8 @@ fn one(
             let image = assemble(store, &target.image, &layers, *rewrite)?;
             let names = named(names, more)?;
             let flavour = if *docker { Flavour::Docker } else { Flavour::Oci };
-            let manifest = to_file(dest.as_deref(), |out| Ok(write_archive(store, &image, &names, flavour, out)?))?;
+            let manifest =
+                to_file(dest.as_deref(), |out| Ok(write_archive(store, &image, &names, flavour, out)?))?;
             metadata(args, &image, &names, Some(&manifest))?;
             Ok(Some(image.document.digest))
         }
@@ -109,7 +114,10 @@ fn tokens(stack: &Stack, image: &Finished) -> String {
 }
 
 /// Writes a file whole or not at all; without a path, to standard output.
-fn to_file<T>(dest: Option<&Path>, write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<T>) -> anyhow::Result<T> {
+fn to_file<T>(
+    dest: Option<&Path>,
+    write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let Some(dest) = dest else {
         let mut out = BufWriter::new(io::stdout().lock());
         let result = write(&mut out)?;
@@ -135,7 +143,12 @@ fn to_file<T>(dest: Option<&Path>, write: impl FnOnce(&mut dyn io::Write) -> any
     result
 }
 
-fn metadata(args: &Build, image: &Finished, names: &[Reference], manifest: Option<&Digest>) -> anyhow::Result<()> {
+fn metadata(
+    args: &Build,
+    image: &Finished,
+    names: &[Reference],
+    manifest: Option<&Digest>,
+) -> anyhow::Result<()> {
     let Some(path) = &args.metadata_file else { return Ok(()) };
     let mut found: BTreeMap<&str, String> = BTreeMap::new();
     found.insert("containerimage.config.digest", image.document.digest.to_string());

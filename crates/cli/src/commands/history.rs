@@ -33,7 +33,10 @@ pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
         let id = if number + 1 == rows.len() { image.id.short() } else { "<missing>" };
         if args.json {
             let by = &row.created_by;
-            println!("{}", json!({"ID": id, "CreatedAt": row.created, "CreatedBy": by, "Size": size, "Comment": row.comment}));
+            println!(
+                "{}",
+                json!({"ID": id, "CreatedAt": row.created, "CreatedBy": by, "Size": size, "Comment": row.comment})
+            );
             continue;
         }
         let age = row.created.as_deref().map_or_else(|| "N/A".to_owned(), ago);

@@ -97,7 +97,10 @@ pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
                 println!("Untagged: {}", reference.familiar());
             }
             None if own.len() > 1 && !args.force => {
-                anyhow::bail!("image {} has more than one name: name one of them, or use --force", image.id.short());
+                anyhow::bail!(
+                    "image {} has more than one name: name one of them, or use --force",
+                    image.id.short()
+                );
             }
             _ => {
                 session.store.remove_image(&image.id)?;

@@ -17,7 +17,8 @@ use crate::session;
 
 /// Makes an image of a root file system's tar.
 pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
-    let name: Reference = args.name.parse().map_err(|e| Usage(format!("invalid name `{}`: {e}", args.name)))?;
+    let name: Reference =
+        args.name.parse().map_err(|e| Usage(format!("invalid name `{}`: {e}", args.name)))?;
     let session = session::open()?;
     let tar: Box<dyn Read + Send> = if args.tar.as_os_str() == "-" {
         Box::new(io::stdin())
@@ -26,7 +27,8 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     };
     let layer = import_layer(&session.store, tar, session.single_id)?.layer;
     let platform = Platform::host();
-    let mut config = ImageConfig { architecture: platform.architecture, os: platform.os, ..ImageConfig::default() };
+    let mut config =
+        ImageConfig { architecture: platform.architecture, os: platform.os, ..ImageConfig::default() };
     config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
     let vertex = Graph::new().add(Op::Source(Source::Scratch), Vec::new(), VertexMeta::default())?;
     let history = vec![HistoryDraft { created_by: "lapstrake import".to_owned(), layer: Some(vertex) }];

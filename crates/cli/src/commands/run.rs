@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use lapstrake_oci::ContainerConfig;
 use lapstrake_ops::{Stack, StackLayer};
-use lapstrake_runtime::{Exit, Mount, MountSource, Network, RunFds, RunSpec, Running, Sandbox, User, resolv_conf};
+use lapstrake_runtime::{
+    Exit, Mount, MountSource, Network, RunFds, RunSpec, Running, Sandbox, User, resolv_conf,
+};
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
@@ -37,8 +39,11 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         spec.mounts.push(mount);
         mounts.push(fd);
     }
-    let stdin =
-        if args.interactive { std::io::stdin().as_fd().try_clone_to_owned()? } else { std::fs::File::open("/dev/null")?.into() };
+    let stdin = if args.interactive {
+        std::io::stdin().as_fd().try_clone_to_owned()?
+    } else {
+        std::fs::File::open("/dev/null")?.into()
+    };
     let fds = RunFds {
         root: active.root().try_clone_to_owned()?,
         mounts,

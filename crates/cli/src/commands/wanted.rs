@@ -37,7 +37,8 @@ impl Wanted {
         let mut settings = Settings::default();
         inputs.target.clone_from(&args.target);
         if let Some(platform) = &args.platform {
-            inputs.platforms = vec![platform.parse::<Platform>().map_err(|e| Usage(format!("--platform: {e}")))?];
+            inputs.platforms =
+                vec![platform.parse::<Platform>().map_err(|e| Usage(format!("--platform: {e}")))?];
         }
         if let Some(epoch) = env::source_date_epoch() {
             inputs.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
@@ -118,7 +119,10 @@ fn layout(place: &str) -> Result<NamedContext, Usage> {
 fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<LocalContext, Usage> {
     let path = options::absolute(dir)?;
     if !path.is_dir() {
-        return Err(Usage(format!("unable to prepare context: path {:?} not found", dir.display().to_string())));
+        return Err(Usage(format!(
+            "unable to prepare context: path {:?} not found",
+            dir.display().to_string()
+        )));
     }
     let own = dockerfile.map_or_else(|| path.join("Dockerfile"), Path::to_owned);
     let mut own = own.into_os_string();
@@ -126,7 +130,8 @@ fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<LocalContext, 
     for candidate in [PathBuf::from(own), path.join(".dockerignore")] {
         match fs::read_to_string(&candidate) {
             Ok(text) => {
-                let ignore = Patterns::parse(&text).map_err(|e| Usage(format!("{}: {e}", candidate.display())))?;
+                let ignore =
+                    Patterns::parse(&text).map_err(|e| Usage(format!("{}: {e}", candidate.display())))?;
                 return Ok(LocalContext { path, ignore });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

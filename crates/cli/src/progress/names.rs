@@ -49,7 +49,13 @@ pub(crate) fn bytes(count: u64) -> String {
         unit = next;
     }
     let mut text = String::new();
-    let digits = if unit == "B" || value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if unit == "B" || value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     // Writing to a string does not fail.
     write!(text, "{value:.digits$}{unit}").unwrap_or_default();
     text
@@ -68,6 +74,9 @@ mod tests {
 
     #[test]
     fn byte_counts() {
-        assert_eq!([bytes(0), bytes(999), bytes(1000), bytes(12_345), bytes(123_456_789)], ["0B", "999B", "1.00kB", "12.3kB", "123MB"]);
+        assert_eq!(
+            [bytes(0), bytes(999), bytes(1000), bytes(12_345), bytes(123_456_789)],
+            ["0B", "999B", "1.00kB", "12.3kB", "123MB"]
+        );
     }
 }

@@ -59,7 +59,9 @@ impl Plain {
                 }
             }
             Event::Status { .. } => {}
-            Event::Completed { step, at, cached, error } => self.completed(step, *at, *cached, error.as_deref(), &mut out),
+            Event::Completed { step, at, cached, error } => {
+                self.completed(step, *at, *cached, error.as_deref(), &mut out)
+            }
         }
         out
     }
@@ -93,7 +95,14 @@ impl Plain {
         }
     }
 
-    fn completed(&mut self, step: &StepId, at: Duration, cached: bool, error: Option<&str>, out: &mut Vec<u8>) {
+    fn completed(
+        &mut self,
+        step: &StepId,
+        at: Duration,
+        cached: bool,
+        error: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
         self.focus(step, out);
         if self.steps.get(step).is_some_and(|shown| !shown.open.is_empty()) {
             self.log(step, b"\n", at, out);
@@ -124,7 +133,8 @@ mod tests {
             data: text.as_bytes().to_vec(),
             at,
         };
-        let start = |step: &str| Event::Started { step: id(step), name: format!("[{step}]"), at: Duration::ZERO };
+        let start =
+            |step: &str| Event::Started { step: id(step), name: format!("[{step}]"), at: Duration::ZERO };
         let events = [
             start("a"),
             log("a", "one\ntw"),

@@ -35,7 +35,8 @@ fn status(event: &Event, begun: Duration, names: &mut BTreeMap<StepId, (String, 
         }
         Event::Completed { step, at, cached, error } => {
             let (name, started) = names.get(step).cloned().unwrap_or_default();
-            let mut vertex = json!({"digest": step.0, "name": name, "started": time(started), "completed": time(*at)});
+            let mut vertex =
+                json!({"digest": step.0, "name": name, "started": time(started), "completed": time(*at)});
             if *cached {
                 vertex["cached"] = true.into();
             }

@@ -71,7 +71,8 @@ impl Screen {
                 self.running.insert((at, step), Running { name, begun: at, counts: BTreeMap::new() });
             }
             Event::Status { step, id, current, total, .. } => {
-                if let Some(running) = self.running.iter_mut().find(|((_, s), _)| *s == step).map(|(_, r)| r) {
+                if let Some(running) = self.running.iter_mut().find(|((_, s), _)| *s == step).map(|(_, r)| r)
+                {
                     running.counts.insert(id, (current, total));
                 }
             }
@@ -103,7 +104,11 @@ impl Screen {
     fn draw(&mut self, tails: &Tails) {
         let (width, height) = (width(), usize::from(terminal_size().1));
         let elapsed = self.begun.elapsed();
-        let mut rows = vec![row(&format!("[+] Building {} ({}/{})", seconds(elapsed), self.done, self.total), "", width)];
+        let mut rows = vec![row(
+            &format!("[+] Building {} ({}/{})", seconds(elapsed), self.done, self.total),
+            "",
+            width,
+        )];
         for ((_, step), running) in &self.running {
             let time = seconds(elapsed.saturating_sub(running.begun));
             rows.push(row(&format!(" => {}", printable(&running.name)), &time, width));
@@ -117,7 +122,8 @@ impl Screen {
         }
         rows.truncate(height.saturating_sub(2).max(1));
         while self.slots.len() < rows.len() {
-            let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             self.slots.push(self.lines.add(ProgressBar::new_spinner().with_style(style)));
         }
         for slot in self.slots.drain(rows.len()..) {
@@ -134,7 +140,8 @@ impl Screen {
             slot.finish_and_clear();
         }
         self.lines.clear().unwrap_or_default();
-        let text = format!("[+] Building {} ({}/{}) done", seconds(self.begun.elapsed()), self.done, self.total);
+        let text =
+            format!("[+] Building {} ({}/{}) done", seconds(self.begun.elapsed()), self.done, self.total);
         self.lines.println(text).unwrap_or_default();
     }
 }

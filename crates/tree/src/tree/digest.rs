@@ -67,6 +67,11 @@ impl KHasher {
         }
     }
 
+    /// Adds anything that separates groups of entries.
+    pub(crate) fn mark(&mut self, text: &[u8]) {
+        bytes(&mut self.buffer, text);
+    }
+
     pub(crate) fn finish(mut self) -> TreeDigest {
         self.hasher.update(&self.buffer);
         TreeDigest(*self.hasher.finalize().as_bytes())
