@@ -34,10 +34,10 @@ pub(crate) fn open() -> anyhow::Result<Session> {
 
 /// The image that a person means: a name, a name with a digest, or the beginning of an id.
 pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> {
-    if let Ok(reference) = name.parse::<Reference>() {
-        if let Some(row) = by_reference(store, &reference)? {
-            return Ok(row);
-        }
+    if let Ok(reference) = name.parse::<Reference>()
+        && let Some(row) = by_reference(store, &reference)?
+    {
+        return Ok(row);
     }
     let wanted = name.strip_prefix("sha256:").unwrap_or(name);
     let is_id = !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_hexdigit());

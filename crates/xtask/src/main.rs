@@ -1,3 +1,57 @@
-//! The tasks of this workspace: `cargo xtask tidy|test|bench`.
+//! The tasks of this workspace: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask e2e`, `cargo xtask example`.
 
-fn main() {}
+mod e2e;
+mod example;
+mod tests;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1);
+    let done = match task.as_deref() {
+        Some("tidy") => tidy::tidy(),
+        Some("test") => tests::test(),
+        Some("e2e") => tests::only_e2e(),
+        Some("example") => example::example(),
+        _ => Err("usage: cargo xtask tidy|test|e2e|example".to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's top directory.
+fn top() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).map_or(own.clone(), PathBuf::from)
+}
+
+/// Runs a program in the top directory and fails if it does.
+fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    let status = Command::new(program).args(args).current_dir(top()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{program} {}` ended with {status}", args.join(" "))),
+        Err(error) => Err(format!("cannot run `{program}`: {error}")),
+    }
+}
+
+/// Builds the binary and says where it is.
+fn binary() -> Result<PathBuf, String> {
+    run("cargo", &["build", "--quiet", "--package", "lapstrake"])?;
+    let metadata = Command::new("cargo")
+        .args(["metadata", "--format-version", "1", "--no-deps"])
+        .current_dir(top())
+        .output()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&metadata.stdout).map_err(|error| error.to_string())?;
+    let target = metadata["target_directory"].as_str().ok_or("cargo names no target directory")?;
+    Ok(PathBuf::from(target).join("debug/lapstrake"))
+}

@@ -60,7 +60,7 @@ impl Plain {
             }
             Event::Status { .. } => {}
             Event::Completed { step, at, cached, error } => {
-                self.completed(step, *at, *cached, error.as_deref(), &mut out)
+                self.completed(step, *at, *cached, error.as_deref(), &mut out);
             }
         }
         out

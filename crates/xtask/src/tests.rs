@@ -1,0 +1,83 @@
+//! `cargo xtask test`: everything, on a bare Debian machine.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+/// Debian packages that the tests use.
+const PACKAGES: [&str; 6] = ["busybox-static", "gcc", "libc6-dev", "skopeo", "uidmap", "umoci"];
+
+/// How many tests did what.
+#[derive(Default)]
+pub(crate) struct Count {
+    /// Did what they should.
+    pub(crate) passed: usize,
+    /// Did not.
+    pub(crate) failed: usize,
+}
+
+/// Installs what is missing, checks format, lints and tidiness, and runs all tests.
+pub(crate) fn test() -> Result<(), String> {
+    install()?;
+    crate::run("cargo", &["fmt", "--all", "--", "--check"])?;
+    crate::run("cargo", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+    crate::tidy::tidy()?;
+    let mut count = unit_tests()?;
+    crate::e2e::run(&crate::binary()?, &mut count)?;
+    println!("{} passed, {} failed", count.passed, count.failed);
+    if count.failed == 0 { Ok(()) } else { Err("there are failures".to_owned()) }
+}
+
+/// Only the real builds.
+pub(crate) fn only_e2e() -> Result<(), String> {
+    let mut count = Count::default();
+    crate::e2e::run(&crate::binary()?, &mut count)?;
+    println!("{} passed, {} failed", count.passed, count.failed);
+    if count.failed == 0 { Ok(()) } else { Err("there are failures".to_owned()) }
+}
+
+fn install() -> Result<(), String> {
+    let missing: Vec<&str> = PACKAGES.into_iter().filter(|package| !installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    crate::run("apt-get", &["update", "-qq"])?;
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend(missing);
+    crate::run("apt-get", &args)
+}
+
+fn installed(package: &str) -> bool {
+    let output = Command::new("dpkg-query").args(["-W", "-f=${Status}", package]).output();
+    output.is_ok_and(|output| output.stdout.ends_with(b"ok installed"))
+}
+
+/// `cargo test`, its output passed on and its counts added up.
+fn unit_tests() -> Result<Count, String> {
+    let mut child = Command::new("cargo")
+        .args(["test", "--workspace", "--no-fail-fast", "--quiet"])
+        .current_dir(crate::top())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    let mut count = Count::default();
+    if let Some(out) = child.stdout.take() {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            if let Some(rest) = line.strip_prefix("test result: ") {
+                count.passed += number_before(rest, " passed");
+                count.failed += number_before(rest, " failed");
+            } else {
+                println!("{line}");
+            }
+        }
+    }
+    let status = child.wait().map_err(|error| error.to_string())?;
+    if !status.success() && count.failed == 0 {
+        count.failed += 1;
+    }
+    Ok(count)
+}
+
+fn number_before(text: &str, word: &str) -> usize {
+    let Some((before, _)) = text.split_once(word) else { return 0 };
+    before.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
