@@ -50,7 +50,7 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     if let Some(told) = cause.downcast_ref::<Told>() {
         return told.hint.clone();
     }
-    if let Some(ops) = cause.downcast_ref::<OpsError>() {
+    if let Some(ops) = ops_error(cause) {
         return ops.hint();
     }
     cause.downcast_ref::<UsernsError>().and_then(UsernsError::hint).map(str::to_owned)
@@ -79,17 +79,31 @@ fn status(error: &anyhow::Error) -> u8 {
 
 /// Whether the machine is to blame, not the Dockerfile.
 pub(crate) fn is_environment(cause: &(dyn std::error::Error + 'static)) -> bool {
+    // Transparent errors leave what they wrap out of the chain: it is looked at here.
+    match ops_error(cause) {
+        Some(OpsError::Registry(error)) => return is_registry_down(error),
+        Some(OpsError::Runtime(error)) => return is_kernel(error),
+        _ => {}
+    }
     cause.is::<UsernsError>()
-        || cause.is::<lapstrake_store::StoreError>()
         || cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
-        || matches!(
-            cause.downcast_ref::<RegistryError>(),
-            Some(RegistryError::Unreachable { .. } | RegistryError::Setup { .. })
-        )
-        || matches!(
-            cause.downcast_ref::<RuntimeError>(),
-            Some(RuntimeError::Kernel { .. } | RuntimeError::Start { .. })
-        )
+        || cause.downcast_ref::<RegistryError>().is_some_and(is_registry_down)
+        || cause.downcast_ref::<RuntimeError>().is_some_and(is_kernel)
+}
+
+fn is_registry_down(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Unreachable { .. } | RegistryError::Setup { .. })
+}
+
+fn is_kernel(error: &RuntimeError) -> bool {
+    matches!(error, RuntimeError::Kernel { .. } | RuntimeError::Start { .. })
+}
+
+/// The error of a step or of a base image; the latter are shared.
+fn ops_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a OpsError> {
+    cause
+        .downcast_ref::<OpsError>()
+        .or_else(|| cause.downcast_ref::<std::sync::Arc<OpsError>>().map(|shared| &**shared))
 }
 
 /// An error and its causes, outermost first.

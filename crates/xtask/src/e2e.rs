@@ -269,7 +269,7 @@ fn bad_input(mode: &Mode) -> Result<(), String> {
         ("unknown", "FROM busybox\nRUM true\n", 1, &["RUM", "RUN"]),
         ("missing-file", "FROM busybox\nCOPY nothing /\n", 1, &["/nothing", "not found"]),
         ("unreachable", "FROM localhost:1/bb\nRUN true\n", 3, &["localhost:1"]),
-        ("circular", circular, 1, &["needs to be defined before"]),
+        ("circular", circular, 1, &["circular dependency detected on stage: a"]),
         ("empty", "", 1, &["empty"]),
     ];
     for (name, content, code, words) in cases {

@@ -59,9 +59,16 @@ impl Stack {
         stack
     }
 
-    /// The directories to mount on each other, lowest first.
+    /// The directories to mount on each other, lowest first. Overlayfs takes no directory twice: of a layer that is
+    /// there more than once (two steps that did the same) only the topmost counts, which hides nothing that the lower
+    /// ones would show.
     pub fn lowers(&self, store: &Store) -> Vec<PathBuf> {
-        self.below.iter().cloned().chain(self.layers.iter().map(|layer| store.layer_fs(&layer.id))).collect()
+        let mut seen = std::collections::BTreeSet::new();
+        let layers = self.layers.iter().rev().filter(|layer| seen.insert(layer.id.clone()));
+        let mut lowers: Vec<PathBuf> = layers.map(|layer| store.layer_fs(&layer.id)).collect();
+        lowers.extend(self.below.clone());
+        lowers.reverse();
+        lowers
     }
 
     /// Whether all of it is still there.
