@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Rmi(Rmi),
     /// Make an image of a root file system's tar
     Import(Import),
+    /// Load images from an archive (docker save, or an OCI layout)
+    Load(Load),
 }
 
 /// `lapstrake build`
@@ -193,4 +195,15 @@ pub(crate) struct Import {
     pub(crate) tar: PathBuf,
     /// The image's name
     pub(crate) name: String,
+}
+
+/// `lapstrake load`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Load {
+    /// The archive (default: standard input)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Print only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }

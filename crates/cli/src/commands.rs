@@ -5,6 +5,7 @@ mod export;
 mod history;
 mod images;
 mod import;
+mod load;
 mod options;
 mod run;
 mod wanted;
@@ -23,6 +24,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::History(args) => history::history(&args),
         Command::Rmi(args) => images::rmi(&args),
         Command::Import(args) => import::import(&args),
+        Command::Load(args) => load::load(&args),
     }
 }
 

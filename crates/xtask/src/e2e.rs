@@ -287,7 +287,22 @@ fn archives(mode: &Mode) -> Result<(), String> {
     let unpack = "mkdir layout && tar -C layout -xf image.tar && \
                   umoci unpack --rootless --image layout:1 bundle && cat bundle/rootfs/x";
     expect(&script(mode, unpack)?, 0, &["x\n"])?;
-    expect(&lap(mode, "build -o out archives && cat out/x")?, 0, &["x\n"])
+    expect(&lap(mode, "build -o out archives && cat out/x")?, 0, &["x\n"])?;
+    expect(
+        &lap(mode, "load -i image.tar && ./lapstrake run archived:1 cat /x")?,
+        0,
+        &["Loaded image: archived:1", "x\n"],
+    )?;
+    expect(
+        &lap(mode, "build -o type=docker,dest=-,name=piped:1 archives | ./lapstrake load")?,
+        0,
+        &["piped:1"],
+    )?;
+    expect(
+        &lap(mode, "rmi piped:1 && ./lapstrake run piped:1 true")?,
+        1,
+        &["Untagged: piped:1", "no such image"],
+    )
 }
 
 /// Kill -9 in the middle of a step: no process stays, and the next build is right.
