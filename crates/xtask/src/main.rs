@@ -13,9 +13,9 @@ fn main() -> ExitCode {
     let done = match task.as_deref() {
         Some("tidy") => tidy::tidy(),
         Some("test") => tests::test(),
-        Some("e2e") => tests::only_e2e(),
+        Some("e2e") => tests::only_e2e(&std::env::args().nth(2).unwrap_or_default()),
         Some("example") => example::example(),
-        _ => Err("usage: cargo xtask tidy|test|e2e|example".to_owned()),
+        _ => Err("usage: cargo xtask tidy|test|e2e [NAME]|example".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

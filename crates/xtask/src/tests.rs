@@ -15,6 +15,14 @@ pub(crate) struct Count {
     pub(crate) failed: usize,
 }
 
+impl Count {
+    /// The last line, and whether all went well.
+    fn verdict(&self) -> Result<(), String> {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 { Ok(()) } else { Err("there are failures".to_owned()) }
+    }
+}
+
 /// Installs what is missing, checks format, lints and tidiness, and runs all tests.
 pub(crate) fn test() -> Result<(), String> {
     install()?;
@@ -22,17 +30,16 @@ pub(crate) fn test() -> Result<(), String> {
     crate::run("cargo", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     crate::tidy::tidy()?;
     let mut count = unit_tests()?;
-    crate::e2e::run(&crate::binary()?, &mut count)?;
-    println!("{} passed, {} failed", count.passed, count.failed);
-    if count.failed == 0 { Ok(()) } else { Err("there are failures".to_owned()) }
+    crate::e2e::run(&crate::binary()?, "", &mut count)?;
+    count.verdict()
 }
 
-/// Only the real builds.
-pub(crate) fn only_e2e() -> Result<(), String> {
+/// Only the real builds whose name contains `only`.
+pub(crate) fn only_e2e(only: &str) -> Result<(), String> {
+    install()?;
     let mut count = Count::default();
-    crate::e2e::run(&crate::binary()?, &mut count)?;
-    println!("{} passed, {} failed", count.passed, count.failed);
-    if count.failed == 0 { Ok(()) } else { Err("there are failures".to_owned()) }
+    crate::e2e::run(&crate::binary()?, only, &mut count)?;
+    count.verdict()
 }
 
 fn install() -> Result<(), String> {

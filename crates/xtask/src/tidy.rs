@@ -34,17 +34,21 @@ pub(crate) fn tidy() -> Result<(), String> {
         if file.file_name().is_some_and(|name| name == "mod.rs") {
             complaints.push(format!("{name}: `foo.rs` and `foo/`, never `mod.rs`"));
         }
-        if has_unsafe(&text) && !name.starts_with("crates/sys/") {
-            complaints.push(format!("{name}: `unsafe` belongs into crates/sys"));
+        if has_unchecked_code(&text) && !name.starts_with("crates/sys/") {
+            complaints.push(format!("{name}: only crates/sys goes past the compiler's checks"));
         }
     }
     if complaints.is_empty() { Ok(()) } else { Err(format!("untidy:\n{}", complaints.join("\n"))) }
 }
 
-fn has_unsafe(text: &str) -> bool {
-    let words = ["unsafe {", "unsafe fn", "unsafe impl"];
+/// The word is put together here, so that looking for it in the sources does not find its own checker.
+fn has_unchecked_code(text: &str) -> bool {
+    let keyword = ["un", "safe"].concat();
     text.lines().any(|line| {
-        !line.trim_start().starts_with(['/', '"', 'l']) && words.iter().any(|word| line.contains(word))
+        let code = line.trim_start();
+        let mut words = code.split([' ', '(', ')', ';']).skip_while(|word| *word != keyword).skip(1);
+        !code.starts_with(['/', '"', 'l'])
+            && words.next().is_some_and(|next| matches!(next, "{" | "fn" | "impl" | "extern"))
     })
 }
 

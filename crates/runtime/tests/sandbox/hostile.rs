@@ -70,9 +70,9 @@ fn links_in_the_image(_: Mode) {
     }
     let hosts = canary.join("file");
     symlink(&hosts, fixture.lower("etc/hosts")).unwrap();
-    symlink(&up, fixture.lower("work")).unwrap();
+    symlink(&up, fixture.lower("app")).unwrap();
     let spec = RunSpec {
-        cwd: "/work/dir".to_owned(),
+        cwd: "/app/dir".to_owned(),
         mounts: vec![tmpfs("/etc/abs/new"), tmpfs("/etc/up/new2")],
         ..shell("touch /etc/abs/new/t /etc/up/new2/t && pwd")
     };
