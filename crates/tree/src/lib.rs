@@ -6,7 +6,6 @@
 
 pub mod archive;
 pub mod context;
-pub mod copy;
 pub mod decompress;
 pub mod entry;
 pub mod error;

@@ -9,7 +9,7 @@ mod file;
 mod mode;
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -121,19 +121,32 @@ fn copy_contents(
     let made = mkdir(root, dest, options, copied)?;
     let fresh = made.made.last() == Some(&made.path);
     // An `O_PATH` descriptor can neither be listed nor have its times set.
-    let dir = crate::inroot::open_child(
-        std::os::fd::AsFd::as_fd(&made.dir),
-        b".",
-        OFlags::RDONLY | OFlags::DIRECTORY,
-    )
-    .map_err(TreeError::io("open", &made.path))?;
-    let mut putter = Putter::new(source, std::os::fd::AsFd::as_fd(&dir), &made.path, options, copied);
+    let dir = crate::inroot::open_child(made.dir.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
+        .map_err(TreeError::io("open", &made.path))?;
+    let mut putter = Putter::new(source, dir.as_fd(), &made.path, options, copied);
     putter.all(&from.entries)?;
     if fresh && options.mtime.is_none() {
-        crate::inroot::set_times_fd(std::os::fd::AsFd::as_fd(&dir), from.mtime)
+        crate::inroot::set_times_fd(dir.as_fd(), from.mtime)
             .map_err(TreeError::io("set times of", &made.path))?;
     }
     Ok(())
+}
+
+/// The directory that a file goes to, made if need be, and the name that it gets there.
+fn file_place(
+    root: &Root<'_>,
+    dest: &[u8],
+    own_name: &[u8],
+    options: &CopyOptions,
+    copied: &mut Copied,
+) -> Result<(MadeDir, Box<[u8]>), TreeError> {
+    if names_directory(dest) || is_directory(root, dest) {
+        return Ok((mkdir(root, dest, options, copied)?, own_name.into()));
+    }
+    // A link in the last place is followed, also to what is not there yet.
+    let place = root.place(dest, true)?.path();
+    let parent = place.parent().unwrap_or_default();
+    Ok((mkdir(root, parent.as_bytes(), options, copied)?, place.name().into()))
 }
 
 fn copy_file(
@@ -145,16 +158,8 @@ fn copy_file(
     copied: &mut Copied,
 ) -> Result<(), TreeError> {
     let Some(entry) = from.entries.first() else { return Ok(()) };
-    let into = names_directory(dest) || is_directory(root, dest);
-    let (dir, name) = if into {
-        (mkdir(root, dest, options, copied)?, from.name.clone())
-    } else {
-        // A link in the last place is followed, also to what is not there yet.
-        let place = root.place(dest, true)?.path();
-        let parent = place.parent().unwrap_or_default();
-        (mkdir(root, parent.as_bytes(), options, copied)?, place.name().into())
-    };
-    let mut putter = Putter::new(source, std::os::fd::AsFd::as_fd(&dir.dir), &dir.path, options, copied);
+    let (dir, name) = file_place(root, dest, &from.name, options, copied)?;
+    let mut putter = Putter::new(source, dir.dir.as_fd(), &dir.path, options, copied);
     putter.one_as(entry, &name)
 }
 
@@ -173,47 +178,45 @@ pub fn make_directory(
     Ok(copied)
 }
 
-/// Writes a file with this content, as a heredoc of COPY does; `name` is what it is called in a directory. Mode is
-/// 0644 unless changed, time `options.mtime` or now.
+/// A file whose content is known.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFile<'a> {
+    /// What it is called when the destination is a directory.
+    pub name: &'a [u8],
+    /// What is in it.
+    pub content: &'a [u8],
+    /// Permission bits, which [`CopyOptions::chmod`] may change.
+    pub mode: u32,
+}
+
+/// Writes a file, as a heredoc of COPY does. Its time is `options.mtime` or now.
 ///
 /// # Errors
-/// As [`copy`].
+/// As [`put`].
 pub fn write_file(
     dest_root: BorrowedFd<'_>,
     dest: &[u8],
-    name: &[u8],
-    content: &[u8],
+    new: &NewFile<'_>,
     options: &CopyOptions,
 ) -> Result<Copied, TreeError> {
     let root = Root::from_fd(dest_root);
     let mut copied = Copied::default();
-    let into = names_directory(dest) || is_directory(&root, dest);
-    let (dir, name): (MadeDir, Box<[u8]>) = if into {
-        (mkdir(&root, dest, options, &mut copied)?, TreePath::parse(name)?.name().into())
-    } else {
-        let place = root.place(dest, true)?.path();
-        (
-            mkdir(&root, place.parent().unwrap_or_default().as_bytes(), options, &mut copied)?,
-            place.name().into(),
-        )
-    };
+    let (dir, name) = file_place(&root, dest, TreePath::parse(new.name)?.name(), options, &mut copied)?;
     let path = dir.path.join_name(&name);
-    let mode = options.chmod.as_ref().map_or(0o644, |change| change.apply(0o644, false));
-    make_room(std::os::fd::AsFd::as_fd(&dir.dir), &name, &path)?;
+    let mode = options.chmod.as_ref().map_or(new.mode, |change| change.apply(new.mode, false));
+    make_room(dir.dir.as_fd(), &name, &path)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::openat(&dir.dir, &*name, flags, Mode::RUSR | Mode::WUSR)
         .map_err(TreeError::io("create", &path))?;
     let mut file = std::fs::File::from(fd);
-    std::io::Write::write_all(&mut file, content).map_err(TreeError::io("write", &path))?;
+    std::io::Write::write_all(&mut file, new.content).map_err(TreeError::io("write", &path))?;
     let (uid, gid) = options.chown.unwrap_or((0, 0));
     let finish = || -> Result<(), Errno> {
         if !options.squash_ids {
             fs::fchown(&file, Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid)))?;
         }
         fs::fchmod(&file, Mode::from_raw_mode(mode))?;
-        options
-            .mtime
-            .map_or(Ok(()), |mtime| crate::inroot::set_times_fd(std::os::fd::AsFd::as_fd(&file), mtime))
+        options.mtime.map_or(Ok(()), |mtime| crate::inroot::set_times_fd(file.as_fd(), mtime))
     };
     finish().map_err(TreeError::io("finish", &path))?;
     if options.squash_ids {

@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use lapstrake_tree::TreePath;
-use lapstrake_tree::inroot::Root;
+use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::layer_tar::{TarOptions, write_layer};
+use lapstrake_tree::put::{CopyOptions, put};
 use lapstrake_tree::scan::{ScanOptions, scan};
+use lapstrake_tree::select::Selector;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::OutputError;
@@ -27,19 +29,10 @@ pub fn write_rootfs(root: BorrowedFd<'_>, clamp: Option<i64>, out: impl Write) -
 
 /// Puts everything in the mounted root into the directory `dest`, as the files of whoever runs this.
 pub fn write_files(root: BorrowedFd<'_>, dest: &std::path::Path) -> Result<(), OutputError> {
-    use lapstrake_tree::copy::{CopyTo, Filter, Target, copy, select};
-    let target_dir = lapstrake_tree::inroot::open_host_dir(dest)?;
-    let from = Root::from_fd(root);
-    let filter = Filter::default();
-    let mut owners = std::collections::BTreeMap::new();
-    let mut target = Target {
-        root: Root::new(&target_dir),
-        owner: None,
-        chmod: None,
-        timestamp: None,
-        recorded: Some(&mut owners),
-    };
-    let picked = select(&from, &[], &filter)?;
-    copy(&from, &picked, &filter, &mut target, CopyTo { dest: "/", parents: false })?;
+    let target = open_host_dir(dest)?;
+    let tree = scan(root, &ScanOptions::default())?;
+    let selection = tree.select(&Selector::new("/"))?;
+    let options = CopyOptions { squash_ids: true, ..CopyOptions::default() };
+    put(root, &selection, target.as_fd(), b"/", &options)?;
     Ok(())
 }

@@ -123,6 +123,11 @@ impl OpsError {
         }
     }
 
+    /// A source that cannot be had.
+    pub(crate) fn checksum(source: TreeError) -> OpsError {
+        OpsError::Checksum { source: Box::new(source) }
+    }
+
     pub(crate) fn io<'a>(
         action: &'static str,
         path: &'a std::path::Path,

@@ -233,9 +233,9 @@ fn add_bind(
     let input = inputs.get(bind.input).ok_or(OpsError::Worker)?;
     // A local context is mounted as COPY would see it: without what its ignore file hides, and never writable itself.
     let lowers = match &input.local {
-        Some(name) => {
+        Some(_) => {
             let copy = Active::new(&inner.store, Vec::new())?;
-            files::copy_context(inner, name, copy.root())?;
+            files::copy_all(inner, input, copy.root())?;
             let root = copy.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
             mounts.add(target, root, &bind.source, bind.readonly);
             mounts.kept.push(Kept::Active(copy));
@@ -280,7 +280,7 @@ fn add_cache(
     let fd = bind(dir.path())?;
     if dir.is_fresh() {
         if let Some(seed) = seed {
-            files::seed(inner, seed, fd.as_fd())?;
+            files::copy_all(inner, seed, fd.as_fd())?;
         }
         let path = dir.path();
         let refused = |e: rustix::io::Errno| OpsError::io("set the owner of", path)(e.into());

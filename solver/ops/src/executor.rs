@@ -1,6 +1,6 @@
 //! Ops behind the engine's seam.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lapstrake_engine::{CacheMap, Dep, Executor, Key, KeyHasher, ResultRef, Selector, Step};
@@ -11,9 +11,10 @@ use lapstrake_store::Store;
 
 use crate::error::OpsError;
 use crate::images::Images;
+use crate::origin::Origins;
 use crate::settings::Settings;
 use crate::stack::Stack;
-use crate::{files, host};
+use crate::{files, host, origin};
 
 /// Carries out ops. Cheap to clone.
 #[derive(Clone)]
@@ -23,6 +24,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<Store>,
     pub(crate) settings: Settings,
     pub(crate) images: Arc<Images>,
+    pub(crate) origins: Origins,
     sandbox: OnceLock<Sandbox>,
     starting: Mutex<()>,
 }
@@ -30,7 +32,20 @@ pub(crate) struct Inner {
 impl Ops {
     /// Ops that use `store`, images, and what `settings` allow.
     pub fn new(store: Arc<Store>, images: Arc<Images>, settings: Settings) -> Ops {
-        Ops(Arc::new(Inner { store, settings, images, sandbox: OnceLock::new(), starting: Mutex::new(()) }))
+        Ops(Arc::new(Inner {
+            store,
+            settings,
+            images,
+            origins: Origins::default(),
+            sandbox: OnceLock::new(),
+            starting: Mutex::new(()),
+        }))
+    }
+
+    /// Ends the build: keeps what was learnt about the files of its contexts, so that the next one need not read
+    /// those that stay as they are.
+    pub fn finish(&self) {
+        self.0.origins.save();
     }
 
     async fn blocking<T: Send + 'static>(
@@ -69,7 +84,7 @@ impl Inner {
         match source {
             Source::Scratch => Ok(Some(Stack::default())),
             Source::Local { name } => {
-                files::context(&self.settings, name)?;
+                self.settings.context(name)?;
                 Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
             }
             Source::Rootfs { path } => host::stack(&self.store, path).map(Some),
@@ -91,20 +106,14 @@ impl Inner {
     /// Input 0 as something that layers can be put on.
     pub(crate) fn base(&self, inputs: &[Stack]) -> Result<Stack, OpsError> {
         let base = inputs.first().cloned().unwrap_or_default();
-        match &base.local {
-            None => Ok(base),
-            // A local context as a base: its files, as COPY would bring them.
-            Some(name) => {
-                let active = Active::new(&self.store, Vec::new())?;
-                files::copy_context(self, name, active.root())?;
-                let layer = active.commit(
-                    &self.store,
-                    &std::collections::BTreeMap::new(),
-                    self.settings.single_id,
-                )?;
-                Ok(Stack::default().with(layer))
-            }
+        if base.local.is_none() {
+            return Ok(base);
         }
+        // A local context as a base: its files, as COPY would bring them.
+        let active = Active::new(&self.store, Vec::new())?;
+        let owners = files::copy_all(self, &base, active.root())?;
+        let layer = active.commit(&self.store, &owners, self.settings.single_id)?;
+        Ok(Stack::default().with(layer))
     }
 }
 
@@ -164,11 +173,9 @@ impl Executor for Ops {
         let stack = self.0.source(source)?.unwrap_or_default();
         let op = lapstrake_oci::to_json(source);
         let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
-        if let Some(name) = &stack.local {
-            let selector =
-                Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false };
-            let name = name.clone();
-            let key = self.blocking(move |inner| files::content_of_context(inner, &name, &selector)).await?;
+        if stack.local.is_some() {
+            let everything = everything(false);
+            let key = self.blocking(move |inner| origin::content_key(inner, &stack, &everything)).await?;
             hasher = hasher.part("content", key.as_bytes());
         } else if let Some(content) = stack.to_result(&self.0.store)?.content {
             hasher = hasher.part("content", content.as_bytes());
@@ -178,11 +185,7 @@ impl Executor for Ops {
 
     async fn content_key(&self, result: &ResultRef, selector: &Selector) -> Result<Key, OpsError> {
         let (stack, selector) = (Stack::parse(result)?, selector.clone());
-        self.blocking(move |inner| match &stack.local {
-            Some(name) => files::content_of_context(inner, name, &selector),
-            None => files::content_of_tree(inner.open(&stack)?.as_fd(), &selector),
-        })
-        .await
+        self.blocking(move |inner| origin::content_key(inner, &stack, &selector)).await
     }
 
     async fn execute(
@@ -214,6 +217,10 @@ impl Executor for Ops {
     }
 }
 
+fn everything(wildcards: bool) -> Selector {
+    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards }
+}
+
 /// What a file op reads of its inputs. Several copies from one input count as one selection.
 fn selectors(file: &File) -> Vec<(usize, Selector)> {
     let mut found: Vec<(usize, Selector)> = Vec::new();
@@ -223,10 +230,7 @@ fn selectors(file: &File) -> Vec<(usize, Selector)> {
             Some((_, selector)) if selector.exclude == copy.exclude && selector.parents == copy.parents => {
                 selector.paths.extend(copy.sources.iter().cloned());
             }
-            Some((_, selector)) => {
-                *selector =
-                    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: true };
-            }
+            Some((_, selector)) => *selector = everything(true),
             None => found.push((
                 copy.input,
                 Selector {

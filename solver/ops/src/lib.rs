@@ -10,6 +10,7 @@ mod executor;
 mod files;
 mod host;
 mod images;
+mod origin;
 mod settings;
 mod stack;
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use lapstrake_tree::ignore::Patterns;
 
+use crate::error::OpsError;
+
 /// Everything that steps may use besides their inputs.
 #[derive(Default)]
 pub struct Settings {
@@ -21,6 +23,13 @@ pub struct Settings {
     pub single_id: bool,
     /// Ask registries even for images that are here.
     pub pull: bool,
+}
+
+impl Settings {
+    /// The local context `name`.
+    pub(crate) fn context(&self, name: &str) -> Result<&LocalContext, OpsError> {
+        self.contexts.get(name).ok_or_else(|| OpsError::NoContext { name: name.to_owned() })
+    }
 }
 
 /// A directory of the host to copy from.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use lapstrake_engine::{Key, KeyHasher, ResultRef};
 use lapstrake_oci::DiffId;
 use lapstrake_store::{LayerId, Store};
+use lapstrake_tree::Tree;
 use serde::{Deserialize, Serialize};
 
 use crate::error::OpsError;
@@ -69,6 +70,16 @@ impl Stack {
         lowers.extend(self.below.clone());
         lowers.reverse();
         lowers
+    }
+
+    /// Everything in its layers, without a directory of the host below them.
+    pub(crate) fn tree(&self, store: &Store) -> Result<Tree, OpsError> {
+        let mut layers = self.layers.iter();
+        let read = |layer: &StackLayer| Ok::<Tree, OpsError>(Tree::decode(&store.layer_tree(&layer.id)?)?);
+        let Some(first) = layers.next() else { return Ok(Tree::default()) };
+        layers.try_fold(Tree::default().with_layer(&read(first)?), |below, layer| {
+            Ok(below.with_layer(&read(layer)?))
+        })
     }
 
     /// Whether all of it is still there.

@@ -64,7 +64,10 @@ async fn run(
     let cache = Cache::new(store.clone());
     let target = plan.targets.first().context("nothing to build")?;
     let solver = Solver::new(&plan.graph, &ops, &cache, progress.clone());
-    let solved = solver.solve(target.edge).await?;
+    let solved = solver.solve(target.edge).await;
+    // A failed build has looked at the same files.
+    ops.finish();
+    let solved = solved?;
     let stack = Stack::parse(&solved.result)?;
     let step = progress.start(StepId("internal:export".to_owned()), "exporting");
     let result = tokio::task::block_in_place(|| export(args, &wanted, store, target, &stack));

@@ -168,11 +168,13 @@ fn making() {
     let two = Two::new(&[]);
     make_directory(two.to.as_fd(), b"/w/x", &Two::options()).unwrap();
     let options = CopyOptions { chmod: Some("600".parse().unwrap()), ..Two::options() };
-    write_file(two.to.as_fd(), b"/w/x/", b"EOF", b"text", &options).unwrap();
-    write_file(two.to.as_fd(), b"/w/new", b"EOF", b"text", &Two::options()).unwrap();
+    let text = NewFile { name: b"EOF", content: b"text", mode: 0o644 };
+    let climbing = NewFile { name: b"../x", ..text };
+    write_file(two.to.as_fd(), b"/w/x/", &text, &options).unwrap();
+    write_file(two.to.as_fd(), b"/w/new", &text, &Two::options()).unwrap();
     assert_eq!(two.names(), ["/w", "/w/new", "/w/x", "/w/x/EOF"]);
     assert_eq!(std::fs::metadata(two.at("to/w/x/EOF")).unwrap().mode() & 0o7777, 0o600);
-    assert!(write_file(two.to.as_fd(), b"/w/", b"../x", b"", &Two::options()).is_err());
+    assert!(write_file(two.to.as_fd(), b"/w/", &climbing, &Two::options()).is_err());
     assert!(matches!(
         make_directory(two.to.as_fd(), b"/w/new/x", &Two::options()),
         Err(TreeError::NotADirectory { .. })

@@ -1,0 +1,134 @@
+//! Trees to copy from: what a stack or a local context has, known before a file of it is opened.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lapstrake_engine::Key;
+use lapstrake_tree::context::{ContextIndex, file_clock};
+use lapstrake_tree::ignore::Patterns;
+use lapstrake_tree::inroot::open_host_dir;
+use lapstrake_tree::scan::{ScanOptions, scan};
+use lapstrake_tree::select::{Selection, Selector};
+use lapstrake_tree::{Tree, TreeError};
+
+use crate::error::OpsError;
+use crate::executor::Inner;
+use crate::stack::Stack;
+
+/// A local context as it was when the build first looked at it.
+pub(crate) struct Loaded {
+    dir: OwnedFd,
+    index: ContextIndex,
+    file: PathBuf,
+}
+
+/// What was read once for the whole build.
+#[derive(Default)]
+pub(crate) struct Origins {
+    contexts: Mutex<BTreeMap<String, Arc<Loaded>>>,
+    trees: Mutex<BTreeMap<Vec<u8>, Arc<Tree>>>,
+}
+
+/// A tree to copy from.
+pub(crate) enum Origin {
+    /// A directory of the host, in place.
+    Context(Arc<Loaded>),
+    /// What a step made.
+    Tree(Arc<Tree>),
+}
+
+impl Origin {
+    /// What `stack` stands for.
+    pub(crate) fn of(inner: &Inner, stack: &Stack) -> Result<Origin, OpsError> {
+        match &stack.local {
+            Some(name) => inner.origins.context(inner, name).map(Origin::Context),
+            None => inner.origins.tree(inner, stack).map(Origin::Tree),
+        }
+    }
+
+    /// What `selector` means here, with the digests of all that is in it.
+    pub(crate) fn select(&self, selector: &Selector) -> Result<Selection, TreeError> {
+        match self {
+            Origin::Context(loaded) => loaded.index.select(loaded.dir.as_fd(), selector),
+            Origin::Tree(tree) => tree.select(selector),
+        }
+    }
+
+    /// The directory behind it; `stack` is what [`Origin::of`] was asked for.
+    pub(crate) fn open(&self, inner: &Inner, stack: &Stack) -> Result<OwnedFd, OpsError> {
+        match self {
+            Origin::Context(loaded) => {
+                loaded.dir.try_clone().map_err(OpsError::io("duplicate", &loaded.file))
+            }
+            Origin::Tree(_) => inner.open(stack),
+        }
+    }
+}
+
+impl Origins {
+    fn context(&self, inner: &Inner, name: &str) -> Result<Arc<Loaded>, OpsError> {
+        // Held while it is read, so that steps which start together read it once.
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = contexts.get(name) {
+            return Ok(loaded.clone());
+        }
+        let context = inner.settings.context(name)?;
+        let dir = open_host_dir(&context.path)?;
+        let file = inner.store.context_index(&context.path);
+        let index = ContextIndex::load(dir.as_fd(), &file, &context.ignore, file_clock())?;
+        let loaded = Arc::new(Loaded { dir, index, file });
+        contexts.insert(name.to_owned(), loaded.clone());
+        Ok(loaded)
+    }
+
+    fn tree(&self, inner: &Inner, stack: &Stack) -> Result<Arc<Tree>, OpsError> {
+        let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = lapstrake_oci::to_json(stack);
+        if let Some(tree) = trees.get(&name) {
+            return Ok(tree.clone());
+        }
+        let tree = if stack.below.is_some() {
+            // A directory of the host has no tree yet.
+            scan(inner.open(stack)?.as_fd(), &ScanOptions::default())?
+        } else {
+            stack.tree(&inner.store)?
+        };
+        let tree = Arc::new(tree);
+        trees.insert(name, tree.clone());
+        Ok(tree)
+    }
+
+    /// Keeps what was learnt about contexts for the next build. Without it that one only reads more.
+    pub(crate) fn save(&self) {
+        let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        for loaded in contexts.values() {
+            loaded.index.save(&loaded.file).unwrap_or_default();
+        }
+    }
+}
+
+/// The selector that the engine's one stands for.
+pub(crate) fn selector(asked: &lapstrake_engine::Selector) -> Result<Selector, OpsError> {
+    let everything = || vec!["/".to_owned()];
+    let exclude =
+        if asked.exclude.is_empty() { Patterns::default() } else { Patterns::from_list(&asked.exclude)? };
+    Ok(Selector {
+        sources: if asked.paths.is_empty() { everything() } else { asked.paths.clone() },
+        wildcards: asked.wildcards,
+        follow: true,
+        exclude,
+        parents: asked.parents,
+    })
+}
+
+/// The digest of the content of what `asked` selects of `stack`.
+pub(crate) fn content_key(
+    inner: &Inner,
+    stack: &Stack,
+    asked: &lapstrake_engine::Selector,
+) -> Result<Key, OpsError> {
+    let selection = Origin::of(inner, stack)?.select(&selector(asked)?).map_err(OpsError::checksum)?;
+    Ok(Key::from_bytes(selection.k_digest().0))
+}
