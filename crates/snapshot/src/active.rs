@@ -1,6 +1,5 @@
 //! A root that is being changed, and what becomes of the changes.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -9,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use lapstrake_store::{LayerId, Store, TempDir};
 use lapstrake_tree::inroot::{Root, open_host_dir};
-use lapstrake_tree::scan::{Ownership, ScanMode, ScanOptions, scan};
+use lapstrake_tree::put::{Copied, Layers};
+use lapstrake_tree::scan::{ScanMode, ScanOptions, scan};
 use lapstrake_tree::{ContentDigest, Entry, Kind, Tree, TreePath};
 use rustix::fs::{Mode, OFlags, Stat};
 
@@ -47,25 +47,21 @@ impl Active {
         self.mount.as_fd()
     }
 
-    /// Where what is written goes.
-    pub fn upper(&self) -> PathBuf {
-        self.dir.join("layer/fs")
+    /// The root's halves, for a single big copy: after that the root itself is out of date.
+    pub fn halves(&self) -> Result<Halves, SnapshotError> {
+        Ok(Halves { upper: open_host_dir(&self.dir.join("layer/fs"))?, below: mount(&self.lowers, None)? })
     }
 
-    /// Makes a layer of everything that was changed. `owners` are those that the disk cannot hold, and with
-    /// `single_id` everything else belongs to 0:0. All users of the root must be gone.
-    pub fn commit(
-        self,
-        store: &Store,
-        owners: &BTreeMap<TreePath, Ownership>,
-        single_id: bool,
-    ) -> Result<LayerId, SnapshotError> {
-        let upper = open_host_dir(&self.upper())?;
+    /// Makes a layer of everything that was changed. `copied` is what is known about that, and whom the disk cannot
+    /// say that things belong to; with `single_id` everything else belongs to 0:0. All users of the root must be gone.
+    pub fn commit(self, store: &Store, copied: &Copied, single_id: bool) -> Result<LayerId, SnapshotError> {
+        let upper = open_host_dir(&self.dir.join("layer/fs"))?;
         drop(self.mount);
         let options = ScanOptions {
             mode: ScanMode::OverlayUpper,
-            owners: Some(owners),
+            owners: Some(&copied.owners),
             owner_default: single_id.then_some((0, 0)),
+            known: copied.known.as_ref(),
             ..ScanOptions::default()
         };
         let tree = scan(upper.as_fd(), &options)?;
@@ -75,6 +71,19 @@ impl Active {
             without_copies(tree, &mount(&self.lowers, None)?, single_id)?
         };
         put(store, &self.dir.join("layer"), &tree)
+    }
+}
+
+/// The upper directory, and the layers below it mounted alone.
+pub struct Halves {
+    upper: OwnedFd,
+    below: OwnedFd,
+}
+
+impl Halves {
+    /// As a copy takes them.
+    pub fn layers(&self) -> Layers<'_> {
+        Layers { upper: self.upper.as_fd(), below: self.below.as_fd() }
     }
 }
 
@@ -94,18 +103,39 @@ fn without_copies(tree: Tree, lower: &OwnedFd, single_id: bool) -> Result<Tree, 
         .iter()
         .filter_map(|e| if let Kind::Hardlink { to } = &e.kind { Some(to.clone()) } else { None })
         .collect();
+    let in_new = in_new_directories(&root, tree.entries());
     let mut kept: Vec<Entry> = Vec::with_capacity(tree.len());
     // Backwards, so that a directory comes after all that is in it.
-    for entry in tree.into_entries().into_iter().rev() {
+    for (entry, in_new) in tree.into_entries().into_iter().zip(in_new).rev() {
         let has_child =
             kept.last().is_some_and(|next| next.path.starts_with(&entry.path) && next.path != entry.path);
-        let same = || is_same(&root, &entry, single_id);
+        let same = || match in_new {
+            true => Ok(matches!(entry.kind, Kind::Whiteout)),
+            false => is_same(&root, &entry, single_id),
+        };
         let keep = has_child || linked.contains(&entry.path) || !same()?;
         if keep {
             kept.push(entry);
         }
     }
     Ok(Tree::from_entries(kept)?)
+}
+
+/// For every entry in walk order, whether it lies in a directory that is not there below: then nothing about it has to
+/// be looked up. Most of what a build adds is in such directories.
+fn in_new_directories(root: &Root<'_>, entries: &[Entry]) -> Vec<bool> {
+    let mut new: Option<&TreePath> = None;
+    let mut found = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let inside = new.is_some_and(|dir| entry.path.starts_with(dir));
+        if !inside && entry.is_dir() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let is_new = root.open_plain(&entry.path, flags, Mode::empty()).is_err();
+            new = is_new.then_some(&entry.path);
+        }
+        found.push(inside);
+    }
+    found
 }
 
 fn is_same(root: &Root<'_>, entry: &Entry, single_id: bool) -> Result<bool, SnapshotError> {

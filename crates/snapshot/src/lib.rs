@@ -9,7 +9,7 @@ mod export;
 mod import;
 mod mount;
 
-pub use active::Active;
+pub use active::{Active, Halves};
 pub use error::SnapshotError;
 pub use export::{diff_id, write_tar};
 pub use import::{Imported, adopt_layer, import_layer};

@@ -4,6 +4,7 @@
 //! destination path is resolved within its root once, what is nested below it is never followed. Where owners
 //! cannot be set (one mapped id) they are returned instead.
 
+mod below;
 mod entries;
 mod file;
 mod mode;
@@ -14,12 +15,14 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+pub use below::Layers;
+use below::{Below, Halves};
 pub use mode::ModeChange;
 
 use crate::error::TreeError;
 use crate::inroot::{MadeDir, NewDir, Root};
 use crate::path::TreePath;
-use crate::scan::Ownership;
+use crate::scan::{Known, Ownership};
 use crate::select::{SelectedRoot, Selection};
 use entries::Putter;
 pub(crate) use entries::make_room;
@@ -45,6 +48,26 @@ pub struct Copied {
     pub owners: BTreeMap<TreePath, Ownership>,
     /// Devices that could not be made.
     pub skipped_devices: Vec<TreePath>,
+    /// All there is in the upper directory below one of its directories, where that is known.
+    pub known: Option<Known>,
+}
+
+/// Where things are put.
+#[derive(Clone, Copy, Debug)]
+pub struct Dest<'a> {
+    /// The tree as it shows; places are looked up in it.
+    pub root: BorrowedFd<'a>,
+    /// The halves of an overlay of which `root` is the mount. With them a single directory is written to the upper
+    /// half directly; afterwards the mount is out of date.
+    pub layers: Option<Layers<'a>>,
+}
+
+impl<'a> Dest<'a> {
+    /// A plain tree.
+    #[must_use]
+    pub fn plain(root: BorrowedFd<'a>) -> Self {
+        Self { root, layers: None }
+    }
 }
 
 impl CopyOptions {
@@ -69,24 +92,26 @@ pub fn names_directory(dest: &[u8]) -> bool {
     matches!(dest, b"" | b".") || dest.ends_with(b"/") || dest.ends_with(b"/.")
 }
 
-/// Copies a selection made from the tree behind `source` to `dest` (an absolute path of the destination root).
+/// Copies a selection made from the tree behind `source` to `path`, an absolute path in `dest`.
 ///
 /// # Errors
-/// [`TreeError::CopyToNonDirectory`], [`TreeError::ReplaceDirectory`] where kinds clash, else [`TreeError::Io`].
+/// [`TreeError::CopyToNonDirectory`], [`TreeError::ReplaceDirectory`] where kinds clash, [`TreeError::Changed`] when a
+/// file is not what was selected any more, else [`TreeError::Io`].
 pub fn put(
     source: BorrowedFd<'_>,
     selection: &Selection,
-    dest_root: BorrowedFd<'_>,
-    dest: &[u8],
+    dest: Dest<'_>,
+    path: &[u8],
     options: &CopyOptions,
 ) -> Result<Copied, TreeError> {
-    let root = Root::from_fd(dest_root);
     let mut copied = Copied::default();
+    // What a second source finds at its place has to show in the mount.
+    let dest = if selection.roots.len() == 1 { dest } else { Dest::plain(dest.root) };
     for from in &selection.roots {
         if from.is_dir {
-            copy_contents(source, from, &root, dest, options, &mut copied)?;
+            copy_contents(source, from, dest, path, options, &mut copied)?;
         } else {
-            copy_file(source, from, &root, dest, options, &mut copied)?;
+            copy_file(source, from, &Root::from_fd(dest.root), path, options, &mut copied)?;
         }
     }
     Ok(copied)
@@ -113,20 +138,24 @@ fn mkdir(
 fn copy_contents(
     source: BorrowedFd<'_>,
     from: &SelectedRoot,
-    root: &Root<'_>,
-    dest: &[u8],
+    dest: Dest<'_>,
+    path: &[u8],
     options: &CopyOptions,
     copied: &mut Copied,
 ) -> Result<(), TreeError> {
-    let made = mkdir(root, dest, options, copied)?;
-    let fresh = made.made.last() == Some(&made.path);
+    let made = mkdir(&Root::from_fd(dest.root), path, options, copied)?;
+    let is_new = made.made.last() == Some(&made.path);
     // An `O_PATH` descriptor can neither be listed nor have its times set.
-    let dir = crate::inroot::open_child(made.dir.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
+    let seen = crate::inroot::open_child(made.dir.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
         .map_err(TreeError::io("open", &made.path))?;
-    let mut putter = Putter::new(source, dir.as_fd(), &made.path, options, copied);
-    putter.all(&from.entries)?;
-    if fresh && options.mtime.is_none() {
-        crate::inroot::set_times_fd(dir.as_fd(), from.mtime)
+    let halves = dest.layers.and_then(|layers| layers.enter(seen.as_fd(), &made.path, is_new));
+    let directly = halves.is_some();
+    let Halves { upper, below } = halves.unwrap_or(Halves { upper: seen, below: Below::nothing() });
+    let entries =
+        Putter::new(source, upper.as_fd(), &made.path, options, copied).onto(below).all(&from.entries)?;
+    copied.known = directly.then(|| Known { dir: made.path.clone(), entries });
+    if is_new && options.mtime.is_none() {
+        crate::inroot::set_times_fd(upper.as_fd(), from.mtime)
             .map_err(TreeError::io("set times of", &made.path))?;
     }
     Ok(())

@@ -41,6 +41,15 @@ pub struct Ownership {
     pub mode: Option<u32>,
 }
 
+/// What there is below a directory, from whoever wrote it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The directory.
+    pub dir: TreePath,
+    /// Everything below it, in walk order.
+    pub entries: Vec<Entry>,
+}
+
 /// What a scan does beyond listing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ScanOptions<'a> {
@@ -52,6 +61,8 @@ pub struct ScanOptions<'a> {
     pub owners: Option<&'a BTreeMap<TreePath, Ownership>>,
     /// Every other entry has this owner (where one id is mapped, everything on disk belongs to it).
     pub owner_default: Option<(u32, u32)>,
+    /// A directory whose content need not be looked at.
+    pub known: Option<&'a Known>,
 }
 
 /// Scans the directory behind `root`.
@@ -68,6 +79,7 @@ pub fn scan(root: BorrowedFd<'_>, options: &ScanOptions<'_>) -> Result<Tree, Tre
         entries.par_iter_mut().with_min_len(16).map(|entry| scanner.content(entry)).collect();
     hashed?;
     copy_link_metadata(&mut entries);
+    entries.extend(options.known.iter().flat_map(|known| known.entries.iter().cloned()));
     Tree::from_entries(entries)
 }
 
@@ -117,7 +129,8 @@ impl Scanner<'_> {
         let fd = open_plain_raw(self.root, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(TreeError::io("open", path))?;
         let dir = fd.as_fd();
-        let names = read_names(dir).map_err(TreeError::io("list", path))?;
+        let known = self.options.known.is_some_and(|known| known.dir == *path);
+        let names = if known { Vec::new() } else { read_names(dir).map_err(TreeError::io("list", path))? };
         let mut listed = Listed { found: Vec::with_capacity(names.len() + 1), below: Vec::new() };
         if !path.is_root() || self.options.with_root {
             let stat = fs::fstat(dir).map_err(TreeError::io("stat", path))?;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use lapstrake_tree::TreePath;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::layer_tar::{TarOptions, write_layer};
-use lapstrake_tree::put::{CopyOptions, put};
+use lapstrake_tree::put::{CopyOptions, Dest, put};
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::Selector;
 use rustix::fs::{Mode, OFlags};
@@ -33,6 +33,6 @@ pub fn write_files(root: BorrowedFd<'_>, dest: &std::path::Path) -> Result<(), O
     let tree = scan(root, &ScanOptions::default())?;
     let selection = tree.select(&Selector::new("/"))?;
     let options = CopyOptions { squash_ids: true, ..CopyOptions::default() };
-    put(root, &selection, target.as_fd(), b"/", &options)?;
+    put(root, &selection, Dest::plain(target.as_fd()), b"/", &options)?;
     Ok(())
 }

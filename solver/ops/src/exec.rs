@@ -15,6 +15,7 @@ use lapstrake_runtime::{
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_store::CacheDir;
 use lapstrake_tree::inroot::Root;
+use lapstrake_tree::put::Copied;
 use lapstrake_tree::users::resolve_user;
 
 use crate::error::OpsError;
@@ -87,7 +88,7 @@ pub(crate) fn run(
         return Err(OpsError::ExitCode { command: exec.args.join(" "), code });
     }
     drop(mounts);
-    let layer = active.commit(&inner.store, &std::collections::BTreeMap::new(), inner.settings.single_id)?;
+    let layer = active.commit(&inner.store, &Copied::default(), inner.settings.single_id)?;
     Ok(base.with(layer))
 }
 

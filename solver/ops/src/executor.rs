@@ -95,11 +95,8 @@ impl Inner {
     fn change(&self, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
         let base = self.base(inputs)?;
         let active = Active::new(&self.store, base.lowers(&self.store))?;
-        let mut owners = std::collections::BTreeMap::new();
-        for action in &file.actions {
-            files::apply(self, action, inputs, active.root(), &mut owners)?;
-        }
-        let layer = active.commit(&self.store, &owners, self.settings.single_id)?;
+        let copied = files::apply_all(self, &file.actions, inputs, &active)?;
+        let layer = active.commit(&self.store, &copied, self.settings.single_id)?;
         Ok(base.with(layer))
     }
 
@@ -111,8 +108,8 @@ impl Inner {
         }
         // A local context as a base: its files, as COPY would bring them.
         let active = Active::new(&self.store, Vec::new())?;
-        let owners = files::copy_all(self, &base, active.root())?;
-        let layer = active.commit(&self.store, &owners, self.settings.single_id)?;
+        let copied = files::copy_all(self, &base, active.root())?;
+        let layer = active.commit(&self.store, &copied, self.settings.single_id)?;
         Ok(Stack::default().with(layer))
     }
 }

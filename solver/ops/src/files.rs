@@ -1,18 +1,17 @@
 //! File actions.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use lapstrake_graph::{Copy, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
+use lapstrake_snapshot::Active;
+use lapstrake_tree::Kind;
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
 use lapstrake_tree::inroot::Root;
-use lapstrake_tree::put::{Copied, CopyOptions, NewFile, make_directory, put, write_file};
-use lapstrake_tree::scan::Ownership;
+use lapstrake_tree::put::{Copied, CopyOptions, Dest, NewFile, make_directory, put, write_file};
 use lapstrake_tree::select::{SelectedRoot, Selection, Selector};
 use lapstrake_tree::unpack::UnpackOptions;
 use lapstrake_tree::users::resolve_chown;
-use lapstrake_tree::{Kind, TreePath};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::OpsError;
@@ -20,32 +19,37 @@ use crate::executor::Inner;
 use crate::origin::{Origin, selector};
 use crate::stack::Stack;
 
-/// Owners that the disk cannot hold.
-pub(crate) type Owners = BTreeMap<TreePath, Ownership>;
-
 /// Copies all of `stack` to an empty root.
-pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Result<Owners, OpsError> {
+pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
     let origin = Origin::of(inner, stack)?;
     let selection = origin.select(&Selector::new("/")).map_err(OpsError::checksum)?;
     let options = CopyOptions { squash_ids: inner.settings.single_id, ..CopyOptions::default() };
     let from = origin.open(inner, stack)?;
-    Ok(put(std::os::fd::AsFd::as_fd(&from), &selection, root, b"/", &options)?.owners)
+    Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
 }
 
-/// Does one action on `root`. Owners that cannot be set are recorded in `owners`.
-pub(crate) fn apply(
+/// Does all actions, in order, on what `active` shows.
+pub(crate) fn apply_all(
     inner: &Inner,
-    action: &FileAction,
+    actions: &[FileAction],
     inputs: &[Stack],
-    root: BorrowedFd<'_>,
-    owners: &mut Owners,
-) -> Result<(), OpsError> {
-    match action {
-        FileAction::MakeDir(dir) => owners.extend(make_dir(inner, dir, root)?.owners),
-        FileAction::MakeFile(file) => owners.extend(make_file(inner, file, root)?.owners),
-        FileAction::Copy(copy) => copy_input(inner, copy, inputs, root, owners)?,
+    active: &Active,
+) -> Result<Copied, OpsError> {
+    // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
+    if let [FileAction::Copy(copy)] = actions {
+        let halves = active.halves()?;
+        return copy_input(inner, copy, inputs, Dest { root: active.root(), layers: Some(halves.layers()) });
     }
-    Ok(())
+    let mut all = Copied::default();
+    for action in actions {
+        let root = active.root();
+        all.owners.extend(match action {
+            FileAction::MakeDir(dir) => make_dir(inner, dir, root)?.owners,
+            FileAction::MakeFile(file) => make_file(inner, file, root)?.owners,
+            FileAction::Copy(copy) => copy_input(inner, copy, inputs, Dest::plain(root))?.owners,
+        });
+    }
+    Ok(all)
 }
 
 fn options(
@@ -75,13 +79,7 @@ fn make_file(inner: &Inner, file: &MakeFile, root: BorrowedFd<'_>) -> Result<Cop
     Ok(write_file(root, file.dest.as_bytes(), &new, &options)?)
 }
 
-fn copy_input(
-    inner: &Inner,
-    copy: &Copy,
-    inputs: &[Stack],
-    root: BorrowedFd<'_>,
-    owners: &mut Owners,
-) -> Result<(), OpsError> {
+fn copy_input(inner: &Inner, copy: &Copy, inputs: &[Stack], dest: Dest<'_>) -> Result<Copied, OpsError> {
     let stack = inputs.get(copy.input).ok_or(OpsError::Worker)?;
     let origin = Origin::of(inner, stack)?;
     let asked = lapstrake_engine::Selector {
@@ -91,22 +89,20 @@ fn copy_input(
         wildcards: true,
     };
     let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum)?;
-    let mut options = options(inner, root, copy.chown.as_ref(), copy.timestamp)?;
+    let mut options = options(inner, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     let from = origin.open(inner, stack)?;
-    let from = std::os::fd::AsFd::as_fd(&from);
-    if copy.unpack {
-        let mut rest = Selection::default();
-        for root_entry in std::mem::take(&mut selection.roots) {
-            match archive(from, &root_entry)? {
-                Some(archive) => owners.extend(unpack(archive, root, copy, &options)?.owners),
-                None => rest.roots.push(root_entry),
-            }
-        }
-        selection = rest;
+    let archives = if copy.unpack { archives(from.as_fd(), &mut selection)? } else { Vec::new() };
+    if archives.is_empty() {
+        return Ok(put(from.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?);
     }
-    owners.extend(put(from, &selection, root, copy.dest.as_bytes(), &options)?.owners);
-    Ok(())
+    let mut all = Copied::default();
+    for archive in archives {
+        all.owners.extend(unpack(archive, dest.root, copy, &options)?.owners);
+    }
+    let dest = Dest::plain(dest.root);
+    all.owners.extend(put(from.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?.owners);
+    Ok(all)
 }
 
 fn owner(root: &Root<'_>, owner: Option<&Owner>) -> Result<Option<(u32, u32)>, OpsError> {
@@ -120,6 +116,20 @@ fn owner(root: &Root<'_>, owner: Option<&Owner>) -> Result<Option<(u32, u32)>, O
         spec = format!("{spec}:{}", text(group));
     }
     Ok(Some(resolve_chown(Some(root), &spec)?))
+}
+
+/// Takes archives out of a selection, and opens them.
+fn archives(from: BorrowedFd<'_>, selection: &mut Selection) -> Result<Vec<File>, OpsError> {
+    let mut archives = Vec::new();
+    let mut rest = Vec::new();
+    for root in std::mem::take(&mut selection.roots) {
+        match archive(from, &root)? {
+            Some(archive) => archives.push(archive),
+            None => rest.push(root),
+        }
+    }
+    selection.roots = rest;
+    Ok(archives)
 }
 
 /// The file, if it is a tar, compressed or not: its content tells, not its name.

@@ -3,31 +3,45 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use rayon::prelude::*;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::below::{Below, check_room};
 use super::file::Ways;
 use super::{Copied, CopyOptions};
-use crate::entry::{Kind, Meta, Xattr, xattr_counts};
+use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::inroot::{open_child, open_plain_raw, set_times_at, set_times_fd};
 use crate::path::TreePath;
 use crate::scan::{Ownership, hash};
 use crate::select::Picked;
+use crate::tree::{Inode, join_links};
 
 pub(super) struct Putter<'a> {
     source: BorrowedFd<'a>,
     dest: BorrowedFd<'a>,
+    below: Below,
     base: &'a TreePath,
     options: &'a CopyOptions,
     copied: &'a mut Copied,
 }
 
 /// Names of copied files by their inode in the source.
-type Links = Mutex<HashMap<(u64, u64), TreePath>>;
+type Links = Mutex<HashMap<Inode, TreePath>>;
+/// An entry as it is now, and the inode in the source that a file shares with others.
+type Put = (Entry, Option<Inode>);
+
+/// The two directories that files are copied between, opened.
+struct Between<'f> {
+    from: &'f OwnedFd,
+    to: &'f OwnedFd,
+    below: Option<OwnedFd>,
+    /// Files get the owner of whoever makes them, and this is who that is.
+    maker: Option<(u32, u32)>,
+}
 
 impl<'a> Putter<'a> {
     pub(super) fn new(
@@ -37,36 +51,61 @@ impl<'a> Putter<'a> {
         options: &'a CopyOptions,
         copied: &'a mut Copied,
     ) -> Self {
-        Self { source, dest, base, options, copied }
+        Self { source, dest, below: Below::nothing(), base, options, copied }
+    }
+
+    /// With lower layers under the destination.
+    pub(super) fn onto(mut self, below: Below) -> Self {
+        self.below = below;
+        self
     }
 
     /// One entry that is no directory, under another name.
     pub(super) fn one_as(&mut self, entry: &Picked, name: &[u8]) -> Result<(), TreeError> {
         let entry = Picked { to: TreePath::parse(name)?, ..entry.clone() };
-        self.all(std::slice::from_ref(&entry))
+        self.all(std::slice::from_ref(&entry)).map(|_| ())
     }
 
-    /// Entries in walk order.
-    pub(super) fn all(&mut self, entries: &[Picked]) -> Result<(), TreeError> {
-        let mut dirs: Vec<&Picked> = Vec::new();
+    /// Entries in walk order. Returns them as they are now in the destination's root.
+    pub(super) fn all(&mut self, entries: &[Picked]) -> Result<Vec<Entry>, TreeError> {
+        let mut dirs: Vec<(&Picked, Vec<Xattr>)> = Vec::new();
         let mut files: Vec<&Picked> = Vec::new();
+        let mut put: Vec<Put> = Vec::with_capacity(entries.len());
         for entry in entries {
             match &entry.kind {
                 Kind::Dir { .. } => {
-                    self.make_dir(entry)?;
-                    dirs.push(entry);
+                    let kept = self.make_dir(entry)?;
+                    put.push((self.entry(entry, &kept), None));
+                    dirs.push((entry, kept));
                 }
                 Kind::File { .. } => files.push(entry),
                 Kind::Hardlink { .. } | Kind::Whiteout => {}
-                _ => self.special(entry)?,
+                _ if self.special(entry)? => put.push((self.entry(entry, &[]), None)),
+                _ => {}
             }
             self.note(entry);
         }
-        self.files(&files)?;
-        for dir in dirs.iter().rev() {
-            self.finish_dir(dir)?;
+        put.extend(self.files(&files)?);
+        for (dir, kept) in dirs.iter().rev() {
+            self.finish_dir(dir, kept)?;
         }
-        Ok(())
+        Ok(join_links(put))
+    }
+
+    /// What `picked` is at its new place; `kept` are attributes that were there.
+    fn entry(&self, picked: &Picked, kept: &[Xattr]) -> Entry {
+        let (uid, gid) = self.owner(&picked.meta);
+        let is_dir = matches!(picked.kind, Kind::Dir { .. });
+        let mode = match picked.kind {
+            Kind::Symlink { .. } => 0o777,
+            _ => self.mode(&picked.meta, is_dir).as_raw_mode(),
+        };
+        let mut xattrs = picked.meta.xattrs.clone();
+        xattrs
+            .extend(kept.iter().filter(|old| picked.meta.xattrs.iter().all(|x| x.name != old.name)).cloned());
+        xattrs.sort();
+        let meta = Meta { mode, uid, gid, mtime: picked.meta.mtime, xattrs };
+        Entry { path: self.at(picked), kind: picked.kind.clone(), meta }
     }
 
     fn note(&mut self, entry: &Picked) {
@@ -96,44 +135,56 @@ impl<'a> Putter<'a> {
             .map_err(TreeError::io("open", &self.base.join(&parent)))
     }
 
-    fn make_dir(&self, entry: &Picked) -> Result<(), TreeError> {
+    /// Makes a directory, and returns the attributes that one of lower layers has at the same place.
+    fn make_dir(&mut self, entry: &Picked) -> Result<Vec<Xattr>, TreeError> {
+        let path = self.at(entry);
+        let lower = self.below.enter(&entry.to, &path)?;
         let parent = self.parent(&entry.to)?;
         let name = entry.to.name();
         match fs::mkdirat(&parent, name, Mode::RWXU) {
             Err(Errno::EXIST) => match fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(()),
-                Ok(_) => Err(TreeError::CopyToNonDirectory { path: self.at(entry) }),
-                Err(e) => Err(TreeError::io("stat", &self.at(entry))(e)),
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+                Ok(_) => return Err(TreeError::CopyToNonDirectory { path }),
+                Err(e) => return Err(TreeError::io("stat", &path)(e)),
             },
-            other => other.map_err(TreeError::io("make directory", &self.at(entry))),
+            other => other.map_err(TreeError::io("make directory", &path))?,
         }
+        let Some(lower) = lower else { return Ok(Vec::new()) };
+        let lower = open_child(lower.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(TreeError::io("open", &path))?;
+        hash::read_xattrs(lower.as_fd(), |name, _| xattr_counts(name))
+            .map_err(TreeError::io("read attributes of", &path))
     }
 
-    fn finish_dir(&self, entry: &Picked) -> Result<(), TreeError> {
+    fn finish_dir(&self, entry: &Picked, kept: &[Xattr]) -> Result<(), TreeError> {
         let path = self.at(entry);
         let fd = open_plain_raw(self.dest, &entry.to, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(TreeError::io("open", &path))?;
-        self.finish(fd.as_fd(), &entry.meta, &entry.meta.xattrs, true).map_err(TreeError::io("finish", &path))
+        let finish = || {
+            set_xattrs(fd.as_fd(), kept);
+            self.finish(fd.as_fd(), &entry.meta, true)
+        };
+        finish().map_err(TreeError::io("finish", &path))
     }
 
     /// Owner, attributes, mode, times: in this order, as each clears something of the next.
-    fn finish(&self, fd: BorrowedFd<'_>, meta: &Meta, xattrs: &[Xattr], is_dir: bool) -> Result<(), Errno> {
+    fn finish(&self, fd: BorrowedFd<'_>, meta: &Meta, is_dir: bool) -> Result<(), Errno> {
         if !self.options.squash_ids {
             let (uid, gid) = self.owner(meta);
             fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
-        for xattr in xattrs {
-            // Attributes are copied where that is possible.
-            fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()).unwrap_or_default();
-        }
+        set_xattrs(fd, &meta.xattrs);
         fs::fchmod(fd, self.mode(meta, is_dir))?;
         set_times_fd(fd, meta.mtime)
     }
 
-    fn special(&mut self, entry: &Picked) -> Result<(), TreeError> {
+    /// False for a device that nobody here can make.
+    fn special(&mut self, entry: &Picked) -> Result<bool, TreeError> {
         let path = self.at(entry);
+        let to = entry.to.parent().unwrap_or_default();
         let parent = self.parent(&entry.to)?;
         let name = entry.to.name();
+        check_room(self.below.dir(&to).as_ref(), name, || path.clone())?;
         make_room(parent.as_fd(), name, &path)?;
         let node = |kind, major: u32, minor: u32| {
             fs::mknodat(&parent, name, kind, Mode::empty(), fs::makedev(major, minor))
@@ -150,7 +201,7 @@ impl<'a> Putter<'a> {
         match result {
             Err(Errno::PERM | Errno::ACCESS) if device => {
                 self.copied.skipped_devices.push(path);
-                return Ok(());
+                return Ok(false);
             }
             other => other.map_err(TreeError::io("create", &path))?,
         }
@@ -164,39 +215,57 @@ impl<'a> Putter<'a> {
             fs::chmodat(&parent, name, self.mode(&entry.meta, false), AtFlags::empty())
                 .map_err(TreeError::io("set mode of", &path))?;
         }
-        set_times_at(parent.as_fd(), name, entry.meta.mtime).map_err(TreeError::io("set times of", &path))
+        set_times_at(parent.as_fd(), name, entry.meta.mtime).map_err(TreeError::io("set times of", &path))?;
+        Ok(true)
     }
 
     /// Files, those of one directory by one worker: the kernel takes turns within a directory anyway.
-    fn files(&self, files: &[&Picked]) -> Result<(), TreeError> {
+    fn files(&self, files: &[&Picked]) -> Result<Vec<Put>, TreeError> {
         let links = Links::default();
         let ways = Ways::new();
-        let groups: Vec<&[&Picked]> = files.chunk_by(|a, b| a.to.parent() == b.to.parent()).collect();
-        groups.par_iter().try_for_each(|group| {
-            let Some(first) = group.first() else { return Ok(()) };
-            let parent = self.parent(&first.to)?;
-            group.iter().try_for_each(|entry| self.file(parent.as_fd(), entry, &links, &ways))
-        })
+        let same = |a: &&Picked, b: &&Picked| {
+            a.to.parent() == b.to.parent() && a.source.parent() == b.source.parent()
+        };
+        let groups: Vec<&[&Picked]> = files.chunk_by(same).collect();
+        let put: Result<Vec<Vec<Put>>, TreeError> =
+            groups.par_iter().map(|group| self.group(group, &links, &ways)).collect();
+        Ok(put?.into_iter().flatten().collect())
+    }
+
+    fn group(&self, group: &[&Picked], links: &Links, ways: &Ways) -> Result<Vec<Put>, TreeError> {
+        let Some(first) = group.first() else { return Ok(Vec::new()) };
+        let source = first.source.parent().unwrap_or_default();
+        let from = open_plain_raw(self.source, &source, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+            .map_err(TreeError::io("open", &source))?;
+        let to = self.parent(&first.to)?;
+        let stat = fs::fstat(&to).map_err(TreeError::io("stat", self.base))?;
+        // A directory with the set-group-id bit gives its own group to what is made in it.
+        let inherits = stat.st_mode & 0o2000 != 0;
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let between = Between {
+            from: &from,
+            to: &to,
+            below: self.below.dir(&first.to.parent().unwrap_or_default()),
+            maker: (!inherits).then_some((uid, gid)),
+        };
+        group.iter().map(|entry| self.file(&between, entry, links, ways)).collect()
     }
 
     fn file(
         &self,
-        parent: BorrowedFd<'_>,
+        between: &Between<'_>,
         entry: &Picked,
         links: &Links,
         ways: &Ways,
-    ) -> Result<(), TreeError> {
-        let from = match open_plain_raw(
-            self.source,
-            &entry.source,
-            OFlags::RDONLY | OFlags::NONBLOCK,
-            Mode::empty(),
-        ) {
+    ) -> Result<Put, TreeError> {
+        let mut new = self.entry(entry, &[]);
+        check_room(between.below.as_ref(), entry.to.name(), || self.at(entry))?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let from = match open_child(between.from.as_fd(), entry.source.name(), flags) {
             // A socket of a build context: it arrives as an empty file.
             Err(Errno::NXIO) => None,
             other => Some(other.map_err(TreeError::io("open", &entry.source))?),
         };
-        let name = entry.to.name();
         let mut size = 0;
         let mut inode = None;
         if let Some(from) = &from {
@@ -208,28 +277,49 @@ impl<'a> Putter<'a> {
         let mut table = inode.map(|_| links.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
         if let (Some(inode), Some(table)) = (inode, &mut table) {
             if let Some(first) = table.get(&inode) {
-                return self.link(first, parent, entry);
+                self.link(first, between.to.as_fd(), entry)?;
+                return Ok((new, Some(inode)));
             }
             table.insert(inode, entry.to.clone());
         }
-        let to = self.create(parent, name, entry)?;
-        let mut xattrs = Vec::new();
-        if let Some(from) = &from {
-            ways.copy(from.as_fd(), to.as_fd(), size).map_err(TreeError::io("copy", &entry.source))?;
-            xattrs = hash::read_xattrs(from.as_fd(), |name, _| xattr_counts(name)).unwrap_or_default();
+        let to = self.create(between.to.as_fd(), &new)?;
+        let (size, content) = match &from {
+            None => (0, ContentDigest::of(b"")),
+            Some(from) => {
+                ways.copy(from.as_fd(), to.as_fd(), size).map_err(TreeError::io("copy", &entry.source))?
+            }
+        };
+        if (Kind::File { size, content }) != entry.kind {
+            return Err(TreeError::Changed { path: entry.source.clone() });
         }
-        self.finish(to.as_fd(), &entry.meta, &xattrs, false).map_err(TreeError::io("finish", &self.at(entry)))
+        self.finish_file(&to, between.maker, &new.meta).map_err(TreeError::io("finish", &new.path))?;
+        new.kind = Kind::File { size, content };
+        Ok((new, inode))
     }
 
-    fn create(&self, parent: BorrowedFd<'_>, name: &[u8], entry: &Picked) -> Result<OwnedFd, TreeError> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let create = || fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
+    /// As [`Self::finish`], with no call for what is right from the start.
+    fn finish_file(&self, file: &OwnedFd, maker: Option<(u32, u32)>, meta: &Meta) -> Result<(), Errno> {
+        if !self.options.squash_ids && maker != Some((meta.uid, meta.gid)) {
+            fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
+        }
+        set_xattrs(file.as_fd(), &meta.xattrs);
+        if meta.mode & 0o7000 != 0 || meta.mode & umask() != 0 {
+            fs::fchmod(file, Mode::from_raw_mode(meta.mode))?;
+        }
+        set_times_fd(file.as_fd(), meta.mtime)
+    }
+
+    fn create(&self, parent: BorrowedFd<'_>, new: &Entry) -> Result<OwnedFd, TreeError> {
+        // A clone is read back.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(new.meta.mode & 0o777);
+        let create = || fs::openat(parent, new.path.name(), flags, mode);
         match create() {
             Err(Errno::EXIST) => {
-                make_room(parent, name, &self.at(entry))?;
-                create().map_err(TreeError::io("create", &self.at(entry)))
+                make_room(parent, new.path.name(), &new.path)?;
+                create().map_err(TreeError::io("create", &new.path))
             }
-            other => other.map_err(TreeError::io("create", &self.at(entry))),
+            other => other.map_err(TreeError::io("create", &new.path)),
         }
     }
 
@@ -239,6 +329,24 @@ impl<'a> Putter<'a> {
         let from = self.parent(first)?;
         fs::linkat(&from, first.name(), parent, name, AtFlags::empty())
             .map_err(TreeError::io("link", &self.at(entry)))
+    }
+}
+
+/// The bits that this process takes away from every mode: all of them where the kernel does not tell.
+fn umask() -> u32 {
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        // Asking with umask(2) would change it for a moment, for all threads.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o777)
+    })
+}
+
+fn set_xattrs(fd: BorrowedFd<'_>, xattrs: &[Xattr]) {
+    for xattr in xattrs {
+        // Attributes are copied where that is possible.
+        fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()).unwrap_or_default();
     }
 }
 

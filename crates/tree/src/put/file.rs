@@ -1,4 +1,5 @@
-//! Copying of one file's content: reflink, else in the kernel, else by hand.
+//! Copying of one file's content: by reflink where the file system has that, else by hand, which is as fast as the
+//! kernel's own way as every byte has to be looked at anyway.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs;
 use rustix::io::{self, Errno};
 
-/// Below this the extra calls of the clever ways cost more than copying.
+use crate::entry::ContentDigest;
+use crate::scan::hash::hash_file;
+
+/// Below this the extra call for a reflink costs more than copying.
 const SMALL: u64 = 64 << 10;
 const BUFFER: usize = 128 << 10;
 
@@ -15,63 +19,48 @@ thread_local! {
     static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Which clever ways still seem to work between one source and one destination.
+/// Whether reflinks still seem to work between one source and one destination.
 #[derive(Debug)]
 pub(super) struct Ways {
     reflink: AtomicBool,
-    in_kernel: AtomicBool,
 }
 
 impl Ways {
     pub(super) fn new() -> Self {
-        Self { reflink: true.into(), in_kernel: true.into() }
+        Self { reflink: true.into() }
     }
 
-    /// Copies everything from `from` to the empty `to`; `size` is a hint.
-    pub(super) fn copy(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, size: u64) -> Result<(), Errno> {
-        if size >= SMALL {
-            if self.reflink.load(Ordering::Relaxed) {
-                match fs::ioctl_ficlone(to, from) {
-                    Ok(()) => return Ok(()),
-                    Err(_) => self.reflink.store(false, Ordering::Relaxed),
-                }
-            }
-            if self.in_kernel.load(Ordering::Relaxed) && self.by_kernel(from, to)? {
-                return Ok(());
-            }
-        }
-        by_hand(from, to)
-    }
-
-    /// False when nothing was copied because the kernel cannot between these two.
-    fn by_kernel(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool, Errno> {
-        let mut any = false;
-        loop {
-            match fs::copy_file_range(from, None, to, None, 1 << 30) {
-                Ok(0) => return Ok(any),
-                Ok(_) => any = true,
-                Err(Errno::INTR) => {}
-                Err(
-                    Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::BADF,
-                ) if !any => {
-                    self.in_kernel.store(false, Ordering::Relaxed);
-                    return Ok(false);
-                }
-                Err(e) => return Err(e),
+    /// Copies everything from `from` to the empty `to`, and says what that was; `size` is a hint.
+    pub(super) fn copy(
+        &self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        size: u64,
+    ) -> Result<(u64, ContentDigest), Errno> {
+        if size >= SMALL && self.reflink.load(Ordering::Relaxed) {
+            match fs::ioctl_ficlone(to, from) {
+                // The clone is ours alone: what it is read as is what it stays.
+                Ok(()) => return hash_file(&to, u64::MAX - 1),
+                Err(_) => self.reflink.store(false, Ordering::Relaxed),
             }
         }
+        by_hand(from, to, size)
     }
 }
 
-fn by_hand(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+fn by_hand(from: BorrowedFd<'_>, to: BorrowedFd<'_>, expected: u64) -> Result<(u64, ContentDigest), Errno> {
     COPY.with_borrow_mut(|buffer| {
         buffer.resize(BUFFER, 0);
+        let mut hasher = blake3::Hasher::new();
+        let mut total = 0u64;
         loop {
             let got = match io::read(from.as_fd(), &mut buffer[..]) {
-                Ok(0) => return Ok(()),
+                Ok(0) => break,
                 Err(Errno::INTR) => continue,
                 got => got?,
             };
+            hasher.update(&buffer[..got]);
+            total += got as u64;
             let mut rest = &buffer[..got];
             while !rest.is_empty() {
                 match io::write(to.as_fd(), rest) {
@@ -79,6 +68,11 @@ fn by_hand(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
                     sent => rest = &rest[sent?..],
                 }
             }
+            // The buffer had room for more: the read that would only say "end" is saved for small files.
+            if total == expected && total < BUFFER as u64 {
+                break;
+            }
         }
+        Ok((total, ContentDigest(*hasher.finalize().as_bytes())))
     })
 }

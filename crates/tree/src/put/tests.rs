@@ -45,7 +45,7 @@ impl Two {
     fn copy_with(&self, source: &str, dest: &str, options: &CopyOptions) -> Result<Copied, TreeError> {
         let tree = scan(self.from.as_fd(), &ScanOptions::default()).unwrap();
         let selection = tree.select(&Selector::new(source)).unwrap();
-        put(self.from.as_fd(), &selection, self.to.as_fd(), dest.as_bytes(), options)
+        put(self.from.as_fd(), &selection, Dest::plain(self.to.as_fd()), dest.as_bytes(), options)
     }
 
     fn result(&self) -> Tree {
