@@ -1,5 +1,7 @@
-//! The tasks of this workspace: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask e2e`, `cargo xtask example`.
+//! The tasks of this workspace: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask e2e`, `cargo xtask bench`,
+//! `cargo xtask example`.
 
+mod bench;
 mod e2e;
 mod example;
 mod tests;
@@ -14,8 +16,9 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::tidy(),
         Some("test") => tests::test(),
         Some("e2e") => tests::only_e2e(&std::env::args().nth(2).unwrap_or_default()),
+        Some("bench") => bench::bench(&std::env::args().nth(2).unwrap_or_default()),
         Some("example") => example::example(),
-        _ => Err("usage: cargo xtask tidy|test|e2e [NAME]|example".to_owned()),
+        _ => Err("usage: cargo xtask tidy|test|e2e [NAME]|bench [NAME]|example".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,6 +48,16 @@ fn run(program: &str, args: &[&str]) -> Result<(), String> {
 /// Builds the binary and says where it is.
 fn binary() -> Result<PathBuf, String> {
     run("cargo", &["build", "--quiet", "--package", "lapstrake"])?;
+    Ok(target()?.join("debug/lapstrake"))
+}
+
+/// Builds the binary as it is shipped and says where it is.
+fn release_binary() -> Result<PathBuf, String> {
+    run("cargo", &["build", "--quiet", "--release", "--package", "lapstrake"])?;
+    Ok(target()?.join("release/lapstrake"))
+}
+
+fn target() -> Result<PathBuf, String> {
     let metadata = Command::new("cargo")
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .current_dir(top())
@@ -53,5 +66,5 @@ fn binary() -> Result<PathBuf, String> {
     let metadata: serde_json::Value =
         serde_json::from_slice(&metadata.stdout).map_err(|error| error.to_string())?;
     let target = metadata["target_directory"].as_str().ok_or("cargo names no target directory")?;
-    Ok(PathBuf::from(target).join("debug/lapstrake"))
+    Ok(PathBuf::from(target))
 }

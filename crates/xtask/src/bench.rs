@@ -1,0 +1,232 @@
+//! `cargo xtask bench [NAME]`: how long things take, beside what the machine itself needs for the same and beside
+//! the peers that are on PATH. All figures of a case come from one run, its commands taking turns, so that a noisy
+//! machine is noisy for all of them. Never a test: it prints, and judges nothing but the ratio.
+//!
+//! `TMPDIR` says on which file system.
+
+mod inputs;
+mod measure;
+
+use std::path::{Path, PathBuf};
+
+use self::inputs::Inputs;
+use self::measure::{Command, Figures, measure};
+
+/// Where everything happens, and with what.
+struct Bench {
+    lapstrake: PathBuf,
+    place: tempfile::TempDir,
+    inputs: Inputs,
+    peers: Vec<&'static str>,
+}
+
+/// A budget of the design.
+enum Budget {
+    /// Seconds.
+    Wall(f64),
+    /// Seconds more than the limit.
+    Over(f64),
+    /// Times the limit.
+    Times(f64),
+}
+
+type Case = (&'static str, fn(&Bench) -> Result<(), String>);
+
+const CASES: [Case; 6] = [
+    ("cached", cached),
+    ("run-true", run_true),
+    ("copy-cold", copy_cold),
+    ("copy-unchanged", copy_unchanged),
+    ("copy-one-changed", copy_one_changed),
+    ("copy-many", copy_many),
+];
+
+/// Runs the cases whose name contains `only`.
+pub(crate) fn bench(only: &str) -> Result<(), String> {
+    let place = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
+    let inputs = Inputs::new(place.path())?;
+    let peers = ["buildah"].into_iter().filter(|peer| measure::on_path(peer)).collect();
+    let bench = Bench { lapstrake: crate::release_binary()?, place, inputs, peers };
+    println!("{:<34} {:>10} {:>10} {:>8}  budget", "case", "median", "least", "ratio");
+    for (name, case) in CASES {
+        if name.contains(only) {
+            case(&bench)?;
+        }
+    }
+    Ok(())
+}
+
+impl Bench {
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// Our build of `context`, with a state of its own.
+    fn build(&self, context: &Path, more: &[&str]) -> Command {
+        let mut command = Command::new(&self.lapstrake.display().to_string());
+        command.env("LAPSTRAKE_ROOT", &self.path("state"));
+        command.args(&["build", "-q"]).args(more).args(&[&context.display().to_string()])
+    }
+
+    /// The same by a peer. Peers run steps with `chroot`, which is the fastest that they have.
+    fn peer(&self, peer: &str, context: &Path, more: &[&str]) -> Command {
+        let dir = |name| self.path(&format!("{peer}-{name}")).display().to_string();
+        // Some need minutes for what is measured here: two rounds say enough.
+        let mut command = Command::new(peer).rounds(2);
+        command.env("STORAGE_DRIVER", Path::new("overlay"));
+        command
+            .args(&["--root", &dir("root"), "--runroot", &dir("run"), "build", "--layers", "-q"])
+            .args(&["--isolation", "chroot"])
+            .args(more)
+            .args(&[&context.display().to_string()])
+    }
+
+    fn fresh(&self, command: Command) -> Command {
+        command.before(&format!("rm -rf '{}'", self.path("state").display()))
+    }
+}
+
+/// Prints a case: ours, the limit, and peers.
+fn report(name: &str, figures: &[(String, Figures)], limit: f64, budget: &Budget) {
+    let ours = figures.first().map_or(0.0, |(_, figures)| figures.median);
+    let (text, met) = match budget {
+        Budget::Wall(wall) => (format!("<= {:.0} ms", wall * 1e3), ours <= *wall),
+        Budget::Over(more) => (format!("<= limit + {:.0} ms", more * 1e3), ours <= limit + more),
+        Budget::Times(times) => (format!("<= {times} x limit"), ours <= limit * times),
+    };
+    for (number, (who, figures)) in figures.iter().enumerate() {
+        let verdict = if number > 0 {
+            String::new()
+        } else {
+            format!("{text}: {}", if met { "met" } else { "NOT MET" })
+        };
+        let title = format!("{name}: {who}");
+        let ratio = figures.median / limit.max(1e-9);
+        let ms = |seconds: f64| format!("{:.1} ms", seconds * 1e3);
+        println!("{title:<34} {:>10} {:>10} {ratio:>7.2}x  {verdict}", ms(figures.median), ms(figures.least));
+    }
+}
+
+/// Measures ours, the limit and peers in turns, and prints them.
+fn compare(
+    name: &str,
+    rounds: usize,
+    commands: Vec<(String, Command)>,
+    budget: &Budget,
+) -> Result<(), String> {
+    let figures = measure(&commands, rounds)?;
+    let limit = figures.get(1).map_or(0.0, |figures| figures.median);
+    let names = commands.into_iter().map(|(name, _)| name);
+    report(name, &names.zip(figures).collect::<Vec<_>>(), limit, budget);
+    Ok(())
+}
+
+fn shell(script: &str) -> Command {
+    Command::new("sh").args(&["-c", script])
+}
+
+/// Twenty steps, all cached; two hundred.
+fn cached(bench: &Bench) -> Result<(), String> {
+    let (twenty, many) = (bench.inputs.steps(20)?, bench.inputs.steps(200)?);
+    for steps in [&twenty, &many] {
+        bench.build(steps, &[]).run()?;
+    }
+    let mut commands = vec![
+        ("lapstrake, 20 steps".to_owned(), bench.build(&twenty, &[])),
+        ("sh -c true".to_owned(), shell("true")),
+        ("lapstrake, 200 steps".to_owned(), bench.build(&many, &[])),
+    ];
+    for peer in &bench.peers {
+        bench.peer(peer, &twenty, &[]).run()?;
+        commands.push((format!("{peer}, 20 steps"), bench.peer(peer, &twenty, &[])));
+    }
+    compare("cached", 20, commands, &Budget::Wall(0.010))
+}
+
+/// One more step that does nothing.
+fn run_true(bench: &Bench) -> Result<(), String> {
+    let (one, more) = (bench.inputs.steps(1)?, bench.inputs.steps(11)?);
+    let mut makers: Vec<(String, Command, Command)> = vec![(
+        "lapstrake".to_owned(),
+        bench.build(&one, &["--no-cache"]),
+        bench.build(&more, &["--no-cache"]),
+    )];
+    for peer in &bench.peers {
+        let peers = |context| bench.peer(peer, context, &["--no-cache"]);
+        makers.push(((*peer).to_owned(), peers(&one), peers(&more)));
+    }
+    let limit = measure(&[(String::new(), shell("true"))], 20)?[0];
+    let mut figures = Vec::new();
+    for (name, one, more) in makers {
+        let both = measure(&[(String::new(), one), (String::new(), more)], 5)?;
+        let step = |a: f64, b: f64| (b - a) / 10.0;
+        let each = Figures {
+            median: step(both[0].median, both[1].median),
+            least: step(both[0].least, both[1].least),
+        };
+        figures.push((name, each));
+    }
+    figures.insert(1, ("sh -c true".to_owned(), limit));
+    report("RUN true", &figures, limit.median, &Budget::Over(0.006));
+    Ok(())
+}
+
+/// 20 000 files that nobody has seen.
+fn copy_cold(bench: &Bench) -> Result<(), String> {
+    let context = bench.inputs.files(20_000)?;
+    let copy = bench.path("copy").display().to_string();
+    let cp =
+        shell(&format!("cp -a '{}/src' '{copy}'", context.display())).before(&format!("rm -rf '{copy}'"));
+    let mut commands =
+        vec![("lapstrake".to_owned(), bench.fresh(bench.build(&context, &[]))), ("cp -a".to_owned(), cp)];
+    for peer in &bench.peers {
+        commands.push(((*peer).to_owned(), bench.peer(peer, &context, &["--no-cache"])));
+    }
+    compare("COPY 20 000 files", 5, commands, &Budget::Times(1.3))
+}
+
+/// 50 000 files that are all as they were.
+fn copy_unchanged(bench: &Bench) -> Result<(), String> {
+    let context = bench.inputs.files(50_000)?;
+    bench.build(&context, &[]).run()?;
+    let mut commands =
+        vec![("lapstrake".to_owned(), bench.build(&context, &[])), ("find".to_owned(), find(&context))];
+    for peer in &bench.peers {
+        bench.peer(peer, &context, &[]).run()?;
+        commands.push(((*peer).to_owned(), bench.peer(peer, &context, &[])));
+    }
+    compare("50 000 files, unchanged", 7, commands, &Budget::Times(1.5))
+}
+
+/// 50 000 files, one of them new.
+fn copy_one_changed(bench: &Bench) -> Result<(), String> {
+    let context = bench.inputs.files(50_000)?;
+    bench.build(&context, &[]).run()?;
+    let touch = format!("date +%s%N > '{}/src/d0/d7/f3'", context.display());
+    let mut commands = vec![
+        ("lapstrake".to_owned(), bench.build(&context, &[]).before(&touch)),
+        ("lapstrake, unchanged".to_owned(), bench.build(&context, &[])),
+    ];
+    for peer in &bench.peers {
+        commands.push(((*peer).to_owned(), bench.peer(peer, &context, &[]).before(&touch)));
+    }
+    compare("50 000 files, one changed", 5, commands, &Budget::Times(3.0))
+}
+
+/// Twice as many files take twice as long.
+fn copy_many(bench: &Bench) -> Result<(), String> {
+    let (half, all) = (bench.inputs.files(50_000)?, bench.inputs.files(100_000)?);
+    for context in [&half, &all] {
+        bench.build(context, &[]).run()?;
+    }
+    let commands = vec![
+        ("lapstrake".to_owned(), bench.build(&all, &[])),
+        ("lapstrake, 50 000".to_owned(), bench.build(&half, &[])),
+    ];
+    compare("100 000 files, unchanged", 7, commands, &Budget::Times(2.2))
+}
+
+/// What a walk with one stat for each file costs.
+fn find(context: &Path) -> Command {
+    Command::new("find").args(&[&context.display().to_string(), "-printf", "%p %s %T@ %C@\n"])
+}
