@@ -11,6 +11,7 @@ use lapstrake_tree::unpack::{UnpackOptions, unpack_layer};
 
 use crate::active::put;
 use crate::error::SnapshotError;
+use crate::implied;
 
 /// A layer that came from a tar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Imported {
 }
 
 /// Unpacks a layer's tar, compressed or not, into the store, and remembers which tar it came from. With `single_id`
-/// owners are kept in the tree only.
+/// owners are kept in the tree only. On other layers it may need [`crate::settle`].
 pub fn import_layer(
     store: &Store,
     tar: impl Read + Send,
@@ -35,6 +36,7 @@ pub fn import_layer(
     let root = open_host_dir(&files)?;
     let options = UnpackOptions { squash_ids: single_id, ..UnpackOptions::default() };
     let unpacked = unpack_layer(tar, root.as_fd(), &options)?;
+    implied::note(&dir, &unpacked.implied_dirs)?;
     let layer = put(store, &dir, &unpacked.tree)?;
     let diff_id = DiffId(digest(&unpacked.diff_id));
     store.link_diff(&diff_id, &layer)?;

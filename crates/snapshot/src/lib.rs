@@ -6,11 +6,13 @@
 mod active;
 mod error;
 mod export;
+mod implied;
 mod import;
 mod mount;
 
 pub use active::{Active, Halves};
 pub use error::SnapshotError;
 pub use export::{diff_id, write_tar};
+pub use implied::settle;
 pub use import::{Imported, adopt_layer, import_layer};
 pub use mount::{MAX_LAYERS, bind, mount};

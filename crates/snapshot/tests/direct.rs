@@ -3,6 +3,8 @@
 //!
 //! Needs the right to mount: an ordinary user has it in a user namespace only, where whole builds are tested.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::symlink;

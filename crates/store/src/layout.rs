@@ -6,6 +6,7 @@
 //! blobs/sha256/<hex>     immutable OCI blobs: configs and manifests, and layers that came or go compressed
 //! layers/<id>/fs/        a layer's files in overlayfs format (whiteouts are char 0:0, `user.overlay.opaque`)
 //! layers/<id>/tree       its encoded tree: every entry with its metadata and the digest of its content
+//! layers/<id>/implied    directories that its tar did not name, each ended by a NUL; missing when there are none
 //! contexts/<hash>        stat indexes of build contexts (derived: may be deleted at any time)
 //! mounts/<hash>/         RUN --mount=type=cache directories: `data/` and `lock`
 //! locks/<name>           one file for each key that somebody works on; removed when done

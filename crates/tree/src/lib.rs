@@ -14,6 +14,7 @@ pub mod inroot;
 pub mod layer_tar;
 pub mod path;
 pub mod put;
+pub mod relink;
 pub mod scan;
 pub mod select;
 mod tar_read;

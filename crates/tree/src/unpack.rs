@@ -5,7 +5,7 @@
 //! has to be empty and nobody else's. Whiteouts become devices 0:0, opaque directories get `user.overlay.opaque`;
 //! neither deletes anything of the same layer. Attributes of overlayfs itself are never taken from an archive.
 
-mod disk;
+pub(crate) mod disk;
 mod stream;
 
 use std::collections::BTreeMap;

@@ -187,11 +187,19 @@ impl Images {
             drop(lock);
             layer
         });
-        let layers = futures_util::future::try_join_all(work).await?;
+        let layers = self.settle(futures_util::future::try_join_all(work).await?).await?;
         if let Some(reference) = from {
             self.keep(&known, reference, &layers)?;
         }
         Ok(Stack { layers, ..Stack::default() })
+    }
+
+    /// The layers as they have to be on each other.
+    async fn settle(&self, layers: Vec<StackLayer>) -> Result<Vec<StackLayer>, OpsError> {
+        let (store, single_id) = (self.store.clone(), self.single_id);
+        let settled =
+            tokio::task::spawn_blocking(move || StackLayer::settle(&store, layers, single_id)).await;
+        settled.map_err(|_| OpsError::Worker)?
     }
 
     /// What a build pulled can be used again by its name without asking anybody.

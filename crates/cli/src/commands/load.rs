@@ -175,9 +175,11 @@ fn keep(
     }
     let (mut stack, mut size) = (Vec::new(), 0);
     for ((path, media_type), expected) in layers.iter().zip(&config.rootfs.diff_ids) {
-        let layer = keep_layer(session, path, media_type.as_deref(), expected)?;
+        stack.push(keep_layer(session, path, media_type.as_deref(), expected)?);
+    }
+    let stack = StackLayer::settle(&session.store, stack, session.single_id)?;
+    for layer in &stack {
         size += session.store.layer(&layer.id)?.map_or(0, |row| row.size);
-        stack.push(layer);
     }
     let id = session.store.put_blob(config_bytes)?;
     let tokens = String::from_utf8_lossy(&lapstrake_oci::to_json(&stack)).into_owned();

@@ -17,7 +17,7 @@ use crate::path::TreePath;
 
 const BUFFER: usize = 128 << 10;
 
-pub(super) struct Disk<'a> {
+pub(crate) struct Disk<'a> {
     dest: BorrowedFd<'a>,
     squash_ids: bool,
     buffer: Vec<u8>,
@@ -26,7 +26,7 @@ pub(super) struct Disk<'a> {
 }
 
 impl<'a> Disk<'a> {
-    pub(super) fn new(dest: BorrowedFd<'a>, squash_ids: bool) -> Self {
+    pub(crate) fn new(dest: BorrowedFd<'a>, squash_ids: bool) -> Self {
         Self { dest, squash_ids, buffer: vec![0; BUFFER], last: RefCell::new(None) }
     }
 
@@ -42,33 +42,40 @@ impl<'a> Disk<'a> {
         Ok(fd)
     }
 
-    pub(super) fn mkdir(&self, path: &TreePath) -> Result<(), TreeError> {
+    pub(crate) fn mkdir(&self, path: &TreePath) -> Result<(), TreeError> {
         // Ours alone until its own metadata come at the end.
         let parent = self.parent(path)?;
         fs::mkdirat(&*parent, path.name(), Mode::RWXU).map_err(TreeError::io("make directory", path))
     }
 
-    pub(super) fn unlink(&self, path: &TreePath, is_dir: bool) -> Result<(), TreeError> {
+    pub(crate) fn unlink(&self, path: &TreePath, is_dir: bool) -> Result<(), TreeError> {
         let parent = self.parent(path)?;
         *self.last.borrow_mut() = None;
         let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         fs::unlinkat(&*parent, path.name(), flags).map_err(TreeError::io("remove", path))
     }
 
-    pub(super) fn whiteout(&self, path: &TreePath) -> Result<(), TreeError> {
+    pub(crate) fn whiteout(&self, path: &TreePath) -> Result<(), TreeError> {
         let parent = self.parent(path)?;
         fs::mknodat(&*parent, path.name(), FileType::CharacterDevice, Mode::empty(), 0)
             .map_err(TreeError::io("make whiteout", path))
     }
 
-    pub(super) fn link(&self, target: &TreePath, path: &TreePath) -> Result<(), TreeError> {
+    pub(crate) fn link(&self, target: &TreePath, path: &TreePath) -> Result<(), TreeError> {
         let from = self.parent(target)?;
         let to = self.parent(path)?;
         fs::linkat(&*from, target.name(), &*to, path.name(), AtFlags::empty())
             .map_err(TreeError::io("link", path))
     }
 
-    pub(super) fn symlink(&self, path: &TreePath, target: &[u8], meta: &Meta) -> Result<(), TreeError> {
+    /// Gives `path` to what has the same name in the directory `from` of another tree.
+    pub(crate) fn link_from(&self, from: BorrowedFd<'_>, path: &TreePath) -> Result<(), TreeError> {
+        let to = self.parent(path)?;
+        fs::linkat(from, path.name(), &*to, path.name(), AtFlags::empty())
+            .map_err(TreeError::io("link", path))
+    }
+
+    pub(crate) fn symlink(&self, path: &TreePath, target: &[u8], meta: &Meta) -> Result<(), TreeError> {
         let parent = self.parent(path)?;
         fs::symlinkat(target, &*parent, path.name()).map_err(TreeError::io("make link", path))?;
         self.own_name(&parent, path, meta)?;
@@ -76,7 +83,7 @@ impl<'a> Disk<'a> {
     }
 
     /// Makes a device or FIFO; false when the kernel refuses devices to us.
-    pub(super) fn special(&self, path: &TreePath, kind: &Kind, meta: &Meta) -> Result<bool, TreeError> {
+    pub(crate) fn special(&self, path: &TreePath, kind: &Kind, meta: &Meta) -> Result<bool, TreeError> {
         let (file_type, device) = match kind {
             Kind::CharDev { major, minor } => (FileType::CharacterDevice, fs::makedev(*major, *minor)),
             Kind::BlockDev { major, minor } => (FileType::BlockDevice, fs::makedev(*major, *minor)),
@@ -104,7 +111,7 @@ impl<'a> Disk<'a> {
             .map_err(TreeError::io("set owner of", path))
     }
 
-    pub(super) fn file(
+    pub(crate) fn file(
         &mut self,
         path: &TreePath,
         meta: &Meta,
@@ -133,7 +140,7 @@ impl<'a> Disk<'a> {
         Ok(ContentDigest(*hasher.finalize().as_bytes()))
     }
 
-    pub(super) fn finish_dir(&self, path: &TreePath, meta: &Meta, opaque: bool) -> Result<(), TreeError> {
+    pub(crate) fn finish_dir(&self, path: &TreePath, meta: &Meta, opaque: bool) -> Result<(), TreeError> {
         let fd = open_plain_raw(self.dest, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(TreeError::io("open", path))?;
         if opaque {

@@ -1,0 +1,148 @@
+//! Directories that a layer's tar does not name but puts files into.
+//!
+//! Its author meant the directory that a lower layer has. Overlayfs shows the topmost one, so unpacking such a layer
+//! alone would, say, take the sticky bit from `/tmp`. Which layers those are is kept beside them; where one lies on a
+//! layer that has the directory, another layer with the right metadata takes its place, made of links to its files.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use lapstrake_store::{LayerId, Store};
+use lapstrake_tree::inroot::open_host_dir;
+use lapstrake_tree::relink::relink;
+use lapstrake_tree::{Entry, Tree, TreePath};
+
+use crate::active::put;
+use crate::error::SnapshotError;
+
+/// Beside a layer's files: the paths, each ended by a NUL. Missing where there are none.
+const NAME: &str = "implied";
+
+/// Notes the directories in the layer's directory-to-be.
+pub(crate) fn note(dir: &Path, implied: &[TreePath]) -> Result<(), SnapshotError> {
+    if implied.is_empty() {
+        return Ok(());
+    }
+    let text: Vec<u8> = implied.iter().flat_map(|path| path.as_bytes().iter().copied().chain([0])).collect();
+    let path = dir.join(NAME);
+    fs::write(&path, text).map_err(|source| SnapshotError::Directory { path, source })
+}
+
+fn noted(store: &Store, layer: &LayerId) -> Vec<TreePath> {
+    let beside = store.layer_fs(layer).with_file_name(NAME);
+    let text = fs::read(beside).unwrap_or_default();
+    text.split(|b| *b == 0)
+        .filter(|path| !path.is_empty())
+        .filter_map(|path| TreePath::parse(path).ok())
+        .collect()
+}
+
+/// The layers of an image, lowest first, each as it has to be on those below it. With `single_id` owners are kept in
+/// trees only.
+///
+/// # Errors
+/// [`SnapshotError`] when a layer cannot be read or another one not be made.
+pub fn settle(store: &Store, layers: &[LayerId], single_id: bool) -> Result<Vec<LayerId>, SnapshotError> {
+    let implied: Vec<Vec<TreePath>> = layers.iter().map(|layer| noted(store, layer)).collect();
+    let Some(last) = implied.iter().rposition(|paths| !paths.is_empty()) else { return Ok(layers.to_vec()) };
+    let mut settled = Vec::with_capacity(layers.len());
+    let mut below = Tree::default();
+    for (number, (layer, implied)) in layers.iter().zip(&implied).enumerate() {
+        if number > last {
+            settled.push(layer.clone());
+            continue;
+        }
+        let mut tree = Tree::decode(&store.layer_tree(layer)?)?;
+        let mut id = layer.clone();
+        if let Some(meant) = as_meant(&tree, implied, &below)? {
+            id = replace(store, layer, &meant, single_id)?;
+            tree = meant;
+        }
+        below = below.with_layer(&tree);
+        settled.push(id);
+    }
+    Ok(settled)
+}
+
+/// The tree with what `below` says about implied directories; `None` when that is what it has.
+fn as_meant(tree: &Tree, implied: &[TreePath], below: &Tree) -> Result<Option<Tree>, SnapshotError> {
+    let mut changed = false;
+    let entries: Vec<Entry> = tree
+        .entries()
+        .iter()
+        .cloned()
+        .map(|mut entry| {
+            if implied.contains(&entry.path)
+                && let Some(lower) =
+                    below.get(&entry.path).filter(|lower| lower.is_dir() && lower.meta != entry.meta)
+            {
+                entry.meta = lower.meta.clone();
+                changed = true;
+            }
+            entry
+        })
+        .collect();
+    Ok(if changed { Some(Tree::from_entries(entries)?) } else { None })
+}
+
+fn replace(store: &Store, layer: &LayerId, tree: &Tree, single_id: bool) -> Result<LayerId, SnapshotError> {
+    let temp = store.temp_dir()?;
+    let dir = temp.join("layer");
+    let files = dir.join("fs");
+    fs::create_dir_all(&files).map_err(|source| SnapshotError::Directory { path: files.clone(), source })?;
+    let (from, to) = (open_host_dir(&store.layer_fs(layer))?, open_host_dir(&files)?);
+    relink(from.as_fd(), tree, to.as_fd(), single_id)?;
+    put(store, &dir, tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::import_layer;
+
+    fn layer(store: &Store, entries: &[(&str, u32)]) -> LayerId {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, mode) in entries {
+            let mut header = tar::Header::new_gnu();
+            let kind = if name.ends_with('/') { tar::EntryType::Directory } else { tar::EntryType::Regular };
+            header.set_entry_type(kind);
+            header.set_mode(*mode);
+            header.set_mtime(7);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_size(0);
+            tar.append_data(&mut header, name, &[][..]).unwrap();
+        }
+        import_layer(store, &tar.into_inner().unwrap()[..], true).unwrap().layer
+    }
+
+    #[test]
+    fn the_lower_directory_is_meant() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::open(temp.path()).unwrap();
+        let base = layer(&store, &[("tmp/", 0o1777), ("opt/", 0o700)]);
+        let upper = layer(&store, &[("tmp/x", 0o644), ("new/y", 0o600), ("opt/", 0o755), ("opt/z", 0o644)]);
+        let settled = settle(&store, &[base.clone(), upper.clone()], true).unwrap();
+        assert_eq!(settled[0], base);
+        let tree = Tree::decode(&store.layer_tree(&settled[1]).unwrap()).unwrap();
+        let modes: Vec<(String, u32)> =
+            tree.entries().iter().map(|e| (e.path.to_string(), e.meta.mode)).collect();
+        let want = [
+            ("/new", 0o755),
+            ("/new/y", 0o600),
+            ("/opt", 0o755),
+            ("/opt/z", 0o644),
+            ("/tmp", 0o1777),
+            ("/tmp/x", 0o644),
+        ];
+        assert_eq!(modes, want.map(|(path, mode)| (path.to_owned(), mode)));
+        let on_disk = fs::metadata(store.layer_fs(&settled[1]).join("tmp")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&on_disk) & 0o7777, 0o1777);
+        assert_eq!(settle(&store, std::slice::from_ref(&upper), true).unwrap(), [upper]);
+        assert_eq!(
+            settle(&store, &[base.clone(), settled[1].clone()], true).unwrap(),
+            [base, settled[1].clone()]
+        );
+    }
+}
