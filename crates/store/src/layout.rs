@@ -7,7 +7,8 @@
 //! layers/<id>/fs/        a layer's files in overlayfs format (whiteouts are char 0:0, `user.overlay.opaque`)
 //! layers/<id>/tree       its encoded tree: every entry with its metadata and the digest of its content
 //! layers/<id>/implied    directories that its tar did not name, each ended by a NUL; missing when there are none
-//! contexts/<hash>        stat indexes of build contexts (derived: may be deleted at any time)
+//! contexts/v2-<hash>     stat indexes of build contexts (derived: may be deleted at any time)
+//! contexts/v2-<hash>-<hash> the layer that a copy from that context made last (derived too)
 //! mounts/<hash>/         RUN --mount=type=cache directories: `data/` and `lock`
 //! locks/<name>           one file for each key that somebody works on; removed when done
 //! tmp/<session>/         what is not finished; `lock` is held by the process that owns it
@@ -71,7 +72,14 @@ impl Store {
     pub fn context_index(&self, context: &Path) -> PathBuf {
         use std::os::unix::ffi::OsStrExt as _;
         let name = lapstrake_oci::Digest::sha256(context.as_os_str().as_bytes());
-        self.root.join("contexts").join(format!("v1-{}", &name.hex()[..32]))
+        self.root.join("contexts").join(format!("v2-{}", &name.hex()[..32]))
+    }
+
+    /// The file with the id of the layer that a copy from the context at `context` made; `op` tells copies apart.
+    pub fn context_copy(&self, context: &Path, op: &[u8]) -> PathBuf {
+        let index = self.context_index(context);
+        let name = index.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        index.with_file_name(format!("{name}-{}", &lapstrake_oci::Digest::sha256(op).hex()[..32]))
     }
 
     /// Makes everything written so far durable.

@@ -36,6 +36,8 @@ pub(crate) struct Stamp {
     pub(crate) mode: u32,
     pub(crate) dev: u64,
     pub(crate) ino: u64,
+    /// 1, or 2 for a file with several names.
+    pub(crate) links: u64,
     pub(crate) mtime: i64,
     pub(crate) ctime: i64,
 }
@@ -129,6 +131,7 @@ impl ContextIndex {
                 }
             };
             *content = known.digest;
+            entry.linked = self.stamps[at].links > 1;
             entry.meta.xattrs.clone_from(&known.xattrs);
             Ok::<(), TreeError>(())
         })?;

@@ -24,6 +24,7 @@ use crate::inroot::{MadeDir, NewDir, Root};
 use crate::path::TreePath;
 use crate::scan::{Known, Ownership};
 use crate::select::{SelectedRoot, Selection};
+use crate::tree::Tree;
 use entries::Putter;
 pub(crate) use entries::make_room;
 
@@ -60,13 +61,25 @@ pub struct Dest<'a> {
     /// The halves of an overlay of which `root` is the mount. With them a single directory is written to the upper
     /// half directly; afterwards the mount is out of date.
     pub layers: Option<Layers<'a>>,
+    /// What the same copy gave before, on the same file system.
+    pub previous: Option<Previous<'a>>,
+}
+
+/// A layer of an earlier build. What is in it just as it would be now is linked instead of copied: nobody ever writes
+/// to a file of a committed layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Previous<'a> {
+    /// Its files.
+    pub files: BorrowedFd<'a>,
+    /// What they are.
+    pub tree: &'a Tree,
 }
 
 impl<'a> Dest<'a> {
     /// A plain tree.
     #[must_use]
     pub fn plain(root: BorrowedFd<'a>) -> Self {
-        Self { root, layers: None }
+        Self { root, layers: None, previous: None }
     }
 }
 
@@ -151,8 +164,12 @@ fn copy_contents(
     let halves = dest.layers.and_then(|layers| layers.enter(seen.as_fd(), &made.path, is_new));
     let directly = halves.is_some();
     let Halves { upper, below } = halves.unwrap_or(Halves { upper: seen, below: Below::nothing() });
-    let entries =
-        Putter::new(source, upper.as_fd(), &made.path, options, copied).onto(below).all(&from.entries)?;
+    let mut putter = Putter::new(source, upper.as_fd(), &made.path, options, copied).onto(below);
+    if directly {
+        // A file that overlayfs has to make cannot be a link to one that it does not know.
+        putter.previous = dest.previous;
+    }
+    let entries = putter.all(&from.entries)?;
     copied.known = directly.then(|| Known { dir: made.path.clone(), entries });
     if is_new && options.mtime.is_none() {
         crate::inroot::set_times_fd(upper.as_fd(), from.mtime)

@@ -54,6 +54,8 @@ pub struct Picked {
     pub kind: Kind,
     /// Its metadata.
     pub meta: Meta,
+    /// It may be another name of a file that is copied too.
+    pub linked: bool,
 }
 
 /// One source with what is below it.
@@ -209,7 +211,9 @@ impl Tree {
 
     fn picked(&self, entry: &Entry, to: TreePath) -> Picked {
         let real = self.resolve_hardlink(entry);
-        Picked { source: entry.path.clone(), to, kind: real.kind.clone(), meta: real.meta.clone() }
+        let (kind, meta) = (real.kind.clone(), real.meta.clone());
+        // A tree that knows its links says so by another entry's kind: nobody looks for that here.
+        Picked { source: entry.path.clone(), to, kind, meta, linked: true }
     }
 
     fn selected(&self, name: &[u8], path: &TreePath, selector: &Selector) -> SelectedRoot {

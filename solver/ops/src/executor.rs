@@ -9,6 +9,7 @@ use lapstrake_runtime::Sandbox;
 use lapstrake_snapshot::{Active, mount};
 use lapstrake_store::Store;
 
+use crate::earlier::Earlier;
 use crate::error::OpsError;
 use crate::images::Images;
 use crate::origin::Origins;
@@ -95,8 +96,13 @@ impl Inner {
     fn change(&self, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
         let base = self.base(inputs)?;
         let active = Active::new(&self.store, base.lowers(&self.store))?;
-        let copied = files::apply_all(self, &file.actions, inputs, &active)?;
+        let earlier = Earlier::of(self, file, inputs);
+        let previous = earlier.as_ref().and_then(Earlier::previous);
+        let copied = files::apply_all(self, &file.actions, inputs, &active, previous)?;
         let layer = active.commit(&self.store, &copied, self.settings.single_id)?;
+        if let Some(earlier) = earlier {
+            earlier.remember(&layer);
+        }
         Ok(base.with(layer))
     }
 

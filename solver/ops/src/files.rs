@@ -8,7 +8,7 @@ use lapstrake_snapshot::Active;
 use lapstrake_tree::Kind;
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
 use lapstrake_tree::inroot::Root;
-use lapstrake_tree::put::{Copied, CopyOptions, Dest, NewFile, make_directory, put, write_file};
+use lapstrake_tree::put::{Copied, CopyOptions, Dest, NewFile, Previous, make_directory, put, write_file};
 use lapstrake_tree::select::{SelectedRoot, Selection, Selector};
 use lapstrake_tree::unpack::UnpackOptions;
 use lapstrake_tree::users::resolve_chown;
@@ -28,17 +28,19 @@ pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Re
     Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
 }
 
-/// Does all actions, in order, on what `active` shows.
+/// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known.
 pub(crate) fn apply_all(
     inner: &Inner,
     actions: &[FileAction],
     inputs: &[Stack],
     active: &Active,
+    previous: Option<Previous<'_>>,
 ) -> Result<Copied, OpsError> {
     // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
     if let [FileAction::Copy(copy)] = actions {
         let halves = active.halves()?;
-        return copy_input(inner, copy, inputs, Dest { root: active.root(), layers: Some(halves.layers()) });
+        let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous };
+        return copy_input(inner, copy, inputs, dest);
     }
     let mut all = Copied::default();
     for action in actions {

@@ -3,7 +3,7 @@
 //! ```text
 //! "LSCTXT"  u8 version  records to the end  16 bytes: blake3 of all before, cut
 //! record = varint bytes shared with the previous path, varint length, rest of the path
-//!          varint size, mode, device, inode; zig-zag varint mtime, ctime
+//!          varint size, mode, device, inode, 1 or (for several names) 2; zig-zag varint mtime, ctime
 //!          32 bytes digest; varint number of xattrs, each: varint length, name, varint length, value
 //! ```
 //! Derived data: whatever does not decode counts as not there.
@@ -14,7 +14,7 @@ use crate::error::TreeError;
 use crate::path::TreePath;
 use crate::varint::{Cursor, put_bytes, put_signed, put_varint};
 
-const MAGIC: &[u8; 7] = b"LSCTXT\x01";
+const MAGIC: &[u8; 7] = b"LSCTXT\x02";
 const CHECK: usize = 16;
 const WHAT: &str = "stat index";
 
@@ -32,7 +32,7 @@ pub(super) fn encode<'a>(entries: impl Iterator<Item = (&'a TreePath, &'a Stamp,
         let shared = previous.iter().zip(path).take_while(|(a, b)| a == b).count();
         put_varint(&mut out, shared as u64);
         put_bytes(&mut out, &path[shared..]);
-        for number in [stamp.size, u64::from(stamp.mode), stamp.dev, stamp.ino] {
+        for number in [stamp.size, u64::from(stamp.mode), stamp.dev, stamp.ino, stamp.links] {
             put_varint(&mut out, number);
         }
         put_signed(&mut out, stamp.mtime);
@@ -68,13 +68,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Known>, TreeError> {
         path.truncate(shared);
         path.extend_from_slice(cursor.bytes()?);
         let (size, mode, dev, ino) = (cursor.varint()?, cursor.u32()?, cursor.varint()?, cursor.varint()?);
+        let links = cursor.varint()?;
         let (mtime, ctime) = (cursor.signed()?, cursor.signed()?);
         let digest = ContentDigest(cursor.array()?);
         let mut xattrs = Vec::new();
         for _ in 0..cursor.length()? {
             xattrs.push(Xattr { name: cursor.bytes()?.into(), value: cursor.bytes()?.into() });
         }
-        let stamp = Stamp { size, mode, dev, ino, mtime, ctime };
+        let stamp = Stamp { size, mode, dev, ino, links, mtime, ctime };
         known.push(Known { path: TreePath::parse(&path)?, stamp, content: Content { digest, xattrs } });
     }
     Ok(known)

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::below::{Below, check_room};
 use super::file::Ways;
-use super::{Copied, CopyOptions};
+use super::{Copied, CopyOptions, Previous};
 use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::inroot::{open_child, open_plain_raw, set_times_at, set_times_fd};
@@ -27,6 +27,7 @@ pub(super) struct Putter<'a> {
     base: &'a TreePath,
     options: &'a CopyOptions,
     copied: &'a mut Copied,
+    pub(super) previous: Option<Previous<'a>>,
 }
 
 /// Names of copied files by their inode in the source.
@@ -39,6 +40,8 @@ struct Between<'f> {
     from: &'f OwnedFd,
     to: &'f OwnedFd,
     below: Option<OwnedFd>,
+    /// What came of `to` before.
+    before: Option<OwnedFd>,
     /// Files get the owner of whoever makes them, and this is who that is.
     maker: Option<(u32, u32)>,
 }
@@ -51,7 +54,7 @@ impl<'a> Putter<'a> {
         options: &'a CopyOptions,
         copied: &'a mut Copied,
     ) -> Self {
-        Self { source, dest, below: Below::nothing(), base, options, copied }
+        Self { source, dest, below: Below::nothing(), base, options, copied, previous: None }
     }
 
     /// With lower layers under the destination.
@@ -242,8 +245,15 @@ impl<'a> Putter<'a> {
         // A directory with the set-group-id bit gives its own group to what is made in it.
         let inherits = stat.st_mode & 0o2000 != 0;
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let before = self.previous.and_then(|previous| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let dir = self.base.join(&first.to.parent().unwrap_or_default());
+            // Not there: then nothing is taken from it.
+            open_plain_raw(previous.files, &dir, flags, Mode::empty()).ok()
+        });
         let between = Between {
             from: &from,
+            before,
             to: &to,
             below: self.below.dir(&first.to.parent().unwrap_or_default()),
             maker: (!inherits).then_some((uid, gid)),
@@ -260,6 +270,9 @@ impl<'a> Putter<'a> {
     ) -> Result<Put, TreeError> {
         let mut new = self.entry(entry, &[]);
         check_room(between.below.as_ref(), entry.to.name(), || self.at(entry))?;
+        if self.is_as_before(between, entry, &new) {
+            return Ok((new, None));
+        }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let from = match open_child(between.from.as_fd(), entry.source.name(), flags) {
             // A socket of a build context: it arrives as an empty file.
@@ -295,6 +308,15 @@ impl<'a> Putter<'a> {
         self.finish_file(&to, between.maker, &new.meta).map_err(TreeError::io("finish", &new.path))?;
         new.kind = Kind::File { size, content };
         Ok((new, inode))
+    }
+
+    /// Takes the file that an earlier copy made, if it is the same. What cannot be linked is copied.
+    fn is_as_before(&self, between: &Between<'_>, entry: &Picked, new: &Entry) -> bool {
+        let (Some(before), Some(previous)) = (&between.before, self.previous) else { return false };
+        let name = new.path.name();
+        !entry.linked
+            && previous.tree.get(&new.path) == Some(new)
+            && fs::linkat(before, name, between.to, name, AtFlags::empty()).is_ok()
     }
 
     /// As [`Self::finish`], with no call for what is right from the start.

@@ -1,0 +1,49 @@
+//! What a copy from a local context made the last time: most of it is the same now.
+
+use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use lapstrake_graph::{File, FileAction};
+use lapstrake_store::LayerId;
+use lapstrake_tree::Tree;
+use lapstrake_tree::inroot::open_host_dir;
+use lapstrake_tree::put::Previous;
+
+use crate::executor::Inner;
+use crate::stack::Stack;
+
+/// The layer of the last build that did the same copy, and where the next one will look for ours. Only ever a help:
+/// whatever cannot be read is not there.
+pub(crate) struct Earlier {
+    note: PathBuf,
+    layer: Option<(OwnedFd, Tree)>,
+}
+
+impl Earlier {
+    /// For a file op that is nothing but one copy out of a local context.
+    pub(crate) fn of(inner: &Inner, file: &File, inputs: &[Stack]) -> Option<Earlier> {
+        let [FileAction::Copy(copy)] = file.actions.as_slice() else { return None };
+        let context = inner.settings.context(inputs.get(copy.input)?.local.as_ref()?).ok()?;
+        let note = inner.store.context_copy(&context.path, &lapstrake_oci::to_json(file));
+        let layer = || {
+            let id: LayerId = fs::read_to_string(&note).ok()?.parse().ok()?;
+            let tree = Tree::decode(&inner.store.layer_tree(&id).ok()?).ok()?;
+            Some((open_host_dir(&inner.store.layer_fs(&id)).ok()?, tree))
+        };
+        let layer = layer();
+        Some(Earlier { note, layer })
+    }
+
+    /// As a copy takes it.
+    pub(crate) fn previous(&self) -> Option<Previous<'_>> {
+        self.layer.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree })
+    }
+
+    /// Leaves a note for the next build.
+    pub(crate) fn remember(&self, layer: &LayerId) {
+        let temporary = self.note.with_extension(format!("{}.tmp", std::process::id()));
+        let written = fs::write(&temporary, layer.as_str()).and_then(|()| fs::rename(&temporary, &self.note));
+        written.unwrap_or_default();
+    }
+}
