@@ -3,8 +3,9 @@
 //! USTAR headers; a PAX header goes before those whose values do not fit (long or non-ASCII names, sizes from
 //! 8 GiB, big ids, times with a fraction or before 1970, attributes). Entries come in walk order; deletions are
 //! `.wh.NAME`, an opaque directory is followed by `.wh..wh..opq`. Access and change times are never written, nor
-//! names of owners.
+//! names of owners. Entries become bytes on all cores, a few ahead of `out`, which takes them in order.
 
+mod ahead;
 mod pax;
 
 use std::fs::File;
@@ -24,6 +25,7 @@ pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Name of the mark of an opaque directory.
 pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 pub(crate) const BLOCK: usize = 512;
+const BUFFER: usize = 128 << 10;
 
 const NAME_FIELD: usize = 100;
 /// Highest numbers the octal fields of a header hold.
@@ -46,14 +48,12 @@ pub struct TarOptions {
 /// tree says, [`TreeError::Stream`] when `out` fails.
 pub fn write_layer(
     tree: &Tree,
-    open: impl Fn(&TreePath) -> io::Result<File>,
+    open: impl Fn(&TreePath) -> io::Result<File> + Sync,
     out: impl Write,
     options: &TarOptions,
 ) -> Result<u64, TreeError> {
-    let mut writer = Writer { out, options: *options, written: 0, buffer: vec![0; 128 << 10] };
-    for entry in tree.entries() {
-        writer.entry(entry, &open)?;
-    }
+    let mut writer = Writer::new(out, options);
+    ahead::write(tree.entries(), &open, &mut writer)?;
     writer.put(&[0; 2 * BLOCK])?;
     writer.out.flush().map_err(TreeError::stream("write the layer"))?;
     Ok(writer.written)
@@ -63,7 +63,10 @@ pub fn write_layer(
 ///
 /// # Errors
 /// As [`write_layer`].
-pub fn diff_id(tree: &Tree, open: impl Fn(&TreePath) -> io::Result<File>) -> Result<[u8; 32], TreeError> {
+pub fn diff_id(
+    tree: &Tree,
+    open: impl Fn(&TreePath) -> io::Result<File> + Sync,
+) -> Result<[u8; 32], TreeError> {
     let mut hasher = HashWriter(Sha256::new());
     write_layer(tree, open, &mut hasher, &TarOptions::default())?;
     Ok(hasher.0.finalize().into())
@@ -99,6 +102,10 @@ struct Item<'a> {
 }
 
 impl<W: Write> Writer<W> {
+    fn new(out: W, options: &TarOptions) -> Self {
+        Self { out, options: *options, written: 0, buffer: Vec::new() }
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), TreeError> {
         self.written += bytes.len() as u64;
         self.out.write_all(bytes).map_err(TreeError::stream("write the layer"))
@@ -152,20 +159,27 @@ impl<W: Write> Writer<W> {
 
     fn content(&mut self, path: &TreePath, mut file: File, size: u64) -> Result<(), TreeError> {
         let mut left = size;
+        self.buffer.resize(BUFFER, 0);
         while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            // One byte more would mean that the file is not the one the tree was made from.
+            let want = usize::try_from(left).map_or(usize::MAX, |left| left.saturating_add(1)).min(BUFFER);
             let got = match file.read(&mut self.buffer[..want]) {
                 Ok(0) => return Err(TreeError::Changed { path: path.clone() }),
                 Ok(got) => got,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(TreeError::io("read", path)(e)),
             };
+            if got as u64 > left {
+                return Err(TreeError::Changed { path: path.clone() });
+            }
             self.out.write_all(&self.buffer[..got]).map_err(TreeError::stream("write the layer"))?;
             self.written += got as u64;
             left -= got as u64;
         }
-        // One byte more would mean that the file is not the one the tree was made from.
-        if file.read(&mut [0]).map_err(TreeError::io("read", path))? != 0 {
+        // Where the buffer ended with the file nobody has asked for more yet.
+        if size.is_multiple_of(BUFFER as u64)
+            && file.read(&mut [0]).map_err(TreeError::io("read", path))? != 0
+        {
             return Err(TreeError::Changed { path: path.clone() });
         }
         self.pad(size)

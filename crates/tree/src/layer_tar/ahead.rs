@@ -1,0 +1,125 @@
+//! Making bytes of entries ahead of time, in parallel, and handing them on in order.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::mpsc::sync_channel;
+
+use rayon::prelude::*;
+
+use super::{TarOptions, Writer};
+use crate::entry::{Entry, Kind};
+use crate::error::TreeError;
+use crate::path::TreePath;
+
+/// A file from this size on is not held in memory; nor are more bytes in one chunk.
+const LARGE: u64 = 1 << 20;
+/// Most entries in one chunk: enough that handing it on costs nothing beside making it.
+const ENTRIES: usize = 512;
+/// Chunks made at once. Two such windows may be waiting: 32 MiB at most.
+const WINDOW: usize = 8;
+
+/// A part of the tar.
+enum Chunk<'t> {
+    /// Ready.
+    Bytes(Vec<u8>),
+    /// One big file, read when it is its turn.
+    Large(&'t Entry),
+}
+
+/// Writes all entries.
+pub(super) fn write<W: Write>(
+    entries: &[Entry],
+    open: &(impl Fn(&TreePath) -> io::Result<File> + Sync),
+    writer: &mut Writer<W>,
+) -> Result<(), TreeError> {
+    let parts = parts(entries);
+    if let [only] = parts.as_slice() {
+        return only.iter().try_for_each(|entry| writer.entry(entry, open));
+    }
+    let options = writer.options;
+    std::thread::scope(|scope| {
+        let (send, receive) = sync_channel(WINDOW);
+        scope.spawn(move || {
+            for window in parts.chunks(WINDOW) {
+                let made: Vec<_> = window.par_iter().map(|part| chunk(part, open, &options)).collect();
+                // When nobody takes them any more the writer has failed, and said so.
+                if made.into_iter().any(|chunk| send.send(chunk).is_err()) {
+                    return;
+                }
+            }
+        });
+        for chunk in receive {
+            match chunk? {
+                Chunk::Bytes(bytes) => writer.put(&bytes)?,
+                Chunk::Large(entry) => writer.entry(entry, open)?,
+            }
+        }
+        Ok(())
+    })
+}
+
+fn content(entry: &Entry) -> u64 {
+    if let Kind::File { size, .. } = entry.kind { size } else { 0 }
+}
+
+/// Cuts the entries so that each part is a large file, or small enough.
+fn parts(entries: &[Entry]) -> Vec<&[Entry]> {
+    let mut parts = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, entry) in entries.iter().enumerate() {
+        let size = content(entry);
+        let full = at - start >= ENTRIES || bytes + size > LARGE;
+        if full && at > start {
+            parts.push(&entries[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += size;
+    }
+    if start < entries.len() {
+        parts.push(&entries[start..]);
+    }
+    parts
+}
+
+fn chunk<'t>(
+    part: &'t [Entry],
+    open: &impl Fn(&TreePath) -> io::Result<File>,
+    options: &TarOptions,
+) -> Result<Chunk<'t>, TreeError> {
+    if let [entry] = part
+        && content(entry) > LARGE
+    {
+        return Ok(Chunk::Large(entry));
+    }
+    let bytes: u64 = part.iter().map(content).sum();
+    let room = usize::try_from(bytes).unwrap_or(0) + part.len() * 2 * super::BLOCK;
+    let mut writer = Writer::new(Vec::with_capacity(room), options);
+    part.iter().try_for_each(|entry| writer.entry(entry, open))?;
+    Ok(Chunk::Bytes(writer.out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::ContentDigest;
+    use crate::tree::tests::{dir, path};
+
+    fn file(at: &str, size: u64) -> Entry {
+        let kind = Kind::File { size, content: ContentDigest([0; 32]) };
+        Entry { path: path(at), kind, meta: crate::entry::Meta::default() }
+    }
+
+    #[test]
+    fn cut() {
+        let many: Vec<Entry> = (0..1300).map(|number| dir(&format!("{number:04}"))).collect();
+        let lengths = |entries: &[Entry]| parts(entries).iter().map(|part| part.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(&many), [512, 512, 276]);
+        assert_eq!(lengths(&[]), [0; 0]);
+        let large = LARGE + 1;
+        let mixed =
+            [file("a", 1), file("b", large), file("c", 1), file("d", LARGE), file("e", large), file("f", 0)];
+        // The file of no length comes after one that fills its part alone.
+        assert_eq!(lengths(&mixed), [1, 1, 1, 1, 1, 1]);
+        assert_eq!(lengths(&[file("a", 1), file("b", LARGE - 1), file("c", 1)]), [2, 1]);
+    }
+}
