@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -12,10 +13,10 @@ use crate::error::TreeError;
 use crate::path::TreePath;
 
 /// A file from this size on is not held in memory; nor are more bytes in one chunk.
-const LARGE: u64 = 1 << 20;
+const LARGE: u64 = 256 << 10;
 /// Most entries in one chunk: enough that handing it on costs nothing beside making it.
-const ENTRIES: usize = 512;
-/// Chunks made at once. Two such windows may be waiting: 32 MiB at most.
+const ENTRIES: usize = 256;
+/// Chunks made at once. Two such windows may be waiting: some 10 MiB at most.
 const WINDOW: usize = 8;
 
 /// A part of the tar.
@@ -25,6 +26,9 @@ enum Chunk<'t> {
     /// One big file, read when it is its turn.
     Large(&'t Entry),
 }
+
+/// Buffers that were used before: fresh memory costs the kernel as much as filling it costs us.
+type Pool = Mutex<Vec<Vec<u8>>>;
 
 /// Writes all entries.
 pub(super) fn write<W: Write>(
@@ -37,11 +41,12 @@ pub(super) fn write<W: Write>(
         return only.iter().try_for_each(|entry| writer.entry(entry, open));
     }
     let options = writer.options;
+    let pool = &Pool::default();
     std::thread::scope(|scope| {
         let (send, receive) = sync_channel(WINDOW);
         scope.spawn(move || {
             for window in parts.chunks(WINDOW) {
-                let made: Vec<_> = window.par_iter().map(|part| chunk(part, open, &options)).collect();
+                let made: Vec<_> = window.par_iter().map(|part| chunk(part, open, &options, pool)).collect();
                 // When nobody takes them any more the writer has failed, and said so.
                 if made.into_iter().any(|chunk| send.send(chunk).is_err()) {
                     return;
@@ -50,7 +55,11 @@ pub(super) fn write<W: Write>(
         });
         for chunk in receive {
             match chunk? {
-                Chunk::Bytes(bytes) => writer.put(&bytes)?,
+                Chunk::Bytes(mut bytes) => {
+                    writer.put(&bytes)?;
+                    bytes.clear();
+                    pool.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+                }
                 Chunk::Large(entry) => writer.entry(entry, open)?,
             }
         }
@@ -85,15 +94,15 @@ fn chunk<'t>(
     part: &'t [Entry],
     open: &impl Fn(&TreePath) -> io::Result<File>,
     options: &TarOptions,
+    pool: &Pool,
 ) -> Result<Chunk<'t>, TreeError> {
     if let [entry] = part
         && content(entry) > LARGE
     {
         return Ok(Chunk::Large(entry));
     }
-    let bytes: u64 = part.iter().map(content).sum();
-    let room = usize::try_from(bytes).unwrap_or(0) + part.len() * 2 * super::BLOCK;
-    let mut writer = Writer::new(Vec::with_capacity(room), options);
+    let bytes = pool.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    let mut writer = Writer::new(bytes, options);
     part.iter().try_for_each(|entry| writer.entry(entry, open))?;
     Ok(Chunk::Bytes(writer.out))
 }
@@ -113,7 +122,7 @@ mod tests {
     fn cut() {
         let many: Vec<Entry> = (0..1300).map(|number| dir(&format!("{number:04}"))).collect();
         let lengths = |entries: &[Entry]| parts(entries).iter().map(|part| part.len()).collect::<Vec<_>>();
-        assert_eq!(lengths(&many), [512, 512, 276]);
+        assert_eq!(lengths(&many), [256, 256, 256, 256, 256, 20]);
         assert_eq!(lengths(&[]), [0; 0]);
         let large = LARGE + 1;
         let mixed =
