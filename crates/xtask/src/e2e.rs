@@ -1,6 +1,7 @@
 //! Real builds with the real binary, as root and as an ordinary user.
 
 mod archives;
+mod builds;
 mod errors;
 mod language;
 mod place;
@@ -8,6 +9,7 @@ mod place;
 use std::path::Path;
 use std::process::Command;
 
+use self::builds::Bases;
 use self::place::Mode;
 use crate::tests::Count;
 
@@ -20,19 +22,25 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let modes: &[(&'static str, Option<&'static str>)] =
         if is_root { &[("root", None), ("user", Some(place::USER))] } else { &[("user", None)] };
     let cases: Vec<Case> = [language::CASES, errors::CASES, archives::CASES].concat();
+    let folders = builds::folders()?;
+    let mut bases = None;
     let mut digests = Vec::new();
     for (name, user) in modes {
         let mode = place::prepare(binary, name, *user)?;
-        for (case, check) in cases.iter().filter(|(case, _)| format!("{name}::{case}").contains(only)) {
-            match check(&mode) {
-                Ok(()) => {
-                    count.passed += 1;
-                    println!("test e2e::{name}::{case} ... ok");
-                }
-                Err(why) => {
-                    count.failed += 1;
-                    println!("test e2e::{name}::{case} ... FAILED\n{why}");
-                }
+        let wanted = |case: &str| format!("{name}::{case}").contains(only);
+        for (case, check) in cases.iter().filter(|(case, _)| wanted(case)) {
+            report(&format!("{name}::{case}"), check(&mode), count);
+        }
+        let folders: Vec<&String> =
+            folders.iter().filter(|folder| wanted(&format!("builds::{folder}"))).collect();
+        if !folders.is_empty() {
+            if bases.is_none() {
+                bases = Some(Bases::new()?);
+            }
+            let bases = bases.as_ref().ok_or("there are no bases")?;
+            bases.bring(&mode)?;
+            for folder in folders {
+                report(&format!("{name}::builds::{folder}"), builds::check(&mode, bases, folder), count);
             }
         }
         digests.push(language::reproducible(&mode)?);
@@ -45,4 +53,17 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         println!("test e2e::same_layers_for_root_and_user ... FAILED\n{digests:?}");
     }
     Ok(())
+}
+
+fn report(test: &str, result: Result<(), String>, count: &mut Count) {
+    match result {
+        Ok(()) => {
+            count.passed += 1;
+            println!("test e2e::{test} ... ok");
+        }
+        Err(why) => {
+            count.failed += 1;
+            println!("test e2e::{test} ... FAILED\n{why}");
+        }
+    }
 }

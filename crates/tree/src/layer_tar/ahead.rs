@@ -1,11 +1,11 @@
 //! Making bytes of entries ahead of time, in parallel, and handing them on in order.
+//!
+//! By threads of its own: whoever writes may be one of rayon's workers, and must not wait for another.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
-
-use rayon::prelude::*;
 
 use super::{TarOptions, Writer};
 use crate::entry::{Entry, Kind};
@@ -16,8 +16,10 @@ use crate::path::TreePath;
 const LARGE: u64 = 256 << 10;
 /// Most entries in one chunk: enough that handing it on costs nothing beside making it.
 const ENTRIES: usize = 256;
-/// Chunks made at once. Two such windows may be waiting: some 10 MiB at most.
-const WINDOW: usize = 8;
+/// Chunks of one worker that may be waiting.
+const WAITING: usize = 4;
+/// More are of no use: one thread takes the bytes of all of them. Together they hold some 10 MiB at most.
+const MOST_WORKERS: usize = 4;
 
 /// A part of the tar.
 enum Chunk<'t> {
@@ -42,18 +44,23 @@ pub(super) fn write<W: Write>(
     }
     let options = writer.options;
     let pool = &Pool::default();
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS));
+    let parts = &parts;
     std::thread::scope(|scope| {
-        let (send, receive) = sync_channel(WINDOW);
-        scope.spawn(move || {
-            for window in parts.chunks(WINDOW) {
-                let made: Vec<_> = window.par_iter().map(|part| chunk(part, open, &options, pool)).collect();
-                // When nobody takes them any more the writer has failed, and said so.
-                if made.into_iter().any(|chunk| send.send(chunk).is_err()) {
-                    return;
-                }
-            }
-        });
-        for chunk in receive {
+        // Each has every n-th part, so that taking turns among them gives the parts in order.
+        let turns: Vec<Receiver<_>> = (0..workers)
+            .map(|first| {
+                let (send, receive) = sync_channel(WAITING);
+                scope.spawn(move || {
+                    let mut made = parts.iter().skip(first).step_by(workers);
+                    // When nobody takes them any more the writer has failed, and says so.
+                    made.try_for_each(|part| send.send(chunk(part, open, &options, pool)))
+                });
+                receive
+            })
+            .collect();
+        for number in 0..parts.len() {
+            let Ok(chunk) = turns[number % workers].recv() else { break };
             match chunk? {
                 Chunk::Bytes(mut bytes) => {
                     writer.put(&bytes)?;

@@ -1,0 +1,6 @@
+#include <stdio.h>
+
+int main(void) {
+    puts("built with key " KEY);
+    return 0;
+}
