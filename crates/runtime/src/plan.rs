@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User};
+use crate::spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize};
 use crate::wire;
 
 /// Where programs are looked for when the environment has no `PATH`.
@@ -94,8 +94,8 @@ pub enum SetupOp {
     FreezeRoot,
     /// Leads a new session with the descriptors 0 to 2 it is to have.
     Session {
-        /// Whether they are a new terminal.
-        terminal: bool,
+        /// A new terminal as these.
+        terminal: Option<WindowSize>,
         /// Who owns that.
         uid: u32,
     },

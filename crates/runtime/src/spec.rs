@@ -27,8 +27,8 @@ pub struct RunSpec {
     pub shm_size: u64,
     /// Host names and addresses appended to `/etc/hosts`.
     pub extra_hosts: Vec<(String, String)>,
-    /// Whether standard input, output and error are a new terminal. Its other end is [`crate::Running::terminal`].
-    pub terminal: bool,
+    /// A new terminal as standard input, output and error. Its other end is [`crate::Running::terminal`].
+    pub terminal: Option<WindowSize>,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// File mode creation mask.
@@ -52,7 +52,7 @@ impl RunSpec {
             rlimits: Vec::new(),
             shm_size: 64 << 20,
             extra_hosts: Vec::new(),
-            terminal: false,
+            terminal: None,
             resolv_conf: Vec::new(),
             umask: 0o022,
             readonly_root: false,
@@ -69,6 +69,15 @@ pub struct User {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+}
+
+/// How large a terminal is, in characters. Zero is a terminal that does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
 }
 
 /// Something mounted over a path of the root.
