@@ -4,6 +4,8 @@ mod archives;
 mod errors;
 mod language;
 mod place;
+mod pty;
+mod terminal;
 
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +21,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
     let modes: &[(&'static str, Option<&'static str>)] =
         if is_root { &[("root", None), ("user", Some(place::USER))] } else { &[("user", None)] };
-    let cases: Vec<Case> = [language::CASES, errors::CASES, archives::CASES].concat();
+    let cases: Vec<Case> = [language::CASES, errors::CASES, archives::CASES, terminal::CASES].concat();
     let mut digests = Vec::new();
     for (name, user) in modes {
         let mode = place::prepare(binary, name, *user)?;

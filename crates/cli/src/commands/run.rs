@@ -15,6 +15,7 @@ use lapstrake_snapshot::{Active, bind};
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
 
+use self::follow::Signals;
 use super::options;
 use crate::args::Run;
 use crate::exit::{Told, Usage};
@@ -56,6 +57,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         stderr: std::io::stderr().as_fd().try_clone_to_owned()?,
     };
     let sandbox = Sandbox::start()?;
+    let signals = Signals::catch()?;
     let running = match sandbox.run(&spec, fds) {
         Ok(running) => running,
         Err(error) => {
@@ -64,7 +66,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code.unwrap_or(CANNOT_START)));
         }
     };
-    let exit = follow::follow(running, args.interactive)?;
+    let exit = follow::follow(signals, running, args.interactive)?;
     drop((sandbox, active));
     let code = match exit {
         Exit::Code(code) => code & 0xff,

@@ -45,16 +45,19 @@ pub(super) fn clean(mode: &Mode) -> Result<(), String> {
 }
 
 pub(super) fn shell(user: Option<&str>, script: &str) -> Result<Output, String> {
-    let mut command = match user {
-        None => Command::new("sh"),
-        Some(user) => {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", user, "--regid", user, "--init-groups", "sh"]);
-            command
-        }
+    let mut words = as_user(user, script).into_iter();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).output().map_err(|error| error.to_string())
+}
+
+/// The words of a command that runs `script` as somebody.
+fn as_user(user: Option<&str>, script: &str) -> Vec<String> {
+    let become_user = match user {
+        None => Vec::new(),
+        Some(user) => vec!["setpriv", "--reuid", user, "--regid", user, "--init-groups"],
     };
-    let output = command.args(["-c", script]).output().map_err(|error| error.to_string())?;
-    Ok(output)
+    let words = become_user.into_iter().chain(["sh", "-c", script]);
+    words.map(str::to_owned).collect()
 }
 
 /// A command of the preparation: it must work.
@@ -69,9 +72,18 @@ pub(super) fn lap(mode: &Mode, args: &str) -> Result<Output, String> {
 }
 
 pub(super) fn script(mode: &Mode, commands: &str) -> Result<Output, String> {
+    shell(mode.user, &there(mode, commands))
+}
+
+/// The words of what [`script`] runs.
+pub(super) fn script_words(mode: &Mode, commands: &str) -> Vec<String> {
+    as_user(mode.user, &there(mode, commands))
+}
+
+fn there(mode: &Mode, commands: &str) -> String {
     let place = mode.place.display();
     let state = format!("{place}/state-{}", mode.name);
-    shell(mode.user, &format!("cd '{place}' && export LAPSTRAKE_ROOT='{state}' HOME='{place}' && {commands}"))
+    format!("cd '{place}' && export LAPSTRAKE_ROOT='{state}' HOME='{place}' && {commands}")
 }
 
 pub(super) fn text(output: &Output) -> String {

@@ -1,5 +1,6 @@
 //! Staying with a container until it ends: its terminal, our signals.
 
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use lapstrake_runtime::{Exit, Running};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Signal, pidfd_send_signal};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::terminal::{self, Raw};
@@ -16,77 +18,89 @@ use super::terminal::{self, Raw};
 const LAST_REQUEST: u32 = 3;
 
 /// What a program whose terminal has gone gets to put its things in order.
-const PARTING: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const PARTING: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
-/// Waits for the end. Signals sent to us go on to the process; with a terminal, what is typed too if `interactive`.
-pub(super) fn follow(mut running: Running, interactive: bool) -> anyhow::Result<Exit> {
-    let process = Arc::new(running.pidfd().try_clone_to_owned()?);
-    let master = running.terminal();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let waited = runtime.block_on(async {
-        forward(&process)?;
-        let Some(master) = master else {
-            return Ok(tokio::task::spawn_blocking(move || running.wait()).await??);
-        };
-        follow_size(&master)?;
-        // From here on no signal of those that are sent by hand ends us before the terminal is given back.
-        let raw = if interactive { Raw::stdin()? } else { None };
-        let end = |process: Arc<OwnedFd>| move || hang_up(&process);
-        if interactive {
-            terminal::type_into(master.try_clone()?, end(process.clone()));
-        }
-        let shown = terminal::show(master, end(process.clone()))?;
-        let finished = tokio::task::spawn_blocking(move || {
-            let finished = running.wait();
-            // Everything that held the container's terminal is dead, so this ends, with the last of the output.
-            drop(shown.join());
-            finished
-        });
-        let finished = finished.await;
-        drop(raw);
-        Ok::<_, anyhow::Error>(finished??)
-    });
-    // A thread may be blocked in reading standard input: it ends with the process.
-    runtime.shutdown_background();
-    Ok(waited?.exit)
+/// The signals that go on to the container, caught from before it is started: one that came in between would end us.
+pub(super) struct Signals {
+    runtime: Runtime,
+    caught: Vec<(Signal, tokio::signal::unix::Signal)>,
+    resized: tokio::signal::unix::Signal,
 }
 
-/// Passes signals on until the process ends.
-fn forward(process: &Arc<OwnedFd>) -> anyhow::Result<()> {
-    let requests = Arc::new(AtomicU32::new(0));
-    for (kind, number) in [
-        (SignalKind::interrupt(), Signal::INT),
-        (SignalKind::terminate(), Signal::TERM),
-        (SignalKind::hangup(), Signal::HUP),
-        (SignalKind::quit(), Signal::QUIT),
-        (SignalKind::user_defined1(), Signal::USR1),
-        (SignalKind::user_defined2(), Signal::USR2),
-    ] {
-        let (mut stream, process, requests) = (signal(kind)?, process.clone(), requests.clone());
-        tokio::spawn(async move {
-            while stream.recv().await.is_some() {
-                send(&process, number);
-                let asks = number == Signal::INT || number == Signal::TERM;
-                if asks && requests.fetch_add(1, Ordering::Relaxed) + 1 >= LAST_REQUEST {
-                    send(&process, Signal::KILL);
-                }
-            }
-        });
+impl Signals {
+    /// From now on they are kept.
+    pub(super) fn catch() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let context = runtime.enter();
+        let mut caught = Vec::new();
+        for (kind, number) in [
+            (SignalKind::interrupt(), Signal::INT),
+            (SignalKind::terminate(), Signal::TERM),
+            (SignalKind::hangup(), Signal::HUP),
+            (SignalKind::quit(), Signal::QUIT),
+            (SignalKind::user_defined1(), Signal::USR1),
+            (SignalKind::user_defined2(), Signal::USR2),
+        ] {
+            caught.push((number, signal(kind)?));
+        }
+        let resized = signal(SignalKind::window_change())?;
+        drop(context);
+        Ok(Self { runtime, caught, resized })
     }
-    Ok(())
+}
+
+/// Waits for the end. Signals sent to us go on to the process; with a terminal, what is typed too if `interactive`.
+pub(super) fn follow(signals: Signals, mut running: Running, interactive: bool) -> anyhow::Result<Exit> {
+    let Signals { runtime, caught, resized } = signals;
+    let process = Arc::new(running.pidfd().try_clone_to_owned()?);
+    let requests = Arc::new(AtomicU32::new(0));
+    for (number, stream) in caught {
+        runtime.spawn(forward(number, stream, process.clone(), requests.clone()));
+    }
+    let finished = match running.terminal() {
+        None => running.wait(),
+        Some(master) => {
+            // Our terminal is given back when this goes, after the last of the output.
+            let _raw = if interactive { Raw::stdin()? } else { None };
+            // It may have changed while the container was started.
+            terminal::resize(&master);
+            runtime.spawn(follow_size(resized, master.try_clone()?));
+            let end = |process: Arc<OwnedFd>| move || hang_up(&process);
+            if interactive {
+                terminal::type_into(master.try_clone()?, end(process.clone()));
+            }
+            let shown = terminal::show(master, end(process))?;
+            let finished = running.wait();
+            // Everything that held the container's terminal is dead, so this ends.
+            drop(shown.join());
+            finished
+        }
+    };
+    runtime.shutdown_background();
+    Ok(finished?.exit)
+}
+
+/// Passes a signal on until the process ends.
+async fn forward(
+    number: Signal,
+    mut stream: tokio::signal::unix::Signal,
+    process: Arc<OwnedFd>,
+    requests: Arc<AtomicU32>,
+) {
+    while stream.recv().await.is_some() {
+        send(&process, number);
+        let asks = number == Signal::INT || number == Signal::TERM;
+        if asks && requests.fetch_add(1, Ordering::Relaxed) + 1 >= LAST_REQUEST {
+            send(&process, Signal::KILL);
+        }
+    }
 }
 
 /// Keeps the container's terminal as large as ours.
-fn follow_size(master: &OwnedFd) -> anyhow::Result<()> {
-    let (mut changes, master) = (signal(SignalKind::window_change())?, master.try_clone()?);
-    // It may have changed since the container was started.
-    terminal::resize(&master);
-    tokio::spawn(async move {
-        while changes.recv().await.is_some() {
-            terminal::resize(&master);
-        }
-    });
-    Ok(())
+async fn follow_size(mut changes: tokio::signal::unix::Signal, master: OwnedFd) {
+    while changes.recv().await.is_some() {
+        terminal::resize(&master);
+    }
 }
 
 /// Ends a container that nobody is left to see, as the end of a terminal ends what runs on it.
