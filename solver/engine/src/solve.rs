@@ -256,3 +256,6 @@ fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {
     }
     Keyed { key: hasher.finish(), parts }
 }
+
+#[cfg(test)]
+mod tests;
