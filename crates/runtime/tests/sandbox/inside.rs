@@ -6,8 +6,9 @@ use lapstrake_runtime::{
     Exit, Mount, MountSource, Network, Resource, Rlimit, RunSpec, RuntimeError, Security, User, WindowSize,
 };
 
-use crate::Test;
-use crate::fixture::{ALL, Fixture, MANY, Mode, open, read_all, shell, write_to};
+use lapstrake_testkit::{ALL, MANY, Mode, Test};
+
+use crate::fixture::{Fixture, open, read_all, shell, write_to};
 
 pub(crate) const TESTS: &[Test] = &[
     ("exits", ALL, exits),
