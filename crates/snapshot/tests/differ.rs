@@ -195,6 +195,7 @@ fn directories(mode: Mode) {
     let rows: &[Row] = &[
         ("empty and new", |root| fs::create_dir(root.join("new")).unwrap(), &["d new"]),
         ("made again", made_again, &["d d opaque", "f d/new"]),
+        ("made again with what was in it", made_again_the_same, &["d d opaque", "f d/x"]),
         ("replaced by a file", replaced_by_a_file, &["f d"]),
         ("replaced by a file and back", replaced_and_back, &["d d opaque"]),
         ("file replaced by a directory", file_to_directory, &["d a opaque", "f a/f"]),
@@ -211,6 +212,15 @@ fn made_again(root: &Path) {
     fs::remove_dir_all(root.join("d")).unwrap();
     fs::create_dir(root.join("d")).unwrap();
     fs::write(root.join("d/new"), "").unwrap();
+}
+
+/// What is hidden does not count as being there.
+fn made_again_the_same(root: &Path) {
+    fs::remove_dir_all(root.join("d")).unwrap();
+    fs::create_dir(root.join("d")).unwrap();
+    fs::write(root.join("d/x"), "1234").unwrap();
+    settle(&root.join("d/x"));
+    settle(&root.join("d"));
 }
 
 fn replaced_by_a_file(root: &Path) {
