@@ -25,7 +25,9 @@ mod seccomp;
 mod setup;
 mod spec;
 mod stub;
+mod text;
 mod wire;
+mod world;
 mod zygote;
 
 pub use error::RuntimeError;

@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Descriptors that travel with one request. `SCM_MAX_FD` is 253.
+pub(crate) const MAX_FDS: usize = 250;
+/// Those of a request before the mounts.
+pub(crate) const FIXED_FDS: usize = 6;
+/// Where programs are looked for when the environment has no `PATH`.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// One program to run in a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSpec {
@@ -42,7 +49,7 @@ impl RunSpec {
     pub fn new(args: Vec<String>) -> Self {
         Self {
             args,
-            env: vec![format!("PATH={}", crate::plan::DEFAULT_PATH)],
+            env: vec![format!("PATH={}", DEFAULT_PATH)],
             cwd: "/".to_owned(),
             user: User { uid: 0, gid: 0, groups: Vec::new() },
             hostname: "buildkitsandbox".to_owned(),

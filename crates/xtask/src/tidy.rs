@@ -3,7 +3,7 @@
 mod cycles;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +29,14 @@ const MAX_CODE: usize = 600;
 const MANY_LINES: usize = 60;
 const MAX_LINES: usize = 100;
 
+/// Modules in a circle that are to be undone; none may be added.
+const KNOWN_CIRCLES: [&str; 4] = [
+    "crates/store/src: layout -> tmp -> layout",
+    "frontend/lower/src: bases -> stages -> bases",
+    "frontend/lower/src: lowering -> stage -> lowering",
+    "solver/ops/src: exec -> executor -> exec",
+];
+
 /// Checks everything.
 pub(crate) fn tidy() -> Result<(), String> {
     let mut complaints = layers()?;
@@ -45,14 +53,23 @@ pub(crate) fn tidy() -> Result<(), String> {
             crates.entry(src.to_owned()).or_default().add(inside, &text, &source);
         }
     }
-    for (src, modules) in &crates {
-        let name = src.strip_prefix(crate::top()).unwrap_or(src).display();
-        complaints.extend(modules.cycles().iter().map(|way| format!("{name}: modules in a circle: {way}")));
-    }
+    complaints.extend(circles(&crates));
     if !complaints.is_empty() {
         return Err(format!("untidy:\n{}", complaints.join("\n")));
     }
     deny()
+}
+
+fn circles(crates: &BTreeMap<PathBuf, Modules>) -> Vec<String> {
+    let found = crates.iter().flat_map(|(src, modules)| {
+        let name = src.strip_prefix(crate::top()).unwrap_or(src).display();
+        modules.cycles().into_iter().map(move |way| format!("{name}: {way}"))
+    });
+    let found: BTreeSet<String> = found.collect();
+    let known: BTreeSet<String> = KNOWN_CIRCLES.iter().map(|circle| (*circle).to_owned()).collect();
+    let new = found.difference(&known).map(|circle| format!("{circle}: modules in a circle"));
+    let gone = known.difference(&found).map(|circle| format!("{circle}: no circle any more: forget it"));
+    new.chain(gone).collect()
 }
 
 /// Licences, advisories, bans and sources of what we depend on, where cargo-deny is there to ask.

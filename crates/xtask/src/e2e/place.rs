@@ -45,19 +45,18 @@ pub(super) fn clean(mode: &Mode) -> Result<(), String> {
 }
 
 pub(super) fn shell(user: Option<&str>, script: &str) -> Result<Output, String> {
-    let mut words = as_user(user, script).into_iter();
-    let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words).output().map_err(|error| error.to_string())
+    command(&[], user, script).output().map_err(|error| error.to_string())
 }
 
-/// The words of a command that runs `script` as somebody.
-fn as_user(user: Option<&str>, script: &str) -> Vec<String> {
-    let become_user = match user {
-        None => Vec::new(),
-        Some(user) => vec!["setpriv", "--reuid", user, "--regid", user, "--init-groups"],
-    };
-    let words = become_user.into_iter().chain(["sh", "-c", script]);
-    words.map(str::to_owned).collect()
+fn command(through: &[&str], user: Option<&str>, script: &str) -> Command {
+    let mut words = through.to_vec();
+    if let Some(user) = user {
+        words.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
+    }
+    words.extend(["sh", "-c", script]);
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
 }
 
 /// A command of the preparation: it must work.
@@ -72,18 +71,18 @@ pub(super) fn lap(mode: &Mode, args: &str) -> Result<Output, String> {
 }
 
 pub(super) fn script(mode: &Mode, commands: &str) -> Result<Output, String> {
-    shell(mode.user, &there(mode, commands))
+    shell(mode.user, &(surroundings(mode) + commands))
 }
 
-/// The words of what [`script`] runs.
-pub(super) fn script_words(mode: &Mode, commands: &str) -> Vec<String> {
-    as_user(mode.user, &there(mode, commands))
+/// What [`script`] runs, started by the words of `through`.
+pub(super) fn script_through(through: &[&str], mode: &Mode, commands: &str) -> Command {
+    command(through, mode.user, &(surroundings(mode) + commands))
 }
 
-fn there(mode: &Mode, commands: &str) -> String {
+/// A shell's commands that go to the place and name its state directory.
+fn surroundings(mode: &Mode) -> String {
     let place = mode.place.display();
-    let state = format!("{place}/state-{}", mode.name);
-    format!("cd '{place}' && export LAPSTRAKE_ROOT='{state}' HOME='{place}' && {commands}")
+    format!("cd '{place}' && export LAPSTRAKE_ROOT='{place}/state-{}' HOME='{place}' && ", mode.name)
 }
 
 pub(super) fn text(output: &Output) -> String {

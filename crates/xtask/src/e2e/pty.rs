@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command};
+use std::process::Child;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::place::{Mode, script_words};
+use super::place::{Mode, script_through};
 
 /// Nothing here takes as long, even on a machine that is busy.
 const PATIENCE: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
@@ -30,9 +30,7 @@ impl Pty {
         let (master, slave) = pair().map_err(|errno| format!("no terminal to be had: {errno}"))?;
         let stream = || slave.try_clone().map_err(|error| error.to_string());
         let (stdin, stdout) = (stream()?, stream()?);
-        let child = Command::new("setsid")
-            .args(["--ctty", "--wait"])
-            .args(script_words(mode, commands))
+        let child = script_through(&["setsid", "--ctty", "--wait"], mode, commands)
             .stdin(stdin)
             .stdout(stdout)
             .stderr(slave)

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use super::source::Source;
 
+/// A crate's error type names what went wrong, and everything can go wrong: to need it makes no circle.
+const ERRORS: &str = "error";
+
 /// Who needs whom.
 type Needs = BTreeMap<String, BTreeSet<String>>;
 
@@ -47,7 +50,7 @@ impl Modules {
             let found: BTreeSet<String> = paths
                 .iter()
                 .filter_map(|path| self.target(path, *depth, &needs))
-                .filter(|target| target != module)
+                .filter(|target| target != module && target != ERRORS)
                 .collect();
             needs.entry(module.clone()).or_default().extend(found);
         }
