@@ -48,6 +48,7 @@ pub(super) struct Board {
     total: usize,
     done: usize,
     failed: bool,
+    canceled: bool,
 }
 
 impl Board {
@@ -70,7 +71,11 @@ impl Board {
                 };
                 let running = self.running.remove(place);
                 self.done += 1;
-                self.failed |= error.is_some();
+                match error.as_deref() {
+                    Some("canceled") => self.canceled = true,
+                    Some(_) => self.failed = true,
+                    None => {}
+                }
                 return running.over(at, cached, error.as_deref(), width);
             }
         }
@@ -99,7 +104,11 @@ impl Board {
 
     /// The last line of all.
     pub(super) fn end(&self, elapsed: Duration) -> String {
-        let verdict = if self.failed || !self.running.is_empty() { "FAILED" } else { "FINISHED" };
+        let verdict = match (self.failed, self.canceled || !self.running.is_empty()) {
+            (true, _) => "FAILED",
+            (false, true) => "CANCELED",
+            (false, false) => "FINISHED",
+        };
         format!("{} {verdict}", self.headline(elapsed))
     }
 

@@ -14,7 +14,10 @@ pub(super) const CASES: &[super::Case] = &[
 
 fn hello(mode: &Mode) -> Result<(), String> {
     let built = lap(mode, "build -t hello --build-context host=rootfs:/// builds/hello")?;
+    let exported =
+        ["exporting to image", "writing image sha256:", "naming to docker.io/library/hello:latest done"];
     expect(&built, 0, &["[build 4/4] RUN cc"])?;
+    expect(&built, 0, &exported)?;
     expect(&lap(mode, "run hello you")?, 0, &["hello, you"])?;
     expect(&lap(mode, "images")?, 0, &["hello", "latest"])?;
     expect(&lap(mode, "history hello")?, 0, &["ENTRYPOINT [\"/hello\"]", "COPY /hello /hello # buildkit"])

@@ -1,6 +1,6 @@
 //! `run` in the foreground: terminals, keys, sizes, signals, exit statuses.
 
-use super::place::{Mode, expect, script, text};
+use super::place::{Mode, dockerfile, expect, script, text};
 use super::pty::Pty;
 
 pub(super) const CASES: &[super::Case] = &[
@@ -12,6 +12,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("terminal_without_stdin", without_stdin),
     ("signals", signals),
     ("interrupt", interrupt),
+    ("progress", progress),
 ];
 
 fn has(shown: &str, words: &[&str]) -> Result<(), String> {
@@ -132,4 +133,23 @@ fn interrupt(mode: &Mode) -> Result<(), String> {
     pty.until("ready")?;
     pty.keys(b"\x03")?;
     has(&pty.end(5)?, &["caught"])
+}
+
+/// On a terminal, builds show a live picture; it ends with what stays to be read.
+fn progress(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "shown", "FROM busybox\nRUN echo told && sleep 0.3\n")?;
+    let pty = Pty::start(mode, "./lapstrake build -t shown shown")?;
+    let shown = pty.end(0)?;
+    has(&shown, &[" => [2/2] RUN echo told", " => => naming to docker.io/library/shown:latest", "FINISHED"])?;
+    has(&shown, &["\u{1b}[34m"])?;
+    let plain = Pty::start(mode, "NO_COLOR=1 ./lapstrake build shown")?.end(0)?;
+    has(&plain, &[" => CACHED [2/2] RUN echo told"])?;
+    if plain.contains("\u{1b}[34m") {
+        return Err(format!("colours in: {plain}"));
+    }
+    dockerfile(mode, "stuck", "FROM busybox\nRUN echo begun && sleep 1000\n")?;
+    let mut stuck = Pty::start(mode, "exec ./lapstrake build stuck")?;
+    stuck.until("=> # begun")?;
+    stuck.keys(b"\x03")?;
+    has(&stuck.end(130)?, &["CANCELED"])
 }
