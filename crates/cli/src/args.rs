@@ -118,7 +118,7 @@ pub(crate) struct Run {
     /// Pass standard input through
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Give it a terminal
+    /// Give it a terminal of its own; with -i, keys go to it as they are typed
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Set a variable; without a value, from the environment

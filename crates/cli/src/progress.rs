@@ -3,6 +3,7 @@
 //! A sink runs on a thread of its own until the build drops its end of the channel; it keeps what a failed step said
 //! last, for the error message.
 
+mod board;
 mod names;
 mod plain;
 mod rawjson;

@@ -32,6 +32,8 @@ pub(crate) fn launch(executable: Option<&Path>, control: OwnedFd) -> Result<Chil
         .arg0(NAME)
         .stdin(Stdio::from(control))
         .stdout(Stdio::null())
+        // Ctrl-C at a terminal goes to the whole group: what becomes of the containers is the caller's to say.
+        .process_group(0)
         .spawn()
         .map_err(|source| RuntimeError::Start { action: "run the executable".to_owned(), source })
 }

@@ -25,12 +25,14 @@ mod seccomp;
 mod setup;
 mod spec;
 mod stub;
+mod text;
 mod wire;
+mod world;
 mod zygote;
 
 pub use error::RuntimeError;
 pub use plan::{Attr, Base, Fs, Place, SetupOp, Source, SpecError, plan};
 pub use resolv::resolv_conf;
 pub use sandbox::{Exit, Finished, RunFds, Running, Sandbox, Usage};
-pub use spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User};
+pub use spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize};
 pub use zygote::zygote_main_if_asked;

@@ -6,11 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User};
-use crate::wire;
-
-/// Where programs are looked for when the environment has no `PATH`.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::spec::{
+    FIXED_FDS, MAX_FDS, Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize,
+};
 
 /// One step of making a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +32,7 @@ pub enum SetupOp {
         /// Its name there.
         slot: usize,
         /// Its content.
-        #[serde(with = "wire::text")]
+        #[serde(with = "crate::text")]
         data: Vec<u8>,
         /// Its permissions.
         mode: u32,
@@ -94,8 +92,8 @@ pub enum SetupOp {
     FreezeRoot,
     /// Leads a new session with the descriptors 0 to 2 it is to have.
     Session {
-        /// Whether they are a new terminal.
-        terminal: bool,
+        /// A new terminal as these.
+        terminal: Option<WindowSize>,
         /// Who owns that.
         uid: u32,
     },
@@ -556,7 +554,7 @@ fn check(spec: &RunSpec, sources: usize) -> Result<(), SpecError> {
     if spec.hostname.len() > 64 {
         return Err(SpecError::Host { value: spec.hostname.clone() });
     }
-    let max = wire::MAX_FDS - wire::FIXED_FDS;
+    let max = MAX_FDS - FIXED_FDS;
     if sources > max {
         return Err(SpecError::TooMany { count: sources, max });
     }

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::plan::SetupOp;
 use crate::wire::{self, Failure, Report, Request};
-use crate::zygote::World;
+use crate::world::World;
 
 /// Everything a container is made from.
 pub(crate) struct Job<'a> {

@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Descriptors that travel with one request. `SCM_MAX_FD` is 253.
+pub(crate) const MAX_FDS: usize = 250;
+/// Those of a request before the mounts.
+pub(crate) const FIXED_FDS: usize = 6;
+/// Where programs are looked for when the environment has no `PATH`.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// One program to run in a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSpec {
@@ -27,8 +34,8 @@ pub struct RunSpec {
     pub shm_size: u64,
     /// Host names and addresses appended to `/etc/hosts`.
     pub extra_hosts: Vec<(String, String)>,
-    /// Whether standard input, output and error are a new terminal. Its other end is [`crate::Running::terminal`].
-    pub terminal: bool,
+    /// A new terminal as standard input, output and error. Its other end is [`crate::Running::terminal`].
+    pub terminal: Option<WindowSize>,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// File mode creation mask.
@@ -42,7 +49,7 @@ impl RunSpec {
     pub fn new(args: Vec<String>) -> Self {
         Self {
             args,
-            env: vec![format!("PATH={}", crate::plan::DEFAULT_PATH)],
+            env: vec![format!("PATH={}", DEFAULT_PATH)],
             cwd: "/".to_owned(),
             user: User { uid: 0, gid: 0, groups: Vec::new() },
             hostname: "buildkitsandbox".to_owned(),
@@ -52,7 +59,7 @@ impl RunSpec {
             rlimits: Vec::new(),
             shm_size: 64 << 20,
             extra_hosts: Vec::new(),
-            terminal: false,
+            terminal: None,
             resolv_conf: Vec::new(),
             umask: 0o022,
             readonly_root: false,
@@ -69,6 +76,15 @@ pub struct User {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+}
+
+/// How large a terminal is, in characters. Zero is a terminal that does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
 }
 
 /// Something mounted over a path of the root.

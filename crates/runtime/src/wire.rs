@@ -22,11 +22,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::SetupOp;
+use crate::spec::MAX_FDS;
 
-/// `SCM_MAX_FD` is 253.
-pub(crate) const MAX_FDS: usize = 250;
-/// Descriptors of a request before the mounts.
-pub(crate) const FIXED_FDS: usize = 6;
 /// Longest datagram; a failure with a path is the longest there is.
 const MAX_BYTES: usize = 32 << 10;
 
@@ -56,7 +53,7 @@ pub(crate) struct Trouble {
 pub(crate) enum Report {
     /// Something was made in the root to mount over.
     Stub {
-        #[serde(with = "text")]
+        #[serde(with = "crate::text")]
         name: Vec<u8>,
         directory: bool,
         ino: u64,
@@ -166,22 +163,6 @@ pub(crate) fn from_memory(memory: OwnedFd) -> Result<Request, Errno> {
     let mut file = std::fs::File::from(memory);
     file.read_to_end(&mut bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     serde_json::from_slice(&bytes).map_err(|_| Errno::BADMSG)
-}
-
-/// Bytes as a string with one character U+0000 to U+00FF per byte: JSON has no bytes, and an array of numbers is four
-/// times as long.
-pub(crate) mod text {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&bytes.iter().map(|byte| char::from(*byte)).collect::<String>())
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.chars().map(|character| u8::try_from(u32::from(character)).map_err(D::Error::custom)).collect()
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,6 @@
 //! ```
 
 mod serve;
-mod world;
-
-pub(crate) use world::World;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -24,10 +21,8 @@ use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
 use crate::launch::NAME;
-use crate::wire::{self, Hello, Trouble};
-
-/// A step of the zygote's own start that failed.
-type Start<T> = Result<T, Trouble>;
+use crate::wire::{self, Hello};
+use crate::world::{self, trouble};
 
 /// Runs the zygote, and never returns, where this process was started as one; returns at once otherwise.
 ///
@@ -106,8 +101,4 @@ fn zygote(control: &OwnedFd) -> i32 {
             1
         }
     }
-}
-
-fn trouble(action: &'static str) -> impl Fn(Errno) -> Trouble {
-    move |errno| Trouble { action: action.to_owned(), errno: errno.raw_os_error() }
 }

@@ -1,1 +1,11 @@
 //! What the tests share. Never ships.
+//!
+//! [`main`] runs tests as root and as ordinary users: each in a process of its own that has become what its [`Mode`]
+//! says before it starts a thread, which a test harness with threads cannot do. It speaks the part of libtest's
+//! language that cargo and nextest use.
+
+mod harness;
+mod mode;
+
+pub use harness::{Test, main};
+pub use mode::{ALL, MANY, Mode};

@@ -3,6 +3,7 @@
 //! Nobody may write the directory meanwhile: a file that changes while it is read is an error, not a wrong digest.
 //! Sockets are skipped, as tar has no way to say them.
 
+mod compare;
 mod dir;
 pub(crate) mod hash;
 
@@ -12,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rayon::prelude::*;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
+pub use compare::{Found, compare};
 pub(crate) use dir::read_names;
 
 use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
@@ -95,11 +97,11 @@ fn copy_link_metadata(entries: &mut [Entry]) {
     }
 }
 
-type Found = (Entry, Option<Inode>);
+type Listing = (Entry, Option<Inode>);
 
 /// One directory's own entry and what lies directly in it.
 struct Listed {
-    found: Vec<Found>,
+    found: Vec<Listing>,
     below: Vec<TreePath>,
 }
 
@@ -110,7 +112,7 @@ struct Scanner<'a> {
 
 impl Scanner<'_> {
     /// Level by level, each level in parallel: no recursion and no descriptor held, however deep the tree is.
-    fn walk(&self) -> Result<Vec<Found>, TreeError> {
+    fn walk(&self) -> Result<Vec<Listing>, TreeError> {
         let mut level = vec![TreePath::root()];
         let mut found = Vec::new();
         while !level.is_empty() {

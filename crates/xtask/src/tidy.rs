@@ -1,8 +1,15 @@
 //! House rules that no compiler checks: who may depend on whom, how long files are, what every file begins with.
 
+mod cycles;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use self::cycles::Modules;
+use self::source::Source;
 
 /// The layers, bottom first. A crate may depend on lower rows only. What is not named here is for development.
 const ROWS: [&[&str]; 8] = [
@@ -16,29 +23,96 @@ const ROWS: [&[&str]; 8] = [
     &["lapstrake"],
 ];
 
-/// The hard budget for a file, tests and comments included.
-const MAX_LINES: usize = 1000;
+/// The budget for a file: lines of code, without tests, comments and blank lines.
+const MAX_CODE: usize = 600;
+/// The budgets for a function: one that is told, one that fails.
+const MANY_LINES: usize = 60;
+const MAX_LINES: usize = 100;
+
+/// Modules in a circle that are to be undone; none may be added.
+const KNOWN_CIRCLES: [&str; 5] = [
+    "crates/store/src: layout -> tmp -> layout",
+    "frontend/lower/src: bases -> stages -> bases",
+    "frontend/lower/src: lowering -> stage -> lowering",
+    "solver/ops/src: earlier -> executor -> earlier",
+    "solver/ops/src: exec -> executor -> exec",
+];
 
 /// Checks everything.
 pub(crate) fn tidy() -> Result<(), String> {
     let mut complaints = layers()?;
+    let mut crates: BTreeMap<PathBuf, Modules> = BTreeMap::new();
     for file in sources(&crate::top())? {
         let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let name = file.strip_prefix(crate::top()).unwrap_or(&file).display().to_string();
-        if !text.starts_with("//!") {
-            complaints.push(format!("{name}: does not begin with `//!`"));
-        }
-        if text.lines().count() > MAX_LINES {
-            complaints.push(format!("{name}: more than {MAX_LINES} lines"));
-        }
-        if file.file_name().is_some_and(|name| name == "mod.rs") {
-            complaints.push(format!("{name}: `foo.rs` and `foo/`, never `mod.rs`"));
-        }
-        if has_unchecked_code(&text) && !name.starts_with("crates/sys/") {
-            complaints.push(format!("{name}: only crates/sys goes past the compiler's checks"));
+        complaints.extend(words(&name, &text));
+        let source = Source::parse(&text).map_err(|why| format!("{name}: {why}"))?;
+        complaints.extend(sizes(&name, &source));
+        let parent = file.ancestors().find(|parent| parent.file_name().is_some_and(|dir| dir == "src"));
+        if let Some(src) = parent {
+            let inside = file.strip_prefix(src).unwrap_or(&file);
+            crates.entry(src.to_owned()).or_default().add(inside, &text, &source);
         }
     }
-    if complaints.is_empty() { Ok(()) } else { Err(format!("untidy:\n{}", complaints.join("\n"))) }
+    complaints.extend(circles(&crates));
+    if !complaints.is_empty() {
+        return Err(format!("untidy:\n{}", complaints.join("\n")));
+    }
+    deny()
+}
+
+fn circles(crates: &BTreeMap<PathBuf, Modules>) -> Vec<String> {
+    let found = crates.iter().flat_map(|(src, modules)| {
+        let name = src.strip_prefix(crate::top()).unwrap_or(src).display();
+        modules.cycles().into_iter().map(move |way| format!("{name}: {way}"))
+    });
+    let found: BTreeSet<String> = found.collect();
+    let known: BTreeSet<String> = KNOWN_CIRCLES.iter().map(|circle| (*circle).to_owned()).collect();
+    let new = found.difference(&known).map(|circle| format!("{circle}: modules in a circle"));
+    let gone = known.difference(&found).map(|circle| format!("{circle}: no circle any more: forget it"));
+    new.chain(gone).collect()
+}
+
+/// Licences, advisories, bans and sources of what we depend on, where cargo-deny is there to ask.
+fn deny() -> Result<(), String> {
+    let found = Command::new("cargo").args(["deny", "--version"]).output();
+    if !found.is_ok_and(|output| output.status.success()) {
+        eprintln!("xtask: cargo-deny is not installed: dependencies were not checked");
+        return Ok(());
+    }
+    // Advisories come from the network, which a test may not need.
+    let config = ["deny", "--offline", "--log-level", "error", "--config", ".cargo/deny.toml"];
+    crate::run("cargo", &[&config[..], &["check", "licenses", "bans", "sources"]].concat())
+}
+
+fn words(name: &str, text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if !text.starts_with("//!") {
+        complaints.push(format!("{name}: does not begin with `//!`"));
+    }
+    if name.ends_with("/mod.rs") {
+        complaints.push(format!("{name}: `foo.rs` and `foo/`, never `mod.rs`"));
+    }
+    if has_unchecked_code(text) && !name.starts_with("crates/sys/") {
+        complaints.push(format!("{name}: only crates/sys goes past the compiler's checks"));
+    }
+    complaints
+}
+
+fn sizes(name: &str, source: &Source) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if source.code > MAX_CODE {
+        complaints.push(format!("{name}: {} lines of code, of {MAX_CODE}", source.code));
+    }
+    for function in &source.functions {
+        let told = format!("{name}: `{}` has {} lines", function.name, function.lines);
+        if function.lines > MAX_LINES {
+            complaints.push(format!("{told}, of {MAX_LINES}"));
+        } else if function.lines > MANY_LINES {
+            eprintln!("xtask: {told}: more than {MANY_LINES}");
+        }
+    }
+    complaints
 }
 
 /// The word is put together here, so that looking for it in the sources does not find its own checker.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::try_join_all;
-use lapstrake_graph::{Edge, Graph, Lines, Op, VertexId};
+use lapstrake_graph::{Edge, Graph, Lines, Op, Source, Vertex, VertexId};
 use tokio::sync::OnceCell;
 
-use crate::event::{Progress, StepId};
+use crate::event::{Progress, Step, StepId};
 use crate::executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
 use crate::key::{Key, KeyHasher};
 
@@ -199,7 +199,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     async fn execute(&self, id: VertexId, inputs: &[ResultRef]) -> Outcome<Solved> {
         let vertex = &self.graph[id];
         self.nodes[id.index()].announced.store(true, Ordering::Relaxed);
-        let step = self.progress.start(StepId(vertex.digest().to_string()), &vertex.meta.name);
+        let step = self.begin(vertex);
         let guard = Canceled(Some(step.clone()));
         let outcome = self.executor.execute(vertex, inputs, &step).await;
         guard.defuse();
@@ -208,22 +208,28 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         Ok(Solved { result, how: How::Executed })
     }
 
+    /// Tells that a step begins. The empty tree is no work, and nobody wants to hear of it.
+    fn begin(&self, vertex: &Vertex) -> Step {
+        let silent = vertex.op == Op::Source(Source::Scratch);
+        let nobody = Progress::none();
+        let progress = if silent { &nobody } else { &self.progress };
+        progress.start(StepId(vertex.digest().to_string()), &vertex.meta.name)
+    }
+
     /// Tells of a step whose record was found, and first of those below it, which nobody needs to look at any more.
     fn announce_cached(&self, id: VertexId) {
         for id in self.graph.needed_by(id) {
             let node = &self.nodes[id.index()];
             if !node.announced.swap(true, Ordering::Relaxed) {
                 let vertex = &self.graph[id];
-                self.progress
-                    .start(StepId(vertex.digest().to_string()), &vertex.meta.name)
-                    .complete(true, None);
+                self.begin(vertex).complete(true, None);
             }
         }
     }
 }
 
 /// Ends a step's line on the screen when its future is dropped half-way.
-struct Canceled(Option<crate::event::Step>);
+struct Canceled(Option<Step>);
 
 impl Canceled {
     fn defuse(mut self) {
@@ -256,3 +262,6 @@ fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {
     }
     Keyed { key: hasher.finish(), parts }
 }
+
+#[cfg(test)]
+mod tests;

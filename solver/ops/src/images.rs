@@ -16,6 +16,7 @@ use lapstrake_snapshot::import_layer;
 use lapstrake_store::{Blob, ImageRow, Store};
 use tokio::sync::OnceCell;
 
+use crate::counting::Counting;
 use crate::error::OpsError;
 use crate::stack::{Stack, StackLayer};
 
@@ -236,11 +237,9 @@ impl Images {
         if !self.store.has_blob(&digest) {
             match (from, &known.place) {
                 (Some(reference), _) => {
-                    step.status(digest.short(), 0, size, false);
-                    let mut writer = self.store.blob_writer()?;
+                    let mut writer = Counting::new(self.store.blob_writer()?, step, &digest, size);
                     self.client().await?.blob(reference, &digest, size, &mut writer).await?;
-                    writer.finish(Some(&digest))?;
-                    step.status(digest.short(), size, size, true);
+                    writer.done().finish(Some(&digest))?;
                 }
                 (None, Place::Layout(dir, _)) => {
                     let path = blob_path(dir, &digest.to_string())?;
@@ -257,11 +256,14 @@ impl Images {
             &Blob { digest: digest.clone(), size, media_type },
         )?;
         let (store, single_id) = (self.store.clone(), self.single_id);
+        let extracting = format!("extracting sha256:{}", digest.short());
+        step.status(&extracting, 0, 0, false);
         let imported = tokio::task::spawn_blocking(move || {
             let file = store.open_blob(&digest)?;
             Ok::<_, OpsError>(import_layer(&store, file, single_id)?)
         });
         let imported = imported.await.map_err(|_| OpsError::Worker)??;
+        step.status(&extracting, 0, 0, true);
         if imported.diff_id != *diff_id {
             return Err(lapstrake_store::StoreError::WrongDigest {
                 expected: diff_id.to_string(),

@@ -15,7 +15,7 @@ use lapstrake_lower::{
 use lapstrake_oci::Digest;
 use lapstrake_ops::{Cache, Images, Known, Ops, OpsError, Stack};
 
-use super::export::export;
+use super::export::Export;
 use super::wanted::{Wanted, read_dockerfile};
 use crate::args::Build;
 use crate::env;
@@ -69,10 +69,8 @@ async fn run(
     ops.finish();
     let solved = solved?;
     let stack = Stack::parse(&solved.result)?;
-    let step = progress.start(StepId("internal:export".to_owned()), "exporting");
-    let result = tokio::task::block_in_place(|| export(args, &wanted, store, target, &stack));
-    step.complete(false, result.as_ref().err().map(ToString::to_string));
-    result
+    let export = Export { args, wanted: &wanted, store, target, stack: &stack };
+    tokio::task::block_in_place(|| export.run(&progress))
 }
 
 async fn plan(

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::Stack;
@@ -19,77 +20,113 @@ use super::wanted::Wanted;
 use crate::args::Build;
 use crate::exit::{Told, Usage};
 
-/// Exports to all outputs; gives the image id, if one of them is an image.
-pub(crate) fn export(
-    args: &Build,
-    wanted: &Wanted,
-    store: &Store,
-    target: &Target,
-    stack: &Stack,
-) -> anyhow::Result<Option<Digest>> {
-    if stack.below.is_some() || !stack.binds.is_empty() {
-        let text =
-            "the result stands on a `rootfs://` directory of this machine, which is no part of any image";
-        let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
-        return Err(Told { text: text.to_owned(), hint: Some(hint.to_owned()), status: 1 }.into());
-    }
-    let mut id = None;
-    for output in &wanted.outputs {
-        let image = one(args, &wanted.names, store, target, stack, output)?;
-        id = id.or(image);
-    }
-    Ok(id)
+/// What is exported.
+pub(crate) struct Export<'a> {
+    /// What was typed.
+    pub(crate) args: &'a Build,
+    /// What that means.
+    pub(crate) wanted: &'a Wanted,
+    /// Where the layers are.
+    pub(crate) store: &'a Store,
+    /// The image without its layers.
+    pub(crate) target: &'a Target,
+    /// The layers.
+    pub(crate) stack: &'a Stack,
 }
 
-fn one(
-    args: &Build,
-    names: &[Reference],
-    store: &Store,
-    target: &Target,
-    stack: &Stack,
-    output: &Output,
-) -> anyhow::Result<Option<Digest>> {
-    let layers: Vec<Layer> = stack
-        .layers
-        .iter()
-        .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
-        .collect();
+impl Export<'_> {
+    /// Exports to all outputs; gives the image id, if one of them is an image.
+    pub(crate) fn run(&self, progress: &Progress) -> anyhow::Result<Option<Digest>> {
+        if self.stack.below.is_some() || !self.stack.binds.is_empty() {
+            let text =
+                "the result stands on a `rootfs://` directory of this machine, which is no part of any image";
+            let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
+            return Err(Told { text: text.to_owned(), hint: Some(hint.to_owned()), status: 1 }.into());
+        }
+        let mut id = None;
+        for (number, output) in self.wanted.outputs.iter().enumerate() {
+            let step = progress.start(StepId(format!("internal:export:{number}")), title(output));
+            let image = self.one(output, &step);
+            step.complete(false, image.as_ref().err().map(ToString::to_string));
+            id = id.or(image?);
+        }
+        Ok(id)
+    }
+
+    fn one(&self, output: &Output, step: &Step) -> anyhow::Result<Option<Digest>> {
+        let Self { args, store, target, stack, .. } = *self;
+        match output {
+            Output::Image { names, rewrite } => {
+                let image = self.image(*rewrite, step)?;
+                let names = self.names(names)?;
+                let writing = format!("writing image {}", image.document.digest);
+                during(step, &writing, || Ok(keep(store, &image, tokens(stack, &image), &names)?))?;
+                for name in &names {
+                    step.status(&format!("naming to {name}"), 0, 0, true);
+                }
+                metadata(args, &image, &names, None)?;
+                Ok(Some(image.document.digest))
+            }
+            Output::Archive { docker, dest, names, rewrite } => {
+                let image = self.image(*rewrite, step)?;
+                let names = self.names(names)?;
+                let flavour = if *docker { Flavour::Docker } else { Flavour::Oci };
+                step.status(&format!("exporting config {}", image.document.digest), 0, 0, true);
+                let manifest = during(step, "sending tarball", || {
+                    to_file(dest.as_deref(), |out| Ok(write_archive(store, &image, &names, flavour, out)?))
+                })?;
+                metadata(args, &image, &names, Some(&manifest))?;
+                Ok(Some(image.document.digest))
+            }
+            Output::Tar(dest) => during(step, "sending tarball", || {
+                let root = root(store, stack)?;
+                to_file(dest.as_deref(), |out| Ok(write_rootfs(root.as_fd(), target.image.epoch, out)?))?;
+                Ok(None)
+            }),
+            Output::Local(dest) => during(step, "copying files", || {
+                fs::create_dir_all(dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
+                write_files(root(store, stack)?.as_fd(), dest)?;
+                Ok(None)
+            }),
+        }
+    }
+
+    fn image(&self, rewrite: bool, step: &Step) -> anyhow::Result<Finished> {
+        let layers: Vec<Layer> = self
+            .stack
+            .layers
+            .iter()
+            .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
+            .collect();
+        during(step, "exporting layers", || Ok(assemble(self.store, &self.target.image, &layers, rewrite)?))
+    }
+
+    fn names(&self, more: &[String]) -> anyhow::Result<Vec<Reference>> {
+        let mut all = self.wanted.names.clone();
+        for name in more {
+            all.push(name.parse().map_err(|e| Usage(format!("invalid name `{name}`: {e}")))?);
+        }
+        Ok(all)
+    }
+}
+
+/// What the step of an output is called, in BuildKit's words.
+fn title(output: &Output) -> &'static str {
     match output {
-        Output::Image { names: more, rewrite } => {
-            let image = assemble(store, &target.image, &layers, *rewrite)?;
-            let names = named(names, more)?;
-            keep(store, &image, tokens(stack, &image), &names)?;
-            metadata(args, &image, &names, None)?;
-            Ok(Some(image.document.digest))
-        }
-        Output::Archive { docker, dest, names: more, rewrite } => {
-            let image = assemble(store, &target.image, &layers, *rewrite)?;
-            let names = named(names, more)?;
-            let flavour = if *docker { Flavour::Docker } else { Flavour::Oci };
-            let manifest =
-                to_file(dest.as_deref(), |out| Ok(write_archive(store, &image, &names, flavour, out)?))?;
-            metadata(args, &image, &names, Some(&manifest))?;
-            Ok(Some(image.document.digest))
-        }
-        Output::Tar(dest) => {
-            let root = root(store, stack)?;
-            to_file(dest.as_deref(), |out| Ok(write_rootfs(root.as_fd(), target.image.epoch, out)?))?;
-            Ok(None)
-        }
-        Output::Local(dest) => {
-            fs::create_dir_all(dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
-            write_files(root(store, stack)?.as_fd(), dest)?;
-            Ok(None)
-        }
+        Output::Image { .. } => "exporting to image",
+        Output::Archive { docker: true, .. } => "exporting to docker image format",
+        Output::Archive { docker: false, .. } => "exporting to oci image format",
+        Output::Tar(_) => "exporting to client tarball",
+        Output::Local(_) => "exporting to client directory",
     }
 }
 
-fn named(names: &[Reference], more: &[String]) -> anyhow::Result<Vec<Reference>> {
-    let mut all = names.to_vec();
-    for name in more {
-        all.push(name.parse().map_err(|e| Usage(format!("invalid name `{name}`: {e}")))?);
-    }
-    Ok(all)
+/// Does a part of a step, and shows how long it takes.
+fn during<T>(step: &Step, part: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    step.status(part, 0, 0, false);
+    let done = work()?;
+    step.status(part, 0, 0, true);
+    Ok(done)
 }
 
 fn root(store: &Store, stack: &Stack) -> anyhow::Result<OwnedFd> {

@@ -1,21 +1,24 @@
 //! `lapstrake run`
 
+mod follow;
+mod terminal;
+
+use std::io::IsTerminal as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
 use lapstrake_oci::ContainerConfig;
 use lapstrake_ops::{Stack, StackLayer};
-use lapstrake_runtime::{
-    Exit, Mount, MountSource, Network, RunFds, RunSpec, Running, Sandbox, User, resolv_conf,
-};
+use lapstrake_runtime::{Exit, Mount, MountSource, Network, RunFds, RunSpec, Sandbox, User, resolv_conf};
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
 
+use self::follow::Signals;
 use super::options;
 use crate::args::Run;
-use crate::exit::Usage;
+use crate::exit::{Told, Usage};
 use crate::session::{self, config, find_image};
 
 /// What a shell says of a command that could not be started at all.
@@ -23,8 +26,10 @@ const CANNOT_START: u8 = 125;
 
 /// Runs a command in an image.
 pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
-    if args.tty {
-        return Err(Usage("-t is not supported yet: run without it".to_owned()).into());
+    if args.tty && args.interactive && !std::io::stdin().is_terminal() {
+        let text = "the input device is not a TTY".to_owned();
+        let hint = Some("leave -t away where standard input is a pipe or a file".to_owned());
+        return Err(Told { text, hint, status: 1 }.into());
     }
     let session = session::open()?;
     let image = find_image(&session.store, &args.image)?;
@@ -52,6 +57,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         stderr: std::io::stderr().as_fd().try_clone_to_owned()?,
     };
     let sandbox = Sandbox::start()?;
+    let signals = Signals::catch()?;
     let running = match sandbox.run(&spec, fds) {
         Ok(running) => running,
         Err(error) => {
@@ -60,7 +66,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code.unwrap_or(CANNOT_START)));
         }
     };
-    let exit = wait(running)?;
+    let exit = follow::follow(signals, running, args.interactive)?;
     drop((sandbox, active));
     let code = match exit {
         Exit::Code(code) => code & 0xff,
@@ -95,9 +101,13 @@ fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> anyhow::Result
     if !spec.env.iter().any(|pair| pair.starts_with("HOME=")) {
         spec.env.push(format!("HOME={}", ids.home));
     }
+    if args.tty && !spec.env.iter().any(|pair| pair.starts_with("TERM=")) {
+        spec.env.push("TERM=xterm".to_owned());
+    }
     let cwd = args.workdir.as_ref().unwrap_or(&config.working_dir);
     spec.cwd = if cwd.is_empty() { "/".to_owned() } else { cwd.clone() };
     spec.user = User { uid: ids.uid, gid: ids.gid, groups: ids.groups };
+    spec.terminal = args.tty.then(terminal::size);
     spec.hostname = "lapstrake".to_owned();
     spec.network = match args.network.as_str() {
         "host" | "default" => Network::Host,
@@ -123,32 +133,4 @@ fn volume(text: &str, index: usize) -> anyhow::Result<(Mount, OwnedFd)> {
     let path = options::absolute(Path::new(source))?;
     let source = MountSource::Fd { index, subpath: String::new() };
     Ok((Mount { target: target.to_owned(), source, readonly }, bind(&path)?))
-}
-
-/// Waits for the end; signals sent to us go on to the process.
-fn wait(running: Running) -> anyhow::Result<Exit> {
-    use rustix::process::{Signal, pidfd_send_signal};
-    use tokio::signal::unix::{SignalKind, signal};
-    let pidfd = running.pidfd().try_clone_to_owned()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let finished = runtime.block_on(async {
-        for (kind, number) in [
-            (SignalKind::interrupt(), Signal::INT),
-            (SignalKind::terminate(), Signal::TERM),
-            (SignalKind::hangup(), Signal::HUP),
-            (SignalKind::quit(), Signal::QUIT),
-            (SignalKind::user_defined1(), Signal::USR1),
-            (SignalKind::user_defined2(), Signal::USR2),
-        ] {
-            let (mut stream, pidfd) = (signal(kind)?, pidfd.try_clone()?);
-            tokio::spawn(async move {
-                while stream.recv().await.is_some() {
-                    // It may be gone already.
-                    pidfd_send_signal(&pidfd, number).unwrap_or_default();
-                }
-            });
-        }
-        Ok::<_, anyhow::Error>(tokio::task::spawn_blocking(move || running.wait()).await??)
-    })?;
-    Ok(finished.exit)
 }

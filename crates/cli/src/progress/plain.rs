@@ -10,12 +10,17 @@ use lapstrake_engine::{Event, StepId};
 use super::names::{bytes, seconds};
 use super::tail::Tails;
 
+/// What is shorter shows as 0.0s.
+const WORTH_TELLING: Duration = Duration::from_millis(50);
+
 struct Shown {
     number: usize,
     name: String,
     begun: Duration,
     /// What follows the last line end.
     open: Vec<u8>,
+    /// Parts that have begun and not ended.
+    parts: BTreeMap<String, Duration>,
 }
 
 #[derive(Default)]
@@ -43,7 +48,13 @@ impl Plain {
         match event {
             Event::Started { step, name, at } => {
                 let number = self.steps.get(step).map_or(self.steps.len() + 1, |shown| shown.number);
-                let shown = Shown { number, name: name.clone(), begun: *at, open: Vec::new() };
+                let shown = Shown {
+                    number,
+                    name: name.clone(),
+                    begun: *at,
+                    open: Vec::new(),
+                    parts: BTreeMap::new(),
+                };
                 self.steps.insert(step.clone(), shown);
                 self.focus(step, &mut out);
             }
@@ -51,14 +62,15 @@ impl Plain {
                 self.focus(step, &mut out);
                 self.log(step, data, *at, &mut out);
             }
-            Event::Status { step, id, current, done: true, .. } => {
+            Event::Status { step, id, current, done: true, at, .. } => {
                 self.focus(step, &mut out);
-                if let Some(shown) = self.steps.get(step) {
-                    let size = if *current > 0 { format!(" {}", bytes(*current)) } else { String::new() };
-                    out.extend(format!("#{} {id}{size} done\n", shown.number).into_bytes());
+                self.part_done(step, id, *current, *at, &mut out);
+            }
+            Event::Status { step, id, at, .. } => {
+                if let Some(shown) = self.steps.get_mut(step) {
+                    shown.parts.entry(id.clone()).or_insert(*at);
                 }
             }
-            Event::Status { .. } => {}
             Event::Completed { step, at, cached, error } => {
                 self.completed(step, *at, *cached, error.as_deref(), &mut out);
             }
@@ -93,6 +105,14 @@ impl Plain {
                 }
             }
         }
+    }
+
+    fn part_done(&mut self, step: &StepId, id: &str, current: u64, at: Duration, out: &mut Vec<u8>) {
+        let Some(shown) = self.steps.get_mut(step) else { return };
+        let took = shown.parts.remove(id).map_or(Duration::ZERO, |begun| at.saturating_sub(begun));
+        let size = if current > 0 { format!(" {}", bytes(current)) } else { String::new() };
+        let time = if took >= WORTH_TELLING { format!(" {}", seconds(took)) } else { String::new() };
+        out.extend(format!("#{} {id}{size}{time} done\n", shown.number).into_bytes());
     }
 
     fn completed(
@@ -146,6 +166,36 @@ mod tests {
         let mut plain = Plain::default();
         let text: Vec<u8> = events.iter().flat_map(|event| plain.lines(event)).collect();
         let expected = "#1 [a]\n#1 1.500 one\n\n#2 [b]\n#2 CACHED\n\n#1 [a]\n#1 1.500 two\n#1 1.500 last\n#1 ERROR: exit code: 1\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn parts_of_a_step_have_lines_of_their_own() {
+        let step = StepId("x".to_owned());
+        let status = |id: &str, done: bool, at: u64, current: u64| Event::Status {
+            step: step.clone(),
+            id: id.to_owned(),
+            current,
+            total: 0,
+            done,
+            at: Duration::from_millis(at),
+        };
+        let events = [
+            Event::Started { step: step.clone(), name: "exporting to image".into(), at: Duration::ZERO },
+            status("exporting layers", false, 0, 0),
+            status("exporting layers", true, 120, 0),
+            status("naming to a", true, 120, 0),
+            status("sha256:abc", true, 130, 1500),
+            Event::Completed {
+                step: step.clone(),
+                at: Duration::from_millis(130),
+                cached: false,
+                error: None,
+            },
+        ];
+        let mut plain = Plain::default();
+        let text: Vec<u8> = events.iter().flat_map(|event| plain.lines(event)).collect();
+        let expected = "#1 exporting to image\n#1 exporting layers 0.1s done\n#1 naming to a done\n#1 sha256:abc 1.50kB done\n#1 DONE 0.1s\n";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 }

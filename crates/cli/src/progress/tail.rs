@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use lapstrake_engine::{Event, StepId};
 
+use super::names::printable;
+
 /// As much as fits on a screen and still has the compiler's first error in it.
 const KEPT_LINES: usize = 60;
 const KEPT_LINE_BYTES: usize = 4096;
@@ -64,7 +66,13 @@ impl Tails {
 
     pub(crate) fn into_failures(self) -> Vec<Failure> {
         let failed = self.steps.into_values().filter(|tail| tail.failed);
-        failed.map(|tail| Failure { name: tail.name, lines: tail.lines.into_iter().collect() }).collect()
+        let shown = |(at, line): (Duration, String)| (at, printable(&line));
+        failed
+            .map(|tail| Failure {
+                name: printable(&tail.name),
+                lines: tail.lines.into_iter().map(shown).collect(),
+            })
+            .collect()
     }
 }
 
@@ -116,5 +124,22 @@ mod tests {
     fn cutting_keeps_characters_whole() {
         assert_eq!(cut("aé", 2), "a");
         assert_eq!(cut("aé", 9), "aé");
+    }
+
+    #[test]
+    fn what_failed_steps_said_does_not_steer_the_terminal() {
+        let step = StepId("s".to_owned());
+        let (at, error) = (Duration::ZERO, Some("exit code: 1".to_owned()));
+        let data = b"\x1b]0;title\x07\x1b[31mred\x1b[0m\n".to_vec();
+        let mut tails = Tails::default();
+        for event in [
+            Event::Started { step: step.clone(), name: "RUN \u{1b}[2J".to_owned(), at },
+            Event::Log { step: step.clone(), stream: lapstrake_engine::Stream::Stdout, data, at },
+            Event::Completed { step, at, cached: false, error },
+        ] {
+            tails.note(&event);
+        }
+        let failures = tails.into_failures();
+        assert!(!format!("{failures:?}").contains("u{1b}"), "{failures:?}");
     }
 }

@@ -10,10 +10,12 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Gid, Uid};
 use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
 
 use super::resolve::{self, Kind, PROC_SUPER_MAGIC};
 use super::{About, Fault, Setup};
 use crate::plan::{Attr, Base, Fs, Place, Source};
+use crate::spec::WindowSize;
 use crate::wire::{self, Report};
 
 /// In the zygote's root; see `zygote/world.rs`.
@@ -167,11 +169,11 @@ impl Setup<'_> {
         Ok(())
     }
 
-    pub(super) fn session(&mut self, terminal: bool, uid: u32) -> Result<(), Fault> {
+    pub(super) fn session(&mut self, terminal: Option<WindowSize>, uid: u32) -> Result<(), Fault> {
         // Fails only for the leader of a process group, which a fresh process is not.
         rustix::process::setsid()?;
-        if terminal {
-            self.open_terminal(uid)?;
+        if let Some(size) = terminal {
+            self.open_terminal(size, uid)?;
         }
         let [stdin, stdout, stderr] = &self.stdio;
         rustix::stdio::dup2_stdin(stdin)?;
@@ -180,13 +182,16 @@ impl Setup<'_> {
     }
 
     /// A terminal of the container's own; its other side is opened through the master, not by its name.
-    fn open_terminal(&mut self, uid: u32) -> Result<(), Fault> {
+    fn open_terminal(&mut self, size: WindowSize, uid: u32) -> Result<(), Fault> {
         let pts = self.pts.as_ref().ok_or(Errno::NXIO)?;
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let master = rustix::fs::openat(pts, c"ptmx", flags, Mode::empty()).about("/dev/ptmx")?;
         rustix::pty::unlockpt(&master).about("/dev/ptmx")?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).about("/dev/ptmx")?;
+        // Now, not by the caller once it has the master: a program that asks at once would be told nothing.
+        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&slave, size).about("/dev/console")?;
         rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None).about("/dev/console")?;
         let console = clone_fd(&slave).about("/dev/console")?;
         let target =

@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::resolve::{self, Kind};
 use super::{About, Fault};
-use crate::plan::DEFAULT_PATH;
+use crate::spec::DEFAULT_PATH;
 use crate::spec::{Rlimit, User};
 
 pub(super) fn limit(limit: &Rlimit) -> Result<(), Fault> {

@@ -11,11 +11,11 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
-use super::world::World;
 use crate::seccomp::{Machine, default_program};
 use crate::setup::{self, Job};
 use crate::stub::{Stub, remove_all};
 use crate::wire::{self, Failure, Report, Update};
+use crate::world::World;
 
 /// A container of ours.
 struct Container {

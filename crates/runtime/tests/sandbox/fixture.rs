@@ -1,4 +1,4 @@
-//! Modes, a root file system of busybox, and containers in it.
+//! A root file system of busybox, and containers in it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,94 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use lapstrake_runtime::{Exit, Finished, RunFds, RunSpec, Running, RuntimeError, Sandbox};
-use lapstrake_sys::userns::{Entered, Ids, enter};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use rustix::process::{DumpableBehavior, Gid, Uid};
-
-/// Who runs the sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Root,
-    Subids,
-    Oneid,
-}
-
-pub(crate) const ALL: &[Mode] = &[Mode::Root, Mode::Subids, Mode::Oneid];
-/// Where there are more ids than one.
-pub(crate) const MANY: &[Mode] = &[Mode::Root, Mode::Subids];
-
-/// An id that has no subordinate ones on any machine.
-const NOBODY_IN_PARTICULAR: u32 = 64_000;
-
-impl Mode {
-    pub(crate) fn name(self, test: &str) -> String {
-        let mode = match self {
-            Self::Root => "root",
-            Self::Subids => "subids",
-            Self::Oneid => "oneid",
-        };
-        format!("{mode}::{test}")
-    }
-
-    pub(crate) fn is_possible(self) -> bool {
-        let root = rustix::process::geteuid().is_root();
-        match self {
-            Self::Root => root,
-            Self::Subids => {
-                if root {
-                    user_with_subids().is_some()
-                } else {
-                    own_subids()
-                }
-            }
-            Self::Oneid => root || !own_subids(),
-        }
-    }
-
-    /// Becomes what the mode says.
-    pub(crate) fn enter(self) {
-        let user = match self {
-            Self::Root => return,
-            Self::Subids => user_with_subids(),
-            Self::Oneid => Some(NOBODY_IN_PARTICULAR),
-        };
-        if let (true, Some(user)) = (rustix::process::geteuid().is_root(), user) {
-            become_user(user);
-        }
-        let entered = enter().unwrap();
-        let Entered::User { ids } = entered else { panic!("{entered:?}") };
-        assert_eq!(self == Self::Subids, matches!(ids, Ids::Full { .. }), "{ids:?}");
-    }
-}
-
-fn become_user(id: u32) {
-    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-    rustix::thread::set_thread_groups(&[]).unwrap();
-    rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
-    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
-}
-
-/// The first user of the machine with a range, and with the helpers that map it.
-fn user_with_subids() -> Option<u32> {
-    if !Path::new("/usr/bin/newuidmap").exists() {
-        return None;
-    }
-    let subuid = fs::read_to_string("/etc/subuid").ok()?;
-    let passwd = fs::read_to_string("/etc/passwd").ok()?;
-    let name = subuid.lines().find_map(|line| line.split(':').next().map(str::to_owned))?;
-    let line = passwd.lines().find(|line| line.starts_with(&format!("{name}:")))?;
-    line.split(':').nth(2)?.parse().ok()
-}
-
-fn own_subids() -> bool {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()));
-    let name = line.and_then(|line| line.split(':').next()).unwrap_or(&uid);
-    let subuid = fs::read_to_string("/etc/subuid").unwrap_or_default();
-    subuid.lines().any(|line| line.split(':').next().is_some_and(|owner| owner == name || owner == uid))
-}
 
 /// A writable root over a lower directory, and the sandbox to run in.
 pub(crate) struct Fixture {

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use lapstrake_runtime::{Exit, Mount, MountSource, RunSpec, RuntimeError};
 
-use crate::Test;
-use crate::fixture::{ALL, Fixture, Mode, open, shell};
+use lapstrake_testkit::{ALL, Mode, Test};
+
+use crate::fixture::{Fixture, open, shell};
 
 pub(crate) const TESTS: &[Test] = &[
     ("stub_swapped_for_a_link", ALL, stub_swapped_for_a_link),

@@ -3,11 +3,12 @@
 use std::fs;
 
 use lapstrake_runtime::{
-    Exit, Mount, MountSource, Network, Resource, Rlimit, RunSpec, RuntimeError, Security, User,
+    Exit, Mount, MountSource, Network, Resource, Rlimit, RunSpec, RuntimeError, Security, User, WindowSize,
 };
 
-use crate::Test;
-use crate::fixture::{ALL, Fixture, MANY, Mode, open, read_all, shell, write_to};
+use lapstrake_testkit::{ALL, MANY, Mode, Test};
+
+use crate::fixture::{Fixture, open, read_all, shell, write_to};
 
 pub(crate) const TESTS: &[Test] = &[
     ("exits", ALL, exits),
@@ -320,9 +321,9 @@ fn readonly_root(_: Mode) {
 fn terminal(_: Mode) {
     let fixture = Fixture::new();
     let spec = RunSpec {
-        terminal: true,
+        terminal: Some(WindowSize { rows: 17, columns: 71 }),
         ..shell(
-            "tty; stat -c '%F' /dev/console; test -t 0 && test -t 1 && test -t 2 && echo yes; read line; echo got $line; echo x > /dev/tty",
+            "tty; stty size; stat -c '%F' /dev/console; test -t 0 && test -t 1 && test -t 2 && echo yes; read line; echo got $line; echo x > /dev/tty",
         )
     };
     let (mut running, _pipes) = fixture.start(&spec, Vec::new()).unwrap();
@@ -332,5 +333,5 @@ fn terminal(_: Mode) {
     let text = read_all(master);
     assert_eq!(running.wait().unwrap().exit, Exit::Code(0));
     let lines: Vec<&str> = text.lines().filter(|line| *line != "typed").collect();
-    assert_eq!(lines, ["/dev/pts/0", "character special file", "yes", "got typed", "x"]);
+    assert_eq!(lines, ["/dev/pts/0", "17 71", "character special file", "yes", "got typed", "x"]);
 }

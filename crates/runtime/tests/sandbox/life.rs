@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use lapstrake_runtime::{Exit, RunSpec};
 use rustix::process::Signal;
 
-use crate::Test;
-use crate::fixture::{ALL, Fixture, Mode, read_all, shell};
+use lapstrake_testkit::{ALL, Mode, Test};
+
+use crate::fixture::{Fixture, read_all, shell};
 
 pub(crate) const TESTS: &[Test] = &[
     ("many_runs_leave_nothing", ALL, many_runs_leave_nothing),

@@ -4,12 +4,20 @@ use std::fs;
 
 use super::place::{Mode, dockerfile, expect, lap, script, text};
 
-pub(super) const CASES: &[super::Case] =
-    &[("hello", hello), ("cached", cached), ("language", language), ("mounts", mounts)];
+pub(super) const CASES: &[super::Case] = &[
+    ("hello", hello),
+    ("cached", cached),
+    ("language", language),
+    ("mounts", mounts),
+    ("hard_links", hard_links),
+];
 
 fn hello(mode: &Mode) -> Result<(), String> {
     let built = lap(mode, "build -t hello --build-context host=rootfs:/// builds/hello")?;
+    let exported =
+        ["exporting to image", "writing image sha256:", "naming to docker.io/library/hello:latest done"];
     expect(&built, 0, &["[build 4/4] RUN cc"])?;
+    expect(&built, 0, &exported)?;
     expect(&lap(mode, "run hello you")?, 0, &["hello, you"])?;
     expect(&lap(mode, "images")?, 0, &["hello", "latest"])?;
     expect(&lap(mode, "history hello")?, 0, &["ENTRYPOINT [\"/hello\"]", "COPY /hello /hello # buildkit"])
@@ -109,6 +117,21 @@ fn mounts(mode: &Mode) -> Result<(), String> {
     }
     dockerfile(mode, "required", "FROM busybox\nRUN --mount=type=secret,id=token,required true\n")?;
     expect(&lap(mode, "build required")?, 1, &["secret token: not found", "--secret id=token"])
+}
+
+/// A further name for what a lower layer has: both names are in the layer, and one file.
+fn hard_links(mode: &Mode) -> Result<(), String> {
+    let source = "FROM busybox\nRUN busybox ln /etc/passwd /x && busybox ln /bin/busybox /bin/other\n\
+                  RUN cmp=$(busybox stat -c %i /x /etc/passwd | busybox uniq | busybox wc -l) && echo files: $cmp\n";
+    dockerfile(mode, "links", source)?;
+    expect(&lap(mode, "build -t links -o type=tar,dest=links.tar links")?, 0, &["files: 1"])?;
+    let listed = script(mode, "tar -tvf links.tar | grep 'link to' | sort; rm links.tar")?;
+    expect(&listed, 0, &["link to"])?;
+    let names = text(&listed);
+    if names.matches("link to").count() != 2 {
+        return Err(format!("not two links: {names}"));
+    }
+    Ok(())
 }
 
 /// The digests of layers whose times are all fixed.

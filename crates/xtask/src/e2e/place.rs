@@ -45,16 +45,18 @@ pub(super) fn clean(mode: &Mode) -> Result<(), String> {
 }
 
 pub(super) fn shell(user: Option<&str>, script: &str) -> Result<Output, String> {
-    let mut command = match user {
-        None => Command::new("sh"),
-        Some(user) => {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", user, "--regid", user, "--init-groups", "sh"]);
-            command
-        }
-    };
-    let output = command.args(["-c", script]).output().map_err(|error| error.to_string())?;
-    Ok(output)
+    command(&[], user, script).output().map_err(|error| error.to_string())
+}
+
+fn command(through: &[&str], user: Option<&str>, script: &str) -> Command {
+    let mut words = through.to_vec();
+    if let Some(user) = user {
+        words.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
+    }
+    words.extend(["sh", "-c", script]);
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
 }
 
 /// A command of the preparation: it must work.
@@ -69,9 +71,18 @@ pub(super) fn lap(mode: &Mode, args: &str) -> Result<Output, String> {
 }
 
 pub(super) fn script(mode: &Mode, commands: &str) -> Result<Output, String> {
+    shell(mode.user, &(surroundings(mode) + commands))
+}
+
+/// What [`script`] runs, started by the words of `through`.
+pub(super) fn script_through(through: &[&str], mode: &Mode, commands: &str) -> Command {
+    command(through, mode.user, &(surroundings(mode) + commands))
+}
+
+/// A shell's commands that go to the place and name its state directory.
+fn surroundings(mode: &Mode) -> String {
     let place = mode.place.display();
-    let state = format!("{place}/state-{}", mode.name);
-    shell(mode.user, &format!("cd '{place}' && export LAPSTRAKE_ROOT='{state}' HOME='{place}' && {commands}"))
+    format!("cd '{place}' && export LAPSTRAKE_ROOT='{place}/state-{}' HOME='{place}' && ", mode.name)
 }
 
 pub(super) fn text(output: &Output) -> String {

@@ -21,7 +21,10 @@ use rustix::mount::{
     UnmountFlags,
 };
 
-use super::{Start, trouble};
+use crate::wire::Trouble;
+
+/// A step of the zygote's own start that failed.
+type Start<T> = Result<T, Trouble>;
 
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
@@ -33,7 +36,7 @@ pub(crate) struct World {
 }
 
 /// Replaces the machine's tree by the small one.
-pub(super) fn shrink() -> Start<World> {
+pub(crate) fn shrink() -> Start<World> {
     let unified_cgroups =
         rustix::fs::statfs(c"/sys/fs/cgroup").is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC);
     private()?;
@@ -99,4 +102,9 @@ fn whole(path: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
 fn is_initial_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Says what was being done when the kernel refused.
+pub(crate) fn trouble(action: &'static str) -> impl Fn(Errno) -> Trouble {
+    move |errno| Trouble { action: action.to_owned(), errno: errno.raw_os_error() }
 }

@@ -1,0 +1,72 @@
+//! Whether a place of another tree holds what an entry says, without scanning that tree.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::{Scanner, open_plain_raw};
+use crate::entry::{Entry, Kind};
+use crate::error::TreeError;
+use crate::path::TreePath;
+use crate::scan::ScanOptions;
+
+/// What is at the place of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// The same: kind, content and all metadata that count.
+    Same,
+    /// Something else.
+    Other,
+}
+
+/// Compares `entry` with what is at its path beneath `root`. Contents are read only where nothing else differs, in
+/// pieces. Hard links and whiteouts are the same as nothing that there is.
+///
+/// # Errors
+/// [`TreeError::Io`] naming the path.
+pub fn compare(root: BorrowedFd<'_>, entry: &Entry, options: &ScanOptions<'_>) -> Result<Found, TreeError> {
+    let scanner = Scanner { root, options };
+    let path = &entry.path;
+    let Some((parent, stat)) = look(root, path).map_err(TreeError::io("stat", path))? else {
+        return Ok(Found::Nothing);
+    };
+    let below = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        let dir = open_plain_raw(root, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            .map_err(TreeError::io("open", path))?;
+        Some(scanner.dir_entry(dir.as_fd(), path.clone(), &stat)?)
+    } else {
+        scanner.leaf(parent.as_fd(), path.clone(), &stat)?
+    };
+    let Some(mut below) = below else { return Ok(Found::Other) };
+    if let (Kind::File { size: ours, .. }, Kind::File { size: theirs, .. }) = (&entry.kind, &below.kind) {
+        // Attributes of files are read with the content.
+        below.meta.xattrs.clone_from(&entry.meta.xattrs);
+        if ours != theirs || entry.meta != below.meta {
+            return Ok(Found::Other);
+        }
+        scanner.content(&mut below)?;
+    }
+    Ok(if below == *entry { Found::Same } else { Found::Other })
+}
+
+/// What is at `path`, with the directory that it is in.
+fn look(root: BorrowedFd<'_>, path: &TreePath) -> Result<Option<(std::os::fd::OwnedFd, Stat)>, Errno> {
+    let found = match path.parent() {
+        // The root has no name in any directory.
+        None => return Err(Errno::INVAL),
+        Some(parent) => open_plain_raw(root, &parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+            .and_then(|parent| {
+                let stat = fs::statat(&parent, path.name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                Ok((parent, stat))
+            }),
+    };
+    match found {
+        Ok(found) => Ok(Some(found)),
+        // A parent may be a file or a link there.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,323 @@
+//! Builds with a scripted executor: what runs, when, how often, and what of it counts the next time.
+
+mod script;
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::channel;
+
+use lapstrake_graph::VertexId;
+use proptest::prelude::*;
+
+use self::script::{Memory, Play, Script, Sketch};
+use super::{How, Outcome, Solved, Solver};
+use crate::event::{Event, Progress};
+
+/// A solver that nobody watches.
+fn solver<'a>(sketch: &'a Sketch, script: &'a Script, cache: &'a Memory) -> Solver<'a, Script, Memory> {
+    Solver::new(&sketch.graph, script, cache, Progress::none())
+}
+
+/// Builds `target`, every step ending as soon as it runs; what came out, and what ran.
+fn build(sketch: &Sketch, target: VertexId, script: &Script, cache: &Memory) -> (Solved, Vec<String>) {
+    let before = script.started().len();
+    let solver = solver(sketch, script, cache);
+    let mut play = match Play::start(solver.solve(target.into())) {
+        Ok(play) => play,
+        Err(solved) => return (solved.unwrap(), script.started().split_off(before)),
+    };
+    loop {
+        let running = script.running();
+        assert!(!running.is_empty(), "the build hangs");
+        for name in running {
+            script.finish(&name);
+        }
+        if let Some(solved) = play.go() {
+            return (solved.unwrap(), script.started().split_off(before));
+        }
+    }
+}
+
+/// `src` below `a` and `b`, which `both` takes in.
+fn diamond() -> (Sketch, VertexId) {
+    let mut sketch = Sketch::default();
+    let source = sketch.source("src");
+    let (a, b) = (sketch.step("a", &[source]), sketch.step("b", &[source]));
+    let both = sketch.step("both", &[a, b]);
+    (sketch, both)
+}
+
+#[test]
+fn independent_steps_run_side_by_side() {
+    for order in [["a", "b"], ["b", "a"]] {
+        let ((sketch, both), script, cache) = (diamond(), Script::default(), Memory::default());
+        let solver = solver(&sketch, &script, &cache);
+        let mut play = Play::new(solver.solve(both.into()));
+        assert_eq!(script.running(), ["src"]);
+        script.finish("src");
+        assert!(play.go().is_none());
+        assert_eq!(script.running(), ["a", "b"]);
+        script.finish(order[0]);
+        assert!(play.go().is_none());
+        assert_eq!(script.running(), [order[1]]);
+        script.finish(order[1]);
+        assert!(play.go().is_none());
+        script.finish("both");
+        let solved = play.go().unwrap().unwrap();
+        assert_eq!(
+            (solved.result.token.as_str(), solved.how),
+            ("both.0(a.0(src.0()),b.0(src.0()))", How::Executed)
+        );
+        assert_eq!(script.started().len(), 4);
+    }
+}
+
+#[test]
+fn targets_share_what_they_have_in_common() {
+    let mut sketch = Sketch::default();
+    let source = sketch.source("src");
+    let shared = sketch.step("shared", &[source]);
+    let (one, two) = (sketch.step("one", &[shared]), sketch.step("two", &[shared]));
+    let unwanted = sketch.step("unwanted", &[shared]);
+    let (script, cache) = (Script::default(), Memory::default());
+    let solver = solver(&sketch, &script, &cache);
+    let both = async { tokio::join!(solver.solve(one.into()), solver.solve(two.into())) };
+    let mut play = Play::new(both);
+    for steps in [&["src"] as &[&str], &["shared"], &["one", "two"]] {
+        assert_eq!(script.running(), steps);
+        for step in steps {
+            script.finish(step);
+        }
+        let done = play.go();
+        assert_eq!(done.is_some(), steps.len() == 2);
+    }
+    // Solved once, solved for good.
+    assert_eq!(Play::start(solver.solve(shared.into())).err().unwrap().unwrap().how, How::Executed);
+    assert_eq!(script.started(), ["src", "shared", "one", "two"]);
+    let _ = unwanted;
+}
+
+#[test]
+fn processes_wait_for_each_other() {
+    let ((sketch, both), script, cache) = (diamond(), Script::default(), Memory::default());
+    let other_script = Script::default();
+    let (first, second) = (solver(&sketch, &script, &cache), solver(&sketch, &other_script, &cache));
+    let mut one = Play::new(first.solve(both.into()));
+    let mut two = Play::new(second.solve(both.into()));
+    // Sources have no records: each looks for itself.
+    script.finish("src");
+    other_script.finish("src");
+    assert!(one.go().is_none() && two.go().is_none());
+    assert_eq!((script.running().len(), other_script.running().len()), (2, 0));
+    for step in ["a", "b", "both"] {
+        script.finish(step);
+        let (first, second) = (one.go(), two.go());
+        assert_eq!((first.is_some(), second.is_some()), (step == "both", step == "both"), "after {step}");
+        if let (Some(first), Some(second)) = (first, second) {
+            assert_eq!(first.unwrap().result, second.unwrap().result);
+        }
+    }
+    assert_eq!(other_script.started(), ["src"]);
+}
+
+#[test]
+fn the_first_failure_ends_the_build_and_names_the_step() {
+    let ((sketch, both), script, cache) = (diamond(), Script::default(), Memory::default());
+    let (sender, events) = channel();
+    let solver = Solver::new(&sketch.graph, &script, &cache, Progress::new(sender));
+    let mut play = Play::new(solver.solve(both.into()));
+    script.finish("src");
+    assert!(play.go().is_none());
+    script.fail("b");
+    let failed = play.go().unwrap().unwrap_err();
+    assert_eq!((failed.step.as_str(), failed.to_string().as_str()), ("b", "b went wrong"));
+    assert_eq!(script.canceled(), ["a"]);
+    let errors: Vec<String> = events
+        .try_iter()
+        .filter_map(|event| match event {
+            Event::Completed { error, .. } => error,
+            _ => None,
+        })
+        .collect();
+    assert_eq!(errors, ["b went wrong", "canceled"]);
+    // What was finished stays; what failed is tried again.
+    let (_, ran) = build(&sketch, both, &script, &cache);
+    assert_eq!(ran, ["src", "a", "b", "both"]);
+}
+
+#[test]
+fn dropping_a_build_cancels_what_runs() {
+    let ((sketch, both), script, cache) = (diamond(), Script::default(), Memory::default());
+    let solver = solver(&sketch, &script, &cache);
+    let mut play = Play::new(solver.solve(both.into()));
+    script.finish("src");
+    assert!(play.go().is_none());
+    drop(play);
+    assert_eq!(script.canceled(), ["a", "b"]);
+    // The same solver can be asked again, and a lock that was held is free.
+    let mut play = Play::new(solver.solve(both.into()));
+    for step in ["a", "b", "both"] {
+        script.finish(step);
+        let ended = play.go();
+        assert_eq!(ended.is_some(), step == "both");
+    }
+}
+
+#[test]
+fn what_is_remembered_needs_nothing() {
+    let ((sketch, both), script, cache) = (diamond(), Script::default(), Memory::default());
+    let (first, _) = build(&sketch, both, &script, &cache);
+    let (second, ran) = build(&sketch, both, &script, &cache);
+    assert!(ran.is_empty());
+    assert_eq!((second.result, second.how), (first.result, How::Cached));
+}
+
+#[test]
+fn the_same_content_cuts_off_what_is_behind() {
+    let mut sketch = Sketch::default();
+    let source = sketch.source("src");
+    let compile = sketch.step("compile", &[source]);
+    let link = sketch.step("link", &[compile]);
+    let cache = Memory::default();
+    let run = |version: u32, content: &str| {
+        let script = Script::new(&[("src", version)], &[]);
+        let solver = solver(&sketch, &script, &cache);
+        let mut play = Play::new(solver.solve(link.into()));
+        script.finish("src");
+        assert!(play.go().is_none());
+        script.finish_with("compile", content);
+        let solved = play.go().unwrap_or_else(|| {
+            script.finish("link");
+            play.go().unwrap()
+        });
+        (solved.unwrap().how, script.started())
+    };
+    assert_eq!(run(0, "object").0, How::Executed);
+    let (how, ran) = run(1, "object");
+    assert_eq!((how, ran), (How::Cached, vec!["src".to_owned(), "compile".to_owned()]));
+    assert_eq!(run(2, "another object").0, How::Executed);
+}
+
+#[test]
+fn a_source_by_content_may_change_its_key() {
+    let mut sketch = Sketch::default();
+    let (base, context) = (sketch.source("base"), sketch.source("context"));
+    let copy = sketch.step("copy", &[base, context]);
+    let cache = Memory::default();
+    let run = |version: u32, content: &str| {
+        let script = Script::new(&[("context", version)], &["copy"]);
+        let solver = solver(&sketch, &script, &cache);
+        let mut play = Play::new(solver.solve(copy.into()));
+        script.finish("base");
+        script.finish_with("context", content);
+        let solved = play.go().unwrap_or_else(|| {
+            script.finish("copy");
+            play.go().unwrap()
+        });
+        solved.unwrap().how
+    };
+    assert_eq!(
+        [run(0, "files"), run(1, "files"), run(1, "other files")],
+        [How::Executed, How::Cached, How::Executed]
+    );
+}
+
+#[test]
+fn ignoring_the_cache_runs_one_step_and_looks_at_what_it_gave() {
+    let mut sketch = Sketch::default();
+    let source = sketch.source("src");
+    let fetch = sketch.uncached("fetch", &[source]);
+    let unpack = sketch.step("unpack", &[fetch]);
+    let (script, cache) = (Script::default(), Memory::default());
+    let (_, ran) = build(&sketch, unpack, &script, &cache);
+    assert_eq!(ran, ["src", "fetch", "unpack"]);
+    let (_, ran) = build(&sketch, unpack, &script, &cache);
+    assert_eq!(ran, ["src", "fetch"]);
+}
+
+#[test]
+fn another_op_runs_with_all_that_is_behind_it() {
+    let mut sketch = Sketch::default();
+    let source = sketch.source("src");
+    let a = sketch.step("a", &[source]);
+    let before = sketch.step("b", &[a]);
+    let old = sketch.step("c", &[before]);
+    let after = sketch.step("b2", &[a]);
+    let new = sketch.step("c", &[after]);
+    let (script, cache) = (Script::default(), Memory::default());
+    build(&sketch, old, &script, &cache);
+    let (_, ran) = build(&sketch, new, &script, &cache);
+    assert_eq!(ran, ["b2", "c"]);
+}
+
+/// Inputs of each step, by the numbers of earlier ones; the first two are sources.
+fn shapes() -> impl Strategy<Value = Vec<BTreeSet<usize>>> {
+    let steps = prop::collection::vec(prop::collection::vec(0_usize..1000, 1..4), 1..12);
+    steps.prop_map(|steps| {
+        let fold = |(at, inputs): (usize, Vec<usize>)| inputs.into_iter().map(|i| i % (at + 2)).collect();
+        steps.into_iter().enumerate().map(fold).collect()
+    })
+}
+
+fn draw(shape: &[BTreeSet<usize>]) -> (Sketch, VertexId) {
+    let mut sketch = Sketch::default();
+    let mut steps = vec![sketch.source("s0"), sketch.source("s1")];
+    for (at, inputs) in shape.iter().enumerate() {
+        let inputs: Vec<VertexId> = inputs.iter().map(|input| steps[*input]).collect();
+        steps.push(sketch.step(&format!("v{at}"), &inputs));
+    }
+    let target = *steps.last().expect("there are the sources at least");
+    (sketch, target)
+}
+
+/// Builds with steps ending in the order that `picks` say.
+fn replay(
+    (sketch, target): (&Sketch, VertexId),
+    script: &Script,
+    cache: &Memory,
+    picks: &[prop::sample::Index],
+) -> Outcome<Solved> {
+    let solver = solver(sketch, script, cache);
+    let mut play = Play::new(solver.solve(target.into()));
+    for pick in picks.iter().cycle() {
+        let running = script.running();
+        assert!(!running.is_empty(), "the build hangs");
+        script.finish(&running[pick.index(running.len())]);
+        if let Some(outcome) = play.go() {
+            return outcome;
+        }
+    }
+    unreachable!("the picks are never empty");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn order_changes_nothing_and_nothing_runs_twice(
+        shape in shapes(),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
+        contents in prop::collection::btree_set(0_usize..12, 0..6),
+    ) {
+        let (sketch, target) = draw(&shape);
+        let by_content: Vec<String> = contents.iter().map(|at| format!("v{at}")).collect();
+        let by_content: Vec<&str> = by_content.iter().map(String::as_str).collect();
+        let script = || Script::new(&[], &by_content);
+        let (plain, cache) = (script(), Memory::default());
+        let (expected, _) = build(&sketch, target, &plain, &cache);
+
+        let (shuffled, other_cache) = (script(), Memory::default());
+        let found = replay((&sketch, target), &shuffled, &other_cache, &picks).unwrap();
+        prop_assert_eq!(&found, &expected);
+        let mut ran = shuffled.started();
+        ran.sort();
+        let mut needed: Vec<String> =
+            sketch.graph.needed_by(target).into_iter().map(|id| sketch.graph[id].meta.name.clone()).collect();
+        needed.sort();
+        prop_assert_eq!(ran, needed);
+
+        let (again, ran) = build(&sketch, target, &shuffled, &other_cache);
+        prop_assert_eq!(again.result, expected.result);
+        // Only sources have no records.
+        prop_assert!(ran.iter().all(|name| name.starts_with('s')), "{:?} ran again", ran);
+    }
+}
