@@ -108,6 +108,12 @@ fn create(root: &Path, superblock: &Path) -> Result<(), StoreError> {
     // Two processes may do this at once: both write the same bytes, and rename makes each whole.
     let fresh = root.join(format!("tmp/state.json.{}", std::process::id()));
     let bytes = serde_json::to_vec(&Superblock { format: FORMAT }).unwrap_or_default();
-    fs::write(&fresh, bytes).map_err(io_error("write", &fresh))?;
-    fs::rename(&fresh, superblock).map_err(io_error("rename", &fresh))
+    let made = fs::write(&fresh, bytes)
+        .map_err(io_error("write", &fresh))
+        .and_then(|()| fs::rename(&fresh, superblock).map_err(io_error("rename", &fresh)));
+    if made.is_err() {
+        // It has no lock that would tell the next process that its maker is gone.
+        fs::remove_file(&fresh).unwrap_or_default();
+    }
+    made
 }

@@ -20,7 +20,7 @@ mod records;
 mod tmp;
 
 pub use blobs::{Blob, BlobWriter};
-pub use error::StoreError;
+pub use error::{StoreError, is_disk_full};
 pub use images::{ImageRow, TagRow};
 pub use layers::{LayerId, LayerRow};
 pub use layout::Store;

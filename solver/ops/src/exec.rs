@@ -84,11 +84,23 @@ pub(crate) fn run(
         Exit::Signal(signal) => 128 + signal,
     };
     if code != 0 {
-        return Err(OpsError::ExitCode { command: exec.args.join(" "), code });
+        let failed = OpsError::ExitCode { command: exec.args.join(" "), code };
+        // Asked while what it wrote is still there.
+        return Err(if is_full(inner.store.root()) { failed.on_full_disk(&inner.store) } else { failed });
     }
     drop(mounts);
     let layer = active.commit(&inner.store, &std::collections::BTreeMap::new(), inner.settings.single_id)?;
     Ok(base.with(layer))
+}
+
+/// Whether the disk that `path` is on has (nearly) no room left. Programs write some hundred kilobytes at once, so not
+/// every full disk has none at all.
+fn is_full(path: &Path) -> bool {
+    const ROOM: u64 = 1 << 20;
+    rustix::fs::statvfs(path).is_ok_and(|disk| {
+        let inodes = disk.f_files > 0 && disk.f_favail == 0;
+        inodes || disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM
+    })
 }
 
 /// Carries output to the step until the process ends, and kills it if nobody wants it any more.

@@ -25,7 +25,11 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     } else {
         Box::new(File::open(&args.tar).with_context(|| format!("cannot open `{}`", args.tar.display()))?)
     };
-    let layer = import_layer(&session.store, tar, session.single_id)?.layer;
+    let layer = import_layer(&session.store, tar, session.single_id)
+        .with_context(|| {
+            format!("cannot import to the state directory `{}`", session.store.root().display())
+        })?
+        .layer;
     let platform = Platform::host();
     let mut config =
         ImageConfig { architecture: platform.architecture, os: platform.os, ..ImageConfig::default() };

@@ -1,9 +1,10 @@
 //! Where the tests run: a directory of their own for every way of running the binary, and how to run things there.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 /// The ordinary user that root makes for the tests.
 pub(super) const USER: &str = "lapstrake-test";
@@ -45,22 +46,33 @@ pub(super) fn clean(mode: &Mode) -> Result<(), String> {
 }
 
 pub(super) fn shell(user: Option<&str>, script: &str) -> Result<Output, String> {
-    let mut command = match user {
-        None => Command::new("sh"),
-        Some(user) => {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", user, "--regid", user, "--init-groups", "sh"]);
-            command
-        }
-    };
-    let output = command.args(["-c", script]).output().map_err(|error| error.to_string())?;
-    Ok(output)
+    run(&[], user, script)
+}
+
+/// Runs `script` by a shell as `user`, started by the words of `through`.
+pub(super) fn run(through: &[&str], user: Option<&str>, script: &str) -> Result<Output, String> {
+    command(through, user, script).output().map_err(|error| error.to_string())
+}
+
+fn command(through: &[&str], user: Option<&str>, script: &str) -> Command {
+    let mut words = through.to_vec();
+    if let Some(user) = user {
+        words.extend(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
+    }
+    words.extend(["sh", "-c", script]);
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// Whether the tests can do what only root can.
+pub(super) fn is_root() -> bool {
+    shell(None, "test $(id -u) = 0").is_ok_and(|output| output.status.success())
 }
 
 /// A command of the preparation: it must work.
 pub(super) fn must(command: &str) -> Result<(), String> {
-    let output = shell(None, command)?;
-    if output.status.success() { Ok(()) } else { Err(format!("`{command}`: {}", text(&output))) }
+    must_say(command).map(drop)
 }
 
 /// Runs the binary in the place, with a state directory of its own.
@@ -69,9 +81,66 @@ pub(super) fn lap(mode: &Mode, args: &str) -> Result<Output, String> {
 }
 
 pub(super) fn script(mode: &Mode, commands: &str) -> Result<Output, String> {
-    let place = mode.place.display();
-    let state = format!("{place}/state-{}", mode.name);
-    shell(mode.user, &format!("cd '{place}' && export LAPSTRAKE_ROOT='{state}' HOME='{place}' && {commands}"))
+    shell(mode.user, &(surroundings(mode) + commands))
+}
+
+/// A shell's commands that go to the place and name its state directory.
+fn surroundings(mode: &Mode) -> String {
+    let (place, state) = (mode.place.display(), state(mode));
+    format!("cd '{place}' && export LAPSTRAKE_ROOT='{}' HOME='{place}' && ", state.display())
+}
+
+/// The mode's state directory.
+pub(super) fn state(mode: &Mode) -> PathBuf {
+    mode.place.join(format!("state-{}", mode.name))
+}
+
+/// Namespaces of their own, made by root: what is mounted there goes with them.
+pub(super) struct Apart<'a> {
+    mode: &'a Mode,
+    holder: Child,
+}
+
+impl<'a> Apart<'a> {
+    /// Makes them by `unshare` with `flags`, then runs `setup` in them, in the place. They last as long as this value.
+    pub(super) fn new(mode: &'a Mode, flags: &[&str], setup: &str) -> Result<Apart<'a>, String> {
+        let ready = format!("cd '{}' && {setup} && echo ready && exec cat", mode.place.display());
+        let mut holder = Command::new("unshare")
+            .args(flags)
+            .args(["sh", "-c", &ready])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let mut line = [0; 6];
+        let told = holder.stdout.as_mut().map(|out| out.read_exact(&mut line));
+        let apart = Apart { mode, holder };
+        if matches!(told, Some(Ok(()))) { Ok(apart) } else { Err(format!("`{setup}` failed")) }
+    }
+
+    /// As [`script`], in there.
+    pub(super) fn script(&self, commands: &str) -> Result<Output, String> {
+        let pid = self.holder.id().to_string();
+        let enter = ["nsenter", "--mount", "--net", "--target", &pid];
+        run(&enter, self.mode.user, &(surroundings(self.mode) + commands))
+    }
+
+    /// The binary, in there.
+    pub(super) fn lap(&self, args: &str) -> Result<Output, String> {
+        self.script(&format!("./lapstrake {args}"))
+    }
+}
+
+impl Drop for Apart<'_> {
+    fn drop(&mut self) {
+        stop(&mut self.holder);
+    }
+}
+
+/// Ends a process of ours.
+pub(super) fn stop(child: &mut Child) {
+    // It may have ended by itself.
+    child.kill().and_then(|()| child.wait().map(drop)).unwrap_or_default();
 }
 
 pub(super) fn text(output: &Output) -> String {
@@ -100,8 +169,37 @@ pub(super) fn dockerfile(mode: &Mode, name: &str, text: &str) -> Result<(), Stri
     fs::write(dir.join("Dockerfile"), text).map_err(|error| error.to_string())
 }
 
-/// A build that is over leaves no temporary file.
+/// A build that is over leaves no temporary file, no lock, no process and no mount.
 pub(super) fn nothing_left(mode: &Mode) -> Result<(), String> {
-    let left = script(mode, &format!("ls 'state-{}/tmp'", mode.name))?;
-    if left.stdout.is_empty() { Ok(()) } else { Err(format!("something was left behind: {}", text(&left))) }
+    let state = state(mode);
+    let files = must_say(&format!("find '{0}/tmp' '{0}/locks' -mindepth 1 2>&1", state.display()))?;
+    let mounts = must_say(&format!("grep -F '{}' /proc/self/mountinfo; true", mode.place.display()))?;
+    let processes = processes(&state)?;
+    let left = format!("{files}{mounts}{processes}");
+    if left.is_empty() { Ok(()) } else { Err(format!("something was left behind: {left}")) }
+}
+
+/// The processes that were started with this state directory, one a line.
+pub(super) fn processes(state: &Path) -> Result<String, String> {
+    let wanted = format!("LAPSTRAKE_ROOT={}", state.display());
+    let mut found = String::new();
+    for entry in fs::read_dir("/proc").map_err(|error| error.to_string())?.flatten() {
+        // Other processes end while we look.
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes()) {
+            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found += &format!("{}: {}\n", entry.path().display(), String::from_utf8_lossy(&words));
+        }
+    }
+    Ok(found)
+}
+
+/// What a command of ours prints.
+pub(super) fn must_say(command: &str) -> Result<String, String> {
+    let output = shell(None, command)?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("`{command}`: {}", text(&output)))
+    }
 }
