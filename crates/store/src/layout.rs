@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::db;
 use crate::error::{StoreError, io_error};
+use crate::lock;
 use crate::tmp::{self, Session};
 
 const FORMAT: u32 = 1;
@@ -58,6 +59,7 @@ impl Store {
         }
         let db = Mutex::new(db::open(&root.join("state.db"))?);
         tmp::sweep(&root.join("tmp"))?;
+        lock::sweep(&root.join("locks"))?;
         Ok(Store { root: root.to_owned(), db, session: Session::new(root.join("tmp")) })
     }
 
