@@ -5,6 +5,7 @@ mod errors;
 mod language;
 mod limits;
 mod place;
+mod servers;
 
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +21,8 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
     let modes: &[(&'static str, Option<&'static str>)] =
         if is_root { &[("root", None), ("user", Some(place::USER))] } else { &[("user", None)] };
-    let cases: Vec<Case> = [language::CASES, errors::CASES, archives::CASES, limits::CASES].concat();
+    let cases: Vec<Case> =
+        [language::CASES, errors::CASES, archives::CASES, limits::CASES, servers::CASES].concat();
     let mut digests = Vec::new();
     for (name, user) in modes {
         let mode = place::prepare(binary, name, *user)?;

@@ -4,7 +4,8 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// Debian packages that the tests use.
-const PACKAGES: [&str; 6] = ["busybox-static", "gcc", "libc6-dev", "skopeo", "uidmap", "umoci"];
+const PACKAGES: [&str; 8] =
+    ["busybox-static", "docker-registry", "gcc", "libc6-dev", "openssh-client", "skopeo", "uidmap", "umoci"];
 
 /// How many tests did what.
 #[derive(Default)]
