@@ -4,6 +4,7 @@ mod archives;
 mod errors;
 mod language;
 mod limits;
+mod many;
 mod place;
 mod servers;
 
@@ -22,7 +23,8 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let modes: &[(&'static str, Option<&'static str>)] =
         if is_root { &[("root", None), ("user", Some(place::USER))] } else { &[("user", None)] };
     let cases: Vec<Case> =
-        [language::CASES, errors::CASES, archives::CASES, limits::CASES, servers::CASES].concat();
+        [language::CASES, errors::CASES, archives::CASES, limits::CASES, servers::CASES, many::CASES]
+            .concat();
     let mut digests = Vec::new();
     for (name, user) in modes {
         let mode = place::prepare(binary, name, *user)?;

@@ -84,6 +84,18 @@ pub(super) fn script(mode: &Mode, commands: &str) -> Result<Output, String> {
     shell(mode.user, &(surroundings(mode) + commands))
 }
 
+/// Starts commands as [`script`] does, with another state directory; what they print goes to the file `log`. The
+/// process is the last command's own if that begins with `exec`.
+pub(super) fn start(mode: &Mode, state: &Path, log: &str, commands: &str) -> Result<Child, String> {
+    let script = format!(
+        "{}export LAPSTRAKE_ROOT='{}' && {commands} > {log} 2>&1",
+        surroundings(mode),
+        state.display()
+    );
+    let mut command = command(&[], mode.user, &script);
+    command.stdin(Stdio::null()).spawn().map_err(|error| error.to_string())
+}
+
 /// A shell's commands that go to the place and name its state directory.
 fn surroundings(mode: &Mode) -> String {
     let (place, state) = (mode.place.display(), state(mode));
@@ -171,10 +183,14 @@ pub(super) fn dockerfile(mode: &Mode, name: &str, text: &str) -> Result<(), Stri
 
 /// A build that is over leaves no temporary file, no lock, no process and no mount.
 pub(super) fn nothing_left(mode: &Mode) -> Result<(), String> {
-    let state = state(mode);
+    nothing_left_in(mode, &state(mode))
+}
+
+/// As [`nothing_left`], of another state directory.
+pub(super) fn nothing_left_in(mode: &Mode, state: &Path) -> Result<(), String> {
     let files = must_say(&format!("find '{0}/tmp' '{0}/locks' -mindepth 1 2>&1", state.display()))?;
     let mounts = must_say(&format!("grep -F '{}' /proc/self/mountinfo; true", mode.place.display()))?;
-    let processes = processes(&state)?;
+    let processes = processes(state)?;
     let left = format!("{files}{mounts}{processes}");
     if left.is_empty() { Ok(()) } else { Err(format!("something was left behind: {left}")) }
 }
