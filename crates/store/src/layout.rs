@@ -9,6 +9,7 @@
 //! contexts/<hash>        stat indexes of build contexts (derived: may be deleted at any time)
 //! mounts/<hash>/         RUN --mount=type=cache directories: `data/` and `lock`
 //! locks/<name>           one file for each key that somebody works on; removed when done
+//! killed                 there while a process that was killed may have left layers that nothing names
 //! tmp/<session>/         what is not finished; `lock` is held by the process that owns it
 //! ```
 //!
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::db;
 use crate::error::{StoreError, io_error};
 use crate::lock;
-use crate::tmp::{self, Session};
+use crate::tmp::Session;
 
 const FORMAT: u32 = 1;
 
@@ -58,9 +59,10 @@ impl Store {
             return Err(StoreError::Foreign { path: root.to_owned(), owner });
         }
         let db = Mutex::new(db::open(&root.join("state.db"))?);
-        tmp::sweep(&root.join("tmp"))?;
         lock::sweep(&root.join("locks"))?;
-        Ok(Store { root: root.to_owned(), db, session: Session::new(root.join("tmp")) })
+        let store = Store { root: root.to_owned(), db, session: Session::new(root.to_owned()) };
+        store.sweep()?;
+        Ok(store)
     }
 
     /// Where it is.

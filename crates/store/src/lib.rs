@@ -16,6 +16,7 @@ mod layers;
 pub mod layout;
 mod lock;
 mod mounts;
+mod orphans;
 mod records;
 mod tmp;
 

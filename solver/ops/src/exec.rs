@@ -288,7 +288,7 @@ fn add_cache(
         cache.gid,
         String::from_utf8_lossy(&seed_name)
     );
-    let dir = inner.store.cache_dir(&identity, sharing)?;
+    let mut dir = inner.store.cache_dir(&identity, sharing)?;
     let fd = bind(dir.path())?;
     if dir.is_fresh() {
         if let Some(seed) = seed {
@@ -301,6 +301,7 @@ fn add_cache(
             rustix::fs::chown(path, Some(uid), Some(gid)).map_err(refused)?;
         }
         rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(cache.mode)).map_err(refused)?;
+        dir.settle()?;
     }
     mounts.add(target, fd, &cache.source, cache.readonly);
     mounts.kept.push(Kept::Cache(dir));
