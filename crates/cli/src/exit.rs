@@ -95,7 +95,7 @@ fn is_kernel(error: &RuntimeError) -> bool {
 }
 
 /// The error of a step or of a base image; the latter are shared.
-fn ops_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a OpsError> {
+pub(crate) fn ops_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a OpsError> {
     cause
         .downcast_ref::<OpsError>()
         .or_else(|| cause.downcast_ref::<std::sync::Arc<OpsError>>().map(|shared| &**shared))

@@ -7,6 +7,7 @@ mod limits;
 mod many;
 mod place;
 mod servers;
+mod single;
 
 use std::path::Path;
 use std::process::Command;
@@ -22,9 +23,16 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
     let modes: &[(&'static str, Option<&'static str>)] =
         if is_root { &[("root", None), ("user", Some(place::USER))] } else { &[("user", None)] };
-    let cases: Vec<Case> =
-        [language::CASES, errors::CASES, archives::CASES, limits::CASES, servers::CASES, many::CASES]
-            .concat();
+    let cases: Vec<Case> = [
+        language::CASES,
+        errors::CASES,
+        archives::CASES,
+        limits::CASES,
+        servers::CASES,
+        many::CASES,
+        single::CASES,
+    ]
+    .concat();
     let mut digests = Vec::new();
     for (name, user) in modes {
         let mode = place::prepare(binary, name, *user)?;
