@@ -1,11 +1,11 @@
 //! From errors to words and exit statuses: 1 the build failed, 2 usage, 3 the environment.
 
-use std::io;
 use std::process::ExitCode;
 
 use lapstrake_ops::OpsError;
 use lapstrake_registry::RegistryError;
 use lapstrake_runtime::RuntimeError;
+use lapstrake_store::is_disk_full;
 use lapstrake_sys::userns::UsernsError;
 
 /// Something the user typed that cannot be.
@@ -39,7 +39,7 @@ fn hints(error: &anyhow::Error) -> Vec<String> {
     for cause in error.chain() {
         hints.extend(hint_of(cause));
     }
-    if hints.is_empty() && is_disk_full(error) {
+    if hints.is_empty() && is_disk_full(error.as_ref()) {
         hints.push("free space, or set LAPSTRAKE_ROOT to a directory on another disk".to_owned());
     }
     hints
@@ -56,12 +56,6 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     cause.downcast_ref::<UsernsError>().and_then(UsernsError::hint).map(str::to_owned)
 }
 
-fn is_disk_full(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
-    })
-}
-
 fn status(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(told) = cause.downcast_ref::<Told>() {
@@ -74,19 +68,20 @@ fn status(error: &anyhow::Error) -> u8 {
             return 3;
         }
     }
-    if is_disk_full(error) { 3 } else { 1 }
+    if is_disk_full(error.as_ref()) { 3 } else { 1 }
 }
 
 /// Whether the machine is to blame, not the Dockerfile.
 pub(crate) fn is_environment(cause: &(dyn std::error::Error + 'static)) -> bool {
     // Transparent errors leave what they wrap out of the chain: it is looked at here.
     match ops_error(cause) {
+        Some(OpsError::DiskFull { .. }) => return true,
         Some(OpsError::Registry(error)) => return is_registry_down(error),
         Some(OpsError::Runtime(error)) => return is_kernel(error),
         _ => {}
     }
     cause.is::<UsernsError>()
-        || cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::StorageFull)
+        || is_disk_full(cause)
         || cause.downcast_ref::<RegistryError>().is_some_and(is_registry_down)
         || cause.downcast_ref::<RuntimeError>().is_some_and(is_kernel)
 }
@@ -100,7 +95,7 @@ fn is_kernel(error: &RuntimeError) -> bool {
 }
 
 /// The error of a step or of a base image; the latter are shared.
-fn ops_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a OpsError> {
+pub(crate) fn ops_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a OpsError> {
     cause
         .downcast_ref::<OpsError>()
         .or_else(|| cause.downcast_ref::<std::sync::Arc<OpsError>>().map(|shared| &**shared))

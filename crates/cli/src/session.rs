@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_store::{ImageRow, Store};
-use lapstrake_sys::userns::{Entered, Ids, enter};
+use lapstrake_sys::userns::{Entered, Ids, Lack, enter};
 
 use crate::env;
 use crate::exit::Usage;
@@ -16,6 +16,8 @@ pub(crate) struct Session {
     pub(crate) store: Arc<Store>,
     /// Only one user id is mapped.
     pub(crate) single_id: bool,
+    /// Why not more.
+    pub(crate) lack: Option<Lack>,
 }
 
 /// Enters a user namespace as an ordinary user, then opens the state. Must come before the first thread.
@@ -23,13 +25,12 @@ pub(crate) fn open() -> anyhow::Result<Session> {
     let is_root = rustix::process::geteuid().is_root();
     let root = env::state_root(is_root)
         .ok_or_else(|| Usage("no state directory: set HOME or LAPSTRAKE_ROOT".to_owned()))?;
-    let single_id = match enter()? {
-        Entered::Root => false,
-        Entered::User { ids: Ids::Full { .. } } => false,
-        Entered::User { ids: Ids::Single { .. } } => true,
+    let lack = match enter()? {
+        Entered::Root | Entered::User { ids: Ids::Full { .. } } => None,
+        Entered::User { ids: Ids::Single { lack } } => Some(lack),
     };
     let store = Store::open(&root).with_context(|| "cannot open the state directory")?;
-    Ok(Session { store: Arc::new(store), single_id })
+    Ok(Session { store: Arc::new(store), single_id: lack.is_some(), lack })
 }
 
 /// The image that a person means: a name, a name with a digest, or the beginning of an id.

@@ -68,6 +68,24 @@ pub enum StoreError {
     },
 }
 
+/// Whether an error or one of its causes is that there was no room on a disk.
+pub fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|cause| {
+        let by_system = cause.downcast_ref::<io::Error>().is_some_and(|error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        });
+        by_system || cause.downcast_ref::<rusqlite::Error>().is_some_and(is_database_full)
+    })
+}
+
+/// SQLite has a code for a full disk, and another one for its shared memory file.
+fn is_database_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == rusqlite::ErrorCode::DiskFull
+            || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    })
+}
+
 pub(crate) fn io_error<'a>(
     action: &'static str,
     path: &'a Path,

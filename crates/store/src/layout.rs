@@ -11,6 +11,7 @@
 //! contexts/v2-<hash>-<hash> the layer that a copy from that context made last (derived too)
 //! mounts/<hash>/         RUN --mount=type=cache directories: `data/` and `lock`
 //! locks/<name>           one file for each key that somebody works on; removed when done
+//! killed                 there while a process that was killed may have left layers that nothing names
 //! tmp/<session>/         what is not finished; `lock` is held by the process that owns it
 //! ```
 //!
@@ -27,7 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::db;
 use crate::error::{StoreError, io_error};
-use crate::tmp::{self, Session};
+use crate::lock;
+use crate::tmp::Session;
 
 const FORMAT: u32 = 1;
 
@@ -59,8 +61,10 @@ impl Store {
             return Err(StoreError::Foreign { path: root.to_owned(), owner });
         }
         let db = Mutex::new(db::open(&root.join("state.db"))?);
-        tmp::sweep(&root.join("tmp"))?;
-        Ok(Store { root: root.to_owned(), db, session: Session::new(root.join("tmp")) })
+        lock::sweep(&root.join("locks"))?;
+        let store = Store { root: root.to_owned(), db, session: Session::new(root.to_owned()) };
+        store.sweep()?;
+        Ok(store)
     }
 
     /// Where it is.
@@ -117,6 +121,12 @@ fn create(root: &Path, superblock: &Path) -> Result<(), StoreError> {
     // Two processes may do this at once: both write the same bytes, and rename makes each whole.
     let fresh = root.join(format!("tmp/state.json.{}", std::process::id()));
     let bytes = serde_json::to_vec(&Superblock { format: FORMAT }).unwrap_or_default();
-    fs::write(&fresh, bytes).map_err(io_error("write", &fresh))?;
-    fs::rename(&fresh, superblock).map_err(io_error("rename", &fresh))
+    let made = fs::write(&fresh, bytes)
+        .map_err(io_error("write", &fresh))
+        .and_then(|()| fs::rename(&fresh, superblock).map_err(io_error("rename", &fresh)));
+    if made.is_err() {
+        // It has no lock that would tell the next process that its maker is gone.
+        fs::remove_file(&fresh).unwrap_or_default();
+    }
+    made
 }

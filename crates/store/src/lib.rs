@@ -16,11 +16,12 @@ mod layers;
 pub mod layout;
 mod lock;
 mod mounts;
+mod orphans;
 mod records;
 mod tmp;
 
 pub use blobs::{Blob, BlobWriter};
-pub use error::StoreError;
+pub use error::{StoreError, is_disk_full};
 pub use images::{ImageRow, TagRow};
 pub use layers::{LayerId, LayerRow};
 pub use layout::Store;

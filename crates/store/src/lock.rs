@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -25,12 +25,29 @@ impl Store {
                 File::options().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
             flock(&file, FlockOperation::LockExclusive).map_err(|e| io_error("lock", &path)(e.into()))?;
             // Whoever had it before has removed the file: a lock on a removed file is worth nothing.
-            let ours = file.metadata().map_err(io_error("look at", &path))?;
-            if fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            if is_at(&file, &path)? {
                 return Ok(Lock { file: Some(file), path });
             }
         }
     }
+}
+
+/// Removes the files of locks whose holders were killed. Whoever waits for one of them meanwhile finds out as always.
+pub(crate) fn sweep(locks: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(locks).map_err(io_error("list", locks))? {
+        let path = entry.map_err(io_error("list", locks))?.path();
+        let Ok(file) = File::open(&path) else { continue };
+        let free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if free && is_at(&file, &path)? {
+            drop(Lock { file: Some(file), path });
+        }
+    }
+    Ok(())
+}
+
+fn is_at(file: &File, path: &Path) -> Result<bool, StoreError> {
+    let ours = file.metadata().map_err(io_error("look at", path))?;
+    Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
 }
 
 impl Drop for Lock {
@@ -69,5 +86,17 @@ mod tests {
             thread.join().unwrap();
         }
         assert_eq!(fs::read_dir(root.path().join("s/locks")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_locks_of_the_dead_are_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().join("s");
+        let store = Store::open(&root).unwrap();
+        let held = store.lock("held").unwrap();
+        fs::write(root.join("locks/dead"), "").unwrap();
+        let again = Store::open(&root).unwrap();
+        assert!(!root.join("locks/dead").exists() && root.join("locks/held").exists());
+        drop((held, again));
     }
 }

@@ -24,9 +24,11 @@ pub enum Sharing {
 #[derive(Debug)]
 pub struct CacheDir {
     data: PathBuf,
+    /// Is there once the directory has its owner, mode and first content.
+    ready: PathBuf,
     fresh: bool,
+    sharing: Sharing,
     /// Held for as long as the directory is used.
-    #[expect(dead_code, reason = "dropping it is what unlocks")]
     lock: File,
 }
 
@@ -36,9 +38,22 @@ impl CacheDir {
         &self.data
     }
 
-    /// Whether it was made just now, so that its owner and mode are still to be set.
+    /// Whether it was made just now, so that its owner, mode and content are still to be set: then nobody else gets it
+    /// until [`CacheDir::settle`].
     pub fn is_fresh(&self) -> bool {
         self.fresh
+    }
+
+    /// A fresh directory is as it should be: from now on others may share it. If this is never called, the next user
+    /// gets a fresh one.
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        File::create(&self.ready).map_err(io_error("create", &self.ready))?;
+        self.fresh = false;
+        if self.sharing == Sharing::Shared {
+            flock(&self.lock, FlockOperation::LockShared)
+                .map_err(|e| io_error("lock", &self.ready)(e.into()))?;
+        }
+        Ok(())
     }
 }
 
@@ -64,23 +79,35 @@ impl Store {
             .append(true)
             .open(&lock_path)
             .map_err(io_error("open", &lock_path))?;
+        let (data, ready) = (dir.join("data"), dir.join("ready"));
+        let take = |how| match flock(&lock, how) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(io_error("lock", &lock_path)(error.into())),
+        };
         let how = match sharing {
-            Sharing::Shared => FlockOperation::LockShared,
-            Sharing::Locked => FlockOperation::LockExclusive,
+            Sharing::Shared if ready.exists() => FlockOperation::LockShared,
+            Sharing::Shared | Sharing::Locked => FlockOperation::LockExclusive,
             Sharing::Private => FlockOperation::NonBlockingLockExclusive,
         };
-        match flock(&lock, how) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(io_error("lock", &lock_path)(error.into())),
+        if !take(how)? {
+            return Ok(None);
         }
-        let data = dir.join("data");
-        let fresh = match fs::create_dir(&data) {
-            Ok(()) => true,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(io_error("create", &data)(error)),
-        };
-        Ok(Some(CacheDir { data, fresh, lock }))
+        let mut fresh = false;
+        if !ready.exists() {
+            // Whoever began to fill it was killed.
+            match fs::remove_dir_all(&data) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &data)(error));
+                }
+                _ => {}
+            }
+            fs::create_dir(&data).map_err(io_error("create", &data))?;
+            fresh = true;
+        } else if sharing == Sharing::Shared {
+            take(FlockOperation::LockShared)?;
+        }
+        Ok(Some(CacheDir { data, ready, fresh, sharing, lock }))
     }
 }
 
@@ -97,9 +124,13 @@ mod tests {
         assert_ne!(one.path(), two.path());
         assert!(one.path().starts_with(root.path().join("s/mounts")));
         let path = one.path().to_owned();
+        fs::write(path.join("half"), "").unwrap();
         drop(one);
-        let again = store.cache_dir("../../x", Sharing::Shared).unwrap();
+        let mut again = store.cache_dir("../../x", Sharing::Shared).unwrap();
         assert_eq!(again.path(), path);
-        assert!(!again.is_fresh());
+        assert!(again.is_fresh() && !path.join("half").exists());
+        again.settle().unwrap();
+        let third = store.cache_dir("../../x", Sharing::Shared).unwrap();
+        assert!(third.path() == path && !third.is_fresh());
     }
 }

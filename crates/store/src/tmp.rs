@@ -10,17 +10,25 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::orphans;
+
+/// The file in a process's directory that the process has locked.
+const LOCK: &str = "lock";
+/// How the names of directories begin that are being made.
+const HIDDEN: &str = ".new-";
 
 /// This process's part of `tmp/`, made when first needed.
 pub(crate) struct Session {
+    root: PathBuf,
     parent: PathBuf,
     made: OnceLock<(PathBuf, File)>,
     next: AtomicU64,
 }
 
 impl Session {
-    pub(crate) fn new(parent: PathBuf) -> Session {
-        Session { parent, made: OnceLock::new(), next: AtomicU64::new(0) }
+    pub(crate) fn new(root: PathBuf) -> Session {
+        let parent = root.join("tmp");
+        Session { root, parent, made: OnceLock::new(), next: AtomicU64::new(0) }
     }
 
     fn dir(&self) -> Result<&Path, StoreError> {
@@ -36,26 +44,38 @@ impl Session {
         Ok(self.made.get().map_or(self.parent.as_path(), |(dir, _)| dir.as_path()))
     }
 
-    /// The directory gets its name only once its lock is held, so that no sweep can find it without.
+    /// The directory gets its name only once its lock is held. Until then a sweep may take it away: then another one is
+    /// made. While layers without an owner are looked for, nobody new may come to own one: hence the gate.
     fn make(&self) -> Result<(PathBuf, File), StoreError> {
+        let gate = orphans::gate(&self.root, FlockOperation::LockShared)?;
         for attempt in 0u32.. {
             let (seconds, nanos) = lapstrake_oci::now_seconds();
             let name = format!("{}-{seconds:x}{nanos:08x}-{attempt}", std::process::id());
-            let hidden = self.parent.join(format!(".new-{name}"));
-            match fs::create_dir(&hidden) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(io_error("create", &hidden)(error)),
+            let made = self.named(&name);
+            let again = made.as_ref().is_err_and(|error| {
+                matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound)
+            });
+            // Without the parent there is nothing to wait for.
+            if !again || !self.parent.is_dir() {
+                drop(gate);
+                return made.map_err(io_error("create a directory in", &self.parent));
             }
-            let lock_path = hidden.join("lock");
-            let lock = File::create(&lock_path).map_err(io_error("create", &lock_path))?;
-            flock(&lock, FlockOperation::LockExclusive)
-                .map_err(|e| io_error("lock", &lock_path)(e.into()))?;
-            let dir = self.parent.join(name);
-            fs::rename(&hidden, &dir).map_err(io_error("rename", &hidden))?;
-            return Ok((dir, lock));
         }
-        Err(io_error("create", &self.parent)(io::ErrorKind::AlreadyExists.into()))
+        Err(io_error("create a directory in", &self.parent)(io::ErrorKind::AlreadyExists.into()))
+    }
+
+    fn named(&self, name: &str) -> io::Result<(PathBuf, File)> {
+        let (hidden, dir) = (self.parent.join(format!("{HIDDEN}{name}")), self.parent.join(name));
+        fs::create_dir(&hidden)?;
+        let made = File::create(hidden.join(LOCK)).and_then(|lock| {
+            flock(&lock, FlockOperation::LockExclusive)?;
+            fs::rename(&hidden, &dir)?;
+            Ok(lock)
+        });
+        if made.is_err() {
+            fs::remove_dir_all(&hidden).unwrap_or_default();
+        }
+        Ok((dir, made?))
     }
 }
 
@@ -104,33 +124,42 @@ impl Store {
     }
 }
 
-/// Removes what dead processes left. An entry whose lock can be taken has no owner; one without a lock file is from a
-/// process that died while making it, or is being made this very moment: the age tells.
-pub(crate) fn sweep(tmp: &Path) -> Result<(), StoreError> {
+/// Removes what dead processes left, and says whether there was any. A directory whose lock can be taken has no owner,
+/// and the lock is held while it is removed: who has made it and was about to take the lock finds it gone.
+pub(crate) fn sweep(tmp: &Path) -> Result<bool, StoreError> {
+    let mut dead = false;
     for entry in fs::read_dir(tmp).map_err(io_error("list", tmp))? {
         let path = entry.map_err(io_error("list", tmp))?.path();
-        if is_dead(&path) {
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let hidden =
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(HIDDEN.as_bytes()));
+        let lock = File::open(path.join(LOCK)).ok();
+        let removed = match &lock {
+            Some(lock) if flock(lock, FlockOperation::NonBlockingLockExclusive).is_err() => continue,
+            // It is being made this very moment, or its maker died: if it has got its lock meanwhile, it stays.
+            None if hidden => fs::remove_dir(&path),
+            // The superblock of a new state directory.
+            None if !path.is_dir() && !is_old(&path) => continue,
+            None if !path.is_dir() => fs::remove_file(&path),
+            _ => fs::remove_dir_all(&path),
+        };
+        match removed {
+            Ok(()) => dead = true,
             // Another process may sweep the same entry.
-            match removed {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error("remove", &path)(error));
-                }
-                _ => {}
-            }
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+            Err(error) => return Err(io_error("remove", &path)(error)),
         }
     }
-    Ok(())
+    Ok(dead)
 }
 
-fn is_dead(path: &Path) -> bool {
-    match File::open(path.join("lock")) {
-        Ok(lock) => {
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".new-"));
-            flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() && (!hidden || is_old(path))
-        }
-        Err(_) => is_old(path),
-    }
+/// Whether a process has a directory here.
+pub(crate) fn somebody_lives(tmp: &Path) -> Result<bool, StoreError> {
+    let mut entries = fs::read_dir(tmp).map_err(io_error("list", tmp))?.flatten();
+    Ok(entries.any(|entry| {
+        let lock = File::open(entry.path().join(LOCK));
+        lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+    }))
 }
 
 fn is_old(path: &Path) -> bool {
@@ -153,8 +182,11 @@ mod tests {
         fs::create_dir(root.join("tmp/dead")).unwrap();
         fs::write(root.join("tmp/dead/lock"), "").unwrap();
         fs::create_dir_all(root.join("tmp/dead/0/a/b")).unwrap();
+        fs::create_dir(root.join("tmp/.new-unborn")).unwrap();
+        fs::create_dir(root.join("tmp/.new-half")).unwrap();
+        fs::write(root.join("tmp/.new-half/lock"), "").unwrap();
         let second = Store::open(&root).unwrap();
-        assert!(!root.join("tmp/dead").exists());
+        assert_eq!(fs::read_dir(root.join("tmp")).unwrap().count(), 1);
         assert!(kept.path().exists());
         drop(kept);
         drop((living, second));

@@ -184,6 +184,10 @@ impl ContextIndex {
         let temporary = index_file.with_extension(unique);
         let written =
             std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, index_file));
+        if written.is_err() {
+            // Nobody else would remove it; and where there is no room, it takes some.
+            std::fs::remove_file(&temporary).unwrap_or_default();
+        }
         written.map_err(TreeError::stream("write the stat index"))
     }
 }

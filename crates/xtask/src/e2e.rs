@@ -4,8 +4,12 @@ mod archives;
 mod builds;
 mod errors;
 mod language;
+mod limits;
+mod many;
 mod place;
 mod pty;
+mod servers;
+mod single;
 mod terminal;
 
 use std::path::Path;
@@ -23,7 +27,17 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
     let modes: &[(&'static str, Option<&'static str>)] =
         if is_root { &[("root", None), ("user", Some(place::USER))] } else { &[("user", None)] };
-    let cases: Vec<Case> = [language::CASES, errors::CASES, archives::CASES, terminal::CASES].concat();
+    let cases: Vec<Case> = [
+        language::CASES,
+        errors::CASES,
+        archives::CASES,
+        limits::CASES,
+        servers::CASES,
+        many::CASES,
+        single::CASES,
+        terminal::CASES,
+    ]
+    .concat();
     let folders = builds::folders()?;
     let mut bases = None;
     let mut digests = Vec::new();

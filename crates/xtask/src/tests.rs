@@ -4,8 +4,17 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// Debian packages that the tests use.
-const PACKAGES: [&str; 7] =
-    ["busybox-static", "debootstrap", "gcc", "libc6-dev", "skopeo", "uidmap", "umoci"];
+const PACKAGES: [&str; 9] = [
+    "busybox-static",
+    "debootstrap",
+    "docker-registry",
+    "gcc",
+    "libc6-dev",
+    "openssh-client",
+    "skopeo",
+    "uidmap",
+    "umoci",
+];
 
 /// How many tests did what.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lapstrake_engine::{CacheIndex, Key, Record, ResultRef};
-use lapstrake_store::{Lock, Store};
+use lapstrake_store::{Lock, Store, StoreError};
 
 use crate::error::OpsError;
 use crate::stack::Stack;
@@ -17,6 +17,10 @@ impl Cache {
     /// Over `store`.
     pub fn new(store: Arc<Store>) -> Cache {
         Cache { store }
+    }
+
+    fn told<T>(&self, result: Result<T, StoreError>) -> Result<T, OpsError> {
+        result.map_err(|error| OpsError::from(error).blame_disk(&self.store))
     }
 }
 
@@ -35,12 +39,12 @@ impl CacheIndex for Cache {
     async fn lock(&self, key: &Key) -> Result<Lock, OpsError> {
         let (store, name) = (self.store.clone(), key.to_string());
         let lock = tokio::task::spawn_blocking(move || store.lock(&name)).await;
-        Ok(lock.map_err(|_| OpsError::Worker)??)
+        self.told(lock.map_err(|_| OpsError::Worker)?)
     }
 
     async fn insert(&self, records: Vec<Record>) -> Result<(), OpsError> {
         let rows: Vec<([u8; 32], Vec<u8>)> =
             records.iter().map(|record| (*record.key.as_bytes(), lapstrake_oci::to_json(record))).collect();
-        Ok(self.store.put_records(&rows)?)
+        self.told(self.store.put_records(&rows))
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use lapstrake_registry::RegistryError;
 use lapstrake_runtime::RuntimeError;
 use lapstrake_snapshot::SnapshotError;
-use lapstrake_store::StoreError;
+use lapstrake_store::{Store, StoreError, is_disk_full};
 use lapstrake_tree::TreeError;
 
 /// Why a step fails.
@@ -19,6 +19,15 @@ pub enum OpsError {
         command: String,
         /// Its exit code; 128 and the signal's number if a signal ended it.
         code: i32,
+    },
+    /// There is no room for what a step writes.
+    #[error("the disk of the state directory `{}` is full", path.display())]
+    DiskFull {
+        /// The state directory.
+        path: PathBuf,
+        /// What could not be done.
+        #[source]
+        source: Box<OpsError>,
     },
     /// A source of a COPY.
     #[error("failed to calculate checksum: {source}")]
@@ -106,6 +115,13 @@ impl OpsError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            OpsError::DiskFull { .. } => {
+                Some("free space, or set LAPSTRAKE_ROOT to a directory on another disk".to_owned())
+            }
+            OpsError::ExitCode { command, .. } => command
+                .split_once(" -c ")
+                .is_some_and(|(_, text)| is_broken_json(text))
+                .then(|| "the command is not valid JSON, so it was given to a shell".to_owned()),
             OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
             OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
             OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
@@ -116,6 +132,9 @@ impl OpsError {
                 }
                 TreeError::NotFound { nearest, .. } => {
                     Some(format!("the nearest existing path is `{nearest}`"))
+                }
+                TreeError::Pattern { pattern, .. } if pattern.trim_start_matches('/').starts_with('[') => {
+                    Some("if this is meant to be the JSON form, it is not valid JSON".to_owned())
                 }
                 _ => None,
             },
@@ -128,10 +147,37 @@ impl OpsError {
         OpsError::Checksum { source: Box::new(source) }
     }
 
+    /// Steps write to the state directory only: if there was no room, it is its disk that is full.
+    pub(crate) fn blame_disk(self, store: &Store) -> OpsError {
+        let known = matches!(self, OpsError::DiskFull { .. });
+        if known || !is_disk_full(&self) { self } else { self.on_full_disk(store) }
+    }
+
+    pub(crate) fn on_full_disk(self, store: &Store) -> OpsError {
+        OpsError::DiskFull { path: store.root().to_owned(), source: Box::new(self) }
+    }
+
     pub(crate) fn io<'a>(
         action: &'static str,
         path: &'a std::path::Path,
     ) -> impl FnOnce(io::Error) -> OpsError + 'a {
         move |source| OpsError::Io { action, path: path.to_owned(), source }
+    }
+}
+
+/// Whether somebody meant the JSON form: no command and no path begins like this.
+fn is_broken_json(text: &str) -> bool {
+    text.strip_prefix('[').is_some_and(|rest| rest.starts_with('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_json_is_told() {
+        let ran = |command: &str| OpsError::ExitCode { command: command.to_owned(), code: 127 };
+        assert!(ran("/bin/sh -c [\"echo\" \"x\"]").hint().is_some_and(|hint| hint.contains("JSON")));
+        assert_eq!(ran("/bin/sh -c [ \"$A\" = b ]").hint(), None);
     }
 }

@@ -85,11 +85,23 @@ pub(crate) fn run(
         Exit::Signal(signal) => 128 + signal,
     };
     if code != 0 {
-        return Err(OpsError::ExitCode { command: exec.args.join(" "), code });
+        let failed = OpsError::ExitCode { command: exec.args.join(" "), code };
+        // Asked while what it wrote is still there.
+        return Err(if is_full(inner.store.root()) { failed.on_full_disk(&inner.store) } else { failed });
     }
     drop(mounts);
     let layer = active.commit(&inner.store, &Copied::default(), inner.settings.single_id)?;
     Ok(base.with(layer))
+}
+
+/// Whether the disk that `path` is on has (nearly) no room left. Programs write some hundred kilobytes at once, so not
+/// every full disk has none at all.
+fn is_full(path: &Path) -> bool {
+    const ROOM: u64 = 1 << 20;
+    rustix::fs::statvfs(path).is_ok_and(|disk| {
+        let inodes = disk.f_files > 0 && disk.f_favail == 0;
+        inodes || disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM
+    })
 }
 
 /// Carries output to the step until the process ends, and kills it if nobody wants it any more.
@@ -277,7 +289,7 @@ fn add_cache(
         cache.gid,
         String::from_utf8_lossy(&seed_name)
     );
-    let dir = inner.store.cache_dir(&identity, sharing)?;
+    let mut dir = inner.store.cache_dir(&identity, sharing)?;
     let fd = bind(dir.path())?;
     if dir.is_fresh() {
         if let Some(seed) = seed {
@@ -290,6 +302,7 @@ fn add_cache(
             rustix::fs::chown(path, Some(uid), Some(gid)).map_err(refused)?;
         }
         rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(cache.mode)).map_err(refused)?;
+        dir.settle()?;
     }
     mounts.add(target, fd, &cache.source, cache.readonly);
     mounts.kept.push(Kept::Cache(dir));

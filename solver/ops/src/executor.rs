@@ -49,6 +49,35 @@ impl Ops {
         self.0.origins.save();
     }
 
+    /// The work of [`Executor::execute`].
+    async fn carry_out(
+        &self,
+        vertex: &Vertex,
+        inputs: &[ResultRef],
+        step: &Step,
+    ) -> Result<ResultRef, OpsError> {
+        let inputs: Vec<Stack> = inputs.iter().map(Stack::parse).collect::<Result<_, _>>()?;
+        let stack = match vertex.op.clone() {
+            Op::Source(Source::Image { manifest, reference, .. }) => {
+                self.0.images.fetch(&manifest, &reference, step).await?
+            }
+            Op::Source(source) => {
+                self.blocking(move |inner| inner.source(&source)).await?.unwrap_or_default()
+            }
+            Op::Merge => merge(&inputs),
+            Op::File(file) => self.blocking(move |inner| inner.change(&file, &inputs)).await?,
+            Op::Exec(exec) => {
+                let step = step.clone();
+                let (kill, killed) = crate::exec::kill_switch();
+                let ran =
+                    self.blocking(move |inner| crate::exec::run(inner, &exec, &inputs, &step, &killed)).await;
+                drop(kill);
+                ran?
+            }
+        };
+        stack.to_result(&self.0.store)
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, OpsError> + Send + 'static,
@@ -197,26 +226,8 @@ impl Executor for Ops {
         inputs: &[ResultRef],
         step: &Step,
     ) -> Result<ResultRef, OpsError> {
-        let inputs: Vec<Stack> = inputs.iter().map(Stack::parse).collect::<Result<_, _>>()?;
-        let stack = match vertex.op.clone() {
-            Op::Source(Source::Image { manifest, reference, .. }) => {
-                self.0.images.fetch(&manifest, &reference, step).await?
-            }
-            Op::Source(source) => {
-                self.blocking(move |inner| inner.source(&source)).await?.unwrap_or_default()
-            }
-            Op::Merge => merge(&inputs),
-            Op::File(file) => self.blocking(move |inner| inner.change(&file, &inputs)).await?,
-            Op::Exec(exec) => {
-                let step = step.clone();
-                let (kill, killed) = crate::exec::kill_switch();
-                let ran =
-                    self.blocking(move |inner| crate::exec::run(inner, &exec, &inputs, &step, &killed)).await;
-                drop(kill);
-                ran?
-            }
-        };
-        stack.to_result(&self.0.store)
+        let done = self.carry_out(vertex, inputs, step).await;
+        done.map_err(|error| error.blame_disk(&self.0.store))
     }
 }
 

@@ -105,11 +105,26 @@ impl Images {
         };
         self.store.put_blob(&resolved.config_bytes)?;
         self.store.put_blob(&resolved.manifest.bytes)?;
-        Ok(self.remember(Known {
+        let known = Known {
             manifest: resolved.manifest.digest,
             config: resolved.config,
             place: Place::Registry(reference.clone(), resolved.layers),
-        }))
+        };
+        // A build whose steps are all cached fetches nothing; its base must be known the next time all the same.
+        if let Some(layers) = self.all_here(&known)? {
+            self.keep(&known, reference, &layers)?;
+        }
+        Ok(self.remember(known))
+    }
+
+    /// All layers of an image, if they are in the store.
+    fn all_here(&self, known: &Known) -> Result<Option<Vec<StackLayer>>, OpsError> {
+        let mut layers = Vec::new();
+        for diff_id in &known.config.rootfs.diff_ids {
+            let Some(id) = self.store.layer_of_diff(diff_id)? else { return Ok(None) };
+            layers.push(StackLayer { id, diff_id: Some(diff_id.clone()) });
+        }
+        Ok(Some(layers))
     }
 
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<Known>, OpsError> {
@@ -146,9 +161,14 @@ impl Images {
                     })
                 })
         };
-        let only = if index.manifests().len() == 1 { index.manifests().first() } else { None };
+        // Who names no tag means the only image there is, whatever its tag.
+        let any = reference.digest().is_none() && matches!(reference.tag(), None | Some("latest"));
+        let only = if any && index.manifests().len() == 1 { index.manifests().first() } else { None };
         let found = index.manifests().iter().find(named).or(only).ok_or_else(|| OpsError::Unsupported {
-            what: format!("`{}` has no image `{}`", dir.display(), reference.tag().unwrap_or("latest")),
+            what: match (reference.digest(), reference.tag()) {
+                (Some(digest), _) => format!("`{}` has no image `{digest}`", dir.display()),
+                (None, tag) => format!("`{}` has no image `{}`", dir.display(), tag.unwrap_or("latest")),
+            },
         })?;
         let mut digest = found.digest().to_string();
         if kind(found.media_type().as_ref()) == Some(Kind::Index) {

@@ -35,7 +35,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
         if error.is::<StepFailed>() {
             print_failures(&failures);
         }
-        told(error, &dockerfile)
+        told(error, &dockerfile, &session)
     })?;
     if let Some(id) = id {
         if args.quiet {
@@ -142,7 +142,7 @@ fn print_failures(failures: &[Failure]) {
 }
 
 /// An error with the place in the Dockerfile, and what can be done.
-fn told(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
+fn told(error: anyhow::Error, file: &SourceFile, session: &Session) -> anyhow::Error {
     let status = |error| if exit::chain(error).any(exit::is_environment) { 3 } else { 1 };
     if let Some(lowering) = error.downcast_ref::<LowerError>() {
         let Some(diagnostic) = lowering.diagnostic() else { return error };
@@ -156,6 +156,17 @@ fn told(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
         eprintln!("{}", excerpt(file, lines.first, lines.last).trim_end());
     }
     let text = format!("failed to solve: {}", exit::text(exit::chain(source)));
-    let hint = exit::chain(source).find_map(exit::hint_of);
+    let hint = exit::chain(source).find_map(exit::hint_of).or_else(|| one_id(session, source));
     Told { text, hint, status: status(source) }.into()
+}
+
+/// Programs do not say that they failed for want of other users' ids: what is missing is told to whoever lacks it.
+fn one_id(session: &Session, source: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let lack = session.lack.as_ref()?;
+    let of_process = |cause| {
+        use lapstrake_runtime::RuntimeError::Setup;
+        matches!(exit::ops_error(cause), Some(OpsError::ExitCode { .. } | OpsError::Runtime(Setup { .. })))
+    };
+    let text = format!("if it needs other users than root: {lack} ({})", lack.hint());
+    exit::chain(source).any(of_process).then_some(text)
 }

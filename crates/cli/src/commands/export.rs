@@ -167,7 +167,7 @@ fn to_file<T>(
     let failed = || format!("cannot write `{}`", dest.display());
     let result = (|| {
         let mut out = BufWriter::with_capacity(256 << 10, File::create(&partial).with_context(failed)?);
-        let result = write(&mut out)?;
+        let result = write(&mut out).with_context(failed)?;
         let file = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
         file.sync_all().with_context(failed)?;
         fs::rename(&partial, dest).with_context(failed)?;

@@ -25,14 +25,18 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     } else {
         Box::new(File::open(&args.tar).with_context(|| format!("cannot open `{}`", args.tar.display()))?)
     };
-    let layer = import_layer(&session.store, tar, session.single_id)?.layer;
+    let layer = import_layer(&session.store, tar, session.single_id)
+        .with_context(|| {
+            format!("cannot import to the state directory `{}`", session.store.root().display())
+        })?
+        .layer;
     let platform = Platform::host();
     let mut config =
         ImageConfig { architecture: platform.architecture, os: platform.os, ..ImageConfig::default() };
     config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
     let vertex = Graph::new().add(Op::Source(Source::Scratch), Vec::new(), VertexMeta::default())?;
     let history = vec![HistoryDraft { created_by: "lapstrake import".to_owned(), layer: Some(vertex) }];
-    let draft = ImageDraft { config, history, epoch: None };
+    let draft = ImageDraft { config, history, epoch: epoch()? };
     // Its tar is ours to write: the one that came need not be kept.
     let layers = [Layer { id: layer.clone(), diff_id: None }];
     let image = assemble(&session.store, &draft, &layers, false)?;
@@ -41,4 +45,11 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     keep(&session.store, &image, String::from_utf8_lossy(&tokens).into_owned(), &[name])?;
     println!("{}", image.document.digest);
     Ok(ExitCode::SUCCESS)
+}
+
+/// `SOURCE_DATE_EPOCH`: two imports of the same tar then give the same image.
+fn epoch() -> Result<Option<i64>, Usage> {
+    let Some(text) = crate::env::source_date_epoch() else { return Ok(None) };
+    let bad = |_| Usage(format!("SOURCE_DATE_EPOCH is no number of seconds: `{text}`"));
+    text.parse().map(Some).map_err(bad)
 }

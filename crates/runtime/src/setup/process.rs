@@ -54,14 +54,19 @@ pub(super) fn filter(program: Option<&[Instruction]>) -> Result<(), Fault> {
 pub(super) fn become_user(user: &User) -> Result<(), Fault> {
     let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
     match rustix::thread::set_thread_groups(&groups) {
-        // A user namespace of one id keeps the groups of its maker, and has no others.
-        Err(Errno::PERM) if groups.is_empty() => {}
+        // A user namespace of one id keeps the groups of its maker, and has no others that could be given.
+        Err(Errno::PERM) if forbidden() => {}
         result => result.about(&format!("(groups {:?})", user.groups))?,
     }
     rustix::thread::set_keep_capabilities(true)?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).about(&format!("(gid {})", user.gid))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).about(&format!("(uid {})", user.uid))
+}
+
+/// Whether the user namespace gave up setting groups, as one of a single id has to.
+fn forbidden() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
 pub(super) fn capabilities(keep: u64, ambient: bool) -> Result<(), Fault> {

@@ -1,9 +1,10 @@
 //! Where the tests run: a directory of their own for every way of running the binary, and how to run things there.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 /// The ordinary user that root makes for the tests.
 pub(super) const USER: &str = "lapstrake-test";
@@ -45,7 +46,12 @@ pub(super) fn clean(mode: &Mode) -> Result<(), String> {
 }
 
 pub(super) fn shell(user: Option<&str>, script: &str) -> Result<Output, String> {
-    command(&[], user, script).output().map_err(|error| error.to_string())
+    run(&[], user, script)
+}
+
+/// Runs `script` by a shell as `user`, started by the words of `through`.
+pub(super) fn run(through: &[&str], user: Option<&str>, script: &str) -> Result<Output, String> {
+    command(through, user, script).output().map_err(|error| error.to_string())
 }
 
 fn command(through: &[&str], user: Option<&str>, script: &str) -> Command {
@@ -59,10 +65,14 @@ fn command(through: &[&str], user: Option<&str>, script: &str) -> Command {
     command
 }
 
+/// Whether the tests can do what only root can.
+pub(super) fn is_root() -> bool {
+    shell(None, "test $(id -u) = 0").is_ok_and(|output| output.status.success())
+}
+
 /// A command of the preparation: it must work.
 pub(super) fn must(command: &str) -> Result<(), String> {
-    let output = shell(None, command)?;
-    if output.status.success() { Ok(()) } else { Err(format!("`{command}`: {}", text(&output))) }
+    must_say(command).map(drop)
 }
 
 /// Runs the binary in the place, with a state directory of its own.
@@ -79,10 +89,75 @@ pub(super) fn script_through(through: &[&str], mode: &Mode, commands: &str) -> C
     command(through, mode.user, &(surroundings(mode) + commands))
 }
 
+/// Starts commands as [`script`] does, with another state directory; what they print goes to the file `log`. The
+/// process is the last command's own if that begins with `exec`.
+pub(super) fn start(mode: &Mode, state: &Path, log: &str, commands: &str) -> Result<Child, String> {
+    let script = format!(
+        "{}export LAPSTRAKE_ROOT='{}' && {commands} > {log} 2>&1",
+        surroundings(mode),
+        state.display()
+    );
+    let mut command = command(&[], mode.user, &script);
+    command.stdin(Stdio::null()).spawn().map_err(|error| error.to_string())
+}
+
 /// A shell's commands that go to the place and name its state directory.
 fn surroundings(mode: &Mode) -> String {
-    let place = mode.place.display();
-    format!("cd '{place}' && export LAPSTRAKE_ROOT='{place}/state-{}' HOME='{place}' && ", mode.name)
+    let (place, state) = (mode.place.display(), state(mode));
+    format!("cd '{place}' && export LAPSTRAKE_ROOT='{}' HOME='{place}' && ", state.display())
+}
+
+/// The mode's state directory.
+pub(super) fn state(mode: &Mode) -> PathBuf {
+    mode.place.join(format!("state-{}", mode.name))
+}
+
+/// Namespaces of their own, made by root: what is mounted there goes with them.
+pub(super) struct Apart<'a> {
+    mode: &'a Mode,
+    holder: Child,
+}
+
+impl<'a> Apart<'a> {
+    /// Makes them by `unshare` with `flags`, then runs `setup` in them, in the place. They last as long as this value.
+    pub(super) fn new(mode: &'a Mode, flags: &[&str], setup: &str) -> Result<Apart<'a>, String> {
+        let ready = format!("cd '{}' && {setup} && echo ready && exec cat", mode.place.display());
+        let mut holder = Command::new("unshare")
+            .args(flags)
+            .args(["sh", "-c", &ready])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let mut line = [0; 6];
+        let told = holder.stdout.as_mut().map(|out| out.read_exact(&mut line));
+        let apart = Apart { mode, holder };
+        if matches!(told, Some(Ok(()))) { Ok(apart) } else { Err(format!("`{setup}` failed")) }
+    }
+
+    /// As [`script`], in there.
+    pub(super) fn script(&self, commands: &str) -> Result<Output, String> {
+        let pid = self.holder.id().to_string();
+        let enter = ["nsenter", "--mount", "--net", "--target", &pid];
+        run(&enter, self.mode.user, &(surroundings(self.mode) + commands))
+    }
+
+    /// The binary, in there.
+    pub(super) fn lap(&self, args: &str) -> Result<Output, String> {
+        self.script(&format!("./lapstrake {args}"))
+    }
+}
+
+impl Drop for Apart<'_> {
+    fn drop(&mut self) {
+        stop(&mut self.holder);
+    }
+}
+
+/// Ends a process of ours.
+pub(super) fn stop(child: &mut Child) {
+    // It may have ended by itself.
+    child.kill().and_then(|()| child.wait().map(drop)).unwrap_or_default();
 }
 
 pub(super) fn text(output: &Output) -> String {
@@ -111,8 +186,41 @@ pub(super) fn dockerfile(mode: &Mode, name: &str, text: &str) -> Result<(), Stri
     fs::write(dir.join("Dockerfile"), text).map_err(|error| error.to_string())
 }
 
-/// A build that is over leaves no temporary file.
+/// A build that is over leaves no temporary file, no lock, no process and no mount.
 pub(super) fn nothing_left(mode: &Mode) -> Result<(), String> {
-    let left = script(mode, &format!("ls 'state-{}/tmp'", mode.name))?;
-    if left.stdout.is_empty() { Ok(()) } else { Err(format!("something was left behind: {}", text(&left))) }
+    nothing_left_in(mode, &state(mode))
+}
+
+/// As [`nothing_left`], of another state directory.
+pub(super) fn nothing_left_in(mode: &Mode, state: &Path) -> Result<(), String> {
+    let files = must_say(&format!("find '{0}/tmp' '{0}/locks' -mindepth 1 2>&1", state.display()))?;
+    let mounts = must_say(&format!("grep -F '{}' /proc/self/mountinfo; true", mode.place.display()))?;
+    let processes = processes(state)?;
+    let left = format!("{files}{mounts}{processes}");
+    if left.is_empty() { Ok(()) } else { Err(format!("something was left behind: {left}")) }
+}
+
+/// The processes that were started with this state directory, one a line.
+pub(super) fn processes(state: &Path) -> Result<String, String> {
+    let wanted = format!("LAPSTRAKE_ROOT={}", state.display());
+    let mut found = String::new();
+    for entry in fs::read_dir("/proc").map_err(|error| error.to_string())?.flatten() {
+        // Other processes end while we look.
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes()) {
+            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found += &format!("{}: {}\n", entry.path().display(), String::from_utf8_lossy(&words));
+        }
+    }
+    Ok(found)
+}
+
+/// What a command of ours prints.
+pub(super) fn must_say(command: &str) -> Result<String, String> {
+    let output = shell(None, command)?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("`{command}`: {}", text(&output)))
+    }
 }

@@ -1,0 +1,138 @@
+//! Layers that a killed process had put in their place, and that nothing names.
+//!
+//! A layer is there before its record is. Who is killed in between leaves a layer that the next build cannot find: it
+//! makes another one. So when a process was killed (its part of `tmp/` was left behind), all layers without a name are
+//! removed, as soon as no process is alive that may still be about to name one.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::{StoreError, io_error};
+use crate::layout::Store;
+use crate::tmp;
+
+/// Is there from when somebody was found killed until the layers have been looked at.
+const MARK: &str = "killed";
+
+/// A lock that is shared by who begins to write and exclusive for who looks for layers without a name.
+pub(crate) fn gate(root: &Path, how: FlockOperation) -> Result<File, StoreError> {
+    let path = root.join("state.json");
+    let file = File::open(&path).map_err(io_error("open", &path))?;
+    flock(&file, how).map_err(|e| io_error("lock", &path)(e.into()))?;
+    Ok(file)
+}
+
+impl Store {
+    /// Removes what the dead have left: first their unfinished things, then layers without a name.
+    pub(crate) fn sweep(&self) -> Result<(), StoreError> {
+        let (tmp, mark) = (self.root().join("tmp"), self.root().join(MARK));
+        if tmp::sweep(&tmp)? {
+            File::create(&mark).map_err(io_error("create", &mark))?;
+        }
+        if !mark.exists() {
+            return Ok(());
+        }
+        let gate = gate(self.root(), FlockOperation::LockExclusive)?;
+        if tmp::somebody_lives(&tmp)? {
+            return Ok(());
+        }
+        self.remove_orphans()?;
+        self.remove_half_indexes()?;
+        // Another process may have done the same before us.
+        fs::remove_file(&mark).unwrap_or_default();
+        drop(gate);
+        Ok(())
+    }
+
+    fn remove_orphans(&self) -> Result<(), StoreError> {
+        let named = self.named_layers()?;
+        let layers = self.root().join("layers");
+        for entry in fs::read_dir(&layers).map_err(io_error("list", &layers))? {
+            let entry = entry.map_err(io_error("list", &layers))?;
+            let Ok(id) = entry.file_name().into_string() else { continue };
+            if named.contains(&id) {
+                continue;
+            }
+            // Moved away first: half a layer must not be found. It has no lock there, so anybody may finish this.
+            let dead = self.root().join("tmp").join(format!("orphan-{id}"));
+            fs::rename(entry.path(), &dead).map_err(io_error("remove", &entry.path()))?;
+            fs::remove_dir_all(&dead).map_err(io_error("remove", &dead))?;
+            self.with_db(|db| db.execute("DELETE FROM layers WHERE id = ?1", [&id]).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Stat indexes that were being written. Who writes one in this moment only loses it.
+    fn remove_half_indexes(&self) -> Result<(), StoreError> {
+        let contexts = self.root().join("contexts");
+        for entry in fs::read_dir(&contexts).map_err(io_error("list", &contexts))?.flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "tmp") {
+                fs::remove_file(entry.path()).unwrap_or_default();
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of all layers that records, images and known tars name; and other digests beside them.
+    fn named_layers(&self) -> Result<BTreeSet<String>, StoreError> {
+        let texts = "SELECT CAST(value AS TEXT) FROM records1 UNION ALL SELECT layers FROM images \
+                     UNION ALL SELECT layer FROM diffs";
+        self.with_db(|db| {
+            let mut statement = db.prepare(texts)?;
+            let mut rows = statement.query([])?;
+            let mut named = BTreeSet::new();
+            while let Some(row) = rows.next()? {
+                let text = row.get_ref(0)?.as_str().unwrap_or_default();
+                let words = text.split(|c: char| !c.is_ascii_hexdigit());
+                named.extend(words.filter(|word| word.len() == 64).map(str::to_owned));
+            }
+            Ok(named)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LayerId;
+
+    fn layer(store: &Store, digit: &str) -> LayerId {
+        let id: LayerId = digit.repeat(64).parse().unwrap();
+        let dir = store.temp_dir().unwrap();
+        fs::create_dir(dir.path().join("fs")).unwrap();
+        store.put_layer(&id, dir.path(), b"", [0; 32], 0).unwrap();
+        id
+    }
+
+    #[test]
+    fn layers_without_a_name_go_once_nobody_can_name_them() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().join("s");
+        let living = Store::open(&root).unwrap();
+        let (named, orphan) = (layer(&living, "a"), layer(&living, "b"));
+        let record = format!("{{\"token\": \"[{{\\\"id\\\":\\\"{named}\\\"}}]\"}}");
+        living.put_records(&[([1; 32], record.into_bytes())]).unwrap();
+        // Nobody was killed: nobody looks.
+        drop(living);
+        assert!(Store::open(&root).unwrap().has_layer(&orphan));
+        fs::create_dir(root.join("tmp/killed")).unwrap();
+        fs::write(root.join("contexts/v1-0.7.tmp"), "").unwrap();
+        let living = Store::open(&root).unwrap();
+        let kept = living.temp_dir().unwrap();
+        drop((kept, living));
+        let living = Store::open(&root).unwrap();
+        assert!(living.has_layer(&named) && !living.has_layer(&orphan));
+        assert_eq!(fs::read_dir(root.join("contexts")).unwrap().count(), 0);
+        // Who is alive may be about to name one.
+        let (orphan, kept) = (layer(&living, "c"), living.temp_dir().unwrap());
+        fs::create_dir(root.join("tmp/killed")).unwrap();
+        assert!(Store::open(&root).unwrap().has_layer(&orphan));
+        drop((kept, living));
+        let after = Store::open(&root).unwrap();
+        assert!(after.has_layer(&named) && !after.has_layer(&orphan));
+        assert_eq!(fs::read_dir(root.join("tmp")).unwrap().count(), 0);
+    }
+}
