@@ -69,9 +69,14 @@ wait_for() {
     sed -n "$1" "$OUT/stdout"
 }
 
-# stop SIGNAL [STATUS]: sends a signal and waits; the exit status is what is expected.
+# stop SIGNAL [STATUS]: sends a signal and waits, for ten seconds; the exit status is what is expected.
 stop() {
     kill -s "$1" "$started"
+    for _ in $(seq 100); do
+        kill -0 "$started" 2> /dev/null || break
+        sleep 0.1
+    done
+    ! kill -9 "$started" 2> /dev/null || fail "it does not end on SIG$1: $(cat "$OUT/stderr")"
     status=0
     wait "$started" || status=$?
     trap - EXIT

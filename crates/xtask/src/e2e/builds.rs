@@ -89,7 +89,7 @@ impl Bases {
             must(&format!("cp -r '{}' '{}/base-{base}'", folder.display(), mode.place.display()))?;
             let tags: String = names.iter().map(|name| format!(" -t {name}")).collect();
             let build = format!(
-                "export OUT=. IMAGE={base}; . builds/lib.sh; cd base-{base}; \
+                "export OUT=.. IMAGE={base}; . builds/lib.sh; cd base-{base}; \
                  build{tags} && lapstrake build -q $(machine) -o type=docker,dest='{0}.part'{tags} . && \
                  mv '{0}.part' '{0}'",
                 archive.display()

@@ -35,6 +35,9 @@ pub(super) fn prepare(binary: &Path, name: &'static str, user: Option<&'static s
     {
         must(&format!("useradd --create-home {user}"))?;
     }
+    if let Some(user) = user {
+        must(&format!("chown -R {user} '{}/builds'", place.display()))?;
+    }
     let mode = Mode { name, user, place };
     let imported = lap(&mode, "import bb.tar busybox")?;
     if imported.status.success() { Ok(mode) } else { Err(text(&imported)) }
