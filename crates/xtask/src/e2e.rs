@@ -14,6 +14,8 @@ mod terminal;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use self::builds::Bases;
 use self::place::Mode;
@@ -21,6 +23,9 @@ use crate::tests::Count;
 
 /// A test by name.
 type Case = (&'static str, fn(&Mode) -> Result<(), String>);
+
+/// No test takes longer. What hangs is killed, so that the run ends and names it.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Runs all cases whose name contains `only` in all modes that are possible here.
 pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), String> {
@@ -45,7 +50,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         let mode = place::prepare(binary, name, *user)?;
         let wanted = |case: &str| format!("{name}::{case}").contains(only);
         for (case, check) in cases.iter().filter(|(case, _)| wanted(case)) {
-            report(&format!("{name}::{case}"), check(&mode), count);
+            report(&format!("{name}::{case}"), watched(&mode, || check(&mode)), count);
         }
         let folders: Vec<&String> =
             folders.iter().filter(|folder| wanted(&format!("builds::{folder}"))).collect();
@@ -54,9 +59,10 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
                 bases = Some(Bases::new()?);
             }
             let bases = bases.as_ref().ok_or("there are no bases")?;
-            bases.bring(&mode)?;
+            watched(&mode, || bases.bring(&mode))?;
             for folder in folders {
-                report(&format!("{name}::builds::{folder}"), builds::check(&mode, bases, folder), count);
+                let result = watched(&mode, || builds::check(&mode, bases, folder));
+                report(&format!("{name}::builds::{folder}"), result, count);
             }
         }
         digests.push(language::reproducible(&mode)?);
@@ -69,6 +75,27 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         println!("test e2e::same_layers_for_root_and_user ... FAILED\n{digests:?}");
     }
     Ok(())
+}
+
+/// What `check` says, unless it takes too long.
+fn watched(mode: &Mode, check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let (done, over) = channel::<()>();
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(move || {
+            let mut late = false;
+            while over.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+                late = true;
+                place::kill_all(mode);
+            }
+            late
+        });
+        let result = check();
+        drop(done);
+        match watch.join() {
+            Ok(false) => result,
+            _ => Err(format!("it took more than {LONGEST:?}, and was killed: {result:?}")),
+        }
+    })
 }
 
 fn report(test: &str, result: Result<(), String>, count: &mut Count) {

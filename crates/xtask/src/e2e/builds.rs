@@ -40,7 +40,7 @@ impl Bases {
         let suite = words("/etc/os-release", "VERSION_CODENAME=").unwrap_or_else(|| "stable".to_owned());
         let mirror = mirror().unwrap_or_else(|| "http://deb.debian.org/debian".to_owned());
         must(&format!(
-            "debootstrap --variant=minbase '{suite}' '{at}/debian' '{mirror}' > '{at}/log' 2>&1 || \
+            "timeout 900 debootstrap --variant=minbase '{suite}' '{at}/debian' '{mirror}' > '{at}/log' 2>&1 || \
              {{ tail '{at}/log'; exit 1; }}; \
              rm -rf '{at}'/debian/var/cache/apt/archives/*.deb; \
              tar -C '{at}/debian' --numeric-owner -cf '{at}/debian.tar' . && rm -rf '{at}/debian'"

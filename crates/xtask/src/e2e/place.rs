@@ -205,14 +205,30 @@ pub(super) fn nothing_left_in(mode: &Mode, state: &Path) -> Result<(), String> {
 
 /// The processes that were started with this state directory, one a line.
 pub(super) fn processes(state: &Path) -> Result<String, String> {
-    let wanted = format!("LAPSTRAKE_ROOT={}", state.display());
     let mut found = String::new();
+    for process in with_variable(&format!("LAPSTRAKE_ROOT={}", state.display()))? {
+        let words = fs::read(process.join("cmdline")).unwrap_or_default();
+        found += &format!("{}: {}\n", process.display(), String::from_utf8_lossy(&words));
+    }
+    Ok(found)
+}
+
+/// Kills what was started in the place of `mode`.
+pub(super) fn kill_all(mode: &Mode) {
+    let found = with_variable(&format!("HOME={}", mode.place.display())).unwrap_or_default();
+    let pids: Vec<_> = found.iter().filter_map(|process| process.file_name()).collect();
+    // Some of them end with others of them.
+    Command::new("kill").arg("-9").args(pids).status().map(drop).unwrap_or_default();
+}
+
+/// The directories in `/proc` of processes that were started with a variable, given as `NAME=VALUE`.
+fn with_variable(wanted: &str) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc").map_err(|error| error.to_string())?.flatten() {
         // Other processes end while we look.
         let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
         if environment.split(|byte| *byte == 0).any(|pair| pair == wanted.as_bytes()) {
-            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            found += &format!("{}: {}\n", entry.path().display(), String::from_utf8_lossy(&words));
+            found.push(entry.path());
         }
     }
     Ok(found)
