@@ -187,27 +187,9 @@ impl<R: Read> TarReader<R> {
             Some(text) => parse_time(text).ok_or_else(|| bad("its time is not a number"))?,
             None => header_time(header),
         };
-        let has_content = matches!(kind, EntryType::Regular | EntryType::Continuous)
-            || !matches!(
-                kind,
-                EntryType::Link
-                    | EntryType::Symlink
-                    | EntryType::Char
-                    | EntryType::Block
-                    | EntryType::Directory
-                    | EntryType::Fifo
-            );
         let size = number(b"size", Ok(size)).ok_or_else(|| bad("its size is not a number"))?;
-        let size = if has_content { size } else { 0 };
+        let size = if has_content(kind) { size } else { 0 };
         self.begin(size)?;
-        let mut xattrs: Vec<Xattr> = pax
-            .iter()
-            .filter_map(|(key, value)| {
-                let name = key.strip_prefix(XATTR)?;
-                Some(Xattr { name: name.into(), value: value.into() })
-            })
-            .collect();
-        xattrs.sort();
         let device = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
         Ok(TarEntry {
             kind,
@@ -218,7 +200,7 @@ impl<R: Read> TarReader<R> {
             size,
             mtime,
             device: (device(header.device_major()), device(header.device_minor())),
-            xattrs,
+            xattrs: xattrs(&pax),
             name,
         })
     }
@@ -261,4 +243,23 @@ fn cut_at_nul(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.truncate(end);
     }
     bytes
+}
+
+/// Whether bytes follow the header. What is not known is taken for a file.
+fn has_content(kind: EntryType) -> bool {
+    use EntryType::{Block, Char, Directory, Fifo, Link, Symlink};
+    !matches!(kind, Link | Symlink | Char | Block | Directory | Fifo)
+}
+
+/// The extended attributes among the records, sorted by name.
+fn xattrs(pax: &Pax) -> Vec<Xattr> {
+    let mut xattrs: Vec<Xattr> = pax
+        .iter()
+        .filter_map(|(key, value)| {
+            let name = key.strip_prefix(XATTR)?;
+            Some(Xattr { name: name.into(), value: value.into() })
+        })
+        .collect();
+    xattrs.sort();
+    xattrs
 }
