@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::db;
 use crate::error::{StoreError, io_error};
-use crate::lock;
-use crate::tmp::Session;
+use crate::lock::{self, Lock};
+use crate::session::Session;
 
 const FORMAT: u32 = 1;
 
@@ -84,6 +84,11 @@ impl Store {
         let index = self.context_index(context);
         let name = index.file_name().unwrap_or_default().to_string_lossy().into_owned();
         index.with_file_name(format!("{name}-{}", &lapstrake_oci::Digest::sha256(op).hex()[..32]))
+    }
+
+    /// Waits for the lock `name` (letters, digits and dashes). Blocks the thread.
+    pub fn lock(&self, name: &str) -> Result<Lock, StoreError> {
+        lock::take(self.root.join("locks").join(name))
     }
 
     /// Makes everything written so far durable.

@@ -18,6 +18,7 @@ mod lock;
 mod mounts;
 mod orphans;
 mod records;
+mod session;
 mod tmp;
 
 pub use blobs::{Blob, BlobWriter};

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
-use crate::layout::Store;
 
 /// A held lock.
 #[derive(Debug)]
@@ -16,18 +15,14 @@ pub struct Lock {
     path: PathBuf,
 }
 
-impl Store {
-    /// Waits for the lock `name` (letters, digits and dashes). Blocks the thread.
-    pub fn lock(&self, name: &str) -> Result<Lock, StoreError> {
-        let path = self.root().join("locks").join(name);
-        loop {
-            let file =
-                File::options().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
-            flock(&file, FlockOperation::LockExclusive).map_err(|e| io_error("lock", &path)(e.into()))?;
-            // Whoever had it before has removed the file: a lock on a removed file is worth nothing.
-            if is_at(&file, &path)? {
-                return Ok(Lock { file: Some(file), path });
-            }
+/// Waits for the lock at `path`. Blocks the thread.
+pub(crate) fn take(path: PathBuf) -> Result<Lock, StoreError> {
+    loop {
+        let file = File::options().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|e| io_error("lock", &path)(e.into()))?;
+        // Whoever had it before has removed the file: a lock on a removed file is worth nothing.
+        if is_at(&file, &path)? {
+            return Ok(Lock { file: Some(file), path });
         }
     }
 }
@@ -61,6 +56,7 @@ impl Drop for Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Store;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -6,37 +6,28 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
-use crate::tmp;
+use crate::session::{self, gate};
 
 /// Is there from when somebody was found killed until the layers have been looked at.
 const MARK: &str = "killed";
-
-/// A lock that is shared by who begins to write and exclusive for who looks for layers without a name.
-pub(crate) fn gate(root: &Path, how: FlockOperation) -> Result<File, StoreError> {
-    let path = root.join("state.json");
-    let file = File::open(&path).map_err(io_error("open", &path))?;
-    flock(&file, how).map_err(|e| io_error("lock", &path)(e.into()))?;
-    Ok(file)
-}
 
 impl Store {
     /// Removes what the dead have left: first their unfinished things, then layers without a name.
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
         let (tmp, mark) = (self.root().join("tmp"), self.root().join(MARK));
-        if tmp::sweep(&tmp)? {
+        if session::sweep(&tmp)? {
             File::create(&mark).map_err(io_error("create", &mark))?;
         }
         if !mark.exists() {
             return Ok(());
         }
         let gate = gate(self.root(), FlockOperation::LockExclusive)?;
-        if tmp::somebody_lives(&tmp)? {
+        if session::somebody_lives(&tmp)? {
             return Ok(());
         }
         self.remove_orphans()?;

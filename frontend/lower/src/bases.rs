@@ -4,31 +4,17 @@ use std::borrow::Cow;
 
 use lapstrake_dockerfile::{Instruction, parse_trigger};
 use lapstrake_graph::{Edge, ImageStore, Op, Source, VertexMeta};
-use lapstrake_oci::{ContainerConfig, ImageConfig, Platform, Reference, RootFs};
+use lapstrake_oci::{Platform, Reference};
 
 use crate::error::LowerError;
 use crate::inputs::NamedContext;
 use crate::lowering::Lowering;
 use crate::resolver::ImageRequest;
+use crate::root::{Root, empty_image};
 use crate::stages::{Base, Node, NodeId, hint};
-
-/// The search path of images that have none.
-pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Images that people often mean.
 const COMMON_IMAGES: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
-
-/// A base, known.
-#[derive(Clone, Debug)]
-pub(crate) struct Root {
-    source: Source,
-    /// What its step is called, without number.
-    title: String,
-    /// Whether its step is numbered.
-    numbered: bool,
-    pub(crate) config: ImageConfig,
-    pub(crate) platform: Platform,
-}
 
 /// What has to be known of a base.
 enum Asked {
@@ -185,20 +171,5 @@ impl Lowering<'_> {
         }
         self.stages[id].steps.extend(own);
         Ok(grown)
-    }
-}
-
-/// The config of an image without a base.
-pub(crate) fn empty_image(platform: &Platform) -> ImageConfig {
-    let env = if platform.os == "windows" { Vec::new() } else { vec![format!("PATH={DEFAULT_PATH}")] };
-    ImageConfig {
-        architecture: platform.architecture.clone(),
-        os: platform.os.clone(),
-        os_version: platform.os_version.clone(),
-        os_features: platform.os_features.clone(),
-        variant: platform.variant.clone(),
-        config: ContainerConfig { working_dir: "/".to_owned(), env, ..ContainerConfig::default() },
-        rootfs: RootFs::default(),
-        ..ImageConfig::default()
     }
 }

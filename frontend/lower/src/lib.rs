@@ -18,10 +18,12 @@ mod lowering;
 mod names;
 mod paths;
 mod resolver;
+mod root;
 mod run;
 mod signals;
 mod stage;
 mod stages;
+mod state;
 mod text;
 mod transfer;
 

@@ -10,8 +10,8 @@ use crate::error::LowerError;
 use crate::globals::Globals;
 use crate::inputs::BuildInputs;
 use crate::resolver::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};
-use crate::stage::StageState;
 use crate::stages::{NodeId, StageGraph};
+use crate::state::StageState;
 
 /// Everything that is at hand while one platform is lowered.
 pub(crate) struct Lowering<'d> {

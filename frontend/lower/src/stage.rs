@@ -4,59 +4,21 @@ use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Arg, Command, CommandLine, Instruction, Pair, Word, parse_port};
 use lapstrake_graph::{Edge, File, FileAction, HistoryDraft, MakeDir, Op, Owner, VertexId, VertexMeta};
-use lapstrake_oci::{Healthcheck, ImageConfig, Platform};
+use lapstrake_oci::Healthcheck;
 
-use crate::bases::DEFAULT_PATH;
 use crate::env::{Env, set_line, split_line};
 use crate::error::LowerError;
 use crate::lowering::Lowering;
 use crate::names::{self, Naming};
 use crate::paths;
+use crate::root::DEFAULT_PATH;
 use crate::signals::is_signal;
 use crate::stages::{Base, NodeId, Step};
+use crate::state::StageState;
 use crate::text;
 
 /// Arguments that no process sees.
 const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
-
-/// What a stage has become so far; what stages built on it start with.
-#[derive(Clone, Debug)]
-pub(crate) struct StageState {
-    /// The tree.
-    pub(crate) edge: Edge,
-    /// What variables are expanded with and processes see: ENV and ARG in the order in which they were set.
-    pub(crate) env: Env,
-    pub(crate) config: ImageConfig,
-    pub(crate) history: Vec<HistoryDraft>,
-    /// The ARGs declared, in order, with doubles.
-    pub(crate) args: Vec<(String, Option<String>)>,
-    pub(crate) platform: Platform,
-}
-
-impl StageState {
-    /// The working directory.
-    pub(crate) fn cwd(&self) -> &str {
-        match self.config.config.working_dir.as_str() {
-            "" => "/",
-            dir => dir,
-        }
-    }
-
-    fn lookup(&self, name: &str) -> Option<String> {
-        self.env.get(name).map(str::to_owned)
-    }
-
-    /// The shell form of a command.
-    pub(crate) fn with_shell(&self, line: &str) -> Vec<String> {
-        let mut args = match (self.config.config.shell.as_slice(), self.config.os.as_str()) {
-            ([], "windows") => ["cmd", "/S", "/C"].map(str::to_owned).to_vec(),
-            ([], _) => ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
-            (shell, _) => shell.to_vec(),
-        };
-        args.push(line.to_owned());
-        args
-    }
-}
 
 /// A stage that is being lowered.
 pub(crate) struct StageRun<'r, 'd> {

@@ -14,12 +14,12 @@ use lapstrake_oci::{Platform, Reference};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::bases::Root;
 use crate::error::LowerError;
 use crate::globals::Globals;
 use crate::inputs::BuildInputs;
 use crate::names::Naming;
-use crate::stage::StageState;
+use crate::root::Root;
+use crate::state::StageState;
 
 /// Which node of a [`StageGraph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -19,8 +19,8 @@ use lapstrake_tree::put::Copied;
 use lapstrake_tree::users::resolve_user;
 
 use crate::error::OpsError;
-use crate::executor::Inner;
 use crate::files;
+use crate::inner::Inner;
 use crate::settings::Secret;
 use crate::stack::Stack;
 
@@ -61,7 +61,7 @@ pub(crate) fn run(
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
     check_entitlements(inner, exec)?;
-    let base = inner.base(inputs)?;
+    let base = files::base(inner, inputs)?;
     let active = Active::new(&inner.store, base.lowers(&inner.store))?;
     let mut mounts = Mounts::default();
     for path in &base.binds {
@@ -257,7 +257,7 @@ fn add_bind(
         None => input.lowers(&inner.store),
     };
     if bind.readonly {
-        mounts.add(target, inner.open(input)?, &bind.source, true);
+        mounts.add(target, input.open(&inner.store)?, &bind.source, true);
     } else {
         let scratch = Active::new(&inner.store, lowers)?;
         let root = scratch.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;

@@ -1,46 +1,28 @@
 //! Ops behind the engine's seam.
 
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use lapstrake_engine::{CacheMap, Dep, Executor, Key, KeyHasher, ResultRef, Selector, Step};
 use lapstrake_graph::{File, FileAction, MountKind, Op, Source, Vertex};
-use lapstrake_runtime::Sandbox;
-use lapstrake_snapshot::{Active, mount};
+use lapstrake_snapshot::Active;
 use lapstrake_store::Store;
 
 use crate::earlier::Earlier;
 use crate::error::OpsError;
 use crate::images::Images;
-use crate::origin::Origins;
+use crate::inner::Inner;
 use crate::settings::Settings;
 use crate::stack::Stack;
-use crate::{files, host, origin};
+use crate::{files, host};
 
 /// Carries out ops. Cheap to clone.
 #[derive(Clone)]
 pub struct Ops(pub(crate) Arc<Inner>);
 
-pub(crate) struct Inner {
-    pub(crate) store: Arc<Store>,
-    pub(crate) settings: Settings,
-    pub(crate) images: Arc<Images>,
-    pub(crate) origins: Origins,
-    sandbox: OnceLock<Sandbox>,
-    starting: Mutex<()>,
-}
-
 impl Ops {
     /// Ops that use `store`, images, and what `settings` allow.
     pub fn new(store: Arc<Store>, images: Arc<Images>, settings: Settings) -> Ops {
-        Ops(Arc::new(Inner {
-            store,
-            settings,
-            images,
-            origins: Origins::default(),
-            sandbox: OnceLock::new(),
-            starting: Mutex::new(()),
-        }))
+        Ops(Arc::new(Inner::new(store, images, settings)))
     }
 
     /// Ends the build: keeps what was learnt about the files of its contexts, so that the next one need not read
@@ -62,10 +44,10 @@ impl Ops {
                 self.0.images.fetch(&manifest, &reference, step).await?
             }
             Op::Source(source) => {
-                self.blocking(move |inner| inner.source(&source)).await?.unwrap_or_default()
+                self.blocking(move |inner| source_stack(inner, &source)).await?.unwrap_or_default()
             }
             Op::Merge => merge(&inputs),
-            Op::File(file) => self.blocking(move |inner| inner.change(&file, &inputs)).await?,
+            Op::File(file) => self.blocking(move |inner| change(inner, &file, &inputs)).await?,
             Op::Exec(exec) => {
                 let step = step.clone();
                 let (kill, killed) = crate::exec::kill_switch();
@@ -87,66 +69,29 @@ impl Ops {
     }
 }
 
-impl Inner {
-    /// The sandbox, started when a step first needs it.
-    pub(crate) fn sandbox(&self) -> Result<&Sandbox, OpsError> {
-        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.sandbox.get().is_none() {
-            // Nobody else sets it while we hold the lock.
-            self.sandbox.set(Sandbox::start()?).unwrap_or_default();
+fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsError> {
+    match source {
+        Source::Scratch => Ok(Some(Stack::default())),
+        Source::Local { name } => {
+            inner.settings.context(name)?;
+            Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
         }
-        drop(starting);
-        self.sandbox.get().ok_or(OpsError::Worker)
+        Source::Rootfs { path } => host::stack(&inner.store, path).map(Some),
+        Source::Image { .. } => Ok(None),
     }
+}
 
-    /// The tree of a result, for reading.
-    pub(crate) fn open(&self, stack: &Stack) -> Result<OwnedFd, OpsError> {
-        let mut lowers = stack.lowers(&self.store);
-        if lowers.is_empty() {
-            let empty = self.store.root().join("empty");
-            std::fs::create_dir_all(&empty).map_err(OpsError::io("create", &empty))?;
-            lowers.push(empty);
-        }
-        Ok(mount(&lowers, None)?)
+fn change(inner: &Inner, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
+    let base = files::base(inner, inputs)?;
+    let active = Active::new(&inner.store, base.lowers(&inner.store))?;
+    let earlier = Earlier::of(inner, file, inputs);
+    let previous = earlier.as_ref().and_then(Earlier::previous);
+    let copied = files::apply_all(inner, &file.actions, inputs, &active, previous)?;
+    let layer = active.commit(&inner.store, &copied, inner.settings.single_id)?;
+    if let Some(earlier) = earlier {
+        earlier.remember(&layer);
     }
-
-    fn source(&self, source: &Source) -> Result<Option<Stack>, OpsError> {
-        match source {
-            Source::Scratch => Ok(Some(Stack::default())),
-            Source::Local { name } => {
-                self.settings.context(name)?;
-                Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
-            }
-            Source::Rootfs { path } => host::stack(&self.store, path).map(Some),
-            Source::Image { .. } => Ok(None),
-        }
-    }
-
-    fn change(&self, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
-        let base = self.base(inputs)?;
-        let active = Active::new(&self.store, base.lowers(&self.store))?;
-        let earlier = Earlier::of(self, file, inputs);
-        let previous = earlier.as_ref().and_then(Earlier::previous);
-        let copied = files::apply_all(self, &file.actions, inputs, &active, previous)?;
-        let layer = active.commit(&self.store, &copied, self.settings.single_id)?;
-        if let Some(earlier) = earlier {
-            earlier.remember(&layer);
-        }
-        Ok(base.with(layer))
-    }
-
-    /// Input 0 as something that layers can be put on.
-    pub(crate) fn base(&self, inputs: &[Stack]) -> Result<Stack, OpsError> {
-        let base = inputs.first().cloned().unwrap_or_default();
-        if base.local.is_none() {
-            return Ok(base);
-        }
-        // A local context as a base: its files, as COPY would bring them.
-        let active = Active::new(&self.store, Vec::new())?;
-        let copied = files::copy_all(self, &base, active.root())?;
-        let layer = active.commit(&self.store, &copied, self.settings.single_id)?;
-        Ok(Stack::default().with(layer))
-    }
+    Ok(base.with(layer))
 }
 
 fn merge(inputs: &[Stack]) -> Stack {
@@ -202,12 +147,12 @@ impl Executor for Ops {
             let known = self.0.images.known(manifest, reference)?;
             return Ok(known.key());
         }
-        let stack = self.0.source(source)?.unwrap_or_default();
+        let stack = source_stack(&self.0, source)?.unwrap_or_default();
         let op = lapstrake_oci::to_json(source);
         let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
         if stack.local.is_some() {
             let everything = everything(false);
-            let key = self.blocking(move |inner| origin::content_key(inner, &stack, &everything)).await?;
+            let key = self.blocking(move |inner| inner.origins.content_key(&stack, &everything)).await?;
             hasher = hasher.part("content", key.as_bytes());
         } else if let Some(content) = stack.to_result(&self.0.store)?.content {
             hasher = hasher.part("content", content.as_bytes());
@@ -217,7 +162,7 @@ impl Executor for Ops {
 
     async fn content_key(&self, result: &ResultRef, selector: &Selector) -> Result<Key, OpsError> {
         let (stack, selector) = (Stack::parse(result)?, selector.clone());
-        self.blocking(move |inner| origin::content_key(inner, &stack, &selector)).await
+        self.blocking(move |inner| inner.origins.content_key(&stack, &selector)).await
     }
 
     async fn execute(

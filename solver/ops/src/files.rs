@@ -15,16 +15,29 @@ use lapstrake_tree::users::resolve_chown;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::OpsError;
-use crate::executor::Inner;
-use crate::origin::{Origin, selector};
+use crate::inner::Inner;
+use crate::origin::selector;
 use crate::stack::Stack;
+
+/// Input 0 as something that layers can be put on.
+pub(crate) fn base(inner: &Inner, inputs: &[Stack]) -> Result<Stack, OpsError> {
+    let base = inputs.first().cloned().unwrap_or_default();
+    if base.local.is_none() {
+        return Ok(base);
+    }
+    // A local context as a base: its files, as COPY would bring them.
+    let active = Active::new(&inner.store, Vec::new())?;
+    let copied = copy_all(inner, &base, active.root())?;
+    let layer = active.commit(&inner.store, &copied, inner.settings.single_id)?;
+    Ok(Stack::default().with(layer))
+}
 
 /// Copies all of `stack` to an empty root.
 pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
-    let origin = Origin::of(inner, stack)?;
+    let origin = inner.origins.of(stack)?;
     let selection = origin.select(&Selector::new("/")).map_err(OpsError::checksum)?;
     let options = CopyOptions { squash_ids: inner.settings.single_id, ..CopyOptions::default() };
-    let from = origin.open(inner, stack)?;
+    let from = origin.open(&inner.store, stack)?;
     Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
 }
 
@@ -83,7 +96,7 @@ fn make_file(inner: &Inner, file: &MakeFile, root: BorrowedFd<'_>) -> Result<Cop
 
 fn copy_input(inner: &Inner, copy: &Copy, inputs: &[Stack], dest: Dest<'_>) -> Result<Copied, OpsError> {
     let stack = inputs.get(copy.input).ok_or(OpsError::Worker)?;
-    let origin = Origin::of(inner, stack)?;
+    let origin = inner.origins.of(stack)?;
     let asked = lapstrake_engine::Selector {
         paths: copy.sources.clone(),
         exclude: copy.exclude.clone(),
@@ -93,7 +106,7 @@ fn copy_input(inner: &Inner, copy: &Copy, inputs: &[Stack], dest: Dest<'_>) -> R
     let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum)?;
     let mut options = options(inner, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
-    let from = origin.open(inner, stack)?;
+    let from = origin.open(&inner.store, stack)?;
     let archives = if copy.unpack { archives(from.as_fd(), &mut selection)? } else { Vec::new() };
     if archives.is_empty() {
         return Ok(put(from.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?);

@@ -12,6 +12,7 @@ mod executor;
 mod files;
 mod host;
 mod images;
+mod inner;
 mod origin;
 mod settings;
 mod stack;

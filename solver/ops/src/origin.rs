@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::Key;
+use lapstrake_store::Store;
 use lapstrake_tree::context::{ContextIndex, file_clock};
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::open_host_dir;
@@ -14,7 +15,7 @@ use lapstrake_tree::select::{Selection, Selector};
 use lapstrake_tree::{Tree, TreeError};
 
 use crate::error::OpsError;
-use crate::executor::Inner;
+use crate::settings::Settings;
 use crate::stack::Stack;
 
 /// A local context as it was when the build first looked at it.
@@ -25,8 +26,9 @@ pub(crate) struct Loaded {
 }
 
 /// What was read once for the whole build.
-#[derive(Default)]
 pub(crate) struct Origins {
+    store: Arc<Store>,
+    settings: Arc<Settings>,
     contexts: Mutex<BTreeMap<String, Arc<Loaded>>>,
     trees: Mutex<BTreeMap<Vec<u8>, Arc<Tree>>>,
 }
@@ -40,14 +42,6 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// What `stack` stands for.
-    pub(crate) fn of(inner: &Inner, stack: &Stack) -> Result<Origin, OpsError> {
-        match &stack.local {
-            Some(name) => inner.origins.context(inner, name).map(Origin::Context),
-            None => inner.origins.tree(inner, stack).map(Origin::Tree),
-        }
-    }
-
     /// What `selector` means here, with the digests of all that is in it.
     pub(crate) fn select(&self, selector: &Selector) -> Result<Selection, TreeError> {
         match self {
@@ -56,34 +50,56 @@ impl Origin {
         }
     }
 
-    /// The directory behind it; `stack` is what [`Origin::of`] was asked for.
-    pub(crate) fn open(&self, inner: &Inner, stack: &Stack) -> Result<OwnedFd, OpsError> {
+    /// The directory behind it; `stack` is what [`Origins::of`] was asked for.
+    pub(crate) fn open(&self, store: &Store, stack: &Stack) -> Result<OwnedFd, OpsError> {
         match self {
             Origin::Context(loaded) => {
                 loaded.dir.try_clone().map_err(OpsError::io("duplicate", &loaded.file))
             }
-            Origin::Tree(_) => inner.open(stack),
+            Origin::Tree(_) => stack.open(store),
         }
     }
 }
 
 impl Origins {
-    fn context(&self, inner: &Inner, name: &str) -> Result<Arc<Loaded>, OpsError> {
+    pub(crate) fn new(store: Arc<Store>, settings: Arc<Settings>) -> Origins {
+        Origins { store, settings, contexts: Mutex::default(), trees: Mutex::default() }
+    }
+
+    /// What `stack` stands for.
+    pub(crate) fn of(&self, stack: &Stack) -> Result<Origin, OpsError> {
+        match &stack.local {
+            Some(name) => self.context(name).map(Origin::Context),
+            None => self.tree(stack).map(Origin::Tree),
+        }
+    }
+
+    /// The digest of the content of what `asked` selects of `stack`.
+    pub(crate) fn content_key(
+        &self,
+        stack: &Stack,
+        asked: &lapstrake_engine::Selector,
+    ) -> Result<Key, OpsError> {
+        let selection = self.of(stack)?.select(&selector(asked)?).map_err(OpsError::checksum)?;
+        Ok(Key::from_bytes(selection.k_digest().0))
+    }
+
+    fn context(&self, name: &str) -> Result<Arc<Loaded>, OpsError> {
         // Held while it is read, so that steps which start together read it once.
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = contexts.get(name) {
             return Ok(loaded.clone());
         }
-        let context = inner.settings.context(name)?;
+        let context = self.settings.context(name)?;
         let dir = open_host_dir(&context.path)?;
-        let file = inner.store.context_index(&context.path);
+        let file = self.store.context_index(&context.path);
         let index = ContextIndex::load(dir.as_fd(), &file, &context.ignore, file_clock())?;
         let loaded = Arc::new(Loaded { dir, index, file });
         contexts.insert(name.to_owned(), loaded.clone());
         Ok(loaded)
     }
 
-    fn tree(&self, inner: &Inner, stack: &Stack) -> Result<Arc<Tree>, OpsError> {
+    fn tree(&self, stack: &Stack) -> Result<Arc<Tree>, OpsError> {
         let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
         let name = lapstrake_oci::to_json(stack);
         if let Some(tree) = trees.get(&name) {
@@ -91,9 +107,9 @@ impl Origins {
         }
         let tree = if stack.below.is_some() {
             // A directory of the host has no tree yet.
-            scan(inner.open(stack)?.as_fd(), &ScanOptions::default())?
+            scan(stack.open(&self.store)?.as_fd(), &ScanOptions::default())?
         } else {
-            stack.tree(&inner.store)?
+            stack.tree(&self.store)?
         };
         let tree = Arc::new(tree);
         trees.insert(name, tree.clone());
@@ -121,14 +137,4 @@ pub(crate) fn selector(asked: &lapstrake_engine::Selector) -> Result<Selector, O
         exclude,
         parents: asked.parents,
     })
-}
-
-/// The digest of the content of what `asked` selects of `stack`.
-pub(crate) fn content_key(
-    inner: &Inner,
-    stack: &Stack,
-    asked: &lapstrake_engine::Selector,
-) -> Result<Key, OpsError> {
-    let selection = Origin::of(inner, stack)?.select(&selector(asked)?).map_err(OpsError::checksum)?;
-    Ok(Key::from_bytes(selection.k_digest().0))
 }

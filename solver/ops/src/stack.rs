@@ -1,5 +1,6 @@
 //! Results: stacks of layers, or directories of the host.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use lapstrake_engine::{Key, KeyHasher, ResultRef};
@@ -84,6 +85,17 @@ impl Stack {
         lowers.extend(self.below.clone());
         lowers.reverse();
         lowers
+    }
+
+    /// Its tree, for reading.
+    pub(crate) fn open(&self, store: &Store) -> Result<OwnedFd, OpsError> {
+        let mut lowers = self.lowers(store);
+        if lowers.is_empty() {
+            let empty = store.root().join("empty");
+            std::fs::create_dir_all(&empty).map_err(OpsError::io("create", &empty))?;
+            lowers.push(empty);
+        }
+        Ok(lapstrake_snapshot::mount(&lowers, None)?)
     }
 
     /// Everything in its layers, without a directory of the host below them.

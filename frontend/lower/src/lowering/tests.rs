@@ -8,8 +8,8 @@ use lapstrake_graph::{MountKind, Op};
 use lapstrake_oci::{DiffId, Digest, History, ImageConfig, Reference};
 
 use super::*;
-use crate::bases::empty_image;
 use crate::inputs::{NamedContext, NoCache};
+use crate::root::empty_image;
 
 /// Every image has one layer and the same config; what its name says is added: `onbuild` has triggers, `entry` has an
 /// entry point, `arm` is for arm64, and `missing` is not there.
