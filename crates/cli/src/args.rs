@@ -1,5 +1,7 @@
 //! What can be typed.
 
+pub(crate) mod debug;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -33,6 +35,9 @@ pub(crate) enum Command {
     Import(Import),
     /// Load images from an archive (docker save, or an OCI layout)
     Load(Load),
+    /// Show what the builder makes of a text, as JSON
+    #[command(subcommand)]
+    Debug(debug::Debug),
 }
 
 /// `lapstrake build`

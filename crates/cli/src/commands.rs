@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 mod build;
+mod debug;
 mod export;
 mod history;
 mod images;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Rmi(args) => images::rmi(&args),
         Command::Import(args) => import::import(&args),
         Command::Load(args) => load::load(&args),
+        Command::Debug(what) => debug::debug(&what),
     }
 }
 

@@ -12,6 +12,7 @@ mod duration;
 mod flags;
 mod heredoc;
 mod instruction;
+mod json;
 mod lines;
 mod mount;
 mod parse;
@@ -24,6 +25,7 @@ pub mod words;
 
 pub use directives::{Directive, detect_directive, detect_syntax};
 pub use heredoc::{Heredoc, chomp, is_heredoc_word};
+pub use json::parse_json;
 pub use mount::{Mount, MountType, Sharing};
 pub use parse::{Parsed, code, parse, parse_trigger};
 pub use port::{Port, parse_port};
