@@ -11,6 +11,8 @@ pub(crate) enum Debug {
     Parse(Parse),
     /// Expand words: JSON lines on standard input, JSON lines on standard output
     Expand,
+    /// Print what a build would do
+    Plan(DebugPlan),
 }
 
 /// `lapstrake debug parse`
@@ -19,6 +21,31 @@ pub(crate) struct Parse {
     /// Print JSON, schema `lapstrake-parse/1` (the only form there is)
     #[arg(long, required = true)]
     pub(crate) json: bool,
+    /// The Dockerfile; `-` is standard input
+    pub(crate) file: PathBuf,
+}
+
+/// `lapstrake debug plan`
+#[derive(Debug, Args)]
+pub(crate) struct DebugPlan {
+    /// Print JSON, schema `lapstrake-plan/1` (the only form there is)
+    #[arg(long, required = true)]
+    pub(crate) json: bool,
+    /// Take one made-up image for every image that the Dockerfile names
+    #[arg(long)]
+    pub(crate) fake_images: bool,
+    /// Build this stage
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set an ARG; without a value, from the environment
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Set a label of the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// The platform of the image
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// The Dockerfile; `-` is standard input
     pub(crate) file: PathBuf,
 }

@@ -2,8 +2,13 @@
 
 mod expand;
 mod parse;
+mod plan;
 
+use std::path::Path;
 use std::process::ExitCode;
+
+use anyhow::Context as _;
+use lapstrake_diag::SourceFile;
 
 use crate::args::debug::Debug;
 
@@ -12,5 +17,19 @@ pub(crate) fn debug(what: &Debug) -> anyhow::Result<ExitCode> {
     match what {
         Debug::Parse(args) => parse::parse(&args.file),
         Debug::Expand => expand::expand(),
+        Debug::Plan(args) => plan::plan(args),
     }
+}
+
+/// The text of `file`; `-` is standard input.
+fn read(file: &Path) -> anyhow::Result<SourceFile> {
+    let name = file.display().to_string();
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes)?;
+        bytes
+    } else {
+        std::fs::read(file).with_context(|| format!("cannot read `{name}`"))?
+    };
+    Ok(SourceFile::from_bytes(name, &bytes))
 }

@@ -55,7 +55,7 @@ struct Answer {
 }
 
 /// Answers every line of standard input.
-pub(crate) fn expand() -> anyhow::Result<ExitCode> {
+pub(super) fn expand() -> anyhow::Result<ExitCode> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for line in std::io::stdin().lock().lines() {
         let line = line?;

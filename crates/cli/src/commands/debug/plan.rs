@@ -1,0 +1,208 @@
+//! `lapstrake debug plan`: what a build would do, with one made-up image for all that it would have to ask for.
+
+use std::process::ExitCode;
+
+use lapstrake_diag::{Diagnostic, SourceFile};
+use lapstrake_dockerfile::code;
+use lapstrake_graph::{Exec, File, FileAction, Graph, NetworkMode, Op, Target, Vertex};
+use lapstrake_lower::{
+    BuildInputs, ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower,
+};
+use lapstrake_oci::{ContainerConfig, DiffId, Digest, History, ImageConfig, Platform, RootFs};
+use serde_json::{Value, json};
+
+use super::read;
+use crate::args::debug::DebugPlan;
+use crate::commands::options;
+use crate::exit::Usage;
+
+/// Prints the plan.
+pub(super) fn plan(args: &DebugPlan) -> anyhow::Result<ExitCode> {
+    if !args.fake_images {
+        let why =
+            "`debug plan` asks no registry: say `--fake-images`, and all images are the same made-up one";
+        return Err(Usage(why.to_owned()).into());
+    }
+    let mut inputs = BuildInputs::new();
+    inputs.target.clone_from(&args.target);
+    inputs.build_args = options::pairs(&args.build_arg);
+    inputs.labels = options::pairs(&args.label);
+    if let Some(platform) = &args.platform {
+        let platform = platform.parse::<Platform>();
+        inputs.platforms = vec![platform.map_err(|e| Usage(format!("--platform: {e}")))?];
+    }
+    println!("{}", document(&read(&args.file)?, &inputs));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The schema `lapstrake-plan/1`.
+fn document(file: &SourceFile, inputs: &BuildInputs) -> Value {
+    let parsed = lapstrake_dockerfile::parse(file);
+    let failed = |error: Value| json!({"schema": "lapstrake-plan/1", "ok": false, "error": error});
+    if let Some(error) = parsed.first_error() {
+        return failed(problem(file, error));
+    }
+    let warnings = parsed.diagnostics.iter().map(|warning| {
+        let (first, last) = warning.lines(file).unwrap_or_default();
+        json!({"rule": warning.code, "message": warning.message, "lines": [first, last]})
+    });
+    let names = parsed.dockerfile.stages.iter().map(|stage| json!({"name": stage.from.name()}));
+    match lower(&parsed.dockerfile, inputs, &MadeUp) {
+        Err(error) => failed(refusal(file, &error)),
+        Ok(plan) => json!({
+            "schema": "lapstrake-plan/1",
+            "ok": true,
+            "error": null,
+            "warnings": warnings.collect::<Vec<_>>(),
+            "image": plan.targets.first().map(image),
+            "targets": names.collect::<Vec<_>>(),
+            "steps": plan.targets.first().map_or_else(Vec::new, |target| steps(&plan.graph, target)),
+        }),
+    }
+}
+
+fn problem(file: &SourceFile, error: &Diagnostic) -> Value {
+    let phase = match error.code {
+        code::INSTRUCTION => "instruction",
+        code::STAGE => "stage",
+        _ => "parse",
+    };
+    let (line, end_line) = error.lines(file).unwrap_or((0, 0));
+    json!({"phase": phase, "line": line, "end_line": end_line, "message": error.message})
+}
+
+fn refusal(file: &SourceFile, error: &LowerError) -> Value {
+    match error.diagnostic() {
+        Some(diagnostic) => problem(file, &diagnostic),
+        None => json!({"phase": "stage", "line": 0, "end_line": 0, "message": error.to_string()}),
+    }
+}
+
+fn image(target: &Target) -> Value {
+    let draft = &target.image;
+    let base = draft.config.history.iter().map(|row| (&row.created_by, row.empty_layer));
+    let own = draft.history.iter().map(|row| (&row.created_by, row.layer.is_none()));
+    let row = |(created_by, empty): (&String, bool)| json!({"created_by": created_by, "empty_layer": empty});
+    let config = lapstrake_oci::to_json(&draft.config.config);
+    json!({
+        "architecture": draft.config.architecture,
+        "os": draft.config.os,
+        "author": draft.config.author,
+        "config": serde_json::from_slice::<Value>(&config).unwrap_or_default(),
+        "history": base.chain(own).map(row).collect::<Vec<_>>(),
+    })
+}
+
+/// The processes and file changes that the target needs, inputs first.
+fn steps(graph: &Graph, target: &Target) -> Vec<Value> {
+    let needed = graph.needed_by(target.edge.vertex);
+    needed.into_iter().filter_map(|id| graph.get(id).and_then(step)).collect()
+}
+
+fn step(vertex: &Vertex) -> Option<Value> {
+    let lines = vertex.meta.lines.map(|lines| [lines.first, lines.last]);
+    match &vertex.op {
+        Op::Exec(exec) => Some(process(exec, lines)),
+        Op::File(file) => Some(json!({"kind": "file", "lines": lines, "actions": actions(file)})),
+        Op::Source(_) | Op::Merge => None,
+    }
+}
+
+fn process(exec: &Exec, lines: Option<[u32; 2]>) -> Value {
+    let network = match exec.network {
+        NetworkMode::Default => "default",
+        NetworkMode::Host => "host",
+        NetworkMode::None => "none",
+    };
+    json!({
+        "kind": "exec",
+        "lines": lines,
+        "args": exec.args,
+        "env": exec.env,
+        "cwd": exec.cwd,
+        "user": exec.user,
+        "network": network,
+    })
+}
+
+/// A copy of several sources is an action for each.
+fn actions(file: &File) -> Vec<Value> {
+    let mut actions = Vec::new();
+    for action in &file.actions {
+        match action {
+            FileAction::Copy(copy) => {
+                actions.extend(copy.sources.iter().map(|source| json!(["copy", source, copy.dest])));
+            }
+            FileAction::MakeDir(dir) => actions.push(json!(["mkdir", dir.path])),
+            FileAction::MakeFile(file) => actions.push(json!(["copy", file.name, file.dest])),
+        }
+    }
+    actions
+}
+
+/// Knows every image, and always the same one.
+struct MadeUp;
+
+impl ImageResolver for MadeUp {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        let layer = Digest::sha256(b"made up");
+        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let config = ImageConfig {
+            architecture: "amd64".to_owned(),
+            os: "linux".to_owned(),
+            config: ContainerConfig {
+                env: vec![path.to_owned()],
+                cmd: Some(vec!["/bin/sh".to_owned()]),
+                ..ContainerConfig::default()
+            },
+            history: vec![History { created_by: "fake base".to_owned(), ..History::default() }],
+            rootfs: RootFs { diff_ids: vec![DiffId(layer)], ..RootFs::default() },
+            ..ImageConfig::default()
+        };
+        let manifest = Digest::sha256(request.reference.to_string().as_bytes());
+        Ok(ResolvedImage { manifest, config })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(text: &str, inputs: &BuildInputs) -> Value {
+        document(&SourceFile::new("Dockerfile", text), inputs)
+    }
+
+    #[test]
+    fn only_what_the_target_needs() {
+        let text = "FROM a AS one\nARG V=1\nRUN --network=none make $V\nFROM b AS two\nRUN never\nFROM a\n\
+                    WORKDIR /srv\nCOPY --from=one /x /y/\nCMD [\"run\"]\n";
+        let mut inputs = BuildInputs::new();
+        inputs.build_args.insert("V".to_owned(), "2".to_owned());
+        let plan = planned(text, &inputs);
+        assert_eq!(plan["ok"], json!(true), "{plan}");
+        let steps = plan["steps"].as_array().expect("steps");
+        assert_eq!(steps.len(), 3, "{plan}");
+        let exec = steps.iter().find(|step| step["kind"] == "exec").expect("a process");
+        assert_eq!(exec["args"], json!(["/bin/sh", "-c", "make $V"]));
+        assert!(exec["env"].as_array().is_some_and(|env| env.contains(&json!("V=2"))), "{exec}");
+        assert_eq!((&exec["network"], &exec["lines"]), (&json!("none"), &json!([3, 3])));
+        let files: Vec<&Value> = steps.iter().filter(|step| step["kind"] == "file").collect();
+        assert_eq!(files[0]["actions"], json!([["mkdir", "/srv"]]));
+        assert_eq!(files[1]["actions"], json!([["copy", "/x", "/y/"]]));
+        let image = &plan["image"];
+        assert_eq!(
+            (&image["config"]["Cmd"], &image["config"]["WorkingDir"]),
+            (&json!(["run"]), &json!("/srv"))
+        );
+        assert_eq!(image["history"][0]["created_by"], json!("fake base"));
+        assert_eq!(plan["targets"][1]["name"], json!("two"));
+    }
+
+    #[test]
+    fn errors_have_their_line() {
+        let plan = planned("FROM a\nSTOPSIGNAL SIGNOT\n", &BuildInputs::new());
+        assert_eq!((&plan["ok"], &plan["error"]["line"]), (&json!(false), &json!(2)), "{plan}");
+        let plan = planned("FROM a\nRUM\n", &BuildInputs::new());
+        assert_eq!(plan["error"]["phase"], json!("instruction"), "{plan}");
+    }
+}
