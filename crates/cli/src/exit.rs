@@ -26,10 +26,18 @@ pub(crate) struct Told {
 }
 
 /// Prints the error with its causes and hints, and gives the exit status.
+///
+/// Whoever reads the result may leave early (`lapstrake images | head`): then there is nothing to say, and the status is
+/// that of a program that the kernel ended for it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("ERROR: {}", text(error.chain()));
+    let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    if io.or(json) == Some(std::io::ErrorKind::BrokenPipe) {
+        return ExitCode::from(141);
+    }
+    tell!("ERROR: {}", text(error.chain()));
     for hint in hints(error) {
-        eprintln!("hint: {hint}");
+        tell!("hint: {hint}");
     }
     ExitCode::from(status(error))
 }

@@ -1,5 +1,20 @@
 //! The `lapstrake` binary: arguments, settings, progress, wiring.
 
+/// Prints a line of the result. The caller fails if nobody takes it any more; see [`exit::report`].
+macro_rules! say {
+    ($($text:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($text)*)))?
+    };
+}
+
+/// Prints a line about the work, if anybody is there to read it.
+macro_rules! tell {
+    ($($text:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*)))
+            .unwrap_or_default()
+    };
+}
+
 mod args;
 mod commands;
 mod env;

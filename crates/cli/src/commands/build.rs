@@ -39,7 +39,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     })?;
     if let Some(id) = id {
         if args.quiet {
-            println!("{id}");
+            say!("{id}");
         }
         if let Some(path) = &args.iidfile {
             fs::write(path, id.to_string()).with_context(|| format!("cannot write `{}`", path.display()))?;
@@ -133,11 +133,11 @@ fn style() -> Style {
 
 fn print_failures(failures: &[Failure]) {
     for failure in failures.iter().filter(|failure| !failure.lines.is_empty()) {
-        eprintln!("------\n > {}:", failure.name);
+        tell!("------\n > {}:", failure.name);
         for (at, line) in &failure.lines {
-            eprintln!("{:.3} {line}", at.as_secs_f64());
+            tell!("{:.3} {line}", at.as_secs_f64());
         }
-        eprintln!("------");
+        tell!("------");
     }
 }
 
@@ -153,7 +153,7 @@ fn told(error: anyhow::Error, file: &SourceFile, session: &Session) -> anyhow::E
     let Some(failed) = error.downcast_ref::<StepFailed>() else { return error };
     let source = &*failed.source;
     if let Some(lines) = failed.lines {
-        eprintln!("{}", excerpt(file, lines.first, lines.last).trim_end());
+        tell!("{}", excerpt(file, lines.first, lines.last).trim_end());
     }
     let text = format!("failed to solve: {}", exit::text(exit::chain(source)));
     let hint = exit::chain(source).find_map(exit::hint_of).or_else(|| one_id(session, source));

@@ -27,13 +27,13 @@ pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
         .map(|row| (row, if row.empty_layer { 0 } else { sizes.next().unwrap_or(0) }))
         .collect();
     if !args.json {
-        println!("{:<14} {:<16} {:<47} {:<9} COMMENT", "IMAGE", "CREATED", "CREATED BY", "SIZE");
+        say!("{:<14} {:<16} {:<47} {:<9} COMMENT", "IMAGE", "CREATED", "CREATED BY", "SIZE");
     }
     for (number, (row, size)) in rows.iter().enumerate().rev() {
         let id = if number + 1 == rows.len() { image.id.short() } else { "<missing>" };
         if args.json {
             let by = &row.created_by;
-            println!(
+            say!(
                 "{}",
                 json!({"ID": id, "CreatedAt": row.created, "CreatedBy": by, "Size": size, "Comment": row.comment})
             );
@@ -44,7 +44,7 @@ pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
         if !args.no_trunc && by.chars().count() > 45 {
             by = by.chars().take(44).chain(['…']).collect();
         }
-        println!("{id:<14} {age:<16} {by:<47} {:<9} {}", bytes(*size), row.comment);
+        say!("{id:<14} {age:<16} {by:<47} {:<9} {}", bytes(*size), row.comment);
     }
     Ok(ExitCode::SUCCESS)
 }

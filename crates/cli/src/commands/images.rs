@@ -20,7 +20,7 @@ fn names(store: &Store, image: &ImageRow) -> anyhow::Result<Vec<Reference>> {
 pub(crate) fn images(args: &Images) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     if !args.quiet && !args.json {
-        println!("{:<28} {:<16} {:<14} {:<16} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED");
+        say!("{:<28} {:<16} {:<14} {:<16} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED");
     }
     for image in session.store.images()? {
         let created = config(&session.store, &image.id)?.created;
@@ -34,13 +34,13 @@ pub(crate) fn images(args: &Images) -> anyhow::Result<ExitCode> {
         for (repository, tag) in rows {
             let id = image.id.short();
             if args.quiet {
-                println!("{id}");
+                say!("{id}");
             } else if args.json {
                 let row = json!({"Repository": repository, "Tag": tag, "ID": image.id, "CreatedAt": created, "Size": image.size});
-                println!("{row}");
+                say!("{row}");
             } else {
                 let age = created.as_deref().map_or_else(|| "N/A".to_owned(), ago);
-                println!("{repository:<28} {tag:<16} {id:<14} {age:<16} {}", bytes(image.size));
+                say!("{repository:<28} {tag:<16} {id:<14} {age:<16} {}", bytes(image.size));
             }
         }
     }
@@ -80,7 +80,7 @@ pub(crate) fn inspect(name: &str) -> anyhow::Result<ExitCode> {
         "Config": config.config,
         "RootFS": {"Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids},
     }]);
-    println!("{}", String::from_utf8_lossy(&lapstrake_oci::to_json_indented(&shown)));
+    say!("{}", String::from_utf8_lossy(&lapstrake_oci::to_json_indented(&shown)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
         match named {
             Some(reference) if own.len() > 1 && !args.force => {
                 session.store.untag(&reference)?;
-                println!("Untagged: {}", reference.familiar());
+                say!("Untagged: {}", reference.familiar());
             }
             None if own.len() > 1 && !args.force => {
                 anyhow::bail!(
@@ -104,8 +104,10 @@ pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
             }
             _ => {
                 session.store.remove_image(&image.id)?;
-                own.iter().for_each(|name| println!("Untagged: {}", name.familiar()));
-                println!("Deleted: {}", image.id);
+                for name in &own {
+                    say!("Untagged: {}", name.familiar());
+                }
+                say!("Deleted: {}", image.id);
             }
         }
     }

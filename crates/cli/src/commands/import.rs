@@ -43,7 +43,7 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
     let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id }]);
     keep(&session.store, &image, String::from_utf8_lossy(&tokens).into_owned(), &[name])?;
-    println!("{}", image.document.digest);
+    say!("{}", image.document.digest);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -38,10 +38,12 @@ pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
     session.store.sync()?;
     for (id, names) in loaded {
         if names.is_empty() || args.quiet {
-            println!("Loaded image ID: {id}");
+            say!("Loaded image ID: {id}");
             continue;
         }
-        names.iter().for_each(|name| println!("Loaded image: {}", name.familiar()));
+        for name in &names {
+            say!("Loaded image: {}", name.familiar());
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let running = match sandbox.run(&spec, fds) {
         Ok(running) => running,
         Err(error) => {
-            eprintln!("ERROR: {}", crate::exit::text(crate::exit::chain(&error)));
+            tell!("ERROR: {}", crate::exit::text(crate::exit::chain(&error)));
             let code = error.exit_code().and_then(|code| u8::try_from(code).ok());
             return Ok(ExitCode::from(code.unwrap_or(CANNOT_START)));
         }

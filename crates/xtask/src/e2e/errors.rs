@@ -3,7 +3,7 @@
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script};
 
 pub(super) const CASES: &[super::Case] =
-    &[("failing", failing), ("bad_input", bad_input), ("killed", killed)];
+    &[("failing", failing), ("bad_input", bad_input), ("killed", killed), ("deaf_reader", deaf_reader)];
 
 fn failing(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "failing", "FROM busybox\nRUN echo last words; exit 7\n")?;
@@ -41,4 +41,14 @@ fn killed(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "killed", "FROM busybox\nRUN echo x > /x\n")?;
     expect(&lap(mode, "build -t killed killed && ./lapstrake run killed cat /x")?, 0, &["x\n"])?;
     nothing_left(mode)
+}
+
+/// Who reads the result may be gone; then the program ends as others do, without a word.
+fn deaf_reader(mode: &Mode) -> Result<(), String> {
+    let gone =
+        "{ sleep 0.3; ./lapstrake inspect busybox 2> said; echo $? > status; } | true; cat status said";
+    let output = script(mode, gone)?;
+    expect(&output, 0, &[])?;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    if told == "141\n" { Ok(()) } else { Err(format!("it said {told:?}")) }
 }

@@ -31,7 +31,7 @@ pub(super) fn plan(args: &DebugPlan) -> anyhow::Result<ExitCode> {
         let platform = platform.parse::<Platform>();
         inputs.platforms = vec![platform.map_err(|e| Usage(format!("--platform: {e}")))?];
     }
-    println!("{}", document(&read(&args.file)?, &inputs));
+    say!("{}", document(&read(&args.file)?, &inputs));
     Ok(ExitCode::SUCCESS)
 }
 
