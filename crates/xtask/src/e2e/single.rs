@@ -43,7 +43,7 @@ fn builds(single: &Mode) -> Result<(), String> {
     )?;
     let archive = "build -o type=oci,dest=single.tar,name=single:1 builds-single && \
                    mkdir single && tar -C single -xf single.tar && \
-                   for f in single/blobs/sha256/*; do tar -tvf $f --numeric-owner 2> /dev/null; done";
+                   for f in single/blobs/sha256/*; do tar -tvf $f --numeric-owner 2> /dev/null || true; done";
     expect(&lap(single, archive)?, 0, &["-rw-r--r-- 7/8 ", "-rws--x--x 0/0 ", " bin/.wh.true"])?;
     let hello = "build -t hello --build-context host=rootfs:/// builds/hello && ./lapstrake run hello you";
     expect(&lap(single, hello)?, 0, &["hello, you"])?;

@@ -134,7 +134,7 @@ fn actions(file: &File) -> Vec<Value> {
                 actions.extend(copy.sources.iter().map(|source| json!(["copy", source, copy.dest])));
             }
             FileAction::MakeDir(dir) => actions.push(json!(["mkdir", dir.path])),
-            FileAction::MakeFile(file) => actions.push(json!(["copy", file.name, file.dest])),
+            FileAction::MakeFile(file) => actions.push(json!(["copy", format!("/{}", file.name), file.dest])),
         }
     }
     actions
