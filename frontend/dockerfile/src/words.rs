@@ -10,13 +10,13 @@ mod pattern;
 
 use std::collections::BTreeSet;
 
-use pattern::{Pattern, Side};
+use pattern::{Pattern, reversed};
 
 /// How deep `${a:-${b:-…}}` may nest.
 pub const MAX_DEPTH: usize = 200;
 
 /// How long, in bytes, the expansion of one word may become.
-pub const MAX_EXPANSION: usize = 1 << 20;
+pub const MAX_EXPANSION: usize = 1 << 24;
 
 /// Gives the value of a variable; `None` for one that is not set.
 pub type Lookup<'l> = dyn Fn(&str) -> Option<String> + 'l;
@@ -75,10 +75,12 @@ pub struct ExpandError {
 /// Expands `word`.
 pub fn expand(word: &str, lookup: &Lookup<'_>, mode: Mode) -> Result<Expanded, ExpandError> {
     let mut lexer = Lexer {
-        rest: word.chars(),
+        // A byte order mark in front is no part of any word.
+        rest: word.strip_prefix('\u{feff}').unwrap_or(word).chars(),
         mode,
         raw_escapes: mode.raw_escapes,
         depth: 0,
+        operands: 0,
         produced: 0,
         lookup,
         matched: BTreeSet::new(),
@@ -113,6 +115,14 @@ impl Words {
         self.open = true;
     }
 
+    /// BuildKit collects the words of an operand in the same buffer as those around it, so `a${x:-b}` splits into the
+    /// single word `b`, although its text is `ab`.
+    fn forget_if(&mut self, operand_was_read: bool) {
+        if operand_was_read {
+            self.current.clear();
+        }
+    }
+
     fn finish(mut self) -> Vec<String> {
         if !self.current.is_empty() {
             self.done.push(self.current);
@@ -126,6 +136,8 @@ struct Lexer<'w, 'l> {
     mode: Mode,
     raw_escapes: bool,
     depth: usize,
+    /// How many operands of `${…}` have been begun.
+    operands: usize,
     produced: usize,
     lookup: &'l Lookup<'l>,
     matched: BTreeSet<String>,
@@ -157,6 +169,7 @@ impl Lexer<'_, '_> {
     }
 
     fn until_inner(&mut self, stop: Option<char>) -> Result<(String, Vec<String>), String> {
+        self.operands += 1;
         let mut text = String::new();
         let mut words = Words::default();
         while let Some(c) = self.next() {
@@ -165,8 +178,10 @@ impl Lexer<'_, '_> {
             }
             match c {
                 '$' => {
+                    let before = self.operands;
                     let value = self.dollar()?;
                     self.count(value.len())?;
+                    words.forget_if(self.operands != before);
                     text.push_str(&value);
                     value.chars().for_each(|c| words.push(c));
                 }
@@ -176,7 +191,9 @@ impl Lexer<'_, '_> {
                     redirection.chars().for_each(|c| words.push_raw(c));
                 }
                 '\'' | '"' if !self.mode.skip_process_quotes => {
+                    let before = self.operands;
                     let quoted = if c == '"' { self.double_quoted()? } else { self.single_quoted()? };
+                    words.forget_if(self.operands != before);
                     text.push_str(&quoted);
                     words.open = true;
                     words.current.push_str(&quoted);
@@ -309,7 +326,8 @@ impl Lexer<'_, '_> {
         }
         let name = self.name();
         match self.next() {
-            None => Err(MISSING_BRACE.to_owned()),
+            // The end of the text is told as a character that is none.
+            None => Err(unsupported("\u{fffd}")),
             Some('}') => Ok(match self.value(&name) {
                 None if self.mode.skip_unset_env => format!("${{{name}}}"),
                 value => value.unwrap_or_default(),
@@ -368,8 +386,13 @@ impl Lexer<'_, '_> {
             Some(text) => (text, true),
             None => (word.as_str(), false),
         };
-        let side = if operator == '#' { Side::Start } else { Side::End };
-        Ok(Pattern::parse(text)?.trim(&value, side, longest).to_owned())
+        if operator == '#' {
+            return Ok(Pattern::parse(text)?.trim(&value, longest).to_owned());
+        }
+        // Both are turned round, which a message about the pattern shows.
+        let value: String = value.chars().rev().collect();
+        let rest = Pattern::parse(&reversed(text))?.trim(&value, longest).chars().rev().collect();
+        Ok(rest)
     }
 
     fn replace(&mut self, name: &str) -> Result<String, String> {
@@ -396,8 +419,8 @@ impl Lexer<'_, '_> {
     fn name(&mut self) -> String {
         let mut name = String::new();
         while let Some(c) = self.peek() {
-            if name.is_empty() && c.is_numeric() {
-                while let Some(digit) = self.peek().filter(|c| c.is_numeric()) {
+            if name.is_empty() && is_digit(c) {
+                while let Some(digit) = self.peek().filter(|c| is_digit(*c)) {
                     name.push(digit);
                     self.next();
                 }
@@ -407,7 +430,7 @@ impl Lexer<'_, '_> {
                 self.next();
                 return c.to_string();
             }
-            if !c.is_alphanumeric() && c != '_' {
+            if !in_name(c) {
                 break;
             }
             name.push(c);
@@ -422,6 +445,16 @@ impl Lexer<'_, '_> {
         set.insert(name.to_owned());
         value
     }
+}
+
+/// Decimal digits. Unlike `char::is_numeric`, fractions, superscripts and Roman numerals are none.
+fn is_digit(c: char) -> bool {
+    c.is_numeric() && !matches!(c, '\u{b2}'..='\u{be}' | '\u{2070}'..='\u{33ff}')
+}
+
+/// Letters, digits and the underscore.
+fn in_name(c: char) -> bool {
+    c == '_' || c.is_alphabetic() || is_digit(c)
 }
 
 fn unsupported(modifier: &str) -> String {

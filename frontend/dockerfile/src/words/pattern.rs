@@ -3,14 +3,7 @@
 //! Matching keeps the set of reachable positions instead of going back, so it takes pattern length times value length
 //! and never more. As in the regular expressions that BuildKit makes of them, `*` and `?` do not match a line feed.
 
-/// Which end of a value is trimmed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    /// `#`
-    Start,
-    /// `%`
-    End,
-}
+use super::in_name;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Token {
@@ -26,7 +19,7 @@ pub(super) struct Pattern {
 impl Pattern {
     pub(super) fn parse(text: &str) -> Result<Pattern, String> {
         let mut tokens = Vec::new();
-        let mut rest = text.chars().peekable();
+        let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text).chars();
         while let Some(c) = rest.next() {
             tokens.push(match c {
                 '*' => Token::Many,
@@ -34,7 +27,7 @@ impl Pattern {
                 '\\' => match rest.next() {
                     Some(c @ ('*' | '?' | '\\' | '}' | '/')) => Token::Literal(c),
                     other => {
-                        let escape = other.map_or(String::new(), |c| c.to_string());
+                        let escape = other.unwrap_or('\u{fffd}');
                         return Err(format!(
                             "invalid pattern ({text}) in substitution: invalid escape '\\{escape}'"
                         ));
@@ -47,18 +40,9 @@ impl Pattern {
         Ok(Pattern { tokens })
     }
 
-    /// `value` without the shortest or longest match at one side.
-    pub(super) fn trim<'v>(&self, value: &'v str, side: Side, longest: bool) -> &'v str {
-        match side {
-            Side::Start => {
-                let matched = Self::matched(self.tokens.iter(), value.chars(), longest);
-                &value[matched.unwrap_or(0)..]
-            }
-            Side::End => {
-                let matched = Self::matched(self.tokens.iter().rev(), value.chars().rev(), longest);
-                &value[..value.len() - matched.unwrap_or(0)]
-            }
-        }
+    /// `value` without the shortest or longest match at its start.
+    pub(super) fn trim<'v>(&self, value: &'v str, longest: bool) -> &'v str {
+        &value[self.matched(value, longest).unwrap_or(0)..]
     }
 
     /// `value` with its first match replaced.
@@ -110,7 +94,7 @@ impl Pattern {
             {
                 continue;
             }
-            if let Some(length) = Self::matched(self.tokens.iter(), value[start..].chars(), true) {
+            if let Some(length) = self.matched(&value[start..], true) {
                 return Some((start, start + length));
             }
         }
@@ -118,19 +102,15 @@ impl Pattern {
     }
 
     /// How many bytes from the start of `value` match, at least or at most.
-    fn matched<'t>(
-        tokens: impl Iterator<Item = &'t Token>,
-        value: impl Iterator<Item = char>,
-        longest: bool,
-    ) -> Option<usize> {
-        let tokens: Vec<Token> = tokens.copied().collect();
+    fn matched(&self, value: &str, longest: bool) -> Option<usize> {
+        let tokens = &self.tokens;
         let end = tokens.len();
         let mut states = vec![false; end + 1];
         let mut next = vec![false; end + 1];
-        open(&tokens, &mut states, 0);
+        open(tokens, &mut states, 0);
         let mut found = states[end].then_some(0);
         let mut length = 0;
-        for c in value {
+        for c in value.chars() {
             if found.is_some() && !longest {
                 break;
             }
@@ -143,7 +123,7 @@ impl Pattern {
                     Token::Many if c != '\n' => at,
                     Token::Literal(_) | Token::One | Token::Many => continue,
                 };
-                open(&tokens, &mut next, to);
+                open(tokens, &mut next, to);
                 alive = true;
             }
             length += c.len_utf8();
@@ -157,6 +137,22 @@ impl Pattern {
         }
         found
     }
+}
+
+/// `pattern` from behind, with each escape still in front of what it escapes.
+pub(super) fn reversed(pattern: &str) -> String {
+    let mut pieces = Vec::new();
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        match (c, rest.clone().next()) {
+            ('\\', Some(escaped)) => {
+                rest.next();
+                pieces.extend([escaped, '\\']);
+            }
+            _ => pieces.push(c),
+        }
+    }
+    pieces.iter().rev().collect()
 }
 
 /// Marks `at` and what a `*` there lets one skip to.
@@ -176,15 +172,15 @@ fn expand_template(template: &str, matched: &str, out: &mut String) {
             rest = after;
             continue;
         }
-        let (name, tail) = match after.strip_prefix('{') {
-            Some(braced) => match braced.split_once('}') {
-                Some((name, tail)) => (name, tail),
-                None => ("", after),
-            },
-            None => {
-                after.split_at(after.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(after.len()))
-            }
+        let inside = after.strip_prefix('{');
+        let start = inside.unwrap_or(after);
+        let (name, tail) = start.split_at(start.find(|c| !in_name(c)).unwrap_or(start.len()));
+        let (name, tail) = match inside {
+            None => (name, tail),
+            // Without a name and a brace behind it, the dollar sign stands for itself.
+            Some(_) => tail.strip_prefix('}').map_or(("", after), |tail| (name, tail)),
         };
+        let tail = if name.is_empty() { after } else { tail };
         match name {
             "" => out.push('$'),
             "0" => out.push_str(matched),
