@@ -20,6 +20,8 @@ struct Rule {
     pattern: Pattern,
     negated: bool,
     text: String,
+    /// The text made simple, with its `!`.
+    clean: String,
     line: u32,
 }
 
@@ -65,6 +67,12 @@ impl Patterns {
             rules.extend(rule(text.as_ref(), number)?);
         }
         Ok(Self { rules })
+    }
+
+    /// The patterns in their order, each made simple: no `.` or `..` that can go, no slash at an end.
+    #[must_use]
+    pub fn cleaned(&self) -> Vec<String> {
+        self.rules.iter().map(|rule| rule.clean.clone()).collect()
     }
 
     /// True when nothing is ever hidden.
@@ -138,7 +146,13 @@ fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
     let clean = clean(body);
     let pattern =
         Pattern::new(&clean).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
-    Ok(Some(Rule { pattern, negated, text: text.into(), line: number }))
+    let shown = match clean.as_str() {
+        "" if body.starts_with('/') => "/",
+        "" => ".",
+        clean => clean,
+    };
+    let clean = if negated { format!("!{shown}") } else { shown.to_owned() };
+    Ok(Some(Rule { pattern, negated, text: text.into(), clean, line: number }))
 }
 
 /// Lexical cleaning; unlike a path inside a tree a pattern may climb (`../x`), and then matches nothing.

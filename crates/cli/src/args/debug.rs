@@ -11,6 +11,8 @@ pub(crate) enum Debug {
     Parse(Parse),
     /// Expand words: JSON lines on standard input, JSON lines on standard output
     Expand,
+    /// Tell which paths an ignore file hides: JSON lines in and out, or `--why PATH` about a context
+    Ignore(DebugIgnore),
     /// Print what a build would do
     Plan(DebugPlan),
 }
@@ -48,4 +50,18 @@ pub(crate) struct DebugPlan {
     pub(crate) platform: Option<String>,
     /// The Dockerfile; `-` is standard input
     pub(crate) file: PathBuf,
+}
+
+/// `lapstrake debug ignore`
+#[derive(Debug, Args)]
+pub(crate) struct DebugIgnore {
+    /// Say which line decides about this path of the context
+    #[arg(long, value_name = "PATH")]
+    pub(crate) why: Option<String>,
+    /// The Dockerfile, whose own ignore file wins (default: `CONTEXT/Dockerfile`)
+    #[arg(short, long, value_name = "FILE", requires = "why")]
+    pub(crate) file: Option<PathBuf>,
+    /// The directory to build from (default: the current one)
+    #[arg(requires = "why")]
+    pub(crate) context: Option<PathBuf>,
 }

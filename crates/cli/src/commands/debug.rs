@@ -1,6 +1,7 @@
 //! `lapstrake debug`: what the pure halves make of a text, for tests and tools. Nothing is built.
 
 mod expand;
+mod ignore;
 mod parse;
 mod plan;
 
@@ -17,6 +18,7 @@ pub(crate) fn debug(what: &Debug) -> anyhow::Result<ExitCode> {
     match what {
         Debug::Parse(args) => parse::parse(&args.file),
         Debug::Expand => expand::expand(),
+        Debug::Ignore(args) => ignore::ignore(args),
         Debug::Plan(args) => plan::plan(args),
     }
 }

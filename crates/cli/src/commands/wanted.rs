@@ -116,7 +116,7 @@ fn layout(place: &str) -> Result<NamedContext, Usage> {
 }
 
 /// A directory with its ignore file: the Dockerfile's own, else `.dockerignore`.
-fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<LocalContext, Usage> {
+pub(super) fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<LocalContext, Usage> {
     let path = options::absolute(dir)?;
     if !path.is_dir() {
         return Err(Usage(format!(
