@@ -140,19 +140,25 @@ fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
         return Ok(None);
     }
     let (negated, body) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim()));
-    if body.is_empty() {
+    let shown = match clean(body) {
+        clean if !clean.is_empty() => clean,
+        _ if body.starts_with('/') => "/".to_owned(),
+        _ => ".".to_owned(),
+    };
+    // What `!` takes back is decided once the text is simple: `./!x` takes back, and `!/` is a lone `!`.
+    let simple = if negated && body.is_empty() { "!".to_owned() } else { shown };
+    let simple = if negated && !body.is_empty() { format!("!{simple}") } else { simple };
+    let (negated, wanted) = match simple.strip_prefix('!') {
+        Some(rest) => (true, rest.trim_end_matches('/')),
+        None => (false, simple.as_str()),
+    };
+    if wanted.is_empty() {
         return Err(TreeError::IllegalExclusion { pattern: text.into(), line: number });
     }
-    let clean = clean(body);
+    let wanted = clean(wanted);
     let pattern =
-        Pattern::new(&clean).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
-    let shown = match clean.as_str() {
-        "" if body.starts_with('/') => "/",
-        "" => ".",
-        clean => clean,
-    };
-    let clean = if negated { format!("!{shown}") } else { shown.to_owned() };
-    Ok(Some(Rule { pattern, negated, text: text.into(), clean, line: number }))
+        Pattern::new(&wanted).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
+    Ok(Some(Rule { pattern, negated, text: text.into(), clean: simple, line: number }))
 }
 
 /// Lexical cleaning; unlike a path inside a tree a pattern may climb (`../x`), and then matches nothing.
@@ -220,6 +226,7 @@ mod tests {
             ("*\n! a", "a", false),
             ("*\n!*.md\nREADME*.md", "README-x.md", true),
             ("*\n!*.md\nREADME*.md", "x.md", false),
+            ("*\n./!a", "a", false),
             ("a.b", "axb", false),
             ("a+(b)", "a+(b)", true),
         ];
@@ -242,7 +249,10 @@ mod tests {
 
     #[test]
     fn bad_patterns() {
-        assert_eq!(Patterns::parse("a\n!").unwrap_err().to_string(), "illegal exclusion pattern: \"!\"");
+        for lone in ["a\n!", "a\n! ", "!/", "!/..", "./!"] {
+            let error = Patterns::parse(lone).unwrap_err();
+            assert!(matches!(error, TreeError::IllegalExclusion { .. }), "{lone:?}: {error}");
+        }
         for bad in ["[", "[a", "a\\", "[]", "[a-]", "[-a]", "x[]a]"] {
             assert!(matches!(Patterns::parse(bad), Err(TreeError::Pattern { line: 1, .. })), "{bad}");
         }
