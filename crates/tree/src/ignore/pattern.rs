@@ -1,7 +1,8 @@
 //! One pattern as a small automaton: linear in pattern times path, whatever the stars.
 //!
-//! `*` and `?` stay within a component, `**` crosses, `**/` may be nothing, `[a-z]` and `[^a-z]` are one character,
-//! a backslash takes the next character literally.
+//! `*` and `?` stay within a component, `[a-z]` and `[^a-z]` are one character, a backslash takes the next character
+//! literally. `**` is whole directories or nothing, its slash may be left out (`a**b` is `a**/b`); only at the end, and
+//! in front of plain text, it is any text (`a**`, `**.c`).
 
 /// A compiled pattern.
 #[derive(Clone, Debug)]
@@ -51,11 +52,13 @@ impl Pattern {
         while let Some(c) = chars.next() {
             match c {
                 '*' if deep && chars.next_if_eq(&'*').is_some() => {
-                    while chars.next_if_eq(&'*').is_some() {}
-                    if chars.next_if_eq(&'/').is_some() {
-                        steps.extend([Step::Dirs, Step::InDirs]);
-                    } else {
+                    let slash = chars.next_if_eq(&'/').is_some();
+                    let special = |c| matches!(c, '*' | '?' | '[' | ']' | '\\');
+                    let suffix = steps.is_empty() && !slash && !chars.clone().any(special);
+                    if suffix || chars.peek().is_none() {
                         steps.push(Step::Any);
+                    } else {
+                        steps.extend([Step::Dirs, Step::InDirs]);
                     }
                 }
                 '*' => steps.push(Step::Star),
