@@ -3,19 +3,19 @@
 /// Distances from here on are no resemblance.
 const TOO_FAR: usize = 3;
 
-/// The candidate nearest to `word`, less than three edits away, without regard to case and written in the case of
-/// `word`. Nothing when `word` is itself a candidate: then its spelling is not what is wrong.
+/// The candidate nearest to `word`, less than three edits away, without regard to case; in upper case if `word` is, else
+/// in lower case. Nothing when `word` is itself a candidate: then its spelling is not what is wrong.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let folded = word.to_lowercase();
-    let lowered = candidates.into_iter().map(|candidate| (candidate.to_lowercase(), candidate));
+    let folded = lower(word);
+    let lowered = candidates.into_iter().map(|candidate| (lower(candidate), candidate));
     let found = nearest(&folded, lowered)?;
-    Some(if word == folded {
-        found.to_lowercase()
-    } else if word == word.to_uppercase() {
-        found.to_uppercase()
-    } else {
-        found.to_owned()
-    })
+    let shouted = word != folded && word == word.to_uppercase();
+    Some(if shouted { found.to_uppercase() } else { found.to_lowercase() })
+}
+
+/// Lower case, character by character.
+fn lower(text: &str) -> String {
+    text.chars().map(|c| c.to_lowercase().next().unwrap_or(c)).collect()
 }
 
 /// Like [`did_you_mean`], with regard to case.
@@ -70,6 +70,7 @@ mod tests {
         let table = [
             ("FNTRYPOINT", Some("ENTRYPOINT")),
             ("fntrypoint", Some("entrypoint")),
+            ("Fntrypoint", Some("entrypoint")),
             ("CPY", Some("COPY")),
             ("RUM", Some("RUN")),
             ("run", None),

@@ -2,6 +2,7 @@
 
 use lapstrake_diag::{Spanned, did_you_mean_exactly};
 
+use crate::scalar::lower;
 use crate::syntax::{Flag, Word};
 
 /// What a flag takes.
@@ -37,8 +38,8 @@ impl Flags {
                 Some((name, value)) => (name, Some(value)),
                 None => (flag.text.as_str(), None),
             };
-            let bare = name.trim_start_matches('-');
-            let Some((known_name, takes)) = known.iter().find(|(known, _)| *known == &name[2..]) else {
+            let bare = &name[2..];
+            let Some((known_name, takes)) = known.iter().find(|(known, _)| *known == bare) else {
                 let hint = did_you_mean_exactly(bare, known.iter().map(|(name, _)| *name))
                     .map_or(String::new(), |hint| format!(" (did you mean {hint}?)"));
                 return Err(bad(format!("unknown flag: {name}{hint}")));
@@ -51,7 +52,7 @@ impl Flags {
                 (Takes::Bool, Some("")) | (_, None) => {
                     return Err(bad(format!("missing a value on flag: {name}")));
                 }
-                (Takes::Bool, Some(value)) => match value.to_lowercase() {
+                (Takes::Bool, Some(value)) => match lower(value) {
                     value if value == "true" || value == "false" => value,
                     _ => {
                         return Err(bad(format!("expecting boolean value for flag {name}, not: {value}")));

@@ -1,5 +1,8 @@
 //! Heredoc words: `<<EOF`, `3<<-"E O F"`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use lapstrake_diag::Span;
 use nom::Parser;
 use nom::bytes::complete::{tag, take_while};
@@ -63,11 +66,14 @@ pub(crate) fn heredoc_word(word: &str) -> Result<Option<Heredoc>, String> {
     let raw = words::expand(delimiter, &unset, Mode { raw_quotes: true, ..mode() })
         .map_err(|error| error.to_string())?
         .words;
+    let [raw] = raw.as_slice() else {
+        return Err(format!("internal lexing of heredoc produced inconsistent results: {delimiter}"));
+    };
     let quotes = |text: &str| text.matches(['\'', '"']).count();
     Ok(Some(Heredoc {
         name: name.clone(),
         fd: if fd.is_empty() { 0 } else { fd.parse().unwrap_or(u64::MAX) },
-        expand: raw.first().map(|raw| quotes(raw)) == Some(quotes(name)),
+        expand: quotes(raw) == quotes(name),
         chomp: dash.is_some(),
         content: String::new(),
         span: Span::default(),
@@ -88,6 +94,26 @@ pub(crate) fn heredoc_words(text: &str) -> Result<Vec<Heredoc>, String> {
         found.extend(heredoc_word(word)?);
     }
     Ok(found)
+}
+
+/// The bodies of an instruction's heredocs, found by name: of two with the same name the last one counts for both.
+pub(crate) struct Bodies<'h> {
+    last: BTreeMap<&'h str, &'h Heredoc>,
+    /// What was asked for before, so that naming one body many times costs nothing.
+    given: BTreeMap<(&'h str, bool), Arc<str>>,
+}
+
+impl<'h> Bodies<'h> {
+    pub(crate) fn new(heredocs: &'h [Heredoc]) -> Bodies<'h> {
+        let last = heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc)).collect();
+        Bodies { last, given: BTreeMap::new() }
+    }
+
+    pub(crate) fn of(&mut self, word: &Heredoc) -> Arc<str> {
+        let Some((name, body)) = self.last.get_key_value(word.name.as_str()) else { return Arc::default() };
+        let data = || if word.chomp { body.chomped().into() } else { body.content.as_str().into() };
+        self.given.entry((name, word.chomp)).or_insert_with(data).clone()
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,13 @@
 
 use lapstrake_diag::{Span, Spanned, did_you_mean};
 
+use crate::docs::Docs;
 use crate::duration::parse_duration;
 use crate::flags::{BadFlag, Flags, Takes};
-use crate::heredoc::{Heredoc, heredoc_word};
+use crate::heredoc::{Bodies, Heredoc, heredoc_word};
 use crate::mount::unexpanded_from;
 use crate::quote::quoted;
-use crate::scalar::{csv_fields, parse_bool, parse_int};
+use crate::scalar::{csv_fields, lower, parse_bool, parse_int, upper};
 use crate::syntax::{
     Add, Arg, CommandLine, Copy, Device, Flag, From, Healthcheck, InlineFile, Instruction, Keyword,
     MountFlag, Network, Onbuild, Pair, Run, Security, Transfer, Word,
@@ -166,8 +167,8 @@ fn blank_name(keyword: Keyword, place: Span) -> Problem {
 fn from(request: &Request) -> Result<From, Problem> {
     let (base, alias) = match words(request) {
         [base] => (base, None),
-        [base, word, name] if word.node.eq_ignore_ascii_case("as") => {
-            if !valid_stage_name(&name.node.to_lowercase()) {
+        [base, word, name] if is_as(&word.node) => {
+            if !valid_stage_name(&lower(&name.node)) {
                 let message = format!(
                     "invalid name for build stage: {}, name can't start with a number or contain symbols",
                     quoted(&name.node)
@@ -182,18 +183,14 @@ fn from(request: &Request) -> Result<From, Problem> {
     Ok(From { base: base.clone(), platform: flags.value("platform"), alias })
 }
 
+/// `as` in any case; Unicode has a third form of its `s`.
+fn is_as(word: &str) -> bool {
+    upper(word) == "AS"
+}
+
 fn valid_stage_name(name: &str) -> bool {
     let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(rest)
-}
-
-/// What the comment lines say of `name`: the text behind it on the first line that starts with it.
-pub(crate) fn doc_comment(comments: &[String], name: &str) -> String {
-    if name.is_empty() {
-        return String::new();
-    }
-    let found = comments.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    found.unwrap_or_default().to_owned()
 }
 
 /// Flags in front of the names are swallowed unread.
@@ -202,6 +199,7 @@ fn arg(request: &Request) -> Result<Instruction, Problem> {
     if words.is_empty() {
         return Err(at_least_one(Keyword::Arg));
     }
+    let mut docs = Docs::new(&request.comments);
     let mut args = Vec::new();
     for word in words {
         let (name, value) = match word.node.split_once('=') {
@@ -209,7 +207,7 @@ fn arg(request: &Request) -> Result<Instruction, Problem> {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (word.node.as_str(), None),
         };
-        let doc = doc_comment(&request.comments, name);
+        let doc = docs.of(name);
         args.push(Arg { name: name.to_owned(), value, span: word.span, doc });
     }
     Ok(Instruction::Arg(args))
@@ -234,18 +232,19 @@ fn transfer(
         let message = format!("{} cannot accept a heredoc as a destination", keyword.name());
         return Err(Problem::at(message, dest.span));
     }
+    let mut bodies = Bodies::new(&request.heredocs);
     let mut paths = Vec::new();
     let mut inline = Vec::new();
     for source in sources {
-        let Some(here) = heredoc(source) else {
-            paths.push(source.clone());
-            continue;
-        };
-        // Bodies are found by name, so of two with the same name the last one counts for both.
-        let body = request.heredocs.iter().rev().find(|body| body.name == here.name);
-        let data =
-            body.map_or(String::new(), |body| if here.chomp { body.chomped() } else { body.content.clone() });
-        inline.push(InlineFile { name: here.name, data, expand: here.expand, span: source.span });
+        match heredoc(source) {
+            Some(here) => inline.push(InlineFile {
+                data: bodies.of(&here),
+                name: here.name,
+                expand: here.expand,
+                span: source.span,
+            }),
+            None => paths.push(source.clone()),
+        }
     }
     let transfer = Transfer {
         sources: paths,
@@ -341,7 +340,7 @@ fn volume(request: &Request) -> Result<Vec<Word>, Problem> {
 fn onbuild(request: &Request) -> Result<Instruction, Problem> {
     let Args::Trigger(Some(trigger)) = &request.args else { return Err(at_least_one(Keyword::Onbuild)) };
     no_flags(request)?;
-    let keyword = trigger.node.to_uppercase();
+    let keyword = upper(trigger.node.trim());
     match Keyword::parse(&keyword) {
         Some(Keyword::Onbuild) => {
             return Err(Problem::at("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", trigger.span));
@@ -351,8 +350,7 @@ fn onbuild(request: &Request) -> Result<Instruction, Problem> {
         }
         _ => {}
     }
-    let text = request.text.trim_start();
-    let mut expression = text[request.keyword.node.len()..].trim_start().to_owned();
+    let mut expression = behind_onbuild(&request.text).to_owned();
     for heredoc in &request.heredocs {
         expression.push('\n');
         expression.push_str(&heredoc.content);
@@ -361,9 +359,21 @@ fn onbuild(request: &Request) -> Result<Instruction, Problem> {
     Ok(Instruction::Onbuild(Onbuild { expression, keyword }))
 }
 
+/// The text of the trigger. White space is what a regular expression's `\\s` has: an ONBUILD behind another kind of space
+/// stays where it is.
+fn behind_onbuild(text: &str) -> &str {
+    const KEYWORD: &str = "ONBUILD";
+    let space = |c: char| matches!(c, '\t' | '\n' | '\u{c}' | '\r' | ' ');
+    let trimmed = text.trim_start_matches(space);
+    match trimmed.split_at_checked(KEYWORD.len()) {
+        Some((word, rest)) if word.eq_ignore_ascii_case(KEYWORD) => rest.trim_start_matches(space),
+        _ => text,
+    }
+}
+
 fn healthcheck(request: &Request) -> Result<Healthcheck, Problem> {
     let [kind, command @ ..] = words(request) else { return Err(at_least_one(Keyword::Healthcheck)) };
-    let upper = kind.node.to_uppercase();
+    let upper = upper(&kind.node);
     if upper == "NONE" {
         // Flags in front of NONE are swallowed unread.
         if let Some(word) = command.first() {
@@ -425,6 +435,11 @@ fn run(request: &Request) -> Result<Instruction, Problem> {
         ("device", Takes::Values),
     ];
     let flags = Flags::check(&request.flags, &known)?;
+    // In the order in which BuildKit complains.
+    let mut devices = Vec::new();
+    for word in flags.values("device") {
+        devices.push(device(&word.node).map_err(|message| Problem::at(message, word.span))?);
+    }
     let mut mounts = Vec::new();
     for text in flags.values("mount") {
         let from = unexpanded_from(&text.node).map_err(|message| Problem::at(message, text.span))?;
@@ -447,10 +462,6 @@ fn run(request: &Request) -> Result<Instruction, Problem> {
             other => return Err(Problem::at(format!("security {} is not valid", quoted(other)), word.span)),
         };
     }
-    let mut devices = Vec::new();
-    for word in flags.values("device") {
-        devices.push(device(&word.node).map_err(|message| Problem::at(message, word.span))?);
-    }
     let command = line_of(request, words(request));
     Ok(Instruction::Run(Run { command, mounts, network, security, devices }))
 }
@@ -460,8 +471,8 @@ fn device(text: &str) -> Result<Device, String> {
     let mut device = Device::default();
     for field in fields {
         let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key.to_lowercase(), Some(value)),
-            None => (field.to_lowercase(), None),
+            Some((key, value)) => (lower(key), Some(value)),
+            None => (lower(&field), None),
         };
         match (key.as_str(), value) {
             ("required", None) => device.required = true,

@@ -1,73 +1,61 @@
 //! The tree as JSON, schema `lapstrake-parse/1`.
+//!
+//! Nothing is expanded. Absent, null, false, 0 and empty mean the same to a reader.
 
 use lapstrake_diag::{Diagnostic, SourceFile};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::heredoc::Heredoc;
-use crate::mount::{Mount, Sharing};
-use crate::parse::{Parsed, code, parse};
+use crate::mount::Mount;
+use crate::parse::{Fault, Parsed, parse};
 use crate::syntax::{
-    Add, Arg, Command, CommandLine, Copy, Flag, Healthcheck, InlineFile, Instruction, Network, Pair, Run,
-    Security, Stage, Transfer, Word,
+    Add, Arg, Command, CommandLine, Copy, Flag, Healthcheck, Instruction, Network, Pair, Run, Security,
+    Stage, Transfer, Word,
 };
 
 /// Parses `file` and gives the tree, or what could be read of it, in the schema `lapstrake-parse/1`.
 pub fn parse_json(file: &SourceFile) -> Value {
-    document(file, &parse(file))
-}
-
-fn document(file: &SourceFile, parsed: &Parsed) -> Value {
-    let dockerfile = &parsed.dockerfile;
-    let (errors, warnings): (Vec<&Diagnostic>, Vec<&Diagnostic>) =
-        parsed.diagnostics.iter().partition(|diagnostic| diagnostic.is_error());
-    let errors: Vec<Value> = errors.into_iter().map(|error| problem(file, error)).collect();
-    let warning = |warning: &Diagnostic| {
-        let line = warning.lines(file).map_or(0, |(first, _)| first);
-        json!({"line": line, "message": warning.message})
-    };
+    let Parsed { dockerfile, diagnostics, faults, empty_continuations } = parse(file);
+    let directive =
+        |found: &crate::Directive| json!({ "name": found.name, "value": found.value, "line": found.line });
+    let warning = |found: &crate::EmptyContinuation| json!({ "line": found.line, "message": format!("Empty continuation line found in: {}", found.text) });
+    let mut errors =
+        diagnostics.iter().zip(&faults).map(|(diagnostic, fault)| error(diagnostic, fault, file));
     json!({
         "schema": "lapstrake-parse/1",
-        "ok": errors.is_empty(),
+        "ok": faults.is_empty(),
         "escape": dockerfile.escape,
-        "directives": dockerfile.directives.iter().map(|directive| {
-            json!({"name": directive.name, "value": directive.value, "line": directive.line})
-        }).collect::<Vec<_>>(),
-        "warnings": warnings.into_iter().map(warning).collect::<Vec<_>>(),
+        "directives": dockerfile.directives.iter().map(directive).collect::<Vec<_>>(),
+        "warnings": empty_continuations.iter().map(warning).collect::<Vec<_>>(),
         "meta_args": dockerfile.global_args.iter().map(command).collect::<Vec<_>>(),
-        "stages": dockerfile.stages.iter().enumerate().map(stage).collect::<Vec<_>>(),
-        "error": errors.first(),
-        "errors": errors,
+        "stages": dockerfile.stages.iter().enumerate().map(|(index, found)| stage(index, found)).collect::<Vec<_>>(),
+        "error": errors.next(),
+        "errors": errors.collect::<Vec<_>>(),
     })
 }
 
-fn problem(file: &SourceFile, error: &Diagnostic) -> Value {
-    let phase = match error.code {
-        code::INSTRUCTION => "instruction",
-        code::STAGE => "stage",
-        _ => "parse",
-    };
-    let (line, end_line) = error.lines(file).unwrap_or((1, 1));
-    // The last label is the exact place where the first one is the whole instruction.
-    let start = error.labels.last().map_or(0, |label| label.span.start);
-    let instruction = file.line(line).split_whitespace().next().unwrap_or_default();
+/// Lines are those that BuildKit reports. The column is that of the exact place, if it is on the first of the lines.
+fn error(diagnostic: &Diagnostic, fault: &Fault, file: &SourceFile) -> Value {
+    let places = diagnostic.labels.iter().rev().map(|label| file.position(label.span.start));
+    let exact = places.clone().find(|place| place.line == fault.lines.0);
     json!({
-        "phase": phase,
-        "line": line,
-        "end_line": end_line,
-        "column": file.position(start).column,
-        "message": error.message,
-        "instruction": instruction,
+        "phase": fault.phase.name(),
+        "line": fault.lines.0,
+        "end_line": fault.lines.1,
+        "column": exact.map_or(1, |place| place.column),
+        "message": diagnostic.message,
+        "instruction": fault.instruction,
     })
 }
 
-fn stage((index, stage): (usize, &Stage)) -> Value {
+fn stage(index: usize, stage: &Stage) -> Value {
     json!({
         "index": index,
-        "name": stage.from.name().unwrap_or_default(),
+        "name": stage.from.name(),
         "base": stage.from.base.node,
-        "platform": text(stage.from.platform.as_ref()),
+        "platform": stage.from.platform.as_ref().map(text),
         "doc": stage.doc,
-        "lines": [stage.lines.0, stage.lines.1],
+        "lines": stage.lines,
         "flags": flags(&stage.flags),
         "commands": stage.instructions.iter().map(command).collect::<Vec<_>>(),
     })
@@ -76,13 +64,25 @@ fn stage((index, stage): (usize, &Stage)) -> Value {
 fn command(command: &Command) -> Value {
     json!({
         "type": command.instruction.keyword().name(),
-        "lines": [command.lines.0, command.lines.1],
+        "lines": command.lines,
         "flags": flags(&command.flags),
         "args": args(command),
         "json": command.json,
         "heredocs": command.heredocs.iter().map(heredoc).collect::<Vec<_>>(),
         "fields": fields(command),
     })
+}
+
+fn flags(flags: &[Flag]) -> Vec<&str> {
+    flags.iter().map(|flag| flag.text.as_str()).collect()
+}
+
+fn text(word: &Word) -> &str {
+    &word.node
+}
+
+fn texts(words: &[Word]) -> Vec<&str> {
+    words.iter().map(text).collect()
 }
 
 fn heredoc(heredoc: &Heredoc) -> Value {
@@ -95,122 +95,108 @@ fn heredoc(heredoc: &Heredoc) -> Value {
     })
 }
 
-fn flags(flags: &[Flag]) -> Vec<&str> {
-    flags.iter().map(|flag| flag.text.as_str()).collect()
-}
-
-fn text(word: Option<&Word>) -> &str {
-    word.map_or("", |word| word.node.as_str())
-}
-
-fn texts(words: &[Word]) -> Vec<String> {
-    words.iter().map(|word| word.node.clone()).collect()
-}
-
-fn args(command: &Command) -> Vec<String> {
+fn args(command: &Command) -> Value {
     match &command.instruction {
-        Instruction::Add(_) | Instruction::Copy(_) => texts(&command.args),
-        Instruction::Run(Run { command, .. })
-        | Instruction::Cmd(command)
-        | Instruction::Entrypoint(command) => line(command).0,
-        Instruction::Shell(words) => words.clone(),
-        Instruction::Env(pairs) | Instruction::Label(pairs) => {
-            pairs.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect()
+        Instruction::Add(_) | Instruction::Copy(_) => json!(texts(&command.args)),
+        Instruction::Arg(args) => {
+            let declared = |arg: &Arg| match &arg.value {
+                Some(value) => format!("{}={value}", arg.name),
+                None => arg.name.clone(),
+            };
+            json!(args.iter().map(declared).collect::<Vec<_>>())
         }
-        Instruction::Arg(args) => args.iter().map(declared).collect(),
-        Instruction::Expose(words) | Instruction::Volume(words) => texts(words),
-        Instruction::User(word)
-        | Instruction::Workdir(word)
+        Instruction::Run(run) => json!(line(&run.command)),
+        Instruction::Cmd(command) | Instruction::Entrypoint(command) => json!(line(command)),
+        Instruction::Env(pairs) | Instruction::Label(pairs) => {
+            json!(pairs.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect::<Vec<_>>())
+        }
+        Instruction::Expose(words) | Instruction::Volume(words) => json!(texts(words)),
+        Instruction::Healthcheck(check) => json!(check.test),
+        Instruction::Onbuild(onbuild) => json!([onbuild.expression]),
+        Instruction::Shell(argv) => json!(argv),
+        Instruction::Maintainer(word)
         | Instruction::Stopsignal(word)
-        | Instruction::Maintainer(word) => vec![word.node.clone()],
-        Instruction::Healthcheck(check) => check.test.clone(),
-        Instruction::Onbuild(onbuild) => vec![onbuild.expression.clone()],
+        | Instruction::User(word)
+        | Instruction::Workdir(word) => json!([word.node]),
     }
 }
 
-fn declared(arg: &Arg) -> String {
-    match &arg.value {
-        Some(value) => format!("{}={value}", arg.name),
-        None => arg.name.clone(),
-    }
-}
-
-/// The words, and whether they are for a shell.
-fn line(line: &CommandLine) -> (Vec<String>, bool) {
-    match line {
-        CommandLine::Shell(text) => (vec![text.clone()], true),
-        CommandLine::Exec(words) => (words.clone(), false),
+/// The words of a command; text for a shell is one word, and no text is none.
+fn line(command: &CommandLine) -> Vec<&str> {
+    match command {
+        CommandLine::Shell(text) if text.is_empty() => Vec::new(),
+        CommandLine::Shell(text) => vec![text],
+        CommandLine::Exec(words) => words.iter().map(String::as_str).collect(),
     }
 }
 
 fn fields(command: &Command) -> Value {
     match &command.instruction {
-        Instruction::Env(pairs) | Instruction::Label(pairs) => {
-            json!({"pairs": pairs.iter().map(pair).collect::<Vec<_>>()})
+        Instruction::Add(found) => add(found),
+        Instruction::Copy(found) => copy(found),
+        Instruction::Arg(args) => {
+            let arg = |arg: &Arg| json!({ "key": arg.name, "value": arg.value, "doc": &*arg.doc });
+            json!({ "args": args.iter().map(arg).collect::<Vec<_>>() })
         }
-        Instruction::Arg(args) => json!({"args": args.iter().map(|arg| {
-            json!({"key": arg.name, "value": arg.value, "doc": arg.doc})
-        }).collect::<Vec<_>>()}),
-        Instruction::Copy(copy) => copied(copy),
-        Instruction::Add(add) => added(add),
-        Instruction::Run(run) => ran(run, &command.heredocs),
-        Instruction::Cmd(words) | Instruction::Entrypoint(words) => {
-            let (cmdline, shell) = line(words);
-            json!({"cmdline": cmdline, "shell": shell})
+        Instruction::Run(found) => run(found, &command.heredocs),
+        Instruction::Cmd(found) | Instruction::Entrypoint(found) => {
+            json!({ "cmdline": line(found), "shell": !command.json })
         }
-        Instruction::Shell(words) => json!({"argv": words}),
-        Instruction::Healthcheck(check) => health(check),
-        Instruction::Expose(ports) => json!({"ports": texts(ports)}),
-        Instruction::Volume(paths) => json!({"paths": texts(paths)}),
-        Instruction::User(user) => json!({"user": user.node}),
-        Instruction::Workdir(path) => json!({"path": path.node}),
-        Instruction::Stopsignal(signal) => json!({"signal": signal.node}),
-        Instruction::Maintainer(who) => json!({"maintainer": who.node}),
-        Instruction::Onbuild(onbuild) => json!({"expression": onbuild.expression}),
+        Instruction::Env(found) | Instruction::Label(found) => pairs(found),
+        Instruction::Expose(words) => json!({ "ports": texts(words) }),
+        Instruction::Volume(words) => json!({ "paths": texts(words) }),
+        Instruction::Healthcheck(found) => healthcheck(found),
+        Instruction::Onbuild(onbuild) => json!({ "expression": onbuild.expression }),
+        Instruction::Shell(argv) => json!({ "argv": argv }),
+        Instruction::Maintainer(word) => json!({ "maintainer": word.node }),
+        Instruction::Stopsignal(word) => json!({ "signal": word.node }),
+        Instruction::User(word) => json!({ "user": word.node }),
+        Instruction::Workdir(word) => json!({ "path": word.node }),
     }
 }
 
-fn pair(pair: &Pair) -> Value {
-    json!({"key": pair.key, "value": pair.value, "eq": !pair.legacy})
+fn pairs(pairs: &[Pair]) -> Value {
+    let pair = |pair: &Pair| json!({ "key": pair.key, "value": pair.value, "eq": !pair.legacy });
+    json!({ "pairs": pairs.iter().map(pair).collect::<Vec<_>>() })
 }
 
-fn transfer(transfer: &Transfer) -> Map<String, Value> {
-    let inline = |file: &InlineFile| json!({"name": file.name, "data": file.data, "expand": file.expand});
-    [
-        ("sources", json!(texts(&transfer.sources))),
-        ("dest", json!(transfer.dest.node)),
-        ("inline", transfer.inline.iter().map(inline).collect()),
-        ("chown", json!(text(transfer.chown.as_ref()))),
-        ("chmod", json!(text(transfer.chmod.as_ref()))),
-        ("link", json!(transfer.link)),
-        ("exclude", json!(texts(&transfer.exclude))),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into_iter()
-    .collect()
+fn transfer(transfer: &Transfer) -> Value {
+    let inline = transfer.inline.iter();
+    let inline = inline.map(|file| json!({ "name": file.name, "data": &*file.data, "expand": file.expand }));
+    json!({
+        "sources": texts(&transfer.sources),
+        "dest": transfer.dest.node,
+        "inline": inline.collect::<Vec<_>>(),
+        "chown": transfer.chown.as_ref().map(text),
+        "chmod": transfer.chmod.as_ref().map(text),
+        "link": transfer.link,
+        "exclude": texts(&transfer.exclude),
+    })
 }
 
-fn copied(copy: &Copy) -> Value {
+fn copy(copy: &Copy) -> Value {
     let mut fields = transfer(&copy.transfer);
-    fields.insert("from".to_owned(), json!(text(copy.from.as_ref())));
-    fields.insert("parents".to_owned(), json!(copy.parents));
-    Value::Object(fields)
+    fields["from"] = json!(copy.from.as_ref().map(text));
+    fields["parents"] = json!(copy.parents);
+    fields
 }
 
-fn added(add: &Add) -> Value {
+fn add(add: &Add) -> Value {
     let mut fields = transfer(&add.transfer);
-    fields.insert("checksum".to_owned(), json!(text(add.checksum.as_ref())));
-    fields.insert("keep_git_dir".to_owned(), json!(add.keep_git_dir));
-    fields.insert("unpack".to_owned(), json!(add.unpack));
-    Value::Object(fields)
+    fields["checksum"] = json!(add.checksum.as_ref().map(text));
+    fields["keep_git_dir"] = json!(add.keep_git_dir);
+    fields["unpack"] = json!(add.unpack);
+    fields
 }
 
-fn ran(run: &Run, heredocs: &[Heredoc]) -> Value {
-    let (cmdline, shell) = line(&run.command);
-    let inline = heredocs.iter().map(|heredoc| json!({"name": heredoc.name, "data": heredoc.content}));
+fn run(run: &Run, heredocs: &[Heredoc]) -> Value {
+    let inline = heredocs.iter();
+    let inline = inline.map(|body| json!({ "name": body.name, "data": body.content, "chomp": body.chomp }));
+    let devices = run.devices.iter();
+    let devices = devices.map(|device| json!({ "name": device.name, "required": device.required }));
     let mut fields = json!({
-        "cmdline": cmdline,
-        "shell": shell,
+        "cmdline": line(&run.command),
+        "shell": matches!(run.command, CommandLine::Shell(_)),
         "inline": inline.collect::<Vec<_>>(),
         "network": match run.network {
             Network::Default => "default",
@@ -221,19 +207,19 @@ fn ran(run: &Run, heredocs: &[Heredoc]) -> Value {
             Security::Sandbox => "sandbox",
             Security::Insecure => "insecure",
         },
-        "devices": run.devices.iter().map(|device| {
-            json!({"name": device.name, "required": device.required})
-        }).collect::<Vec<_>>(),
+        "devices": devices.collect::<Vec<_>>(),
     });
-    let mounts = run.mounts.iter().map(|mount| Mount::parse(&mount.text.node, |value| Ok(value.to_owned())));
-    match mounts.collect::<Result<Vec<Mount>, String>>() {
-        Ok(mounts) => fields["mounts"] = mounts.iter().map(mounted).collect(),
-        Err(why) => fields["mount_error"] = json!(why),
+    let unexpanded = |value: &str| Ok(value.to_owned());
+    let mounts =
+        run.mounts.iter().map(|flag| Mount::parse(&flag.text.node, unexpanded).map(|found| mount(&found)));
+    match mounts.collect::<Result<Vec<_>, _>>() {
+        Ok(mounts) => fields["mounts"] = json!(mounts),
+        Err(message) => fields["mount_error"] = json!(message),
     }
     fields
 }
 
-fn mounted(mount: &Mount) -> Value {
+fn mount(mount: &Mount) -> Value {
     json!({
         "type": mount.kind.name(),
         "from": mount.from,
@@ -242,7 +228,7 @@ fn mounted(mount: &Mount) -> Value {
         "readonly": mount.readonly,
         "size": mount.size,
         "id": mount.id,
-        "sharing": mount.sharing.map(Sharing::name),
+        "sharing": mount.sharing.map(crate::Sharing::name),
         "required": mount.required,
         "env": mount.env,
         "mode": mount.mode,
@@ -251,7 +237,7 @@ fn mounted(mount: &Mount) -> Value {
     })
 }
 
-fn health(check: &Healthcheck) -> Value {
+fn healthcheck(check: &Healthcheck) -> Value {
     json!({
         "test": check.test,
         "interval_ns": check.interval,
@@ -260,41 +246,4 @@ fn health(check: &Healthcheck) -> Value {
         "start_interval_ns": check.start_interval,
         "retries": check.retries,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(text: &str) -> Value {
-        parse_json(&SourceFile::new("Dockerfile", text))
-    }
-
-    #[test]
-    fn a_tree() {
-        let text = "# syntax=x/y\nARG V=1\nFROM --platform=$P a:${V} AS Build\n\
-                    RUN --mount=type=cache,target=/c <<EOF\nmake\nEOF\nENV a=\"b c\"\n";
-        let tree = parsed(text);
-        assert_eq!(tree["ok"], json!(true));
-        assert_eq!(tree["directives"], json!([{"name": "syntax", "value": "x/y", "line": 1}]));
-        assert_eq!(tree["meta_args"][0]["args"], json!(["V=1"]));
-        let stage = &tree["stages"][0];
-        assert_eq!((&stage["name"], &stage["platform"]), (&json!("build"), &json!("$P")));
-        let run = &stage["commands"][0];
-        assert_eq!(run["lines"], json!([4, 6]));
-        assert_eq!(run["heredocs"][0]["content"], json!("make\n"));
-        assert_eq!(run["fields"]["mounts"][0]["type"], json!("cache"));
-        assert_eq!(stage["commands"][1]["args"], json!(["a=\"b c\""]));
-    }
-
-    #[test]
-    fn errors_are_told_all_with_the_first_apart() {
-        let tree = parsed("FROM a\nRUM x\nRUN y\nCOPY z\n");
-        assert_eq!(tree["ok"], json!(false));
-        let error = &tree["error"];
-        assert_eq!((&error["phase"], &error["line"]), (&json!("instruction"), &json!(2)));
-        assert_eq!(error["instruction"], json!("RUM"));
-        assert_eq!(tree["errors"].as_array().map(Vec::len), Some(2));
-        assert_eq!(tree["stages"][0]["commands"].as_array().map(Vec::len), Some(1));
-    }
 }

@@ -8,11 +8,13 @@
 //! (keyword, flags, arguments) → typed [`Instruction`]s → [`Stage`]s.
 
 mod directives;
+mod docs;
 mod duration;
 mod flags;
 mod heredoc;
 mod instruction;
 mod json;
+mod json_array;
 mod lines;
 mod mount;
 mod parse;
@@ -27,7 +29,7 @@ pub use directives::{Directive, detect_directive, detect_syntax};
 pub use heredoc::{Heredoc, chomp, is_heredoc_word};
 pub use json::parse_json;
 pub use mount::{Mount, MountType, Sharing};
-pub use parse::{Parsed, code, parse, parse_trigger};
+pub use parse::{EmptyContinuation, Fault, Parsed, Phase, code, parse, parse_trigger};
 pub use port::{Port, parse_port};
 pub use quote::quoted;
 pub use syntax::{

@@ -55,6 +55,10 @@ impl Logical {
 pub(crate) struct LineProblem {
     pub(crate) message: String,
     pub(crate) span: Span,
+    /// The line that BuildKit names: how many it has behind it.
+    pub(crate) behind: u32,
+    /// Whether a parser directive is wrong: then BuildKit reads nothing.
+    pub(crate) of_directive: bool,
 }
 
 /// Reads a file once, from top to bottom.
@@ -78,7 +82,7 @@ impl<'a> Reader<'a> {
         Reader {
             file,
             next: 1,
-            offset: if file.text().starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 },
+            offset: 0,
             zone: DirectiveZone::default(),
             comments: Vec::new(),
             escape: '\\',
@@ -93,12 +97,20 @@ impl<'a> Reader<'a> {
         if text.is_empty() || self.stopped {
             return None;
         }
+        let text = match text.strip_prefix('\u{feff}').filter(|_| self.offset == 0) {
+            Some(text) => {
+                self.offset = '\u{feff}'.len_utf8();
+                text
+            }
+            None => text,
+        };
         let length = text.find('\n').map_or(text.len(), |at| at + 1);
         let bare = text[..length].strip_suffix('\n').unwrap_or(&text[..length]);
         let span = Span::new(self.offset, self.offset + bare.trim_end_matches(['\r', '\n']).len());
         if bare.len() > MAX_LINE {
             let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
-            self.problems.push(LineProblem { message, span });
+            let behind = self.next - 1;
+            self.problems.push(LineProblem { message, span, behind, of_directive: false });
             self.stopped = true;
             return None;
         }
@@ -106,6 +118,11 @@ impl<'a> Reader<'a> {
         self.next += 1;
         self.offset += length;
         Some(Physical { text: bare.trim_end_matches(['\r', '\n']), span, number })
+    }
+
+    /// How many lines have been read.
+    pub(crate) fn behind(&self) -> u32 {
+        self.next - 1
     }
 
     /// The next instruction's text.
@@ -129,7 +146,11 @@ impl<'a> Reader<'a> {
         };
         let mut continued = self.append(&mut logical, first, indent);
         while continued {
-            let Some(line) = self.physical() else { break };
+            let Some(line) = self.physical() else {
+                // BuildKit asks its scanner again, gets what it has of a line that is too long, and counts it.
+                self.problems.iter_mut().filter(|_| self.stopped).for_each(|problem| problem.behind += 1);
+                break;
+            };
             logical.lines.1 = line.number;
             logical.span.end = line.span.end.max(logical.span.end);
             let trimmed = line.text.trim_start();
@@ -170,10 +191,8 @@ impl<'a> Reader<'a> {
         if !line.text.trim_start().starts_with('#') {
             return;
         }
-        // One byte is dropped, whatever it is: an indented comment keeps its `#`.
-        let mut rest = line.text.chars();
-        rest.next();
-        match rest.as_str().trim() {
+        // One byte is dropped, whatever it is: an indented comment keeps its `#`, and perhaps half a space.
+        match String::from_utf8_lossy(&line.text.as_bytes()[1..]).trim() {
             "" => self.comments.clear(),
             comment => self.comments.push(comment.to_owned()),
         }
@@ -189,7 +208,10 @@ impl<'a> Reader<'a> {
                 }
                 self.directives.push(directive);
             }
-            Err(message) => self.problems.push(LineProblem { message, span: line.span }),
+            Err(message) => {
+                let behind = line.number - 1;
+                self.problems.push(LineProblem { message, span: line.span, behind, of_directive: true });
+            }
         }
     }
 
@@ -199,7 +221,8 @@ impl<'a> Reader<'a> {
             "`" => self.escape = '`',
             other => {
                 let message = format!("invalid escape token '{other}' does not match ` or \\");
-                self.problems.push(LineProblem { message, span: directive.span });
+                let behind = directive.line - 1;
+                self.problems.push(LineProblem { message, span: directive.span, behind, of_directive: true });
             }
         }
     }

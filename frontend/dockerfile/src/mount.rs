@@ -6,7 +6,7 @@
 use lapstrake_diag::did_you_mean_exactly;
 
 use crate::quote::quoted;
-use crate::scalar::{csv_fields, parse_bool, parse_size};
+use crate::scalar::{csv_fields, lower, parse_bool, parse_size};
 
 /// `type=`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +91,7 @@ pub struct Mount {
     pub gid: Option<u32>,
 }
 
+/// In the order in which resemblance is looked for.
 const KEYS: [&str; 19] = [
     "type",
     "from",
@@ -118,7 +119,7 @@ pub(crate) fn unexpanded_from(text: &str) -> Result<Option<String>, String> {
     let mut from = None;
     for field in fields(text)? {
         let Some((key, value)) = field.split_once('=') else { continue };
-        let key = key.to_lowercase();
+        let key = lower(key);
         if key == "from" {
             if value.find('$').is_some_and(|at| at + 1 < value.len()) {
                 return Err(format!(
@@ -148,9 +149,8 @@ impl Mount {
             match field.split_once('=') {
                 None => mount.bare_field(&field, &mut readonly)?,
                 Some((key, value)) => {
-                    let key = key.to_lowercase();
-                    let value = if key == "from" { value.to_owned() } else { expand(value)? };
-                    mount.pair(&key, value, &field, &mut readonly)?;
+                    let key = lower(key);
+                    mount.pair(&key, expand(value)?, &field, &mut readonly)?;
                 }
             }
         }
@@ -161,7 +161,7 @@ impl Mount {
     }
 
     fn bare_field(&mut self, field: &str, readonly: &mut Option<bool>) -> Result<(), String> {
-        let key = field.to_lowercase();
+        let key = lower(field);
         match key.as_str() {
             "readonly" | "ro" => *readonly = Some(true),
             "readwrite" | "rw" => *readonly = Some(false),
@@ -254,7 +254,7 @@ fn hint<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String
 }
 
 fn choose<T: Copy>(all: &[(T, &'static str)], value: &str, what: &str) -> Result<T, String> {
-    let lower = value.to_lowercase();
+    let lower = lower(value);
     all.iter()
         .find(|(_, name)| *name == lower)
         .map(|(choice, _)| *choice)

@@ -1,12 +1,16 @@
 //! The parser's front: text to [`Dockerfile`] and diagnostics.
 
+use std::borrow::Cow;
+
 use lapstrake_diag::{Diagnostic, SourceFile, Span, Spanned};
 
+use crate::docs::Docs;
 use crate::heredoc::heredoc_words;
-use crate::instruction::{Args, Problem, Request, Typed, doc_comment, typed};
+use crate::instruction::{Args, Problem, Request, Typed, typed};
+use crate::json_array::{self, Array};
 use crate::lines::{Logical, Reader};
 use crate::quote::quoted;
-use crate::split::{Piece, blank, blank_words, quoted_words, split};
+use crate::split::{Piece, blank, blank_words, byte_space, quoted_words, split};
 use crate::syntax::{Command, Dockerfile, Flag, Instruction, Keyword, Pair, Stage, Word};
 
 /// The codes of this crate's diagnostics.
@@ -21,6 +25,49 @@ pub mod code {
     pub const EMPTY_CONTINUATION: &str = "NoEmptyContinuation";
 }
 
+/// Which of BuildKit's steps an error belongs to. Each step looks at the whole file before the next one begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Splitting the text into instructions.
+    Parse,
+    /// Making typed instructions.
+    Instruction,
+    /// Making stages of them.
+    Stage,
+}
+
+impl Phase {
+    /// In lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Parse => "parse",
+            Phase::Instruction => "instruction",
+            Phase::Stage => "stage",
+        }
+    }
+}
+
+/// What BuildKit says of an error besides its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The step that finds it.
+    pub phase: Phase,
+    /// First and last line as BuildKit reports them. These are the instruction's, but for directives and for lines that
+    /// are too long BuildKit names the line before, and 0 where it knows none.
+    pub lines: (u32, u32),
+    /// The keyword as written; empty if the error is not about an instruction.
+    pub instruction: String,
+}
+
+/// A continued instruction with an empty line within.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmptyContinuation {
+    /// The instruction's last line, heredoc bodies left out.
+    pub line: u32,
+    /// The line with its continuation joined.
+    pub text: String,
+}
+
 /// What became of a text.
 #[derive(Clone, Debug)]
 pub struct Parsed {
@@ -28,6 +75,10 @@ pub struct Parsed {
     pub dockerfile: Dockerfile,
     /// What is wrong with the text. Errors come first, in the order in which BuildKit would meet them.
     pub diagnostics: Vec<Diagnostic>,
+    /// What BuildKit says of the errors: the first belongs to the first of `diagnostics`, and so on.
+    pub faults: Vec<Fault>,
+    /// Where BuildKit's parser itself warns.
+    pub empty_continuations: Vec<EmptyContinuation>,
 }
 
 impl Parsed {
@@ -49,7 +100,7 @@ pub fn parse(file: &SourceFile) -> Parsed {
 pub fn parse_trigger(text: &str) -> Result<Command, String> {
     let file = SourceFile::new("ONBUILD", text);
     let mut parsed = parse_commands(&file);
-    if let Some(error) = parsed.errors.iter().chain(&parsed.late_errors).next() {
+    if let Some((error, _)) = parsed.errors.iter().chain(&parsed.late_errors).next() {
         return Err(error.message.clone());
     }
     match (parsed.commands.len(), parsed.commands.pop()) {
@@ -74,9 +125,10 @@ struct Parser<'a> {
     stages: Vec<Stage>,
     commands: Vec<Command>,
     /// Errors that stop BuildKit before it looks at any instruction.
-    errors: Vec<Diagnostic>,
-    late_errors: Vec<Diagnostic>,
+    errors: Vec<(Diagnostic, Fault)>,
+    late_errors: Vec<(Diagnostic, Fault)>,
     warnings: Vec<Diagnostic>,
+    empty_continuations: Vec<EmptyContinuation>,
     instructions: usize,
     failed_from: bool,
 }
@@ -93,6 +145,7 @@ impl<'a> Parser<'a> {
             errors: Vec::new(),
             late_errors: Vec::new(),
             warnings: Vec::new(),
+            empty_continuations: Vec::new(),
             instructions: 0,
             failed_from: false,
         }
@@ -106,10 +159,15 @@ impl<'a> Parser<'a> {
                 let last = self.file.line_span(logical.lines.1);
                 let warning = Diagnostic::warning(code::EMPTY_CONTINUATION, message, last);
                 self.warnings.push(warning.with_label(place, "this line is empty"));
+                let text = logical.text.clone();
+                self.empty_continuations.push(EmptyContinuation { line: logical.lines.1, text });
             }
             match request(&mut self.reader, &mut logical) {
                 Ok(request) => self.accept(request, &logical),
-                Err(problem) => self.errors.push(diagnostic(code::PARSE, problem, &logical)),
+                Err(problem) => {
+                    let keyword = split(&logical.text, self.reader.escape).keyword.text.into_owned();
+                    self.errors.push(failed(Phase::Parse, keyword, problem, &logical));
+                }
             }
         }
     }
@@ -119,7 +177,8 @@ impl<'a> Parser<'a> {
             Ok(typed) => typed,
             Err(problem) => {
                 self.failed_from |= Keyword::parse(&request.keyword.node) == Some(Keyword::From);
-                self.late_errors.push(diagnostic(code::INSTRUCTION, problem, logical));
+                let keyword = request.keyword.node;
+                self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
                 return;
             }
         };
@@ -133,7 +192,7 @@ impl<'a> Parser<'a> {
                     keyword: request.keyword,
                     text: request.text,
                     flags: request.flags,
-                    doc: doc_comment(&request.comments, &name),
+                    doc: Docs::new(&request.comments).of(&name).as_ref().to_owned(),
                     comments: request.comments,
                     instructions: Vec::new(),
                 });
@@ -165,31 +224,36 @@ impl<'a> Parser<'a> {
             self.global_args.push(command);
         } else if !self.failed_from {
             let message = "no build stage in current context";
-            self.late_errors.push(
-                Diagnostic::error(code::STAGE, message, command.span)
-                    .with_hint("only ARG may stand in front of the first FROM"),
-            );
+            let error = Diagnostic::error(code::STAGE, message, command.span);
+            let fault =
+                Fault { phase: Phase::Stage, lines: command.lines, instruction: command.keyword.node };
+            self.late_errors.push((error.with_hint("only ARG may stand in front of the first FROM"), fault));
         }
     }
 
     fn finish(mut self) -> Parsed {
+        let about_file = |phase, line| Fault { phase, lines: (line, line), instruction: String::new() };
+        let in_directives = self.reader.problems.iter().any(|problem| problem.of_directive);
         for problem in std::mem::take(&mut self.reader.problems) {
-            self.errors.push(Diagnostic::error(code::PARSE, problem.message, problem.span));
+            let error = Diagnostic::error(code::PARSE, problem.message, problem.span);
+            self.errors.push((error, about_file(Phase::Parse, problem.behind)));
         }
-        self.errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
+        self.errors.sort_by_key(|(error, _)| error.span().map_or(0, |span| span.start));
         let whole = Span::new(0, 0);
         if self.file.text().is_empty() {
-            self.errors.push(Diagnostic::error(code::PARSE, "the Dockerfile cannot be empty", whole));
-        } else if self.instructions == 0 && self.errors.is_empty() {
-            let (line, _) = self.file.lines(Span::new(self.file.text().len(), self.file.text().len()));
-            let place = self.file.line_span(line);
-            self.errors.push(Diagnostic::error(code::PARSE, "file with no instructions", place));
+            let error = Diagnostic::error(code::PARSE, "the Dockerfile cannot be empty", whole);
+            self.errors.push((error, about_file(Phase::Parse, 0)));
+        } else if self.instructions == 0 && !in_directives {
+            let behind = self.reader.behind();
+            let error =
+                Diagnostic::error(code::PARSE, "file with no instructions", self.file.line_span(behind));
+            self.errors.insert(0, (error, about_file(Phase::Parse, behind)));
         } else if self.stages.is_empty() && self.errors.is_empty() && self.late_errors.is_empty() {
-            let message = "dockerfile contains no stages to build";
-            self.late_errors.push(Diagnostic::error(code::STAGE, message, whole));
+            let error = Diagnostic::error(code::STAGE, "dockerfile contains no stages to build", whole);
+            self.late_errors.push((error, about_file(Phase::Stage, 0)));
         }
-        let mut diagnostics = self.errors;
-        diagnostics.append(&mut self.late_errors);
+        self.errors.append(&mut self.late_errors);
+        let (mut diagnostics, faults): (Vec<_>, Vec<_>) = self.errors.into_iter().unzip();
         diagnostics.append(&mut self.warnings);
         let dockerfile = Dockerfile {
             directives: self.reader.directives,
@@ -197,30 +261,34 @@ impl<'a> Parser<'a> {
             global_args: self.global_args,
             stages: self.stages,
         };
-        Parsed { dockerfile, diagnostics }
+        let empty_continuations = self.empty_continuations;
+        Parsed { dockerfile, diagnostics, faults, empty_continuations }
     }
 }
 
 /// The main place is all of an instruction that has several lines, so that a reader sees it whole; the exact place is
 /// then a second one.
-fn diagnostic(code: &'static str, problem: Problem, logical: &Logical) -> Diagnostic {
-    match problem.place {
+fn failed(phase: Phase, instruction: String, problem: Problem, logical: &Logical) -> (Diagnostic, Fault) {
+    let code = if phase == Phase::Parse { code::PARSE } else { code::INSTRUCTION };
+    let diagnostic = match problem.place {
         Some(place) if logical.lines.0 == logical.lines.1 => Diagnostic::error(code, problem.message, place),
         Some(place) => Diagnostic::error(code, problem.message, logical.span).with_label(place, "here"),
         None => Diagnostic::error(code, problem.message, logical.span),
-    }
+    };
+    (diagnostic, Fault { phase, lines: logical.lines, instruction })
 }
 
 /// Splits a line the way its keyword asks for, and takes the heredoc bodies behind it.
 fn request(reader: &mut Reader<'_>, logical: &mut Logical) -> Result<Request, Problem> {
     let escape = reader.escape;
     let split = split(&logical.text, escape);
-    let word = |piece: &Piece| Spanned::new(piece.text.clone(), logical.source_span(piece.start, piece.end));
-    let flags = split.flags.iter().map(|piece| {
+    let word =
+        |piece: &Piece<'_>| Spanned::new(piece.text.to_string(), logical.source_span(piece.start, piece.end));
+    let flag = |piece| {
         let word = word(piece);
         Flag { text: word.node, span: word.span }
-    });
-    let flags = flags.collect();
+    };
+    let flags = split.flags.iter().map(flag).collect();
     let keyword = word(&split.keyword);
     let known = Keyword::parse(&keyword.node);
     let (args, json) = match known {
@@ -237,6 +305,7 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical) -> Result<Request, Pr
     if takes_heredocs && text.contains("<<") {
         for mut heredoc in heredoc_words(&text).map_err(Problem::new)? {
             let Some((body, line, end)) = reader.heredoc(&heredoc.name, heredoc.chomp) else {
+                logical.lines.1 = reader.behind();
                 return Err(Problem::new("unterminated heredoc"));
             };
             heredoc.content = body.node;
@@ -252,12 +321,12 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical) -> Result<Request, Pr
 
 fn arguments(
     keyword: Keyword,
-    rest: &Piece,
+    rest: &Piece<'_>,
     escape: char,
-    word: &dyn Fn(&Piece) -> Word,
+    word: &dyn Fn(&Piece<'_>) -> Word,
 ) -> Result<(Args, bool), Problem> {
-    let words = |pieces: Vec<Piece>| Args::Words(pieces.iter().map(word).collect());
-    let whole = || if rest.text.is_empty() { Vec::new() } else { vec![rest.clone()] };
+    let words = |pieces: Vec<Piece<'_>>| Args::Words(pieces.iter().map(word).collect());
+    let whole = || Args::Words(if rest.text.is_empty() { Vec::new() } else { vec![word(rest)] });
     Ok(match keyword {
         Keyword::Add | Keyword::Copy | Keyword::Volume => match json_array(rest)? {
             Some(items) => (words(items), true),
@@ -265,37 +334,36 @@ fn arguments(
         },
         Keyword::Cmd | Keyword::Entrypoint | Keyword::Run | Keyword::Shell => match json_array(rest)? {
             Some(items) => (words(items), true),
-            None => (words(whole()), false),
+            None => (whole(), false),
         },
         Keyword::Expose | Keyword::From => (words(blank_words(rest)), false),
         Keyword::Arg => (words(quoted_words(rest, escape)), false),
         Keyword::Env | Keyword::Label => (Args::Pairs(name_values(keyword, rest, escape, word)?), false),
-        Keyword::User | Keyword::Workdir | Keyword::Stopsignal | Keyword::Maintainer => {
-            (words(whole()), false)
-        }
+        Keyword::User | Keyword::Workdir | Keyword::Stopsignal | Keyword::Maintainer => (whole(), false),
         Keyword::Healthcheck => health(rest, word)?,
         Keyword::Onbuild => {
             let trigger = split(&rest.text, escape).keyword;
-            let place = Piece {
-                start: rest.start + trigger.start,
-                end: rest.start + trigger.end,
-                text: trigger.text,
-            };
+            let place = rest.part(trigger.start, trigger.end);
             (Args::Trigger((!place.text.is_empty()).then(|| word(&place))), false)
         }
     })
 }
 
-fn health(rest: &Piece, word: &dyn Fn(&Piece) -> Word) -> Result<(Args, bool), Problem> {
-    let length = rest.text.find(char::is_whitespace).unwrap_or(rest.text.len());
+/// The type is read byte by byte, each taken for a code point, so it may end within a character.
+fn health(rest: &Piece<'_>, word: &dyn Fn(&Piece<'_>) -> Word) -> Result<(Args, bool), Problem> {
+    let bytes = rest.text.as_bytes();
+    let length = bytes.iter().take_while(|byte| !byte_space(**byte)).count();
     if length == 0 {
         return Ok((Args::Health(Vec::new()), false));
     }
-    let kind = Piece { text: rest.text[..length].to_owned(), start: rest.start, end: rest.start + length };
-    let command = rest.text[length..].trim_start();
-    let start = rest.start + rest.text.len() - command.len();
-    let command = Piece { text: command.to_owned(), start, end: rest.end };
-    let mut words = vec![word(&kind)];
+    let next = length + bytes[length..].iter().take_while(|byte| byte_space(**byte)).count();
+    let piece = |from: usize, to: usize| Piece {
+        text: String::from_utf8_lossy(&bytes[from..to]),
+        start: rest.start + from,
+        end: rest.start + to,
+    };
+    let command = piece(next, bytes.len());
+    let mut words = vec![word(&piece(0, length))];
     let items = json_array(&command)?;
     let json = items.is_some();
     match items {
@@ -306,42 +374,56 @@ fn health(rest: &Piece, word: &dyn Fn(&Piece) -> Word) -> Result<(Args, bool), P
     Ok((Args::Health(words), json))
 }
 
-/// Whether bodies follow an ONBUILD line; also finds what is wrong with how the trigger is split.
-fn trigger_takes_heredocs(rest: &Piece, escape: char) -> Result<bool, Problem> {
-    let inner = split(&rest.text, escape);
-    let Some(keyword) = Keyword::parse(&inner.keyword.text) else { return Ok(false) };
-    if keyword == Keyword::Onbuild {
-        return Ok(false);
+/// Whether bodies follow an ONBUILD line; also finds what is wrong with how the trigger is split, however many ONBUILD
+/// stand in front of it.
+fn trigger_takes_heredocs(rest: &Piece<'_>, escape: char) -> Result<bool, Problem> {
+    let mut text = Cow::Borrowed(&*rest.text);
+    let mut at = 0;
+    let mut chained = false;
+    loop {
+        let inner = split(&text[at..], escape);
+        let Some(keyword) = Keyword::parse(&inner.keyword.text) else { return Ok(false) };
+        if keyword != Keyword::Onbuild {
+            let plain = |piece: &Piece<'_>| Spanned::new(piece.text.to_string(), Span::default());
+            let (_, json) = arguments(keyword, &inner.rest, escape, &plain)?;
+            return Ok(matches!(keyword, Keyword::Add | Keyword::Copy | Keyword::Run) && !json && !chained);
+        }
+        chained = true;
+        if inner.rest.text.is_empty() {
+            return Ok(false);
+        }
+        match inner.rest.text {
+            Cow::Borrowed(_) => at += inner.rest.start,
+            Cow::Owned(owned) => (text, at) = (Cow::Owned(owned), 0),
+        }
     }
-    let plain = |piece: &Piece| Spanned::new(piece.text.clone(), Span::default());
-    let (_, json) = arguments(keyword, &inner.rest, escape, &plain)?;
-    Ok(matches!(keyword, Keyword::Add | Keyword::Copy | Keyword::Run) && !json)
 }
 
 /// The strings of a JSON array; `None` for text that is no JSON array, which then is text for a shell or a list.
-fn json_array(rest: &Piece) -> Result<Option<Vec<Piece>>, Problem> {
+fn json_array<'p>(rest: &'p Piece<'_>) -> Result<Option<Vec<Piece<'p>>>, Problem> {
     let text = rest.text.trim_start();
-    if !text.starts_with('[') {
-        return Ok(None);
-    }
-    let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(text) else { return Ok(None) };
-    let mut items = Vec::new();
-    for value in values {
-        let serde_json::Value::String(text) = value else {
+    let start = rest.start + rest.text.len() - text.len();
+    let items = match json_array::parse(text) {
+        Array::Strings(items) => items,
+        Array::Not => return Ok(None),
+        Array::Mixed => {
             let message = "when using JSON array syntax, arrays must be comprised of strings only";
             return Err(Problem::new(message));
-        };
-        // Where in the array an item stands is not kept: an item's place is the array.
-        items.push(Piece { text, start: rest.start, end: rest.end });
-    }
-    Ok(Some(items))
+        }
+    };
+    let piece = |item: json_array::Item| Piece {
+        text: Cow::Owned(item.text),
+        start: start + item.start,
+        end: start + item.end,
+    };
+    Ok(Some(items.into_iter().map(piece).collect()))
 }
 
 fn name_values(
     keyword: Keyword,
-    rest: &Piece,
+    rest: &Piece<'_>,
     escape: char,
-    word: &dyn Fn(&Piece) -> Word,
+    word: &dyn Fn(&Piece<'_>) -> Word,
 ) -> Result<Vec<Pair>, Problem> {
     let words = quoted_words(rest, escape);
     let Some(first) = words.first() else { return Ok(Vec::new()) };

@@ -11,53 +11,84 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// Lower case, character by character: without Unicode's rules for several characters, as Go has it.
+pub(crate) fn lower(text: &str) -> String {
+    text.chars().map(|c| c.to_lowercase().next().unwrap_or(c)).collect()
+}
+
+/// Upper case, character by character.
+pub(crate) fn upper(text: &str) -> String {
+    let one = |c: char| {
+        let mut upper = c.to_uppercase();
+        upper.next().filter(|_| upper.next().is_none()).unwrap_or(c)
+    };
+    text.chars().map(one).collect()
+}
+
 /// A size in bytes with an optional binary unit: `64m`, `1.5 GiB`.
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = text[digits.len()..].strip_prefix(' ').unwrap_or(&text[digits.len()..]);
-    if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        return None;
-    }
-    let unit = unit.to_ascii_lowercase();
-    let power = match unit.strip_suffix('b').unwrap_or(&unit) {
-        "" => 0,
-        unit => {
-            let unit = unit.strip_suffix('i').unwrap_or(unit);
-            1 + ["k", "m", "g", "t", "p"].iter().position(|name| *name == unit)?
-        }
+    let last = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')?;
+    let (number, unit) = match text[last..].strip_prefix(' ') {
+        Some(unit) => (&text[..last], unit),
+        None => text.split_at(last + 1),
     };
-    let number: f64 = digits.parse().ok()?;
+    let number = parse_float(number).filter(|number| *number >= 0.0)?;
+    let unit = unit.to_ascii_lowercase();
+    let power = match unit.as_bytes() {
+        [] | [b'b'] => 0,
+        [first] | [first, b'b'] | [first, b'i', b'b'] => {
+            1 + ["k", "m", "g", "t", "p"].iter().position(|name| name.as_bytes() == [*first])?
+        }
+        _ => return None,
+    };
     let bytes = number * 1024_f64.powi(i32::try_from(power).ok()?);
     // Exact up to 2^53, and beyond it no machine has the memory.
     (bytes.is_finite() && bytes < 9.0e18).then_some(bytes as u64)
 }
 
+/// A decimal number. Go also reads hexadecimal ones and underscores, which a size has no use for.
+fn parse_float(text: &str) -> Option<f64> {
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'+' | b'-' | b'e' | b'E'));
+    text.parse::<f64>().ok().filter(|number| plain && number.is_finite())
+}
+
 /// An integer, with the message that Go would give for a bad one.
 pub(crate) fn parse_int(text: &str) -> Result<i64, String> {
-    let number = text.parse::<i64>().ok().filter(|_| !text.is_empty());
-    match number {
-        Some(number) if i32::try_from(number).is_ok() => Ok(number),
-        Some(_) => Err(format!("strconv.ParseInt: parsing {}: value out of range", quoted(text))),
-        None => Err(format!("strconv.ParseInt: parsing {}: invalid syntax", quoted(text))),
-    }
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let why = if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        "invalid syntax"
+    } else {
+        match text.parse::<i32>() {
+            Ok(number) => return Ok(i64::from(number)),
+            Err(_) => "value out of range",
+        }
+    };
+    Err(format!("strconv.ParseInt: parsing {}: {why}", quoted(text)))
 }
 
 /// The fields of one line of comma-separated values; a field in double quotes may hold commas and doubled quotes.
 pub(crate) fn csv_fields(text: &str) -> Result<Vec<String>, String> {
+    if text.is_empty() {
+        return Err("EOF".to_owned());
+    }
+    let wrong = |rest: &str, why: &str| {
+        Err(format!("parse error on line 1, column {}: {why}", text.len() - rest.len() + 1))
+    };
     let mut fields = Vec::new();
     let mut rest = text;
     loop {
         let after = if let Some(inside) = rest.strip_prefix('"') {
-            let (field, after) = quoted_field(inside)?;
-            fields.push(field);
-            if !after.is_empty() && !after.starts_with(',') {
-                return Err("parse error: extraneous or missing \" in quoted-field".to_owned());
+            let (field, after, closed) = quoted_field(inside);
+            if !closed {
+                return wrong(after, "extraneous or missing \" in quoted-field");
             }
+            fields.push(field);
             after
         } else {
             let end = rest.find(',').unwrap_or(rest.len());
-            if rest[..end].contains('"') {
-                return Err("parse error: bare \" in non-quoted-field".to_owned());
+            if let Some(quote) = rest[..end].find('"') {
+                return wrong(&rest[quote..], "bare \" in non-quoted-field");
             }
             fields.push(rest[..end].to_owned());
             &rest[end..]
@@ -69,22 +100,24 @@ pub(crate) fn csv_fields(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-fn quoted_field(inside: &str) -> Result<(String, &str), String> {
+/// A field whose opening quote has been taken, what is behind it, and whether it was closed properly; if not, what is
+/// behind starts where that was noticed.
+fn quoted_field(inside: &str) -> (String, &str, bool) {
     let mut field = String::new();
     let mut rest = inside;
-    loop {
-        let Some((before, after)) = rest.split_once('"') else {
-            return Err("parse error: extraneous or missing \" in quoted-field".to_owned());
-        };
-        field.push_str(before);
+    while let Some(quote) = rest.find('"') {
+        field.push_str(&rest[..quote]);
+        let after = &rest[quote + 1..];
         match after.strip_prefix('"') {
             Some(next) => {
                 field.push('"');
                 rest = next;
             }
-            None => return Ok((field, after)),
+            None if after.is_empty() || after.starts_with(',') => return (field, after, true),
+            None => return (field, &rest[quote..], false),
         }
     }
+    (field, rest, false)
 }
 
 #[cfg(test)]

@@ -2,29 +2,31 @@
 //!
 //! Places are offsets in the logical line. What an instruction makes of its arguments is not known here.
 
+use std::borrow::Cow;
+
 use nom::branch::alt;
-use nom::bytes::complete::take_while;
-use nom::character::complete::{anychar, char, satisfy};
+use nom::bytes::complete::{take_while, take_while1};
+use nom::character::complete::{anychar, char};
 use nom::combinator::{opt, recognize, verify};
-use nom::multi::{fold_many0, many0, many1};
+use nom::multi::{fold_many0, many0_count, many1_count};
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
 /// A piece of a logical line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) text: String,
+pub(crate) struct Piece<'t> {
+    pub(crate) text: Cow<'t, str>,
     pub(crate) start: usize,
     pub(crate) end: usize,
 }
 
 /// A logical line taken apart.
 #[derive(Debug)]
-pub(crate) struct Split {
-    pub(crate) keyword: Piece,
-    pub(crate) flags: Vec<Piece>,
+pub(crate) struct Split<'t> {
+    pub(crate) keyword: Piece<'t>,
+    pub(crate) flags: Vec<Piece<'static>>,
     /// The rest, white space around it taken off.
-    pub(crate) rest: Piece,
+    pub(crate) rest: Piece<'t>,
 }
 
 /// White space between words: what BuildKit's splitting regular expression has, which is less than Unicode's.
@@ -32,60 +34,85 @@ pub(crate) fn blank(c: char) -> bool {
     matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
+/// White space to who reads a byte as a code point.
+pub(crate) fn byte_space(byte: u8) -> bool {
+    char::from(byte).is_whitespace()
+}
+
 /// Takes a line apart.
-pub(crate) fn split(line: &str, escape: char) -> Split {
+pub(crate) fn split(line: &str, escape: char) -> Split<'_> {
     let trimmed = line.trim();
     let base = line.len() - line.trim_start().len();
     let length = trimmed.find(blank).unwrap_or(trimmed.len());
-    let keyword = Piece { text: trimmed[..length].to_owned(), start: base, end: base + length };
+    let keyword = piece(&trimmed[..length], base);
+    let line = line.trim_end();
     let mut flags = Vec::new();
-    let mut rest = trimmed[length..].trim_start_matches(blank);
-    let offset = |rest: &str| base + trimmed.len() - rest.len();
+    let mut at = line.len() - trimmed[length..].trim_start_matches(blank).len();
     loop {
-        let word = rest.trim_start();
-        if !word.starts_with("--") {
-            rest = word;
+        at += line.as_bytes()[at..].iter().take_while(|byte| byte_space(**byte)).count();
+        let word = &line.as_bytes()[at..];
+        if !word.starts_with(b"--") {
             break;
         }
-        let Ok((after, text)) = flag_word(escape, word) else {
-            break;
-        };
-        rest = after;
+        let Ok((after, text)) = flag_word(escape, word) else { break };
+        let end = line.len() - after.len();
         if text == "--" {
+            at = end;
             break;
         }
-        flags.push(Piece { text, start: offset(word), end: offset(after) });
+        flags.push(Piece { text: Cow::Owned(text), start: at, end });
+        at = end;
     }
-    let rest = piece(rest.trim(), offset(rest.trim_start()));
-    Split { keyword, flags, rest }
+    Split { keyword, flags, rest: rest_of(line, at) }
+}
+
+/// What stands behind the flags. They are read byte by byte, so they may end within a character.
+fn rest_of(line: &str, at: usize) -> Piece<'_> {
+    match line.get(at..) {
+        Some(rest) => piece(rest.trim(), at + rest.len() - rest.trim_start().len()),
+        None => {
+            let text = String::from_utf8_lossy(&line.as_bytes()[at..]).trim().to_owned();
+            Piece { text: Cow::Owned(text), start: at, end: line.len() }
+        }
+    }
 }
 
 /// A piece that starts at `start`.
-pub(crate) fn piece(text: &str, start: usize) -> Piece {
-    Piece { text: text.to_owned(), start, end: start + text.len() }
+pub(crate) fn piece(text: &str, start: usize) -> Piece<'_> {
+    Piece { text: Cow::Borrowed(text), start, end: start + text.len() }
+}
+
+impl Piece<'_> {
+    /// A part of the piece, from one byte to another.
+    pub(crate) fn part(&self, from: usize, to: usize) -> Piece<'_> {
+        piece(&self.text[from..to], self.start + from)
+    }
 }
 
 /// A flag with its quotes and escapes taken off. Both quotes know escapes, and an open quote ends with the line.
 /// Bytes are read one by one as code points, as BuildKit reads them, so that what is not ASCII comes out garbled.
-fn flag_word(escape: char, input: &str) -> IResult<&str, String> {
-    let bare = |c: char| !c.is_whitespace() && c != '\'' && c != '"' && c != escape;
+fn flag_word(escape: char, input: &[u8]) -> IResult<&[u8], String> {
+    let is_escape = move |byte: u8| char::from(byte) == escape;
+    let bare = move |byte: u8| !byte_space(byte) && byte != b'\'' && byte != b'"' && !is_escape(byte);
+    let garbled = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect::<String>();
     let escaped = || preceded(char(escape), opt(anychar)).map(|c| c.map(String::from).unwrap_or_default());
-    let quoted = |quote: char| {
-        let plain = satisfy(move |c| c != quote && c != escape).map(String::from);
-        let inside =
-            fold_many0(alt((escaped(), plain)), String::new, |text: String, part: String| text + &part);
-        delimited(char(quote), inside, opt(char(quote)))
+    let quoted = |quote: u8| {
+        let plain = take_while1(move |byte: u8| byte != quote && !is_escape(byte)).map(garbled);
+        let inside = fold_many0(alt((escaped(), plain)), String::new, joined);
+        delimited(char(char::from(quote)), inside, opt(char(char::from(quote))))
     };
-    let plain = recognize(satisfy(bare)).map(str::to_owned);
-    let part = alt((quoted('\''), quoted('"'), escaped(), plain));
-    let (rest, text) =
-        fold_many0(part, String::new, |text: String, part: String| text + &part).parse(input)?;
-    let garbled = if text.is_ascii() { text } else { text.bytes().map(char::from).collect() };
-    Ok((rest, garbled))
+    let part = alt((quoted(b'\''), quoted(b'"'), escaped(), take_while1(bare).map(garbled)));
+    fold_many0(part, String::new, joined).parse(input)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that nom's folds take")]
+fn joined(mut text: String, part: String) -> String {
+    text.push_str(&part);
+    text
 }
 
 /// Words between [`blank`]s; quotes mean nothing.
-pub(crate) fn blank_words(rest: &Piece) -> Vec<Piece> {
+pub(crate) fn blank_words<'t>(rest: &'t Piece<'_>) -> Vec<Piece<'t>> {
     let mut words = Vec::new();
     let mut at = rest.start;
     for part in rest.text.split_inclusive(blank) {
@@ -99,9 +126,9 @@ pub(crate) fn blank_words(rest: &Piece) -> Vec<Piece> {
 }
 
 /// Words between white space, where quotes and escapes protect white space and are kept.
-pub(crate) fn quoted_words(rest: &Piece, escape: char) -> Vec<Piece> {
+pub(crate) fn quoted_words<'t>(rest: &'t Piece<'_>, escape: char) -> Vec<Piece<'t>> {
     let mut words = Vec::new();
-    let mut input = rest.text.as_str();
+    let mut input: &str = &rest.text;
     loop {
         input = input.trim_start();
         let at = rest.start + rest.text.len() - input.len();
@@ -120,18 +147,18 @@ fn quoted_word(escape: char, input: &str) -> IResult<&str, &str> {
     let pair = || recognize((char(escape), anychar));
     let bare = take_while(move |c: char| !c.is_whitespace() && c != '\'' && c != '"' && c != escape);
     let single = recognize((char('\''), take_while(|c| c != '\''), opt(char('\''))));
-    let inside = many0(alt((pair(), recognize(satisfy(move |c| c != '"' && c != escape)))));
-    let double = recognize((char('"'), inside, opt(char('"'))));
+    let plain = take_while1(move |c: char| c != '"' && c != escape);
+    let double = recognize((char('"'), many0_count(alt((pair(), plain))), opt(char('"'))));
     let bare = verify(bare, |text: &str| !text.is_empty());
-    recognize(many1(alt((pair(), single, double, bare)))).parse(input)
+    recognize(many1_count(alt((pair(), single, double, bare)))).parse(input)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn texts(pieces: &[Piece]) -> Vec<&str> {
-        pieces.iter().map(|piece| piece.text.as_str()).collect()
+    fn texts<'t>(pieces: &'t [Piece<'_>]) -> Vec<&'t str> {
+        pieces.iter().map(|piece| &*piece.text).collect()
     }
 
     #[test]
@@ -169,7 +196,8 @@ mod tests {
             ("\\", &[]),
         ];
         for (text, expected) in table {
-            let words = quoted_words(&piece(text, 10), '\\');
+            let rest = piece(text, 10);
+            let words = quoted_words(&rest, '\\');
             assert_eq!(texts(&words), expected, "{text}");
             for word in words {
                 assert_eq!(&text[word.start - 10..word.end - 10], word.text);

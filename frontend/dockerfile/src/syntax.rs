@@ -1,7 +1,10 @@
 //! The syntax tree. Nothing in it is expanded; every word knows its place.
 
+use std::sync::Arc;
+
 use lapstrake_diag::{Span, Spanned};
 
+use crate::scalar::lower;
 use crate::{Directive, Heredoc};
 
 /// A word of the text.
@@ -57,7 +60,7 @@ pub struct From {
 impl From {
     /// The stage's name, in lower case.
     pub fn name(&self) -> Option<String> {
-        self.alias.as_ref().map(|(_, name)| name.node.to_lowercase())
+        self.alias.as_ref().map(|(_, name)| lower(&name.node))
     }
 }
 
@@ -144,7 +147,8 @@ impl Keyword {
 
     /// The keyword that `text` is, in whatever case.
     pub fn parse(text: &str) -> Option<Keyword> {
-        Keyword::ALL.iter().find(|(_, name)| name.eq_ignore_ascii_case(text)).map(|(keyword, _)| *keyword)
+        let text = lower(text);
+        Keyword::ALL.iter().find(|(_, name)| name.eq_ignore_ascii_case(&text)).map(|(keyword, _)| *keyword)
     }
 
     /// In upper case.
@@ -235,8 +239,8 @@ pub struct Transfer {
 pub struct InlineFile {
     /// The file's name: the delimiter.
     pub name: String,
-    /// The content, leading tabs taken off where asked for.
-    pub data: String,
+    /// The content, leading tabs taken off where asked for. Shared by all words that name the same delimiter.
+    pub data: Arc<str>,
     /// Whether variables in it are expanded.
     pub expand: bool,
     /// The place of the heredoc word.
@@ -277,7 +281,7 @@ pub struct Arg {
     /// The place of the declaration.
     pub span: Span,
     /// What the comments above say of it.
-    pub doc: String,
+    pub doc: Arc<str>,
 }
 
 /// One pair of ENV or LABEL.

@@ -199,7 +199,7 @@ impl StageRun<'_, '_> {
                 .map_err(|error| LowerError::instruction(error.why, span))?
                 .text
         } else {
-            file.data.clone()
+            file.data.to_string()
         };
         Ok(FileAction::MakeFile(MakeFile {
             dest: dest.to_owned(),

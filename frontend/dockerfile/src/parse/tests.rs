@@ -179,7 +179,12 @@ fn stopsignal_arg_and_none_swallow_flags() {
 #[test]
 fn heredocs_of_copy() {
     let files = |text: &str| -> Vec<(String, String, bool)> {
-        copy(text).transfer.inline.into_iter().map(|file| (file.name, file.data, file.expand)).collect()
+        copy(text)
+            .transfer
+            .inline
+            .into_iter()
+            .map(|file| (file.name, file.data.to_string(), file.expand))
+            .collect()
     };
     let file = |name: &str, data: &str, expand: bool| (name.to_owned(), data.to_owned(), expand);
     assert_eq!(

@@ -184,7 +184,7 @@ fn error_texts() {
             "FROM a AS x\nRUN --mount=from=y,target=/y true\nFROM a AS y\nFROM x",
             "cannot mount from stage \"y\" to \"/y\", stage needs to be defined before current command",
         ),
-        ("FROM a\nENV a=${b", "failed to process \"${b\": syntax error: missing '}'"),
+        ("FROM a\nENV a=${b", "failed to process \"${b\": unsupported modifier (\u{fffd}) in substitution"),
         ("FROM a\nRUN --mount=typ=tmpfs true", "unexpected key 'typ' in 'typ=tmpfs' (did you mean type?)"),
         ("FROM a\nRUN --mount=type=tmpfs,target=/ true", "invalid mount target \"/\""),
         ("FROM a\nRUN --mount=type=ssh,source=x true", "ssh does not support source"),
