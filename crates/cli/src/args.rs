@@ -55,6 +55,12 @@ pub(crate) struct Build {
     /// Set an ARG; without a value, from the environment
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
+    /// Set ARGs from a file with a `KEY=VALUE` or `KEY` in each line; `--build-arg` wins over it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) build_arg_file: Vec<PathBuf>,
+    /// The language of the Dockerfile, instead of the one in its first line: `lapstrake` has more than Docker's
+    #[arg(long, value_name = "NAME")]
+    pub(crate) syntax: Option<String>,
     /// Set a label of the image
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,

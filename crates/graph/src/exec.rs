@@ -29,9 +29,19 @@ pub struct Exec {
     pub shm_size: u64,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
+    /// How often it is tried again after a failure (`--retry`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry: u32,
+    /// How long one try may take, in nanoseconds (`--timeout`); 0 is as long as it wants.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub timeout: u64,
     /// `KEY=value` of the proxy variables: seen by the process, never part of a digest, of a key or of history.
     #[serde(skip)]
     pub proxy_env: Vec<String>,
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// What a process sees of networks.
@@ -185,9 +195,10 @@ pub struct SshMount {
 
 impl Exec {
     /// This op as cache keys see it: without which cache directory is mounted and how it is shared, because what a
-    /// cache holds must not change a result. The vertex digest keeps both, so that two steps stay two steps.
+    /// cache holds must not change a result; and without how often and how long it is tried, because only success
+    /// counts. The vertex digest keeps all that, so that two steps stay two steps.
     pub fn for_key(&self) -> Exec {
-        let mut exec = self.clone();
+        let mut exec = Exec { retry: 0, timeout: 0, ..self.clone() };
         for mount in &mut exec.mounts {
             if let MountKind::Cache(cache) = &mut mount.kind {
                 cache.id = String::new();

@@ -38,6 +38,9 @@ pub struct Copy {
     pub exclude: Vec<String>,
     /// Keep the sources' parent directories (`--parents`).
     pub parents: bool,
+    /// Sources without wildcards may be missing too (`--optional`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
     /// What is done with archives.
     pub unpack: bool,
     /// The mtime of created parents, seconds since the epoch; `None` is now.

@@ -103,6 +103,8 @@ pub struct Vertex {
     pub op: Op,
     /// What it does it to.
     pub inputs: Vec<Edge>,
+    /// What has to be done before, and gives it nothing (`FROM --after`).
+    pub after: Vec<Edge>,
     /// What people are told.
     pub meta: VertexMeta,
     digest: VertexDigest,
@@ -154,8 +156,19 @@ impl Graph {
     /// Adds a vertex or, if one with the same digest is there, gives that one. Then its `ignore_cache` is kept if
     /// either asks for it, and the first name stays.
     pub fn add(&mut self, op: Op, inputs: Vec<Edge>, meta: VertexMeta) -> Result<VertexId, InvalidGraph> {
+        self.add_after(op, inputs, Vec::new(), meta)
+    }
+
+    /// Like [`Graph::add`], for a vertex that waits for others besides its inputs. Those are part of its digest.
+    pub fn add_after(
+        &mut self,
+        op: Op,
+        inputs: Vec<Edge>,
+        after: Vec<Edge>,
+        meta: VertexMeta,
+    ) -> Result<VertexId, InvalidGraph> {
         self.check(&op, &inputs, &meta)?;
-        let digest = self.digest_of(&op, &inputs);
+        let digest = self.digest_of(&op, &inputs, &after);
         if let Some(id) = self.by_digest.get(&digest) {
             let id = *id;
             if let Some(vertex) = self.nodes.node_weight_mut(id.0) {
@@ -164,7 +177,7 @@ impl Graph {
             return Ok(id);
         }
         let sources: Vec<NodeIndex> = inputs.iter().map(|edge| edge.vertex.0).collect();
-        let id = VertexId(self.nodes.add_node(Vertex { op, inputs, meta, digest: digest.clone() }));
+        let id = VertexId(self.nodes.add_node(Vertex { op, inputs, after, meta, digest: digest.clone() }));
         for (number, source) in sources.into_iter().enumerate() {
             self.nodes.add_edge(source, id.0, number);
         }
@@ -183,14 +196,19 @@ impl Graph {
         if fits { Ok(()) } else { Err(InvalidGraph::InputCount { step: step(), has, needs }) }
     }
 
-    fn digest_of(&self, op: &Op, inputs: &[Edge]) -> VertexDigest {
+    fn digest_of(&self, op: &Op, inputs: &[Edge], after: &[Edge]) -> VertexDigest {
         #[derive(Serialize)]
         struct Hashed<'a> {
             op: &'a Op,
             inputs: Vec<(&'a VertexDigest, u32)>,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            after: Vec<(&'a VertexDigest, u32)>,
         }
-        let inputs = inputs.iter().map(|edge| (&self[edge.vertex].digest, edge.output)).collect();
-        VertexDigest(Digest::sha256(&lapstrake_oci::to_json(&Hashed { op, inputs })))
+        let digests = |edges: &[Edge]| -> Vec<(&VertexDigest, u32)> {
+            edges.iter().map(|edge| (&self[edge.vertex].digest, edge.output)).collect()
+        };
+        let hashed = Hashed { op, inputs: digests(inputs), after: digests(after) };
+        VertexDigest(Digest::sha256(&lapstrake_oci::to_json(&hashed)))
     }
 
     /// The vertex `id`, if this graph has it.
@@ -224,6 +242,21 @@ impl Graph {
             needed[node.index()] = true;
         }
         self.topological().into_iter().filter(|id| needed[id.index()]).collect()
+    }
+
+    /// What has to be done so that `target` can be called done: itself, and all that anything it needs waits for.
+    pub fn goals(&self, target: Edge) -> Vec<Edge> {
+        let mut goals = vec![target];
+        let mut seen = 0;
+        while let Some(goal) = goals.get(seen).copied() {
+            seen += 1;
+            for id in self.needed_by(goal.vertex) {
+                let new = self[id].after.iter().filter(|edge| !goals.contains(edge)).copied();
+                let new: Vec<Edge> = new.collect();
+                goals.extend(new);
+            }
+        }
+        goals
     }
 
     /// The vertices that have `id` for an input.

@@ -27,6 +27,8 @@ pub struct Selector {
     pub exclude: Patterns,
     /// Keep the directories above each source, from `/./` on if the source has one.
     pub parents: bool,
+    /// A named source that is missing stands for nothing.
+    pub optional: bool,
 }
 
 impl Selector {
@@ -39,6 +41,7 @@ impl Selector {
             follow: true,
             exclude: Patterns::default(),
             parents: false,
+            optional: false,
         }
     }
 }
@@ -115,16 +118,22 @@ impl Tree {
     pub fn select(&self, selector: &Selector) -> Result<Selection, TreeError> {
         let mut selection = Selection::default();
         for source in &selector.sources {
-            if selector.parents {
-                selection.roots.push(self.with_parents(source, selector)?);
-                continue;
-            }
-            let path = TreePath::clean(source.as_bytes())?;
-            for found in self.matches(source, &path, selector)? {
-                selection.roots.push(self.selected(&found.name, &found.path, selector));
+            match self.select_source(source, selector) {
+                Ok(roots) => selection.roots.extend(roots),
+                Err(TreeError::NotFound { .. }) if selector.optional => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(selection)
+    }
+
+    fn select_source(&self, source: &str, selector: &Selector) -> Result<Vec<SelectedRoot>, TreeError> {
+        if selector.parents {
+            return Ok(vec![self.with_parents(source, selector)?]);
+        }
+        let path = TreePath::clean(source.as_bytes())?;
+        let found = self.matches(source, &path, selector)?;
+        Ok(found.iter().map(|found| self.selected(&found.name, &found.path, selector)).collect())
     }
 
     fn matches(&self, source: &str, path: &TreePath, selector: &Selector) -> Result<Vec<Found>, TreeError> {
@@ -364,6 +373,9 @@ mod tests {
         let TreeError::NotFound { path, nearest, .. } = error("a/b/z") else { panic!() };
         assert_eq!((path.as_str(), nearest.as_str()), ("/a/b/z", "/a/b"));
         assert_eq!(error("/x").to_string(), "\"/x\": not found");
+        let optional = |parents| Selector { optional: true, parents, ..Selector::new("/x") };
+        assert!(tree().select(&optional(false)).unwrap().is_empty());
+        assert!(tree().select(&optional(true)).unwrap().is_empty());
         assert!(matches!(error("dead"), TreeError::NotFound { .. }));
         assert!(matches!(error("loop"), TreeError::Loop { .. }));
         assert!(matches!(error("f1/x"), TreeError::NotFound { .. }));

@@ -3,6 +3,7 @@
 mod archives;
 mod builds;
 mod errors;
+mod extensions;
 mod language;
 mod limits;
 mod many;
@@ -35,6 +36,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let cases: Vec<Case> = [
         language::CASES,
         errors::CASES,
+        extensions::CASES,
         archives::CASES,
         limits::CASES,
         servers::CASES,

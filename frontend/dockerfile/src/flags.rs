@@ -26,6 +26,8 @@ pub(crate) struct Flags {
 pub(crate) struct BadFlag {
     pub(crate) message: String,
     pub(crate) flag: Flag,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
 }
 
 impl Flags {
@@ -33,7 +35,7 @@ impl Flags {
     pub(crate) fn check(flags: &[Flag], known: &[(&'static str, Takes)]) -> Result<Flags, BadFlag> {
         let mut found: Vec<(&'static str, Word)> = Vec::new();
         for flag in flags {
-            let bad = |message: String| BadFlag { message, flag: flag.clone() };
+            let bad = |message: String| BadFlag { message, flag: flag.clone(), hint: None };
             let (name, value) = match flag.text.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
                 None => (flag.text.as_str(), None),

@@ -12,8 +12,8 @@ use crate::mount::unexpanded_from;
 use crate::quote::quoted;
 use crate::scalar::{csv_fields, lower, parse_bool, parse_int, upper};
 use crate::syntax::{
-    Add, Arg, CommandLine, Copy, Device, Flag, From, Healthcheck, InlineFile, Instruction, Keyword,
-    MountFlag, Network, Onbuild, Pair, Run, Security, Transfer, Word,
+    Add, Arg, Attempts, CommandLine, Copy, Device, Dialect, Flag, From, Healthcheck, InlineFile, Instruction,
+    Keyword, MountFlag, Network, Onbuild, Pair, Run, Security, Transfer, Word,
 };
 
 /// What is wrong with an instruction, and where exactly, if that is less than all of it.
@@ -21,27 +21,30 @@ use crate::syntax::{
 pub(crate) struct Problem {
     pub(crate) message: String,
     pub(crate) place: Option<Span>,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
 }
 
 impl Problem {
     pub(crate) fn new(message: impl Into<String>) -> Problem {
-        Problem { message: message.into(), place: None }
+        Problem { message: message.into(), place: None, hint: None }
     }
 
     pub(crate) fn at(message: impl Into<String>, place: Span) -> Problem {
-        Problem { message: message.into(), place: Some(place) }
+        Problem { message: message.into(), place: Some(place), hint: None }
     }
 }
 
 impl std::convert::From<BadFlag> for Problem {
     fn from(bad: BadFlag) -> Problem {
-        Problem::at(bad.message, bad.flag.span)
+        Problem { hint: bad.hint, ..Problem::at(bad.message, bad.flag.span) }
     }
 }
 
 /// An instruction whose arguments are split.
 #[derive(Debug)]
 pub(crate) struct Request {
+    pub(crate) dialect: Dialect,
     pub(crate) keyword: Word,
     pub(crate) flags: Vec<Flag>,
     pub(crate) args: Args,
@@ -120,8 +123,27 @@ fn unknown(keyword: &Word) -> Problem {
     Problem::at(format!("unknown instruction: {}{hint}", keyword.node), keyword.span)
 }
 
+/// Checks the flags; `extra` are those that only [`Dialect::Lapstrake`] has.
+fn check_flags(
+    request: &Request,
+    known: &[(&'static str, Takes)],
+    extra: &[(&'static str, Takes)],
+) -> Result<Flags, BadFlag> {
+    match request.dialect {
+        Dialect::Lapstrake => Flags::check(&request.flags, &[known, extra].concat()),
+        Dialect::BuildKit => Flags::check(&request.flags, known).map_err(|mut bad| {
+            let name = bad.flag.text.split('=').next().and_then(|name| name.strip_prefix("--"));
+            if extra.iter().any(|(extra, _)| Some(*extra) == name) {
+                bad.hint =
+                    Some("lapstrake has this flag: write `# syntax=lapstrake` in the first line".to_owned());
+            }
+            bad
+        }),
+    }
+}
+
 fn no_flags(request: &Request) -> Result<(), Problem> {
-    Flags::check(&request.flags, &[])?;
+    check_flags(request, &[], &[])?;
     Ok(())
 }
 
@@ -179,8 +201,9 @@ fn from(request: &Request) -> Result<From, Problem> {
         }
         _ => return Err(Problem::new("FROM requires either one or three arguments")),
     };
-    let flags = Flags::check(&request.flags, &[("platform", Takes::Value)])?;
-    Ok(From { base: base.clone(), platform: flags.value("platform"), alias })
+    let flags = check_flags(request, &[("platform", Takes::Value)], &[("after", Takes::Values)])?;
+    let after = flags.values("after");
+    Ok(From { base: base.clone(), platform: flags.value("platform"), alias, after })
 }
 
 /// `as` in any case; Unicode has a third form of its `s`.
@@ -220,13 +243,14 @@ fn transfer(
     request: &Request,
     keyword: Keyword,
     own: &[(&'static str, Takes)],
+    extra: &[(&'static str, Takes)],
 ) -> Result<(Transfer, Flags), Problem> {
     let [sources @ .., dest] = words(request) else { return Err(no_destination(keyword)) };
     if sources.is_empty() {
         return Err(no_destination(keyword));
     }
     let known: Vec<(&'static str, Takes)> = TRANSFER_FLAGS.iter().chain(own).copied().collect();
-    let flags = Flags::check(&request.flags, &known)?;
+    let flags = check_flags(request, &known, extra)?;
     let heredoc = |word: &Word| heredoc_word(&word.node).ok().flatten();
     if heredoc(dest).is_some() {
         let message = format!("{} cannot accept a heredoc as a destination", keyword.name());
@@ -267,14 +291,15 @@ fn no_destination(keyword: Keyword) -> Problem {
 
 fn copy(request: &Request) -> Result<Instruction, Problem> {
     let own = [("from", Takes::Value), ("parents", Takes::Bool)];
-    let (transfer, flags) = transfer(request, Keyword::Copy, &own)?;
-    let parents = flags.boolean("parents") == Some(true);
-    Ok(Instruction::Copy(Copy { transfer, from: flags.value("from"), parents }))
+    let (transfer, flags) = transfer(request, Keyword::Copy, &own, &[("optional", Takes::Bool)])?;
+    let is_set = |name| flags.boolean(name) == Some(true);
+    let (parents, optional) = (is_set("parents"), is_set("optional"));
+    Ok(Instruction::Copy(Copy { transfer, from: flags.value("from"), parents, optional }))
 }
 
 fn add(request: &Request) -> Result<Instruction, Problem> {
     let own = [("keep-git-dir", Takes::Bool), ("checksum", Takes::Value), ("unpack", Takes::Bool)];
-    let (transfer, flags) = transfer(request, Keyword::Add, &own)?;
+    let (transfer, flags) = transfer(request, Keyword::Add, &own, &[])?;
     Ok(Instruction::Add(Add {
         transfer,
         keep_git_dir: flags.boolean("keep-git-dir"),
@@ -383,7 +408,7 @@ fn healthcheck(request: &Request) -> Result<Healthcheck, Problem> {
     }
     let known =
         ["interval", "timeout", "start-period", "start-interval", "retries"].map(|name| (name, Takes::Value));
-    let flags = Flags::check(&request.flags, &known)?;
+    let flags = check_flags(request, &known, &[])?;
     if upper != "CMD" {
         let message = format!("Unknown type {} in HEALTHCHECK (try CMD)", quoted(&upper));
         return Err(Problem::at(message, kind.span));
@@ -434,7 +459,8 @@ fn run(request: &Request) -> Result<Instruction, Problem> {
         ("security", Takes::Value),
         ("device", Takes::Values),
     ];
-    let flags = Flags::check(&request.flags, &known)?;
+    let extra = [("no-cache", Takes::Bool), ("retry", Takes::Value), ("timeout", Takes::Value)];
+    let flags = check_flags(request, &known, &extra)?;
     // In the order in which BuildKit complains.
     let mut devices = Vec::new();
     for word in flags.values("device") {
@@ -442,7 +468,8 @@ fn run(request: &Request) -> Result<Instruction, Problem> {
     }
     let mut mounts = Vec::new();
     for text in flags.values("mount") {
-        let from = unexpanded_from(&text.node).map_err(|message| Problem::at(message, text.span))?;
+        let from = unexpanded_from(&text.node, request.dialect)
+            .map_err(|message| Problem::at(message, text.span))?;
         mounts.push(MountFlag { text, from });
     }
     let mut network = Network::Default;
@@ -463,7 +490,20 @@ fn run(request: &Request) -> Result<Instruction, Problem> {
         };
     }
     let command = line_of(request, words(request));
-    Ok(Instruction::Run(Run { command, mounts, network, security, devices }))
+    let attempts = attempts(&flags)?;
+    Ok(Instruction::Run(Run { command, mounts, network, security, devices, attempts }))
+}
+
+fn attempts(flags: &Flags) -> Result<Attempts, Problem> {
+    let retry = match flags.value("retry") {
+        None => 0,
+        Some(word) => word.node.parse().map_err(|_| {
+            let message = format!("--retry {} is not a number of tries", quoted(&word.node));
+            Problem::at(message, word.span)
+        })?,
+    };
+    let timeout = interval(flags, "timeout")?;
+    Ok(Attempts { no_cache: flags.boolean("no-cache") == Some(true), retry, timeout })
 }
 
 fn device(text: &str) -> Result<Device, String> {

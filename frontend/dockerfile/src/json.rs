@@ -54,6 +54,7 @@ fn stage(index: usize, stage: &Stage) -> Value {
         "name": stage.from.name(),
         "base": stage.from.base.node,
         "platform": stage.from.platform.as_ref().map(text),
+        "after": texts(&stage.from.after),
         "doc": stage.doc,
         "lines": stage.lines,
         "flags": flags(&stage.flags),
@@ -178,6 +179,7 @@ fn copy(copy: &Copy) -> Value {
     let mut fields = transfer(&copy.transfer);
     fields["from"] = json!(copy.from.as_ref().map(text));
     fields["parents"] = json!(copy.parents);
+    fields["optional"] = json!(copy.optional);
     fields
 }
 
@@ -208,6 +210,9 @@ fn run(run: &Run, heredocs: &[Heredoc]) -> Value {
             Security::Insecure => "insecure",
         },
         "devices": devices.collect::<Vec<_>>(),
+        "no_cache": run.attempts.no_cache,
+        "retry": run.attempts.retry,
+        "timeout_ns": run.attempts.timeout,
     });
     let unexpanded = |value: &str| Ok(value.to_owned());
     let mounts =

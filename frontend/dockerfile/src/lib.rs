@@ -29,10 +29,11 @@ pub use directives::{Directive, detect_directive, detect_syntax};
 pub use heredoc::{Heredoc, chomp, is_heredoc_word};
 pub use json::parse_json;
 pub use mount::{Mount, MountType, Sharing};
-pub use parse::{EmptyContinuation, Fault, Parsed, Phase, code, parse, parse_trigger};
+pub use parse::{EmptyContinuation, Fault, Parsed, Phase, code, parse, parse_as, parse_trigger};
 pub use port::{Port, parse_port};
 pub use quote::quoted;
 pub use syntax::{
-    Add, Arg, Command, CommandLine, Copy, Device, Dockerfile, Flag, From, Healthcheck, InlineFile,
-    Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, Security, Stage, Transfer, Word,
+    Add, Arg, Attempts, Command, CommandLine, Copy, Device, Dialect, Dockerfile, Flag, From, Healthcheck,
+    InlineFile, Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, Security, Stage, Transfer,
+    Word,
 };

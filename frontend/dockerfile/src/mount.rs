@@ -7,6 +7,7 @@ use lapstrake_diag::did_you_mean_exactly;
 
 use crate::quote::quoted;
 use crate::scalar::{csv_fields, lower, parse_bool, parse_size};
+use crate::syntax::Dialect;
 
 /// `type=`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,14 +115,15 @@ const KEYS: [&str; 19] = [
     "env",
 ];
 
-/// The `from` of a mount whose values are not expanded yet: it must not hold a variable.
-pub(crate) fn unexpanded_from(text: &str) -> Result<Option<String>, String> {
+/// The `from` of a mount whose values are not expanded yet: only [`Dialect::Lapstrake`] has variables in it.
+pub(crate) fn unexpanded_from(text: &str, dialect: Dialect) -> Result<Option<String>, String> {
     let mut from = None;
     for field in fields(text)? {
         let Some((key, value)) = field.split_once('=') else { continue };
         let key = lower(key);
         if key == "from" {
-            if value.find('$').is_some_and(|at| at + 1 < value.len()) {
+            let variable = value.find('$').is_some_and(|at| at + 1 < value.len());
+            if variable && dialect == Dialect::BuildKit {
                 return Err(format!(
                     "'{key}' doesn't support variable expansion, define alias stage instead"
                 ));
@@ -316,11 +318,14 @@ mod tests {
 
     #[test]
     fn only_from_is_read_before_expansion() {
-        assert_eq!(unexpanded_from("type=nonsense,from=a,x").unwrap().as_deref(), Some("a"));
         assert_eq!(
-            unexpanded_from("from=$x").unwrap_err(),
+            unexpanded_from("type=nonsense,from=a,x", Dialect::BuildKit).unwrap().as_deref(),
+            Some("a")
+        );
+        assert_eq!(
+            unexpanded_from("from=$x", Dialect::BuildKit).unwrap_err(),
             "'from' doesn't support variable expansion, define alias stage instead"
         );
-        assert_eq!(unexpanded_from("from=a$").unwrap().as_deref(), Some("a$"));
+        assert_eq!(unexpanded_from("from=a$", Dialect::BuildKit).unwrap().as_deref(), Some("a$"));
     }
 }

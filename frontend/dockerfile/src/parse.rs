@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use lapstrake_diag::{Diagnostic, SourceFile, Span, Spanned};
 
+use crate::directives::detect_syntax;
 use crate::docs::Docs;
 use crate::heredoc::heredoc_words;
 use crate::instruction::{Args, Problem, Request, Typed, typed};
@@ -11,7 +12,7 @@ use crate::json_array::{self, Array};
 use crate::lines::{Logical, Reader};
 use crate::quote::quoted;
 use crate::split::{Piece, blank, blank_words, byte_space, quoted_words, split};
-use crate::syntax::{Command, Dockerfile, Flag, Instruction, Keyword, Pair, Stage, Word};
+use crate::syntax::{Command, Dialect, Dockerfile, Flag, Instruction, Keyword, Pair, Stage, Word};
 
 /// The codes of this crate's diagnostics.
 pub mod code {
@@ -88,18 +89,24 @@ impl Parsed {
     }
 }
 
-/// Parses a whole file.
+/// Parses a whole file, in the dialect that its `syntax` directive names.
 pub fn parse(file: &SourceFile) -> Parsed {
-    let mut parser = Parser::new(file);
+    let syntax = detect_syntax(file.text());
+    parse_as(file, syntax.map_or(Dialect::BuildKit, |(syntax, _)| Dialect::of_syntax(&syntax)))
+}
+
+/// Parses a whole file in a given dialect.
+pub fn parse_as(file: &SourceFile, dialect: Dialect) -> Parsed {
+    let mut parser = Parser::new(file, dialect);
     parser.run();
     parser.finish()
 }
 
 /// Parses the text of an ONBUILD trigger: exactly one instruction. The escape character is `\`, whatever the file
-/// that triggers says.
-pub fn parse_trigger(text: &str) -> Result<Command, String> {
+/// that triggers says; the dialect is that file's.
+pub fn parse_trigger(text: &str, dialect: Dialect) -> Result<Command, String> {
     let file = SourceFile::new("ONBUILD", text);
-    let mut parsed = parse_commands(&file);
+    let mut parsed = parse_commands(&file, dialect);
     if let Some((error, _)) = parsed.errors.iter().chain(&parsed.late_errors).next() {
         return Err(error.message.clone());
     }
@@ -109,8 +116,8 @@ pub fn parse_trigger(text: &str) -> Result<Command, String> {
     }
 }
 
-fn parse_commands(file: &SourceFile) -> Parser<'_> {
-    let mut parser = Parser::new(file);
+fn parse_commands(file: &SourceFile, dialect: Dialect) -> Parser<'_> {
+    let mut parser = Parser::new(file, dialect);
     parser.trigger = true;
     parser.run();
     parser
@@ -118,6 +125,7 @@ fn parse_commands(file: &SourceFile) -> Parser<'_> {
 
 struct Parser<'a> {
     file: &'a SourceFile,
+    dialect: Dialect,
     reader: Reader<'a>,
     /// Whether instructions may stand alone.
     trigger: bool,
@@ -134,9 +142,10 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(file: &'a SourceFile) -> Parser<'a> {
+    fn new(file: &'a SourceFile, dialect: Dialect) -> Parser<'a> {
         Parser {
             file,
+            dialect,
             reader: Reader::new(file),
             trigger: false,
             global_args: Vec::new(),
@@ -162,7 +171,7 @@ impl<'a> Parser<'a> {
                 let text = logical.text.clone();
                 self.empty_continuations.push(EmptyContinuation { line: logical.lines.1, text });
             }
-            match request(&mut self.reader, &mut logical) {
+            match request(&mut self.reader, &mut logical, self.dialect) {
                 Ok(request) => self.accept(request, &logical),
                 Err(problem) => {
                     let keyword = split(&logical.text, self.reader.escape).keyword.text.into_owned();
@@ -256,6 +265,7 @@ impl<'a> Parser<'a> {
         let (mut diagnostics, faults): (Vec<_>, Vec<_>) = self.errors.into_iter().unzip();
         diagnostics.append(&mut self.warnings);
         let dockerfile = Dockerfile {
+            dialect: self.dialect,
             directives: self.reader.directives,
             escape: self.reader.escape,
             global_args: self.global_args,
@@ -270,16 +280,17 @@ impl<'a> Parser<'a> {
 /// then a second one.
 fn failed(phase: Phase, instruction: String, problem: Problem, logical: &Logical) -> (Diagnostic, Fault) {
     let code = if phase == Phase::Parse { code::PARSE } else { code::INSTRUCTION };
-    let diagnostic = match problem.place {
+    let mut diagnostic = match problem.place {
         Some(place) if logical.lines.0 == logical.lines.1 => Diagnostic::error(code, problem.message, place),
         Some(place) => Diagnostic::error(code, problem.message, logical.span).with_label(place, "here"),
         None => Diagnostic::error(code, problem.message, logical.span),
     };
+    diagnostic.hint = problem.hint;
     (diagnostic, Fault { phase, lines: logical.lines, instruction })
 }
 
 /// Splits a line the way its keyword asks for, and takes the heredoc bodies behind it.
-fn request(reader: &mut Reader<'_>, logical: &mut Logical) -> Result<Request, Problem> {
+fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> Result<Request, Problem> {
     let escape = reader.escape;
     let split = split(&logical.text, escape);
     let word =
@@ -316,7 +327,7 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical) -> Result<Request, Pr
         }
     }
     let comments = std::mem::take(&mut logical.comments);
-    Ok(Request { keyword, flags, args, json, heredocs, comments, text })
+    Ok(Request { dialect, keyword, flags, args, json, heredocs, comments, text })
 }
 
 fn arguments(

@@ -10,9 +10,31 @@ use crate::{Directive, Heredoc};
 /// A word of the text.
 pub type Word = Spanned<String>;
 
+/// Which language a file is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// What BuildKit's frontend takes, and nothing else.
+    #[default]
+    BuildKit,
+    /// That, and what only this builder has: `# syntax=lapstrake`.
+    Lapstrake,
+}
+
+impl Dialect {
+    /// The dialect that the value of a `syntax` directive asks for: a name with or without a tag.
+    pub fn of_syntax(syntax: &str) -> Dialect {
+        match syntax.split([':', '@']).next() {
+            Some("lapstrake") => Dialect::Lapstrake,
+            _ => Dialect::BuildKit,
+        }
+    }
+}
+
 /// A whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dockerfile {
+    /// Which language it is written in.
+    pub dialect: Dialect,
     /// The parser directives at the top, in order.
     pub directives: Vec<Directive>,
     /// The escape character: `\` or a backtick.
@@ -55,6 +77,8 @@ pub struct From {
     pub platform: Option<Word>,
     /// The `AS` keyword and the name, both as written.
     pub alias: Option<(Word, Word)>,
+    /// `--after`: stages that are done before this one begins. Only [`Dialect::Lapstrake`] has it.
+    pub after: Vec<Word>,
 }
 
 impl From {
@@ -256,6 +280,8 @@ pub struct Copy {
     pub from: Option<Word>,
     /// `--parents`
     pub parents: bool,
+    /// `--optional`: sources may be missing. Only [`Dialect::Lapstrake`] has it.
+    pub optional: bool,
 }
 
 /// ADD.
@@ -344,6 +370,19 @@ pub struct Run {
     pub security: Security,
     /// `--device`
     pub devices: Vec<Device>,
+    /// What only [`Dialect::Lapstrake`] has.
+    pub attempts: Attempts,
+}
+
+/// How often a RUN is tried and for how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// `--no-cache`: it runs in every build.
+    pub no_cache: bool,
+    /// `--retry`: how often it is tried again after a failure.
+    pub retry: u32,
+    /// `--timeout` in nanoseconds, for each try; 0 is no limit.
+    pub timeout: i64,
 }
 
 /// A `--mount` before its values are expanded. [`Mount::parse`](crate::Mount::parse) does the rest.

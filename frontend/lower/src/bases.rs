@@ -161,7 +161,7 @@ impl Lowering<'_> {
         let own = std::mem::take(&mut self.stages[id].steps);
         let mut grown = false;
         for trigger in triggers {
-            let command = parse_trigger(&trigger).map_err(|message| {
+            let command = parse_trigger(&trigger, self.dialect).map_err(|message| {
                 LowerError::stage(message, span)
                     .hint(format!("in the ONBUILD trigger of the base: {trigger}"))
             })?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lapstrake_dockerfile::Dockerfile;
+use lapstrake_dockerfile::{Dialect, Dockerfile};
 use lapstrake_graph::{Graph, ImageDraft, Plan, Target};
 use lapstrake_oci::Platform;
 
@@ -19,6 +19,7 @@ pub(crate) struct Lowering<'d> {
     pub(crate) resolver: &'d dyn ImageResolver,
     pub(crate) target_platform: &'d Platform,
     pub(crate) escape: char,
+    pub(crate) dialect: Dialect,
     pub(crate) globals: Globals,
     pub(crate) stages: StageGraph<'d>,
     pub(crate) graph: &'d mut Graph,
@@ -91,7 +92,8 @@ impl<'d> Lowering<'d> {
         let stages = StageGraph::new(dockerfile, &globals, inputs, target_platform)?;
         let target = stages.target(inputs.target.as_deref())?;
         let escape = dockerfile.escape;
-        Ok((target, Lowering { inputs, resolver, target_platform, escape, globals, stages, graph }))
+        let dialect = dockerfile.dialect;
+        Ok((target, Lowering { inputs, resolver, target_platform, escape, dialect, globals, stages, graph }))
     }
 
     /// Resolves what the target needs, over again as long as triggers bring in something new.

@@ -68,7 +68,8 @@ impl StageRun<'_, '_> {
         let exec = self.exec(run, args, &mut mounts);
         let mut inputs = vec![self.state.edge];
         inputs.append(&mut mounts.inputs);
-        let meta = self.uncached_meta(name, step);
+        let mut meta = self.uncached_meta(name, step);
+        meta.ignore_cache |= run.attempts.no_cache;
         let vertex = self.lowering.graph.add(Op::Exec(exec), inputs, meta)?;
         self.layer(created_by, vertex);
         Ok(())
@@ -277,6 +278,8 @@ impl StageRun<'_, '_> {
             extra_hosts: inputs.extra_hosts.clone(),
             shm_size: inputs.shm_size,
             ulimits: inputs.ulimits.clone(),
+            retry: run.attempts.retry,
+            timeout: run.attempts.timeout.unsigned_abs(),
             proxy_env: self.lowering.globals.proxy.clone(),
         }
     }

@@ -55,6 +55,7 @@ impl Lowering<'_> {
         let naming = node.naming.clone();
         let label = node.label.clone();
         let ignore_cache = self.inputs.no_cache.covers(self.stages[id].name.as_deref());
+        let state = self.wait(id, state)?;
         let mut run = StageRun { lowering: self, state, naming, label, cmd_set: false, ignore_cache };
         run.begin();
         for step in &steps {
@@ -65,6 +66,24 @@ impl Lowering<'_> {
         node.steps = steps;
         node.state = Some(state);
         Ok(())
+    }
+
+    /// `state`, not to be built on before the stages are done that `id` waits for.
+    fn wait(&mut self, id: NodeId, state: StageState) -> Result<StageState, LowerError> {
+        let node = &self.stages[id];
+        if node.after.is_empty() {
+            return Ok(state);
+        }
+        let after = node.after.iter().filter_map(|id| self.stages[*id].state.as_ref());
+        let after: Vec<Edge> = after.map(|state| state.edge).collect();
+        let name = format!("[{}] after {}", node.label, self.labels_of(&node.after));
+        let meta = VertexMeta { name, lines: node.lines, ignore_cache: false };
+        let edge = self.graph.add_after(Op::Merge, vec![state.edge], after, meta)?.into();
+        Ok(StageState { edge, ..state })
+    }
+
+    fn labels_of(&self, ids: &[NodeId]) -> String {
+        ids.iter().map(|id| self.stages[*id].label.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// The state of a node whose base is no stage. Images that only a `--from` names are made when they are needed,

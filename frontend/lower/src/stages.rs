@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lapstrake_diag::{Span, did_you_mean_exactly};
 use lapstrake_dockerfile::words::{self, Expanded, Mode};
-use lapstrake_dockerfile::{Command, Dockerfile, Instruction, Stage, Word, quoted};
+use lapstrake_dockerfile::{Command, Dialect, Dockerfile, Instruction, Stage, Word, quoted};
 use lapstrake_graph::Lines;
 use lapstrake_oci::{Platform, Reference};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
+use crate::env::Env;
 use crate::error::LowerError;
 use crate::globals::Globals;
 use crate::inputs::BuildInputs;
@@ -64,7 +65,9 @@ pub(crate) struct Node<'d> {
     pub(crate) span: Span,
     pub(crate) lines: Option<Lines>,
     pub(crate) steps: Vec<Step<'d>>,
-    /// Nodes that its steps take files from, and where they say so.
+    /// Stages that are done before it begins.
+    pub(crate) after: Vec<NodeId>,
+    /// Nodes that its steps take files from or that it waits for, and where they are named.
     pub(crate) needs: Vec<(NodeId, Span)>,
     pub(crate) naming: Naming,
     /// Whether its base's triggers were looked at.
@@ -84,6 +87,8 @@ pub(crate) struct StageGraph<'d> {
     outside: BTreeMap<String, NodeId>,
     escape: char,
     multi_platform: bool,
+    /// What `--from` and `from=` may name in their values; `None` where they have no variables.
+    from_args: Option<Env>,
 }
 
 impl<'d> StageGraph<'d> {
@@ -101,6 +106,7 @@ impl<'d> StageGraph<'d> {
             outside: BTreeMap::new(),
             escape: dockerfile.escape,
             multi_platform: inputs.platforms.len() > 1,
+            from_args: (dockerfile.dialect == Dialect::Lapstrake).then(|| globals.args.clone()),
         };
         for stage in &dockerfile.stages {
             graph.add_stage(stage, globals, inputs, target_platform)?;
@@ -186,6 +192,11 @@ impl<'d> StageGraph<'d> {
             None if replaced || text == "scratch" => Base::Scratch,
             None => Base::Named(reference(&text, base.span)?),
         };
+        let mut after = Vec::new();
+        for word in &stage.from.after {
+            let name = self.expand_global(&word.node, globals, word.span)?.text;
+            after.push(self.earlier(&name, word.span)?);
+        }
         let naming = Naming {
             label: label.clone(),
             total: usize::from(matches!(base, Base::Named(_))),
@@ -205,13 +216,24 @@ impl<'d> StageGraph<'d> {
             span: stage.span,
             lines: Some(Lines { first: stage.lines.0, last: stage.lines.1 }),
             steps: Vec::new(),
-            needs: Vec::new(),
+            needs: after.iter().map(|id| (*id, stage.span)).collect(),
+            after,
             naming,
             triggered: false,
             root: None,
             state: None,
         });
         Ok(())
+    }
+
+    /// The stage that `--after` names, by name or number: one further up.
+    fn earlier(&self, name: &str, span: Span) -> Result<NodeId, LowerError> {
+        let numbered = || name.parse().ok().filter(|index| *index < self.nodes.len()).map(NodeId);
+        self.by_name.get(&name.to_lowercase()).copied().or_else(numbered).ok_or_else(|| {
+            let hint = hint(name, self.nodes.iter().map(|node| node.label.as_str()));
+            let message = format!("--after={name}: there is no such stage further up{hint}");
+            LowerError::stage(message, span)
+        })
     }
 
     fn expand_global(&self, text: &str, globals: &Globals, span: Span) -> Result<Expanded, LowerError> {
@@ -256,7 +278,10 @@ impl<'d> StageGraph<'d> {
                 for mount in &run.mounts {
                     let place = if onbuild { span } else { mount.text.span };
                     sources.push(match &mount.from {
-                        Some(name) => Some(self.source(name, place)?),
+                        Some(name) => {
+                            let name = self.expand_from(name, place)?;
+                            Some(self.source(&name, place)?)
+                        }
                         None => None,
                     });
                 }
@@ -281,9 +306,10 @@ impl<'d> StageGraph<'d> {
 
     /// `COPY --from`: a number is the index of a stage.
     fn copy_source(&mut self, from: &Word) -> Result<NodeId, LowerError> {
+        let from = &Word::new(self.expand_from(&from.node, from.span)?, from.span);
         let expanded = words::expand(&from.node, &|_| None, Mode::plain(self.escape))
             .map_err(|error| LowerError::instruction(error.to_string(), from.span))?;
-        if expanded.text != from.node {
+        if expanded.text != from.node && self.from_args.is_none() {
             let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
             return Err(LowerError::instruction(message, from.span));
         }
@@ -292,6 +318,18 @@ impl<'d> StageGraph<'d> {
             Ok(index) if index < self.stages => Ok(NodeId(index)),
             _ => Err(LowerError::stage(format!("invalid stage index {index}"), from.span)),
         }
+    }
+
+    /// The value of `--from` or `from=`, global ARGs filled in where the dialect has that.
+    fn expand_from(&self, text: &str, span: Span) -> Result<String, LowerError> {
+        let Some(args) = &self.from_args else { return Ok(text.to_owned()) };
+        let known = |name: &str| args.get(name).map(str::to_owned);
+        let expanded = words::expand(text, &known, Mode::plain(self.escape))
+            .map_err(|error| LowerError::instruction(error.to_string(), span))?;
+        let Some(name) = expanded.unmatched.iter().next() else { return Ok(expanded.text) };
+        let message =
+            format!("`{text}` needs a value for ${name}, which is no ARG in front of the first FROM");
+        Err(LowerError::instruction(message, span))
     }
 
     /// A stage by name, the last of that name, or else an image or context.
@@ -312,6 +350,7 @@ impl<'d> StageGraph<'d> {
             span,
             lines: None,
             steps: Vec::new(),
+            after: Vec::new(),
             needs: Vec::new(),
             naming: Naming { label: String::new(), total: 0, done: 0, with_platform: self.multi_platform },
             triggered: false,

@@ -17,6 +17,7 @@ struct Kind {
     from: Edge,
     unpack: bool,
     parents: bool,
+    optional: bool,
 }
 
 /// The flags of both, expanded.
@@ -43,7 +44,8 @@ impl StageRun<'_, '_> {
             },
             _ => self.context()?,
         };
-        let kind = Kind { keyword: "COPY", from, unpack: false, parents: copy.parents };
+        let kind =
+            Kind { keyword: "COPY", from, unpack: false, parents: copy.parents, optional: copy.optional };
         for source in &copy.transfer.sources {
             let text = self.expand(&source.node, place(step, source))?;
             let what = if is_git(&text) {
@@ -84,7 +86,13 @@ impl StageRun<'_, '_> {
             }
         }
         let from = self.context()?;
-        let kind = Kind { keyword: "ADD", from, unpack: add.unpack.unwrap_or(true), parents: false };
+        let kind = Kind {
+            keyword: "ADD",
+            from,
+            unpack: add.unpack.unwrap_or(true),
+            parents: false,
+            optional: false,
+        };
         self.transfer(step, &add.transfer, &kind)
     }
 
@@ -113,6 +121,7 @@ impl StageRun<'_, '_> {
                 chmod: attributes.chmod.clone(),
                 exclude: transfer.exclude.iter().map(|word| word.node.clone()).collect(),
                 parents: kind.parents,
+                optional: kind.optional,
                 unpack: kind.unpack,
                 timestamp: self.lowering.globals.epoch,
             }));

@@ -28,6 +28,8 @@ pub struct Selector {
     pub parents: bool,
     /// Whether paths are patterns, and name what they stand for (COPY), or just one path (a bind mount).
     pub wildcards: bool,
+    /// Whether a path that is missing is nothing instead of an error.
+    pub optional: bool,
 }
 
 /// How one input enters a step's key.

@@ -83,6 +83,9 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
 
     /// The result of `edge`. Independent steps run side by side; the first failure ends all.
     pub async fn solve(&self, edge: Edge) -> Outcome<Solved> {
+        // What stages wait for is done even if a record saves everything that waits.
+        let goals = self.graph.goals(edge).into_iter().map(|goal| self.solved(goal.vertex));
+        try_join_all(goals).await?;
         self.solved(edge.vertex).await
     }
 
@@ -134,6 +137,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
 
     async fn make_result(&self, id: VertexId) -> Outcome<Solved> {
         let vertex = &self.graph[id];
+        try_join_all(vertex.after.iter().map(|edge| self.solved(edge.vertex))).await?;
         if let Op::Source(_) = vertex.op {
             return self.execute(id, &[]).await;
         }
@@ -246,7 +250,7 @@ impl Drop for Canceled {
 }
 
 fn whole() -> Selector {
-    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false }
+    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false, optional: false }
 }
 
 fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {

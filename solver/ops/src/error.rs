@@ -20,6 +20,14 @@ pub enum OpsError {
         /// Its exit code; 128 and the signal's number if a signal ended it.
         code: i32,
     },
+    /// The user's command took longer than it may.
+    #[error("process {command:?} did not end within {limit:?}")]
+    TimedOut {
+        /// The command line, joined by spaces.
+        command: String,
+        /// How long it may take.
+        limit: std::time::Duration,
+    },
     /// There is no room for what a step writes.
     #[error("the disk of the state directory `{}` is full", path.display())]
     DiskFull {

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
 use lapstrake_engine::{Step, Stream};
 use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
@@ -23,6 +24,9 @@ use crate::files;
 use crate::inner::Inner;
 use crate::settings::Secret;
 use crate::stack::Stack;
+
+/// The longest pause between two tries of a command.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Dropping the first half tells the second that the step is not wanted any more.
 pub(crate) fn kill_switch() -> (Sender<()>, Receiver<()>) {
@@ -52,7 +56,7 @@ impl Mounts {
     }
 }
 
-/// Runs `exec` and gives the stack with what it changed.
+/// Runs `exec`, as often as it may be tried, and gives the stack with what it changed.
 pub(crate) fn run(
     inner: &Inner,
     exec: &Exec,
@@ -62,6 +66,32 @@ pub(crate) fn run(
 ) -> Result<Stack, OpsError> {
     check_entitlements(inner, exec)?;
     let base = files::base(inner, inputs)?;
+    let mut pause = Duration::from_secs(1);
+    for left in (1..=exec.retry).rev() {
+        let error = match attempt(inner, exec, &base, inputs, step, killed) {
+            Err(error @ (OpsError::ExitCode { .. } | OpsError::TimedOut { .. })) => error,
+            other => return other,
+        };
+        let tries = if left == 1 { "try" } else { "tries" };
+        let told = format!("{error}; {left} more {tries}, the next one in {} s\n", pause.as_secs());
+        step.log(Stream::Stderr, told.into_bytes());
+        if killed.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+            return Err(error);
+        }
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+    attempt(inner, exec, &base, inputs, step, killed)
+}
+
+/// Runs `exec` once, on a fresh layer.
+fn attempt(
+    inner: &Inner,
+    exec: &Exec,
+    base: &Stack,
+    inputs: &[Stack],
+    step: &Step,
+    killed: &Receiver<()>,
+) -> Result<Stack, OpsError> {
     let active = Active::new(&inner.store, base.lowers(&inner.store))?;
     let mut mounts = Mounts::default();
     for path in &base.binds {
@@ -79,7 +109,13 @@ pub(crate) fn run(
     let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
     let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
     let running = inner.sandbox()?.run(&spec, fds)?;
-    let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], killed)?;
+    let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
+    let watch = Watch { killed, limit };
+    let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
+    let Some(finished) = finished else {
+        let limit = limit.unwrap_or_default();
+        return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
+    };
     let code = match finished {
         Exit::Code(code) => code,
         Exit::Signal(signal) => 128 + signal,
@@ -91,7 +127,7 @@ pub(crate) fn run(
     }
     drop(mounts);
     let layer = active.commit(&inner.store, &Copied::default(), inner.settings.single_id)?;
-    Ok(base.with(layer))
+    Ok(base.clone().with(layer))
 }
 
 /// Whether the disk that `path` is on has (nearly) no room left. Programs write some hundred kilobytes at once, so not
@@ -104,13 +140,24 @@ fn is_full(path: &Path) -> bool {
     })
 }
 
-/// Carries output to the step until the process ends, and kills it if nobody wants it any more.
+/// What ends a process early.
+struct Watch<'a> {
+    /// Disconnected once nobody wants it any more.
+    killed: &'a Receiver<()>,
+    /// How long it may take.
+    limit: Option<Duration>,
+}
+
+/// Carries output to the step until the process ends, and kills it if nobody wants it any more or if it takes too
+/// long. Gives nothing in the latter case.
 fn supervise(
     running: Running,
     step: &Step,
     outputs: [(OwnedFd, Stream); 2],
-    killed: &Receiver<()>,
-) -> Result<Exit, OpsError> {
+    watch: &Watch<'_>,
+) -> Result<Option<Exit>, OpsError> {
+    let begun = Instant::now();
+    let mut late = false;
     let pidfd =
         running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
     std::thread::scope(|scope| {
@@ -126,13 +173,14 @@ fn supervise(
             if gone {
                 break;
             }
-            if matches!(killed.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected)) {
+            late |= watch.limit.is_some_and(|limit| begun.elapsed() >= limit);
+            if late || watch.killed.try_recv() == Err(TryRecvError::Disconnected) {
                 // It may have ended this very moment.
                 rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap_or_default();
             }
         }
         let finished = waiter.join().map_err(|_| OpsError::Worker)??;
-        Ok(finished.exit)
+        Ok((!late).then_some(finished.exit))
     })
 }
 

@@ -132,6 +132,7 @@ impl Executor for Ops {
                             exclude: Vec::new(),
                             parents: false,
                             wildcards: false,
+                            optional: false,
                         });
                     }
                 }
@@ -177,7 +178,7 @@ impl Executor for Ops {
 }
 
 fn everything(wildcards: bool) -> Selector {
-    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards }
+    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards, optional: false }
 }
 
 /// What a file op reads of its inputs. Several copies from one input count as one selection.
@@ -186,7 +187,11 @@ fn selectors(file: &File) -> Vec<(usize, Selector)> {
     for action in &file.actions {
         let FileAction::Copy(copy) = action else { continue };
         match found.iter_mut().find(|(input, _)| *input == copy.input) {
-            Some((_, selector)) if selector.exclude == copy.exclude && selector.parents == copy.parents => {
+            Some((_, selector))
+                if selector.exclude == copy.exclude
+                    && selector.parents == copy.parents
+                    && selector.optional == copy.optional =>
+            {
                 selector.paths.extend(copy.sources.iter().cloned());
             }
             Some((_, selector)) => *selector = everything(true),
@@ -197,6 +202,7 @@ fn selectors(file: &File) -> Vec<(usize, Selector)> {
                     exclude: copy.exclude.clone(),
                     parents: copy.parents,
                     wildcards: true,
+                    optional: copy.optional,
                 },
             )),
         }

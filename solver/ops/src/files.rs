@@ -102,6 +102,7 @@ fn copy_input(inner: &Inner, copy: &Copy, inputs: &[Stack], dest: Dest<'_>) -> R
         exclude: copy.exclude.clone(),
         parents: copy.parents,
         wildcards: true,
+        optional: copy.optional,
     };
     let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum)?;
     let mut options = options(inner, dest.root, copy.chown.as_ref(), copy.timestamp)?;

@@ -136,5 +136,6 @@ pub(crate) fn selector(asked: &lapstrake_engine::Selector) -> Result<Selector, O
         follow: true,
         exclude,
         parents: asked.parents,
+        optional: asked.optional,
     })
 }

@@ -42,6 +42,9 @@ pub(crate) struct DebugPlan {
     /// Set an ARG; without a value, from the environment
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
+    /// The language of the Dockerfile, instead of the one in its first line
+    #[arg(long, value_name = "NAME")]
+    pub(crate) syntax: Option<String>,
     /// Set a label of the image
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use lapstrake_diag::{SourceFile, Style, excerpt, render};
+use lapstrake_dockerfile::Parsed;
 use lapstrake_engine::{Progress, Solver, StepFailed, StepId};
 use lapstrake_graph::Plan;
 use lapstrake_lower::{
@@ -16,6 +17,7 @@ use lapstrake_oci::Digest;
 use lapstrake_ops::{Cache, Images, Known, Ops, OpsError, Stack};
 
 use super::export::Export;
+use super::options;
 use super::wanted::{Wanted, read_dockerfile};
 use crate::args::Build;
 use crate::env;
@@ -57,7 +59,8 @@ async fn run(
 ) -> anyhow::Result<Option<Digest>> {
     let store = &session.store;
     let images = Arc::new(Images::new(store.clone(), session.single_id, args.pull));
-    let plan = plan(&wanted, file, &images, &progress).await?;
+    let parsed = options::parsed(file, args.syntax.as_deref(), &wanted.inputs.build_args);
+    let plan = plan(&wanted, file, &parsed, &images, &progress).await?;
     let mut settings = std::mem::take(&mut wanted.settings);
     settings.single_id = session.single_id;
     let ops = Ops::new(store.clone(), images, settings);
@@ -76,10 +79,10 @@ async fn run(
 async fn plan(
     wanted: &Wanted,
     file: &SourceFile,
+    parsed: &Parsed,
     images: &Arc<Images>,
     progress: &Progress,
 ) -> anyhow::Result<Plan> {
-    let parsed = lapstrake_dockerfile::parse(file);
     let errors: Vec<String> = parsed
         .diagnostics
         .iter()

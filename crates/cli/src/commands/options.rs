@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lapstrake_diag::SourceFile;
+use lapstrake_dockerfile::{Dialect, Parsed, parse, parse_as};
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_ops::Secret;
 
@@ -17,6 +19,45 @@ pub(crate) fn pairs(list: &[String]) -> BTreeMap<String, String> {
             None => Some((text.clone(), env::value(text)?)),
         })
         .collect()
+}
+
+/// `--build-arg` and `--build-arg-file`. A later file wins over an earlier one, and an argument over all files.
+pub(crate) fn build_args(args: &[String], files: &[PathBuf]) -> Result<BTreeMap<String, String>, Usage> {
+    let mut all = BTreeMap::new();
+    for file in files {
+        let bad = |why: String| Usage(format!("--build-arg-file {}: {why}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
+        let lines = argument_lines(&text).map_err(|line| bad(format!("line {line} has no name")))?;
+        all.extend(pairs(&lines));
+    }
+    all.extend(pairs(args));
+    Ok(all)
+}
+
+/// The arguments in a file: a line each, values as they stand, without empty lines and those that begin with `#`. The
+/// error is the number of a line without a name.
+fn argument_lines(text: &str) -> Result<Vec<String>, usize> {
+    let mut found = Vec::new();
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or(line);
+        if name.is_empty() || name.trim_end().contains(char::is_whitespace) {
+            return Err(number + 1);
+        }
+        found.push(if name.len() == line.len() { line.trim_end().to_owned() } else { line.to_owned() });
+    }
+    Ok(found)
+}
+
+/// The syntax tree of a Dockerfile in the language that the command line, an argument or the file itself names.
+pub(crate) fn parsed(file: &SourceFile, syntax: Option<&str>, args: &BTreeMap<String, String>) -> Parsed {
+    match syntax.or(args.get("BUILDKIT_SYNTAX").map(String::as_str)) {
+        Some(syntax) => parse_as(file, Dialect::of_syntax(syntax)),
+        None => parse(file),
+    }
 }
 
 /// `a=b,c=d`, in order.
@@ -164,6 +205,15 @@ mod tests {
         assert_eq!(size("64m").ok(), Some(64 << 20));
         assert_eq!(size("1GiB").ok(), Some(1 << 30));
         assert!(size("m").is_err() && size("").is_err());
+    }
+
+    #[test]
+    fn lines_of_an_argument_file() {
+        let text = "\u{feff}# comment\nA=1 # kept \n\n  B=\"x\"=y\r\nPATHLESS \n";
+        let lines = argument_lines(text).unwrap();
+        assert_eq!(lines, ["A=1 # kept ", "B=\"x\"=y", "PATHLESS"]);
+        assert_eq!(argument_lines("A=1\n=x\n"), Err(2));
+        assert_eq!(argument_lines("export A=1"), Err(1));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Wanted {
         if let Some(epoch) = env::source_date_epoch() {
             inputs.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
         }
-        inputs.build_args.extend(options::pairs(&args.build_arg));
+        inputs.build_args.extend(options::build_args(&args.build_arg, &args.build_arg_file)?);
         inputs.labels = options::pairs(&args.label);
         inputs.no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
             (true, _) => NoCache::All,

@@ -205,10 +205,13 @@ fn onbuild_keeps_bodies() {
     assert_eq!(command.lines, (2, 4));
     let Instruction::Onbuild(onbuild) = command.instruction else { panic!() };
     assert_eq!((onbuild.expression.as_str(), onbuild.keyword.as_str()), ("RUN <<EOF\nx\nEOF", "RUN"));
-    let again = parse_trigger(&onbuild.expression).unwrap();
+    let again = parse_trigger(&onbuild.expression, Dialect::BuildKit).unwrap();
     assert_eq!(again.heredocs[0].content, "x\n");
-    assert_eq!(parse_trigger("RUM x").unwrap_err(), "unknown instruction: RUM (did you mean RUN?)");
-    assert!(parse_trigger("RUN a\nRUN b").is_err());
+    assert_eq!(
+        parse_trigger("RUM x", Dialect::BuildKit).unwrap_err(),
+        "unknown instruction: RUM (did you mean RUN?)"
+    );
+    assert!(parse_trigger("RUN a\nRUN b", Dialect::BuildKit).is_err());
 }
 
 /// Trap 24.

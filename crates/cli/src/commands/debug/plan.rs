@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use lapstrake_diag::{Diagnostic, SourceFile};
-use lapstrake_dockerfile::code;
+use lapstrake_dockerfile::{Parsed, code};
 use lapstrake_graph::{Exec, File, FileAction, Graph, NetworkMode, Op, Target, Vertex};
 use lapstrake_lower::{
     BuildInputs, ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower,
@@ -31,13 +31,14 @@ pub(super) fn plan(args: &DebugPlan) -> anyhow::Result<ExitCode> {
         let platform = platform.parse::<Platform>();
         inputs.platforms = vec![platform.map_err(|e| Usage(format!("--platform: {e}")))?];
     }
-    say!("{}", document(&read(&args.file)?, &inputs));
+    let file = read(&args.file)?;
+    let parsed = options::parsed(&file, args.syntax.as_deref(), &inputs.build_args);
+    say!("{}", document(&file, &parsed, &inputs));
     Ok(ExitCode::SUCCESS)
 }
 
 /// The schema `lapstrake-plan/1`.
-fn document(file: &SourceFile, inputs: &BuildInputs) -> Value {
-    let parsed = lapstrake_dockerfile::parse(file);
+fn document(file: &SourceFile, parsed: &Parsed, inputs: &BuildInputs) -> Value {
     let failed = |error: Value| json!({"schema": "lapstrake-plan/1", "ok": false, "error": error});
     if let Some(error) = parsed.first_error() {
         return failed(problem(file, error));
@@ -169,7 +170,8 @@ mod tests {
     use super::*;
 
     fn planned(text: &str, inputs: &BuildInputs) -> Value {
-        document(&SourceFile::new("Dockerfile", text), inputs)
+        let file = SourceFile::new("Dockerfile", text);
+        document(&file, &lapstrake_dockerfile::parse(&file), inputs)
     }
 
     #[test]

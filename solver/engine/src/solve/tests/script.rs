@@ -107,7 +107,13 @@ impl Executor for Script {
     type Error = Broken;
 
     fn cache_map(&self, vertex: &Vertex) -> CacheMap {
-        let whole = Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false };
+        let whole = Selector {
+            paths: Vec::new(),
+            exclude: Vec::new(),
+            parents: false,
+            wildcards: false,
+            optional: false,
+        };
         let by_content = self.by_content.contains(&vertex.meta.name);
         let dep = if by_content { Dep::ByContent(whole) } else { Dep::ByKey };
         CacheMap { op: format!("{:?}", vertex.op).into_bytes(), deps: vec![dep; vertex.inputs.len()] }
