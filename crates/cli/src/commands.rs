@@ -6,6 +6,7 @@ mod export;
 mod history;
 mod images;
 mod import;
+mod include;
 mod load;
 mod options;
 mod run;

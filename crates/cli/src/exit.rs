@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
+use lapstrake_diag::Style;
 use lapstrake_ops::OpsError;
 use lapstrake_registry::RegistryError;
 use lapstrake_runtime::RuntimeError;
 use lapstrake_store::is_disk_full;
 use lapstrake_sys::userns::UsernsError;
+
+use crate::env;
 
 /// Something the user typed that cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,12 @@ pub(crate) struct Told {
     pub(crate) hint: Option<String>,
     /// The exit status.
     pub(crate) status: u8,
+}
+
+/// Whether messages are coloured.
+pub(crate) fn style() -> Style {
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    if terminal && !env::no_color() { Style::Coloured } else { Style::Plain }
 }
 
 /// Prints the error with its causes and hints, and gives the exit status.

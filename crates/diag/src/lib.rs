@@ -12,5 +12,5 @@ mod suggest;
 
 pub use diagnostic::{Diagnostic, Label, Severity};
 pub use render::{Style, excerpt, render};
-pub use source::{Position, SourceFile, Span, Spanned};
+pub use source::{Origin, Piece, Position, SourceFile, Span, Spanned};
 pub use suggest::{did_you_mean, did_you_mean_exactly};

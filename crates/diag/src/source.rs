@@ -47,11 +47,48 @@ pub struct Position {
 }
 
 /// A text with its name and the starts of its lines.
+///
+/// It may be put together of parts of several files: then lines and columns count in the whole, and
+/// [`SourceFile::origin`] tells where a line comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
     name: String,
     text: String,
     starts: Vec<usize>,
+    /// Sorted by `line`; empty if the text is all of one file.
+    parts: Vec<Part>,
+}
+
+/// Lines of a file as a part of a text that is put together. It reaches to where the next part begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    /// The first line in the whole text, counted from 1.
+    line: u32,
+    name: String,
+    /// The number of that line in its own file.
+    first: u32,
+}
+
+/// Where lines of a text come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// The file's name.
+    pub name: &'a str,
+    /// The line's number in that file, counted from 1.
+    pub line: u32,
+    /// First and last line, in the whole text, of the part around.
+    pub part: (u32, u32),
+}
+
+/// Lines of a file, for [`SourceFile::joined`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The file's name.
+    pub name: String,
+    /// The number of the first line in that file, counted from 1.
+    pub first: u32,
+    /// Whole lines, each with its terminator.
+    pub text: String,
 }
 
 impl SourceFile {
@@ -61,7 +98,38 @@ impl SourceFile {
         let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let starts =
             std::iter::once(0).chain(after).filter(|start| *start == 0 || *start < text.len()).collect();
-        SourceFile { name: name.into(), starts, text }
+        SourceFile { name: name.into(), starts, text, parts: Vec::new() }
+    }
+
+    /// The text of all pieces, which must not be empty, one behind the other.
+    pub fn joined(name: impl Into<String>, pieces: Vec<Piece>) -> SourceFile {
+        let mut text = String::new();
+        let mut parts = Vec::new();
+        let mut line = 1;
+        for piece in pieces {
+            text.push_str(&piece.text);
+            parts.push(Part { line, name: piece.name, first: piece.first });
+            let lines = piece.text.bytes().filter(|byte| *byte == b'\n').count();
+            line += u32::try_from(lines).unwrap_or(u32::MAX);
+        }
+        SourceFile { parts, ..SourceFile::new(name, text) }
+    }
+
+    /// Where line `line` (from 1) comes from.
+    pub fn origin(&self, line: u32) -> Origin<'_> {
+        let after = self.parts.partition_point(|part| part.line <= line);
+        let end = self.parts.get(after).map_or(self.line_count(), |next| next.line - 1);
+        match after.checked_sub(1).and_then(|at| self.parts.get(at)) {
+            Some(part) => {
+                Origin { name: &part.name, line: part.first + (line - part.line), part: (part.line, end) }
+            }
+            None => Origin { name: &self.name, line, part: (1, end) },
+        }
+    }
+
+    /// Whether it is put together of several files.
+    pub fn is_joined(&self) -> bool {
+        !self.parts.is_empty()
     }
 
     /// Like [`SourceFile::new`]; bytes that are not UTF-8 become U+FFFD.
@@ -127,6 +195,20 @@ impl SourceFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_know_where_they_come_from() {
+        let piece = |name: &str, first, text: &str| Piece { name: name.into(), first, text: text.into() };
+        let pieces = vec![piece("f", 1, "a\n\n"), piece("g", 1, "x\ny\n"), piece("f", 3, "b\nc\n")];
+        let file = SourceFile::joined("f", pieces);
+        let origins: Vec<(&str, u32)> =
+            (1..=6).map(|line| file.origin(line)).map(|origin| (origin.name, origin.line)).collect();
+        assert_eq!(origins, [("f", 1), ("f", 2), ("g", 1), ("g", 2), ("f", 3), ("f", 4)]);
+        assert_eq!(file.origin(4).part, (3, 4));
+        assert_eq!(file.origin(6).part, (5, 6));
+        let whole = SourceFile::new("f", "a\nb\n");
+        assert_eq!(whole.origin(2), Origin { name: "f", line: 2, part: (1, 2) });
+    }
 
     #[test]
     fn lines_and_columns() {

@@ -120,8 +120,15 @@ pub(crate) fn typed(request: &Request) -> Result<Typed, Problem> {
 fn unknown(keyword: &Word) -> Problem {
     let hint = did_you_mean(&keyword.node, Keyword::ALL.iter().map(|(_, name)| *name))
         .map_or(String::new(), |hint| format!(" (did you mean {hint}?)"));
-    Problem::at(format!("unknown instruction: {}{hint}", keyword.node), keyword.span)
+    let mut problem = Problem::at(format!("unknown instruction: {}{hint}", keyword.node), keyword.span);
+    if keyword.node.eq_ignore_ascii_case("INCLUDE") {
+        problem.hint = Some(format!("lapstrake has this instruction: {EXTEND}"));
+    }
+    problem
 }
+
+/// How to get what only [`Dialect::Lapstrake`] has.
+const EXTEND: &str = "write `# syntax=lapstrake` in the first line";
 
 /// Checks the flags; `extra` are those that only [`Dialect::Lapstrake`] has.
 fn check_flags(
@@ -134,8 +141,7 @@ fn check_flags(
         Dialect::BuildKit => Flags::check(&request.flags, known).map_err(|mut bad| {
             let name = bad.flag.text.split('=').next().and_then(|name| name.strip_prefix("--"));
             if extra.iter().any(|(extra, _)| Some(*extra) == name) {
-                bad.hint =
-                    Some("lapstrake has this flag: write `# syntax=lapstrake` in the first line".to_owned());
+                bad.hint = Some(format!("lapstrake has this flag: {EXTEND}"));
             }
             bad
         }),

@@ -15,7 +15,7 @@ use crate::syntax::{
 
 /// Parses `file` and gives the tree, or what could be read of it, in the schema `lapstrake-parse/1`.
 pub fn parse_json(file: &SourceFile) -> Value {
-    let Parsed { dockerfile, diagnostics, faults, empty_continuations } = parse(file);
+    let Parsed { dockerfile, diagnostics, faults, empty_continuations, .. } = parse(file);
     let directive =
         |found: &crate::Directive| json!({ "name": found.name, "value": found.value, "line": found.line });
     let warning = |found: &crate::EmptyContinuation| json!({ "line": found.line, "message": format!("Empty continuation line found in: {}", found.text) });
@@ -27,11 +27,25 @@ pub fn parse_json(file: &SourceFile) -> Value {
         "escape": dockerfile.escape,
         "directives": dockerfile.directives.iter().map(directive).collect::<Vec<_>>(),
         "warnings": empty_continuations.iter().map(warning).collect::<Vec<_>>(),
+        "parts": parts(file),
         "meta_args": dockerfile.global_args.iter().map(command).collect::<Vec<_>>(),
         "stages": dockerfile.stages.iter().enumerate().map(|(index, found)| stage(index, found)).collect::<Vec<_>>(),
         "error": errors.next(),
         "errors": errors.collect::<Vec<_>>(),
     })
+}
+
+/// Where the lines come from, if files are put together: a part's first and last line, and which line of which file the
+/// first one is.
+fn parts(file: &SourceFile) -> Vec<Value> {
+    let mut parts = Vec::new();
+    let mut line = 1;
+    while file.is_joined() && line <= file.line_count() {
+        let origin = file.origin(line);
+        parts.push(json!({ "name": origin.name, "line": origin.line, "lines": origin.part }));
+        line = origin.part.1 + 1;
+    }
+    parts
 }
 
 /// Lines are those that BuildKit reports. The column is that of the exact place, if it is on the first of the lines.

@@ -12,6 +12,7 @@ mod docs;
 mod duration;
 mod flags;
 mod heredoc;
+mod include;
 mod instruction;
 mod json;
 mod json_array;
@@ -27,9 +28,12 @@ pub mod words;
 
 pub use directives::{Directive, detect_directive, detect_syntax};
 pub use heredoc::{Heredoc, chomp, is_heredoc_word};
+pub use include::{BadInclude, Load, with_includes};
 pub use json::parse_json;
 pub use mount::{Mount, MountType, Sharing};
-pub use parse::{EmptyContinuation, Fault, Parsed, Phase, code, parse, parse_as, parse_trigger};
+pub use parse::{
+    EmptyContinuation, Fault, Include, Parsed, Phase, code, dialect, parse, parse_as, parse_trigger,
+};
 pub use port::{Port, parse_port};
 pub use quote::quoted;
 pub use syntax::{

@@ -80,6 +80,17 @@ pub struct Parsed {
     pub faults: Vec<Fault>,
     /// Where BuildKit's parser itself warns.
     pub empty_continuations: Vec<EmptyContinuation>,
+    /// Lines that another file is to be put in place of. [`crate::with_includes`] leaves none; here each is an error.
+    pub includes: Vec<Include>,
+}
+
+/// `INCLUDE path`. Only [`Dialect::Lapstrake`] has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Include {
+    /// The path as written.
+    pub path: Word,
+    /// First and last line.
+    pub lines: (u32, u32),
 }
 
 impl Parsed {
@@ -91,8 +102,12 @@ impl Parsed {
 
 /// Parses a whole file, in the dialect that its `syntax` directive names.
 pub fn parse(file: &SourceFile) -> Parsed {
-    let syntax = detect_syntax(file.text());
-    parse_as(file, syntax.map_or(Dialect::BuildKit, |(syntax, _)| Dialect::of_syntax(&syntax)))
+    parse_as(file, dialect(file))
+}
+
+/// The dialect that the `syntax` directive of `file` names.
+pub fn dialect(file: &SourceFile) -> Dialect {
+    detect_syntax(file.text()).map_or(Dialect::BuildKit, |(syntax, _)| Dialect::of_syntax(&syntax))
 }
 
 /// Parses a whole file in a given dialect.
@@ -137,6 +152,7 @@ struct Parser<'a> {
     late_errors: Vec<(Diagnostic, Fault)>,
     warnings: Vec<Diagnostic>,
     empty_continuations: Vec<EmptyContinuation>,
+    includes: Vec<Include>,
     instructions: usize,
     failed_from: bool,
 }
@@ -155,6 +171,7 @@ impl<'a> Parser<'a> {
             late_errors: Vec::new(),
             warnings: Vec::new(),
             empty_continuations: Vec::new(),
+            includes: Vec::new(),
             instructions: 0,
             failed_from: false,
         }
@@ -182,6 +199,21 @@ impl<'a> Parser<'a> {
     }
 
     fn accept(&mut self, request: Request, logical: &Logical) {
+        if is_include(&request.keyword.node, self.dialect) {
+            let problem = include(&request, logical.lines).map_or_else(
+                |problem| problem,
+                |include| {
+                    let message =
+                        format!("INCLUDE {}: there is no directory to include it from", include.path.node);
+                    let problem = Problem::at(message, include.path.span);
+                    self.includes.push(include);
+                    problem
+                },
+            );
+            let keyword = request.keyword.node;
+            self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
+            return;
+        }
         let typed = match typed(&request) {
             Ok(typed) => typed,
             Err(problem) => {
@@ -271,8 +303,8 @@ impl<'a> Parser<'a> {
             global_args: self.global_args,
             stages: self.stages,
         };
-        let empty_continuations = self.empty_continuations;
-        Parsed { dockerfile, diagnostics, faults, empty_continuations }
+        let (empty_continuations, includes) = (self.empty_continuations, self.includes);
+        Parsed { dockerfile, diagnostics, faults, empty_continuations, includes }
     }
 }
 
@@ -287,6 +319,25 @@ fn failed(phase: Phase, instruction: String, problem: Problem, logical: &Logical
     };
     diagnostic.hint = problem.hint;
     (diagnostic, Fault { phase, lines: logical.lines, instruction })
+}
+
+fn is_include(keyword: &str, dialect: Dialect) -> bool {
+    dialect == Dialect::Lapstrake && keyword.eq_ignore_ascii_case("INCLUDE")
+}
+
+fn include(request: &Request, lines: (u32, u32)) -> Result<Include, Problem> {
+    match (&request.args, request.flags.first()) {
+        (_, Some(flag)) => Err(Problem::at("INCLUDE has no flags", flag.span)),
+        (Args::Words(words), None) => match words.as_slice() {
+            [path] if path.node.contains('$') => Err(Problem::at(
+                "INCLUDE has no variables: files are put together before any has a value",
+                path.span,
+            )),
+            [path] => Ok(Include { path: path.clone(), lines }),
+            _ => Err(Problem::new("INCLUDE requires exactly one argument")),
+        },
+        _ => Err(Problem::new("INCLUDE requires exactly one argument")),
+    }
 }
 
 /// Splits a line the way its keyword asks for, and takes the heredoc bodies behind it.
@@ -304,6 +355,9 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
     let known = Keyword::parse(&keyword.node);
     let (args, json) = match known {
         Some(known) => arguments(known, &split.rest, escape, &word)?,
+        None if is_include(&keyword.node, dialect) => {
+            (Args::Words(blank_words(&split.rest).iter().map(word).collect()), false)
+        }
         None => (Args::Words(Vec::new()), false),
     };
     let takes_heredocs = match (known, &args) {

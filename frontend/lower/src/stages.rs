@@ -192,11 +192,8 @@ impl<'d> StageGraph<'d> {
             None if replaced || text == "scratch" => Base::Scratch,
             None => Base::Named(reference(&text, base.span)?),
         };
-        let mut after = Vec::new();
-        for word in &stage.from.after {
-            let name = self.expand_global(&word.node, globals, word.span)?.text;
-            after.push(self.earlier(&name, word.span)?);
-        }
+        let earlier = |word: &Word| self.earlier(word, globals);
+        let after = stage.from.after.iter().map(earlier).collect::<Result<Vec<_>, _>>()?;
         let naming = Naming {
             label: label.clone(),
             total: usize::from(matches!(base, Base::Named(_))),
@@ -227,12 +224,13 @@ impl<'d> StageGraph<'d> {
     }
 
     /// The stage that `--after` names, by name or number: one further up.
-    fn earlier(&self, name: &str, span: Span) -> Result<NodeId, LowerError> {
+    fn earlier(&self, word: &Word, globals: &Globals) -> Result<NodeId, LowerError> {
+        let name = self.expand_global(&word.node, globals, word.span)?.text;
         let numbered = || name.parse().ok().filter(|index| *index < self.nodes.len()).map(NodeId);
         self.by_name.get(&name.to_lowercase()).copied().or_else(numbered).ok_or_else(|| {
-            let hint = hint(name, self.nodes.iter().map(|node| node.label.as_str()));
+            let hint = hint(&name, self.nodes.iter().map(|node| node.label.as_str()));
             let message = format!("--after={name}: there is no such stage further up{hint}");
-            LowerError::stage(message, span)
+            LowerError::stage(message, word.span)
         })
     }
 

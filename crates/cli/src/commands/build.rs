@@ -1,13 +1,12 @@
 //! `lapstrake build`
 
 use std::fs;
-use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use lapstrake_diag::{SourceFile, Style, excerpt, render};
-use lapstrake_dockerfile::Parsed;
+use lapstrake_diag::{SourceFile, excerpt, render};
+use lapstrake_dockerfile::{Parsed, parse_as};
 use lapstrake_engine::{Progress, Solver, StepFailed, StepId};
 use lapstrake_graph::Plan;
 use lapstrake_lower::{
@@ -17,21 +16,20 @@ use lapstrake_oci::Digest;
 use lapstrake_ops::{Cache, Images, Known, Ops, OpsError, Stack};
 
 use super::export::Export;
-use super::options;
 use super::wanted::{Wanted, read_dockerfile};
 use crate::args::Build;
-use crate::env;
-use crate::exit::{self, Told};
+use crate::exit::{self, Told, style};
 use crate::progress::{self, Failure};
 use crate::session::{self, Session};
 
 /// Builds.
 pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     let wanted = Wanted::parse(args)?;
-    let dockerfile = read_dockerfile(args)?;
+    let (dockerfile, dialect) = read_dockerfile(args, &wanted.inputs)?;
+    let parsed = parse_as(&dockerfile, dialect);
     let session = session::open()?;
     let (progress, display) = progress::start(wanted.mode);
-    let result = super::block_on(run(args, wanted, &dockerfile, &session, progress));
+    let result = super::block_on(run(args, wanted, (&dockerfile, &parsed), &session, progress));
     let failures = display.finish();
     let id = result.map_err(|error| {
         if error.is::<StepFailed>() {
@@ -53,14 +51,13 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
 async fn run(
     args: &Build,
     mut wanted: Wanted,
-    file: &SourceFile,
+    (file, parsed): (&SourceFile, &Parsed),
     session: &Session,
     progress: Progress,
 ) -> anyhow::Result<Option<Digest>> {
     let store = &session.store;
     let images = Arc::new(Images::new(store.clone(), session.single_id, args.pull));
-    let parsed = options::parsed(file, args.syntax.as_deref(), &wanted.inputs.build_args);
-    let plan = plan(&wanted, file, &parsed, &images, &progress).await?;
+    let plan = plan(&wanted, file, parsed, &images, &progress).await?;
     let mut settings = std::mem::take(&mut wanted.settings);
     settings.single_id = session.single_id;
     let ops = Ops::new(store.clone(), images, settings);
@@ -127,11 +124,6 @@ impl ImageResolver for Resolver {
         };
         Ok(ResolvedImage { manifest: known.manifest, config: known.config })
     }
-}
-
-fn style() -> Style {
-    let terminal = io::IsTerminal::is_terminal(&io::stderr());
-    if terminal && !env::no_color() { Style::Coloured } else { Style::Plain }
 }
 
 fn print_failures(failures: &[Failure]) {

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use lapstrake_diag::SourceFile;
+use lapstrake_dockerfile::Dialect;
 
+use super::include::included;
 use crate::args::debug::Debug;
 
 /// Answers one question.
@@ -21,6 +23,12 @@ pub(crate) fn debug(what: &Debug) -> anyhow::Result<ExitCode> {
         Debug::Ignore(args) => ignore::ignore(args),
         Debug::Plan(args) => plan::plan(args),
     }
+}
+
+/// `file`, read from `path`, with all files that it includes.
+fn with_includes(file: SourceFile, dialect: Dialect, path: &Path) -> anyhow::Result<SourceFile> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path == Path::new("-") { Ok(file) } else { included(file, dialect, path, dir) }
 }
 
 /// The text of `file`; `-` is standard input.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lapstrake_diag::SourceFile;
-use lapstrake_dockerfile::{Dialect, Parsed, parse, parse_as};
+use lapstrake_dockerfile::Dialect;
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_ops::Secret;
 
@@ -52,12 +52,10 @@ fn argument_lines(text: &str) -> Result<Vec<String>, usize> {
     Ok(found)
 }
 
-/// The syntax tree of a Dockerfile in the language that the command line, an argument or the file itself names.
-pub(crate) fn parsed(file: &SourceFile, syntax: Option<&str>, args: &BTreeMap<String, String>) -> Parsed {
-    match syntax.or(args.get("BUILDKIT_SYNTAX").map(String::as_str)) {
-        Some(syntax) => parse_as(file, Dialect::of_syntax(syntax)),
-        None => parse(file),
-    }
+/// The language of a Dockerfile: the one that the command line, an argument or the file itself names.
+pub(crate) fn dialect(file: &SourceFile, syntax: Option<&str>, args: &BTreeMap<String, String>) -> Dialect {
+    let asked = syntax.or(args.get("BUILDKIT_SYNTAX").map(String::as_str));
+    asked.map_or_else(|| lapstrake_dockerfile::dialect(file), Dialect::of_syntax)
 }
 
 /// `a=b,c=d`, in order.

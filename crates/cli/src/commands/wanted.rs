@@ -5,11 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use lapstrake_diag::SourceFile;
+use lapstrake_dockerfile::Dialect;
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::{LocalContext, Settings};
 use lapstrake_tree::ignore::Patterns;
 
+use super::include::included;
 use super::options::{self, Output};
 use crate::args::Build;
 use crate::env;
@@ -141,12 +143,15 @@ pub(super) fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<Loc
     Ok(LocalContext { path, ignore: Patterns::default() })
 }
 
-/// Reads the Dockerfile; `-f -` is standard input.
-pub(crate) fn read_dockerfile(args: &Build) -> anyhow::Result<SourceFile> {
+/// Reads the Dockerfile with all that it includes, and tells its language; `-f -` is standard input.
+pub(crate) fn read_dockerfile(args: &Build, inputs: &BuildInputs) -> anyhow::Result<(SourceFile, Dialect)> {
+    let dialect = |file: &SourceFile| options::dialect(file, args.syntax.as_deref(), &inputs.build_args);
     if args.file.as_deref() == Some(Path::new("-")) {
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes)?;
-        return Ok(SourceFile::from_bytes("Dockerfile", &bytes));
+        let file = SourceFile::from_bytes("Dockerfile", &bytes);
+        let dialect = dialect(&file);
+        return Ok((file, dialect));
     }
     let mut path = args.file.clone().unwrap_or_else(|| args.context.join("Dockerfile"));
     if args.file.is_none() && !path.exists() && args.context.join("dockerfile").exists() {
@@ -158,5 +163,7 @@ pub(crate) fn read_dockerfile(args: &Build) -> anyhow::Result<SourceFile> {
         status: 1,
     })?;
     let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy());
-    Ok(SourceFile::from_bytes(name, &bytes))
+    let file = SourceFile::from_bytes(name, &bytes);
+    let dialect = dialect(&file);
+    Ok((included(file, dialect, &path, &args.context)?, dialect))
 }

@@ -9,6 +9,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("variables_in_from", variables_in_from),
     ("after", after),
     ("attempts", attempts),
+    ("include", include),
 ];
 
 /// A flag of ours is unknown to everybody else's Dockerfiles, and the message says what to write.
@@ -78,4 +79,37 @@ fn attempts(mode: &Mode) -> Result<(), String> {
         return Err(format!("a step with --no-cache was cached: {}", text(&second)));
     }
     Ok(())
+}
+
+/// Parts of a Dockerfile in other files; errors name those, and nothing outside of the context is read.
+fn include(mode: &Mode) -> Result<(), String> {
+    let write =
+        |name: &str, text: &str| fs::write(mode.place.join(name), text).map_err(|error| error.to_string());
+    fs::create_dir_all(mode.place.join("ext-include/parts")).map_err(|error| error.to_string())?;
+    dockerfile(
+        mode,
+        "ext-include",
+        "# syntax=lapstrake\nINCLUDE parts/tools\nFROM busybox\nCOPY --from=tools /t /t\nINCLUDE parts/end\n",
+    )?;
+    write("ext-include/parts/tools", "FROM busybox AS tools\nRUN echo made > /t")?;
+    write("ext-include/parts/end", "# the end\nINCLUDE ../parts/last\n")?;
+    write("ext-include/parts/last", "CMD cat /t\n")?;
+    expect(&lap(mode, "build -q -t ext ext-include")?, 0, &[])?;
+    expect(&lap(mode, "run ext")?, 0, &["made"])?;
+    write("ext-include/parts/last", "LABEL x=y\nRUN exit 7\n")?;
+    let failed = lap(mode, "build ext-include")?;
+    expect(&failed, 1, &["parts/last:2\n", " >>> RUN exit 7", "exit code: 7"])?;
+    write("ext-include/parts/last", "\nRUM x\n")?;
+    expect(&lap(mode, "build ext-include")?, 1, &["parts/last:2:1", "unknown instruction: RUM"])?;
+    dockerfile(
+        mode,
+        "ext-include",
+        "# syntax=lapstrake\nFROM busybox\nINCLUDE ../../../../../../etc/passwd\n",
+    )?;
+    expect(&lap(mode, "build ext-include")?, 1, &["cannot include", "Dockerfile:3:9", "No such file"])?;
+    script(mode, "ln -sf /etc/passwd ext-include/link").map(drop)?;
+    dockerfile(mode, "ext-include", "# syntax=lapstrake\nFROM busybox\nINCLUDE link\n")?;
+    expect(&lap(mode, "build ext-include")?, 1, &["cannot include", "No such file"])?;
+    dockerfile(mode, "ext-include", "FROM busybox\nINCLUDE link\n")?;
+    expect(&lap(mode, "build ext-include")?, 1, &["unknown instruction: INCLUDE", "# syntax=lapstrake"])
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use lapstrake_diag::{Diagnostic, SourceFile};
-use lapstrake_dockerfile::{Parsed, code};
+use lapstrake_dockerfile::{Parsed, code, parse_as};
 use lapstrake_graph::{Exec, File, FileAction, Graph, NetworkMode, Op, Target, Vertex};
 use lapstrake_lower::{
     BuildInputs, ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower,
@@ -11,7 +11,7 @@ use lapstrake_lower::{
 use lapstrake_oci::{ContainerConfig, DiffId, Digest, History, ImageConfig, Platform, RootFs};
 use serde_json::{Value, json};
 
-use super::read;
+use super::{read, with_includes};
 use crate::args::debug::DebugPlan;
 use crate::commands::options;
 use crate::exit::Usage;
@@ -32,7 +32,9 @@ pub(super) fn plan(args: &DebugPlan) -> anyhow::Result<ExitCode> {
         inputs.platforms = vec![platform.map_err(|e| Usage(format!("--platform: {e}")))?];
     }
     let file = read(&args.file)?;
-    let parsed = options::parsed(&file, args.syntax.as_deref(), &inputs.build_args);
+    let dialect = options::dialect(&file, args.syntax.as_deref(), &inputs.build_args);
+    let file = with_includes(file, dialect, &args.file)?;
+    let parsed = parse_as(&file, dialect);
     say!("{}", document(&file, &parsed, &inputs));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,80 @@
+//! INCLUDE: the files that a Dockerfile of a directory may name.
+
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
+
+use lapstrake_diag::{SourceFile, render};
+use lapstrake_dockerfile::{Dialect, with_includes};
+use lapstrake_tree::inroot::{Root, open_host_dir};
+use rustix::fs::{FileType, Mode, OFlags};
+
+use crate::exit::{Told, style};
+
+/// No included file is longer, in bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// `file`, read from `path`, with all files in it that it includes.
+///
+/// Paths in it are relative to the file they stand in, and with a slash in front to the context; nothing outside of the
+/// context is ever read, nor, for a Dockerfile from elsewhere, outside of its own directory.
+pub(super) fn included(
+    file: SourceFile,
+    dialect: Dialect,
+    path: &Path,
+    context: &Path,
+) -> anyhow::Result<SourceFile> {
+    let here = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let inside =
+        |dir: &Path| Some(here.canonicalize().ok()?.strip_prefix(dir.canonicalize().ok()?).ok()?.to_owned());
+    let (root, below) = match inside(context) {
+        Some(below) => (context, below),
+        None => (here, PathBuf::new()),
+    };
+    let own = file.name().to_owned();
+    let load = |path: &str, from: &str| {
+        let dir =
+            if from == own { below.as_path() } else { Path::new(from).parent().unwrap_or(Path::new("")) };
+        load(root, &plain(&dir.join(path)))
+    };
+    with_includes(file, dialect, &load).map_err(|bad| {
+        let text = format!("the Dockerfile cannot be used\n{}", render(&bad.diagnostic, &bad.file, style()));
+        Told { text, hint: None, status: 1 }.into()
+    })
+}
+
+/// The path from the root, without `.` and `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    plain
+}
+
+fn load(root: &Path, path: &Path) -> Result<SourceFile, String> {
+    let dir = open_host_dir(root).map_err(|error| error.to_string())?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let opened = Root::new(&dir).open(path.as_os_str().as_encoded_bytes(), flags, Mode::empty());
+    let file = std::fs::File::from(opened.map_err(|error| reason(&error))?);
+    let stat = rustix::fs::fstat(&file).map_err(|error| error.to_string())?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err("it is no file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(format!("it is longer than {LONGEST} bytes"));
+    }
+    Ok(SourceFile::from_bytes(path.to_string_lossy(), &bytes))
+}
+
+/// The kernel's reason alone: the path is in the message already.
+fn reason(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
