@@ -103,9 +103,12 @@ pub(crate) struct Build {
     /// The network of RUN: `default`, `none` or `host`
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
-    /// Grant an entitlement: `network.host`, `security.insecure`
+    /// Grant an entitlement: `network.host`, `security.insecure`, `device` or `device=NAME`
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
+    /// Where the specs of CDI devices are (default: /etc/cdi and /var/run/cdi)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
     /// Another line for /etc/hosts
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,

@@ -29,6 +29,9 @@ pub struct Exec {
     pub shm_size: u64,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
+    /// Devices of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// How often it is tried again after a failure (`--retry`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retry: u32,
@@ -77,6 +80,15 @@ pub struct Ulimit {
     pub soft: i64,
     /// The hard limit; -1 is unlimited.
     pub hard: i64,
+}
+
+/// `--device`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Device {
+    /// The CDI name `vendor/class=device`, or `vendor/class`, `vendor/class=*` or a class.
+    pub name: String,
+    /// Whether the build fails without it.
+    pub required: bool,
 }
 
 /// Something mounted for the time of the process.

@@ -20,8 +20,8 @@ mod source;
 
 pub use dump::dump;
 pub use exec::{
-    Bind, CacheMount, Exec, Mount, MountKind, NetworkMode, SecretEnv, SecretMount, SecurityMode, Sharing,
-    SshMount, Ulimit,
+    Bind, CacheMount, Device, Exec, Mount, MountKind, NetworkMode, SecretEnv, SecretMount, SecurityMode,
+    Sharing, SshMount, Ulimit,
 };
 pub use file::{Copy, File, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
 pub use graph::{Edge, Graph, InvalidGraph, Lines, Op, Vertex, VertexDigest, VertexId, VertexMeta};

@@ -469,6 +469,10 @@ fn user_mount(ops: &mut Vec<SetupOp>, spec: &RunSpec, mount: &Mount, slot: usize
             let attrs = vec![Attr::Readonly, Attr::Nosuid, Attr::Nodev, Attr::Noexec];
             ops.push(SetupOp::Bind { source: Source::File { slot }, at, attrs });
         }
+        MountSource::Device { index } => {
+            let attrs = vec![Attr::Nosuid, Attr::Noexec];
+            ops.push(SetupOp::Bind { source: Source::Fd { index: *index }, at, attrs });
+        }
         MountSource::Fd { index, subpath } => {
             let path = subpath.trim_matches('/');
             let shared = sharers(spec, *index) > 1;
@@ -571,11 +575,11 @@ fn check_mount(mount: &Mount, sources: usize) -> Result<(), SpecError> {
         return Err(SpecError::Target { target: target.clone() });
     }
     match &mount.source {
-        MountSource::Fd { index, .. } if *index >= sources => {
+        MountSource::Fd { index, .. } | MountSource::Device { index } if *index >= sources => {
             Err(SpecError::Source { target: target.clone(), index: *index })
         }
         MountSource::Fd { subpath, .. } => no_nul("the mount source", subpath),
-        MountSource::Tmpfs { .. } | MountSource::Bytes { .. } => Ok(()),
+        MountSource::Device { .. } | MountSource::Tmpfs { .. } | MountSource::Bytes { .. } => Ok(()),
     }
 }
 

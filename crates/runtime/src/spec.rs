@@ -109,6 +109,11 @@ pub enum MountSource {
         /// The part to mount, resolved beneath the descriptor with symlinks kept inside; empty for the whole.
         subpath: String,
     },
+    /// A device node of the caller's, which works even in a sandbox.
+    Device {
+        /// Index into [`crate::RunFds::mounts`].
+        index: usize,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// Upper limit in bytes; half of the machine's memory where there is none.

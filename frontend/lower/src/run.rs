@@ -4,8 +4,8 @@ use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::Mode;
 use lapstrake_dockerfile::{self as dockerfile, CommandLine, MountType, Run, quoted};
 use lapstrake_graph::{
-    Bind, CacheMount, Edge, Exec, File, FileAction, MakeFile, Mount, MountKind, NetworkMode, Op, SecretEnv,
-    SecretMount, SecurityMode, Sharing, Source, SshMount, VertexMeta,
+    Bind, CacheMount, Device, Edge, Exec, File, FileAction, MakeFile, Mount, MountKind, NetworkMode, Op,
+    SecretEnv, SecretMount, SecurityMode, Sharing, Source, SshMount, VertexMeta,
 };
 
 use crate::error::LowerError;
@@ -39,12 +39,12 @@ impl Mounts {
     }
 }
 
+fn device(device: &dockerfile::Device) -> Device {
+    Device { name: device.name.clone(), required: device.required }
+}
+
 impl StageRun<'_, '_> {
     pub(crate) fn run(&mut self, step: &Step<'_>, run: &Run) -> Result<(), LowerError> {
-        if let Some(device) = run.devices.first() {
-            let message = format!("RUN --device={} is not supported yet", device.name);
-            return Err(LowerError::instruction(message, step.span));
-        }
         let mut mounts = Mounts::default();
         let (args, summary) = self.command(step, run, &mut mounts)?;
         let mut parsed = Vec::new();
@@ -278,6 +278,7 @@ impl StageRun<'_, '_> {
             extra_hosts: inputs.extra_hosts.clone(),
             shm_size: inputs.shm_size,
             ulimits: inputs.ulimits.clone(),
+            devices: run.devices.iter().map(device).collect(),
             retry: run.attempts.retry,
             timeout: run.attempts.timeout.unsigned_abs(),
             proxy_env: self.lowering.globals.proxy.clone(),

@@ -61,6 +61,20 @@ pub enum OpsError {
         /// `network.host` or `security.insecure`.
         entitlement: &'static str,
     },
+    /// A device that no spec file tells of.
+    #[error("required device {name:?} is not registered")]
+    NoDevice {
+        /// Its CDI name, or part of one.
+        name: String,
+        /// Spec files that cannot be read, with the reason.
+        unreadable: Vec<String>,
+    },
+    /// Devices that the command line must allow.
+    #[error("{}", devices_not_allowed(names))]
+    DevicesNotAllowed {
+        /// Their CDI names.
+        names: Vec<String>,
+    },
     /// A context that the command line does not have.
     #[error("no build context named `{name}`")]
     NoContext {
@@ -133,6 +147,13 @@ impl OpsError {
             OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
             OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
             OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
+            OpsError::NoDevice { unreadable, .. } => {
+                unreadable.first().map(|why| format!("cannot be read: {why}"))
+            }
+            OpsError::DevicesNotAllowed { names } => {
+                let flags: Vec<String> = names.iter().map(|name| format!("--allow device={name}")).collect();
+                Some(format!("allow it with `{}`", flags.join(" ")))
+            }
             OpsError::NoContext { name } => Some(format!("name it with `--build-context {name}=PATH`")),
             OpsError::Checksum { source } => match &**source {
                 TreeError::NotFound { hidden_by: Some((pattern, line)), .. } => {
@@ -170,6 +191,13 @@ impl OpsError {
         path: &'a std::path::Path,
     ) -> impl FnOnce(io::Error) -> OpsError + 'a {
         move |source| OpsError::Io { action, path: path.to_owned(), source }
+    }
+}
+
+fn devices_not_allowed(names: &[String]) -> String {
+    match names {
+        [name] => format!("device {name} is requested by the build but not allowed"),
+        names => format!("devices {} are requested by the build but not allowed", names.join(", ")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Running a process on a stack.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -18,7 +19,9 @@ use lapstrake_store::CacheDir;
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::put::Copied;
 use lapstrake_tree::users::resolve_user;
+use rustix::fs::FileType;
 
+use crate::cdi::Devices;
 use crate::error::OpsError;
 use crate::files;
 use crate::inner::Inner;
@@ -102,7 +105,9 @@ fn attempt(
         add_mount(inner, &mount.target, &mount.kind, inputs, &mut mounts)?;
     }
     add_secret_env(inner, exec, &mut mounts)?;
-    let spec = spec(exec, &active, &mut mounts)?;
+    let groups = add_devices(inner, exec, &mut mounts)?;
+    let mut spec = spec(exec, &active, &mut mounts)?;
+    spec.user.groups.extend(groups);
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
     let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
@@ -218,7 +223,12 @@ fn spec(exec: &Exec, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, Op
     let root = active.root();
     let ids = resolve_user(&Root::new(&root), &exec.user)?;
     let mut spec = RunSpec::new(exec.args.clone());
-    spec.env = exec.env.iter().chain(&exec.proxy_env).chain(&mounts.env).cloned().collect();
+    for pair in exec.env.iter().chain(&exec.proxy_env).chain(&mounts.env) {
+        // Programs disagree on which of two values counts.
+        let name = pair.split_inclusive('=').next().unwrap_or(pair);
+        spec.env.retain(|known| !known.starts_with(name));
+        spec.env.push(pair.clone());
+    }
     if !spec.env.iter().any(|pair| pair.starts_with("HOME=")) {
         spec.env.push(format!("HOME={}", ids.home));
     }
@@ -355,6 +365,31 @@ fn add_cache(
     mounts.add(target, fd, &cache.source, cache.readonly);
     mounts.kept.push(Kept::Cache(dir));
     Ok(())
+}
+
+/// Mounts the wanted devices with all that belongs to them, and gives the groups that the process needs for them.
+fn add_devices(inner: &Inner, exec: &Exec, mounts: &mut Mounts) -> Result<BTreeSet<u32>, OpsError> {
+    if exec.devices.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let settings = &inner.settings;
+    let edits = Devices::load(&settings.cdi_dirs).edits(&exec.devices, &settings.allowed)?;
+    for (source, target) in edits.nodes {
+        let node = bind(&source)?;
+        let stat = rustix::fs::fstat(&node).map_err(|e| OpsError::io("look at", &source)(e.into()))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+            return Err(OpsError::Unsupported { what: format!("`{}` is no device", source.display()) });
+        }
+        let source = MountSource::Device { index: mounts.fds.len() };
+        mounts.fds.push(node);
+        mounts.mounts.push(Mount { target, source, readonly: false });
+    }
+    for mount in edits.mounts {
+        mounts.add(&mount.target, bind(&mount.source)?, "", mount.readonly);
+    }
+    mounts.env.extend(edits.env);
+    Ok(edits.groups)
 }
 
 fn add_secret_env(inner: &Inner, exec: &Exec, mounts: &mut Mounts) -> Result<(), OpsError> {

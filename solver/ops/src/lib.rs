@@ -4,6 +4,7 @@
 //! engine carries around without looking into it, is the stack as JSON.
 
 mod cache;
+mod cdi;
 mod counting;
 mod earlier;
 mod error;

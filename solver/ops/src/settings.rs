@@ -19,6 +19,8 @@ pub struct Settings {
     pub ssh: BTreeMap<String, PathBuf>,
     /// Entitlements that the command line grants.
     pub allowed: BTreeSet<String>,
+    /// Where the spec files of CDI devices are, least important first.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Only one user id is mapped: owners are recorded, not set.
     pub single_id: bool,
     /// Ask registries even for images that are here.

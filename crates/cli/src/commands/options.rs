@@ -119,6 +119,18 @@ pub(crate) fn network(text: &str) -> Result<NetworkMode, Usage> {
     }
 }
 
+/// `--allow`
+pub(crate) fn entitlement(text: &String) -> Result<String, Usage> {
+    match text.as_str() {
+        "network.host" | "security.insecure" | "device" => Ok(text.clone()),
+        device if device.strip_prefix("device=").is_some_and(|name| !name.is_empty()) => Ok(text.clone()),
+        _ => {
+            let known = "network.host, security.insecure, device, device=NAME";
+            Err(Usage(format!("--allow {text}: not one of {known}")))
+        }
+    }
+}
+
 /// `--add-host NAME:ADDRESS` or `NAME=ADDRESS`
 pub(crate) fn host(text: &String) -> Result<(String, String), Usage> {
     let bad = || Usage(format!("--add-host {text}: not NAME:ADDRESS"));

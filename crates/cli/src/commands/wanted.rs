@@ -56,7 +56,11 @@ impl Wanted {
         inputs.extra_hosts = collect(&args.add_host, options::host)?;
         inputs.ulimits = collect(&args.ulimit, options::ulimit)?;
         inputs.shm_size = args.shm_size.as_deref().map_or(Ok(0), options::size)?;
-        settings.allowed = args.allow.iter().cloned().collect();
+        settings.allowed = collect(&args.allow, options::entitlement)?.into_iter().collect();
+        settings.cdi_dirs.clone_from(&args.cdi_spec_dir);
+        if settings.cdi_dirs.is_empty() {
+            settings.cdi_dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec();
+        }
         settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
         add_contexts(args, &mut inputs, &mut settings)?;

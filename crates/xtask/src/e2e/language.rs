@@ -9,8 +9,29 @@ pub(super) const CASES: &[super::Case] = &[
     ("cached", cached),
     ("language", language),
     ("mounts", mounts),
+    ("devices", devices),
     ("hard_links", hard_links),
 ];
+
+/// A device of the host by its CDI name: its node, files and variables, and only with leave.
+fn devices(mode: &Mode) -> Result<(), String> {
+    let spec = "cdiVersion: 0.6.0\nkind: test.lap/dev\ndevices:\n- name: zero\n  containerEdits:\n    env: [CDI_ZERO=yes]\n    \
+                deviceNodes: [{path: /dev/cdi-zero, hostPath: /dev/zero}]\n    \
+                mounts: [{hostPath: /etc/hostname, containerPath: /run/cdi-host, options: [ro]}]\n    additionalGids: [44]\n";
+    let lines = "FROM busybox\nRUN --device=test.lap/dev=zero test $CDI_ZERO = yes && test -s /run/cdi-host && \
+                 test $(head -c 3 /dev/cdi-zero | wc -c) = 3\nRUN --device=test.lap/none test ! -e /dev/cdi-zero\n";
+    dockerfile(mode, "devices", lines)?;
+    fs::create_dir_all(mode.place.join("cdi")).map_err(|error| error.to_string())?;
+    fs::write(mode.place.join("cdi/zero.yaml"), spec).map_err(|error| error.to_string())?;
+    let refused = lap(mode, "build --cdi-spec-dir cdi devices")?;
+    let text = "device test.lap/dev=zero is requested by the build but not allowed";
+    expect(&refused, 1, &[text, "--allow device=test.lap/dev=zero"])?;
+    expect(&lap(mode, "build --cdi-spec-dir cdi --allow device=test.lap/dev=zero devices")?, 0, &[])?;
+    expect(&lap(mode, "build --allow devices .")?, 2, &["--allow devices: not one of"])?;
+    dockerfile(mode, "devices", "FROM busybox\nRUN --device=test.lap/none,required true\n")?;
+    let missing = lap(mode, "build --cdi-spec-dir cdi --allow device devices")?;
+    expect(&missing, 1, &["required device \"test.lap/none\" is not registered"])
+}
 
 fn hello(mode: &Mode) -> Result<(), String> {
     let built = lap(mode, "build -t hello --build-context host=rootfs:/// builds/hello")?;
