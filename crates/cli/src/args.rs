@@ -1,11 +1,15 @@
 //! What can be typed.
 
 pub(crate) mod debug;
+pub(crate) mod images;
 
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use self::images::{
+    History, Images, Import, Load, LoginArgs, Logout, Named, Pull, PushImage, Rmi, Save, Tag,
+};
 use crate::progress::Mode;
 
 /// Builds container images from Dockerfiles: one binary, no daemon, no root.
@@ -31,6 +35,18 @@ pub(crate) enum Command {
     History(History),
     /// Remove images or names of images
     Rmi(Rmi),
+    /// Give an image another name
+    Tag(Tag),
+    /// Push an image to a registry
+    Push(PushImage),
+    /// Pull an image from a registry
+    Pull(Pull),
+    /// Keep a login for a registry
+    Login(LoginArgs),
+    /// Forget the login for a registry
+    Logout(Logout),
+    /// Write an image to an archive for `docker load` and others
+    Save(Save),
     /// Make an image of a root file system's tar
     Import(Import),
     /// Load images from an archive (docker save, or an OCI layout)
@@ -88,6 +104,9 @@ pub(crate) struct Build {
     /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=image,name=NAME`, or a directory
     #[arg(short, long, value_name = "DIR|type=TYPE,dest=PATH")]
     pub(crate) output: Vec<String>,
+    /// Push the image to the registries that its names say: short for `-o type=registry`
+    #[arg(long)]
+    pub(crate) push: bool,
     /// How progress is shown
     #[arg(long, value_enum)]
     pub(crate) progress: Option<Mode>,
@@ -158,66 +177,4 @@ pub(crate) struct Run {
     /// The command and its arguments (default: the image's)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
-}
-
-/// `lapstrake images`
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Images {
-    /// Print only ids
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// A verb about one image.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Named {
-    /// The image: a name or the beginning of an id
-    pub(crate) image: String,
-}
-
-/// `lapstrake history`
-#[derive(Debug, ClapArgs)]
-pub(crate) struct History {
-    /// Print instructions in full
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// The image: a name or the beginning of an id
-    pub(crate) image: String,
-}
-
-/// `lapstrake rmi`
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Rmi {
-    /// Remove an image with all of its names
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// The images: names or beginnings of ids
-    #[arg(required = true)]
-    pub(crate) images: Vec<String>,
-}
-
-/// `lapstrake import`
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Import {
-    /// The tar, plain or compressed; `-` is standard input
-    pub(crate) tar: PathBuf,
-    /// The image's name
-    pub(crate) name: String,
-}
-
-/// `lapstrake load`
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Load {
-    /// The archive (default: standard input)
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
-    /// Print only ids
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
 }

@@ -8,7 +8,9 @@ mod images;
 mod import;
 mod include;
 mod load;
+mod login;
 mod options;
+mod push;
 mod run;
 mod wanted;
 
@@ -25,6 +27,12 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => images::inspect(&args.image),
         Command::History(args) => history::history(&args),
         Command::Rmi(args) => images::rmi(&args),
+        Command::Tag(args) => push::tag(&args),
+        Command::Push(args) => push::push(&args),
+        Command::Pull(args) => push::pull(&args),
+        Command::Login(args) => login::login(&args),
+        Command::Logout(args) => login::logout(&args),
+        Command::Save(args) => push::save(&args),
         Command::Import(args) => import::import(&args),
         Command::Load(args) => load::load(&args),
         Command::Debug(what) => debug::debug(&what),

@@ -37,6 +37,12 @@ pub(crate) fn state_root(is_root: bool) -> Option<PathBuf> {
     Some(data.join("lapstrake"))
 }
 
+/// Docker's configuration: `$DOCKER_CONFIG/config.json`, else the one in the home directory.
+pub(crate) fn docker_config() -> Option<PathBuf> {
+    let dir = set("DOCKER_CONFIG").map(PathBuf::from);
+    Some(dir.or_else(|| Some(PathBuf::from(set("HOME")?).join(".docker")))?.join("config.json"))
+}
+
 /// `SOURCE_DATE_EPOCH`, which becomes a build argument.
 pub(crate) fn source_date_epoch() -> Option<String> {
     value("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty())

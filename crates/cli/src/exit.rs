@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use lapstrake_diag::Style;
 use lapstrake_ops::OpsError;
+use lapstrake_outputs::OutputError;
 use lapstrake_registry::RegistryError;
 use lapstrake_runtime::RuntimeError;
 use lapstrake_store::is_disk_full;
@@ -67,6 +68,9 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     if let Some(told) = cause.downcast_ref::<Told>() {
         return told.hint.clone();
     }
+    if let Some(error) = registry_error(cause) {
+        return error.hint();
+    }
     if let Some(ops) = ops_error(cause) {
         return ops.hint();
     }
@@ -93,14 +97,21 @@ pub(crate) fn is_environment(cause: &(dyn std::error::Error + 'static)) -> bool 
     // Transparent errors leave what they wrap out of the chain: it is looked at here.
     match ops_error(cause) {
         Some(OpsError::DiskFull { .. }) => return true,
-        Some(OpsError::Registry(error)) => return is_registry_down(error),
         Some(OpsError::Runtime(error)) => return is_kernel(error),
         _ => {}
     }
     cause.is::<UsernsError>()
         || is_disk_full(cause)
-        || cause.downcast_ref::<RegistryError>().is_some_and(is_registry_down)
+        || registry_error(cause).is_some_and(is_registry_down)
         || cause.downcast_ref::<RuntimeError>().is_some_and(is_kernel)
+}
+
+/// What a registry said, whoever asked.
+fn registry_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e RegistryError> {
+    match (ops_error(cause), cause.downcast_ref::<OutputError>()) {
+        (Some(OpsError::Registry(error)), _) | (_, Some(OutputError::Registry(error))) => Some(error),
+        _ => cause.downcast_ref(),
+    }
 }
 
 fn is_registry_down(error: &RegistryError) -> bool {

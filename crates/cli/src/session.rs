@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Reference};
+use lapstrake_ops::StackLayer;
+use lapstrake_outputs::Finished;
+use lapstrake_registry::{Credentials, DockerConfig};
 use lapstrake_store::{ImageRow, Store};
 use lapstrake_sys::userns::{Entered, Ids, Lack, enter};
 
@@ -65,6 +69,25 @@ fn by_reference(store: &Store, reference: &Reference) -> anyhow::Result<Option<I
         Some(id) => Ok(store.image(&id)?),
         None => Ok(None),
     }
+}
+
+/// Who we are to registries: what Docker's configuration says.
+pub(crate) fn credentials() -> Credentials {
+    env::docker_config().map_or(Credentials::None, |path| Credentials::Docker(DockerConfig::new(path)))
+}
+
+/// A stored image as something that can be exported.
+pub(crate) fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
+    let bytes = store.read_blob(&image.id)?;
+    let config: lapstrake_oci::ImageConfig = serde_json::from_slice(&bytes)?;
+    let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
+    if let Some(missing) = layers.iter().find(|layer| !store.has_layer(&layer.id)) {
+        anyhow::bail!("layer {} of image {} is not in the store any more", missing.id, image.id.short());
+    }
+    let layers: Vec<_> =
+        layers.into_iter().map(|layer| layer.id).zip(config.rootfs.diff_ids.iter().cloned()).collect();
+    let (document, base) = (Document::new(bytes), layers.len());
+    Ok(Finished { config, document, layers, clamp: None, base })
 }
 
 /// The config of a stored image.

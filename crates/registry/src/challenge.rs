@@ -1,29 +1,40 @@
 //! `WWW-Authenticate` challenges (RFC 7235) as registries send them.
 
-/// A `Bearer` challenge: where to get a token, and for what.
+/// What a registry wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// A user with a password.
+    Basic,
+    /// A token.
+    Bearer(Bearer),
+}
+
+/// A `Bearer` challenge: where to get a token, and for which service. What for is known to who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bearer {
     pub(crate) realm: String,
     pub(crate) service: Option<String>,
-    pub(crate) scope: Option<String>,
 }
 
-/// The `Bearer` challenge in a header's value, if there is one.
-pub(crate) fn bearer(header: &str) -> Option<Bearer> {
-    let (scheme, rest) = header.trim().split_once(' ')?;
+/// The challenge in a header's value, if it is one that we can meet.
+pub(crate) fn challenge(header: &str) -> Option<Challenge> {
+    let header = header.trim();
+    let (scheme, rest) = header.split_once(' ').unwrap_or((header, ""));
+    if scheme.eq_ignore_ascii_case("basic") {
+        return Some(Challenge::Basic);
+    }
     if !scheme.eq_ignore_ascii_case("bearer") {
         return None;
     }
-    let mut found = Bearer { realm: String::new(), service: None, scope: None };
+    let mut found = Bearer { realm: String::new(), service: None };
     for (name, value) in parameters(rest) {
         match name.to_ascii_lowercase().as_str() {
             "realm" => found.realm = value,
             "service" => found.service = Some(value),
-            "scope" => found.scope = Some(value),
             _ => {}
         }
     }
-    (!found.realm.is_empty()).then_some(found)
+    (!found.realm.is_empty()).then_some(Challenge::Bearer(found))
 }
 
 /// `name="value"` or `name=value`, separated by commas.
@@ -63,19 +74,18 @@ mod tests {
 
     #[test]
     fn challenges() {
-        let found = bearer(
-            r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a/b:pull,push""#,
-        );
-        let found = found.unwrap();
-        assert_eq!(found.realm, "https://auth.example/token");
-        assert_eq!(found.service.as_deref(), Some("reg"));
-        assert_eq!(found.scope.as_deref(), Some("repository:a/b:pull,push"));
-        assert_eq!(
-            bearer(r#"bearer realm=https://x , service="a\"b""#).unwrap().service.as_deref(),
-            Some("a\"b")
-        );
-        for bad in ["", "Basic realm=\"x\"", "Bearer", "Bearer service=\"x\"", "Bearer realm=\""] {
-            assert_eq!(bearer(bad), None, "{bad}");
+        let bearer = |realm: &str, service: &str| {
+            let bearer = Bearer { realm: realm.to_owned(), service: Some(service.to_owned()) };
+            Some(Challenge::Bearer(bearer))
+        };
+        let full =
+            r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a/b:pull,push""#;
+        assert_eq!(challenge(full), bearer("https://auth.example/token", "reg"));
+        assert_eq!(challenge(r#"bearer realm=https://x , service="a\"b""#), bearer("https://x", "a\"b"));
+        assert_eq!(challenge("Basic realm=\"x\""), Some(Challenge::Basic));
+        assert_eq!(challenge("basic"), Some(Challenge::Basic));
+        for bad in ["", "Digest realm=\"x\"", "Bearer", "Bearer service=\"x\"", "Bearer realm=\""] {
+            assert_eq!(challenge(bad), None, "{bad}");
         }
     }
 }

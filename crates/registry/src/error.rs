@@ -94,6 +94,25 @@ pub enum RegistryError {
         /// What there is.
         offered: Vec<Platform>,
     },
+    /// A login that cannot be looked up or kept.
+    #[error("cannot look up logins in `{place}`: {why}")]
+    Credentials {
+        /// The file or the program.
+        place: String,
+        /// Why not.
+        why: String,
+    },
+    /// Something to be pushed cannot be read.
+    #[error("cannot read {what} to push it to `{name}`")]
+    Source {
+        /// The kind of thing.
+        what: &'static str,
+        /// To which image.
+        name: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The receiver of the bytes failed.
     #[error("cannot store {what} of `{name}`")]
     Sink {
@@ -105,6 +124,28 @@ pub enum RegistryError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl RegistryError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RegistryError::Denied { registry, .. } => Some(match registry.as_str() {
+                "docker.io" => "log in with `lapstrake login`".to_owned(),
+                registry => format!("log in with `lapstrake login {registry}`"),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether a connection ended early: what was begun may be continued.
+    pub(crate) fn is_interruption(&self) -> bool {
+        match self {
+            RegistryError::Unreachable { .. } => true,
+            RegistryError::Status { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
 }
 
 fn list(platforms: &[Platform]) -> String {

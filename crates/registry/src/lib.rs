@@ -1,13 +1,22 @@
-//! The distribution protocol: resolve and pull, anonymously.
+//! The distribution protocol: resolve, pull and push.
 //!
 //! Streams bytes; the caller stores them. Everything is checked against its digest and size while it passes.
-//! Follows the OCI distribution spec 1.1. Pushing and credentials are not here yet.
+//! Follows the OCI distribution spec 1.1. Credentials go to the registry that they are for and to the token server that it
+//! names, never along with a redirect.
 
+mod ask;
+mod body;
 mod challenge;
 mod client;
+mod credentials;
 mod error;
+mod push;
 mod resolve;
+mod send;
+mod token;
 
 pub use client::{Client, Fetched};
+pub use credentials::{Credentials, DockerConfig, Login};
 pub use error::RegistryError;
+pub use push::{Blob, Pushed};
 pub use resolve::{Resolved, choose};

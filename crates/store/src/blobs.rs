@@ -108,6 +108,12 @@ impl Store {
 
     /// The blob of the tar with `diff_id` in the form `variant`, if it is there.
     pub fn layer_blob(&self, diff_id: &DiffId, variant: &str) -> Result<Option<Blob>, StoreError> {
+        let known = self.known_layer_blob(diff_id, variant)?;
+        Ok(known.filter(|blob| self.has_blob(&blob.digest)))
+    }
+
+    /// Like [`Store::layer_blob`], even if its bytes are not there any more.
+    pub fn known_layer_blob(&self, diff_id: &DiffId, variant: &str) -> Result<Option<Blob>, StoreError> {
         let found: Option<(String, String, i64)> = self.with_db(|db| {
             db.prepare_cached(
                 "SELECT digest, media_type, size FROM blobs WHERE diff_id = ?1 AND variant = ?2",
@@ -115,11 +121,34 @@ impl Store {
             .query_row([&diff_id.to_string(), variant], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()
         })?;
-        Ok(found
-            .and_then(|(digest, media_type, size)| {
-                Some(Blob { digest: digest.parse().ok()?, size: u64::try_from(size).ok()?, media_type })
-            })
-            .filter(|blob| self.has_blob(&blob.digest)))
+        Ok(found.and_then(|(digest, media_type, size)| {
+            Some(Blob { digest: digest.parse().ok()?, size: u64::try_from(size).ok()?, media_type })
+        }))
+    }
+
+    /// Remembers that a repository of a registry has a blob, so that another one can take it over.
+    pub fn set_blob_repository(
+        &self,
+        digest: &Digest,
+        registry: &str,
+        repository: &str,
+    ) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO repositories (digest, registry, repository) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![digest.to_string(), registry, repository])
+            .map(drop)
+        })
+    }
+
+    /// A repository of `registry` that has a blob, as far as we know.
+    pub fn blob_repository(&self, digest: &Digest, registry: &str) -> Result<Option<String>, StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached("SELECT repository FROM repositories WHERE digest = ?1 AND registry = ?2")?
+                .query_row([&digest.to_string(), registry], |row| row.get(0))
+                .optional()
+        })
     }
 }
 

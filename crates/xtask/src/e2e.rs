@@ -9,6 +9,8 @@ mod limits;
 mod many;
 mod place;
 mod pty;
+mod push;
+mod registry;
 mod servers;
 mod single;
 mod terminal;
@@ -40,6 +42,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         archives::CASES,
         limits::CASES,
         servers::CASES,
+        push::CASES,
         many::CASES,
         single::CASES,
         terminal::CASES,

@@ -18,7 +18,8 @@ pub struct Document {
 }
 
 impl Document {
-    fn new(bytes: Vec<u8>) -> Document {
+    /// `bytes` with their digest.
+    pub fn new(bytes: Vec<u8>) -> Document {
         Document { digest: lapstrake_oci::Digest::sha256(&bytes), bytes }
     }
 }

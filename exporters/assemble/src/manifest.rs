@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lapstrake_oci::{Digest, Platform, Reference, to_json, to_json_indented};
+use lapstrake_oci::{Digest, Platform, Reference, media, to_json, to_json_indented};
 use serde::Serialize;
 
 use crate::Document;
@@ -19,12 +19,18 @@ struct Desc<'a> {
     platform: Option<&'a Platform>,
 }
 
-/// The manifest of one image.
+/// The manifest of one image, in the words of the OCI or of Docker.
 pub fn manifest(
     config: (&Digest, u64),
     layers: &[(String, Digest, u64)],
     annotations: &BTreeMap<String, String>,
+    docker_types: bool,
 ) -> Document {
+    let (media_type, config_type) = if docker_types {
+        (media::DOCKER_MANIFEST, media::DOCKER_CONFIG)
+    } else {
+        (media::OCI_MANIFEST, media::OCI_CONFIG)
+    };
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Manifest<'a> {
@@ -37,8 +43,8 @@ pub fn manifest(
     }
     Document::new(to_json_indented(&Manifest {
         schema_version: 2,
-        media_type: lapstrake_oci::media::OCI_MANIFEST,
-        config: plain(lapstrake_oci::media::OCI_CONFIG, config.0, config.1),
+        media_type,
+        config: plain(config_type, config.0, config.1),
         layers: layers.iter().map(|(media_type, digest, size)| plain(media_type, digest, *size)).collect(),
         annotations,
     }))
@@ -60,12 +66,12 @@ struct Index<'a> {
 pub fn index(manifests: &[(Platform, Digest, u64)]) -> Document {
     Document::new(to_json_indented(&Index {
         schema_version: 2,
-        media_type: lapstrake_oci::media::OCI_INDEX,
+        media_type: media::OCI_INDEX,
         manifests: manifests
             .iter()
             .map(|(platform, digest, size)| Desc {
                 platform: Some(platform),
-                ..plain(lapstrake_oci::media::OCI_MANIFEST, digest, *size)
+                ..plain(media::OCI_MANIFEST, digest, *size)
             })
             .collect(),
     }))
@@ -96,7 +102,7 @@ pub fn layout_index(
     if names.is_empty() {
         manifests.push(entry());
     }
-    to_json(&Index { schema_version: 2, media_type: lapstrake_oci::media::OCI_INDEX, manifests })
+    to_json(&Index { schema_version: 2, media_type: media::OCI_INDEX, manifests })
 }
 
 /// The `manifest.json` of a `docker save` archive.

@@ -3,6 +3,7 @@
 use std::io;
 
 use lapstrake_assemble::AssembleError;
+use lapstrake_registry::RegistryError;
 use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::StoreError;
 use lapstrake_tree::TreeError;
@@ -22,6 +23,15 @@ pub enum OutputError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A registry refused.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// There is nowhere to push to.
+    #[error("there is no name to push the image to")]
+    NoName,
+    /// A worker thread is gone.
+    #[error("a worker thread ended early")]
+    Worker,
     /// Writing failed.
     #[error("cannot write the {what}")]
     Write {

@@ -1,13 +1,18 @@
-//! Where an image goes: local store, OCI layout and docker archives, a directory, a tar of the root.
+//! Where an image goes: local store, registry, OCI layout and docker archives, a directory, a tar of the root.
 //!
 //! Never changes the image.
 
 mod archive;
+mod encode;
 mod error;
+mod gzip;
 mod image;
+mod push;
 mod rootfs;
 
 pub use archive::{Flavour, write_archive};
+pub use encode::Encoding;
 pub use error::OutputError;
 pub use image::{Finished, Layer, assemble, keep};
+pub use push::{Push, Status};
 pub use rootfs::{write_files, write_rootfs};

@@ -11,7 +11,7 @@ use lapstrake_oci::media::{Kind, kind};
 use lapstrake_oci::{
     Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
 };
-use lapstrake_registry::{Client, choose};
+use lapstrake_registry::{Client, Credentials, choose};
 use lapstrake_snapshot::import_layer;
 use lapstrake_store::{Blob, ImageRow, Store};
 use tokio::sync::OnceCell;
@@ -57,16 +57,20 @@ pub struct Images {
     known: Mutex<HashMap<Digest, Known>>,
     single_id: bool,
     pull: bool,
+    credentials: Credentials,
 }
 
 impl Images {
-    /// Images of `store` and of registries. With `pull`, registries are asked even for what is in the store.
-    pub fn new(store: Arc<Store>, single_id: bool, pull: bool) -> Images {
-        Images { store, client: OnceCell::new(), known: Mutex::default(), single_id, pull }
+    /// Images of `store` and of registries, where `credentials` say who we are. With `pull`, registries are asked even
+    /// for what is in the store.
+    pub fn new(store: Arc<Store>, single_id: bool, pull: bool, credentials: Credentials) -> Images {
+        Images { store, client: OnceCell::new(), known: Mutex::default(), single_id, pull, credentials }
     }
 
-    async fn client(&self) -> Result<&Client, OpsError> {
-        Ok(self.client.get_or_try_init(|| async { Client::new() }).await?)
+    /// Who talks to registries; made when it is first needed.
+    pub async fn client(&self) -> Result<&Client, OpsError> {
+        let credentials = || self.credentials.clone();
+        Ok(self.client.get_or_try_init(|| async { Client::new(credentials()) }).await?)
     }
 
     fn remember(&self, known: Known) -> Known {
@@ -260,6 +264,8 @@ impl Images {
                     let mut writer = Counting::new(self.store.blob_writer()?, step, &digest, size);
                     self.client().await?.blob(reference, &digest, size, &mut writer).await?;
                     writer.done().finish(Some(&digest))?;
+                    let (registry, repository) = (reference.registry(), reference.repository());
+                    self.store.set_blob_repository(&digest, registry, repository)?;
                 }
                 (None, Place::Layout(dir, _)) => {
                     let path = blob_path(dir, &digest.to_string())?;

@@ -56,11 +56,11 @@ async fn run(
     progress: Progress,
 ) -> anyhow::Result<Option<Digest>> {
     let store = &session.store;
-    let images = Arc::new(Images::new(store.clone(), session.single_id, args.pull));
+    let images = Arc::new(Images::new(store.clone(), session.single_id, args.pull, session::credentials()));
     let plan = plan(&wanted, file, parsed, &images, &progress).await?;
     let mut settings = std::mem::take(&mut wanted.settings);
     settings.single_id = session.single_id;
-    let ops = Ops::new(store.clone(), images, settings);
+    let ops = Ops::new(store.clone(), images.clone(), settings);
     let cache = Cache::new(store.clone());
     let target = plan.targets.first().context("nothing to build")?;
     let solver = Solver::new(&plan.graph, &ops, &cache, progress.clone());
@@ -69,7 +69,7 @@ async fn run(
     ops.finish();
     let solved = solved?;
     let stack = Stack::parse(&solved.result)?;
-    let export = Export { args, wanted: &wanted, store, target, stack: &stack };
+    let export = Export { args, wanted: &wanted, store, images: &images, target, stack: &stack };
     tokio::task::block_in_place(|| export.run(&progress))
 }
 

@@ -5,17 +5,21 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
-use lapstrake_ops::Stack;
-use lapstrake_outputs::{Finished, Flavour, Layer, assemble, keep, write_archive, write_files, write_rootfs};
+use lapstrake_ops::{Images, Stack};
+use lapstrake_outputs::{
+    Finished, Flavour, Layer, Push, assemble, keep, write_archive, write_files, write_rootfs,
+};
 use lapstrake_snapshot::mount;
 use lapstrake_store::Store;
 
-use super::options::Output;
+use super::options::{ImageOutput, Output, PushTo};
+use super::push::status;
 use super::wanted::Wanted;
 use crate::args::Build;
 use crate::exit::{Told, Usage};
@@ -27,7 +31,9 @@ pub(crate) struct Export<'a> {
     /// What that means.
     pub(crate) wanted: &'a Wanted,
     /// Where the layers are.
-    pub(crate) store: &'a Store,
+    pub(crate) store: &'a Arc<Store>,
+    /// Who talks to registries.
+    pub(crate) images: &'a Images,
     /// The image without its layers.
     pub(crate) target: &'a Target,
     /// The layers.
@@ -56,24 +62,31 @@ impl Export<'_> {
     fn one(&self, output: &Output, step: &Step) -> anyhow::Result<Option<Digest>> {
         let Self { args, store, target, stack, .. } = *self;
         match output {
-            Output::Image { names, rewrite } => {
-                let image = self.image(*rewrite, step)?;
-                let names = self.names(names)?;
+            Output::Image { image: asked, push } => {
+                let image = self.image(asked.rewrite, step)?;
+                let names = self.names(&asked.names)?;
                 let writing = format!("writing image {}", image.document.digest);
                 during(step, &writing, || Ok(keep(store, &image, tokens(stack, &image), &names)?))?;
                 for name in &names {
                     step.status(&format!("naming to {name}"), 0, 0, true);
                 }
-                metadata(args, &image, &names, None)?;
-                Ok(Some(image.document.digest))
+                let id = image.document.digest.clone();
+                let manifest = match push {
+                    Some(to) => Some(self.push(&Arc::new(image.clone()), asked, *to, step)?),
+                    None => None,
+                };
+                metadata(args, &image, &names, manifest.as_ref())?;
+                Ok(Some(id))
             }
-            Output::Archive { docker, dest, names, rewrite } => {
-                let image = self.image(*rewrite, step)?;
-                let names = self.names(names)?;
+            Output::Archive { docker, dest, image: asked } => {
+                let image = self.image(asked.rewrite, step)?;
+                let names = self.names(&asked.names)?;
                 let flavour = if *docker { Flavour::Docker } else { Flavour::Oci };
                 step.status(&format!("exporting config {}", image.document.digest), 0, 0, true);
                 let manifest = during(step, "sending tarball", || {
-                    to_file(dest.as_deref(), |out| Ok(write_archive(store, &image, &names, flavour, out)?))
+                    to_file(dest.as_deref(), |out| {
+                        Ok(write_archive(store, &image, &names, flavour, &asked.encoding, out)?)
+                    })
                 })?;
                 metadata(args, &image, &names, Some(&manifest))?;
                 Ok(Some(image.document.digest))
@@ -99,6 +112,27 @@ impl Export<'_> {
             .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
             .collect();
         during(step, "exporting layers", || Ok(assemble(self.store, &self.target.image, &layers, rewrite)?))
+    }
+
+    /// Pushes the image under all of its names, and gives the digest of its manifest.
+    fn push(
+        &self,
+        image: &Arc<Finished>,
+        asked: &ImageOutput,
+        to: PushTo,
+        step: &Step,
+    ) -> anyhow::Result<Digest> {
+        let names = self.names(&asked.names)?;
+        if names.is_empty() {
+            return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()).into());
+        }
+        let pushed = tokio::runtime::Handle::current().block_on(async {
+            let client = self.images.client().await?;
+            let (store, status) = (self.store, status(step));
+            let push = Push { store, client, image, encoding: &asked.encoding, status };
+            Ok::<_, anyhow::Error>(push.run(&names, to == PushTo::Digest).await?)
+        });
+        Ok(pushed?.digest)
     }
 
     fn names(&self, more: &[String]) -> anyhow::Result<Vec<Reference>> {
@@ -151,7 +185,7 @@ fn tokens(stack: &Stack, image: &Finished) -> String {
 }
 
 /// Writes a file whole or not at all; without a path, to standard output.
-fn to_file<T>(
+pub(super) fn to_file<T>(
     dest: Option<&Path>,
     write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {

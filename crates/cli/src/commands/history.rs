@@ -6,7 +6,7 @@ use lapstrake_ops::StackLayer;
 use serde_json::json;
 
 use super::images::ago;
-use crate::args::History;
+use crate::args::images::History;
 use crate::progress::bytes;
 use crate::session::{self, config, find_image};
 

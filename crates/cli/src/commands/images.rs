@@ -6,7 +6,7 @@ use lapstrake_oci::Reference;
 use lapstrake_store::{ImageRow, Store};
 use serde_json::json;
 
-use crate::args::{Images, Rmi};
+use crate::args::images::{Images, Rmi};
 use crate::progress::bytes;
 use crate::session::{self, config, find_image};
 

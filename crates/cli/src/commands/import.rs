@@ -11,7 +11,7 @@ use lapstrake_ops::StackLayer;
 use lapstrake_outputs::{Layer, assemble, keep};
 use lapstrake_snapshot::import_layer;
 
-use crate::args::Import;
+use crate::args::images::Import;
 use crate::exit::Usage;
 use crate::session;
 

@@ -13,7 +13,7 @@ use lapstrake_ops::StackLayer;
 use lapstrake_snapshot::import_layer;
 use lapstrake_store::{Blob, ImageRow, TempDir};
 
-use crate::args::Load;
+use crate::args::images::Load;
 use crate::session::{self, Session};
 
 /// Loads images from an archive.

@@ -12,7 +12,7 @@ use lapstrake_ops::{LocalContext, Settings};
 use lapstrake_tree::ignore::Patterns;
 
 use super::include::included;
-use super::options::{self, Output};
+use super::options::{self, ImageOutput, Output, PushTo};
 use crate::args::Build;
 use crate::env;
 use crate::exit::{Told, Usage};
@@ -65,8 +65,10 @@ impl Wanted {
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
         add_contexts(args, &mut inputs, &mut settings)?;
         let mut outputs = collect(&args.output, options::output)?;
-        if outputs.is_empty() {
-            outputs.push(Output::Image { names: Vec::new(), rewrite: false });
+        if args.push {
+            outputs.push(Output::Image { image: ImageOutput::default(), push: Some(PushTo::Tags) });
+        } else if outputs.is_empty() {
+            outputs.push(Output::Image { image: ImageOutput::default(), push: None });
         }
         let name = |text: &String| text.parse().map_err(|e| Usage(format!("invalid tag `{text}`: {e}")));
         let names = collect(&args.tag, name)?;

@@ -1,56 +1,11 @@
 //! Images that others serve or keep: a real registry, and OCI layouts of ours and of skopeo's.
 
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
 
-use super::place::{Mode, dockerfile, expect, must, nothing_left, script, stop, text};
+use super::place::{Mode, dockerfile, expect, must, nothing_left, script, text};
+use super::registry::Registry;
 
 pub(super) const CASES: &[super::Case] = &[("registry", registry), ("layouts", layouts)];
-
-/// Debian's `docker-registry` on a port of loopback, with its storage in the place. Ends with this value.
-struct Registry {
-    server: Child,
-    /// `127.0.0.1:PORT`
-    address: String,
-}
-
-impl Registry {
-    fn start(mode: &Mode) -> Result<Registry, String> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.map_err(|error| error.to_string())?;
-        let storage = mode.place.join("registry");
-        let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            storage.display()
-        );
-        let file = mode.place.join("registry.yml");
-        std::fs::write(&file, config).map_err(|error| error.to_string())?;
-        // It must not outlive these tests, however they end.
-        let server = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
-            .arg(file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("docker-registry: {error}"))?;
-        let registry = Registry { server, address: address.to_string() };
-        let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if begun.elapsed() > Duration::from_secs(20) {
-                return Err(format!("docker-registry does not listen on {address}"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        stop(&mut self.server);
-    }
-}
 
 /// An image with two layers as `app.tar`, an OCI archive, and the digests of its layers, one a line.
 fn archive(mode: &Mode) -> Result<String, String> {
@@ -89,7 +44,7 @@ fn stands_on(mode: &Mode, flags: &str, layers: &str) -> Result<Output, String> {
 
 fn registry(mode: &Mode) -> Result<(), String> {
     let layers = archive(mode)?;
-    let server = Registry::start(mode)?;
+    let server = Registry::start(mode, "")?;
     let name = format!("{}/team/app", server.address);
     let copy = "skopeo --insecure-policy copy --dest-tls-verify=false oci-archive:app.tar";
     for (tag, format) in [("oci", "oci"), ("docker", "v2s2")] {

@@ -1,0 +1,302 @@
+//! Pushing blobs and manifests.
+
+use std::io::{self, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
+
+use lapstrake_oci::{Digest, Reference};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::{Body, Response, StatusCode, Url};
+
+use crate::ask::Ask;
+use crate::body::same;
+use crate::client::Client;
+use crate::error::RegistryError;
+use crate::send::{ATTEMPTS, pause};
+
+/// Smaller blobs are sent in one request, as there is not much to continue.
+const SMALL: u64 = 1 << 20;
+/// How much of a file is read at once.
+const PIECE: usize = 256 << 10;
+
+/// A blob in a file.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// Its digest.
+    pub digest: Digest,
+    /// How long it is, in bytes.
+    pub size: u64,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// How a blob came to be in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was there.
+    Exists,
+    /// The registry took it over from another repository.
+    Mounted,
+    /// It was sent.
+    Sent,
+}
+
+/// What a registry says to the wish to upload.
+enum Begun {
+    /// Nothing has to be sent.
+    Mounted,
+    /// Here.
+    At(Url),
+}
+
+impl Client {
+    /// Whether the repository has a blob.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: the registry cannot be reached or refuses to tell.
+    pub async fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
+        let ask = Ask::push(reference, None);
+        let url = ask.url(&format!("blobs/{digest}"));
+        let response = self.channel.send(&ask, &url, |url| self.channel.http.head(url)).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => ask.success(response).map(|_| true),
+        }
+    }
+
+    /// Brings a blob into the repository. `from` is another repository of the same registry that may have it; `sent`
+    /// is told how many bytes are on their way.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: the registry cannot be reached or refuses it, or the file cannot be read.
+    pub async fn push_blob(
+        &self,
+        reference: &Reference,
+        blob: &Blob,
+        from: Option<&str>,
+        sent: impl Fn(u64) + Send + Sync + Clone + 'static,
+    ) -> Result<Pushed, RegistryError> {
+        if self.has_blob(reference, &blob.digest).await? {
+            return Ok(Pushed::Exists);
+        }
+        let ask = Ask::push(reference, from);
+        let mut attempt = 1;
+        loop {
+            let place = match self.begin(&ask, blob, from).await? {
+                Begun::Mounted => return Ok(Pushed::Mounted),
+                Begun::At(place) => place,
+            };
+            let done = if blob.size <= SMALL {
+                self.send_whole(&ask, place, blob).await
+            } else {
+                self.send_in_parts(&ask, place, blob, &sent).await
+            };
+            match done {
+                Err(error) if error.is_interruption() && attempt < ATTEMPTS => pause(attempt, None).await,
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    sent(blob.size);
+                    return Ok(Pushed::Sent);
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn begin(&self, ask: &Ask<'_>, blob: &Blob, from: Option<&str>) -> Result<Begun, RegistryError> {
+        let mut url = parsed(ask, &ask.url("blobs/uploads/"))?;
+        if let Some(from) = from {
+            url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from);
+        }
+        let post = |url: &str| self.channel.http.post(url).header(CONTENT_LENGTH, 0);
+        let mut response = self.channel.send(ask, url.as_str(), post).await?;
+        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if from.is_some() && refused {
+            // No leave to read the other repository: then it is sent.
+            let own = Ask::push(ask.reference, None);
+            response = self.channel.send(&own, &own.url("blobs/uploads/"), post).await?;
+        }
+        let response = ask.success(response)?;
+        if response.status() == StatusCode::CREATED {
+            return Ok(Begun::Mounted);
+        }
+        next(ask, &url, &response).map(Begun::At)
+    }
+
+    async fn send_whole(&self, ask: &Ask<'_>, place: Url, blob: &Blob) -> Result<(), RegistryError> {
+        let bytes = read(ask, &blob.path)?;
+        let url = finished(place, &blob.digest);
+        let put = |url: &str| {
+            let put = self.channel.http.put(url).header(CONTENT_TYPE, "application/octet-stream");
+            put.header(CONTENT_LENGTH, bytes.len()).body(bytes.clone())
+        };
+        let response = self.channel.send(ask, url.as_str(), put).await?;
+        ask.success(response).map(drop)
+    }
+
+    /// Sends a blob; what breaks off is continued from where the registry says it has it.
+    async fn send_in_parts(
+        &self,
+        ask: &Ask<'_>,
+        mut place: Url,
+        blob: &Blob,
+        sent: &(impl Fn(u64) + Send + Sync + Clone + 'static),
+    ) -> Result<(), RegistryError> {
+        let mut offset = 0;
+        for attempt in 1.. {
+            match self.send_rest(ask, &place, blob, offset, sent).await {
+                Ok(next) => {
+                    place = next;
+                    break;
+                }
+                Err(error) if error.is_interruption() && attempt < ATTEMPTS => {
+                    pause(attempt, None).await;
+                    let response =
+                        self.channel.send(ask, place.as_str(), |url| self.channel.http.get(url)).await?;
+                    // A registry that has forgotten the upload is asked for a new one.
+                    let Some(has) = received(&response) else { return Err(error) };
+                    place = next(ask, &place, &response).unwrap_or(place);
+                    offset = has.min(blob.size);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let url = finished(place, &blob.digest);
+        let put = |url: &str| self.channel.http.put(url).header(CONTENT_LENGTH, 0);
+        let response = self.channel.send(ask, url.as_str(), put).await?;
+        ask.success(response).map(drop)
+    }
+
+    async fn send_rest(
+        &self,
+        ask: &Ask<'_>,
+        place: &Url,
+        blob: &Blob,
+        offset: u64,
+        sent: &(impl Fn(u64) + Send + Sync + Clone + 'static),
+    ) -> Result<Url, RegistryError> {
+        let length = blob.size - offset;
+        // Read for each attempt anew: `send` may have to ask more than once.
+        let patch = |url: &str| {
+            let patch = self
+                .channel
+                .http
+                .patch(url)
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .header(CONTENT_LENGTH, length);
+            let patch = match offset {
+                0 => patch,
+                from => patch.header(CONTENT_RANGE, format!("{from}-{}", blob.size - 1)),
+            };
+            patch.body(stream(blob.path.clone(), offset, sent.clone()))
+        };
+        let response = ask.success(self.send_once(ask, place, patch).await?)?;
+        next(ask, place, &response)
+    }
+
+    /// Sends a body that is not repeated as a whole when the connection breaks.
+    async fn send_once(
+        &self,
+        ask: &Ask<'_>,
+        place: &Url,
+        request: impl Fn(&str) -> reqwest::RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let mut request = request(place.as_str());
+        if let Some(grant) = self.channel.grant(ask, place.as_str()) {
+            request = request.header(AUTHORIZATION, grant);
+        }
+        request.send().await.map_err(|source| ask.unreachable(source))
+    }
+
+    /// Puts a manifest or index where `reference` says: under its digest, if it has one, else under its tag.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: the registry cannot be reached or refuses it.
+    pub async fn push_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, RegistryError> {
+        let digest = Digest::sha256(bytes);
+        let ask = Ask::push(reference, None);
+        let name = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.unwrap_or("latest").to_owned(),
+        };
+        let url = ask.url(&format!("manifests/{name}"));
+        let put =
+            |url: &str| self.channel.http.put(url).header(CONTENT_TYPE, media_type).body(bytes.to_vec());
+        let response = ask.success(self.channel.send(&ask, &url, put).await?)?;
+        let told = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        if let Some(told) = told.and_then(|told| told.parse::<Digest>().ok()) {
+            same("the manifest", reference, &digest, &told)?;
+        }
+        Ok(digest)
+    }
+}
+
+fn parsed(ask: &Ask<'_>, url: &str) -> Result<Url, RegistryError> {
+    Url::parse(url).map_err(|_| ask.refused(StatusCode::BAD_REQUEST))
+}
+
+/// Where the upload goes on.
+fn next(ask: &Ask<'_>, at: &Url, response: &Response) -> Result<Url, RegistryError> {
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let next = location.and_then(|location| at.join(location).ok());
+    next.ok_or_else(|| ask.refused(response.status()))
+}
+
+/// How many bytes the registry says that it has.
+fn received(response: &Response) -> Option<u64> {
+    if !response.status().is_success() {
+        return None;
+    }
+    let range = response.headers().get(RANGE)?.to_str().ok()?;
+    let last: u64 = range.rsplit('-').next()?.parse().ok()?;
+    // `0-0` is what registries say of nothing.
+    Some(if last == 0 { 0 } else { last + 1 })
+}
+
+fn finished(mut place: Url, digest: &Digest) -> Url {
+    place.query_pairs_mut().append_pair("digest", &digest.to_string());
+    place
+}
+
+fn read(ask: &Ask<'_>, path: &Path) -> Result<Vec<u8>, RegistryError> {
+    std::fs::read(path).map_err(|source| RegistryError::Source {
+        what: "a blob",
+        name: ask.reference.familiar(),
+        source,
+    })
+}
+
+/// The file from `offset` on, in pieces.
+fn stream(path: PathBuf, offset: u64, sent: impl Fn(u64) + Send + Sync + 'static) -> Body {
+    struct Source {
+        file: Option<std::fs::File>,
+        path: PathBuf,
+        at: u64,
+    }
+    let begin = Source { file: None, path, at: offset };
+    let pieces = futures_util::stream::try_unfold((begin, sent), |(mut source, sent)| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; PIECE];
+            let file = match &mut source.file {
+                Some(file) => file,
+                none => {
+                    let mut file = std::fs::File::open(&source.path)?;
+                    file.seek(io::SeekFrom::Start(source.at))?;
+                    none.insert(file)
+                }
+            };
+            let length = file.read(&mut piece)?;
+            piece.truncate(length);
+            source.at += length as u64;
+            Ok::<_, io::Error>((source, piece))
+        });
+        let (source, piece) = read.await.map_err(io::Error::other)??;
+        sent(source.at);
+        Ok::<_, io::Error>((!piece.is_empty()).then_some((piece, (source, sent))))
+    });
+    Body::wrap_stream(pieces)
+}

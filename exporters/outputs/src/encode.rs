@@ -1,0 +1,174 @@
+//! Layers as blobs: which compression, which media type.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use lapstrake_oci::media::{self, Compression};
+use lapstrake_snapshot::write_tar;
+use lapstrake_store::{Blob, BlobWriter, Store};
+
+use crate::error::OutputError;
+use crate::gzip::ParallelGzip;
+use crate::image::Finished;
+
+/// zlib-rs at level 4 is as small as Go's default and faster than its fastest that is.
+const GZIP_LEVEL: u32 = 4;
+const ZSTD_LEVEL: u32 = 3;
+
+/// How an image is written down: everything that changes bytes of blobs and manifests, but not the image's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// How hard: the compression's own levels; `None` is a good one.
+    pub level: Option<u32>,
+    /// Compress layers anew that came compressed in another way.
+    pub force: bool,
+    /// Docker's media types instead of those of the OCI.
+    pub docker_types: bool,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Default for Encoding {
+    fn default() -> Encoding {
+        Encoding {
+            compression: Compression::Gzip,
+            level: None,
+            force: false,
+            docker_types: false,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+impl Encoding {
+    /// The media type of a manifest.
+    pub fn manifest_type(&self) -> &'static str {
+        if self.docker_types { media::DOCKER_MANIFEST } else { media::OCI_MANIFEST }
+    }
+
+    /// The form's name in the store.
+    fn variant(&self) -> String {
+        match self.compression {
+            Compression::None => "plain".to_owned(),
+            // The last number is that of the way in which blocks are cut.
+            Compression::Gzip => format!("gzip-{}-2", self.level.unwrap_or(GZIP_LEVEL)),
+            Compression::Zstd => format!("zstd-{}", self.level.unwrap_or(ZSTD_LEVEL)),
+        }
+    }
+
+    /// The media type of a layer of this compression.
+    fn media_type(&self, compression: Compression) -> &'static str {
+        match (self.docker_types, compression) {
+            (true, Compression::None) => media::DOCKER_LAYER,
+            (true, Compression::Gzip) => media::DOCKER_LAYER_GZIP,
+            // Docker has no name of its own for it.
+            (true, Compression::Zstd) | (false, _) => compression.oci_layer(),
+        }
+    }
+
+    /// The forms in which a layer may be had, the best one first.
+    fn variants(&self) -> Vec<String> {
+        let original = (!self.force).then(|| "original".to_owned());
+        original.into_iter().chain([self.variant()]).collect()
+    }
+
+    /// A blob as this encoding names it; `None` if it is compressed in a way that is not wanted.
+    fn fitting(&self, blob: Blob) -> Option<Blob> {
+        let Some(media::Kind::Layer(compression)) = media::kind(&blob.media_type) else { return Some(blob) };
+        if self.force && compression != self.compression {
+            return None;
+        }
+        Some(Blob { media_type: self.media_type(compression).to_owned(), ..blob })
+    }
+}
+
+/// The blob of layer `number` if it was ever made; its bytes need not be here any more.
+pub(crate) fn known_blob(
+    store: &Store,
+    image: &Finished,
+    number: usize,
+    encoding: &Encoding,
+) -> Result<Option<Blob>, OutputError> {
+    let (_, diff_id) = &image.layers[number];
+    for variant in encoding.variants() {
+        let known = store.known_layer_blob(diff_id, &variant)?;
+        if let Some(blob) = known.and_then(|blob| encoding.fitting(blob)) {
+            return Ok(Some(blob));
+        }
+    }
+    Ok(None)
+}
+
+/// The blob of layer `number`: as it came, as it was made before, or made now and kept.
+pub(crate) fn layer_blob(
+    store: &Store,
+    image: &Finished,
+    number: usize,
+    encoding: &Encoding,
+) -> Result<Blob, OutputError> {
+    let (id, diff_id) = &image.layers[number];
+    for variant in encoding.variants() {
+        let here = store.layer_blob(diff_id, &variant)?;
+        if let Some(blob) = here.and_then(|blob| encoding.fitting(blob)) {
+            return Ok(blob);
+        }
+    }
+    let clamp = image.clamp.filter(|_| number >= image.base);
+    let failed = |source| OutputError::Write { what: "layer's blob", source };
+    let mut out = Encoder::new(store.blob_writer()?, encoding).map_err(failed)?;
+    write_tar(store, id, clamp, &mut out)?;
+    let (digest, size) = out.finish().map_err(failed)?.finish(None)?;
+    let blob = Blob { digest, size, media_type: encoding.compression.oci_layer().to_owned() };
+    store.link_layer_blob(diff_id, &encoding.variant(), &blob)?;
+    Ok(Blob { media_type: encoding.media_type(encoding.compression).to_owned(), ..blob })
+}
+
+/// A blob being compressed.
+enum Encoder<'s> {
+    Plain(BlobWriter<'s>),
+    Gzip(ParallelGzip<BlobWriter<'s>>),
+    Zstd(zstd::Encoder<'static, BlobWriter<'s>>),
+}
+
+impl<'s> Encoder<'s> {
+    fn new(blob: BlobWriter<'s>, encoding: &Encoding) -> io::Result<Encoder<'s>> {
+        Ok(match encoding.compression {
+            Compression::None => Encoder::Plain(blob),
+            Compression::Gzip => {
+                Encoder::Gzip(ParallelGzip::new(blob, encoding.level.unwrap_or(GZIP_LEVEL))?)
+            }
+            Compression::Zstd => {
+                let level = i32::try_from(encoding.level.unwrap_or(ZSTD_LEVEL)).unwrap_or(i32::MAX);
+                let mut encoder = zstd::Encoder::new(blob, level)?;
+                // With any number of workers but none the bytes are the same.
+                encoder.multithread(u32::try_from(rayon::current_num_threads()).unwrap_or(1))?;
+                encoder.include_checksum(true)?;
+                Encoder::Zstd(encoder)
+            }
+        })
+    }
+
+    fn finish(self) -> io::Result<BlobWriter<'s>> {
+        match self {
+            Encoder::Plain(blob) => Ok(blob),
+            Encoder::Gzip(gzip) => gzip.finish(),
+            Encoder::Zstd(zstd) => zstd.finish(),
+        }
+    }
+}
+
+impl Write for Encoder<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Encoder::Plain(out) => out.write(bytes),
+            Encoder::Gzip(out) => out.write(bytes),
+            Encoder::Zstd(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! To a registry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use lapstrake_assemble::{Document, manifest};
+use lapstrake_oci::{Digest, Reference};
+use lapstrake_registry::{self as registry, Client, Pushed};
+use lapstrake_store::{Blob, Store};
+use tokio::sync::Semaphore;
+
+use crate::encode::{Encoding, known_blob, layer_blob};
+use crate::error::OutputError;
+use crate::image::Finished;
+
+/// How many blobs are on their way at once.
+const UPLOADS: usize = 4;
+/// How many layers are compressed at once: each of them takes all cores.
+const COMPRESSIONS: usize = 2;
+
+/// Hears of a part of the work: its name, how many bytes are done, how many there are, and whether that is all.
+pub type Status = Arc<dyn Fn(&str, u64, u64, bool) + Send + Sync>;
+
+/// Something to be pushed.
+pub struct Push<'a> {
+    /// Where its layers are.
+    pub store: &'a Arc<Store>,
+    /// Who talks to the registry.
+    pub client: &'a Client,
+    /// The image.
+    pub image: &'a Arc<Finished>,
+    /// How it is written down.
+    pub encoding: &'a Encoding,
+    /// Who hears of it.
+    pub status: Status,
+}
+
+impl Push<'_> {
+    /// Pushes the image under all names; with `by_digest`, to their repositories without a tag. Gives the manifest.
+    ///
+    /// Layers are compressed while others are sent, and not at all if the registry has them.
+    ///
+    /// # Errors
+    /// [`OutputError`]: a layer cannot be read, or the registry refuses.
+    pub async fn run(&self, names: &[Reference], by_digest: bool) -> Result<Document, OutputError> {
+        let mut places: BTreeMap<(&str, &str), Vec<&Reference>> = BTreeMap::new();
+        for name in names {
+            places.entry((name.registry(), name.repository())).or_default().push(name);
+        }
+        let mut pushed = None;
+        for names in places.into_values() {
+            let document = self.blobs(names[0]).await?;
+            for name in names {
+                let by_digest = by_digest.then(|| name.with_digest(document.digest.clone()));
+                let what = format!("pushing manifest for {name}@{}", document.digest);
+                (self.status)(&what, 0, 0, false);
+                let target = by_digest.as_ref().unwrap_or(name);
+                self.client.push_manifest(target, self.encoding.manifest_type(), &document.bytes).await?;
+                (self.status)(&what, 0, 0, true);
+            }
+            pushed = Some(document);
+        }
+        pushed.ok_or(OutputError::NoName)
+    }
+
+    /// Brings all blobs into the repository of `name`, and gives the manifest that names them.
+    async fn blobs(&self, name: &Reference) -> Result<Document, OutputError> {
+        let (compressions, uploads) = (Semaphore::new(COMPRESSIONS), Semaphore::new(UPLOADS));
+        (self.status)("pushing layers", 0, 0, false);
+        let layers =
+            (0..self.image.layers.len()).map(|number| self.layer(name, number, &compressions, &uploads));
+        let layers = try_join_all(layers).await?;
+        let config = self.store.put_blob(&self.image.document.bytes)?;
+        let size = self.image.document.bytes.len() as u64;
+        self.send(name, &config, size).await?;
+        (self.status)("pushing layers", 0, 0, true);
+        let layers: Vec<(String, Digest, u64)> =
+            layers.into_iter().map(|blob| (blob.media_type, blob.digest, blob.size)).collect();
+        Ok(manifest((&config, size), &layers, &self.encoding.annotations, self.encoding.docker_types))
+    }
+
+    async fn layer(
+        &self,
+        name: &Reference,
+        number: usize,
+        compressions: &Semaphore,
+        uploads: &Semaphore,
+    ) -> Result<Blob, OutputError> {
+        // Never closed, so that there is always leave.
+        let known = known_blob(self.store, self.image, number, self.encoding)?;
+        if let Some(blob) = known
+            && self.client.has_blob(name, &blob.digest).await?
+        {
+            self.remember(name, &blob.digest)?;
+            return Ok(blob);
+        }
+        let leave = compressions.acquire().await;
+        let (store, image, encoding) = (self.store.clone(), self.image.clone(), self.encoding.clone());
+        let made = tokio::task::spawn_blocking(move || layer_blob(&store, &image, number, &encoding));
+        let blob = made.await.map_err(|_| OutputError::Worker)??;
+        drop(leave);
+        let leave = uploads.acquire().await;
+        self.send(name, &blob.digest, blob.size).await?;
+        drop(leave);
+        Ok(blob)
+    }
+
+    async fn send(&self, name: &Reference, digest: &Digest, size: u64) -> Result<(), OutputError> {
+        let what = format!("pushing {digest}");
+        let from = self.store.blob_repository(digest, name.registry())?;
+        let from = from.filter(|from| from != name.repository());
+        let blob = registry::Blob { digest: digest.clone(), size, path: self.store.blob_path(digest) };
+        let (status, told) = (self.status.clone(), what.clone());
+        let sent = move |bytes| status(&told, bytes, size, false);
+        let how = self.client.push_blob(name, &blob, from.as_deref(), sent).await?;
+        if how == Pushed::Sent {
+            (self.status)(&what, size, size, true);
+        }
+        self.remember(name, digest)
+    }
+
+    /// The registry can take the blob over from there the next time.
+    fn remember(&self, name: &Reference, digest: &Digest) -> Result<(), OutputError> {
+        Ok(self.store.set_blob_repository(digest, name.registry(), name.repository())?)
+    }
+}
