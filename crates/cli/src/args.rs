@@ -25,6 +25,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<Build>),
+    /// Check a Dockerfile without building anything
+    Check(Box<Check>),
     /// Run a command in an image, in the foreground
     Run(Box<Run>),
     /// List the images in the local store
@@ -65,6 +67,12 @@ pub(crate) struct Build {
     /// The Dockerfile (default: `CONTEXT/Dockerfile`)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Tell something instead of building: `check`, `outline` or `targets`, with `,format=json` as JSON
+    #[arg(long, value_name = "METHOD", conflicts_with = "check")]
+    pub(crate) call: Option<String>,
+    /// Check the Dockerfile instead of building: short for `--call check`
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Build this stage
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
@@ -140,6 +148,27 @@ pub(crate) struct Build {
     /// The directory to build from
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: PathBuf,
+}
+
+/// `lapstrake check`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Check {
+    /// How findings are written
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) build: Build,
+}
+
+/// A form of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// As BuildKit's clients have it.
+    Json,
+    /// SARIF 2.1.0, for code scanners.
+    Sarif,
 }
 
 /// `lapstrake run`

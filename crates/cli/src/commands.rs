@@ -1,6 +1,8 @@
 //! The verbs, one file each.
 
 mod build;
+mod call;
+mod check;
 mod debug;
 mod export;
 mod history;
@@ -22,6 +24,7 @@ use crate::args::Command;
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Build(args) => build::build(&args),
+        Command::Check(args) => check::check(&args.build, args.format),
         Command::Run(args) => run::run(&args),
         Command::Images(args) => images::images(&args),
         Command::Inspect(args) => images::inspect(&args.image),

@@ -2,6 +2,7 @@
 
 mod archives;
 mod builds;
+mod checks;
 mod errors;
 mod extensions;
 mod language;
@@ -38,6 +39,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let cases: Vec<Case> = [
         language::CASES,
         errors::CASES,
+        checks::CASES,
         extensions::CASES,
         archives::CASES,
         limits::CASES,

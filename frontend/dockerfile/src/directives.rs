@@ -75,6 +75,12 @@ fn directive<'t>(comment: &str, text: &'t str) -> IResult<&'t str, (&'t str, &'t
     preceded(take_while(char::is_whitespace), (key, preceded(equals, value))).parse(input)
 }
 
+/// The value of the directive that a comment line, its `#` taken off, consists of.
+pub(crate) fn directive_in_comment(comment: &str, name: &str) -> Option<String> {
+    let (_, (found, value)) = directive("", comment).ok()?;
+    found.eq_ignore_ascii_case(name).then(|| value.to_owned())
+}
+
 /// Finds the `syntax` directive of any text, as a client does before it knows the text's language: behind a `#!` line,
 /// with `#` or `//` for comments, or as a key of a JSON object. Gives the first word of the value and the whole value.
 ///
@@ -83,9 +89,9 @@ pub fn detect_syntax(text: &str) -> Option<(String, String)> {
     find(text, "syntax", true)
 }
 
-/// Like [`detect_syntax`] for any directive, only with `#` for comments.
-pub fn detect_directive(text: &str, name: &str) -> Option<String> {
-    find(text, name, false).map(|(_, value)| value)
+/// The first word of a directive's value, found like [`detect_syntax`] but only with `#` for comments.
+pub(crate) fn detect_directive(text: &str, name: &str) -> Option<String> {
+    find(text, name, false).map(|(word, _)| word)
 }
 
 fn find(text: &str, name: &str, any_format: bool) -> Option<(String, String)> {

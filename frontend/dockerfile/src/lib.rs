@@ -7,6 +7,7 @@
 //! Text flows one way: physical lines ([`SourceFile`](lapstrake_diag::SourceFile)) → logical lines → split lines
 //! (keyword, flags, arguments) → typed [`Instruction`]s → [`Stage`]s.
 
+mod check;
 mod directives;
 mod docs;
 mod duration;
@@ -26,7 +27,8 @@ mod split;
 mod syntax;
 pub mod words;
 
-pub use directives::{Directive, detect_directive, detect_syntax};
+pub use check::{CheckOptions, Checks, Finding, Place, Rule, check_syntax};
+pub use directives::{Directive, detect_syntax};
 pub use heredoc::{Heredoc, chomp, is_heredoc_word};
 pub use include::{BadInclude, Load, with_includes};
 pub use json::parse_json;

@@ -67,6 +67,8 @@ pub struct EmptyContinuation {
     pub line: u32,
     /// The line with its continuation joined.
     pub text: String,
+    /// The instruction's last line.
+    pub span: Span,
 }
 
 /// What became of a text.
@@ -186,7 +188,7 @@ impl<'a> Parser<'a> {
                 let warning = Diagnostic::warning(code::EMPTY_CONTINUATION, message, last);
                 self.warnings.push(warning.with_label(place, "this line is empty"));
                 let text = logical.text.clone();
-                self.empty_continuations.push(EmptyContinuation { line: logical.lines.1, text });
+                self.empty_continuations.push(EmptyContinuation { line: logical.lines.1, text, span: last });
             }
             match request(&mut self.reader, &mut logical, self.dialect) {
                 Ok(request) => self.accept(request, &logical),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use lapstrake_dockerfile::{Instruction, parse_trigger};
+use lapstrake_dockerfile::{Instruction, Place, Rule, parse_trigger};
 use lapstrake_graph::{Edge, ImageStore, Op, Source, VertexMeta};
 use lapstrake_oci::{Platform, Reference};
 
@@ -74,6 +74,7 @@ impl Lowering<'_> {
             numbered: false,
             config: empty_image(&platform),
             platform,
+            guessed: false,
         };
         let root = match self.asked(node) {
             // An empty tree has the target's platform, whatever FROM says.
@@ -100,6 +101,18 @@ impl Lowering<'_> {
         })?;
         let mut config = found.config;
         config.created = None;
+        let has = config.platform();
+        if !found.guessed
+            && (has.os != request.platform.os || has.architecture != request.platform.architecture)
+        {
+            let detail = format!(
+                "Base image {} was pulled with platform \"{has}\", expected \"{}\" for current build",
+                node.base_text, request.platform
+            );
+            let lines = node.lines.map_or((0, 0), |lines| (lines.first, lines.last));
+            let place = Place { span: node.span, lines };
+            self.checks.report(&[], Rule::InvalidBaseImagePlatform, place, detail);
+        }
         let layers = !config.rootfs.diff_ids.is_empty() || config.history.iter().any(|row| !row.empty_layer);
         let title = match request.reference.digest() {
             Some(_) => format!("FROM {}", request.reference),
@@ -115,7 +128,8 @@ impl Lowering<'_> {
         } else {
             Source::Scratch
         };
-        Ok(Root { source, title, numbered: layers, config, platform: request.platform })
+        let guessed = found.guessed;
+        Ok(Root { source, title, numbered: layers, config, platform: request.platform, guessed })
     }
 
     /// The tree that a resolved base is.

@@ -32,15 +32,7 @@ impl Globals {
         target: &Platform,
     ) -> Result<Globals, LowerError> {
         let mut build_args = inputs.build_args.clone();
-        let mut args = platform_args(dockerfile, inputs, target);
-        for command in &dockerfile.global_args {
-            let Instruction::Arg(declared) = &command.instruction else { continue };
-            for arg in declared {
-                if let Some(value) = global_value(arg, &args, &build_args, dockerfile.escape)? {
-                    args.set(&arg.name, &value);
-                }
-            }
-        }
+        let mut args = declared(dockerfile, inputs, target, &build_args)?;
         let epoch = epoch(dockerfile, inputs, &args)?;
         let text = epoch.map(|seconds| seconds.to_string());
         if build_args.contains_key(EPOCH) {
@@ -58,6 +50,34 @@ impl Globals {
         let proxy = proxy(&build_args);
         Ok(Globals { args, build_args, epoch, proxy })
     }
+
+    /// The arguments as if none had been given.
+    pub(crate) fn defaults(
+        dockerfile: &Dockerfile,
+        inputs: &BuildInputs,
+        target: &Platform,
+    ) -> Result<Env, LowerError> {
+        declared(dockerfile, inputs, target, &BTreeMap::new())
+    }
+}
+
+/// Platform arguments and the global ARGs with the values they have.
+fn declared(
+    dockerfile: &Dockerfile,
+    inputs: &BuildInputs,
+    target: &Platform,
+    build_args: &BTreeMap<String, String>,
+) -> Result<Env, LowerError> {
+    let mut args = platform_args(dockerfile, inputs, target);
+    for command in &dockerfile.global_args {
+        let Instruction::Arg(declared) = &command.instruction else { continue };
+        for arg in declared {
+            if let Some(value) = global_value(arg, &args, build_args, dockerfile.escape)? {
+                args.set(&arg.name, &value);
+            }
+        }
+    }
+    Ok(args)
 }
 
 fn global_value(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_oci::{Platform, Reference};
+use lapstrake_tree::ignore::Patterns;
 
 /// Everything that the command line says and that can change the graph. All of it is resolved: nothing here is looked
 /// up in an environment or a file any more.
@@ -33,6 +34,8 @@ pub struct BuildInputs {
     pub network: NetworkMode,
     /// The host name that RUN sees; empty is `buildkitsandbox`. `BUILDKIT_SANDBOX_HOSTNAME` wins over it.
     pub hostname: String,
+    /// What hides files of the main context.
+    pub ignore: Patterns,
 }
 
 impl BuildInputs {
@@ -51,6 +54,7 @@ impl BuildInputs {
             ulimits: Vec::new(),
             network: NetworkMode::Default,
             hostname: String::new(),
+            ignore: Patterns::default(),
         }
     }
 

@@ -9,13 +9,16 @@
 //! `transfer`) → [`Plan`](lapstrake_graph::Plan).
 
 mod bases;
+mod checks;
 mod dump;
 mod env;
 mod error;
+mod from_checks;
 mod globals;
 mod inputs;
 mod lowering;
 mod names;
+mod outline;
 mod paths;
 mod resolver;
 mod root;
@@ -26,9 +29,12 @@ mod stages;
 mod state;
 mod text;
 mod transfer;
+mod used;
 
 pub use dump::dump;
 pub use error::LowerError;
 pub use inputs::{BuildInputs, NamedContext, NoCache};
-pub use lowering::{lower, required_images};
+pub use lowering::{Scope, lower, lower_checked, required_images};
+pub use outline::{Outline, outline};
 pub use resolver::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};
+pub use used::{OutlineArg, OutlineItem};

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use lapstrake_dockerfile::{Dialect, Dockerfile};
+use lapstrake_dockerfile::{Checks, Dialect, Dockerfile};
 use lapstrake_graph::{Graph, ImageDraft, Plan, Target};
 use lapstrake_oci::Platform;
 
 use crate::error::LowerError;
+use crate::from_checks::check_default_bases;
 use crate::globals::Globals;
 use crate::inputs::BuildInputs;
 use crate::resolver::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};
@@ -23,6 +24,16 @@ pub(crate) struct Lowering<'d> {
     pub(crate) globals: Globals,
     pub(crate) stages: StageGraph<'d>,
     pub(crate) graph: &'d mut Graph,
+    pub(crate) checks: &'d Checks,
+}
+
+/// Which stages are lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The target and what it needs.
+    Target,
+    /// All of them, to check them all.
+    All,
 }
 
 /// Makes the plan for `dockerfile`, whose diagnostics must have no error.
@@ -34,15 +45,25 @@ pub fn lower(
     inputs: &BuildInputs,
     resolver: &dyn ImageResolver,
 ) -> Result<Plan, LowerError> {
+    lower_checked(dockerfile, inputs, resolver, &Checks::default(), Scope::Target)
+}
+
+/// Like [`lower`], and reports what the rules find on the way, for the first platform.
+pub fn lower_checked(
+    dockerfile: &Dockerfile,
+    inputs: &BuildInputs,
+    resolver: &dyn ImageResolver,
+    checks: &Checks,
+    scope: Scope,
+) -> Result<Plan, LowerError> {
     let mut graph = Graph::new();
     let mut targets = Vec::new();
-    for platform in platforms(inputs) {
-        let (target, mut lowering) = Lowering::new(dockerfile, inputs, resolver, platform, &mut graph)?;
-        let needed = lowering.settle(target)?;
-        let stages = lowering.stages.ids().filter(|id| needed.contains(id)).collect::<Vec<_>>();
-        for id in stages {
-            lowering.lower_stage(id)?;
-        }
+    let unheard = Checks::default();
+    for (number, platform) in platforms(inputs).into_iter().enumerate() {
+        let checks = if number == 0 { checks } else { &unheard };
+        let (target, mut lowering) =
+            Lowering::new(dockerfile, inputs, (resolver, checks), platform, &mut graph)?;
+        lowering.lower_needed(target, scope)?;
         targets.push(lowering.finish(target)?);
     }
     Ok(Plan { graph, targets })
@@ -56,7 +77,9 @@ pub fn required_images(
     let mut graph = Graph::new();
     let mut requests: Vec<ImageRequest> = Vec::new();
     for platform in platforms(inputs) {
-        let (target, lowering) = Lowering::new(dockerfile, inputs, &Nobody, platform, &mut graph)?;
+        let unheard = Checks::default();
+        let (target, lowering) =
+            Lowering::new(dockerfile, inputs, (&Nobody, &unheard), platform, &mut graph)?;
         let reachable = lowering.stages.reachable(target);
         for request in lowering.requests(reachable) {
             if !requests.contains(&request) {
@@ -81,25 +104,39 @@ impl ImageResolver for Nobody {
 }
 
 impl<'d> Lowering<'d> {
-    fn new(
+    pub(crate) fn new(
         dockerfile: &'d Dockerfile,
         inputs: &'d BuildInputs,
-        resolver: &'d dyn ImageResolver,
+        (resolver, checks): (&'d dyn ImageResolver, &'d Checks),
         target_platform: &'d Platform,
         graph: &'d mut Graph,
     ) -> Result<(NodeId, Lowering<'d>), LowerError> {
+        check_default_bases(dockerfile, inputs, target_platform, checks);
         let globals = Globals::new(dockerfile, inputs, target_platform)?;
-        let stages = StageGraph::new(dockerfile, &globals, inputs, target_platform)?;
+        let stages = StageGraph::new(dockerfile, &globals, inputs, target_platform, checks)?;
         let target = stages.target(inputs.target.as_deref())?;
         let escape = dockerfile.escape;
         let dialect = dockerfile.dialect;
-        Ok((target, Lowering { inputs, resolver, target_platform, escape, dialect, globals, stages, graph }))
+        Ok((
+            target,
+            Lowering { inputs, resolver, target_platform, escape, dialect, globals, stages, graph, checks },
+        ))
+    }
+
+    /// Lowers the target and what it needs, from top to bottom.
+    pub(crate) fn lower_needed(&mut self, target: NodeId, scope: Scope) -> Result<(), LowerError> {
+        let needed = self.settle(target, scope)?;
+        let stages = self.stages.ids().filter(|id| needed.contains(id)).collect::<Vec<_>>();
+        stages.into_iter().try_for_each(|id| self.lower_stage(id))
     }
 
     /// Resolves what the target needs, over again as long as triggers bring in something new.
-    fn settle(&mut self, target: NodeId) -> Result<BTreeSet<NodeId>, LowerError> {
+    fn settle(&mut self, target: NodeId, scope: Scope) -> Result<BTreeSet<NodeId>, LowerError> {
         loop {
-            let needed = self.stages.reachable(target);
+            let needed = match scope {
+                Scope::Target => self.stages.reachable(target),
+                Scope::All => self.stages.ids().collect(),
+            };
             for id in &needed {
                 self.resolve(*id)?;
             }

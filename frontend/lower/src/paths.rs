@@ -15,6 +15,17 @@ pub(crate) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// `path` without `.`, `..` and doubled slashes where that can be told: a relative path stays one, and an empty one is
+/// `.`.
+pub(crate) fn clean_source(path: &str) -> String {
+    let clean = clean(path);
+    match (path.starts_with('/'), clean.as_str()) {
+        (true, _) => clean,
+        (false, "/") => ".".to_owned(),
+        (false, clean) => clean[1..].to_owned(),
+    }
+}
+
 /// `path` seen from directory `dir`: an absolute one stays as written, a relative one is joined and cleaned, an empty
 /// one is `dir`.
 pub(crate) fn resolve(dir: &str, path: &str) -> String {

@@ -21,6 +21,8 @@ pub struct ResolvedImage {
     pub manifest: Digest,
     /// Its config.
     pub config: ImageConfig,
+    /// Whether that is only a guess, because nobody could be asked: then nothing is said of its variables.
+    pub guessed: bool,
 }
 
 /// Why the question has no answer: whatever error the resolver has.

@@ -16,6 +16,8 @@ pub(crate) struct Root {
     pub(crate) numbered: bool,
     pub(crate) config: ImageConfig,
     pub(crate) platform: Platform,
+    /// Whether the config is only a guess.
+    pub(crate) guessed: bool,
 }
 
 /// The config of an image without a base.

@@ -208,9 +208,10 @@ impl StageRun<'_, '_> {
         if target.starts_with('/') { paths::clean(target) } else { paths::clean(&format!("{dir}/{target}")) }
     }
 
-    fn secret(&self, mount: &dockerfile::Mount, mounts: &mut Mounts) {
+    fn secret(&mut self, mount: &dockerfile::Mount, mounts: &mut Mounts) {
         let id = [&mount.source, &mount.id].into_iter().find(|id| !id.is_empty());
         let id = id.cloned().unwrap_or_else(|| paths::base_name(&mount.target).to_owned());
+        self.used.mount(mount.kind, &id, mount.required, self.at.lines);
         if let Some(name) = &mount.env {
             let name = if name.is_empty() { id.clone() } else { name.clone() };
             mounts.secret_env.push(SecretEnv { id: id.clone(), name, required: mount.required });
@@ -233,7 +234,9 @@ impl StageRun<'_, '_> {
         mounts.mounts.push(Mount { target, kind });
     }
 
-    fn ssh(&self, mount: &dockerfile::Mount, mounts: &mut Mounts) {
+    fn ssh(&mut self, mount: &dockerfile::Mount, mounts: &mut Mounts) {
+        let id = if mount.id.is_empty() { "default".to_owned() } else { mount.id.clone() };
+        self.used.mount(mount.kind, &id, mount.required, self.at.lines);
         let target = if mount.target.is_empty() {
             format!("/run/buildkit/ssh_agent.{}", mounts.sockets.len())
         } else {
@@ -241,7 +244,7 @@ impl StageRun<'_, '_> {
         };
         mounts.sockets.push(target.clone());
         let kind = MountKind::Ssh(SshMount {
-            id: if mount.id.is_empty() { "default".to_owned() } else { mount.id.clone() },
+            id,
             required: mount.required,
             mode: mount.mode.unwrap_or(0o600),
             uid: mount.uid.unwrap_or(0),

@@ -1,8 +1,11 @@
 //! One stage, instruction by instruction. RUN is in `run`, COPY and ADD are in `transfer`.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
-use lapstrake_dockerfile::{Arg, Command, CommandLine, Instruction, Pair, Word, parse_port};
+use lapstrake_dockerfile::{Arg, Command, CommandLine, Instruction, Pair, Place, Word, parse_port};
 use lapstrake_graph::{Edge, File, FileAction, HistoryDraft, MakeDir, Op, Owner, VertexId, VertexMeta};
 use lapstrake_oci::Healthcheck;
 
@@ -16,9 +19,10 @@ use crate::signals::is_signal;
 use crate::stages::{Base, NodeId, Step};
 use crate::state::StageState;
 use crate::text;
+use crate::used::Used;
 
 /// Arguments that no process sees.
-const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+pub(crate) const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 /// A stage that is being lowered.
 pub(crate) struct StageRun<'r, 'd> {
@@ -26,9 +30,25 @@ pub(crate) struct StageRun<'r, 'd> {
     pub(crate) state: StageState,
     pub(crate) naming: Naming,
     pub(crate) label: String,
-    /// Whether this very stage has a CMD.
-    cmd_set: bool,
+    /// What it uses of what it may be given.
+    pub(crate) used: Used,
+    /// Which of CMD, ENTRYPOINT and HEALTHCHECK this very stage has, and where.
+    once: Once,
     ignore_cache: bool,
+    /// Where the instruction stands that is being lowered.
+    pub(crate) at: Place,
+    /// The comments above it.
+    pub(crate) comments: Vec<String>,
+    /// Words of it that were reported.
+    pub(crate) reported: RefCell<BTreeSet<(usize, String)>>,
+}
+
+/// Instructions of which only the last one in a stage counts.
+#[derive(Default)]
+struct Once {
+    cmd: Option<Place>,
+    entrypoint: Option<Place>,
+    healthcheck: Option<Place>,
 }
 
 impl Lowering<'_> {
@@ -53,16 +73,32 @@ impl Lowering<'_> {
         }
         let steps = std::mem::take(&mut node.steps);
         let naming = node.naming.clone();
+        let used = std::mem::take(&mut node.used);
         let label = node.label.clone();
         let ignore_cache = self.inputs.no_cache.covers(self.stages[id].name.as_deref());
         let state = self.wait(id, state)?;
-        let mut run = StageRun { lowering: self, state, naming, label, cmd_set: false, ignore_cache };
+        let mut run = StageRun {
+            lowering: self,
+            state,
+            naming,
+            label,
+            used,
+            once: Once::default(),
+            ignore_cache,
+            at: Place { span: Span::default(), lines: (0, 0) },
+            comments: Vec::new(),
+            reported: RefCell::default(),
+        };
         run.begin();
         for step in &steps {
+            run.at = Place { span: step.span, lines: (step.lines.first, step.lines.last) };
+            run.comments.clone_from(&step.command.comments);
+            run.reported.get_mut().clear();
             run.step(step)?;
         }
-        let state = run.state;
+        let (state, used) = (run.state, run.used);
         let node = &mut self.stages[id];
+        node.used = used;
         node.steps = steps;
         node.state = Some(state);
         Ok(())
@@ -101,6 +137,8 @@ impl Lowering<'_> {
             history: Vec::new(),
             args: Vec::new(),
             platform: root.platform.clone(),
+            guessed: root.guessed,
+            workdir_set: false,
         })
     }
 
@@ -134,17 +172,19 @@ impl StageRun<'_, '_> {
             Instruction::Add(add) => self.add(step, add),
             Instruction::Arg(args) => self.arg(args, step),
             Instruction::Cmd(line) => {
-                self.cmd(line);
+                self.cmd(command, line);
                 Ok(())
             }
             Instruction::Copy(copy) => self.copy(step, copy),
             Instruction::Entrypoint(line) => {
-                self.entrypoint(line);
+                self.entrypoint(command, line);
                 Ok(())
             }
             Instruction::Env(pairs) => self.env(pairs, step),
             Instruction::Expose(ports) => self.expose(ports, step),
             Instruction::Healthcheck(check) => {
+                let earlier = self.once.healthcheck.replace(self.at);
+                self.check_once(command, earlier);
                 self.healthcheck(check);
                 Ok(())
             }
@@ -187,7 +227,10 @@ impl StageRun<'_, '_> {
     /// `word` with variables filled in, quotes and escapes off.
     pub(crate) fn expand(&self, word: &str, span: Span) -> Result<String, LowerError> {
         words::expand(word, &|name| self.state.lookup(name), Mode::plain(self.lowering.escape))
-            .map(|expanded| expanded.text)
+            .map(|expanded| {
+                self.check_variables(&expanded.unmatched, span);
+                expanded.text
+            })
             .map_err(|error| LowerError::instruction(error.to_string(), span))
     }
 
@@ -223,8 +266,11 @@ impl StageRun<'_, '_> {
     }
 
     fn env(&mut self, pairs: &[Pair], step: &Step<'_>) -> Result<(), LowerError> {
+        let written = pairs;
         let pairs = self.expand_pairs(pairs, step)?;
-        for (name, value) in &pairs {
+        for ((name, value), written) in pairs.iter().zip(written) {
+            self.check_legacy(step, written);
+            self.check_secret("ENV", name);
             self.state.env.set(name, value);
             set_line(&mut self.state.config.config.env, name, value);
         }
@@ -233,6 +279,7 @@ impl StageRun<'_, '_> {
     }
 
     fn label(&mut self, pairs: &[Pair], step: &Step<'_>) -> Result<(), LowerError> {
+        pairs.iter().for_each(|pair| self.check_legacy(step, pair));
         let pairs = self.expand_pairs(pairs, step)?;
         self.state.config.config.labels.extend(pairs.iter().cloned());
         self.row(pairs_row("LABEL", &pairs));
@@ -252,7 +299,10 @@ impl StageRun<'_, '_> {
     fn arg(&mut self, args: &[Arg], step: &Step<'_>) -> Result<(), LowerError> {
         let mut texts = Vec::new();
         for arg in args {
+            self.check_secret("ARG", &arg.name);
             let given = self.lowering.globals.build_args.get(&arg.name).cloned();
+            let inherited =
+                given.is_none() && arg.value.is_none() && self.lowering.globals.args.get(&arg.name).is_some();
             let value = match (given, &arg.value) {
                 (Some(given), _) => Some(given),
                 (None, Some(default)) => {
@@ -266,6 +316,7 @@ impl StageRun<'_, '_> {
             {
                 self.state.env.set(&arg.name, value);
             }
+            self.used.arg(arg, value.as_deref(), inherited, self.at.lines);
             texts.push(match &value {
                 Some(value) => format!("{}={value}", arg.name),
                 None => arg.name.clone(),
@@ -276,26 +327,33 @@ impl StageRun<'_, '_> {
         Ok(())
     }
 
-    fn cmd(&mut self, line: &CommandLine) {
-        let args = match line {
-            CommandLine::Exec(args) => args.clone(),
-            CommandLine::Shell(text) => self.state.with_shell(text),
-        };
+    fn cmd(&mut self, command: &Command, line: &CommandLine) {
+        let earlier = self.once.cmd.replace(self.at);
+        self.check_once(command, earlier);
+        let args = self.default_command(command, line);
         self.row(format!("CMD {}", text::quoted_list(&args)));
         self.state.config.config.cmd = Some(args);
         self.state.config.config.args_escaped = true;
-        self.cmd_set = true;
+    }
+
+    fn default_command(&self, command: &Command, line: &CommandLine) -> Vec<String> {
+        match line {
+            CommandLine::Exec(args) => args.clone(),
+            CommandLine::Shell(text) => {
+                self.check_shell_form(command);
+                self.state.with_shell(text)
+            }
+        }
     }
 
     /// Takes away an inherited CMD, never one of the same stage.
-    fn entrypoint(&mut self, line: &CommandLine) {
-        let args = match line {
-            CommandLine::Exec(args) => args.clone(),
-            CommandLine::Shell(text) => self.state.with_shell(text),
-        };
+    fn entrypoint(&mut self, command: &Command, line: &CommandLine) {
+        let earlier = self.once.entrypoint.replace(self.at);
+        self.check_once(command, earlier);
+        let args = self.default_command(command, line);
         self.row(format!("ENTRYPOINT {}", text::quoted_list(&args)));
         self.state.config.config.entrypoint = (!args.is_empty()).then_some(args);
-        if !self.cmd_set {
+        if self.once.cmd.is_none() {
             self.state.config.config.cmd = None;
         }
     }
@@ -322,6 +380,7 @@ impl StageRun<'_, '_> {
                 .map_err(|error| LowerError::instruction(error.to_string(), span))?;
             for text in expanded.words {
                 let port = parse_port(&text).map_err(|message| LowerError::instruction(message, span))?;
+                self.check_port(&text, &port);
                 entries.extend(port.entries());
             }
         }
@@ -349,6 +408,8 @@ impl StageRun<'_, '_> {
 
     fn workdir(&mut self, path: &Word, step: &Step<'_>) -> Result<(), LowerError> {
         let path = self.expand(&path.node, place(step, path))?;
+        self.check_workdir(&path);
+        self.state.workdir_set = true;
         let dir = paths::resolve(self.state.cwd(), &path);
         self.state.config.config.working_dir.clone_from(&dir);
         let created_by = format!("WORKDIR {dir}");

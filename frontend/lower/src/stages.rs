@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lapstrake_diag::{Span, did_you_mean_exactly};
 use lapstrake_dockerfile::words::{self, Expanded, Mode};
-use lapstrake_dockerfile::{Command, Dialect, Dockerfile, Instruction, Stage, Word, quoted};
+use lapstrake_dockerfile::{Checks, Command, Dialect, Dockerfile, Instruction, Stage, Word, quoted};
 use lapstrake_graph::Lines;
 use lapstrake_oci::{Platform, Reference};
 use petgraph::algo::kosaraju_scc;
@@ -16,11 +16,13 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::env::Env;
 use crate::error::LowerError;
+use crate::from_checks::{check_from_args, check_from_platform};
 use crate::globals::Globals;
 use crate::inputs::BuildInputs;
 use crate::names::Naming;
 use crate::root::Root;
 use crate::state::StageState;
+use crate::used::Used;
 
 /// Which node of a [`StageGraph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +60,8 @@ pub(crate) struct Node<'d> {
     /// What messages call it: its name, `stage-N`, or the image.
     pub(crate) label: String,
     pub(crate) base: Base,
+    /// The base as written, variables filled in.
+    pub(crate) base_text: String,
     /// `--platform`
     pub(crate) platform: Option<Platform>,
     /// Whether a named context stands in its place.
@@ -70,6 +74,8 @@ pub(crate) struct Node<'d> {
     /// Nodes that its steps take files from or that it waits for, and where they are named.
     pub(crate) needs: Vec<(NodeId, Span)>,
     pub(crate) naming: Naming,
+    /// What it uses of what it may be given.
+    pub(crate) used: Used,
     /// Whether its base's triggers were looked at.
     pub(crate) triggered: bool,
     /// What its base is, once that is known.
@@ -98,6 +104,7 @@ impl<'d> StageGraph<'d> {
         globals: &Globals,
         inputs: &BuildInputs,
         target_platform: &Platform,
+        checks: &Checks,
     ) -> Result<StageGraph<'d>, LowerError> {
         let mut graph = StageGraph {
             nodes: Vec::new(),
@@ -108,7 +115,9 @@ impl<'d> StageGraph<'d> {
             multi_platform: inputs.platforms.len() > 1,
             from_args: (dockerfile.dialect == Dialect::Lapstrake).then(|| globals.args.clone()),
         };
+        let declared = declared(dockerfile);
         for stage in &dockerfile.stages {
+            graph.check_from(stage, globals, &declared, checks);
             graph.add_stage(stage, globals, inputs, target_platform)?;
         }
         for (index, stage) in dockerfile.stages.iter().enumerate() {
@@ -178,10 +187,8 @@ impl<'d> StageGraph<'d> {
             let message = format!("base name ({}) should not be blank", base.node);
             return Err(LowerError::stage(message, base.span));
         }
-        let platform = match &stage.from.platform {
-            Some(word) => Some(self.platform(word, globals, stage.span)?),
-            None => None,
-        };
+        let platform = |word: &Word| self.platform(word, globals, stage.span);
+        let platform = stage.from.platform.as_ref().map(platform).transpose()?;
         let name = stage.from.name();
         let replaced = name
             .as_ref()
@@ -194,6 +201,7 @@ impl<'d> StageGraph<'d> {
         };
         let earlier = |word: &Word| self.earlier(word, globals);
         let after = stage.from.after.iter().map(earlier).collect::<Result<Vec<_>, _>>()?;
+        let used = Used::by_from(self.names_in_from(stage, globals));
         let naming = Naming {
             label: label.clone(),
             total: usize::from(matches!(base, Base::Named(_))),
@@ -208,6 +216,7 @@ impl<'d> StageGraph<'d> {
             name,
             label,
             base,
+            base_text: text,
             platform,
             replaced,
             span: stage.span,
@@ -216,11 +225,32 @@ impl<'d> StageGraph<'d> {
             needs: after.iter().map(|id| (*id, stage.span)).collect(),
             after,
             naming,
+            used,
             triggered: false,
             root: None,
             state: None,
         });
         Ok(())
+    }
+
+    /// The arguments that a FROM is made of.
+    fn names_in_from(&self, stage: &Stage, globals: &Globals) -> BTreeSet<String> {
+        let words = std::iter::once(&stage.from.base).chain(&stage.from.platform);
+        words
+            .filter_map(|word| self.expand_global(&word.node, globals, stage.span).ok())
+            .flat_map(|expanded| expanded.matched)
+            .collect()
+    }
+
+    /// What the rules say of a FROM, before it is looked at whether it is right.
+    fn check_from(&self, stage: &Stage, globals: &Globals, declared: &BTreeSet<&str>, checks: &Checks) {
+        let Ok(base) = self.expand_global(&stage.from.base.node, globals, stage.span) else { return };
+        check_from_args(stage, &base, globals, declared, checks);
+        let Some(word) = stage.from.platform.as_ref().filter(|_| !base.text.is_empty()) else { return };
+        if let Ok(platform) = self.expand_global(&word.node, globals, stage.span) {
+            check_from_args(stage, &platform, globals, declared, checks);
+            check_from_platform(stage, word, &platform, globals, checks);
+        }
     }
 
     /// The stage that `--after` names, by name or number: one further up.
@@ -343,6 +373,7 @@ impl<'d> StageGraph<'d> {
             name: None,
             label: name.to_owned(),
             base,
+            base_text: name.to_owned(),
             platform: None,
             replaced: false,
             span,
@@ -351,6 +382,7 @@ impl<'d> StageGraph<'d> {
             after: Vec::new(),
             needs: Vec::new(),
             naming: Naming { label: String::new(), total: 0, done: 0, with_platform: self.multi_platform },
+            used: Used::default(),
             triggered: false,
             root: None,
             state: None,
@@ -409,6 +441,15 @@ impl std::ops::IndexMut<NodeId> for StageGraph<'_> {
     fn index_mut(&mut self, id: NodeId) -> &mut Self::Output {
         &mut self.nodes[id.0]
     }
+}
+
+/// The names of all ARGs in front of the first FROM.
+fn declared(dockerfile: &Dockerfile) -> BTreeSet<&str> {
+    let args = dockerfile.global_args.iter().filter_map(|command| match &command.instruction {
+        Instruction::Arg(args) => Some(args),
+        _ => None,
+    });
+    args.flatten().map(|arg| arg.name.as_str()).collect()
 }
 
 fn reference(text: &str, span: Span) -> Result<Reference, LowerError> {

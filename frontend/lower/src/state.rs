@@ -17,6 +17,10 @@ pub(crate) struct StageState {
     /// The ARGs declared, in order, with doubles.
     pub(crate) args: Vec<(String, Option<String>)>,
     pub(crate) platform: Platform,
+    /// Whether there may be variables that nobody knows of.
+    pub(crate) guessed: bool,
+    /// Whether there was a WORKDIR in the stages of this file.
+    pub(crate) workdir_set: bool,
 }
 
 impl StageState {

@@ -107,7 +107,11 @@ impl StageRun<'_, '_> {
         let attributes = self.attributes(step, transfer)?;
         let mut sources = Vec::new();
         for source in &transfer.sources {
-            sources.push(self.expand(&source.node, place(step, source))?);
+            let text = self.expand(&source.node, place(step, source))?;
+            if step.sources.is_empty() {
+                self.check_ignored(if kind.keyword == "ADD" { "Add" } else { "Copy" }, &text);
+            }
+            sources.push(text);
         }
         let dest_text = self.expand(&transfer.dest.node, place(step, &transfer.dest))?;
         let dest = paths::destination(self.state.cwd(), &dest_text);
@@ -204,9 +208,11 @@ impl StageRun<'_, '_> {
             // Bodies know only `\` as an escape, whatever the file says.
             let mode = Mode { skip_process_quotes: true, ..Mode::plain('\\') };
             let span: Span = if step.onbuild { step.span } else { file.span };
-            words::expand(&file.data, &|name| self.state.env.get(name).map(str::to_owned), mode)
-                .map_err(|error| LowerError::instruction(error.why, span))?
-                .text
+            let known = |name: &str| self.state.env.get(name).map(str::to_owned);
+            let expanded = words::expand(&file.data, &known, mode)
+                .map_err(|error| LowerError::instruction(error.why, span))?;
+            self.check_variables(&expanded.unmatched, span);
+            expanded.text
         } else {
             file.data.to_string()
         };

@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use lapstrake_diag::{SourceFile, excerpt, render};
-use lapstrake_dockerfile::{Parsed, parse_as};
+use lapstrake_dockerfile::{Checks, Parsed, check_syntax, parse_as};
 use lapstrake_engine::{Progress, Solver, StepFailed, StepId};
 use lapstrake_graph::Plan;
 use lapstrake_lower::{
-    ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower, required_images,
+    ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, Scope, lower_checked,
+    required_images,
 };
 use lapstrake_oci::Digest;
 use lapstrake_ops::{Cache, Images, Known, Ops, OpsError, Stack};
 
+use super::call::call;
+use super::check;
 use super::export::Export;
 use super::wanted::{Wanted, read_dockerfile};
 use crate::args::Build;
@@ -24,13 +27,21 @@ use crate::session::{self, Session};
 
 /// Builds.
 pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
+    if let Some(told) = call(args)? {
+        return Ok(told);
+    }
     let wanted = Wanted::parse(args)?;
-    let (dockerfile, dialect) = read_dockerfile(args, &wanted.inputs)?;
-    let parsed = parse_as(&dockerfile, dialect);
+    let (dockerfile, parsed) = read(args, &wanted)?;
+    let checks = Checks::new(check::options(&dockerfile, &wanted.inputs)?);
+    check_syntax(&parsed, &checks);
     let session = session::open()?;
+    let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
     let (progress, display) = progress::start(wanted.mode);
-    let result = super::block_on(run(args, wanted, (&dockerfile, &parsed), &session, progress));
+    let result = super::block_on(run(args, wanted, (&dockerfile, &parsed, &checks), &session, progress));
     let failures = display.finish();
+    if let Some(summary) = check::summary(&checks.findings(), &dockerfile).filter(|_| !quiet) {
+        tell!("{summary}\n");
+    }
     let id = result.map_err(|error| {
         if error.is::<StepFailed>() {
             print_failures(&failures);
@@ -51,13 +62,13 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
 async fn run(
     args: &Build,
     mut wanted: Wanted,
-    (file, parsed): (&SourceFile, &Parsed),
+    read: (&SourceFile, &Parsed, &Checks),
     session: &Session,
     progress: Progress,
 ) -> anyhow::Result<Option<Digest>> {
     let store = &session.store;
     let images = Arc::new(Images::new(store.clone(), session.single_id, args.pull, session::credentials()));
-    let plan = plan(&wanted, file, parsed, &images, &progress).await?;
+    let plan = plan(&wanted, read, &images, &progress).await?;
     let mut settings = std::mem::take(&mut wanted.settings);
     settings.single_id = session.single_id;
     let ops = Ops::new(store.clone(), images.clone(), settings);
@@ -73,23 +84,35 @@ async fn run(
     tokio::task::block_in_place(|| export.run(&progress))
 }
 
-async fn plan(
-    wanted: &Wanted,
-    file: &SourceFile,
-    parsed: &Parsed,
-    images: &Arc<Images>,
-    progress: &Progress,
-) -> anyhow::Result<Plan> {
+/// The Dockerfile, read and parsed.
+pub(super) fn read(args: &Build, wanted: &Wanted) -> anyhow::Result<(SourceFile, Parsed)> {
+    let (file, dialect) = read_dockerfile(args, &wanted.inputs)?;
+    let parsed = parse_as(&file, dialect);
+    Ok((file, parsed))
+}
+
+/// Whether there is something to build; all errors are told at once.
+pub(super) fn usable(parsed: &Parsed, file: &SourceFile) -> anyhow::Result<()> {
     let errors: Vec<String> = parsed
         .diagnostics
         .iter()
         .filter(|diagnostic| diagnostic.is_error())
         .map(|error| render(error, file, style()))
         .collect();
-    if !errors.is_empty() {
-        let text = format!("the Dockerfile cannot be used\n{}", errors.join("\n"));
-        return Err(Told { text, hint: None, status: 1 }.into());
+    if errors.is_empty() {
+        return Ok(());
     }
+    let text = format!("the Dockerfile cannot be used\n{}", errors.join("\n"));
+    Err(Told { text, hint: None, status: 1 }.into())
+}
+
+async fn plan(
+    wanted: &Wanted,
+    (file, parsed, checks): (&SourceFile, &Parsed, &Checks),
+    images: &Arc<Images>,
+    progress: &Progress,
+) -> anyhow::Result<Plan> {
+    usable(parsed, file)?;
     let requests = required_images(&parsed.dockerfile, &wanted.inputs)?;
     let answers = requests.into_iter().map(|request| async {
         let name = format!("[internal] load metadata for {}", request.reference);
@@ -101,7 +124,13 @@ async fn plan(
     });
     let known = futures_util::future::join_all(answers).await;
     let resolver = Resolver { known, images: images.clone(), handle: tokio::runtime::Handle::current() };
-    Ok(tokio::task::block_in_place(|| lower(&parsed.dockerfile, &wanted.inputs, &resolver))?)
+    let plan = tokio::task::block_in_place(|| {
+        lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, Scope::Target)
+    })?;
+    match checks.error() {
+        Some(text) => Err(Told { text, hint: Some(CHECK_HINT.to_owned()), status: 1 }.into()),
+        None => Ok(plan),
+    }
 }
 
 struct Resolver {
@@ -122,7 +151,48 @@ impl ImageResolver for Resolver {
                 &request.platform,
             ))?,
         };
-        Ok(ResolvedImage { manifest: known.manifest, config: known.config })
+        Ok(ResolvedImage { manifest: known.manifest, config: known.config, guessed: false })
+    }
+}
+
+/// How long a registry may think about a base when nothing is built.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Knows images as a build does, and guesses what it cannot find out: for what is told without building.
+pub(super) struct Guessing {
+    images: Images,
+    handle: tokio::runtime::Handle,
+}
+
+impl Guessing {
+    /// Must be called on a runtime.
+    pub(super) fn new(session: &Session, pull: bool) -> Guessing {
+        let images = Images::new(session.store.clone(), session.single_id, pull, session::credentials());
+        Guessing { images, handle: tokio::runtime::Handle::current() }
+    }
+}
+
+impl ImageResolver for Guessing {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        let asked = self.images.resolve(&request.reference, &request.store, &request.platform);
+        let known = self.handle.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
+        let (manifest, config, guessed) = match known {
+            Ok(Ok(known)) => (known.manifest, known.config, false),
+            Ok(Err(_)) | Err(_) => {
+                tell!(
+                    "{} could not be looked at: variables that come with it are not checked",
+                    request.reference
+                );
+                let config = lapstrake_oci::ImageConfig {
+                    architecture: request.platform.architecture.clone(),
+                    os: request.platform.os.clone(),
+                    variant: request.platform.variant.clone(),
+                    ..lapstrake_oci::ImageConfig::default()
+                };
+                (Digest::sha256(request.reference.to_string().as_bytes()), config, true)
+            }
+        };
+        Ok(ResolvedImage { manifest, config, guessed })
     }
 }
 
@@ -136,15 +206,25 @@ fn print_failures(failures: &[Failure]) {
     }
 }
 
+/// What can be done about `error=true`.
+const CHECK_HINT: &str = "the Dockerfile makes warnings errors: mend it, or skip a rule with `# check=skip=RULE` above the instruction";
+
+fn status_of(error: &(dyn std::error::Error + 'static)) -> u8 {
+    if exit::chain(error).any(exit::is_environment) { 3 } else { 1 }
+}
+
+/// An error of lowering with its place in the Dockerfile; any other error as it is.
+pub(super) fn placed(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
+    let Some(lowering) = error.downcast_ref::<LowerError>() else { return error };
+    let Some(diagnostic) = lowering.diagnostic() else { return error };
+    let text = render(&diagnostic, file, style());
+    let hint = exit::chain(lowering).find_map(exit::hint_of);
+    Told { text, hint, status: status_of(lowering) }.into()
+}
+
 /// An error with the place in the Dockerfile, and what can be done.
 fn told(error: anyhow::Error, file: &SourceFile, session: &Session) -> anyhow::Error {
-    let status = |error| if exit::chain(error).any(exit::is_environment) { 3 } else { 1 };
-    if let Some(lowering) = error.downcast_ref::<LowerError>() {
-        let Some(diagnostic) = lowering.diagnostic() else { return error };
-        let text = render(&diagnostic, file, style());
-        let hint = exit::chain(lowering).find_map(exit::hint_of);
-        return Told { text, hint, status: status(lowering) }.into();
-    }
+    let error = placed(error, file);
     let Some(failed) = error.downcast_ref::<StepFailed>() else { return error };
     let source = &*failed.source;
     if let Some(lines) = failed.lines {
@@ -152,7 +232,7 @@ fn told(error: anyhow::Error, file: &SourceFile, session: &Session) -> anyhow::E
     }
     let text = format!("failed to solve: {}", exit::text(exit::chain(source)));
     let hint = exit::chain(source).find_map(exit::hint_of).or_else(|| one_id(session, source));
-    Told { text, hint, status: status(source) }.into()
+    Told { text, hint, status: status_of(source) }.into()
 }
 
 /// Programs do not say that they failed for want of other users' ids: what is missing is told to whoever lacks it.

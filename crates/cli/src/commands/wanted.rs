@@ -64,6 +64,9 @@ impl Wanted {
         settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
         add_contexts(args, &mut inputs, &mut settings)?;
+        if let Some(context) = settings.contexts.get("context") {
+            inputs.ignore.clone_from(&context.ignore);
+        }
         let mut outputs = collect(&args.output, options::output)?;
         if args.push {
             outputs.push(Output::Image { image: ImageOutput::default(), push: Some(PushTo::Tags) });

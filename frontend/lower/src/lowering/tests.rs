@@ -42,7 +42,7 @@ impl ImageResolver for Fake {
             "arm" => config.architecture = "arm64".to_owned(),
             _ => {}
         }
-        Ok(ResolvedImage { manifest: Digest::sha256(name.as_bytes()), config })
+        Ok(ResolvedImage { manifest: Digest::sha256(name.as_bytes()), config, guessed: false })
     }
 }
 

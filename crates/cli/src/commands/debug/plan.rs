@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 
 use lapstrake_diag::{Diagnostic, SourceFile};
-use lapstrake_dockerfile::{Parsed, code, parse_as};
+use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax, code, parse_as};
 use lapstrake_graph::{Exec, File, FileAction, Graph, NetworkMode, Op, Target, Vertex};
 use lapstrake_lower::{
-    BuildInputs, ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower,
+    BuildInputs, ImageRequest, ImageResolver, LowerError, Outline, OutlineArg, OutlineItem, ResolveFailure,
+    ResolvedImage, Scope, lower_checked, outline,
 };
 use lapstrake_oci::{ContainerConfig, DiffId, Digest, History, ImageConfig, Platform, RootFs};
 use serde_json::{Value, json};
 
 use super::{read, with_includes};
 use crate::args::debug::DebugPlan;
+use crate::commands::check::options as check_options;
 use crate::commands::options;
 use crate::exit::Usage;
 
@@ -41,27 +43,48 @@ pub(super) fn plan(args: &DebugPlan) -> anyhow::Result<ExitCode> {
 
 /// The schema `lapstrake-plan/1`.
 fn document(file: &SourceFile, parsed: &Parsed, inputs: &BuildInputs) -> Value {
-    let failed = |error: Value| json!({"schema": "lapstrake-plan/1", "ok": false, "error": error});
+    let failed = |error: Value, warnings: Vec<Value>| json!({"schema": "lapstrake-plan/1", "ok": false, "error": error, "warnings": warnings});
+    let checks = match check_options(file, inputs) {
+        Ok(options) => Checks::new(options),
+        Err(error) => {
+            let error = json!({"phase": "parse", "line": 0, "end_line": 0, "message": error.to_string()});
+            return failed(error, Vec::new());
+        }
+    };
+    check_syntax(parsed, &checks);
     if let Some(error) = parsed.first_error() {
-        return failed(problem(file, error));
+        return failed(problem(file, error), warnings(&checks));
     }
-    let warnings = parsed.diagnostics.iter().map(|warning| {
-        let (first, last) = warning.lines(file).unwrap_or_default();
-        json!({"rule": warning.code, "message": warning.message, "lines": [first, last]})
-    });
     let names = parsed.dockerfile.stages.iter().map(|stage| json!({"name": stage.from.name()}));
-    match lower(&parsed.dockerfile, inputs, &MadeUp) {
-        Err(error) => failed(refusal(file, &error)),
+    match lower_checked(&parsed.dockerfile, inputs, &MadeUp, &checks, Scope::Target) {
+        Err(error) => failed(refusal(file, &error), warnings(&checks)),
         Ok(plan) => json!({
             "schema": "lapstrake-plan/1",
             "ok": true,
             "error": null,
-            "warnings": warnings.collect::<Vec<_>>(),
+            "warnings": warnings(&checks),
+            "outline": outline(&parsed.dockerfile, inputs, &MadeUp).ok().map(|found| outline_of(&found)),
             "image": plan.targets.first().map(image),
             "targets": names.collect::<Vec<_>>(),
             "steps": plan.targets.first().map_or_else(Vec::new, |target| steps(&plan.graph, target)),
         }),
     }
+}
+
+fn warnings(checks: &Checks) -> Vec<Value> {
+    let warning = |finding: &Finding| json!({"rule": finding.rule.name(), "message": finding.detail, "lines": finding.place.lines});
+    checks.findings().iter().map(warning).collect()
+}
+
+fn outline_of(outline: &Outline) -> Value {
+    let item =
+        |item: &OutlineItem| json!({"name": item.name, "required": item.required, "lines": item.lines});
+    let arg = |arg: &OutlineArg| json!({"name": arg.name, "value": arg.value, "description": arg.description, "lines": arg.lines});
+    json!({
+        "args": outline.args.iter().map(arg).collect::<Vec<_>>(),
+        "secrets": outline.secrets.iter().map(item).collect::<Vec<_>>(),
+        "ssh": outline.ssh.iter().map(item).collect::<Vec<_>>(),
+    })
 }
 
 fn problem(file: &SourceFile, error: &Diagnostic) -> Value {
@@ -163,7 +186,7 @@ impl ImageResolver for MadeUp {
             ..ImageConfig::default()
         };
         let manifest = Digest::sha256(request.reference.to_string().as_bytes());
-        Ok(ResolvedImage { manifest, config })
+        Ok(ResolvedImage { manifest, config, guessed: false })
     }
 }
 

@@ -1,0 +1,192 @@
+//! `build --call`: telling something of a Dockerfile instead of building it.
+
+use std::process::ExitCode;
+
+use lapstrake_diag::SourceFile;
+use lapstrake_dockerfile::{Parsed, Stage};
+use lapstrake_lower::{Outline, OutlineItem, outline};
+use serde_json::{Value, json};
+
+use super::build::{Guessing, usable};
+use super::check::{self, location, sources};
+use super::wanted::Wanted;
+use crate::args::{Build, Format};
+use crate::exit::Usage;
+
+/// What `--call` names.
+enum Method {
+    Check,
+    Outline,
+    Targets,
+}
+
+/// Tells what `--call` or `--check` ask for; `None` if something is to be built.
+pub(super) fn call(args: &Build) -> anyhow::Result<Option<ExitCode>> {
+    let text = if args.check { "check" } else { args.call.as_deref().unwrap_or("build") };
+    let bad = |why: &str| Usage(format!("--call {text}: {why}"));
+    let (method, options) = text.split_once(',').unwrap_or((text, ""));
+    let format = match options {
+        "" | "format=text" => Format::Text,
+        "format=json" => Format::Json,
+        _ => return Err(bad("only `format=text` and `format=json` can follow").into()),
+    };
+    let method = match method {
+        "build" if options.is_empty() => return Ok(None),
+        "check" | "lint" => Method::Check,
+        "outline" => Method::Outline,
+        "targets" => Method::Targets,
+        _ => return Err(bad("not one of build, check, outline, targets").into()),
+    };
+    Ok(Some(match method {
+        Method::Check => check::check(args, format)?,
+        Method::Outline => tell_outline(args, format)?,
+        Method::Targets => tell_targets(args, format)?,
+    }))
+}
+
+fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
+    let wanted = Wanted::parse(args)?;
+    let (file, parsed) = super::build::read(args, &wanted)?;
+    usable(&parsed, &file)?;
+    let stages = &parsed.dockerfile.stages;
+    if format == Format::Json {
+        let last = stages.len().saturating_sub(1);
+        let target = |(number, stage): (usize, &Stage)| {
+            without_nothing(json!({
+                "name": stage.from.name(),
+                "default": number == last,
+                "description": stage.doc,
+                "base": stage.from.base.node,
+                "platform": stage.from.platform.as_ref().map(|word| &word.node),
+                "location": location(&file, stage.lines),
+            }))
+        };
+        let targets: Vec<Value> = stages.iter().enumerate().map(target).collect();
+        say!("{:#}", json!({ "targets": targets, "sources": plain_sources(&file) }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows = vec![["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
+    for (number, stage) in stages.iter().enumerate() {
+        let name = stage.from.name().unwrap_or_default();
+        let name = match (name.as_str(), number + 1 == stages.len()) {
+            ("", true) => "(default)".to_owned(),
+            (name, true) => format!("{name} (default)"),
+            (name, false) => name.to_owned(),
+        };
+        rows.push([name, stage.doc.clone()]);
+    }
+    table(&rows, 1)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
+    let wanted = Wanted::parse(args)?;
+    let (file, parsed) = super::build::read(args, &wanted)?;
+    usable(&parsed, &file)?;
+    let outline = made(args, &wanted, &file, &parsed)?;
+    match format {
+        Format::Json => say!("{:#}", outline_json(&outline, &file)),
+        Format::Text | Format::Sarif => outline_text(&outline)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn made(args: &Build, wanted: &Wanted, file: &SourceFile, parsed: &Parsed) -> anyhow::Result<Outline> {
+    let session = crate::session::open()?;
+    super::block_on(async {
+        let resolver = Guessing::new(&session, args.pull);
+        let made = tokio::task::block_in_place(|| outline(&parsed.dockerfile, &wanted.inputs, &resolver));
+        made.map_err(|error| super::build::placed(error.into(), file))
+    })
+}
+
+/// The outline in BuildKit's form.
+pub(super) fn outline_json(outline: &Outline, file: &SourceFile) -> Value {
+    let item = |item: &OutlineItem| {
+        let (name, required) = (&item.name, item.required);
+        without_nothing(json!({ "name": name, "required": required, "location": location(file, item.lines) }))
+    };
+    let args = outline.args.iter().map(|arg| {
+        without_nothing(json!({
+            "name": arg.name,
+            "description": arg.description,
+            "value": arg.value,
+            "location": location(file, arg.lines),
+        }))
+    });
+    without_nothing(json!({
+        "name": outline.name,
+        "description": outline.description,
+        "args": args.collect::<Vec<_>>(),
+        "secrets": outline.secrets.iter().map(item).collect::<Vec<_>>(),
+        "ssh": outline.ssh.iter().map(item).collect::<Vec<_>>(),
+        "sources": plain_sources(file),
+    }))
+}
+
+fn outline_text(outline: &Outline) -> anyhow::Result<()> {
+    if outline.name.is_some() || !outline.description.is_empty() {
+        let name = outline.name.clone().unwrap_or_else(|| "(default)".to_owned());
+        let mut rows = vec![["TARGET:".to_owned(), name]];
+        if !outline.description.is_empty() {
+            rows.push(["DESCRIPTION:".to_owned(), outline.description.clone()]);
+        }
+        table(&rows, 1)?;
+        say!("");
+    }
+    if !outline.args.is_empty() {
+        let mut rows = vec![["BUILD ARG", "VALUE", "DESCRIPTION"].map(str::to_owned)];
+        rows.extend(
+            outline.args.iter().map(|arg| [&arg.name, &arg.value, &arg.description].map(Clone::clone)),
+        );
+        table(&rows, 3)?;
+        say!("");
+    }
+    for (title, items) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
+        if items.is_empty() {
+            continue;
+        }
+        let mut rows = vec![[title, "REQUIRED"].map(str::to_owned)];
+        let required = |item: &OutlineItem| if item.required { "true".to_owned() } else { String::new() };
+        rows.extend(items.iter().map(|item| [item.name.clone(), required(item)]));
+        table(&rows, 3)?;
+        say!("");
+    }
+    Ok(())
+}
+
+/// Columns as wide as their widest word and `gap` more.
+fn table<const N: usize>(rows: &[[String; N]], gap: usize) -> anyhow::Result<()> {
+    let width = |column: usize| {
+        rows.iter().map(|row| unicode_width::UnicodeWidthStr::width(row[column].as_str())).max().unwrap_or(0)
+    };
+    for row in rows {
+        let mut line = String::new();
+        for (column, word) in row.iter().enumerate() {
+            line.push_str(word);
+            let room = width(column) + gap - unicode_width::UnicodeWidthStr::width(word.as_str());
+            line.push_str(&" ".repeat(room));
+        }
+        say!("{}", line.trim_end());
+    }
+    Ok(())
+}
+
+/// The texts of the sources, in base64.
+fn plain_sources(file: &SourceFile) -> Vec<Value> {
+    sources(file).iter().map(|source| source["data"].clone()).collect()
+}
+
+/// Without what is null, false, or empty.
+fn without_nothing(value: Value) -> Value {
+    let nothing = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    };
+    match value {
+        Value::Object(map) => Value::Object(map.into_iter().filter(|(_, value)| !nothing(value)).collect()),
+        other => other,
+    }
+}

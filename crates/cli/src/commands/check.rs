@@ -1,0 +1,256 @@
+//! `lapstrake check`: what a Dockerfile says and most likely does not mean.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lapstrake_diag::{SourceFile, excerpt};
+use lapstrake_dockerfile::{CheckOptions, Checks, Finding, Parsed, Rule, check_syntax};
+use lapstrake_lower::{BuildInputs, Scope, lower_checked};
+use serde_json::{Value, json};
+
+use super::build::Guessing;
+use super::wanted::Wanted;
+use crate::args::{Build, Format};
+use crate::exit::Told;
+
+/// An error that ended the checking.
+struct BuildError {
+    message: String,
+    lines: Option<(u32, u32)>,
+}
+
+/// Checks, and prints what was found. The status is 1 if that is anything.
+pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
+    let wanted = Wanted::parse(args)?;
+    let (file, parsed) = super::build::read(args, &wanted)?;
+    let checks = Checks::new(options(&file, &wanted.inputs)?);
+    let error = run(args, &wanted, &file, &parsed, &checks)?;
+    let findings = checks.findings();
+    match format {
+        Format::Text => print(&findings, error.as_ref(), &file)?,
+        Format::Json => say!("{:#}", document(&findings, error.as_ref(), &file)),
+        Format::Sarif => say!("{:#}", sarif(&findings, error.as_ref(), &file, args)),
+    }
+    let clean = findings.is_empty() && error.is_none();
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Which rules count: what an argument says, else the file.
+pub(super) fn options(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result<CheckOptions> {
+    const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+    let options = match inputs.build_args.get(ARGUMENT) {
+        Some(text) => CheckOptions::parse(text).map_err(|why| format!("failed to parse {ARGUMENT}: {why}")),
+        None => CheckOptions::of_file(file.text()),
+    };
+    let hint = "a check is `skip=RULE,RULE|all`, `error=true` or `experimental=RULE|all`, `;` between them";
+    options.map_err(|text| Told { text, hint: Some(hint.to_owned()), status: 1 }.into())
+}
+
+/// Without a target, all stages are checked.
+fn run(
+    args: &Build,
+    wanted: &Wanted,
+    file: &SourceFile,
+    parsed: &Parsed,
+    checks: &Checks,
+) -> anyhow::Result<Option<BuildError>> {
+    check_syntax(parsed, checks);
+    if let Some((error, fault)) = parsed.diagnostics.iter().zip(&parsed.faults).next() {
+        let lines = Some(fault.lines).filter(|lines| lines.0 > 0);
+        let message = match (fault.phase, lines) {
+            (lapstrake_dockerfile::Phase::Stage, None) => error.message.clone(),
+            (_, lines) => {
+                let line = file.origin(lines.map_or(1, |lines| lines.0)).line;
+                format!("dockerfile parse error on line {line}: {}", error.message)
+            }
+        };
+        return Ok(Some(BuildError { message, lines }));
+    }
+    let scope = if wanted.inputs.target.is_none() { Scope::All } else { Scope::Target };
+    let session = crate::session::open()?;
+    super::block_on(async {
+        let resolver = Guessing::new(&session, args.pull);
+        let lowered = tokio::task::block_in_place(|| {
+            lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, scope)
+        });
+        Ok(lowered.err().map(|error| {
+            let lines = error.span().map(|span| file.lines(span));
+            BuildError { message: error.to_string(), lines }
+        }))
+    })
+}
+
+fn print(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile) -> anyhow::Result<()> {
+    match findings.len() {
+        0 if error.is_some() => {}
+        0 => say!("Check complete, no warnings found."),
+        1 => say!("Check complete, 1 warning has been found!"),
+        many => say!("Check complete, {many} warnings have been found!"),
+    }
+    for finding in findings {
+        say!("");
+        match finding.rule.url() {
+            Some(url) => say!("WARNING: {} - {url}", finding.rule.name()),
+            None => say!("WARNING: {}", finding.rule.name()),
+        }
+        say!("{}", finding.detail);
+        let (first, last) = finding.place.lines;
+        say!("{}", excerpt(file, first, last).trim_end());
+    }
+    if let Some(error) = error {
+        tell!("\nERROR: {}", error.message);
+        if let Some((first, last)) = error.lines {
+            tell!("{}", excerpt(file, first, last).trim_end());
+        }
+    }
+    Ok(())
+}
+
+/// One line a finding, as builds end with them.
+pub(super) fn summary(findings: &[Finding], file: &SourceFile) -> Option<String> {
+    let count = findings.len();
+    if count == 0 {
+        return None;
+    }
+    let warnings = if count == 1 { "1 warning" } else { &format!("{count} warnings") };
+    let mut text = format!("\n{warnings} found (`lapstrake check` shows where):");
+    for finding in findings {
+        let origin = file.origin(finding.place.lines.0);
+        let place = if origin.name == file.name() {
+            format!("line {}", origin.line)
+        } else {
+            format!("{} line {}", origin.name, origin.line)
+        };
+        text.push_str(&format!("\n - {}: {} ({place})", finding.rule.name(), finding.detail));
+    }
+    Some(text)
+}
+
+/// The names of the files that the text is put together of, without doubles, the main one first.
+fn names(file: &SourceFile) -> Vec<&str> {
+    let mut names = vec![file.name()];
+    let mut line = 1;
+    while line <= file.line_count() {
+        let origin = file.origin(line);
+        if !names.contains(&origin.name) {
+            names.push(origin.name);
+        }
+        line = origin.part.1 + 1;
+    }
+    names
+}
+
+/// The sources with their texts.
+pub(super) fn sources(file: &SourceFile) -> Vec<Value> {
+    let text = |name: &str| -> String {
+        let lines = (1..=file.line_count()).filter(|line| file.origin(*line).name == name);
+        lines
+            .map(|line| {
+                let span = file.line_span(line);
+                &file.text()[span.start..span.end]
+            })
+            .collect()
+    };
+    let source = |name: &str| {
+        let data = if file.is_joined() { text(name) } else { file.text().to_owned() };
+        json!({ "filename": name, "language": "Dockerfile", "data": BASE64.encode(data) })
+    };
+    names(file).into_iter().map(source).collect()
+}
+
+/// A place in BuildKit's form: a range for each line.
+pub(super) fn location(file: &SourceFile, (first, last): (u32, u32)) -> Value {
+    let source = names(file).iter().position(|name| *name == file.origin(first).name).unwrap_or_default();
+    let range = |line: u32| {
+        let line = file.origin(line).line;
+        json!({ "start": { "line": line }, "end": { "line": line } })
+    };
+    let mut location = json!({ "ranges": (first..=last).map(range).collect::<Vec<_>>() });
+    if source > 0 {
+        location["sourceIndex"] = json!(source);
+    }
+    location
+}
+
+fn document(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile) -> Value {
+    let warning = |finding: &Finding| {
+        let mut warning = json!({
+            "ruleName": finding.rule.name(),
+            "description": finding.rule.description(),
+            "detail": finding.detail,
+            "location": location(file, finding.place.lines),
+        });
+        if let Some(url) = finding.rule.url() {
+            warning["url"] = json!(url);
+        }
+        warning
+    };
+    let mut document = json!({
+        "warnings": findings.iter().map(warning).collect::<Vec<_>>(),
+        "sources": sources(file),
+    });
+    if let Some(error) = error {
+        let place = error.lines.map_or_else(|| json!({}), |lines| location(file, lines));
+        document["buildError"] = json!({ "message": error.message, "location": place });
+    }
+    document
+}
+
+/// SARIF 2.1.0: one run, all rules, a result for each finding and one for the error.
+fn sarif(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile, args: &Build) -> Value {
+    let main = args.file.clone().unwrap_or_else(|| args.context.join("Dockerfile"));
+    let dir = main.parent().unwrap_or(Path::new("")).to_owned();
+    let uri = |name: &str| {
+        let path = if name == file.name() { main.clone() } else { dir.join(name) };
+        path.strip_prefix(".").unwrap_or(&path).to_string_lossy().into_owned()
+    };
+    let place = |lines: (u32, u32)| {
+        let (first, last) = (file.origin(lines.0), file.origin(lines.1));
+        let end = file.line(lines.1).chars().count() + 1;
+        let region = json!({
+            "startLine": first.line, "startColumn": 1, "endLine": last.line, "endColumn": end,
+        });
+        let artifact = json!({ "uri": uri(first.name) });
+        json!([{ "physicalLocation": { "artifactLocation": artifact, "region": region } }])
+    };
+    let rule = |rule: Rule| {
+        let mut found = json!({
+            "id": rule.name(),
+            "shortDescription": { "text": rule.description() },
+            "defaultConfiguration": { "level": "warning", "enabled": !rule.is_experimental() },
+        });
+        if let Some(url) = rule.url() {
+            found["helpUri"] = json!(url);
+        }
+        found
+    };
+    let mut results: Vec<Value> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "ruleId": finding.rule.name(),
+                "ruleIndex": Rule::all().position(|rule| rule == finding.rule),
+                "level": "warning",
+                "message": { "text": finding.detail },
+                "locations": place(finding.place.lines),
+            })
+        })
+        .collect();
+    if let Some(error) = error {
+        let lines = error.lines.unwrap_or((1, 1));
+        let message = json!({ "text": error.message });
+        results.push(json!({ "level": "error", "message": message, "locations": place(lines) }));
+    }
+    let driver = json!({
+        "name": "lapstrake",
+        "version": env!("CARGO_PKG_VERSION"),
+        "rules": Rule::all().map(rule).collect::<Vec<_>>(),
+    });
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{ "tool": { "driver": driver }, "columnKind": "unicodeCodePoints", "results": results }],
+    })
+}

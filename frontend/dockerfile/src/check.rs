@@ -1,0 +1,83 @@
+//! Checks: what is allowed and most likely not meant.
+//!
+//! The rules are BuildKit's, with its names and texts. Those that the text alone decides are checked here
+//! ([`check_syntax`]); those about values are reported by whoever expands them.
+
+mod options;
+mod rule;
+mod syntax;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use lapstrake_diag::Span;
+
+use crate::syntax::Command;
+
+pub use options::CheckOptions;
+pub use rule::Rule;
+pub use syntax::check_syntax;
+
+/// Where something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Its bytes.
+    pub span: Span,
+    /// First and last line.
+    pub lines: (u32, u32),
+}
+
+impl Place {
+    /// A whole instruction.
+    pub fn of(command: &Command) -> Place {
+        Place { span: command.span, lines: command.lines }
+    }
+}
+
+/// Something that a rule has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Which rule.
+    pub rule: Rule,
+    /// What it is, in a sentence.
+    pub detail: String,
+    /// Where: the whole instruction.
+    pub place: Place,
+}
+
+/// What has been found so far.
+#[derive(Debug, Default)]
+pub struct Checks {
+    options: CheckOptions,
+    findings: RefCell<Vec<Finding>>,
+}
+
+impl Checks {
+    /// Nothing yet.
+    pub fn new(options: CheckOptions) -> Checks {
+        Checks { options, findings: RefCell::default() }
+    }
+
+    /// Reports a finding, unless the options, with those in the comments above the instruction, do not want it.
+    pub fn report(&self, comments: &[String], rule: Rule, place: Place, detail: String) {
+        if self.options.with_comments(comments).wants(rule) {
+            self.findings.borrow_mut().push(Finding { rule, detail, place });
+        }
+    }
+
+    /// Everything found, from top to bottom.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut all = self.findings.borrow().clone();
+        all.sort_by_key(|finding| finding.place.lines.0);
+        all
+    }
+
+    /// The error that findings are under `error=true`.
+    pub fn error(&self) -> Option<String> {
+        let all = self.findings.borrow();
+        let names: BTreeSet<&str> = all.iter().map(|finding| finding.rule.name()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        (self.options.error && !names.is_empty())
+            .then(|| format!("lint violation found for rules: {}", names.join(", ")))
+    }
+}

@@ -1,0 +1,134 @@
+//! The rules that the text alone decides.
+
+use std::collections::BTreeSet;
+
+use crate::check::{Checks, Place, Rule};
+use crate::parse::{Parsed, Phase};
+use crate::quote::quoted;
+use crate::scalar::{lower, upper};
+use crate::syntax::{Command, Instruction, Stage, Word};
+
+/// Names that mean something else already.
+const RESERVED: [&str; 2] = ["context", "scratch"];
+
+/// Checks what was parsed: up to the first error, which is where BuildKit stops too.
+pub fn check_syntax(parsed: &Parsed, checks: &Checks) {
+    let (phase, end) = match parsed.faults.first() {
+        Some(fault) => (Some(fault.phase), fault.lines.0),
+        None => (None, 0),
+    };
+    if phase == Some(Phase::Parse) {
+        return;
+    }
+    // An error without a place is about the file as a whole, and comes last.
+    let end = if end == 0 { u32::MAX } else { end };
+    for found in &parsed.empty_continuations {
+        let place = Place { lines: (found.line, found.line), span: found.span };
+        checks.report(&[], Rule::NoEmptyContinuation, place, "Empty continuation line".to_owned());
+    }
+    let file = &parsed.dockerfile;
+    for command in file.global_args.iter().take_while(|command| command.lines.0 < end) {
+        check_command(command, checks);
+    }
+    for stage in file.stages.iter().take_while(|stage| stage.lines.0 < end) {
+        check_from(stage, checks);
+        stage.instructions.iter().take_while(|c| c.lines.0 < end).for_each(|c| check_command(c, checks));
+    }
+    if phase.is_none() {
+        check_names(&file.stages, checks);
+        check_casing(&file.stages, checks);
+    }
+}
+
+fn check_command(command: &Command, checks: &Checks) {
+    let place = Place::of(command);
+    match &command.instruction {
+        Instruction::Maintainer(_) => {
+            let detail = "Maintainer instruction is deprecated in favor of using label".to_owned();
+            checks.report(&command.comments, Rule::MaintainerDeprecated, place, detail);
+        }
+        Instruction::Arg(args) => {
+            let names: Vec<&str> = args.iter().map(|arg| arg.name.as_str()).collect();
+            check_description("ARG", &names, &command.comments, place, checks);
+        }
+        _ => {}
+    }
+}
+
+fn check_from(stage: &Stage, checks: &Checks) {
+    let place = Place { span: stage.span, lines: stage.lines };
+    let Some((word, name)) = &stage.from.alias else { return };
+    if lower(&name.node) != name.node {
+        let detail = format!("Stage name '{}' should be lowercase", name.node);
+        checks.report(&stage.comments, Rule::StageNameCasing, place, detail);
+    }
+    if !same_casing(&stage.keyword, word) {
+        let detail = format!("'{}' and '{}' keywords' casing do not match", word.node, stage.keyword.node);
+        checks.report(&stage.comments, Rule::FromAsCasing, place, detail);
+    }
+    check_description("FROM", &[&lower(&name.node)], &stage.comments, place, checks);
+}
+
+/// Whether AS is written like FROM. A FROM in both cases is another rule's matter.
+fn same_casing(from: &Word, word: &Word) -> bool {
+    if from.node == lower(&from.node) {
+        word.node == lower(&word.node)
+    } else {
+        from.node != upper(&from.node) || word.node == upper(&word.node)
+    }
+}
+
+/// Only the last comment line counts.
+fn check_description(keyword: &str, names: &[&str], comments: &[String], place: Place, checks: &Checks) {
+    let Some(last) = comments.last() else { return };
+    let first_word = last.split(' ').next().unwrap_or_default();
+    if names.is_empty() || names.contains(&first_word) {
+        return;
+    }
+    let name = if let [name] = names { name } else { "<arg_key>" };
+    let detail = format!("Comment for {keyword} should follow the format: `# {name} <description>`");
+    checks.report(comments, Rule::InvalidDefinitionDescription, place, detail);
+}
+
+fn check_names(stages: &[Stage], checks: &Checks) {
+    let mut seen = BTreeSet::new();
+    for stage in stages {
+        let Some(name) = stage.from.name() else { continue };
+        let place = Place { span: stage.span, lines: stage.lines };
+        if RESERVED.contains(&name.as_str()) {
+            let detail =
+                format!("Stage name should not use the same name as reserved stage {}", quoted(&name));
+            checks.report(&[], Rule::ReservedStageName, place, detail);
+        }
+        if seen.contains(&name) {
+            let detail = format!("Duplicate stage name {}, stage names should be unique", quoted(&name));
+            checks.report(&[], Rule::DuplicateStageName, place, detail);
+        }
+        seen.insert(name);
+    }
+}
+
+/// Keywords in both cases, and those in the case that fewer of them have.
+fn check_casing(stages: &[Stage], checks: &Checks) {
+    let keywords = || {
+        stages.iter().flat_map(|stage| {
+            let from = (&stage.keyword.node, Place { span: stage.span, lines: stage.lines });
+            let rest = stage.instructions.iter().map(|command| (&command.keyword.node, Place::of(command)));
+            std::iter::once(from).chain(rest)
+        })
+    };
+    let lowers = keywords().filter(|(keyword, _)| lower(keyword) == **keyword).count();
+    let uppers = keywords().filter(|(keyword, _)| upper(keyword) == **keyword).count();
+    for (keyword, place) in keywords() {
+        let (right, casing) = if lowers > uppers {
+            (lower(keyword) == *keyword, "lowercase")
+        } else {
+            (upper(keyword) == *keyword, "uppercase")
+        };
+        if !right {
+            let detail =
+                format!("Command '{keyword}' should match the case of the command majority ({casing})");
+            checks.report(&[], Rule::ConsistentInstructionCasing, place, detail);
+        }
+    }
+}
