@@ -12,7 +12,10 @@ mod include;
 mod load;
 mod login;
 mod options;
+mod place;
 mod push;
+mod read;
+mod resolve;
 mod run;
 mod wanted;
 

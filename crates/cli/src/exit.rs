@@ -6,6 +6,7 @@ use lapstrake_diag::Style;
 use lapstrake_ops::OpsError;
 use lapstrake_outputs::OutputError;
 use lapstrake_registry::RegistryError;
+use lapstrake_remote::RemoteError;
 use lapstrake_runtime::RuntimeError;
 use lapstrake_store::is_disk_full;
 use lapstrake_sys::userns::UsernsError;
@@ -98,6 +99,7 @@ pub(crate) fn is_environment(cause: &(dyn std::error::Error + 'static)) -> bool 
     match ops_error(cause) {
         Some(OpsError::DiskFull { .. }) => return true,
         Some(OpsError::Runtime(error)) => return is_kernel(error),
+        Some(OpsError::Remote(error)) => return is_web_down(error),
         _ => {}
     }
     cause.is::<UsernsError>()
@@ -116,6 +118,11 @@ fn registry_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'
 
 fn is_registry_down(error: &RegistryError) -> bool {
     matches!(error, RegistryError::Unreachable { .. } | RegistryError::Setup { .. })
+}
+
+fn is_web_down(error: &RemoteError) -> bool {
+    use RemoteError::{NoGit, Setup, Unreachable};
+    matches!(error, NoGit { .. } | Setup { .. } | Unreachable { .. })
 }
 
 fn is_kernel(error: &RuntimeError) -> bool {

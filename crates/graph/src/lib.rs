@@ -26,4 +26,4 @@ pub use exec::{
 pub use file::{Copy, File, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
 pub use graph::{Edge, Graph, InvalidGraph, Lines, Op, Vertex, VertexDigest, VertexId, VertexMeta};
 pub use plan::{HistoryDraft, ImageDraft, Plan, Target};
-pub use source::{ImageStore, Source};
+pub use source::{Git, Http, ImageStore, Source};

@@ -39,9 +39,52 @@ pub enum Source {
         /// The name of the context.
         name: String,
     },
+    /// A file of the web, or what is in it.
+    Http(Http),
+    /// The files of a commit.
+    Git(Git),
+    /// What is in an archive, a blob of the store.
+    Archive {
+        /// Its digest.
+        blob: Digest,
+    },
     /// A directory of the host used in place as a read-only base (`rootfs://`). `/` is the host's own system.
     Rootfs {
         /// The directory, absolute.
         path: String,
     },
+}
+
+/// A file of the web.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Http {
+    /// Where it is.
+    pub url: String,
+    /// The file's name in the tree.
+    pub name: String,
+    /// The digest that it must have.
+    pub checksum: Option<Digest>,
+    /// Whether the tree is what an archive has in it, where the file is one.
+    pub unpack: bool,
+}
+
+/// A commit of a git repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Git {
+    /// Where the repository is.
+    pub remote: String,
+    /// A branch, a tag or a commit; empty is what the repository itself shows first.
+    pub reference: String,
+    /// The directory that is the tree's root; empty is all of it.
+    pub subdir: String,
+    /// What the commit must begin with, in hex; empty is any.
+    pub checksum: String,
+    /// Whether the checksum is the commit, and the reference is not asked for.
+    pub fetch_by_commit: bool,
+    /// Whether `.git` stays.
+    pub keep_git_dir: bool,
+    /// Whether submodules are brought too.
+    pub submodules: bool,
+    /// Whether files have the time of the commit.
+    pub commit_times: bool,
 }

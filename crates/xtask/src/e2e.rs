@@ -12,6 +12,7 @@ mod place;
 mod pty;
 mod push;
 mod registry;
+mod remote;
 mod servers;
 mod single;
 mod terminal;
@@ -45,6 +46,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         limits::CASES,
         servers::CASES,
         push::CASES,
+        remote::CASES,
         many::CASES,
         single::CASES,
         terminal::CASES,

@@ -4,13 +4,15 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// Debian packages that the tests use.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 11] = [
     "busybox-static",
     "debootstrap",
     "docker-registry",
     "gcc",
+    "git",
     "libc6-dev",
     "openssh-client",
+    "python3",
     "skopeo",
     "uidmap",
     "umoci",

@@ -156,6 +156,11 @@ fn pairs(query: &str) -> Vec<(String, Vec<String>)> {
     all.into_iter().collect()
 }
 
+/// Resolves `%xx`; `None` if a `%` is not followed by two hex digits.
+pub fn percent_decoded(text: &str) -> Option<String> {
+    unescape(text, false)
+}
+
 /// Resolves `%xx`, and `+` in queries.
 fn unescape(text: &str, query: bool) -> Option<String> {
     Some(String::from_utf8_lossy(&unescape_bytes(text, query)?).into_owned())

@@ -30,7 +30,7 @@ pub mod words;
 
 pub use check::{CheckOptions, Checks, Finding, Place, Rule, check_syntax};
 pub use directives::{Directive, detect_syntax};
-pub use git_ref::{GitRef, parse_git_ref};
+pub use git_ref::{GitRef, parse_git_ref, percent_decoded};
 pub use heredoc::{Heredoc, chomp, is_heredoc_word};
 pub use include::{BadInclude, Load, with_includes};
 pub use json::parse_json;

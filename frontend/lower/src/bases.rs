@@ -9,6 +9,7 @@ use lapstrake_oci::{Platform, Reference};
 use crate::error::LowerError;
 use crate::inputs::NamedContext;
 use crate::lowering::Lowering;
+use crate::remote;
 use crate::resolver::ImageRequest;
 use crate::root::{Root, empty_image};
 use crate::stages::{Base, Node, NodeId, hint};
@@ -21,6 +22,7 @@ enum Asked {
     Image(Box<ImageRequest>),
     Local { name: String },
     Rootfs { path: String },
+    Remote(Source),
 }
 
 impl Lowering<'_> {
@@ -39,6 +41,7 @@ impl Lowering<'_> {
         Some(match (replacement, &node.base) {
             (Some((name, NamedContext::Local)), _) => Asked::Local { name: name.to_owned() },
             (Some((_, NamedContext::Rootfs { path })), _) => Asked::Rootfs { path: path.clone() },
+            (Some((_, NamedContext::Remote(source))), _) => Asked::Remote(source.clone()),
             (Some((_, NamedContext::Image(reference))), _) => image(reference, ImageStore::Registry),
             (Some((_, NamedContext::Layout { path, reference })), _) => {
                 image(reference, ImageStore::Layout { path: path.clone() })
@@ -82,6 +85,10 @@ impl Lowering<'_> {
             Some(Asked::Local { name }) => {
                 let title = format!("[context {name}] load from client");
                 bare(Source::Local { name }, title, platform)
+            }
+            Some(Asked::Remote(source)) => {
+                let title = remote::title(&source);
+                bare(source, title, platform)
             }
             Some(Asked::Rootfs { path }) => {
                 let title = format!("FROM rootfs://{path}");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lapstrake_graph::{NetworkMode, Ulimit};
+use lapstrake_graph::{NetworkMode, Source, Ulimit};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_tree::ignore::Patterns;
 
@@ -34,6 +34,8 @@ pub struct BuildInputs {
     pub network: NetworkMode,
     /// The host name that RUN sees; empty is `buildkitsandbox`. `BUILDKIT_SANDBOX_HOSTNAME` wins over it.
     pub hostname: String,
+    /// Where the main context is, if it is no directory of the client.
+    pub main: Option<Source>,
     /// What hides files of the main context.
     pub ignore: Patterns,
 }
@@ -54,6 +56,7 @@ impl BuildInputs {
             ulimits: Vec::new(),
             network: NetworkMode::Default,
             hostname: String::new(),
+            main: None,
             ignore: Patterns::default(),
         }
     }
@@ -127,6 +130,8 @@ pub enum NamedContext {
         /// The tag or digest to look for; the repository has no meaning.
         reference: Reference,
     },
+    /// A repository, or a file of the web.
+    Remote(Source),
     /// `rootfs://…`: a directory of the host, used as a read-only base.
     Rootfs {
         /// The directory, absolute.

@@ -2,11 +2,13 @@
 
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
-use lapstrake_dockerfile::{Add, Copy, InlineFile, Transfer, Word, quoted};
+use lapstrake_dockerfile::{Add, Copy, GitRef, InlineFile, Transfer, Word, quoted};
 use lapstrake_graph::{self as graph, Edge, File, FileAction, MakeFile, Op, Owner, Source, VertexMeta};
+use lapstrake_oci::Digest;
 
 use crate::error::LowerError;
 use crate::paths;
+use crate::remote::{Remote, file, git_source, is_http, remote, title};
 use crate::stage::{StageRun, place};
 use crate::stages::Step;
 
@@ -16,8 +18,13 @@ struct Kind {
     /// The tree that paths are taken from.
     from: Edge,
     unpack: bool,
+    /// What is done with archives from elsewhere.
+    unpack_remote: bool,
     parents: bool,
     optional: bool,
+    keep_git_dir: Option<bool>,
+    /// `--checksum`, or nothing.
+    checksum: String,
 }
 
 /// The flags of both, expanded.
@@ -44,45 +51,44 @@ impl StageRun<'_, '_> {
             },
             _ => self.context()?,
         };
-        let kind =
-            Kind { keyword: "COPY", from, unpack: false, parents: copy.parents, optional: copy.optional };
         for source in &copy.transfer.sources {
-            let text = self.expand(&source.node, place(step, source))?;
-            let what = if is_git(&text) {
-                "a git ref"
-            } else if is_http(&text) {
-                "a URL"
-            } else {
-                continue;
+            let span = place(step, source);
+            let text = self.expand(&source.node, span)?;
+            let what = match remote(&text).map_err(|why| LowerError::instruction(why, span))? {
+                Some(Remote::Git(_)) => "a git ref",
+                Some(Remote::Http(_)) => "a URL",
+                None => continue,
             };
-            let message = format!("source can't be {what} for COPY");
-            return Err(LowerError::instruction(message, place(step, source)));
+            return Err(LowerError::instruction(format!("source can't be {what} for COPY"), span));
         }
+        let kind = Kind {
+            keyword: "COPY",
+            from,
+            unpack: false,
+            unpack_remote: false,
+            parents: copy.parents,
+            optional: copy.optional,
+            keep_git_dir: None,
+            checksum: String::new(),
+        };
         self.transfer(step, &copy.transfer, &kind)
     }
 
     pub(crate) fn add(&mut self, step: &Step<'_>, add: &Add) -> Result<(), LowerError> {
         let sources = &add.transfer.sources;
-        let remote = |text: &str| is_git(text) || is_http(text);
-        if let Some(checksum) = &add.checksum {
-            let span = place(step, checksum);
-            self.expand(&checksum.node, span)?;
+        let mut checksum = String::new();
+        if let Some(word) = &add.checksum {
+            let span = place(step, word);
+            checksum = self.expand(&word.node, span)?;
             let [source] = sources.as_slice() else {
                 return Err(LowerError::instruction(
                     "checksum can't be specified for multiple sources",
                     span,
                 ));
             };
-            if !remote(&self.expand(&source.node, place(step, source))?) {
-                return Err(LowerError::instruction("checksum requires HTTP(S) or Git sources", span));
-            }
-        }
-        for source in sources {
             let text = self.expand(&source.node, place(step, source))?;
-            if remote(&text) {
-                let what = if is_git(&text) { "a git repository" } else { "a URL" };
-                let message = format!("ADD of {what} is not supported yet: {text}");
-                return Err(LowerError::instruction(message, place(step, source)));
+            if !is_http(&text) && !matches!(remote(&text), Ok(Some(_))) {
+                return Err(LowerError::instruction("checksum requires HTTP(S) or Git sources", span));
             }
         }
         let from = self.context()?;
@@ -90,17 +96,50 @@ impl StageRun<'_, '_> {
             keyword: "ADD",
             from,
             unpack: add.unpack.unwrap_or(true),
+            unpack_remote: add.unpack == Some(true),
             parents: false,
             optional: false,
+            keep_git_dir: add.keep_git_dir,
+            checksum,
         };
         self.transfer(step, &add.transfer, &kind)
     }
 
     /// The main build context.
     pub(crate) fn context(&mut self) -> Result<Edge, LowerError> {
-        let source = Source::Local { name: "context".to_owned() };
-        let meta = VertexMeta { name: "[internal] load build context".to_owned(), ..VertexMeta::default() };
+        let local = || Source::Local { name: "context".to_owned() };
+        let source = self.lowering.inputs.main.clone().unwrap_or_else(local);
+        let meta = VertexMeta { name: title(&source), ..VertexMeta::default() };
         Ok(self.lowering.graph.add(Op::Source(source), vec![], meta)?.into())
+    }
+
+    /// The tree that a source elsewhere is, and the path in it.
+    fn remote(
+        &mut self,
+        found: Remote,
+        kind: &Kind,
+        (step, span): (&Step<'_>, Span),
+    ) -> Result<(Edge, String), LowerError> {
+        let bad = |why: String| LowerError::instruction(why, span);
+        let (source, path) = match found {
+            Remote::Http(url) => {
+                let checksum = kind.checksum.as_str();
+                let digest = (!checksum.is_empty()).then(|| checksum_digest(checksum)).transpose();
+                let http = file(&url, digest.map_err(bad)?);
+                let path = format!("/{}", http.name);
+                (Source::Http(http), path)
+            }
+            Remote::Git(git) => {
+                let git = with_flags(git, kind).map_err(bad)?;
+                (git_source(&git, kind.keep_git_dir == Some(true), false), "/".to_owned())
+            }
+        };
+        let name = match &source {
+            Source::Http(http) => http.url.clone(),
+            other => title(other),
+        };
+        let meta = self.meta(name, step);
+        Ok((self.lowering.graph.add(Op::Source(source), vec![], meta)?.into(), path))
     }
 
     fn transfer(&mut self, step: &Step<'_>, transfer: &Transfer, kind: &Kind) -> Result<(), LowerError> {
@@ -108,47 +147,74 @@ impl StageRun<'_, '_> {
         let mut sources = Vec::new();
         for source in &transfer.sources {
             let text = self.expand(&source.node, place(step, source))?;
-            if step.sources.is_empty() {
+            if step.sources.is_empty() && matches!(remote(&text), Ok(None)) {
                 self.check_ignored(if kind.keyword == "ADD" { "Add" } else { "Copy" }, &text);
             }
             sources.push(text);
         }
         let dest_text = self.expand(&transfer.dest.node, place(step, &transfer.dest))?;
         let dest = paths::destination(self.state.cwd(), &dest_text);
-        let mut actions = Vec::new();
-        if !sources.is_empty() {
-            actions.push(FileAction::Copy(graph::Copy {
-                input: 1,
-                sources: sources.iter().map(|source| source_path(source, kind.parents)).collect(),
-                dest: dest.clone(),
-                chown: attributes.owner.clone(),
-                chmod: attributes.chmod.clone(),
-                exclude: transfer.exclude.iter().map(|word| word.node.clone()).collect(),
-                parents: kind.parents,
-                optional: kind.optional,
-                unpack: kind.unpack,
-                timestamp: self.lowering.globals.epoch,
-            }));
-        }
+        let (mut actions, inputs) = self.copies(step, transfer, kind, (&sources, &dest, &attributes))?;
         for file in &transfer.inline {
             let action = self.inline(file, &dest, &attributes, step)?;
             actions.push(action);
         }
         let created_by = row(kind, transfer, &attributes, &sources, &dest_text);
         let text = self.step_text(&step.command);
-        let from = (!sources.is_empty()).then_some(kind.from);
         let op = Op::File(File { actions });
         // A mode needs the tree below, so that --chmod undoes --link.
         if transfer.link && attributes.chmod.is_none() {
-            self.linked(step, op, from, &text, created_by)
+            self.linked(step, op, inputs, &text, created_by)
         } else {
             let name = self.name(&text, step);
             let meta = self.uncached_meta(name, step);
-            let inputs = std::iter::once(self.state.edge).chain(from).collect();
+            let inputs = std::iter::once(self.state.edge).chain(inputs).collect();
             let vertex = self.lowering.graph.add(op, inputs, meta)?;
             self.layer(created_by, vertex);
             Ok(())
         }
+    }
+
+    /// A copy for each source, neighbours from one tree together, and the trees that they come from.
+    fn copies(
+        &mut self,
+        step: &Step<'_>,
+        transfer: &Transfer,
+        kind: &Kind,
+        (sources, dest, attributes): (&[String], &str, &Attributes),
+    ) -> Result<(Vec<FileAction>, Vec<Edge>), LowerError> {
+        let mut inputs = Vec::new();
+        let mut actions: Vec<FileAction> = Vec::new();
+        for (text, word) in sources.iter().zip(&transfer.sources) {
+            let span = place(step, word);
+            let remote = remote(text).map_err(|why| LowerError::instruction(why, span))?;
+            let unpack = if remote.is_some() { kind.unpack_remote } else { kind.unpack };
+            let (edge, path) = match remote {
+                Some(remote) => self.remote(remote, kind, (step, span))?,
+                None => (kind.from, source_path(text, kind.parents)),
+            };
+            let input = input_number(&mut inputs, edge);
+            if let Some(FileAction::Copy(last)) = actions.last_mut()
+                && last.input == input
+                && edge == kind.from
+            {
+                last.sources.push(path);
+                continue;
+            }
+            actions.push(FileAction::Copy(graph::Copy {
+                input,
+                sources: vec![path],
+                dest: dest.to_owned(),
+                chown: attributes.owner.clone(),
+                chmod: attributes.chmod.clone(),
+                exclude: transfer.exclude.iter().map(|word| word.node.clone()).collect(),
+                parents: kind.parents,
+                optional: kind.optional,
+                unpack,
+                timestamp: self.lowering.globals.epoch,
+            }));
+        }
+        Ok((actions, inputs))
     }
 
     /// `--link`: the files on an empty tree, stacked on what there is.
@@ -156,7 +222,7 @@ impl StageRun<'_, '_> {
         &mut self,
         step: &Step<'_>,
         op: Op,
-        from: Option<Edge>,
+        from: Vec<Edge>,
         text: &str,
         created_by: String,
     ) -> Result<(), LowerError> {
@@ -271,48 +337,49 @@ fn check_mode(text: &str) -> Result<(), String> {
     Err(format!("invalid chmod parameter: '{text}'. it should be octal or symbolic, such as u=rwX,go=rX"))
 }
 
-fn is_http(source: &str) -> bool {
-    (source.starts_with("http://") || source.starts_with("https://")) && !is_git(source)
+/// A repository with what the flags say of it.
+fn with_flags(mut git: GitRef, kind: &Kind) -> Result<GitRef, String> {
+    if let (Some(flag), Some(query)) = (kind.keep_git_dir, git.keep_git_dir)
+        && flag != query
+    {
+        return Err("inconsistent keep-git-dir configuration".to_owned());
+    }
+    if !kind.checksum.is_empty() {
+        if !git.checksum.is_empty() && git.checksum != kind.checksum {
+            let (flag, query) = (quoted(&kind.checksum), quoted(&git.checksum));
+            return Err(format!("checksum mismatch {flag} != {query}"));
+        }
+        git.checksum.clone_from(&kind.checksum);
+    }
+    if git.checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(git);
+    }
+    Err(format!("invalid checksum {} for Git URL, expected hex commit hash", git.checksum))
 }
 
-/// Whether a source is fetched with git: by scheme, by an `.git` behind http, or in the form of `user@host:path`.
-fn is_git(source: &str) -> bool {
-    let bare = source.split(['#', '?']).next().unwrap_or(source);
-    if source.starts_with("http://") || source.starts_with("https://") {
-        return bare.ends_with(".git");
-    }
-    if source.starts_with("git://") || source.starts_with("ssh://") {
-        return true;
-    }
-    let word =
-        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    match bare.split_once(':') {
-        Some((host, path)) if !path.is_empty() && !path.starts_with("//") => {
-            host.split_once('@').is_some_and(|(user, host)| word(user) && word(host))
-        }
-        _ => false,
+/// The number of an input behind the tree that is changed.
+fn input_number(inputs: &mut Vec<Edge>, edge: Edge) -> usize {
+    let at = inputs.iter().position(|known| *known == edge).unwrap_or_else(|| {
+        inputs.push(edge);
+        inputs.len() - 1
+    });
+    at + 1
+}
+
+/// The value of `--checksum` for a file. Errors are BuildKit's texts.
+fn checksum_digest(text: &str) -> Result<Digest, String> {
+    let algorithm = text.split_once(':').map(|(algorithm, _)| algorithm);
+    match (algorithm, text.parse()) {
+        (Some("sha256"), Ok(digest)) => Ok(digest),
+        (None, _) => Err("invalid checksum digest format".to_owned()),
+        (Some("sha256"), Err(_)) => Err("invalid checksum digest length".to_owned()),
+        (Some(_), _) => Err("unsupported digest algorithm".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn remote_sources() {
-        let table = [
-            ("https://host/x.tar.gz", (true, false)),
-            ("https://host/x.git#main:dir", (false, true)),
-            ("git://host/x", (false, true)),
-            ("git@host:x/y", (false, true)),
-            ("github.com/x/y", (false, false)),
-            ("a:b", (false, false)),
-            ("dir/file", (false, false)),
-        ];
-        for (source, expected) in table {
-            assert_eq!((is_http(source), is_git(source)), expected, "{source}");
-        }
-    }
 
     #[test]
     fn modes() {

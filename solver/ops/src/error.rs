@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use lapstrake_registry::RegistryError;
+use lapstrake_remote::RemoteError;
 use lapstrake_runtime::RuntimeError;
 use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::{Store, StoreError, is_disk_full};
@@ -113,6 +114,19 @@ pub enum OpsError {
         #[source]
         source: serde_json::Error,
     },
+    /// A file of the web that is not the one that was wanted.
+    #[error("digest mismatch {url}: {found} (expected: {expected})")]
+    DigestMismatch {
+        /// Where it is.
+        url: String,
+        /// What it has.
+        found: String,
+        /// What it must have.
+        expected: String,
+    },
+    /// Something elsewhere cannot be brought.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A worker thread is gone.
     #[error("a worker thread ended early")]
     Worker,
@@ -147,6 +161,7 @@ impl OpsError {
             OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
             OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
             OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
+            OpsError::Remote(RemoteError::NoGit { .. }) => Some("install git".to_owned()),
             OpsError::NoDevice { unreadable, .. } => {
                 unreadable.first().map(|why| format!("cannot be read: {why}"))
             }

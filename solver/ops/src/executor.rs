@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lapstrake_engine::{CacheMap, Dep, Executor, Key, KeyHasher, ResultRef, Selector, Step};
+use lapstrake_engine::{
+    CacheMap, Dep, Executor, Key, KeyHasher, Progress, ResultRef, Selector, Step, StepId,
+};
 use lapstrake_graph::{File, FileAction, MountKind, Op, Source, Vertex};
 use lapstrake_snapshot::Active;
 use lapstrake_store::Store;
@@ -43,6 +45,9 @@ impl Ops {
             Op::Source(Source::Image { manifest, reference, .. }) => {
                 self.0.images.fetch(&manifest, &reference, step).await?
             }
+            Op::Source(source @ (Source::Http(_) | Source::Git(_) | Source::Archive { .. })) => {
+                self.bring(&source, step).await?
+            }
             Op::Source(source) => {
                 self.blocking(move |inner| source_stack(inner, &source)).await?.unwrap_or_default()
             }
@@ -60,7 +65,7 @@ impl Ops {
         stack.to_result(&self.0.store)
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, OpsError> + Send + 'static,
     ) -> Result<T, OpsError> {
@@ -77,7 +82,7 @@ fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsErro
             Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
         }
         Source::Rootfs { path } => host::stack(&inner.store, path).map(Some),
-        Source::Image { .. } => Ok(None),
+        Source::Image { .. } | Source::Http(_) | Source::Git(_) | Source::Archive { .. } => Ok(None),
     }
 }
 
@@ -148,7 +153,13 @@ impl Executor for Ops {
             let known = self.0.images.known(manifest, reference)?;
             return Ok(known.key());
         }
-        let stack = source_stack(&self.0, source)?.unwrap_or_default();
+        let stack = match source {
+            Source::Http(_) | Source::Git(_) | Source::Archive { .. } => {
+                let unheard = Progress::none().start(StepId(String::new()), "");
+                self.bring(source, &unheard).await?
+            }
+            source => source_stack(&self.0, source)?.unwrap_or_default(),
+        };
         let op = lapstrake_oci::to_json(source);
         let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
         if stack.local.is_some() {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use lapstrake_runtime::Sandbox;
 use lapstrake_store::Store;
 
+use crate::brought::Remotes;
 use crate::error::OpsError;
 use crate::images::Images;
 use crate::origin::Origins;
@@ -16,6 +17,7 @@ pub(crate) struct Inner {
     pub(crate) settings: Arc<Settings>,
     pub(crate) images: Arc<Images>,
     pub(crate) origins: Origins,
+    pub(crate) remotes: Remotes,
     sandbox: OnceLock<Sandbox>,
     starting: Mutex<()>,
 }
@@ -24,7 +26,15 @@ impl Inner {
     pub(crate) fn new(store: Arc<Store>, images: Arc<Images>, settings: Settings) -> Inner {
         let settings = Arc::new(settings);
         let origins = Origins::new(store.clone(), settings.clone());
-        Inner { store, settings, images, origins, sandbox: OnceLock::new(), starting: Mutex::new(()) }
+        Inner {
+            store,
+            settings,
+            images,
+            origins,
+            remotes: Remotes::default(),
+            sandbox: OnceLock::new(),
+            starting: Mutex::new(()),
+        }
     }
 
     /// The sandbox, started when a step first needs it.

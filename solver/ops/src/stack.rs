@@ -88,7 +88,7 @@ impl Stack {
     }
 
     /// Its tree, for reading.
-    pub(crate) fn open(&self, store: &Store) -> Result<OwnedFd, OpsError> {
+    pub fn open(&self, store: &Store) -> Result<OwnedFd, OpsError> {
         let mut lowers = self.lowers(store);
         if lowers.is_empty() {
             let empty = store.root().join("empty");

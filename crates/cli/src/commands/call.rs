@@ -7,8 +7,9 @@ use lapstrake_dockerfile::{Parsed, Stage};
 use lapstrake_lower::{Outline, OutlineItem, outline};
 use serde_json::{Value, json};
 
-use super::build::{Guessing, usable};
 use super::check::{self, location, sources};
+use super::read::{Tools, placed, quietly, usable};
+use super::resolve::Guessing;
 use super::wanted::Wanted;
 use crate::args::{Build, Format};
 use crate::exit::Usage;
@@ -45,8 +46,9 @@ pub(super) fn call(args: &Build) -> anyhow::Result<Option<ExitCode>> {
 }
 
 fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted::parse(args)?;
-    let (file, parsed) = super::build::read(args, &wanted)?;
+    let mut wanted = Wanted::parse(args)?;
+    let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
+    let (file, parsed) = quietly(args, &mut wanted, &tools)?;
     usable(&parsed, &file)?;
     let stages = &parsed.dockerfile.stages;
     if format == Format::Json {
@@ -80,10 +82,11 @@ fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
 }
 
 fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted::parse(args)?;
-    let (file, parsed) = super::build::read(args, &wanted)?;
+    let mut wanted = Wanted::parse(args)?;
+    let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
+    let (file, parsed) = quietly(args, &mut wanted, &tools)?;
     usable(&parsed, &file)?;
-    let outline = made(args, &wanted, &file, &parsed)?;
+    let outline = made(&tools, &wanted, &file, &parsed)?;
     match format {
         Format::Json => say!("{:#}", outline_json(&outline, &file)),
         Format::Text | Format::Sarif => outline_text(&outline)?,
@@ -91,12 +94,11 @@ fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn made(args: &Build, wanted: &Wanted, file: &SourceFile, parsed: &Parsed) -> anyhow::Result<Outline> {
-    let session = crate::session::open()?;
+fn made(tools: &Tools, wanted: &Wanted, file: &SourceFile, parsed: &Parsed) -> anyhow::Result<Outline> {
     super::block_on(async {
-        let resolver = Guessing::new(&session, args.pull);
+        let resolver = Guessing::new(tools.images.clone());
         let made = tokio::task::block_in_place(|| outline(&parsed.dockerfile, &wanted.inputs, &resolver));
-        made.map_err(|error| super::build::placed(error.into(), file))
+        made.map_err(|error| placed(error.into(), file))
     })
 }
 

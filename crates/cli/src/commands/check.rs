@@ -10,7 +10,8 @@ use lapstrake_dockerfile::{CheckOptions, Checks, Finding, Parsed, Rule, check_sy
 use lapstrake_lower::{BuildInputs, Scope, lower_checked};
 use serde_json::{Value, json};
 
-use super::build::Guessing;
+use super::read::{Tools, quietly};
+use super::resolve::Guessing;
 use super::wanted::Wanted;
 use crate::args::{Build, Format};
 use crate::exit::Told;
@@ -23,10 +24,11 @@ struct BuildError {
 
 /// Checks, and prints what was found. The status is 1 if that is anything.
 pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted::parse(args)?;
-    let (file, parsed) = super::build::read(args, &wanted)?;
+    let mut wanted = Wanted::parse(args)?;
+    let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
+    let (file, parsed) = quietly(args, &mut wanted, &tools)?;
     let checks = Checks::new(options(&file, &wanted.inputs)?);
-    let error = run(args, &wanted, &file, &parsed, &checks)?;
+    let error = run(&tools, &wanted, &file, &parsed, &checks)?;
     let findings = checks.findings();
     match format {
         Format::Text => print(&findings, error.as_ref(), &file)?,
@@ -50,7 +52,7 @@ pub(super) fn options(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result
 
 /// Without a target, all stages are checked.
 fn run(
-    args: &Build,
+    tools: &Tools,
     wanted: &Wanted,
     file: &SourceFile,
     parsed: &Parsed,
@@ -69,9 +71,8 @@ fn run(
         return Ok(Some(BuildError { message, lines }));
     }
     let scope = if wanted.inputs.target.is_none() { Scope::All } else { Scope::Target };
-    let session = crate::session::open()?;
     super::block_on(async {
-        let resolver = Guessing::new(&session, args.pull);
+        let resolver = Guessing::new(tools.images.clone());
         let lowered = tokio::task::block_in_place(|| {
             lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, scope)
         });

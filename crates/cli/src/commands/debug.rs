@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::Dialect;
 
-use super::include::included;
+use super::include::{included, root_of};
 use crate::args::debug::Debug;
 
 /// Answers one question.
@@ -27,8 +27,12 @@ pub(crate) fn debug(what: &Debug) -> anyhow::Result<ExitCode> {
 
 /// `file`, read from `path`, with all files that it includes.
 fn with_includes(file: SourceFile, dialect: Dialect, path: &Path) -> anyhow::Result<SourceFile> {
+    if path == Path::new("-") {
+        return Ok(file);
+    }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path == Path::new("-") { Ok(file) } else { included(file, dialect, path, dir) }
+    let (root, below) = root_of(path, dir)?;
+    included(file, dialect, &root, &below)
 }
 
 /// The text of `file`; `-` is standard input.

@@ -1,6 +1,7 @@
 //! INCLUDE: the files that a Dockerfile of a directory may name.
 
 use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use lapstrake_diag::{SourceFile, render};
@@ -13,32 +14,35 @@ use crate::exit::{Told, style};
 /// No included file is longer, in bytes.
 const LONGEST: u64 = 16 << 20;
 
-/// `file`, read from `path`, with all files in it that it includes.
+/// `file` with all files in it that it includes. It lies in the directory `below` of `root`.
 ///
-/// Paths in it are relative to the file they stand in, and with a slash in front to the context; nothing outside of the
-/// context is ever read, nor, for a Dockerfile from elsewhere, outside of its own directory.
+/// Paths in it are relative to the file they stand in, and with a slash in front to the root; nothing outside of the root
+/// is ever read.
 pub(super) fn included(
     file: SourceFile,
     dialect: Dialect,
-    path: &Path,
-    context: &Path,
+    root: &OwnedFd,
+    below: &Path,
 ) -> anyhow::Result<SourceFile> {
-    let here = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let inside =
-        |dir: &Path| Some(here.canonicalize().ok()?.strip_prefix(dir.canonicalize().ok()?).ok()?.to_owned());
-    let (root, below) = match inside(context) {
-        Some(below) => (context, below),
-        None => (here, PathBuf::new()),
-    };
     let own = file.name().to_owned();
     let load = |path: &str, from: &str| {
-        let dir =
-            if from == own { below.as_path() } else { Path::new(from).parent().unwrap_or(Path::new("")) };
+        let dir = if from == own { below } else { Path::new(from).parent().unwrap_or(Path::new("")) };
         load(root, &plain(&dir.join(path)))
     };
     with_includes(file, dialect, &load).map_err(|bad| {
         let text = format!("the Dockerfile cannot be used\n{}", render(&bad.diagnostic, &bad.file, style()));
         Told { text, hint: None, status: 1 }.into()
+    })
+}
+
+/// The root and the directory in it for a file at `path`: the context, or, for a file from elsewhere, its own directory.
+pub(super) fn root_of(path: &Path, context: &Path) -> anyhow::Result<(OwnedFd, PathBuf)> {
+    let here = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let inside =
+        |dir: &Path| Some(here.canonicalize().ok()?.strip_prefix(dir.canonicalize().ok()?).ok()?.to_owned());
+    Ok(match inside(context) {
+        Some(below) => (open_host_dir(context)?, below),
+        None => (open_host_dir(here)?, PathBuf::new()),
     })
 }
 
@@ -57,10 +61,10 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-fn load(root: &Path, path: &Path) -> Result<SourceFile, String> {
-    let dir = open_host_dir(root).map_err(|error| error.to_string())?;
+/// Reads a file of a root.
+pub(super) fn load(root: &OwnedFd, path: &Path) -> Result<SourceFile, String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-    let opened = Root::new(&dir).open(path.as_os_str().as_encoded_bytes(), flags, Mode::empty());
+    let opened = Root::new(root).open(path.as_os_str().as_encoded_bytes(), flags, Mode::empty());
     let file = std::fs::File::from(opened.map_err(|error| reason(&error))?);
     let stat = rustix::fs::fstat(&file).map_err(|error| error.to_string())?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {

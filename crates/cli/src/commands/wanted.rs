@@ -4,18 +4,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lapstrake_diag::SourceFile;
-use lapstrake_dockerfile::Dialect;
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::{LocalContext, Settings};
 use lapstrake_tree::ignore::Patterns;
 
-use super::include::included;
 use super::options::{self, ImageOutput, Output, PushTo};
+use super::place::{Place, place, remote};
 use crate::args::Build;
 use crate::env;
-use crate::exit::{Told, Usage};
+use crate::exit::Usage;
 use crate::progress::Mode;
 
 /// What was asked for.
@@ -24,6 +22,8 @@ pub(crate) struct Wanted {
     pub(crate) inputs: BuildInputs,
     /// For the steps.
     pub(crate) settings: Settings,
+    /// Where the main context is.
+    pub(crate) place: Place,
     /// Where the result goes.
     pub(crate) outputs: Vec<Output>,
     /// The image's names.
@@ -63,10 +63,7 @@ impl Wanted {
         }
         settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
-        add_contexts(args, &mut inputs, &mut settings)?;
-        if let Some(context) = settings.contexts.get("context") {
-            inputs.ignore.clone_from(&context.ignore);
-        }
+        let place = add_contexts(args, &mut inputs, &mut settings)?;
         let mut outputs = collect(&args.output, options::output)?;
         if args.push {
             outputs.push(Output::Image { image: ImageOutput::default(), push: Some(PushTo::Tags) });
@@ -77,7 +74,7 @@ impl Wanted {
         let names = collect(&args.tag, name)?;
         let from_env = env::progress().and_then(|text| <Mode as clap::ValueEnum>::from_str(&text, true).ok());
         let mode = if args.quiet { Mode::Quiet } else { args.progress.or(from_env).unwrap_or(Mode::Auto) };
-        Ok(Wanted { inputs, settings, outputs, names, mode })
+        Ok(Wanted { inputs, settings, place, outputs, names, mode })
     }
 }
 
@@ -85,9 +82,20 @@ fn collect<T>(list: &[String], parse: impl Fn(&String) -> Result<T, Usage>) -> R
     list.iter().map(parse).collect()
 }
 
-fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings) -> Result<(), Usage> {
-    let own = local_context(&args.context, args.file.as_deref())?;
-    settings.contexts.insert("context".to_owned(), own);
+fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings) -> Result<Place, Usage> {
+    let keep_git_dir = inputs.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    let keep_git_dir = keep_git_dir.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
+    let commit_times = inputs.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|value| !value.is_empty());
+    let place = place(&args.context.to_string_lossy(), keep_git_dir, commit_times)?;
+    match &place {
+        Place::Directory => {
+            let own = local_context(&args.context, args.file.as_deref())?;
+            inputs.ignore.clone_from(&own.ignore);
+            settings.contexts.insert("context".to_owned(), own);
+        }
+        Place::Remote(source) => inputs.main = Some(source.clone()),
+        Place::Stdin => {}
+    }
     for text in &args.build_context {
         let bad = |why: String| Usage(format!("--build-context {text}: {why}"));
         let (name, value) = text.split_once('=').ok_or_else(|| bad("not NAME=VALUE".to_owned()))?;
@@ -104,7 +112,10 @@ fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings)
                 }
                 NamedContext::Rootfs { path: path.to_string_lossy().into_owned() }
             }
-            Some((scheme, _)) => return Err(bad(format!("`{scheme}://` is not supported yet"))),
+            _ if let Some(source) = remote(value, keep_git_dir, commit_times)? => {
+                NamedContext::Remote(source)
+            }
+            Some((scheme, _)) => return Err(bad(format!("contexts with `{scheme}://` are not known"))),
             None => {
                 settings.contexts.insert(name.to_owned(), local_context(Path::new(value), None)?);
                 NamedContext::Local
@@ -112,7 +123,7 @@ fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings)
         };
         inputs.contexts.insert(name.to_owned(), context);
     }
-    Ok(())
+    Ok(place)
 }
 
 fn layout(place: &str) -> Result<NamedContext, Usage> {
@@ -150,29 +161,4 @@ pub(super) fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<Loc
         }
     }
     Ok(LocalContext { path, ignore: Patterns::default() })
-}
-
-/// Reads the Dockerfile with all that it includes, and tells its language; `-f -` is standard input.
-pub(crate) fn read_dockerfile(args: &Build, inputs: &BuildInputs) -> anyhow::Result<(SourceFile, Dialect)> {
-    let dialect = |file: &SourceFile| options::dialect(file, args.syntax.as_deref(), &inputs.build_args);
-    if args.file.as_deref() == Some(Path::new("-")) {
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes)?;
-        let file = SourceFile::from_bytes("Dockerfile", &bytes);
-        let dialect = dialect(&file);
-        return Ok((file, dialect));
-    }
-    let mut path = args.file.clone().unwrap_or_else(|| args.context.join("Dockerfile"));
-    if args.file.is_none() && !path.exists() && args.context.join("dockerfile").exists() {
-        path = args.context.join("dockerfile");
-    }
-    let bytes = fs::read(&path).map_err(|error| Told {
-        text: format!("failed to read dockerfile: open {}: {error}", path.display()),
-        hint: Some("name it with `-f FILE`".to_owned()),
-        status: 1,
-    })?;
-    let name = path.file_name().map_or_else(|| "Dockerfile".into(), |name| name.to_string_lossy());
-    let file = SourceFile::from_bytes(name, &bytes);
-    let dialect = dialect(&file);
-    Ok((included(file, dialect, &path, &args.context)?, dialect))
 }

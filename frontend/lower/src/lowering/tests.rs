@@ -160,6 +160,26 @@ fn golden_plans() {
 }
 
 #[test]
+fn error_texts_of_sources_elsewhere() {
+    let unsure = "checksum can't be specified for multiple sources";
+    let table = [
+        ("ADD --checksum=md5:00 https://x/y z", "unsupported digest algorithm"),
+        ("ADD --checksum=00 https://x/y z", "invalid checksum digest format"),
+        ("ADD --checksum=sha256:00 https://x/y z", "invalid checksum digest length"),
+        ("ADD --checksum=sha256:00 x z", "checksum requires HTTP(S) or Git sources"),
+        ("ADD --checksum=sha256:00 https://x/a https://x/b z", unsure),
+        ("ADD --checksum=xyz git@h:x z", "invalid checksum xyz for Git URL, expected hex commit hash"),
+        ("ADD --keep-git-dir=false git@h:x?keep-git-dir=1 z", "inconsistent keep-git-dir configuration"),
+        ("ADD --checksum=ab git@h:x?checksum=cd z", "checksum mismatch \"ab\" != \"cd\""),
+        ("ADD git@h:x?what=1 z", "unexpected query \"what\""),
+        ("COPY git@h:x?what=1 z", "unexpected query \"what\""),
+    ];
+    for (text, expected) in table {
+        assert_eq!(error(&format!("FROM a\n{text}")), expected, "{text}");
+    }
+}
+
+#[test]
 fn error_texts() {
     let table = [
         ("FROM $x", "base name ($x) should not be blank"),
@@ -190,8 +210,6 @@ fn error_texts() {
         ("FROM a\nRUN --mount=type=ssh,source=x true", "ssh does not support source"),
         ("FROM a\nCOPY https://x/y z", "source can't be a URL for COPY"),
         ("FROM a\nCOPY https://x/y.git z", "source can't be a git ref for COPY"),
-        ("FROM a\nADD https://x/y z", "ADD of a URL is not supported yet: https://x/y"),
-        ("FROM a\nADD git@h:x z", "ADD of a git repository is not supported yet: git@h:x"),
         ("FROM a\nADD --checksum=sha256:x a b c", "checksum can't be specified for multiple sources"),
         ("FROM a\nADD --checksum=sha256:x a b", "checksum requires HTTP(S) or Git sources"),
         (

@@ -1,0 +1,67 @@
+//! Where a build's files are: what the context argument and `--build-context` mean.
+
+use std::path::Path;
+
+use lapstrake_dockerfile::parse_git_ref;
+use lapstrake_graph::Source;
+use lapstrake_lower::{git_source, http_context};
+
+use crate::exit::Usage;
+
+/// Where the main context is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a directory.
+    Directory,
+    /// Elsewhere.
+    Remote(Source),
+    /// On standard input: an archive, or a Dockerfile without a context.
+    Stdin,
+}
+
+/// The context that `text` means. `keep_git_dir` and `commit_times` are for repositories that do not say.
+pub(super) fn place(text: &str, keep_git_dir: bool, commit_times: bool) -> Result<Place, Usage> {
+    if text == "-" {
+        return Ok(Place::Stdin);
+    }
+    Ok(remote(text, keep_git_dir, commit_times)?.map_or(Place::Directory, Place::Remote))
+}
+
+/// What is elsewhere; a directory that is there is never taken for a repository.
+pub(super) fn remote(text: &str, keep_git_dir: bool, commit_times: bool) -> Result<Option<Source>, Usage> {
+    match parse_git_ref(text) {
+        Some(Ok(found)) if found.like_a_path && Path::new(text).exists() => Ok(None),
+        Some(Ok(found)) => Ok(Some(git_source(&found, keep_git_dir, commit_times))),
+        Some(Err(why)) => Err(Usage(format!("`{text}`: {why}"))),
+        None if text.starts_with("http://") || text.starts_with("https://") => Ok(Some(http_context(text))),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        let kind = |text: &str| match place(text, false, false) {
+            Ok(Place::Directory) => "directory",
+            Ok(Place::Stdin) => "stdin",
+            Ok(Place::Remote(Source::Git(_))) => "git",
+            Ok(Place::Remote(_)) => "http",
+            Err(_) => "error",
+        };
+        for (text, expected) in [
+            (".", "directory"),
+            ("-", "stdin"),
+            ("./-", "directory"),
+            ("https://host/x.git", "git"),
+            ("https://host/x.git?y=1", "error"),
+            ("https://host/x.tar.gz", "http"),
+            ("github.com/x/y", "git"),
+            ("git@host:x#main:sub", "git"),
+        ] {
+            assert_eq!(kind(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The Dockerfile: where it is, what it includes, and what is wrong with it.
+
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lapstrake_diag::{SourceFile, render};
+use lapstrake_dockerfile::{Parsed, parse_as};
+use lapstrake_engine::{Progress, StepId};
+use lapstrake_graph::{Http, Source};
+use lapstrake_lower::LowerError;
+use lapstrake_ops::{Images, Ops};
+use lapstrake_store::Store;
+use lapstrake_tree::archive::is_archive;
+use lapstrake_tree::inroot::{Root, open_host_dir};
+
+use super::include::{included, load, root_of};
+use super::options;
+use super::place::Place;
+use super::wanted::Wanted;
+use crate::args::Build;
+use crate::exit::{self, Told, Usage, style};
+use crate::session::{self, Session};
+
+/// The name that people expect.
+const NAME: &str = "Dockerfile";
+/// No Dockerfile is longer, in bytes.
+const LONGEST: u64 = 64 << 20;
+
+/// What reading and building need: everything that knows how to get files.
+pub(super) struct Tools {
+    pub(super) store: Arc<Store>,
+    pub(super) images: Arc<Images>,
+    pub(super) ops: Ops,
+}
+
+impl Tools {
+    /// Takes the settings of `wanted`.
+    pub(super) fn new(session: &Session, wanted: &mut Wanted, pull: bool) -> Tools {
+        let store = session.store.clone();
+        let images = Images::new(store.clone(), session.single_id, pull, session::credentials());
+        let images = Arc::new(images);
+        let mut settings = std::mem::take(&mut wanted.settings);
+        settings.single_id = session.single_id;
+        let ops = Ops::new(store.clone(), images.clone(), settings);
+        Tools { store, images, ops }
+    }
+}
+
+/// A text with its place: a root, and the directory in it.
+type Found = (SourceFile, Option<(OwnedFd, PathBuf)>);
+
+/// Reads and parses the Dockerfile. What stands on standard input decides what the main context is.
+pub(super) async fn read(
+    args: &Build,
+    wanted: &mut Wanted,
+    tools: &Tools,
+    progress: &Progress,
+) -> anyhow::Result<(SourceFile, Parsed)> {
+    let (file, place) = find(args, wanted, tools, progress).await?;
+    let dialect = options::dialect(&file, args.syntax.as_deref(), &wanted.inputs.build_args);
+    let file = match place {
+        Some((root, below)) => included(file, dialect, &root, &below)?,
+        None => file,
+    };
+    let parsed = parse_as(&file, dialect);
+    Ok((file, parsed))
+}
+
+/// Like [`read`], for what is told without building: nothing is shown.
+pub(super) fn quietly(
+    args: &Build,
+    wanted: &mut Wanted,
+    tools: &Tools,
+) -> anyhow::Result<(SourceFile, Parsed)> {
+    super::block_on(read(args, wanted, tools, &Progress::none()))
+}
+
+async fn find(
+    args: &Build,
+    wanted: &mut Wanted,
+    tools: &Tools,
+    progress: &Progress,
+) -> anyhow::Result<Found> {
+    let asked = args.file.as_deref().map(|path| path.to_string_lossy().into_owned());
+    match asked.as_deref() {
+        Some("-") if wanted.place == Place::Stdin => {
+            let text = "can't use stdin for both build context and dockerfile";
+            return Err(Usage(text.to_owned()).into());
+        }
+        Some("-") => return Ok((from_stdin()?, here(args, wanted)?)),
+        Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
+            let http = Http { url: url.to_owned(), name: NAME.to_owned(), checksum: None, unpack: false };
+            let root = bring(tools, &Source::Http(http), progress).await?;
+            let file = load(&root, Path::new(NAME)).map_err(|why| unreadable(url, &why))?;
+            return Ok((file, here(args, wanted)?));
+        }
+        _ => {}
+    }
+    match wanted.place.clone() {
+        Place::Directory => on_disk(args),
+        Place::Remote(source) => elsewhere(args, tools, &source, progress).await,
+        Place::Stdin => match upload(tools)? {
+            Upload::Archive(source) => {
+                wanted.inputs.main = Some(source.clone());
+                elsewhere(args, tools, &source, progress).await
+            }
+            Upload::Text(_) if args.file.is_some() => {
+                let text = "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles";
+                Err(Usage(text.to_owned()).into())
+            }
+            Upload::Text(file) => {
+                wanted.inputs.main = Some(Source::Scratch);
+                Ok((file, None))
+            }
+        },
+    }
+}
+
+/// Where a Dockerfile that is no file may include from: the context, if that is a directory.
+fn here(args: &Build, wanted: &Wanted) -> anyhow::Result<Option<(OwnedFd, PathBuf)>> {
+    match wanted.place {
+        Place::Directory => Ok(Some((open_host_dir(&args.context)?, PathBuf::new()))),
+        Place::Remote(_) | Place::Stdin => Ok(None),
+    }
+}
+
+fn from_stdin() -> anyhow::Result<SourceFile> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(SourceFile::from_bytes(NAME, &bytes))
+}
+
+fn unreadable(path: &str, why: &str) -> Told {
+    Told {
+        text: format!("failed to read dockerfile: open {path}: {why}"),
+        hint: Some("name it with `-f FILE`".to_owned()),
+        status: 1,
+    }
+}
+
+fn on_disk(args: &Build) -> anyhow::Result<Found> {
+    let mut path = args.file.clone().unwrap_or_else(|| args.context.join(NAME));
+    let lower = path.with_file_name("dockerfile");
+    if path.file_name().is_some_and(|name| name == NAME) && !path.exists() && lower.exists() {
+        path = lower;
+    }
+    let bytes =
+        std::fs::read(&path).map_err(|error| unreadable(&path.display().to_string(), &error.to_string()))?;
+    let name = path.file_name().map_or_else(|| NAME.into(), |name| name.to_string_lossy());
+    let file = SourceFile::from_bytes(name, &bytes);
+    Ok((file, Some(root_of(&path, &args.context)?)))
+}
+
+/// A Dockerfile in a context that is elsewhere. A context that is one file is the Dockerfile.
+async fn elsewhere(
+    args: &Build,
+    tools: &Tools,
+    source: &Source,
+    progress: &Progress,
+) -> anyhow::Result<Found> {
+    let root = bring(tools, source, progress).await?;
+    let inside = Root::new(&root);
+    let mut path = args.file.clone().unwrap_or_else(|| PathBuf::from(NAME));
+    let missing = |path: &Path| !inside.exists(path.as_os_str().as_encoded_bytes());
+    let lower = path.with_file_name("dockerfile");
+    if matches!(source, Source::Http(_)) && missing(&path) && !missing(Path::new("context")) {
+        path = PathBuf::from("context");
+    } else if path.file_name().is_some_and(|name| name == NAME) && missing(&path) && !missing(&lower) {
+        path = lower;
+    }
+    let file = load(&root, &path).map_err(|why| unreadable(&path.display().to_string(), &why))?;
+    let name = path.file_name().map_or_else(|| NAME.into(), |name| name.to_string_lossy());
+    let below = path.parent().unwrap_or(Path::new("")).to_owned();
+    Ok((SourceFile::new(name, file.text()), Some((root, below))))
+}
+
+/// The tree of a source that is elsewhere.
+async fn bring(tools: &Tools, source: &Source, progress: &Progress) -> anyhow::Result<OwnedFd> {
+    let name = lapstrake_lower::source_title(source);
+    let step = progress.start(StepId(format!("internal:{name}")), &name);
+    let brought = tools.ops.bring(source, &step).await;
+    step.complete(false, brought.as_ref().err().map(ToString::to_string));
+    Ok(brought?.open(&tools.store)?)
+}
+
+/// What came on standard input.
+enum Upload {
+    Archive(Source),
+    Text(SourceFile),
+}
+
+fn upload(tools: &Tools) -> anyhow::Result<Upload> {
+    let (blob, size) = tools.store.copy_blob(io::stdin().lock(), None)?;
+    let mut file = tools.store.open_blob(&blob)?;
+    if is_archive(&mut file)? {
+        return Ok(Upload::Archive(Source::Archive { blob }));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST.min(size)).read_to_end(&mut bytes)?;
+    Ok(Upload::Text(SourceFile::from_bytes(NAME, &bytes)))
+}
+
+/// Whether there is something to build; all errors are told at once.
+pub(super) fn usable(parsed: &Parsed, file: &SourceFile) -> anyhow::Result<()> {
+    let errors: Vec<String> = parsed
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.is_error())
+        .map(|error| render(error, file, style()))
+        .collect();
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let text = format!("the Dockerfile cannot be used\n{}", errors.join("\n"));
+    Err(Told { text, hint: None, status: 1 }.into())
+}
+
+pub(super) fn status_of(error: &(dyn std::error::Error + 'static)) -> u8 {
+    if exit::chain(error).any(exit::is_environment) { 3 } else { 1 }
+}
+
+/// An error of lowering with its place in the Dockerfile; any other error as it is.
+pub(super) fn placed(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
+    let Some(lowering) = error.downcast_ref::<LowerError>() else { return error };
+    let Some(diagnostic) = lowering.diagnostic() else { return error };
+    let text = render(&diagnostic, file, style());
+    let hint = exit::chain(lowering).find_map(exit::hint_of);
+    Told { text, hint, status: status_of(lowering) }.into()
+}

@@ -1,0 +1,70 @@
+//! What base images are: found out for builds, guessed for what is told without building.
+
+use std::sync::Arc;
+
+use lapstrake_lower::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};
+use lapstrake_oci::Digest;
+use lapstrake_ops::{Images, Known, OpsError};
+
+/// Knows images that were asked for beforehand.
+pub(super) struct Resolver {
+    pub(super) known: Vec<(ImageRequest, Result<Known, Arc<OpsError>>)>,
+    pub(super) images: Arc<Images>,
+    pub(super) handle: tokio::runtime::Handle,
+}
+
+impl ImageResolver for Resolver {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        let known = match self.known.iter().find(|(asked, _)| asked == request) {
+            Some((_, Ok(known))) => known.clone(),
+            Some((_, Err(error))) => return Err(Box::new(error.clone())),
+            // Only a trigger of a base image brings in one that nobody knew of.
+            None => self.handle.block_on(self.images.resolve(
+                &request.reference,
+                &request.store,
+                &request.platform,
+            ))?,
+        };
+        Ok(ResolvedImage { manifest: known.manifest, config: known.config, guessed: false })
+    }
+}
+
+/// How long a registry may think about a base when nothing is built.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Knows images as a build does, and guesses what it cannot find out: for what is told without building.
+pub(super) struct Guessing {
+    images: Arc<Images>,
+    handle: tokio::runtime::Handle,
+}
+
+impl Guessing {
+    /// Must be called on a runtime.
+    pub(super) fn new(images: Arc<Images>) -> Guessing {
+        Guessing { images, handle: tokio::runtime::Handle::current() }
+    }
+}
+
+impl ImageResolver for Guessing {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        let asked = self.images.resolve(&request.reference, &request.store, &request.platform);
+        let known = self.handle.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
+        let (manifest, config, guessed) = match known {
+            Ok(Ok(known)) => (known.manifest, known.config, false),
+            Ok(Err(_)) | Err(_) => {
+                tell!(
+                    "{} could not be looked at: variables that come with it are not checked",
+                    request.reference
+                );
+                let config = lapstrake_oci::ImageConfig {
+                    architecture: request.platform.architecture.clone(),
+                    os: request.platform.os.clone(),
+                    variant: request.platform.variant.clone(),
+                    ..lapstrake_oci::ImageConfig::default()
+                };
+                (Digest::sha256(request.reference.to_string().as_bytes()), config, true)
+            }
+        };
+        Ok(ResolvedImage { manifest, config, guessed })
+    }
+}

@@ -1,0 +1,424 @@
+//! Commits of git repositories, through the `git` program.
+//!
+//! A repository is hostile: no hook, filter, external transport or local path is ever used, no configuration but ours is
+//! read, nothing that somebody else chose stands where git takes options, and what is checked out are files, directories
+//! and links, never anything that git would run. The caller resolves paths in the result within its root.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::RemoteError;
+use crate::http::without_login;
+
+/// What of a repository is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Git {
+    /// Where it is: an address with scheme, or `user@host:path`.
+    pub remote: String,
+    /// A branch, a tag or a commit; empty is what the repository itself shows first.
+    pub reference: String,
+    /// What the commit must begin with, in hex; empty is any.
+    pub checksum: String,
+    /// Whether the commit is the checksum, without asking what the reference is.
+    pub fetch_by_commit: bool,
+    /// Whether submodules are brought too.
+    pub submodules: bool,
+    /// Whether `.git` stays.
+    pub keep_git_dir: bool,
+}
+
+/// What is used to get there. Never part of a result.
+#[derive(Clone, Debug, Default)]
+pub struct GitAccess {
+    /// The value of an `Authorization` header for this repository.
+    pub authorization: Option<String>,
+    /// The socket of an SSH agent.
+    pub ssh_agent: Option<PathBuf>,
+}
+
+/// A commit whose files are in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkout {
+    /// The commit.
+    pub commit: String,
+    /// When it was committed, seconds since the Unix epoch.
+    pub time: i64,
+}
+
+/// Runs git in one place: what is tried, and the arguments.
+type Run<'r> = dyn Fn(&'static str, &[&str]) -> Result<String, RemoteError> + 'r;
+
+impl Git {
+    /// The commit that is meant, without fetching it.
+    ///
+    /// # Errors
+    /// [`RemoteError`]: git cannot be run or fails, or there is no such reference.
+    pub fn resolve(&self, access: &GitAccess) -> Result<String, RemoteError> {
+        self.check()?;
+        if self.fetch_by_commit {
+            return match is_commit(&self.checksum) {
+                true => Ok(self.checksum.to_lowercase()),
+                false => Err(bad("fetch-by-commit requires a full commit hash as checksum".to_owned())),
+            };
+        }
+        if is_commit(&self.reference) {
+            return self.expected(self.reference.to_lowercase(), None);
+        }
+        let home = self.home()?;
+        let wanted = if self.reference.is_empty() { "HEAD" } else { &self.reference };
+        let peeled = format!("{wanted}^{{}}");
+        let out =
+            self.git(home.path(), access, "ls-remote", &["ls-remote", "--", &self.remote, wanted, &peeled])?;
+        let (commit, tag) = choose(&out, wanted).ok_or_else(|| RemoteError::NoReference {
+            remote: self.shown(),
+            reference: self.reference.clone(),
+        })?;
+        self.expected(commit, tag)
+    }
+
+    /// `commit`, if it is as the checksum says; that may be an annotated tag's own one.
+    fn expected(&self, commit: String, tag: Option<String>) -> Result<String, RemoteError> {
+        let wanted = self.checksum.to_lowercase();
+        if commit.starts_with(&wanted) || tag.is_some_and(|tag| tag.starts_with(&wanted)) {
+            return Ok(commit);
+        }
+        Err(bad(format!("expected checksum to match {}, got {commit}", self.checksum)))
+    }
+
+    /// Puts the files of `commit`, which [`Git::resolve`] gave, into the empty directory `dir`.
+    ///
+    /// # Errors
+    /// [`RemoteError`]: git cannot be run or fails.
+    pub fn checkout(&self, commit: &str, dir: &Path, access: &GitAccess) -> Result<Checkout, RemoteError> {
+        self.check()?;
+        let home = self.home()?;
+        let run = |action, args: &[&str]| self.git_in(home.path(), Some(dir), access, action, args);
+        let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+        run("init", &["-c", "init.defaultBranch=lapstrake", "init", "-q", "--template=", format])?;
+        self.fetch(commit, &run)?;
+        run("checkout", &["-c", "advice.detachedHead=false", "checkout", "-q", "--force", commit])?;
+        if self.submodules && dir.join(".gitmodules").is_file() {
+            let depth = ["submodule", "update", "-q", "--init", "--recursive", "--depth=1"];
+            run("remote add", &["remote", "add", "origin", &self.remote])?;
+            run("submodule update", &depth)?;
+        }
+        let time = run("show", &["show", "-q", "--format=%ct", commit])?;
+        let time = time.trim().lines().last().and_then(|line| line.parse().ok()).unwrap_or(0);
+        if self.keep_git_dir {
+            self.tidy(dir, &run)?;
+        } else {
+            remove_git(dir).map_err(self.io("remove .git"))?;
+        }
+        Ok(Checkout { commit: commit.to_owned(), time })
+    }
+
+    /// Fetches the one commit, without history. Servers that give no commit that nobody names are asked for the
+    /// reference, and must still have the same there.
+    fn fetch(&self, commit: &str, run: &Run<'_>) -> Result<(), RemoteError> {
+        let fetch = |what: &str, depth: &str| {
+            run("fetch", &["fetch", "-q", "--no-tags", "--update-head-ok", depth, "--", &self.remote, what])
+        };
+        let Err(error) = fetch(commit, "--depth=1") else { return Ok(()) };
+        if is_commit(&self.reference) || self.fetch_by_commit {
+            // Whoever does not give commits gives branches, and the commit is perhaps in one of them.
+            fetch("+refs/heads/*:refs/remotes/origin/*", "--depth=2147483647").map_err(|_| error)?;
+            return Ok(());
+        }
+        let wanted = if self.reference.is_empty() { "HEAD" } else { &self.reference };
+        fetch(wanted, "--depth=1").map_err(|_| error).map(drop)
+    }
+
+    /// A `.git` to keep: where it came from is known, how to get there is not.
+    fn tidy(&self, dir: &Path, run: &Run<'_>) -> Result<(), RemoteError> {
+        // There is none yet unless there were submodules.
+        run("remote remove", &["remote", "remove", "origin"]).map(drop).unwrap_or_default();
+        run("remote add", &["remote", "add", "origin", &self.shown()])?;
+        if let Some(name) = self.reference.strip_prefix("refs/heads/").or(Some(&self.reference))
+            && !name.is_empty()
+            && !is_commit(name)
+            && !name.starts_with("refs/")
+        {
+            run("branch", &["checkout", "-q", "-B", name])?;
+        }
+        fs::remove_file(dir.join(".git/FETCH_HEAD")).unwrap_or_default();
+        Ok(())
+    }
+
+    /// What cannot be a remote or a reference is refused before git sees it.
+    fn check(&self) -> Result<(), RemoteError> {
+        let option = |text: &str| text.starts_with('-');
+        let odd = |text: &str| text.chars().any(char::is_control);
+        if self.remote.is_empty() || option(&self.remote) || odd(&self.remote) {
+            return Err(bad(format!("`{}` is no repository", self.remote)));
+        }
+        let forbidden = |c: char| c.is_whitespace() || "~^:?*[\\".contains(c);
+        let reference = &self.reference;
+        if option(reference) || odd(reference) || reference.contains(forbidden) || reference.contains("..") {
+            return Err(bad(format!("invalid git reference `{reference}`")));
+        }
+        if !self.checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(bad(format!(
+                "invalid checksum {} for Git URL, expected hex commit hash",
+                self.checksum
+            )));
+        }
+        Ok(())
+    }
+
+    fn shown(&self) -> String {
+        without_login(&self.remote).unwrap_or_else(|_| self.remote.clone())
+    }
+
+    fn io(&self, action: &'static str) -> impl FnOnce(io::Error) -> RemoteError + use<'_> {
+        move |source| RemoteError::Io { action, remote: self.shown(), source }
+    }
+
+    /// An empty home directory: no configuration, no keys.
+    fn home(&self) -> Result<tempfile::TempDir, RemoteError> {
+        tempfile::tempdir().map_err(self.io("make a directory"))
+    }
+
+    fn git(
+        &self,
+        home: &Path,
+        access: &GitAccess,
+        action: &'static str,
+        args: &[&str],
+    ) -> Result<String, RemoteError> {
+        self.git_in(home, None, access, action, args)
+    }
+
+    /// Runs git and gives what it printed.
+    fn git_in(
+        &self,
+        home: &Path,
+        dir: Option<&Path>,
+        access: &GitAccess,
+        action: &'static str,
+        args: &[&str],
+    ) -> Result<String, RemoteError> {
+        // Files have the same modes whatever the user's mask is.
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 022 && exec git \"$@\"", "git"]);
+        command.env_clear().current_dir(dir.unwrap_or(home));
+        for name in ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            for name in [name.to_owned(), name.to_lowercase()] {
+                if let Some(value) = std::env::var_os(&name) {
+                    command.env(name, value);
+                }
+            }
+        }
+        command
+            .env("HOME", home)
+            .env("LC_ALL", "C")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_SYSTEM", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ASKPASS", "true")
+            .env("GIT_LFS_SKIP_SMUDGE", "1")
+            .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
+            .env("GIT_SSH_COMMAND", ssh_command(access));
+        if let Some(agent) = &access.ssh_agent {
+            command.env("SSH_AUTH_SOCK", agent);
+        }
+        for (number, (key, value)) in self.settings(access).into_iter().enumerate() {
+            command.env(format!("GIT_CONFIG_KEY_{number}"), key);
+            command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
+            command.env("GIT_CONFIG_COUNT", (number + 1).to_string());
+        }
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.run(command, action)
+    }
+
+    /// Settings travel in the environment: not even a list of processes shows a token.
+    fn settings(&self, access: &GitAccess) -> Vec<(String, String)> {
+        let plain = [
+            ("core.hooksPath", "/dev/null"),
+            ("core.fsmonitor", "false"),
+            ("core.symlinks", "true"),
+            ("core.protectHFS", "true"),
+            ("core.protectNTFS", "true"),
+            ("core.autocrlf", "false"),
+            ("fetch.fsckObjects", "true"),
+            ("transfer.fsckObjects", "true"),
+            ("submodule.recurse", "false"),
+            ("submodule.fetchJobs", "2"),
+            ("credential.helper", ""),
+            ("safe.directory", "*"),
+            ("gc.auto", "0"),
+        ];
+        let mut all: Vec<(String, String)> =
+            plain.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        if let (Some(value), Some(origin)) = (&access.authorization, origin(&self.remote)) {
+            // Only for this server: submodules elsewhere must not see it.
+            all.push((format!("http.{origin}.extraHeader"), format!("Authorization: {value}")));
+        }
+        all
+    }
+
+    fn run(&self, mut command: Command, action: &'static str) -> Result<String, RemoteError> {
+        let no_git = |source| RemoteError::NoGit { remote: self.shown(), source };
+        let mut child = command.spawn().map_err(no_git)?;
+        let errors = child.stderr.take();
+        let reader = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            if let Some(errors) = errors {
+                // What cannot be read is not told.
+                errors.take(64 << 10).read_to_end(&mut said).unwrap_or_default();
+            }
+            said
+        });
+        let output = child.wait_with_output().map_err(self.io("wait for git"))?;
+        let said = reader.join().unwrap_or_default();
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        if output.status.code() == Some(127) {
+            return Err(no_git(io::ErrorKind::NotFound.into()));
+        }
+        let said = String::from_utf8_lossy(&said);
+        let said = said.trim().replace(&self.remote, &self.shown());
+        Err(RemoteError::Git { action, remote: self.shown(), said })
+    }
+}
+
+fn bad(why: String) -> RemoteError {
+    RemoteError::Reference { why }
+}
+
+/// Whether it is a whole SHA-1 or SHA-256.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Scheme and host, with a slash.
+fn origin(remote: &str) -> Option<String> {
+    let (scheme, rest) =
+        remote.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"))?;
+    let host = rest.split('/').next()?;
+    Some(format!("{scheme}://{}/", host.rsplit_once('@').map_or(host, |(_, host)| host)))
+}
+
+/// Nothing is asked, no configuration is read, and only an agent that was given is used. Who a host is, is learnt as it
+/// goes: the connection is encrypted, and a checksum says whether the right thing came.
+fn ssh_command(access: &GitAccess) -> String {
+    let agent = if access.ssh_agent.is_some() { "" } else { " -o IdentityAgent=none" };
+    format!(
+        "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile=/dev/null \
+         -o LogLevel=ERROR{agent}"
+    )
+}
+
+/// The commit that `ls-remote` means by a name, and the tag around it: a branch before a tag, and the exact name before
+/// those that only end in it.
+fn choose(out: &str, wanted: &str) -> Option<(String, Option<String>)> {
+    let lines = out.lines().filter_map(|line| line.split_once('\t'));
+    let all: Vec<(&str, &str)> = lines.filter(|(commit, _)| is_commit(commit)).collect();
+    let find =
+        |name: &str| all.iter().find(|(_, found)| *found == name).map(|(commit, _)| (*commit).to_owned());
+    let names = [wanted.to_owned(), format!("refs/heads/{wanted}"), format!("refs/tags/{wanted}")];
+    let name = names.iter().find(|name| find(name).is_some())?;
+    let own = find(name)?;
+    match find(&format!("{name}^{{}}")) {
+        Some(commit) => Some((commit, Some(own))),
+        None => Some((own, None)),
+    }
+}
+
+/// Removes `.git` of the repository and of its submodules. Links are removed, never followed.
+fn remove_git(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let is_dir = entry.file_type()?.is_dir();
+        if entry.file_name() == OsStr::new(".git") {
+            if is_dir { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+        } else if is_dir {
+            remove_git(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn git(remote: &str, reference: &str) -> Git {
+        Git { remote: remote.to_owned(), reference: reference.to_owned(), ..Git::default() }
+    }
+
+    #[test]
+    fn nothing_becomes_an_option() {
+        for (remote, reference) in [
+            ("--upload-pack=touch /tmp/x", ""),
+            ("", ""),
+            ("https://host/x.git", "--upload-pack=x"),
+            ("https://host/x.git", "a b"),
+            ("https://host/x.git", "a..b"),
+            ("https://host/x.git", "+refs/heads/*:refs/heads/*"),
+            ("https://host/x\n.git", "a"),
+        ] {
+            let error = git(remote, reference).resolve(&GitAccess::default()).unwrap_err();
+            assert!(matches!(error, RemoteError::Reference { .. }), "{remote} {reference}: {error}");
+        }
+        let odd = Git { checksum: "nothex".to_owned(), ..git("https://host/x.git", "") };
+        let error = odd.resolve(&GitAccess::default()).unwrap_err();
+        assert_eq!(error.to_string(), "invalid checksum nothex for Git URL, expected hex commit hash");
+    }
+
+    #[test]
+    fn other_transports_are_refused_by_git_too() {
+        for remote in ["ext::sh -c true", "file:///tmp/none.git", "/tmp/none.git"] {
+            let error = git(remote, "main").resolve(&GitAccess::default()).unwrap_err();
+            assert!(
+                error.to_string().contains("not allowed") || error.to_string().contains("not supported"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn commits_need_no_asking() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let pinned = Git { checksum: "0123".to_owned(), ..git("https://host/x.git", commit) };
+        assert_eq!(pinned.resolve(&GitAccess::default()).unwrap(), commit);
+        let other = Git { checksum: "9".to_owned(), ..git("https://host/x.git", commit) };
+        let error = other.resolve(&GitAccess::default()).unwrap_err();
+        assert_eq!(error.to_string(), format!("expected checksum to match 9, got {commit}"));
+    }
+
+    #[test]
+    fn names_in_order() {
+        let (a, b, c, d) = ("a".repeat(40), "b".repeat(40), "c".repeat(40), "d".repeat(40));
+        let out = format!(
+            "{a}\trefs/heads/x/v1\n{b}\trefs/heads/v1\n{c}\trefs/tags/v1\n{d}\trefs/tags/v1^{{}}\nnonsense\n"
+        );
+        assert_eq!(choose(&out, "v1"), Some((b, None)));
+        assert_eq!(choose(&out, "refs/tags/v1"), Some((d, Some(c))));
+        assert_eq!(choose(&out, "v2"), None);
+    }
+
+    #[test]
+    fn a_token_is_for_its_server() {
+        let access = GitAccess { authorization: Some("Basic x".to_owned()), ssh_agent: None };
+        let keys = |remote: &str| {
+            let settings = git(remote, "").settings(&access);
+            settings.into_iter().find(|(key, _)| key.starts_with("http."))
+        };
+        let found = keys("https://me@host:8443/x.git").unwrap();
+        assert_eq!(
+            found,
+            ("http.https://host:8443/.extraHeader".to_owned(), "Authorization: Basic x".to_owned())
+        );
+        assert_eq!(keys("git@host:x"), None);
+    }
+}

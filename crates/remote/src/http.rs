@@ -1,0 +1,191 @@
+//! HTTP downloads that ask first whether anything is new.
+
+use std::io;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::fmt::rfc2822;
+use lapstrake_oci::{Digest, Sha256};
+use reqwest::header::{
+    AUTHORIZATION, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+};
+use reqwest::{Response, StatusCode, Url};
+
+use crate::error::RemoteError;
+
+const ATTEMPTS: u32 = 4;
+
+/// What is known of a file from an earlier download.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Its `ETag`; empty if it had none.
+    pub etag: String,
+    /// Its `Last-Modified` as sent; empty if it had none.
+    pub modified: String,
+}
+
+/// Something to be downloaded.
+#[derive(Clone, Debug)]
+pub struct Download<'a> {
+    /// Where it is.
+    pub url: &'a str,
+    /// What an earlier download left.
+    pub known: Option<&'a Known>,
+    /// The value of an `Authorization` header. It does not follow redirects to other hosts.
+    pub authorization: Option<&'a str>,
+}
+
+/// What became of a download.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// What is known is still right; nothing was sent.
+    Unchanged,
+    /// The file went to the sink.
+    File {
+        /// For the next time.
+        known: Known,
+        /// The digest of its bytes.
+        digest: Digest,
+        /// Its length in bytes.
+        size: u64,
+    },
+}
+
+impl Known {
+    /// `Last-Modified` in seconds since the Unix epoch.
+    pub fn modified_seconds(&self) -> Option<i64> {
+        let parsed = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(&self.modified);
+        parsed.ok().map(jiff::Timestamp::as_second)
+    }
+}
+
+/// A client. Making one reads the system's certificates (some ms): make it once, and late.
+pub struct Web {
+    http: reqwest::Client,
+}
+
+impl Web {
+    /// A client.
+    ///
+    /// # Errors
+    /// [`RemoteError::Setup`] if there are no certificates, say.
+    pub fn new() -> Result<Web, RemoteError> {
+        // Fails only if somebody else installed one before, which is as good.
+        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("lapstrake/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::limited(10))
+            .connect_timeout(Duration::from_secs(20))
+            .read_timeout(Duration::from_secs(60))
+            .build()
+            .map_err(|source| RemoteError::Setup { source })?;
+        Ok(Web { http })
+    }
+
+    /// Downloads to `sink`; `passed` is told how many bytes have come, and of how many if that is known.
+    ///
+    /// # Errors
+    /// [`RemoteError`]: the server cannot be reached or says no, or the sink fails.
+    pub async fn get(
+        &self,
+        download: &Download<'_>,
+        sink: &mut (impl io::Write + Send),
+        passed: impl Fn(u64, u64),
+    ) -> Result<Answer, RemoteError> {
+        let shown = without_login(download.url)?;
+        let response = self.ask(download, &shown).await?;
+        if response.status() == StatusCode::NOT_MODIFIED && download.known.is_some() {
+            return Ok(Answer::Unchanged);
+        }
+        if !response.status().is_success() {
+            return Err(RemoteError::Status { url: shown, status: response.status().as_u16() });
+        }
+        let known = Known {
+            etag: header(response.headers(), &ETAG),
+            modified: header(response.headers(), &LAST_MODIFIED),
+        };
+        let total = response.content_length().unwrap_or(0);
+        let (mut hash, mut size) = (Sha256::new(), 0u64);
+        let mut body = response.bytes_stream();
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|source| RemoteError::Unreachable { url: shown.clone(), source })?;
+            size += piece.len() as u64;
+            hash.update(&piece);
+            sink.write_all(&piece).map_err(|source| RemoteError::Sink { url: shown.clone(), source })?;
+            passed(size, total);
+        }
+        Ok(Answer::File { known, digest: hash.finish(), size })
+    }
+
+    async fn ask(&self, download: &Download<'_>, shown: &str) -> Result<Response, RemoteError> {
+        for attempt in 1.. {
+            let mut request = self.http.get(download.url);
+            if let Some(known) = download.known {
+                for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.modified)] {
+                    if !value.is_empty() {
+                        request = request.header(name, value);
+                    }
+                }
+            }
+            if let Some(value) = download.authorization {
+                request = request.header(AUTHORIZATION, value);
+            }
+            let wait = match request.send().await {
+                Ok(response) => {
+                    let status = response.status();
+                    let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+                    if !busy || attempt == ATTEMPTS {
+                        return Ok(response);
+                    }
+                    header(response.headers(), &RETRY_AFTER).parse().ok().map(|s: u64| s.min(30))
+                }
+                Err(source) if attempt == ATTEMPTS || source.is_builder() => {
+                    return Err(RemoteError::Unreachable {
+                        url: shown.to_owned(),
+                        source: source.without_url(),
+                    });
+                }
+                Err(_) => None,
+            };
+            let wait = wait.map_or(Duration::from_millis(100 << attempt), Duration::from_secs);
+            tokio::time::sleep(wait).await;
+        }
+        Err(RemoteError::Address { url: shown.to_owned() })
+    }
+}
+
+fn header(headers: &HeaderMap, name: &HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// An address for messages.
+pub(crate) fn without_login(url: &str) -> Result<String, RemoteError> {
+    let mut parsed = Url::parse(url).map_err(|_| RemoteError::Address { url: url.to_owned() })?;
+    if parsed.username().is_empty() && parsed.password().is_none() {
+        return Ok(url.to_owned());
+    }
+    // Both fail only for addresses without a host, which have no login either.
+    parsed.set_password(None).unwrap_or_default();
+    parsed.set_username("").unwrap_or_default();
+    Ok(parsed.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        let seconds = |text: &str| Known { modified: text.to_owned(), ..Known::default() }.modified_seconds();
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), Some(1_445_412_480));
+        assert_eq!(seconds("Sunday"), None);
+        assert_eq!(seconds(""), None);
+    }
+
+    #[test]
+    fn logins_are_not_shown() {
+        assert_eq!(without_login("https://me:secret@host/x?y").unwrap(), "https://host/x?y");
+        assert_eq!(without_login("https://host/x").unwrap(), "https://host/x");
+        assert!(without_login("nothing").is_err());
+    }
+}

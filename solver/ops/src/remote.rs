@@ -1,0 +1,337 @@
+//! Trees from elsewhere: files of the web, commits, archives of the store.
+//!
+//! What came once is asked for again only as far as the server can say whether it is still the same; the layer made of it
+//! is remembered by what it was made of.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+use std::sync::PoisonError;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lapstrake_engine::{Key, KeyHasher, Step};
+use lapstrake_graph::{Git, Http, Source};
+use lapstrake_oci::Digest;
+use lapstrake_remote::{Answer, Download, GitAccess, Known, Web};
+use lapstrake_snapshot::Active;
+use lapstrake_store::LayerId;
+use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
+use lapstrake_tree::inroot::{Root, open_host_dir};
+use lapstrake_tree::put::{CopyOptions, Dest, put};
+use lapstrake_tree::scan::{ScanOptions, scan};
+use lapstrake_tree::select::Selector;
+use lapstrake_tree::unpack::UnpackOptions;
+use serde::{Deserialize, Serialize};
+
+use crate::error::OpsError;
+use crate::executor::Ops;
+use crate::inner::Inner;
+use crate::settings::Secret;
+use crate::stack::Stack;
+
+/// The first bytes of zstd, which no context is recognised by.
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// What is remembered of a file of the web.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    etag: String,
+    modified: String,
+    digest: Digest,
+}
+
+impl Record {
+    fn known(&self) -> Known {
+        Known { etag: self.etag.clone(), modified: self.modified.clone() }
+    }
+}
+
+impl Ops {
+    /// The tree of a source that is elsewhere, brought once for the whole build.
+    ///
+    /// # Errors
+    /// [`OpsError::Remote`] and what can go wrong with layers. Sources that are not elsewhere are
+    /// [`OpsError::Worker`].
+    pub async fn bring(&self, source: &Source, step: &Step) -> Result<Stack, OpsError> {
+        let name = lapstrake_oci::to_json(source);
+        let cell = {
+            let mut all = self.0.remotes.brought.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(name).or_default().clone()
+        };
+        let stack = cell.get_or_try_init(|| async {
+            match source {
+                Source::Http(http) => self.http(http, step).await,
+                Source::Git(git) => self.git(git, step).await,
+                Source::Archive { blob } => self.unpacked(blob).await,
+                _ => Err(OpsError::Worker),
+            }
+        });
+        stack.await.cloned()
+    }
+
+    async fn http(&self, http: &Http, step: &Step) -> Result<Stack, OpsError> {
+        let inner = &self.0;
+        let record_key = KeyHasher::new("lapstrake http 1").part("url", http.url.as_bytes()).finish();
+        let known: Option<Record> = remembered(inner, &record_key)?;
+        let known = known.filter(|record| inner.store.has_blob(&record.digest));
+        let pinned = known.as_ref().is_some_and(|known| http.checksum.as_ref() == Some(&known.digest));
+        let record = match known {
+            Some(known) if pinned => known,
+            known => {
+                let record = self.download(http, known, step).await?;
+                remember(inner, &record_key, &record)?;
+                record
+            }
+        };
+        if let Some(expected) = http.checksum.as_ref().filter(|expected| **expected != record.digest) {
+            return Err(OpsError::DigestMismatch {
+                url: http.url.clone(),
+                found: record.digest.to_string(),
+                expected: expected.to_string(),
+            });
+        }
+        let modified = record.known().modified_seconds().unwrap_or(0);
+        let key = KeyHasher::new("lapstrake http layer 1")
+            .part("digest", record.digest.to_string().as_bytes())
+            .part("name", http.name.as_bytes())
+            .part("modified", modified.to_string().as_bytes())
+            .part("unpack", &[u8::from(http.unpack)])
+            .finish();
+        let http = http.clone();
+        self.layer(key, move |inner| {
+            if http.unpack && is_context_archive(inner, &record.digest)? {
+                return archive_layer(inner, &record.digest);
+            }
+            file_layer(inner, &record.digest, &http.name, modified)
+        })
+        .await
+    }
+
+    /// Downloads a file, or learns that it is what is known.
+    async fn download(&self, http: &Http, known: Option<Record>, step: &Step) -> Result<Record, OpsError> {
+        let inner = &self.0;
+        let web = inner.remotes.web.get_or_try_init(|| async { Web::new() }).await?;
+        let authorization = http_authorization(inner, &http.url)?;
+        let validators = known.as_ref().map(Record::known);
+        let download =
+            Download { url: &http.url, known: validators.as_ref(), authorization: authorization.as_deref() };
+        let mut writer = inner.store.blob_writer()?;
+        let shown = http.name.clone();
+        let answer =
+            web.get(&download, &mut writer, |done, total| step.status(&shown, done, total, false)).await?;
+        match (answer, known) {
+            (Answer::File { known, digest, size }, _) => {
+                writer.finish(Some(&digest))?;
+                step.status(&shown, size, size, true);
+                Ok(Record { etag: known.etag, modified: known.modified, digest })
+            }
+            (Answer::Unchanged, Some(known)) => Ok(known),
+            (Answer::Unchanged, None) => Err(OpsError::Worker),
+        }
+    }
+
+    async fn git(&self, git: &Git, step: &Step) -> Result<Stack, OpsError> {
+        let wanted = lapstrake_remote::Git {
+            remote: git.remote.clone(),
+            reference: git.reference.clone(),
+            checksum: git.checksum.clone(),
+            fetch_by_commit: git.fetch_by_commit,
+            submodules: git.submodules,
+            keep_git_dir: git.keep_git_dir,
+        };
+        let access = git_access(&self.0, &git.remote)?;
+        let (asked, asked_access) = (wanted.clone(), access.clone());
+        let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
+        step.status(&commit, 0, 0, false);
+        let kept = if git.keep_git_dir { format!("{} {}", git.remote, git.reference) } else { String::new() };
+        let key = KeyHasher::new("lapstrake git layer 1")
+            .part("commit", commit.as_bytes())
+            .part("subdir", git.subdir.as_bytes())
+            .part("kept", kept.as_bytes())
+            .part(
+                "flags",
+                &[u8::from(git.keep_git_dir), u8::from(git.submodules), u8::from(git.commit_times)],
+            )
+            .part("remote", if git.submodules { git.remote.as_bytes() } else { b"" })
+            .finish();
+        let (subdir, commit_times, told) = (git.subdir.clone(), git.commit_times, commit.clone());
+        let stack = self
+            .layer(key, move |inner| {
+                let dir = inner.store.temp_dir()?;
+                let checkout = wanted.checkout(&commit, dir.path(), &access)?;
+                if commit_times {
+                    set_times(dir.path(), checkout.time)?;
+                }
+                let root = open_host_dir(dir.path())?;
+                let part = Root::new(&root).open_dir(subdir.as_bytes())?;
+                layer_of(inner, part.as_fd())
+            })
+            .await?;
+        step.status(&told, 0, 0, true);
+        Ok(stack)
+    }
+
+    async fn unpacked(&self, blob: &Digest) -> Result<Stack, OpsError> {
+        let key = KeyHasher::new("lapstrake archive 1").part("digest", blob.to_string().as_bytes()).finish();
+        let blob = blob.clone();
+        self.layer(key, move |inner| archive_layer(inner, &blob)).await
+    }
+
+    /// The layer remembered by `key`, or else the one that `make` makes.
+    async fn layer(
+        &self,
+        key: Key,
+        make: impl FnOnce(&Inner) -> Result<LayerId, OpsError> + Send + 'static,
+    ) -> Result<Stack, OpsError> {
+        let known: Option<Stack> = remembered(&self.0, &key)?;
+        if let Some(stack) = known.filter(|stack| stack.is_whole(&self.0.store)) {
+            return Ok(stack);
+        }
+        let id = self.blocking(make).await?;
+        let stack = Stack::default().with(id);
+        remember(&self.0, &key, &stack)?;
+        Ok(stack)
+    }
+}
+
+fn remembered<T: serde::de::DeserializeOwned>(inner: &Inner, key: &Key) -> Result<Option<T>, OpsError> {
+    let bytes = inner.store.record(key.as_bytes())?;
+    // What cannot be read was written by another version: then it is no record.
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+fn remember(inner: &Inner, key: &Key, value: &impl Serialize) -> Result<(), OpsError> {
+    Ok(inner.store.put_records(&[(*key.as_bytes(), lapstrake_oci::to_json(value))])?)
+}
+
+/// The text of a secret, if there is one of this name.
+fn secret(inner: &Inner, id: &str) -> Result<Option<String>, OpsError> {
+    let bytes = match inner.settings.secrets.get(id) {
+        None => return Ok(None),
+        Some(Secret::Value(value)) => value.clone(),
+        Some(Secret::File(path)) => fs::read(path).map_err(OpsError::io("read the secret", path))?,
+    };
+    let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+    Ok((!text.is_empty()).then_some(text))
+}
+
+/// The host of an address, with its port.
+fn host(address: &str) -> &str {
+    let (rest, ends): (&str, &[char]) = match address.split_once("://") {
+        Some((_, rest)) => (rest, &['/', '?', '#']),
+        // `user@host:path`
+        None => (address, &[':']),
+    };
+    let host = rest.split(ends).next().unwrap_or(rest);
+    host.rsplit_once('@').map_or(host, |(_, host)| host)
+}
+
+/// `HTTP_AUTH_HEADER_<host>` whole, or `HTTP_AUTH_TOKEN_<host>` as a bearer token.
+fn http_authorization(inner: &Inner, url: &str) -> Result<Option<String>, OpsError> {
+    let host = host(url);
+    if let Some(header) = secret(inner, &format!("HTTP_AUTH_HEADER_{host}"))? {
+        return Ok(Some(header));
+    }
+    let token = secret(inner, &format!("HTTP_AUTH_TOKEN_{host}"))?;
+    Ok(token.map(|token| format!("Bearer {token}")))
+}
+
+/// `GIT_AUTH_HEADER` whole, or `GIT_AUTH_TOKEN` as a password, both perhaps with `.<host>` behind; the agent `default`.
+fn git_access(inner: &Inner, remote: &str) -> Result<GitAccess, OpsError> {
+    let host = host(remote);
+    let named = |name: &str| match secret(inner, &format!("{name}.{host}"))? {
+        Some(value) => Ok::<_, OpsError>(Some(value)),
+        None => secret(inner, name),
+    };
+    let authorization = match named("GIT_AUTH_HEADER")? {
+        Some(header) => Some(header),
+        None => named("GIT_AUTH_TOKEN")?
+            .map(|token| format!("Basic {}", BASE64.encode(format!("x-access-token:{token}")))),
+    };
+    Ok(GitAccess { authorization, ssh_agent: inner.settings.ssh.get("default").cloned() })
+}
+
+/// Whether a downloaded context is an archive. BuildKit knows no zstd here.
+fn is_context_archive(inner: &Inner, blob: &Digest) -> Result<bool, OpsError> {
+    let mut file = inner.store.open_blob(blob)?;
+    let mut start = [0; 4];
+    let length =
+        io::Read::read(&mut file, &mut start).map_err(OpsError::io("read", Path::new("the context")))?;
+    io::Seek::rewind(&mut file).map_err(OpsError::io("read", Path::new("the context")))?;
+    Ok(start[..length] != ZSTD && is_archive(&mut file)?)
+}
+
+fn archive_layer(inner: &Inner, blob: &Digest) -> Result<LayerId, OpsError> {
+    let squash_ids = inner.settings.single_id;
+    let options = ExtractOptions {
+        chown: None,
+        mtime: None,
+        limits: UnpackOptions { squash_ids, ..UnpackOptions::default() },
+    };
+    let active = Active::new(&inner.store, Vec::new())?;
+    let copied = extract(inner.store.open_blob(blob)?, active.root(), b"/", &options)?;
+    Ok(active.commit(&inner.store, &copied, squash_ids)?)
+}
+
+fn file_layer(inner: &Inner, blob: &Digest, name: &str, modified: i64) -> Result<LayerId, OpsError> {
+    let dir = inner.store.temp_dir()?;
+    fs::create_dir_all(dir.path()).map_err(OpsError::io("create", dir.path()))?;
+    let path = dir.path().join(name);
+    let failed = |e| OpsError::io("write", &path)(e);
+    let mut file = File::create_new(&path).map_err(failed)?;
+    io::copy(&mut inner.store.open_blob(blob)?, &mut file).map_err(failed)?;
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    file.set_permissions(private).map_err(failed)?;
+    file.set_modified(time(modified)).map_err(failed)?;
+    let root = open_host_dir(dir.path())?;
+    layer_of(inner, root.as_fd())
+}
+
+fn time(seconds: i64) -> std::time::SystemTime {
+    let since = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    std::time::SystemTime::UNIX_EPOCH + since
+}
+
+/// All files, directories and links below `dir` get this time. Links are not followed.
+fn set_times(dir: &Path, seconds: i64) -> Result<(), OpsError> {
+    let at = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: at, last_modification: at };
+    for entry in fs::read_dir(dir).map_err(OpsError::io("read", dir))? {
+        let entry = entry.map_err(OpsError::io("read", dir))?;
+        let path = entry.path();
+        if entry.file_type().map_err(OpsError::io("look at", &path))?.is_dir() {
+            set_times(&path, seconds)?;
+        }
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(rustix::fs::CWD, &path, &times, flags)
+            .map_err(|e| OpsError::io("set the time of", &path)(e.into()))?;
+    }
+    Ok(())
+}
+
+/// A layer with everything in a directory, owned by root.
+fn layer_of(inner: &Inner, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
+    let tree = scan(dir, &ScanOptions::default())?;
+    let selection = tree.select(&Selector::new("/"))?;
+    let squash_ids = inner.settings.single_id;
+    let options = CopyOptions { chown: Some((0, 0)), squash_ids, ..CopyOptions::default() };
+    let active = Active::new(&inner.store, Vec::new())?;
+    let copied = put(dir, &selection, Dest::plain(active.root()), b"/", &options)?;
+    Ok(active.commit(&inner.store, &copied, squash_ids)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for (address, expected) in
+            [("https://me:pw@host:8443/x?y", "host:8443"), ("git@host:x/y", "host"), ("http://host", "host")]
+        {
+            assert_eq!(host(address), expected);
+        }
+    }
+}
