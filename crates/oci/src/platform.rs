@@ -77,7 +77,7 @@ fn normalise(architecture: &str, variant: &str) -> (String, String) {
     match (architecture, variant) {
         ("x86_64" | "x86-64" | "amd64", "" | "v1") => pair("amd64", ""),
         ("x86_64" | "x86-64" | "amd64", v) => pair("amd64", v),
-        ("i386" | "i486" | "i586" | "i686" | "x86" | "386", _) => pair("386", ""),
+        ("i386" | "i486" | "i586" | "x86" | "386", _) => pair("386", ""),
         ("aarch64" | "arm64", "" | "8" | "v8") => pair("arm64", ""),
         ("aarch64" | "arm64", v) => pair("arm64", v),
         ("armhf", _) | ("arm", "" | "7" | "v7") => pair("arm", "v7"),
