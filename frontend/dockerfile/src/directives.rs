@@ -4,7 +4,7 @@ use lapstrake_diag::Span;
 use nom::bytes::complete::{tag, take_while};
 use nom::character::complete::{char, satisfy};
 use nom::combinator::{recognize, rest, verify};
-use nom::sequence::{delimited, preceded};
+use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
 /// A directive at the top of the file.
@@ -67,10 +67,8 @@ fn space(c: char) -> bool {
 fn directive<'t>(comment: &str, text: &'t str) -> IResult<&'t str, (&'t str, &'t str)> {
     let key =
         recognize((satisfy(|c| c.is_ascii_alphabetic()), take_while(|c: char| c.is_ascii_alphanumeric())));
-    let equals = delimited(take_while(space), char('='), take_while(space));
-    let value = verify(rest.map(|value: &str| value.trim_end_matches(space)), |value: &str| {
-        !value.is_empty() && !value.contains('\n')
-    });
+    let equals = (take_while(space), char('='));
+    let value = verify(rest.map(value_of), |value: &str| !value.is_empty() && !value.contains('\n'));
     let (input, _) = tag(comment).parse(text)?;
     preceded(take_while(char::is_whitespace), (key, preceded(equals, value))).parse(input)
 }
@@ -79,6 +77,15 @@ fn directive<'t>(comment: &str, text: &'t str) -> IResult<&'t str, (&'t str, &'t
 pub(crate) fn directive_in_comment(comment: &str, name: &str) -> Option<String> {
     let (_, (found, value)) = directive("", comment).ok()?;
     found.eq_ignore_ascii_case(name).then(|| value.to_owned())
+}
+
+/// The value in what stands behind the `=`. Of nothing but white space, the last character is the value.
+fn value_of(behind: &str) -> &str {
+    let bare = behind.trim_matches(space);
+    match behind.char_indices().next_back() {
+        Some((last, _)) if bare.is_empty() => &behind[last..],
+        _ => bare,
+    }
 }
 
 /// Finds the `syntax` directive of any text, as a client does before it knows the text's language: behind a `#!` line,
@@ -140,6 +147,7 @@ mod tests {
             ("\n# syntax=a", None),
             ("# a comment\n# syntax=a", None),
             ("# syntax=", None),
+            ("# syntax=\t ", Some(("", " "))),
         ];
         for (text, expected) in table {
             let found = detect_syntax(text);

@@ -364,7 +364,9 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
     };
     let takes_heredocs = match (known, &args) {
         (Some(Keyword::Add | Keyword::Copy | Keyword::Run), _) => !json,
-        (Some(Keyword::Onbuild), Args::Trigger(Some(_))) => trigger_takes_heredocs(&split.rest, escape)?,
+        (Some(Keyword::Onbuild), Args::Trigger(Some(_))) => {
+            trigger_takes_heredocs(&split.rest, escape, &word)?
+        }
         _ => false,
     };
     let text = logical.text.clone();
@@ -443,7 +445,11 @@ fn health(rest: &Piece<'_>, word: &dyn Fn(&Piece<'_>) -> Word) -> Result<(Args, 
 
 /// Whether bodies follow an ONBUILD line; also finds what is wrong with how the trigger is split, however many ONBUILD
 /// stand in front of it.
-fn trigger_takes_heredocs(rest: &Piece<'_>, escape: char) -> Result<bool, Problem> {
+fn trigger_takes_heredocs(
+    rest: &Piece<'_>,
+    escape: char,
+    word: &dyn Fn(&Piece<'_>) -> Word,
+) -> Result<bool, Problem> {
     let mut text = Cow::Borrowed(&*rest.text);
     let mut at = 0;
     let mut chained = false;
@@ -451,8 +457,11 @@ fn trigger_takes_heredocs(rest: &Piece<'_>, escape: char) -> Result<bool, Proble
         let inner = split(&text[at..], escape);
         let Some(keyword) = Keyword::parse(&inner.keyword.text) else { return Ok(false) };
         if keyword != Keyword::Onbuild {
-            let plain = |piece: &Piece<'_>| Spanned::new(piece.text.to_string(), Span::default());
-            let (_, json) = arguments(keyword, &inner.rest, escape, &plain)?;
+            let base = rest.start + at;
+            let inner_word = |piece: &Piece<'_>| {
+                word(&Piece { text: piece.text.clone(), start: base + piece.start, end: base + piece.end })
+            };
+            let (_, json) = arguments(keyword, &inner.rest, escape, &inner_word)?;
             return Ok(matches!(keyword, Keyword::Add | Keyword::Copy | Keyword::Run) && !json && !chained);
         }
         chained = true;

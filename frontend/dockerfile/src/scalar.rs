@@ -53,18 +53,24 @@ fn parse_float(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|number| plain && number.is_finite())
 }
 
-/// An integer, with the message that Go would give for a bad one.
+/// An integer of 32 bits, with the message that Go would give for a bad one: that of the first digit too many or of the
+/// first character that is no digit, whichever comes first.
 pub(crate) fn parse_int(text: &str) -> Result<i64, String> {
+    let wrong = |why: &str| Err(format!("strconv.ParseInt: parsing {}: {why}", quoted(text)));
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let why = if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        "invalid syntax"
-    } else {
-        match text.parse::<i32>() {
-            Ok(number) => return Ok(i64::from(number)),
-            Err(_) => "value out of range",
+    let mut number: u32 = 0;
+    for c in digits.chars() {
+        let Some(digit) = c.to_digit(10) else { return wrong("invalid syntax") };
+        match number.checked_mul(10).and_then(|tenfold| tenfold.checked_add(digit)) {
+            Some(next) => number = next,
+            None => return wrong("value out of range"),
         }
-    };
-    Err(format!("strconv.ParseInt: parsing {}: {why}", quoted(text)))
+    }
+    if digits.is_empty() {
+        return wrong("invalid syntax");
+    }
+    let number = if text.starts_with('-') { -i64::from(number) } else { i64::from(number) };
+    if i32::try_from(number).is_err() { wrong("value out of range") } else { Ok(number) }
 }
 
 /// The fields of one line of comma-separated values; a field in double quotes may hold commas and doubled quotes.
