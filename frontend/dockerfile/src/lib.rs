@@ -22,6 +22,7 @@ mod lines;
 mod mount;
 mod parse;
 mod port;
+mod print;
 mod quote;
 mod scalar;
 mod split;
@@ -39,6 +40,7 @@ pub use parse::{
     EmptyContinuation, Fault, Include, Parsed, Phase, code, dialect, parse, parse_as, parse_trigger,
 };
 pub use port::{Port, parse_port};
+pub use print::print;
 pub use quote::quoted;
 pub use syntax::{
     Add, Arg, Attempts, Command, CommandLine, Copy, Device, Dialect, Dockerfile, Flag, From, Healthcheck,
