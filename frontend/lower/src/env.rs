@@ -1,32 +1,41 @@
 //! An environment that knows in which order its names were last set.
 
+use std::collections::{BTreeMap, HashMap};
+
 /// Names with values. Setting a name again moves it to the end, as in BuildKit's environment lists.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Env {
-    pairs: Vec<(String, String)>,
+    /// By turn. A Dockerfile may set a hundred thousand names: no step looks through all of them.
+    pairs: BTreeMap<u64, (String, String)>,
+    turns: HashMap<String, u64>,
+    next: u64,
 }
 
 impl Env {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.turns.get(name).and_then(|turn| self.pairs.get(turn)).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.remove(name);
-        self.pairs.push((name.to_owned(), value.to_owned()));
+        self.turns.insert(name.to_owned(), self.next);
+        self.pairs.insert(self.next, (name.to_owned(), value.to_owned()));
+        self.next += 1;
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
-        self.pairs.retain(|(key, _)| key != name);
+        if let Some(turn) = self.turns.remove(name) {
+            self.pairs.remove(&turn);
+        }
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.pairs.iter().map(|(key, _)| key.as_str())
+        self.pairs.values().map(|(key, _)| key.as_str())
     }
 
     /// `KEY=value`, in order.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.pairs.iter().map(|(key, value)| format!("{key}={value}")).collect()
+        self.pairs.values().map(|(key, value)| format!("{key}={value}")).collect()
     }
 }
 
