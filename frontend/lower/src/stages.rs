@@ -68,6 +68,8 @@ pub(crate) struct Node<'d> {
     pub(crate) replaced: bool,
     pub(crate) span: Span,
     pub(crate) lines: Option<Lines>,
+    /// First and last line of the instruction that names it first: a stage's FROM, else the COPY or RUN.
+    pub(crate) named_at: (u32, u32),
     pub(crate) steps: Vec<Step<'d>>,
     /// Stages that are done before it begins.
     pub(crate) after: Vec<NodeId>,
@@ -221,6 +223,7 @@ impl<'d> StageGraph<'d> {
             replaced,
             span: stage.span,
             lines: Some(Lines { first: stage.lines.0, last: stage.lines.1 }),
+            named_at: stage.lines,
             steps: Vec::new(),
             needs: after.iter().map(|id| (*id, stage.span)).collect(),
             after,
@@ -244,11 +247,19 @@ impl<'d> StageGraph<'d> {
 
     /// What the rules say of a FROM, before it is looked at whether it is right.
     fn check_from(&self, stage: &Stage, globals: &Globals, declared: &BTreeSet<&str>, checks: &Checks) {
-        let Ok(base) = self.expand_global(&stage.from.base.node, globals, stage.span) else { return };
-        check_from_args(stage, &base, globals, declared, checks);
+        let expand = |text: &str| {
+            let lookup = |name: &str| globals.args.get(name).map(str::to_owned);
+            let expanded = words::expand(text, &lookup, Mode::plain(self.escape));
+            let unmatched = match &expanded {
+                Ok(expanded) => &expanded.unmatched,
+                Err(error) => &error.unmatched,
+            };
+            check_from_args(stage, unmatched, globals, declared, checks);
+            expanded.ok()
+        };
+        let Some(base) = expand(&stage.from.base.node) else { return };
         let Some(word) = stage.from.platform.as_ref().filter(|_| !base.text.is_empty()) else { return };
-        if let Ok(platform) = self.expand_global(&word.node, globals, stage.span) {
-            check_from_args(stage, &platform, globals, declared, checks);
+        if let Some(platform) = expand(&word.node) {
             check_from_platform(stage, word, &platform, globals, checks);
         }
     }
@@ -299,7 +310,7 @@ impl<'d> StageGraph<'d> {
             Instruction::Copy(copy) => {
                 if let Some(from) = &copy.from {
                     let from = if onbuild { Word::new(from.node.clone(), span) } else { from.clone() };
-                    sources.push(Some(self.copy_source(&from)?));
+                    sources.push(Some(self.copy_source(&from, lines)?));
                 }
             }
             Instruction::Run(run) => {
@@ -308,7 +319,7 @@ impl<'d> StageGraph<'d> {
                     sources.push(match &mount.from {
                         Some(name) => {
                             let name = self.expand_from(name, place)?;
-                            Some(self.source(&name, place)?)
+                            Some(self.source(&name, place, lines)?)
                         }
                         None => None,
                     });
@@ -333,7 +344,7 @@ impl<'d> StageGraph<'d> {
     }
 
     /// `COPY --from`: a number is the index of a stage.
-    fn copy_source(&mut self, from: &Word) -> Result<NodeId, LowerError> {
+    fn copy_source(&mut self, from: &Word, lines: Lines) -> Result<NodeId, LowerError> {
         let from = &Word::new(self.expand_from(&from.node, from.span)?, from.span);
         let expanded = words::expand(&from.node, &|_| None, Mode::plain(self.escape))
             .map_err(|error| LowerError::instruction(error.to_string(), from.span))?;
@@ -341,7 +352,7 @@ impl<'d> StageGraph<'d> {
             let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
             return Err(LowerError::instruction(message, from.span));
         }
-        let Ok(index) = from.node.parse::<i64>() else { return self.source(&from.node, from.span) };
+        let Ok(index) = from.node.parse::<i64>() else { return self.source(&from.node, from.span, lines) };
         match usize::try_from(index) {
             Ok(index) if index < self.stages => Ok(NodeId(index)),
             _ => Err(LowerError::stage(format!("invalid stage index {index}"), from.span)),
@@ -361,7 +372,7 @@ impl<'d> StageGraph<'d> {
     }
 
     /// A stage by name, the last of that name, or else an image or context.
-    fn source(&mut self, name: &str, span: Span) -> Result<NodeId, LowerError> {
+    fn source(&mut self, name: &str, span: Span, lines: Lines) -> Result<NodeId, LowerError> {
         if let Some(id) = self.by_name.get(&name.to_lowercase()).or_else(|| self.outside.get(name)) {
             return Ok(*id);
         }
@@ -378,6 +389,7 @@ impl<'d> StageGraph<'d> {
             replaced: false,
             span,
             lines: None,
+            named_at: (lines.first, lines.last),
             steps: Vec::new(),
             after: Vec::new(),
             needs: Vec::new(),

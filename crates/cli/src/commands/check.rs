@@ -44,7 +44,11 @@ pub(super) fn options(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result
     const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
     let options = match inputs.build_args.get(ARGUMENT) {
         Some(text) => CheckOptions::parse(text).map_err(|why| format!("failed to parse {ARGUMENT}: {why}")),
-        None => CheckOptions::of_file(file.text()),
+        None => CheckOptions::of_file(file.text()).inspect_err(|_| {
+            if let Some(line) = CheckOptions::line_in(file.text()) {
+                tell!("{}", excerpt(file, line, line).trim_end());
+            }
+        }),
     };
     let hint = "a check is `skip=RULE,RULE|all`, `error=true` or `experimental=RULE|all`, `;` between them";
     options.map_err(|text| Told { text, hint: Some(hint.to_owned()), status: 1 }.into())
@@ -76,10 +80,11 @@ fn run(
         let lowered = tokio::task::block_in_place(|| {
             lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, scope)
         });
-        Ok(lowered.err().map(|error| {
+        let failed = lowered.err().map(|error| {
             let lines = error.span().map(|span| file.lines(span));
             BuildError { message: error.to_string(), lines }
-        }))
+        });
+        Ok(failed.or_else(|| checks.error().map(|message| BuildError { message, lines: None })))
     })
 }
 
