@@ -126,8 +126,8 @@ impl Patterns {
         self.child(&state, path).0
     }
 
-    /// Whether a pattern matches `path` as it is written, or a directory that it names on the way: a slash in front and
-    /// `..` stay, and what is in front of the first slash counts as a directory even if it is nothing. So `*` matches
+    /// Whether a pattern matches `path`, or a directory that it names on the way. The path is clean but need not lie
+    /// within the root: a slash or `..` in front stay, and what is in front of the first slash counts as a directory even if it is nothing. So `*` matches
     /// `/a`, though `a` does not. This is how BuildKit judges the sources of COPY, which are not walked.
     #[must_use]
     pub fn matches_or_parent(&self, path: &str) -> bool {

@@ -92,6 +92,7 @@ impl StageRun<'_, '_> {
                 continue;
             }
             let hint = did_you_mean_exactly(name, self.state.env.keys())
+                .filter(|found| !found.is_empty())
                 .map_or(String::new(), |found| format!(" (did you mean ${found}?)"));
             self.report(Rule::UndefinedVar, format!("Usage of undefined variable '${name}'{hint}"));
         }

@@ -365,17 +365,19 @@ impl StageRun<'_, '_> {
     }
 
     fn expose(&mut self, ports: &[Word], step: &Step<'_>) -> Result<(), LowerError> {
-        let mut entries = Vec::new();
+        let mut items = Vec::new();
         for word in ports {
             let span = place(step, word);
             let mode = Mode::plain(self.lowering.escape);
             let expanded = words::expand(&word.node, &|name| self.state.lookup(name), mode)
                 .map_err(|error| LowerError::instruction(error.to_string(), span))?;
-            for text in expanded.words {
-                self.check_port(&text);
-                let port = parse_port(&text).map_err(|message| LowerError::instruction(message, span))?;
-                entries.extend(port.entries());
-            }
+            items.extend(expanded.words.into_iter().map(|text| (text, span)));
+        }
+        let mut entries = Vec::new();
+        for (text, span) in items {
+            self.check_port(&text);
+            let port = parse_port(&text).map_err(|message| LowerError::instruction(message, span))?;
+            entries.extend(port.entries());
         }
         self.row(format!("EXPOSE {}", text::list(&entries)));
         let exposed = &mut self.state.config.config.exposed_ports;

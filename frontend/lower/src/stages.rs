@@ -97,6 +97,9 @@ pub(crate) struct StageGraph<'d> {
     multi_platform: bool,
     /// What `--from` and `from=` may name in their values; `None` where they have no variables.
     from_args: Option<Env>,
+    /// The first name of an image that is none. BuildKit looks at these names when it asks for the images, behind all
+    /// other names.
+    no_image: Option<LowerError>,
 }
 
 impl<'d> StageGraph<'d> {
@@ -116,6 +119,7 @@ impl<'d> StageGraph<'d> {
             escape: dockerfile.escape,
             multi_platform: inputs.platforms.len() > 1,
             from_args: (dockerfile.dialect == Dialect::Lapstrake).then(|| globals.args.clone()),
+            no_image: None,
         };
         let declared = declared(dockerfile);
         for stage in &dockerfile.stages {
@@ -199,7 +203,7 @@ impl<'d> StageGraph<'d> {
         let base = match self.by_name.get(&text) {
             Some(earlier) => Base::Stage(*earlier),
             None if replaced || text == "scratch" => Base::Scratch,
-            None => Base::Named(reference(&text, base.span)?),
+            None => self.image(&text, base.span),
         };
         let earlier = |word: &Word| self.earlier(word, globals);
         let after = stage.from.after.iter().map(earlier).collect::<Result<Vec<_>, _>>()?;
@@ -376,7 +380,7 @@ impl<'d> StageGraph<'d> {
         if let Some(id) = self.by_name.get(&name.to_lowercase()).or_else(|| self.outside.get(name)) {
             return Ok(*id);
         }
-        let base = if name == "scratch" { Base::Scratch } else { Base::Named(reference(name, span)?) };
+        let base = if name == "scratch" { Base::Scratch } else { self.image(name, span) };
         let id = NodeId(self.nodes.len());
         self.outside.insert(name.to_owned(), id);
         self.nodes.push(Node {
@@ -400,6 +404,21 @@ impl<'d> StageGraph<'d> {
             state: None,
         });
         Ok(id)
+    }
+
+    fn image(&mut self, name: &str, span: Span) -> Base {
+        match reference(name, span) {
+            Ok(reference) => Base::Named(reference),
+            Err(error) => {
+                self.no_image.get_or_insert(error);
+                Base::Scratch
+            }
+        }
+    }
+
+    /// Fails if some image's name is none.
+    pub(crate) fn refuse_names(&mut self) -> Result<(), LowerError> {
+        self.no_image.take().map_or(Ok(()), Err)
     }
 
     /// Whether the stages' `--from`s lead in a circle, be they needed or not.
