@@ -219,6 +219,21 @@ impl<'a> Parser<'a> {
         }
     }
 
+    fn refuse(&mut self, request: Request, problem: Problem, logical: &Logical) {
+        self.failed_from |= Keyword::parse(&request.keyword.node) == Some(Keyword::From);
+        if self.late_errors.is_empty() {
+            self.refused = Some(Refused {
+                keyword: request.keyword.clone(),
+                args: request.args.words(),
+                comments: request.comments,
+                span: logical.span,
+                lines: logical.lines,
+            });
+        }
+        let keyword = request.keyword.node;
+        self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
+    }
+
     fn accept(&mut self, request: Request, logical: &Logical) {
         if is_include(&request.keyword.node, self.dialect) {
             let problem = include(&request, logical.lines).map_or_else(
@@ -237,21 +252,7 @@ impl<'a> Parser<'a> {
         }
         let typed = match typed(&request) {
             Ok(typed) => typed,
-            Err(problem) => {
-                self.failed_from |= Keyword::parse(&request.keyword.node) == Some(Keyword::From);
-                if self.late_errors.is_empty() {
-                    self.refused = Some(Refused {
-                        keyword: request.keyword.clone(),
-                        args: request.args.words(),
-                        comments: request.comments,
-                        span: logical.span,
-                        lines: logical.lines,
-                    });
-                }
-                let keyword = request.keyword.node;
-                self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
-                return;
-            }
+            Err(problem) => return self.refuse(request, problem, logical),
         };
         match typed {
             Typed::From(from) => {
