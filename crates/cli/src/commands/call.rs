@@ -19,6 +19,7 @@ enum Method {
     Check,
     Outline,
     Targets,
+    Describe,
 }
 
 /// Tells what `--call` or `--check` ask for; `None` if something is to be built.
@@ -36,12 +37,14 @@ pub(super) fn call(args: &Build) -> anyhow::Result<Option<ExitCode>> {
         "check" | "lint" => Method::Check,
         "outline" => Method::Outline,
         "targets" => Method::Targets,
-        _ => return Err(bad("not one of build, check, outline, targets").into()),
+        "subrequests.describe" => Method::Describe,
+        _ => return Err(bad("not one of build, check, outline, targets, subrequests.describe").into()),
     };
     Ok(Some(match method {
         Method::Check => check::check(args, format)?,
         Method::Outline => tell_outline(args, format)?,
         Method::Targets => tell_targets(args, format)?,
+        Method::Describe => describe(format)?,
     }))
 }
 
@@ -157,21 +160,63 @@ fn outline_text(outline: &Outline) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Columns as wide as their widest word and `gap` more.
+/// Columns as wide as their longest word and `gap` more, the last one as it is: to the byte what BuildKit prints, which
+/// counts characters.
 fn table<const N: usize>(rows: &[[String; N]], gap: usize) -> anyhow::Result<()> {
-    let width = |column: usize| {
-        rows.iter().map(|row| unicode_width::UnicodeWidthStr::width(row[column].as_str())).max().unwrap_or(0)
-    };
+    let length = |word: &String| word.chars().count();
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, word) in widths.iter_mut().zip(row) {
+            *width = length(word).max(*width);
+        }
+    }
     for row in rows {
         let mut line = String::new();
-        for (column, word) in row.iter().enumerate() {
+        for (column, (word, width)) in row.iter().zip(widths).enumerate() {
             line.push_str(word);
-            let room = width(column) + gap - unicode_width::UnicodeWidthStr::width(word.as_str());
+            let room = if column + 1 == N { 0 } else { width + gap - length(word) };
             line.push_str(&" ".repeat(room));
         }
-        say!("{}", line.trim_end());
+        say!("{line}");
     }
     Ok(())
+}
+
+/// Name and description of what can be told, as BuildKit's frontend lists it: checks are not on its list.
+const REQUESTS: [(&str, &str); 3] = [
+    ("outline", "List all parameters current build target supports"),
+    ("targets", "List all targets current build supports"),
+    ("subrequests.describe", "List available subrequest types"),
+];
+
+fn describe(format: Format) -> anyhow::Result<ExitCode> {
+    if format == Format::Json {
+        let request = |(name, description): &(&str, &str)| {
+            let target = json!([{ "name": "target", "description": "Target build stage" }]);
+            let opts = match *name {
+                "outline" => target,
+                "targets" => json!([]),
+                _ => Value::Null,
+            };
+            let metadata = ["result.json", "result.txt"].map(|key| json!({ "name": key, "description": "" }));
+            json!({
+                "name": format!("frontend.{name}"),
+                "version": "1.0.0",
+                "type": "rpc",
+                "description": description,
+                "opts": opts,
+                "inputs": null,
+                "metadata": metadata,
+                "refs": null,
+            })
+        };
+        say!("{:#}", REQUESTS.iter().map(request).collect::<Value>());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows = vec![["NAME", "VERSION", "DESCRIPTION"].map(str::to_owned)];
+    rows.extend(REQUESTS.map(|(name, description)| [name, "1.0.0", description].map(str::to_owned)));
+    table(&rows, 1)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The texts of the sources, in base64.
