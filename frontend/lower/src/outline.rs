@@ -6,7 +6,7 @@ use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Dockerfile, Instruction};
 
 use crate::error::LowerError;
-use crate::globals::Globals;
+use crate::globals::{Globals, is_platform_arg};
 use crate::inputs::BuildInputs;
 use crate::lowering::{Lowering, Scope};
 use crate::resolver::ImageResolver;
@@ -124,11 +124,22 @@ fn with_parts(
 
 fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global> {
     let mut found: BTreeMap<String, Global> = BTreeMap::new();
+    let declared = || {
+        dockerfile.global_args.iter().filter_map(|command| match &command.instruction {
+            Instruction::Arg(args) => Some(args),
+            _ => None,
+        })
+    };
+    let names: BTreeSet<&str> = declared().flatten().map(|arg| arg.name.as_str()).collect();
     for command in &dockerfile.global_args {
         let Instruction::Arg(declared) = &command.instruction else { continue };
         for arg in declared {
             let given = known.build_args.contains_key(&arg.name);
-            let lookup = |name: &str| known.args.get(name).map(str::to_owned);
+            // What is declared further down is not set yet, unless the platform sets it.
+            let lookup = |name: &str| {
+                let set = found.contains_key(name) || !names.contains(name) || is_platform_arg(name);
+                known.args.get(name).filter(|_| set).map(str::to_owned)
+            };
             let default = arg.value.as_ref().filter(|_| !given);
             let expanded =
                 default.and_then(|text| words::expand(text, &lookup, Mode::plain(dockerfile.escape)).ok());
@@ -138,7 +149,8 @@ fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global>
             {
                 made_of.extend(earlier.made_of.iter().cloned());
             }
-            let arg_value = known.args.get(&arg.name);
+            // A declaration without a default has no value of its own, though the platform may give the name one.
+            let arg_value = known.args.get(&arg.name).filter(|_| given || arg.value.is_some());
             let global = Global { arg: described(arg, arg_value, command.lines), made_of };
             found.insert(arg.name.clone(), global);
         }
