@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_diag::{SourceFile, excerpt};
 use lapstrake_dockerfile::{CheckOptions, Checks, Finding, Parsed, Rule, check_syntax};
+use lapstrake_engine::Warning;
 use lapstrake_lower::{BuildInputs, Scope, lower_checked};
 use serde_json::{Value, json};
 
@@ -123,15 +124,33 @@ pub(super) fn summary(findings: &[Finding], file: &SourceFile) -> Option<String>
     let warnings = if count == 1 { "1 warning" } else { &format!("{count} warnings") };
     let mut text = format!("\n{warnings} found (`lapstrake check` shows where):");
     for finding in findings {
-        let origin = file.origin(finding.place.lines.0);
-        let place = if origin.name == file.name() {
-            format!("line {}", origin.line)
-        } else {
-            format!("{} line {}", origin.name, origin.line)
-        };
-        text.push_str(&format!("\n - {}: {} ({place})", finding.rule.name(), finding.detail));
+        text.push_str(&format!("\n - {}", short(finding, file)));
     }
     Some(text)
+}
+
+/// The finding in one line.
+fn short(finding: &Finding, file: &SourceFile) -> String {
+    let origin = file.origin(finding.place.lines.0);
+    let place = if origin.name == file.name() {
+        format!("line {}", origin.line)
+    } else {
+        format!("{} line {}", origin.name, origin.line)
+    };
+    format!("{}: {} ({place})", finding.rule.name(), finding.detail)
+}
+
+/// The finding as an event of a build.
+pub(super) fn warning(finding: &Finding, file: &SourceFile) -> Warning {
+    let (first, last) = finding.place.lines;
+    let origin = file.origin(first);
+    Warning {
+        short: short(finding, file),
+        detail: finding.rule.description().to_owned(),
+        url: finding.rule.url(),
+        file: origin.name.to_owned(),
+        lines: (origin.line, origin.line + last - first),
+    }
 }
 
 /// The names of the files that the text is put together of, without doubles, the main one first.
