@@ -67,7 +67,7 @@ pub(crate) struct Build {
     /// The Dockerfile (default: `CONTEXT/Dockerfile`)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Tell something instead of building: `check`, `outline` or `targets`, with `,format=json` as JSON
+    /// Tell something instead of building: `check`, `outline`, `targets` or `subrequests.describe`, with `,format=json` as JSON
     #[arg(long, value_name = "METHOD", conflicts_with = "check")]
     pub(crate) call: Option<String>,
     /// Check the Dockerfile instead of building: short for `--call check`

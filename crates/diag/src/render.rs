@@ -76,6 +76,8 @@ pub fn excerpt(file: &SourceFile, first: u32, last: u32) -> String {
     let origin = file.origin(first);
     let (top, bottom) = origin.part;
     let last = last.min(bottom);
+    // BuildKit's clients count what follows the last line end as a line.
+    let bottom = bottom + u32::from(bottom == count && file.text().ends_with('\n'));
     let mut pad = if first == last { 2 } else { 1 };
     let (mut start, mut end) = (first, last);
     let mut moved = true;
@@ -95,7 +97,7 @@ pub fn excerpt(file: &SourceFile, first: u32, last: u32) -> String {
     let mut out = format!("{}:{}\n{rule}\n", origin.name, origin.line);
     for line in start..=end {
         let mark = if (first..=last).contains(&line) { ">>>" } else { "   " };
-        let number = file.origin(line).line;
+        let number = origin.line + line - first;
         writeln!(out, " {number:3} | {mark} {}", file.line(line)).expect("writing to a string does not fail");
     }
     out.push_str(&rule);
@@ -111,8 +113,10 @@ mod tests {
     #[test]
     fn an_excerpt_has_context() {
         let file = SourceFile::new("Dockerfile", "FROM busybox\n\nRUN invalid\nCOPY . .\n");
-        let expected = "Dockerfile:3\n--------------------\n   1 |     FROM busybox\n   2 |     \n   3 | >>> RUN invalid\n   4 |     COPY . .\n--------------------\n";
+        let expected = "Dockerfile:3\n--------------------\n   1 |     FROM busybox\n   2 |     \n   3 | >>> RUN invalid\n   4 |     COPY . .\n   5 |     \n--------------------\n";
         assert_eq!(excerpt(&file, 3, 3), expected);
+        let open = SourceFile::new("Dockerfile", "FROM busybox\nRUN invalid");
+        assert!(excerpt(&open, 2, 2).ends_with("   2 | >>> RUN invalid\n--------------------\n"));
         assert!(excerpt(&file, 99, 99).contains(">>> COPY"));
     }
 

@@ -27,7 +27,7 @@ pub enum ReferenceError {
     /// The common slip: capital letters in the repository.
     #[error("invalid reference format: repository name ({name}) must be lowercase")]
     UpperCase {
-        /// The repository as written.
+        /// The repository, with the `library/` that names of one part have.
         name: String,
     },
     /// A name over 255 bytes.
@@ -118,7 +118,9 @@ impl FromStr for Reference {
             return Err(ReferenceError::Format);
         }
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ReferenceError::UpperCase { name: path.to_owned() });
+            let bare = registry.is_none() && !path.contains('/');
+            let name = if bare { format!("library/{path}") } else { path.to_owned() };
+            return Err(ReferenceError::UpperCase { name });
         }
         let registry = match registry {
             None | Some("index.docker.io" | "registry-1.docker.io") => DEFAULT_REGISTRY,

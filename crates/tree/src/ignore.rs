@@ -126,6 +126,22 @@ impl Patterns {
         self.child(&state, path).0
     }
 
+    /// Whether a pattern matches `path`, or a directory that it names on the way. The path is clean but need not lie
+    /// within the root: a slash or `..` in front stay, and what is in front of the first slash counts as a directory even if it is nothing. So `*` matches
+    /// `/a`, though `a` does not. This is how BuildKit judges the sources of COPY, which are not walked.
+    #[must_use]
+    pub fn matches_or_parent(&self, path: &str) -> bool {
+        let dirs = path.match_indices('/').map(|(end, _)| &path[..end]);
+        let texts: Vec<&str> = dirs.chain([path]).collect();
+        let mut matched = false;
+        for rule in &self.rules {
+            if rule.negated == matched && texts.iter().any(|text| rule.pattern.matches(text.as_bytes())) {
+                matched = !rule.negated;
+            }
+        }
+        matched
+    }
+
     /// True when something below the hidden directory `dir` could still be taken back by a negation.
     #[must_use]
     pub fn may_return_below(&self, dir: &TreePath) -> bool {

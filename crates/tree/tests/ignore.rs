@@ -1,4 +1,5 @@
 //! `testdata/ignore/rows.jsonl`: ignore files with what they say about paths, one a line, as moby's matcher has it.
+//! `testdata/ignore-sources/rows.jsonl`: what they say about paths as they are written, as checks of COPY ask for them.
 
 use std::collections::BTreeMap;
 
@@ -29,5 +30,22 @@ fn rows() {
             let clean = TreePath::clean(path.as_bytes()).unwrap();
             assert_eq!(patterns.excluded(&clean).excluded, *ignored, "{path} in {line}");
         }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Source {
+    patterns: Vec<String>,
+    source: String,
+    hidden: bool,
+}
+
+#[test]
+fn sources_as_written() {
+    let table = include_str!("../../../testdata/ignore-sources/rows.jsonl");
+    for line in table.lines() {
+        let row: Source = serde_json::from_str(line).unwrap();
+        let patterns = Patterns::from_list(&row.patterns).unwrap();
+        assert_eq!(patterns.matches_or_parent(&row.source), row.hidden, "{line}");
     }
 }

@@ -37,9 +37,9 @@ pub use include::{BadInclude, Load, with_includes};
 pub use json::parse_json;
 pub use mount::{Mount, MountType, Sharing};
 pub use parse::{
-    EmptyContinuation, Fault, Include, Parsed, Phase, code, dialect, parse, parse_as, parse_trigger,
+    EmptyContinuation, Fault, Include, Parsed, Phase, Refused, code, dialect, parse, parse_as, parse_trigger,
 };
-pub use port::{Port, parse_port};
+pub use port::{Port, PortStyle, parse_port, port_style};
 pub use print::print;
 pub use quote::quoted;
 pub use syntax::{

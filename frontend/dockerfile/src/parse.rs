@@ -71,6 +71,21 @@ pub struct EmptyContinuation {
     pub span: Span,
 }
 
+/// An instruction that turned out to be none: what the checks see of it before that shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The keyword as written.
+    pub keyword: Word,
+    /// The arguments, split.
+    pub args: Vec<Word>,
+    /// The comment lines above, `#` taken off.
+    pub comments: Vec<String>,
+    /// All its bytes.
+    pub span: Span,
+    /// First and last line.
+    pub lines: (u32, u32),
+}
+
 /// What became of a text.
 #[derive(Clone, Debug)]
 pub struct Parsed {
@@ -84,6 +99,8 @@ pub struct Parsed {
     pub empty_continuations: Vec<EmptyContinuation>,
     /// Lines that another file is to be put in place of. [`crate::with_includes`] leaves none; here each is an error.
     pub includes: Vec<Include>,
+    /// The instruction of the first error, if that is one of [`Phase::Instruction`].
+    pub refused: Option<Refused>,
 }
 
 /// `INCLUDE path`. Only [`Dialect::Lapstrake`] has it.
@@ -154,6 +171,7 @@ struct Parser<'a> {
     late_errors: Vec<(Diagnostic, Fault)>,
     warnings: Vec<Diagnostic>,
     empty_continuations: Vec<EmptyContinuation>,
+    refused: Option<Refused>,
     includes: Vec<Include>,
     instructions: usize,
     failed_from: bool,
@@ -173,6 +191,7 @@ impl<'a> Parser<'a> {
             late_errors: Vec::new(),
             warnings: Vec::new(),
             empty_continuations: Vec::new(),
+            refused: None,
             includes: Vec::new(),
             instructions: 0,
             failed_from: false,
@@ -200,6 +219,21 @@ impl<'a> Parser<'a> {
         }
     }
 
+    fn refuse(&mut self, request: Request, problem: Problem, logical: &Logical) {
+        self.failed_from |= Keyword::parse(&request.keyword.node) == Some(Keyword::From);
+        if self.late_errors.is_empty() {
+            self.refused = Some(Refused {
+                keyword: request.keyword.clone(),
+                args: request.args.words(),
+                comments: request.comments,
+                span: logical.span,
+                lines: logical.lines,
+            });
+        }
+        let keyword = request.keyword.node;
+        self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
+    }
+
     fn accept(&mut self, request: Request, logical: &Logical) {
         if is_include(&request.keyword.node, self.dialect) {
             let problem = include(&request, logical.lines).map_or_else(
@@ -218,12 +252,7 @@ impl<'a> Parser<'a> {
         }
         let typed = match typed(&request) {
             Ok(typed) => typed,
-            Err(problem) => {
-                self.failed_from |= Keyword::parse(&request.keyword.node) == Some(Keyword::From);
-                let keyword = request.keyword.node;
-                self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
-                return;
-            }
+            Err(problem) => return self.refuse(request, problem, logical),
         };
         match typed {
             Typed::From(from) => {
@@ -306,7 +335,10 @@ impl<'a> Parser<'a> {
             stages: self.stages,
         };
         let (empty_continuations, includes) = (self.empty_continuations, self.includes);
-        Parsed { dockerfile, diagnostics, faults, empty_continuations, includes }
+        let refused = self
+            .refused
+            .filter(|_| faults.first().is_some_and(|fault: &Fault| fault.phase == Phase::Instruction));
+        Parsed { dockerfile, diagnostics, faults, empty_continuations, includes, refused }
     }
 }
 

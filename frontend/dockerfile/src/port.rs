@@ -25,21 +25,53 @@ impl Port {
     }
 }
 
+/// An item of EXPOSE in its parts.
+struct Parts<'t> {
+    address: &'t str,
+    host: &'t str,
+    port: &'t str,
+    protocol: &'t str,
+}
+
+impl Parts<'_> {
+    fn of(text: &str) -> Result<Parts<'_>, String> {
+        let mut parts = text.rsplitn(3, ':');
+        let container = parts.next().unwrap_or_default();
+        let host = parts.next().unwrap_or_default();
+        let address = parts.next().unwrap_or_default();
+        let (port, protocol) = container.split_once('/').unwrap_or((container, ""));
+        if port.is_empty() {
+            return Err(format!("invalid port: {}: no port specified", quoted(text)));
+        }
+        let protocol = if protocol.is_empty() { "tcp" } else { protocol };
+        if !["tcp", "udp", "sctp"].contains(&protocol.to_lowercase().as_str()) {
+            return Err(format!("invalid port: {}: invalid proto: {protocol}", quoted(text)));
+        }
+        Ok(Parts { address, host, port, protocol })
+    }
+}
+
+/// What can be said of the style of an item before it is known whether its numbers and address are any good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortStyle {
+    /// The protocol has capital letters.
+    pub shouted: bool,
+    /// An address or a host port is written before it.
+    pub has_host_part: bool,
+}
+
+/// The style of an item, if it has a port and a known protocol.
+pub fn port_style(text: &str) -> Option<PortStyle> {
+    let parts = Parts::of(text).ok()?;
+    Some(PortStyle {
+        shouted: parts.protocol != parts.protocol.to_lowercase(),
+        has_host_part: !parts.host.is_empty() || !parts.address.is_empty(),
+    })
+}
+
 /// Parses `[ip:][host:]container[/protocol]`; both ports may be ranges `a-b`. Errors are BuildKit's texts.
 pub fn parse_port(text: &str) -> Result<Port, String> {
-    let mut parts = text.rsplitn(3, ':');
-    let container = parts.next().unwrap_or_default();
-    let host = parts.next().unwrap_or_default();
-    let address = parts.next().unwrap_or_default();
-
-    let (port, protocol) = container.split_once('/').unwrap_or((container, ""));
-    if port.is_empty() {
-        return Err(format!("invalid port: {}: no port specified", quoted(text)));
-    }
-    let protocol = if protocol.is_empty() { "tcp" } else { protocol };
-    if !["tcp", "udp", "sctp"].contains(&protocol.to_lowercase().as_str()) {
-        return Err(format!("invalid port: {}: invalid proto: {protocol}", quoted(text)));
-    }
+    let Parts { address, host, port, protocol } = Parts::of(text)?;
     check_address(address)?;
     let (first, last) = range(port).ok_or_else(|| format!("invalid containerPort: {port}"))?;
     if !host.is_empty() {

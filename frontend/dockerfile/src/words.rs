@@ -70,6 +70,8 @@ pub struct ExpandError {
     pub word: String,
     /// What is wrong with it.
     pub why: String,
+    /// Names in front of the mistake that were looked up and are not set.
+    pub unmatched: BTreeSet<String>,
 }
 
 /// Expands `word`.
@@ -88,7 +90,7 @@ pub fn expand(word: &str, lookup: &Lookup<'_>, mode: Mode) -> Result<Expanded, E
     };
     match lexer.until(None, mode.raw_escapes) {
         Ok((text, words)) => Ok(Expanded { text, words, matched: lexer.matched, unmatched: lexer.unmatched }),
-        Err(why) => Err(ExpandError { word: word.to_owned(), why }),
+        Err(why) => Err(ExpandError { word: word.to_owned(), why, unmatched: lexer.unmatched }),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use lapstrake_dockerfile::{Instruction, Place, Rule, parse_trigger};
+use lapstrake_dockerfile::{Instruction, Place, Rule, parse_trigger, quoted};
 use lapstrake_graph::{Edge, ImageStore, Op, Source, VertexMeta};
 use lapstrake_oci::{Platform, Reference};
 
@@ -108,19 +108,10 @@ impl Lowering<'_> {
         })?;
         let mut config = found.config;
         config.created = None;
-        let has = config.platform();
-        if !found.guessed
-            && (has.os != request.platform.os || has.architecture != request.platform.architecture)
-        {
-            let detail = format!(
-                "Base image {} was pulled with platform \"{has}\", expected \"{}\" for current build",
-                node.base_text, request.platform
-            );
-            let lines = node.lines.map_or((0, 0), |lines| (lines.first, lines.last));
-            let place = Place { span: node.span, lines };
-            self.checks.report(&[], Rule::InvalidBaseImagePlatform, place, detail);
-        }
         let layers = !config.rootfs.diff_ids.is_empty() || config.history.iter().any(|row| !row.empty_layer);
+        if layers && !found.guessed {
+            self.check_base_platform(node, &request, &config.platform());
+        }
         let title = match request.reference.digest() {
             Some(_) => format!("FROM {}", request.reference),
             None => format!("FROM {}", request.reference.with_digest(found.manifest.clone())),
@@ -137,6 +128,25 @@ impl Lowering<'_> {
         };
         let guessed = found.guessed;
         Ok(Root { source, title, numbered: layers, config, platform: request.platform, guessed })
+    }
+
+    /// Whoever gives a context in an image's place knows what it is for; only images that the text names are judged.
+    fn check_base_platform(&self, node: &Node<'_>, request: &ImageRequest, has: &Platform) {
+        let asked = &request.platform;
+        let named = matches!(&node.base, Base::Named(reference)
+            if !node.replaced && self.inputs.context(&reference.to_string(), asked).is_none());
+        if !named || (has.os == asked.os && has.architecture == asked.architecture) {
+            return;
+        }
+        let has = if has.os.is_empty() { "unknown".to_owned() } else { has.to_string() };
+        let detail = format!(
+            "Base image {} was pulled with platform {}, expected {} for current build",
+            node.base_text,
+            quoted(&has),
+            quoted(&asked.to_string())
+        );
+        let place = Place { span: node.span, lines: node.named_at };
+        self.checks.report(&[], Rule::InvalidBaseImagePlatform, place, detail);
     }
 
     /// The tree that a resolved base is.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use lapstrake_diag::{Span, did_you_mean_exactly};
-use lapstrake_dockerfile::{Command, Pair, Place, Port, Rule, quoted};
-use lapstrake_tree::TreePath;
+use lapstrake_diag::did_you_mean_exactly;
+use lapstrake_dockerfile::words::{self, Mode};
+use lapstrake_dockerfile::{
+    Add, Command, Copy, Instruction, Mount, MountFlag, Pair, Place, Rule, Transfer, Word, port_style, quoted,
+};
 
 use crate::stage::{NOT_IN_ENV, StageRun};
 use crate::stages::Step;
@@ -15,23 +17,82 @@ const SECRET: [&str; 10] =
 /// Words that names have which are about secrets and are none.
 const HARMLESS: [&str; 3] = ["public", "file", "version"];
 
+/// The words of an instruction that are expanded, in BuildKit's order; those of mounts and heredocs come behind them.
+fn expanded_words(instruction: &Instruction) -> Vec<&str> {
+    match instruction {
+        Instruction::Env(pairs) | Instruction::Label(pairs) => {
+            pairs.iter().flat_map(|pair| [pair.key.as_str(), pair.value.as_str()]).collect()
+        }
+        Instruction::Copy(copy) => transfer_words(&copy.transfer, None),
+        Instruction::Add(add) => transfer_words(&add.transfer, add.checksum.as_ref()),
+        Instruction::Volume(words) => words.iter().map(|word| word.node.as_str()).collect(),
+        Instruction::Workdir(word) | Instruction::User(word) | Instruction::Stopsignal(word) => {
+            vec![word.node.as_str()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn transfer_words<'t>(transfer: &'t Transfer, checksum: Option<&'t Word>) -> Vec<&'t str> {
+    let flags = transfer.chown.iter().chain(&transfer.chmod).chain(checksum);
+    flags.chain(&transfer.sources).chain([&transfer.dest]).map(|word| word.node.as_str()).collect()
+}
+
 impl StageRun<'_, '_> {
     fn report(&self, rule: Rule, detail: String) {
         self.lowering.checks.report(&self.comments, rule, self.at, detail);
     }
 
-    /// Names that a word uses and that nobody has set. Each word is reported once, however often it is expanded.
-    pub(crate) fn check_variables(&self, unmatched: &BTreeSet<String>, word: Span) {
-        if self.state.guessed {
+    /// Variables that an instruction uses and that nobody has set: word by word as BuildKit expands them, all of them
+    /// before anything else is looked at, and none behind a word that cannot be expanded. EXPOSE is expanded in silence,
+    /// and ARG knows itself which of its defaults count.
+    pub(crate) fn check_words(&self, command: &Command) {
+        let mode = Mode::plain(self.lowering.escape);
+        let words = expanded_words(&command.instruction);
+        if words.into_iter().any(|word| self.check_word(word, mode).is_err()) {
             return;
         }
+        let body = Mode { skip_process_quotes: true, ..Mode::plain('\\') };
+        match &command.instruction {
+            // The last one: whether it stops the rest does not matter.
+            Instruction::Run(run) => {
+                let check =
+                    |flag: &MountFlag| Mount::parse(&flag.text.node, |word| self.check_word(word, mode));
+                let _stopped = run.mounts.iter().any(|flag| check(flag).is_err());
+            }
+            Instruction::Copy(Copy { transfer, .. }) | Instruction::Add(Add { transfer, .. }) => {
+                let mut bodies = transfer.inline.iter().filter(|file| file.expand);
+                let _stopped = bodies.any(|file| self.check_word(&file.data, body).is_err());
+            }
+            _ => {}
+        }
+    }
+
+    /// Expands a word and reports the names in it that nobody has set.
+    pub(crate) fn check_word(&self, word: &str, mode: Mode) -> Result<String, String> {
+        match words::expand(word, &|name| self.state.lookup(name), mode) {
+            Ok(expanded) => {
+                self.check_variables(&expanded.unmatched);
+                Ok(expanded.text)
+            }
+            Err(error) => {
+                self.check_variables(&error.unmatched);
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn check_variables(&self, unmatched: &BTreeSet<String>) {
+        if unmatched.is_empty() || self.state.guessed {
+            return;
+        }
+        let declared: BTreeSet<&str> = self.state.args.iter().map(|(name, _)| name.as_str()).collect();
         for name in unmatched {
-            let declared = self.state.args.iter().any(|(arg, _)| arg == name);
-            let known = declared || NOT_IN_ENV.contains(&name.as_str());
-            if known || !self.reported.borrow_mut().insert((word.start, name.clone())) {
+            if declared.contains(name.as_str()) || NOT_IN_ENV.contains(&name.as_str()) {
                 continue;
             }
             let hint = did_you_mean_exactly(name, self.state.env.keys())
+                .filter(|found| !found.is_empty())
                 .map_or(String::new(), |found| format!(" (did you mean ${found}?)"));
             self.report(Rule::UndefinedVar, format!("Usage of undefined variable '${name}'{hint}"));
         }
@@ -77,12 +138,14 @@ impl StageRun<'_, '_> {
         }
     }
 
-    pub(crate) fn check_port(&self, text: &str, port: &Port) {
-        if port.protocol != port.protocol.to_lowercase() {
+    /// Told of an item even if its numbers turn out to be wrong.
+    pub(crate) fn check_port(&self, text: &str) {
+        let Some(style) = port_style(text) else { return };
+        if style.shouted {
             let detail = format!("Defined protocol '{text}' in EXPOSE instruction should be lowercase");
             self.report(Rule::ExposeProtoCasing, detail);
         }
-        if port.has_host_part {
+        if style.has_host_part {
             let detail = format!(
                 "EXPOSE instruction should not define an IP address or host-port mapping, found '{text}'"
             );
@@ -111,8 +174,7 @@ impl StageRun<'_, '_> {
         let hidden = if matches!(source.as_str(), "." | "/") {
             patterns.cleaned().iter().any(|pattern| matches!(pattern.as_str(), "*" | "**" | "**/*"))
         } else {
-            !source.starts_with('/')
-                && TreePath::clean(source.as_bytes()).is_ok_and(|path| patterns.excluded(&path).excluded)
+            patterns.matches_or_parent(&source)
         };
         if hidden {
             let detail =

@@ -36,13 +36,13 @@ fn place(stage: &Stage) -> Place {
 /// Names in a FROM that no ARG declares.
 pub(crate) fn check_from_args(
     stage: &Stage,
-    expanded: &Expanded,
+    unmatched: &BTreeSet<String>,
     globals: &Globals,
     dockerfile_args: &BTreeSet<&str>,
     checks: &Checks,
 ) {
     let known: BTreeSet<&str> = globals.args.keys().chain(dockerfile_args.iter().copied()).collect();
-    for name in expanded.unmatched.iter().filter(|name| !known.contains(name.as_str())) {
+    for name in unmatched.iter().filter(|name| !known.contains(name.as_str())) {
         let hint = did_you_mean_exactly(name, known.iter().copied())
             .map_or(String::new(), |found| format!(" (did you mean {found}?)"));
         let detail = format!("FROM argument '{name}' is not declared{hint}");

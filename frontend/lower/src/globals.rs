@@ -95,6 +95,13 @@ fn global_value(
         .map_err(|error| LowerError::instruction(error.to_string(), arg.span))
 }
 
+/// Whether the platforms give `name` a value before anybody declares it.
+pub(crate) fn is_platform_arg(name: &str) -> bool {
+    let part = name.strip_prefix("BUILD").or_else(|| name.strip_prefix("TARGET"));
+    let parts = ["PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT"];
+    part.is_some_and(|part| parts.contains(&part)) || name == "TARGETSTAGE"
+}
+
 fn platform_args(dockerfile: &Dockerfile, inputs: &BuildInputs, target: &Platform) -> Env {
     let build = &inputs.build_platform;
     let last = || dockerfile.stages.last().and_then(|stage| stage.from.name());

@@ -113,8 +113,9 @@ impl<'d> Lowering<'d> {
     ) -> Result<(NodeId, Lowering<'d>), LowerError> {
         check_default_bases(dockerfile, inputs, target_platform, checks);
         let globals = Globals::new(dockerfile, inputs, target_platform)?;
-        let stages = StageGraph::new(dockerfile, &globals, inputs, target_platform, checks)?;
+        let mut stages = StageGraph::new(dockerfile, &globals, inputs, target_platform, checks)?;
         let target = stages.target(inputs.target.as_deref())?;
+        stages.refuse_names()?;
         let escape = dockerfile.escape;
         let dialect = dockerfile.dialect;
         Ok((
@@ -133,6 +134,7 @@ impl<'d> Lowering<'d> {
     /// Resolves what the target needs, over again as long as triggers bring in something new.
     fn settle(&mut self, target: NodeId, scope: Scope) -> Result<BTreeSet<NodeId>, LowerError> {
         loop {
+            self.stages.refuse_names()?;
             let needed = match scope {
                 Scope::Target => self.stages.reachable(target),
                 Scope::All => self.stages.ids().collect(),

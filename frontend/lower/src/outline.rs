@@ -6,11 +6,11 @@ use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Dockerfile, Instruction};
 
 use crate::error::LowerError;
-use crate::globals::Globals;
+use crate::globals::{Globals, is_platform_arg};
 use crate::inputs::BuildInputs;
 use crate::lowering::{Lowering, Scope};
 use crate::resolver::ImageResolver;
-use crate::stages::{Base, NodeId};
+use crate::stages::{Base, Node, NodeId};
 use crate::used::{OutlineArg, OutlineItem, described};
 
 /// What a target may be given.
@@ -56,8 +56,7 @@ pub fn outline(
         description: stage.map(|stage| stage.doc.clone()).unwrap_or_default(),
         ..Outline::default()
     };
-    let mut seen = BTreeSet::new();
-    collect(&lowering, target, &globals, &mut seen, &mut found);
+    collect(&lowering, target, &globals, &mut found);
     found.args.sort_by_key(|arg| arg.lines);
     found.secrets.sort_by_key(|item| item.lines);
     found.ssh.sort_by_key(|item| item.lines);
@@ -65,43 +64,58 @@ pub fn outline(
 }
 
 /// Goes through the stages that `id` needs. What several declare counts as it is first met.
-fn collect(
-    lowering: &Lowering<'_>,
-    id: NodeId,
-    globals: &BTreeMap<String, Global>,
-    seen: &mut BTreeSet<NodeId>,
-    found: &mut Outline,
-) {
-    if !seen.insert(id) {
-        return;
-    }
-    let node = &lowering.stages[id];
-    for name in with_parts(&node.used.names, globals) {
-        let own = node.used.args.get(&name);
-        let arg = own.or_else(|| globals.get(&name).map(|global| &global.arg));
-        if let Some(arg) = arg.filter(|arg| found.args.iter().all(|known| known.name != arg.name)) {
-            found.args.push(arg.clone());
+fn collect(lowering: &Lowering<'_>, target: NodeId, globals: &BTreeMap<String, Global>, found: &mut Outline) {
+    let (mut seen, mut args) = (BTreeSet::new(), BTreeMap::new());
+    let (mut secrets, mut ssh) = (BTreeMap::new(), BTreeMap::new());
+    // A list of its own: a chain of stages can be longer than a stack is deep.
+    let mut open = vec![target];
+    while let Some(id) = open.pop() {
+        if !seen.insert(id) {
+            continue;
         }
+        let node = &lowering.stages[id];
+        for name in with_parts(lowering, node, globals) {
+            let own = node.used.args.get(&name);
+            if let Some(arg) = own.or_else(|| globals.get(&name).map(|global| &global.arg)) {
+                args.entry(name).or_insert_with(|| arg.clone());
+            }
+        }
+        for (from, to) in [(&node.used.secrets, &mut secrets), (&node.used.ssh, &mut ssh)] {
+            for (id, item) in from {
+                to.entry(id.clone()).or_insert_with(|| item.clone());
+            }
+        }
+        open.extend(node.needs.iter().rev().map(|(need, _)| *need));
+        open.extend(base(node));
     }
-    for (from, to) in [(&node.used.secrets, &mut found.secrets), (&node.used.ssh, &mut found.ssh)] {
-        let new = from.values().filter(|item| to.iter().all(|known| known.name != item.name)).cloned();
-        let new: Vec<OutlineItem> = new.collect();
-        to.extend(new);
-    }
-    if let (Base::Stage(base), false) = (&node.base, node.replaced) {
-        collect(lowering, *base, globals, seen, found);
-    }
-    for (need, _) in &node.needs {
-        collect(lowering, *need, globals, seen, found);
+    found.args = args.into_values().collect();
+    found.secrets = secrets.into_values().collect();
+    found.ssh = ssh.into_values().collect();
+}
+
+fn base(node: &Node<'_>) -> Option<NodeId> {
+    match (&node.base, node.replaced) {
+        (Base::Stage(base), false) => Some(*base),
+        _ => None,
     }
 }
 
-/// `names` and all that their defaults are made of.
-fn with_parts(names: &BTreeSet<String>, globals: &BTreeMap<String, Global>) -> BTreeSet<String> {
+/// The names that a stage uses and all that their defaults are made of. What the FROMs below it use counts as used here
+/// too, so that a stage in between that declares such a name anew does not hide the global one.
+fn with_parts(
+    lowering: &Lowering<'_>,
+    node: &Node<'_>,
+    globals: &BTreeMap<String, Global>,
+) -> BTreeSet<String> {
+    let mut open: Vec<&String> = node.used.names.iter().collect();
+    let mut below = base(node);
+    while let Some(id) = below {
+        open.extend(&lowering.stages[id].used.from);
+        below = base(&lowering.stages[id]);
+    }
     let mut all = BTreeSet::new();
-    let mut open: Vec<&String> = names.iter().collect();
     while let Some(name) = open.pop() {
-        if all.insert(name.clone()) {
+        if all.insert(name.clone()) && !node.used.args.contains_key(name) {
             open.extend(globals.get(name).into_iter().flat_map(|global| &global.made_of));
         }
     }
@@ -110,11 +124,22 @@ fn with_parts(names: &BTreeSet<String>, globals: &BTreeMap<String, Global>) -> B
 
 fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global> {
     let mut found: BTreeMap<String, Global> = BTreeMap::new();
+    let declared = || {
+        dockerfile.global_args.iter().filter_map(|command| match &command.instruction {
+            Instruction::Arg(args) => Some(args),
+            _ => None,
+        })
+    };
+    let names: BTreeSet<&str> = declared().flatten().map(|arg| arg.name.as_str()).collect();
     for command in &dockerfile.global_args {
         let Instruction::Arg(declared) = &command.instruction else { continue };
         for arg in declared {
             let given = known.build_args.contains_key(&arg.name);
-            let lookup = |name: &str| known.args.get(name).map(str::to_owned);
+            // What is declared further down is not set yet, unless the platform sets it.
+            let lookup = |name: &str| {
+                let set = found.contains_key(name) || !names.contains(name) || is_platform_arg(name);
+                known.args.get(name).filter(|_| set).map(str::to_owned)
+            };
             let default = arg.value.as_ref().filter(|_| !given);
             let expanded =
                 default.and_then(|text| words::expand(text, &lookup, Mode::plain(dockerfile.escape)).ok());
@@ -124,7 +149,8 @@ fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global>
             {
                 made_of.extend(earlier.made_of.iter().cloned());
             }
-            let arg_value = known.args.get(&arg.name);
+            // A declaration without a default has no value of its own, though the platform may give the name one.
+            let arg_value = known.args.get(&arg.name).filter(|_| given || arg.value.is_some());
             let global = Global { arg: described(arg, arg_value, command.lines), made_of };
             found.insert(arg.name.clone(), global);
         }

@@ -18,11 +18,22 @@ pub(crate) fn clean(path: &str) -> String {
 /// `path` without `.`, `..` and doubled slashes where that can be told: a relative path stays one, and an empty one is
 /// `.`.
 pub(crate) fn clean_source(path: &str) -> String {
-    let clean = clean(path);
-    match (path.starts_with('/'), clean.as_str()) {
-        (true, _) => clean,
-        (false, "/") => ".".to_owned(),
-        (false, clean) => clean[1..].to_owned(),
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    match (rooted, parts.is_empty()) {
+        (true, _) => format!("/{}", parts.join("/")),
+        (false, true) => ".".to_owned(),
+        (false, false) => parts.join("/"),
     }
 }
 

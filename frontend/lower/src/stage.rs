@@ -1,8 +1,5 @@
 //! One stage, instruction by instruction. RUN is in `run`, COPY and ADD are in `transfer`.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Arg, Command, CommandLine, Instruction, Pair, Place, Word, parse_port};
@@ -39,8 +36,6 @@ pub(crate) struct StageRun<'r, 'd> {
     pub(crate) at: Place,
     /// The comments above it.
     pub(crate) comments: Vec<String>,
-    /// Words of it that were reported.
-    pub(crate) reported: RefCell<BTreeSet<(usize, String)>>,
 }
 
 /// Instructions of which only the last one in a stage counts.
@@ -87,13 +82,12 @@ impl Lowering<'_> {
             ignore_cache,
             at: Place { span: Span::default(), lines: (0, 0) },
             comments: Vec::new(),
-            reported: RefCell::default(),
         };
         run.begin();
         for step in &steps {
             run.at = Place { span: step.span, lines: (step.lines.first, step.lines.last) };
             run.comments.clone_from(&step.command.comments);
-            run.reported.get_mut().clear();
+            run.check_words(&step.command);
             run.step(step)?;
         }
         let (state, used) = (run.state, run.used);
@@ -227,10 +221,7 @@ impl StageRun<'_, '_> {
     /// `word` with variables filled in, quotes and escapes off.
     pub(crate) fn expand(&self, word: &str, span: Span) -> Result<String, LowerError> {
         words::expand(word, &|name| self.state.lookup(name), Mode::plain(self.lowering.escape))
-            .map(|expanded| {
-                self.check_variables(&expanded.unmatched, span);
-                expanded.text
-            })
+            .map(|expanded| expanded.text)
             .map_err(|error| LowerError::instruction(error.to_string(), span))
     }
 
@@ -279,8 +270,9 @@ impl StageRun<'_, '_> {
     }
 
     fn label(&mut self, pairs: &[Pair], step: &Step<'_>) -> Result<(), LowerError> {
-        pairs.iter().for_each(|pair| self.check_legacy(step, pair));
+        let written = pairs;
         let pairs = self.expand_pairs(pairs, step)?;
+        written.iter().for_each(|pair| self.check_legacy(step, pair));
         self.state.config.config.labels.extend(pairs.iter().cloned());
         self.row(pairs_row("LABEL", &pairs));
         Ok(())
@@ -307,6 +299,7 @@ impl StageRun<'_, '_> {
                 (Some(given), _) => Some(given),
                 (None, Some(default)) => {
                     let span = if step.onbuild { step.span } else { arg.span };
+                    self.check_word(default, Mode::plain(self.lowering.escape)).unwrap_or_default();
                     Some(self.expand(default, span)?)
                 }
                 (None, None) => self.lowering.globals.args.get(&arg.name).map(str::to_owned),
@@ -372,17 +365,19 @@ impl StageRun<'_, '_> {
     }
 
     fn expose(&mut self, ports: &[Word], step: &Step<'_>) -> Result<(), LowerError> {
-        let mut entries = Vec::new();
+        let mut items = Vec::new();
         for word in ports {
             let span = place(step, word);
             let mode = Mode::plain(self.lowering.escape);
             let expanded = words::expand(&word.node, &|name| self.state.lookup(name), mode)
                 .map_err(|error| LowerError::instruction(error.to_string(), span))?;
-            for text in expanded.words {
-                let port = parse_port(&text).map_err(|message| LowerError::instruction(message, span))?;
-                self.check_port(&text, &port);
-                entries.extend(port.entries());
-            }
+            items.extend(expanded.words.into_iter().map(|text| (text, span)));
+        }
+        let mut entries = Vec::new();
+        for (text, span) in items {
+            self.check_port(&text);
+            let port = parse_port(&text).map_err(|message| LowerError::instruction(message, span))?;
+            entries.extend(port.entries());
         }
         self.row(format!("EXPOSE {}", text::list(&entries)));
         let exposed = &mut self.state.config.config.exposed_ports;

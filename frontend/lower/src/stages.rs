@@ -68,6 +68,8 @@ pub(crate) struct Node<'d> {
     pub(crate) replaced: bool,
     pub(crate) span: Span,
     pub(crate) lines: Option<Lines>,
+    /// First and last line of the instruction that names it first: a stage's FROM, else the COPY or RUN.
+    pub(crate) named_at: (u32, u32),
     pub(crate) steps: Vec<Step<'d>>,
     /// Stages that are done before it begins.
     pub(crate) after: Vec<NodeId>,
@@ -95,6 +97,9 @@ pub(crate) struct StageGraph<'d> {
     multi_platform: bool,
     /// What `--from` and `from=` may name in their values; `None` where they have no variables.
     from_args: Option<Env>,
+    /// The first name of an image that is none. BuildKit looks at these names when it asks for the images, behind all
+    /// other names.
+    no_image: Option<LowerError>,
 }
 
 impl<'d> StageGraph<'d> {
@@ -114,6 +119,7 @@ impl<'d> StageGraph<'d> {
             escape: dockerfile.escape,
             multi_platform: inputs.platforms.len() > 1,
             from_args: (dockerfile.dialect == Dialect::Lapstrake).then(|| globals.args.clone()),
+            no_image: None,
         };
         let declared = declared(dockerfile);
         for stage in &dockerfile.stages {
@@ -197,7 +203,7 @@ impl<'d> StageGraph<'d> {
         let base = match self.by_name.get(&text) {
             Some(earlier) => Base::Stage(*earlier),
             None if replaced || text == "scratch" => Base::Scratch,
-            None => Base::Named(reference(&text, base.span)?),
+            None => self.image(&text, base.span),
         };
         let earlier = |word: &Word| self.earlier(word, globals);
         let after = stage.from.after.iter().map(earlier).collect::<Result<Vec<_>, _>>()?;
@@ -221,6 +227,7 @@ impl<'d> StageGraph<'d> {
             replaced,
             span: stage.span,
             lines: Some(Lines { first: stage.lines.0, last: stage.lines.1 }),
+            named_at: stage.lines,
             steps: Vec::new(),
             needs: after.iter().map(|id| (*id, stage.span)).collect(),
             after,
@@ -244,11 +251,19 @@ impl<'d> StageGraph<'d> {
 
     /// What the rules say of a FROM, before it is looked at whether it is right.
     fn check_from(&self, stage: &Stage, globals: &Globals, declared: &BTreeSet<&str>, checks: &Checks) {
-        let Ok(base) = self.expand_global(&stage.from.base.node, globals, stage.span) else { return };
-        check_from_args(stage, &base, globals, declared, checks);
+        let expand = |text: &str| {
+            let lookup = |name: &str| globals.args.get(name).map(str::to_owned);
+            let expanded = words::expand(text, &lookup, Mode::plain(self.escape));
+            let unmatched = match &expanded {
+                Ok(expanded) => &expanded.unmatched,
+                Err(error) => &error.unmatched,
+            };
+            check_from_args(stage, unmatched, globals, declared, checks);
+            expanded.ok()
+        };
+        let Some(base) = expand(&stage.from.base.node) else { return };
         let Some(word) = stage.from.platform.as_ref().filter(|_| !base.text.is_empty()) else { return };
-        if let Ok(platform) = self.expand_global(&word.node, globals, stage.span) {
-            check_from_args(stage, &platform, globals, declared, checks);
+        if let Some(platform) = expand(&word.node) {
             check_from_platform(stage, word, &platform, globals, checks);
         }
     }
@@ -299,7 +314,7 @@ impl<'d> StageGraph<'d> {
             Instruction::Copy(copy) => {
                 if let Some(from) = &copy.from {
                     let from = if onbuild { Word::new(from.node.clone(), span) } else { from.clone() };
-                    sources.push(Some(self.copy_source(&from)?));
+                    sources.push(Some(self.copy_source(&from, lines)?));
                 }
             }
             Instruction::Run(run) => {
@@ -308,7 +323,7 @@ impl<'d> StageGraph<'d> {
                     sources.push(match &mount.from {
                         Some(name) => {
                             let name = self.expand_from(name, place)?;
-                            Some(self.source(&name, place)?)
+                            Some(self.source(&name, place, lines)?)
                         }
                         None => None,
                     });
@@ -333,7 +348,7 @@ impl<'d> StageGraph<'d> {
     }
 
     /// `COPY --from`: a number is the index of a stage.
-    fn copy_source(&mut self, from: &Word) -> Result<NodeId, LowerError> {
+    fn copy_source(&mut self, from: &Word, lines: Lines) -> Result<NodeId, LowerError> {
         let from = &Word::new(self.expand_from(&from.node, from.span)?, from.span);
         let expanded = words::expand(&from.node, &|_| None, Mode::plain(self.escape))
             .map_err(|error| LowerError::instruction(error.to_string(), from.span))?;
@@ -341,7 +356,7 @@ impl<'d> StageGraph<'d> {
             let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
             return Err(LowerError::instruction(message, from.span));
         }
-        let Ok(index) = from.node.parse::<i64>() else { return self.source(&from.node, from.span) };
+        let Ok(index) = from.node.parse::<i64>() else { return self.source(&from.node, from.span, lines) };
         match usize::try_from(index) {
             Ok(index) if index < self.stages => Ok(NodeId(index)),
             _ => Err(LowerError::stage(format!("invalid stage index {index}"), from.span)),
@@ -361,11 +376,11 @@ impl<'d> StageGraph<'d> {
     }
 
     /// A stage by name, the last of that name, or else an image or context.
-    fn source(&mut self, name: &str, span: Span) -> Result<NodeId, LowerError> {
+    fn source(&mut self, name: &str, span: Span, lines: Lines) -> Result<NodeId, LowerError> {
         if let Some(id) = self.by_name.get(&name.to_lowercase()).or_else(|| self.outside.get(name)) {
             return Ok(*id);
         }
-        let base = if name == "scratch" { Base::Scratch } else { Base::Named(reference(name, span)?) };
+        let base = if name == "scratch" { Base::Scratch } else { self.image(name, span) };
         let id = NodeId(self.nodes.len());
         self.outside.insert(name.to_owned(), id);
         self.nodes.push(Node {
@@ -378,6 +393,7 @@ impl<'d> StageGraph<'d> {
             replaced: false,
             span,
             lines: None,
+            named_at: (lines.first, lines.last),
             steps: Vec::new(),
             after: Vec::new(),
             needs: Vec::new(),
@@ -388,6 +404,21 @@ impl<'d> StageGraph<'d> {
             state: None,
         });
         Ok(id)
+    }
+
+    fn image(&mut self, name: &str, span: Span) -> Base {
+        match reference(name, span) {
+            Ok(reference) => Base::Named(reference),
+            Err(error) => {
+                self.no_image.get_or_insert(error);
+                Base::Scratch
+            }
+        }
+    }
+
+    /// Fails if some image's name is none.
+    pub(crate) fn refuse_names(&mut self) -> Result<(), LowerError> {
+        self.no_image.take().map_or(Ok(()), Err)
     }
 
     /// Whether the stages' `--from`s lead in a circle, be they needed or not.

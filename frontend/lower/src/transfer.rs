@@ -277,7 +277,6 @@ impl StageRun<'_, '_> {
             let known = |name: &str| self.state.env.get(name).map(str::to_owned);
             let expanded = words::expand(&file.data, &known, mode)
                 .map_err(|error| LowerError::instruction(error.why, span))?;
-            self.check_variables(&expanded.unmatched, span);
             expanded.text
         } else {
             file.data.to_string()

@@ -34,8 +34,10 @@ pub struct OutlineItem {
 /// What one stage uses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Used {
-    /// Names of arguments.
+    /// Names of arguments, those of its FROM included.
     pub(crate) names: BTreeSet<String>,
+    /// Names of arguments in its FROM.
+    pub(crate) from: BTreeSet<String>,
     /// Arguments that it declares itself.
     pub(crate) args: BTreeMap<String, OutlineArg>,
     pub(crate) secrets: BTreeMap<String, OutlineItem>,
@@ -45,7 +47,7 @@ pub(crate) struct Used {
 impl Used {
     /// What a FROM uses.
     pub(crate) fn by_from(names: BTreeSet<String>) -> Used {
-        Used { names, ..Used::default() }
+        Used { from: names.clone(), names, ..Used::default() }
     }
 
     /// An ARG; one that only takes a global value over is declared elsewhere.

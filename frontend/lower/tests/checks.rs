@@ -13,7 +13,7 @@ use lapstrake_lower::{
     BuildInputs, ImageRequest, ImageResolver, OutlineItem, ResolveFailure, ResolvedImage, Scope,
     lower_checked, outline,
 };
-use lapstrake_oci::{ContainerConfig, Digest, ImageConfig, Platform};
+use lapstrake_oci::{ContainerConfig, DiffId, Digest, ImageConfig, Platform, RootFs};
 use lapstrake_tree::ignore::Patterns;
 
 /// One image for amd64, whatever is asked for.
@@ -25,6 +25,7 @@ impl ImageResolver for Fake {
             architecture: "amd64".to_owned(),
             os: "linux".to_owned(),
             config: ContainerConfig { env: vec!["PATH=/bin".to_owned()], ..ContainerConfig::default() },
+            rootfs: RootFs { diff_ids: vec![DiffId(Digest::sha256(b"layer"))], ..RootFs::default() },
             ..ImageConfig::default()
         };
         let manifest = Digest::sha256(request.reference.to_string().as_bytes());

@@ -65,6 +65,23 @@ pub enum Event {
         /// When.
         at: Duration,
     },
+    /// Something in the text that is built from is most likely not meant.
+    Warning(Warning),
+}
+
+/// A warning about the text that is built from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is, in a line that names rule and place.
+    pub short: String,
+    /// What the rule is about.
+    pub detail: String,
+    /// Where that is explained.
+    pub url: Option<String>,
+    /// The text's name.
+    pub file: String,
+    /// First and last line.
+    pub lines: (u32, u32),
 }
 
 /// Where events go. Cheap to clone; a receiver that has gone away is no error.
@@ -89,6 +106,11 @@ impl Progress {
     pub fn start(&self, id: StepId, name: &str) -> Step {
         self.send(Event::Started { step: id.clone(), name: name.to_owned(), at: self.begun.elapsed() });
         Step { progress: self.clone(), id }
+    }
+
+    /// Reports a warning.
+    pub fn warn(&self, warning: Warning) {
+        self.send(Event::Warning(warning));
     }
 
     fn send(&self, event: Event) {

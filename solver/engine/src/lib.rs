@@ -26,7 +26,7 @@ mod executor;
 mod key;
 mod solve;
 
-pub use event::{Event, Progress, Step, StepId, Stream};
+pub use event::{Event, Progress, Step, StepId, Stream, Warning};
 pub use executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
 pub use key::{Key, KeyHasher};
 pub use solve::{How, Solved, Solver, StepFailed};

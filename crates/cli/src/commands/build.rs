@@ -74,7 +74,9 @@ async fn run(
     let checks = Checks::new(check::options(&file, &wanted.inputs)?);
     check_syntax(&parsed, &checks);
     let plan = plan(&wanted, (&file, &parsed, &checks), &tools.images, &progress).await;
-    *checked = Some((file, checks.findings()));
+    let findings = checks.findings();
+    findings.iter().for_each(|finding| progress.warn(check::warning(finding, &file)));
+    *checked = Some((file, findings));
     let plan = plan?;
     let cache = Cache::new(tools.store.clone());
     let target = plan.targets.first().context("nothing to build")?;

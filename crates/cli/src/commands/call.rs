@@ -19,6 +19,7 @@ enum Method {
     Check,
     Outline,
     Targets,
+    Describe,
 }
 
 /// Tells what `--call` or `--check` ask for; `None` if something is to be built.
@@ -36,12 +37,14 @@ pub(super) fn call(args: &Build) -> anyhow::Result<Option<ExitCode>> {
         "check" | "lint" => Method::Check,
         "outline" => Method::Outline,
         "targets" => Method::Targets,
-        _ => return Err(bad("not one of build, check, outline, targets").into()),
+        "subrequests.describe" => Method::Describe,
+        _ => return Err(bad("not one of build, check, outline, targets, subrequests.describe").into()),
     };
     Ok(Some(match method {
         Method::Check => check::check(args, format)?,
         Method::Outline => tell_outline(args, format)?,
         Method::Targets => tell_targets(args, format)?,
+        Method::Describe => describe(format)?,
     }))
 }
 
@@ -50,23 +53,33 @@ fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
     usable(&parsed, &file)?;
-    let stages = &parsed.dockerfile.stages;
-    if format == Format::Json {
-        let last = stages.len().saturating_sub(1);
-        let target = |(number, stage): (usize, &Stage)| {
-            without_nothing(json!({
-                "name": stage.from.name(),
-                "default": number == last,
-                "description": stage.doc,
-                "base": stage.from.base.node,
-                "platform": stage.from.platform.as_ref().map(|word| &word.node),
-                "location": location(&file, stage.lines),
-            }))
-        };
-        let targets: Vec<Value> = stages.iter().enumerate().map(target).collect();
-        say!("{:#}", json!({ "targets": targets, "sources": plain_sources(&file) }));
-        return Ok(ExitCode::SUCCESS);
+    match format {
+        Format::Json => say!("{:#}", targets_json(&parsed, &file)),
+        Format::Text | Format::Sarif => say!("{}", table(&targets_rows(&parsed), 1).trim_end_matches('\n')),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The stages in BuildKit's form.
+fn targets_json(parsed: &Parsed, file: &SourceFile) -> Value {
+    let stages = &parsed.dockerfile.stages;
+    let last = stages.len().saturating_sub(1);
+    let target = |(number, stage): (usize, &Stage)| {
+        without_nothing(json!({
+            "name": stage.from.name(),
+            "default": number == last,
+            "description": stage.doc,
+            "base": stage.from.base.node,
+            "platform": stage.from.platform.as_ref().map(|word| &word.node),
+            "location": location(file, stage.lines),
+        }))
+    };
+    let targets: Vec<Value> = stages.iter().enumerate().map(target).collect();
+    json!({ "targets": targets, "sources": plain_sources(file) })
+}
+
+fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
+    let stages = &parsed.dockerfile.stages;
     let mut rows = vec![["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
     for (number, stage) in stages.iter().enumerate() {
         let name = stage.from.name().unwrap_or_default();
@@ -77,8 +90,7 @@ fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
         };
         rows.push([name, stage.doc.clone()]);
     }
-    table(&rows, 1)?;
-    Ok(ExitCode::SUCCESS)
+    rows
 }
 
 fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
@@ -133,16 +145,14 @@ fn outline_text(outline: &Outline) -> anyhow::Result<()> {
         if !outline.description.is_empty() {
             rows.push(["DESCRIPTION:".to_owned(), outline.description.clone()]);
         }
-        table(&rows, 1)?;
-        say!("");
+        say!("{}", table(&rows, 1));
     }
     if !outline.args.is_empty() {
         let mut rows = vec![["BUILD ARG", "VALUE", "DESCRIPTION"].map(str::to_owned)];
         rows.extend(
             outline.args.iter().map(|arg| [&arg.name, &arg.value, &arg.description].map(Clone::clone)),
         );
-        table(&rows, 3)?;
-        say!("");
+        say!("{}", table(&rows, 3));
     }
     for (title, items) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
         if items.is_empty() {
@@ -151,27 +161,68 @@ fn outline_text(outline: &Outline) -> anyhow::Result<()> {
         let mut rows = vec![[title, "REQUIRED"].map(str::to_owned)];
         let required = |item: &OutlineItem| if item.required { "true".to_owned() } else { String::new() };
         rows.extend(items.iter().map(|item| [item.name.clone(), required(item)]));
-        table(&rows, 3)?;
-        say!("");
+        say!("{}", table(&rows, 3));
     }
     Ok(())
 }
 
-/// Columns as wide as their widest word and `gap` more.
-fn table<const N: usize>(rows: &[[String; N]], gap: usize) -> anyhow::Result<()> {
-    let width = |column: usize| {
-        rows.iter().map(|row| unicode_width::UnicodeWidthStr::width(row[column].as_str())).max().unwrap_or(0)
-    };
+/// Columns as wide as their longest word and `gap` more, the last one as it is: to the byte what BuildKit prints, which
+/// counts characters.
+fn table<const N: usize>(rows: &[[String; N]], gap: usize) -> String {
+    let length = |word: &String| word.chars().count();
+    let mut widths = [0; N];
     for row in rows {
-        let mut line = String::new();
-        for (column, word) in row.iter().enumerate() {
-            line.push_str(word);
-            let room = width(column) + gap - unicode_width::UnicodeWidthStr::width(word.as_str());
-            line.push_str(&" ".repeat(room));
+        for (width, word) in widths.iter_mut().zip(row) {
+            *width = length(word).max(*width);
         }
-        say!("{}", line.trim_end());
     }
-    Ok(())
+    let mut text = String::new();
+    for row in rows {
+        for (column, (word, width)) in row.iter().zip(widths).enumerate() {
+            let room = if column + 1 == N { 0 } else { width + gap - length(word) };
+            text.push_str(word);
+            text.push_str(&" ".repeat(room));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Name and description of what can be told, as BuildKit's frontend lists it: checks are not on its list.
+const REQUESTS: [(&str, &str); 3] = [
+    ("outline", "List all parameters current build target supports"),
+    ("targets", "List all targets current build supports"),
+    ("subrequests.describe", "List available subrequest types"),
+];
+
+fn describe(format: Format) -> anyhow::Result<ExitCode> {
+    if format == Format::Json {
+        let request = |(name, description): &(&str, &str)| {
+            let target = json!([{ "name": "target", "description": "Target build stage" }]);
+            let opts = match *name {
+                "outline" => target,
+                "targets" => json!([]),
+                _ => Value::Null,
+            };
+            let metadata = ["result.json", "result.txt"].map(|key| json!({ "name": key, "description": "" }));
+            json!({
+                "name": format!("frontend.{name}"),
+                "version": "1.0.0",
+                "type": "rpc",
+                "description": description,
+                "opts": opts,
+                "inputs": null,
+                "metadata": metadata,
+                "refs": null,
+            })
+        };
+        say!("{:#}", REQUESTS.iter().map(request).collect::<Value>());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows = vec![["NAME", "VERSION", "DESCRIPTION"].map(str::to_owned)];
+    rows.extend(REQUESTS.map(|(name, description)| [name, "1.0.0", description].map(str::to_owned)));
+    say!("{}", table(&rows, 1).trim_end_matches('\n'));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The texts of the sources, in base64.
@@ -190,5 +241,40 @@ fn without_nothing(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(map.into_iter().filter(|(_, value)| !nothing(value)).collect()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A folder in `testdata/targets` is a test; `UPDATE=1` writes what is expected anew.
+    #[test]
+    fn targets() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/targets");
+        let mut count = 0;
+        for entry in fs::read_dir(dir).unwrap() {
+            let dir = entry.unwrap().path();
+            let file = SourceFile::new("Dockerfile", fs::read_to_string(dir.join("Dockerfile")).unwrap());
+            let parsed = lapstrake_dockerfile::parse(&file);
+            let mut document = targets_json(&parsed, &file);
+            // They are the file itself.
+            document["sources"] = Value::Null;
+            let found = format!("{}{document:#}\n", table(&targets_rows(&parsed), 1));
+            if std::env::var_os("UPDATE").is_some() {
+                fs::write(dir.join("expected"), &found).unwrap();
+            }
+            assert_eq!(
+                fs::read_to_string(dir.join("expected")).unwrap_or_default(),
+                found,
+                "{}",
+                dir.display()
+            );
+            count += 1;
+        }
+        assert!(count >= 4, "{count} folders");
     }
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_diag::{SourceFile, excerpt};
-use lapstrake_dockerfile::{CheckOptions, Checks, Finding, Parsed, Rule, check_syntax};
+use lapstrake_dockerfile::{CheckOptions, Checks, Finding, Parsed, Phase, Rule, check_syntax};
+use lapstrake_engine::Warning;
 use lapstrake_lower::{BuildInputs, Scope, lower_checked};
 use serde_json::{Value, json};
 
@@ -27,8 +28,14 @@ pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     let mut wanted = Wanted::parse(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
-    let checks = Checks::new(options(&file, &wanted.inputs)?);
-    let error = run(&tools, &wanted, &file, &parsed, &checks)?;
+    let (checks, error) = match wanted_rules(&file, &wanted.inputs)? {
+        Ok(options) => {
+            let checks = Checks::new(options);
+            let error = run(&tools, &wanted, &file, &parsed, &checks)?;
+            (checks, error)
+        }
+        Err(error) => (Checks::default(), Some(error)),
+    };
     let findings = checks.findings();
     match format {
         Format::Text => print(&findings, error.as_ref(), &file)?,
@@ -39,15 +46,33 @@ pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Which rules count: what an argument says, else the file.
-pub(super) fn options(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result<CheckOptions> {
+/// Which rules count: what an argument says, else the file. A mistake in the file is one of its errors.
+fn wanted_rules(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result<Result<CheckOptions, BuildError>> {
     const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
-    let options = match inputs.build_args.get(ARGUMENT) {
-        Some(text) => CheckOptions::parse(text).map_err(|why| format!("failed to parse {ARGUMENT}: {why}")),
-        None => CheckOptions::of_file(file.text()),
-    };
+    if let Some(text) = inputs.build_args.get(ARGUMENT) {
+        let options =
+            CheckOptions::parse(text).map_err(|why| bad(format!("failed to parse {ARGUMENT}: {why}")));
+        return Ok(Ok(options?));
+    }
+    Ok(CheckOptions::of_file(file.text()).map_err(|message| {
+        let lines = CheckOptions::line_in(file.text()).map(|line| (line, line));
+        BuildError { message, lines }
+    }))
+}
+
+fn bad(text: String) -> Told {
     let hint = "a check is `skip=RULE,RULE|all`, `error=true` or `experimental=RULE|all`, `;` between them";
-    options.map_err(|text| Told { text, hint: Some(hint.to_owned()), status: 1 }.into())
+    Told { text, hint: Some(hint.to_owned()), status: 1 }
+}
+
+/// Which rules count for a build.
+pub(super) fn options(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result<CheckOptions> {
+    wanted_rules(file, inputs)?.map_err(|error| {
+        if let Some((first, last)) = error.lines {
+            tell!("{}", excerpt(file, first, last).trim_end());
+        }
+        bad(error.message).into()
+    })
 }
 
 /// Without a target, all stages are checked.
@@ -62,11 +87,10 @@ fn run(
     if let Some((error, fault)) = parsed.diagnostics.iter().zip(&parsed.faults).next() {
         let lines = Some(fault.lines).filter(|lines| lines.0 > 0);
         let message = match (fault.phase, lines) {
-            (lapstrake_dockerfile::Phase::Stage, None) => error.message.clone(),
-            (_, lines) => {
-                let line = file.origin(lines.map_or(1, |lines| lines.0)).line;
-                format!("dockerfile parse error on line {line}: {}", error.message)
+            (Phase::Instruction, Some((first, _))) => {
+                format!("dockerfile parse error on line {}: {}", file.origin(first).line, error.message)
             }
+            _ => error.message.clone(),
         };
         return Ok(Some(BuildError { message, lines }));
     }
@@ -76,10 +100,11 @@ fn run(
         let lowered = tokio::task::block_in_place(|| {
             lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, scope)
         });
-        Ok(lowered.err().map(|error| {
+        let failed = lowered.err().map(|error| {
             let lines = error.span().map(|span| file.lines(span));
             BuildError { message: error.to_string(), lines }
-        }))
+        });
+        Ok(failed.or_else(|| checks.error().map(|message| BuildError { message, lines: None })))
     })
 }
 
@@ -118,15 +143,33 @@ pub(super) fn summary(findings: &[Finding], file: &SourceFile) -> Option<String>
     let warnings = if count == 1 { "1 warning" } else { &format!("{count} warnings") };
     let mut text = format!("\n{warnings} found (`lapstrake check` shows where):");
     for finding in findings {
-        let origin = file.origin(finding.place.lines.0);
-        let place = if origin.name == file.name() {
-            format!("line {}", origin.line)
-        } else {
-            format!("{} line {}", origin.name, origin.line)
-        };
-        text.push_str(&format!("\n - {}: {} ({place})", finding.rule.name(), finding.detail));
+        text.push_str(&format!("\n - {}", short(finding, file)));
     }
     Some(text)
+}
+
+/// The finding in one line.
+fn short(finding: &Finding, file: &SourceFile) -> String {
+    let origin = file.origin(finding.place.lines.0);
+    let place = if origin.name == file.name() {
+        format!("line {}", origin.line)
+    } else {
+        format!("{} line {}", origin.name, origin.line)
+    };
+    format!("{}: {} ({place})", finding.rule.name(), finding.detail)
+}
+
+/// The finding as an event of a build.
+pub(super) fn warning(finding: &Finding, file: &SourceFile) -> Warning {
+    let (first, last) = finding.place.lines;
+    let origin = file.origin(first);
+    Warning {
+        short: short(finding, file),
+        detail: finding.rule.description().to_owned(),
+        url: finding.rule.url(),
+        file: origin.name.to_owned(),
+        lines: (origin.line, origin.line + last - first),
+    }
 }
 
 /// The names of the files that the text is put together of, without doubles, the main one first.
@@ -199,13 +242,28 @@ fn document(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile)
     document
 }
 
+/// A path as a reference that RFC 3986 allows: relative as it is, absolute as a `file` URI.
+fn uri_of(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut uri = if path.is_absolute() { "file://".to_owned() } else { String::new() };
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                uri.push(char::from(*byte));
+            }
+            other => uri.push_str(&format!("%{other:02X}")),
+        }
+    }
+    uri
+}
+
 /// SARIF 2.1.0: one run, all rules, a result for each finding and one for the error.
 fn sarif(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile, args: &Build) -> Value {
     let main = args.file.clone().unwrap_or_else(|| args.context.join("Dockerfile"));
     let dir = main.parent().unwrap_or(Path::new("")).to_owned();
     let uri = |name: &str| {
         let path = if name == file.name() { main.clone() } else { dir.join(name) };
-        path.strip_prefix(".").unwrap_or(&path).to_string_lossy().into_owned()
+        uri_of(path.strip_prefix(".").unwrap_or(&path))
     };
     let place = |lines: (u32, u32)| {
         let (first, last) = (file.origin(lines.0), file.origin(lines.1));
@@ -240,9 +298,10 @@ fn sarif(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile, ar
         })
         .collect();
     if let Some(error) = error {
-        let lines = error.lines.unwrap_or((1, 1));
+        let whole = || json!([{ "physicalLocation": { "artifactLocation": { "uri": uri(file.name()) } } }]);
         let message = json!({ "text": error.message });
-        results.push(json!({ "level": "error", "message": message, "locations": place(lines) }));
+        let locations = error.lines.map_or_else(whole, place);
+        results.push(json!({ "level": "error", "message": message, "locations": locations }));
     }
     let driver = json!({
         "name": "lapstrake",
@@ -254,4 +313,18 @@ fn sarif(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile, ar
         "version": "2.1.0",
         "runs": [{ "tool": { "driver": driver }, "columnKind": "unicodeCodePoints", "results": results }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_uris() {
+        for (path, uri) in
+            [("a b/Dockerfile", "a%20b/Dockerfile"), ("/x/é:y", "file:///x/%C3%A9%3Ay"), ("d", "d")]
+        {
+            assert_eq!(uri_of(Path::new(path)), uri);
+        }
+    }
 }

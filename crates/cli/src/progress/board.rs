@@ -64,7 +64,8 @@ impl Board {
                     running.count(Part { id, current, total, begun: at, ended: done.then_some(at) });
                 }
             }
-            Event::Log { .. } => {}
+            // Warnings are told once everything is over.
+            Event::Log { .. } | Event::Warning(_) => {}
             Event::Completed { step, at, cached, error } => {
                 let Some(place) = self.running.iter().position(|running| running.step == step) else {
                     return Vec::new();

@@ -74,6 +74,8 @@ impl Plain {
             Event::Completed { step, at, cached, error } => {
                 self.completed(step, *at, *cached, error.as_deref(), &mut out);
             }
+            // They are told once everything is over.
+            Event::Warning(_) => {}
         }
         out
     }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lapstrake_engine::{Event, StepId, Stream};
+use lapstrake_engine::{Event, StepId, Stream, Warning};
 use serde_json::{Value, json};
 
 use super::tail::Tails;
@@ -59,7 +59,24 @@ fn status(event: &Event, begun: Duration, names: &mut BTreeMap<StepId, (String, 
             let number = if *stream == Stream::Stdout { 1 } else { 2 };
             json!({"logs": [{"vertex": step.0, "stream": number, "data": base64(data), "timestamp": time(*at)}]})
         }
+        Event::Warning(warning) => json!({"warnings": [described(warning)]}),
     }
+}
+
+/// BuildKit has texts in base64 and a range for each line.
+fn described(warning: &Warning) -> Value {
+    let range = |line: u32| json!({"start": {"line": line}, "end": {"line": line}});
+    let mut value = json!({
+        "level": 1,
+        "short": base64(warning.short.as_bytes()),
+        "detail": [base64(warning.detail.as_bytes())],
+        "sourceInfo": {"filename": warning.file, "language": "Dockerfile"},
+        "range": (warning.lines.0..=warning.lines.1).map(range).collect::<Vec<_>>(),
+    });
+    if let Some(url) = &warning.url {
+        value["url"] = url.as_str().into();
+    }
+    value
 }
 
 fn base64(data: &[u8]) -> String {

@@ -54,7 +54,7 @@ impl Tails {
                     tail.lines.clear();
                 }
             }
-            Event::Status { .. } => {}
+            Event::Status { .. } | Event::Warning(_) => {}
         }
     }
 

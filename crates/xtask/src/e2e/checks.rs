@@ -30,6 +30,8 @@ fn check(mode: &Mode) -> Result<(), String> {
         0,
         &["1 warning found", "- LegacyKeyValueFormat: \"ENV key=value\""],
     )?;
+    let raw = lap(mode, "build --progress rawjson checked")?;
+    expect(&raw, 0, &["{\"warnings\":[{", "\"filename\":\"Dockerfile\"", "legacy-key-value-format/\""])?;
     let failed = lap(mode, "build --build-arg BUILDKIT_DOCKERFILE_CHECK=error=true checked")?;
     expect(&failed, 1, &["lint violation found for rules: LegacyKeyValueFormat"])?;
     let skipped = lap(mode, "build --build-arg BUILDKIT_DOCKERFILE_CHECK=skip=all checked")?;
@@ -61,5 +63,11 @@ fn call(mode: &Mode) -> Result<(), String> {
     expect(&outline, 0, &["TARGET:      app\n", "VERSION     1       of it all\n", "token    true\n"])?;
     let json = lap(mode, "build --call outline,format=json --target tools called")?;
     expect(&json, 0, &["\"name\": \"tools\"", "\"required\": true"])?;
-    expect(&lap(mode, "build --call nonsense called")?, 2, &["not one of build, check, outline, targets"])
+    expect(&lap(mode, "build --call nonsense called")?, 2, &["not one of build, check, outline, targets"])?;
+    let described = lap(mode, "build --call subrequests.describe called")?;
+    expect(
+        &described,
+        0,
+        &["NAME                 VERSION DESCRIPTION\n", "outline              1.0.0   List all"],
+    )
 }

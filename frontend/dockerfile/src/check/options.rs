@@ -54,6 +54,16 @@ impl CheckOptions {
             .map_err(|why| format!("failed to parse check options: {why}"))
     }
 
+    /// The line of a file's `check` directive, counted from 1.
+    pub fn line_in(text: &str) -> Option<u32> {
+        detect_directive(text, "check")?;
+        let found = |line: &str| {
+            let comment = line.trim_start_matches('\u{feff}').strip_prefix('#')?;
+            directive_in_comment(comment, "check")
+        };
+        (1..).zip(text.lines()).find(|(_, line)| found(line).is_some()).map(|(number, _)| number)
+    }
+
     /// These options with those of the first `check=` in the comment lines above an instruction.
     pub fn with_comments(&self, comments: &[String]) -> CheckOptions {
         let mut merged = self.clone();
@@ -96,6 +106,8 @@ mod tests {
         assert_eq!(parse("Skip=all").unwrap_err(), "invalid check option \"Skip\"");
         assert!(parse("error=yes").unwrap_err().starts_with("failed to parse check option \"error=yes\": "));
         assert!(parse("skip=a;skip=b;error=true;skip=c").is_err());
+        assert_eq!(CheckOptions::line_in("#syntax=x\n# check = y\nFROM a\n# check=z\n"), Some(2));
+        assert_eq!(CheckOptions::line_in("FROM a\n# check=z\n"), None);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::check::{Checks, Place, Rule};
-use crate::parse::{Parsed, Phase};
+use crate::parse::{Parsed, Phase, Refused};
 use crate::quote::quoted;
 use crate::scalar::{lower, upper};
-use crate::syntax::{Command, Instruction, Stage, Word};
+use crate::syntax::{Command, Instruction, Keyword, Stage, Word};
 
 /// Names that mean something else already.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -34,19 +34,37 @@ pub fn check_syntax(parsed: &Parsed, checks: &Checks) {
         check_from(stage, checks);
         stage.instructions.iter().take_while(|c| c.lines.0 < end).for_each(|c| check_command(c, checks));
     }
+    if let Some(refused) = &parsed.refused {
+        check_refused(refused, checks);
+    }
     if phase.is_none() {
         check_names(&file.stages, checks);
         check_casing(&file.stages, checks);
     }
 }
 
+/// BuildKit tells some things before it looks whether an instruction is right.
+fn check_refused(refused: &Refused, checks: &Checks) {
+    let place = Place { span: refused.span, lines: refused.lines };
+    match (Keyword::parse(&refused.keyword.node), refused.args.as_slice()) {
+        (Some(Keyword::Maintainer), _) => check_maintainer(&refused.comments, place, checks),
+        (Some(Keyword::From), [_, word, names @ ..]) if !names.is_empty() => {
+            let name = if let [name] = names { Some(name) } else { None };
+            check_alias(&refused.keyword, (word, name), &refused.comments, place, checks);
+        }
+        _ => {}
+    }
+}
+
+fn check_maintainer(comments: &[String], place: Place, checks: &Checks) {
+    let detail = "Maintainer instruction is deprecated in favor of using label".to_owned();
+    checks.report(comments, Rule::MaintainerDeprecated, place, detail);
+}
+
 fn check_command(command: &Command, checks: &Checks) {
     let place = Place::of(command);
     match &command.instruction {
-        Instruction::Maintainer(_) => {
-            let detail = "Maintainer instruction is deprecated in favor of using label".to_owned();
-            checks.report(&command.comments, Rule::MaintainerDeprecated, place, detail);
-        }
+        Instruction::Maintainer(_) => check_maintainer(&command.comments, place, checks),
         Instruction::Arg(args) => {
             let names: Vec<&str> = args.iter().map(|arg| arg.name.as_str()).collect();
             check_description("ARG", &names, &command.comments, place, checks);
@@ -58,15 +76,26 @@ fn check_command(command: &Command, checks: &Checks) {
 fn check_from(stage: &Stage, checks: &Checks) {
     let place = Place { span: stage.span, lines: stage.lines };
     let Some((word, name)) = &stage.from.alias else { return };
-    if lower(&name.node) != name.node {
-        let detail = format!("Stage name '{}' should be lowercase", name.node);
-        checks.report(&stage.comments, Rule::StageNameCasing, place, detail);
-    }
-    if !same_casing(&stage.keyword, word) {
-        let detail = format!("'{}' and '{}' keywords' casing do not match", word.node, stage.keyword.node);
-        checks.report(&stage.comments, Rule::FromAsCasing, place, detail);
-    }
+    check_alias(&stage.keyword, (word, Some(name)), &stage.comments, place, checks);
     check_description("FROM", &[&lower(&name.node)], &stage.comments, place, checks);
+}
+
+/// AS and the name behind it.
+fn check_alias(
+    from: &Word,
+    (word, name): (&Word, Option<&Word>),
+    comments: &[String],
+    place: Place,
+    checks: &Checks,
+) {
+    if let Some(name) = name.filter(|name| lower(&name.node) != name.node) {
+        let detail = format!("Stage name '{}' should be lowercase", name.node);
+        checks.report(comments, Rule::StageNameCasing, place, detail);
+    }
+    if !same_casing(from, word) {
+        let detail = format!("'{}' and '{}' keywords' casing do not match", word.node, from.node);
+        checks.report(comments, Rule::FromAsCasing, place, detail);
+    }
 }
 
 /// Whether AS is written like FROM. A FROM in both cases is another rule's matter.

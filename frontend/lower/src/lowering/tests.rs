@@ -309,7 +309,7 @@ fn names_are_looked_up_as_buildkit_does() {
     let upper = plan_with("FROM a AS Base\nFROM Base", &inputs());
     assert_eq!(
         upper.unwrap_err(),
-        "failed to parse stage name \"Base\": invalid reference format: repository name (Base) must be lowercase"
+        "failed to parse stage name \"Base\": invalid reference format: repository name (library/Base) must be lowercase"
     );
     assert_eq!(sources("FROM a AS Base\nRUN x\nFROM scratch\nCOPY --from=BASE /x /x").len(), 2);
     let last = sources("FROM a AS s\nFROM b AS s\nFROM scratch\nCOPY --from=s /x /x");
