@@ -1,6 +1,7 @@
 //! What a target may be given: arguments, secrets, SSH agents.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Dockerfile, Instruction};
@@ -66,6 +67,7 @@ pub fn outline(
 /// Goes through the stages that `id` needs. What several declare counts as it is first met.
 fn collect(lowering: &Lowering<'_>, target: NodeId, globals: &BTreeMap<String, Global>, found: &mut Outline) {
     let (mut seen, mut args) = (BTreeSet::new(), BTreeMap::new());
+    let below = names_below(lowering);
     let (mut secrets, mut ssh) = (BTreeMap::new(), BTreeMap::new());
     // A list of its own: a chain of stages can be longer than a stack is deep.
     let mut open = vec![target];
@@ -74,7 +76,7 @@ fn collect(lowering: &Lowering<'_>, target: NodeId, globals: &BTreeMap<String, G
             continue;
         }
         let node = &lowering.stages[id];
-        for name in with_parts(lowering, node, globals) {
+        for name in with_parts(node, &below[id.index()], globals) {
             let own = node.used.args.get(&name);
             if let Some(arg) = own.or_else(|| globals.get(&name).map(|global| &global.arg)) {
                 args.entry(name).or_insert_with(|| arg.clone());
@@ -100,19 +102,14 @@ fn base(node: &Node<'_>) -> Option<NodeId> {
     }
 }
 
-/// The names that a stage uses and all that their defaults are made of. What the FROMs below it use counts as used here
-/// too, so that a stage in between that declares such a name anew does not hide the global one.
+/// The names that a stage uses and all that their defaults are made of. What the FROMs below it use, `below`, counts as
+/// used here too, so that a stage in between that declares such a name anew does not hide the global one.
 fn with_parts(
-    lowering: &Lowering<'_>,
     node: &Node<'_>,
+    below: &BTreeSet<String>,
     globals: &BTreeMap<String, Global>,
 ) -> BTreeSet<String> {
-    let mut open: Vec<&String> = node.used.names.iter().collect();
-    let mut below = base(node);
-    while let Some(id) = below {
-        open.extend(&lowering.stages[id].used.from);
-        below = base(&lowering.stages[id]);
-    }
+    let mut open: Vec<&String> = node.used.names.iter().chain(below).collect();
     let mut all = BTreeSet::new();
     while let Some(name) = open.pop() {
         if all.insert(name.clone()) && !node.used.args.contains_key(name) {
@@ -120,6 +117,28 @@ fn with_parts(
         }
     }
     all
+}
+
+/// For each stage, the names in the FROMs of the stages that it is based on. Stages share a set where nothing is added,
+/// so that a long chain costs no more than its length.
+fn names_below(lowering: &Lowering<'_>) -> Vec<Rc<BTreeSet<String>>> {
+    let mut below: Vec<Rc<BTreeSet<String>>> = Vec::new();
+    for id in lowering.stages.ids() {
+        // A base is always further up.
+        let names = match base(&lowering.stages[id]) {
+            None => Rc::default(),
+            Some(base) => {
+                let (own, rest) = (&lowering.stages[base].used.from, &below[base.index()]);
+                if own.iter().all(|name| rest.contains(name)) {
+                    Rc::clone(rest)
+                } else {
+                    Rc::new(own.iter().chain(rest.iter()).cloned().collect())
+                }
+            }
+        };
+        below.push(names);
+    }
+    below
 }
 
 fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global> {

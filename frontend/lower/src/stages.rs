@@ -28,6 +28,13 @@ use crate::used::Used;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NodeId(usize);
 
+impl NodeId {
+    /// Its place among all nodes.
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// What a stage starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Base {
