@@ -101,9 +101,8 @@ impl StageRun<'_, '_> {
         let bodies = &step.command.heredocs;
         let Some(first) = bodies.first() else { return Ok((self.state.with_shell(line), None)) };
         if !dockerfile::is_heredoc_word(line) {
-            let text = bodies
-                .iter()
-                .fold(line.clone(), |text, body| format!("{text}\n{}{}", body.content, body.name));
+            let written = bodies.iter().flat_map(|body| ["\n", &body.content, &body.name]);
+            let text: String = std::iter::once(line.as_str()).chain(written).collect();
             return Ok((self.state.with_shell(&text), None));
         }
         let data = if first.chomp { first.chomped() } else { first.content.clone() };

@@ -262,8 +262,13 @@ impl StageRun<'_, '_> {
         for ((name, value), written) in pairs.iter().zip(written) {
             self.check_legacy(step, written);
             self.check_secret("ENV", name);
+            let lines = &mut self.state.config.config.env;
+            // Whatever is among the lines is in the environment too: only known names need looking for.
+            match self.state.env.get(name) {
+                Some(_) => set_line(lines, name, value),
+                None => lines.push(format!("{name}={value}")),
+            }
             self.state.env.set(name, value);
-            set_line(&mut self.state.config.config.env, name, value);
         }
         self.row(pairs_row("ENV", &pairs));
         Ok(())
@@ -428,7 +433,8 @@ impl StageRun<'_, '_> {
 }
 
 fn pairs_row(keyword: &str, pairs: &[(String, String)]) -> String {
-    pairs.iter().fold(keyword.to_owned(), |row, (name, value)| format!("{row} {name}={value}"))
+    let words = pairs.iter().flat_map(|(name, value)| [" ", name, "=", value]);
+    std::iter::once(keyword).chain(words).collect()
 }
 
 /// Where a word stands; words of triggers stand in no file.
