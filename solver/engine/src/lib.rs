@@ -21,6 +21,7 @@
 //! fails its inputs are solved and it is looked up by content, so that a step that ran again and gave the same tree
 //! cuts off everything behind it.
 
+mod deep;
 mod event;
 mod executor;
 mod key;

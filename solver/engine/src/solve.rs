@@ -1,7 +1,5 @@
 //! Solving: from a wanted edge to its result, doing only what no record saves.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +7,7 @@ use futures_util::future::try_join_all;
 use lapstrake_graph::{Edge, Graph, Lines, Op, Source, Vertex, VertexId};
 use tokio::sync::OnceCell;
 
+use crate::deep::Deep;
 use crate::event::{Progress, Step, StepId};
 use crate::executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
 use crate::key::{Key, KeyHasher};
@@ -44,7 +43,7 @@ pub struct StepFailed {
 }
 
 type Outcome<T> = Result<T, StepFailed>;
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send + 'a>>;
+type Boxed<'a, T> = Deep<'a, Outcome<T>>;
 
 #[derive(Default)]
 struct Node {
@@ -95,13 +94,13 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     }
 
     fn key(&self, id: VertexId) -> Boxed<'_, Keyed> {
-        Box::pin(
+        Deep::new(
             async move { self.nodes[id.index()].key.get_or_try_init(|| self.make_key(id)).await.cloned() },
         )
     }
 
     fn solved(&self, id: VertexId) -> Boxed<'_, Solved> {
-        Box::pin(async move {
+        Deep::new(async move {
             self.nodes[id.index()].solved.get_or_try_init(|| self.make_result(id)).await.cloned()
         })
     }

@@ -54,8 +54,10 @@ impl Server {
         let more = |port: u16| vec![format!("--port={port}"), format!("--base-path={}", base.display())];
         // Repositories of the test's user are served by root.
         let trust = ["env", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"];
-        let daemon = ["git", "daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1"];
-        Server::start(&[&trust[..], &daemon[..]].concat(), more)
+        // Not `git daemon`, which would outlive its parent, `git`, when that is killed.
+        let daemon = ["sh", "-c", "exec \"$(git --exec-path)/git-daemon\" \"$@\"", "git-daemon"];
+        let flags = ["--reuseaddr", "--export-all", "--listen=127.0.0.1"];
+        Server::start(&[&trust[..], &daemon[..], &flags[..]].concat(), more)
     }
 }
 

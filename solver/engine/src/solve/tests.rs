@@ -321,3 +321,16 @@ proptest! {
         prop_assert!(ran.iter().all(|name| name.starts_with('s')), "{:?} ran again", ran);
     }
 }
+
+/// Each step's future polls that of the step before: without a stack that grows, this ends the process.
+#[test]
+fn a_long_chain_needs_no_long_stack() {
+    let chain = || {
+        let (mut sketch, script, cache) = (Sketch::default(), Script::default(), Memory::default());
+        let source = sketch.source("src");
+        let last = (0..1_000).fold(source, |below, number| sketch.step(&format!("step {number}"), &[below]));
+        build(&sketch, last, &script, &cache).1.len()
+    };
+    let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(chain).unwrap();
+    assert_eq!(thread.join().unwrap(), 1_001);
+}

@@ -1,0 +1,38 @@
+//! Futures that wait for futures that wait for futures.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// The stack that one level of the recursion may use before the next check: several times what it does use.
+const RED_ZONE: usize = 64 << 10;
+/// What is added when there is less.
+const MORE: usize = 2 << 20;
+
+/// A boxed future that makes sure of its stack. A step's future polls those of its inputs, so a Dockerfile of ten thousand
+/// steps is a recursion of that depth: to poll as well as to drop.
+pub(crate) struct Deep<'a, T>(Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>);
+
+impl<'a, T> Deep<'a, T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'a) -> Deep<'a, T> {
+        Deep(Some(Box::pin(future)))
+    }
+}
+
+impl<T> Future for Deep<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        match &mut self.0 {
+            Some(inner) => stacker::maybe_grow(RED_ZONE, MORE, || inner.as_mut().poll(context)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Drop for Deep<'_, T> {
+    fn drop(&mut self) {
+        let inner = self.0.take();
+        stacker::maybe_grow(RED_ZONE, MORE, || drop(inner));
+    }
+}
