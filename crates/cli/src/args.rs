@@ -64,7 +64,7 @@ pub(crate) struct Build {
     /// Name of the image (`NAME[:TAG]`); may be given more than once
     #[arg(short, long, value_name = "NAME[:TAG]")]
     pub(crate) tag: Vec<String>,
-    /// The Dockerfile (default: `CONTEXT/Dockerfile`)
+    /// The Dockerfile: a path, `-` for standard input, or an `https` address (default: `CONTEXT/Dockerfile`)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Tell something instead of building: `check`, `outline`, `targets` or `subrequests.describe`, with `,format=json` as JSON
@@ -100,7 +100,8 @@ pub(crate) struct Build {
     /// The platform of the image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
-    /// Another source of files or base: a directory, `docker-image://REF`, `oci-layout://DIR[:TAG]` or `rootfs://DIR`
+    /// Another source of files or base: a directory, a git repository, `https://…`, `docker-image://REF`,
+    /// `oci-layout://DIR[:TAG]` or `rootfs://DIR`
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
     /// A secret for RUN: `id=ID[,src=FILE|,env=VARIABLE]`
@@ -109,7 +110,7 @@ pub(crate) struct Build {
     /// An SSH agent for RUN: `default` or `ID=SOCKET`
     #[arg(long, value_name = "default|ID=SOCKET")]
     pub(crate) ssh: Vec<String>,
-    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=image,name=NAME`, or a directory
+    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=image|registry,name=NAME`, or a directory
     #[arg(short, long, value_name = "DIR|type=TYPE,dest=PATH")]
     pub(crate) output: Vec<String>,
     /// Push the image to the registries that its names say: short for `-o type=registry`
@@ -145,7 +146,8 @@ pub(crate) struct Build {
     /// A resource limit of RUN
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
-    /// The directory to build from
+    /// What to build from: a directory, a git repository, the `https` address of an archive or Dockerfile, or `-` for one
+    /// of these on standard input
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: PathBuf,
 }

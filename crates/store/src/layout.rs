@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! state.json             superblock {"format": 1}; a higher number is refused
-//! state.db               SQLite (WAL): records, layers, blobs' diff ids, images, tags
+//! state.db               SQLite (WAL): records, layers, blobs' diff ids, images, tags, who has which blob
 //! blobs/sha256/<hex>     immutable OCI blobs: configs and manifests, and layers that came or go compressed
 //! layers/<id>/fs/        a layer's files in overlayfs format (whiteouts are char 0:0, `user.overlay.opaque`)
 //! layers/<id>/tree       its encoded tree: every entry with its metadata and the digest of its content

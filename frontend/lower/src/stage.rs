@@ -1,8 +1,10 @@
 //! One stage, instruction by instruction. RUN is in `run`, COPY and ADD are in `transfer`.
 
+use std::borrow::Cow;
+
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
-use lapstrake_dockerfile::{Arg, Command, CommandLine, Instruction, Pair, Place, Word, parse_port};
+use lapstrake_dockerfile::{Arg, Command, CommandLine, Dialect, Instruction, Pair, Place, Word, parse_port};
 use lapstrake_graph::{Edge, File, FileAction, HistoryDraft, MakeDir, Op, Owner, VertexId, VertexMeta};
 use lapstrake_oci::Healthcheck;
 
@@ -233,7 +235,21 @@ impl StageRun<'_, '_> {
     /// The instruction's text for its step's name, quotes off.
     pub(crate) fn step_text(&self, command: &Command) -> String {
         let mode = Mode::plain(self.lowering.escape);
-        names::text(&command.text, mode, &|name| self.state.lookup(name))
+        let text = match self.lowering.dialect {
+            Dialect::BuildKit => Cow::Borrowed(&command.text),
+            Dialect::Lapstrake => Cow::Owned(self.with_from(&command.text, mode)),
+        };
+        names::text(&text, mode, &|name| self.state.lookup(name))
+    }
+
+    /// `text` with global ARGs filled in behind `--from=`, which sees no others.
+    fn with_from(&self, text: &str, mode: Mode) -> String {
+        let globals = |name: &str| self.lowering.globals.args.get(name).map(str::to_owned);
+        let words = text.split(' ').map(|word| match word.starts_with("--from=") {
+            true => words::expand(word, &globals, mode).map_or(word.to_owned(), |expanded| expanded.text),
+            false => word.to_owned(),
+        });
+        words.collect::<Vec<String>>().join(" ")
     }
 
     pub(crate) fn meta(&self, name: String, step: &Step<'_>) -> VertexMeta {
