@@ -120,7 +120,7 @@ fn repository(mode: &Mode) -> Result<Server, String> {
     let server = Server::git(mode)?;
     let port = server.port;
     let make = format!(
-        "export GIT_CONFIG_GLOBAL=$PWD/gitconfig HOME=$PWD && \
+        "rm -rf repos gitconfig && export GIT_CONFIG_GLOBAL=$PWD/gitconfig HOME=$PWD && \
          git config --file gitconfig user.name me && git config --file gitconfig user.email me@host && \
          git config --file gitconfig init.defaultBranch main && git config --file gitconfig protocol.file.allow always && \
          mkdir -p repos && git init -q repos/sub && cd repos/sub && echo sub > s && git add . && git commit -qm sub && \
