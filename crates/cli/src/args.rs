@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use self::images::{
-    History, Images, Import, Load, LoginArgs, Logout, Named, Pull, PushImage, Rmi, Save, Tag,
+    History, Images, Import, Inspect, Load, LoginArgs, Logout, Pull, PushImage, Rmi, Save, Search, Tag,
 };
 use crate::progress::Mode;
 
@@ -31,8 +31,8 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// List the images in the local store
     Images(Images),
-    /// Show the config of an image as JSON
-    Inspect(Named),
+    /// Show what images are, as JSON or by a template
+    Inspect(Inspect),
     /// Show how an image was made
     History(History),
     /// Remove images or names of images
@@ -43,11 +43,13 @@ pub(crate) enum Command {
     Push(PushImage),
     /// Pull an image from a registry
     Pull(Pull),
+    /// Look for images on Docker Hub or in another registry
+    Search(Search),
     /// Keep a login for a registry
     Login(LoginArgs),
     /// Forget the login for a registry
     Logout(Logout),
-    /// Write an image to an archive for `docker load` and others
+    /// Write images to an archive for `docker load` and others
     Save(Save),
     /// Make an image of a root file system's tar
     Import(Import),

@@ -9,6 +9,8 @@ mod history;
 mod images;
 mod import;
 mod include;
+mod inspect;
+mod listed;
 mod load;
 mod login;
 mod options;
@@ -17,6 +19,8 @@ mod push;
 mod read;
 mod resolve;
 mod run;
+mod save;
+mod search;
 mod wanted;
 
 use std::process::ExitCode;
@@ -30,15 +34,16 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::check(&args.build, args.format),
         Command::Run(args) => run::run(&args),
         Command::Images(args) => images::images(&args),
-        Command::Inspect(args) => images::inspect(&args.image),
+        Command::Inspect(args) => inspect::inspect(&args),
         Command::History(args) => history::history(&args),
         Command::Rmi(args) => images::rmi(&args),
         Command::Tag(args) => push::tag(&args),
         Command::Push(args) => push::push(&args),
         Command::Pull(args) => push::pull(&args),
+        Command::Search(args) => search::search(&args),
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::logout(&args),
-        Command::Save(args) => push::save(&args),
+        Command::Save(args) => save::save(&args),
         Command::Import(args) => import::import(&args),
         Command::Load(args) => load::load(&args),
         Command::Debug(what) => debug::debug(&what),

@@ -43,6 +43,16 @@ pub(crate) fn docker_config() -> Option<PathBuf> {
     Some(dir.or_else(|| Some(PathBuf::from(set("HOME")?).join(".docker")))?.join("config.json"))
 }
 
+/// The settings' file: `$LAPSTRAKE_CONFIG`, else the first that is there of the user's own and the machine's.
+pub(crate) fn settings() -> Vec<PathBuf> {
+    if let Some(file) = set("LAPSTRAKE_CONFIG") {
+        return vec![PathBuf::from(file)];
+    }
+    let own = set("XDG_CONFIG_HOME").map(PathBuf::from);
+    let own = own.or_else(|| Some(PathBuf::from(set("HOME")?).join(".config")));
+    own.into_iter().chain([PathBuf::from("/etc")]).map(|dir| dir.join("lapstrake/lapstrake.toml")).collect()
+}
+
 /// `SOURCE_DATE_EPOCH`, which becomes a build argument.
 pub(crate) fn source_date_epoch() -> Option<String> {
     value("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty())

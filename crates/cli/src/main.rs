@@ -20,7 +20,9 @@ mod commands;
 mod env;
 mod exit;
 mod progress;
+mod rows;
 mod session;
+mod template;
 
 use std::process::ExitCode;
 

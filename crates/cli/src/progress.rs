@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 
 use lapstrake_engine::{Event, Progress};
 
-pub(crate) use names::bytes;
+pub(crate) use names::printable;
 pub(crate) use tail::Failure;
 use tail::Tails;
 

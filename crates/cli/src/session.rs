@@ -7,7 +7,7 @@ use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::StackLayer;
 use lapstrake_outputs::Finished;
-use lapstrake_registry::{Credentials, DockerConfig};
+use lapstrake_registry::{Credentials, DockerConfig, Registries};
 use lapstrake_store::{ImageRow, Store};
 use lapstrake_sys::userns::{Entered, Ids, Lack, enter};
 
@@ -45,9 +45,10 @@ pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> 
         return Ok(row);
     }
     let wanted = name.strip_prefix("sha256:").unwrap_or(name);
+    let wanted = wanted.to_ascii_lowercase();
     let is_id = !wanted.is_empty() && wanted.bytes().all(|b| b.is_ascii_hexdigit());
     let rows = if is_id { store.images()? } else { Vec::new() };
-    let mut found = rows.into_iter().filter(|row| row.id.hex().starts_with(wanted));
+    let mut found = rows.into_iter().filter(|row| row.id.hex().starts_with(&wanted));
     match (found.next(), found.next()) {
         (Some(row), None) => Ok(row),
         (Some(_), Some(_)) => {
@@ -59,6 +60,9 @@ pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> 
 
 fn by_reference(store: &Store, reference: &Reference) -> anyhow::Result<Option<ImageRow>> {
     if let Some(digest) = reference.digest() {
+        if let Some(id) = store.by_digest(&reference.pinned(digest.clone()))? {
+            return Ok(store.image(&id)?);
+        }
         let by_manifest = store.image_by_manifest(digest)?;
         return Ok(match by_manifest {
             Some(row) => Some(row),
@@ -71,9 +75,11 @@ fn by_reference(store: &Store, reference: &Reference) -> anyhow::Result<Option<I
     }
 }
 
-/// Who we are to registries: what Docker's configuration says.
-pub(crate) fn credentials() -> Credentials {
-    env::docker_config().map_or(Credentials::None, |path| Credentials::Docker(DockerConfig::new(path)))
+/// Registries: who we are to them by Docker's configuration, and how they are reached by ours.
+pub(crate) fn registries() -> Registries {
+    let credentials =
+        env::docker_config().map_or(Credentials::None, |path| Credentials::Docker(DockerConfig::new(path)));
+    Registries { credentials, files: env::settings(), insecure: false }
 }
 
 /// A stored image as something that can be exported.

@@ -58,6 +58,11 @@ impl Compression {
     }
 }
 
+/// Whether layers of this type may not be given away.
+pub fn is_nondistributable(media_type: &str) -> bool {
+    media_type.contains(".nondistributable.") || media_type.contains(".rootfs.foreign.")
+}
+
 /// What `media_type` stands for; `None` for a type that images do not use.
 pub fn kind(media_type: &str) -> Option<Kind> {
     Some(match media_type {
@@ -70,6 +75,9 @@ pub fn kind(media_type: &str) -> Option<Kind> {
         // Foreign layers are only different in where they may be pushed to.
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
         | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Kind::Layer(Compression::Gzip),
+        "application/vnd.docker.image.rootfs.foreign.diff.tar"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Kind::Layer(Compression::None),
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => Kind::Layer(Compression::Zstd),
         _ => return None,
     })
 }

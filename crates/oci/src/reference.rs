@@ -66,6 +66,11 @@ impl Reference {
         Reference { digest: Some(digest), ..self.clone() }
     }
 
+    /// The same repository at `digest`, without a tag.
+    pub fn pinned(&self, digest: Digest) -> Reference {
+        Reference { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
     /// The repository as people write it: without `docker.io/` and `library/`.
     pub fn familiar_name(&self) -> String {
         if self.registry != DEFAULT_REGISTRY {

@@ -8,7 +8,7 @@ use reqwest::Response;
 
 use crate::error::RegistryError;
 
-/// Manifests and configs are small; more than this is an attack or a mistake.
+/// Manifests and configs are small; more than this is an attack or a mistake. Registries refuse manifests over 4 MiB.
 const DOCUMENT_LIMIT: u64 = 8 << 20;
 
 pub(crate) fn corrupt(
@@ -63,7 +63,7 @@ impl<'a> Body<'a> {
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|source| RegistryError::Unreachable {
                 registry: self.reference.registry().to_owned(),
-                source,
+                source: source.without_url(),
             })?;
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());
             skip -= known as u64;

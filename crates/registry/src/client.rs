@@ -1,17 +1,17 @@
 //! Getting documents and blobs.
 
 use std::io;
-use std::time::Duration;
 
 use lapstrake_oci::{Digest, Reference, media};
-use reqwest::StatusCode;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE};
+use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use reqwest::{Response, StatusCode};
 
-use crate::ask::{Ask, base_url};
+use crate::ask::Ask;
 use crate::body::{Body, corrupt, read_small, same};
-use crate::credentials::Credentials;
 use crate::error::RegistryError;
-use crate::send::{ATTEMPTS, Channel, pause};
+use crate::retry::{ATTEMPTS, pause};
+use crate::send::Channel;
+use crate::settings::Registries;
 
 /// A document with its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,32 +24,19 @@ pub struct Fetched {
     pub bytes: Vec<u8>,
 }
 
-/// Talks to registries. Making one reads the system's certificates (some ms): make it once, and late.
+/// Talks to registries. Making one reads the settings, and the first registry with TLS the system's certificates (some
+/// ms): make it once, and late.
 pub struct Client {
     pub(crate) channel: Channel,
 }
 
 impl Client {
-    /// A client that says who it is where a registry asks and `credentials` know.
+    /// A client that says who it is where a registry asks and there is a login.
     ///
     /// # Errors
-    /// [`RegistryError::Setup`] if there are no certificates, say.
-    pub fn new(credentials: Credentials) -> Result<Client, RegistryError> {
-        // Fails only if somebody else installed one before, which is as good.
-        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
-        let redirects = reqwest::redirect::Policy::custom(|attempt| {
-            let downgrade = attempt.previous().last().is_some_and(|from| from.scheme() == "https")
-                && attempt.url().scheme() != "https";
-            if downgrade || attempt.previous().len() > 10 { attempt.stop() } else { attempt.follow() }
-        });
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("lapstrake/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirects)
-            .connect_timeout(Duration::from_secs(20))
-            .read_timeout(Duration::from_secs(60))
-            .build()
-            .map_err(|source| RegistryError::Setup { source })?;
-        Ok(Client { channel: Channel::new(http, credentials) })
+    /// [`RegistryError::Settings`] if the settings cannot be read.
+    pub fn new(registries: Registries) -> Result<Client, RegistryError> {
+        Ok(Client { channel: Channel::new(registries)? })
     }
 
     /// The manifest (or index) that `reference` names. A digest in the reference is checked.
@@ -59,40 +46,60 @@ impl Client {
     pub async fn manifest(&self, reference: &Reference) -> Result<Fetched, RegistryError> {
         let wanted = reference.digest().map(ToString::to_string);
         let name = wanted.as_deref().or(reference.tag()).unwrap_or("latest");
+        let places = self.channel.places(reference).await?;
+        let mut last = None;
+        for ask in &places {
+            match self.document(ask, &format!("manifests/{name}"), reference.digest()).await {
+                Ok(found) => return Ok(found),
+                // The registry itself comes last, and its answer counts.
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| RegistryError::NotFound { name: reference.familiar() }))
+    }
+
+    pub(crate) async fn document(
+        &self,
+        ask: &Ask<'_>,
+        path: &str,
+        expected: Option<&Digest>,
+    ) -> Result<Fetched, RegistryError> {
         let accept =
             [media::OCI_INDEX, media::OCI_MANIFEST, media::DOCKER_INDEX, media::DOCKER_MANIFEST].join(", ");
-        let ask = Ask::pull(reference);
-        let url = ask.url(&format!("manifests/{name}"));
-        let response =
-            self.channel.send(&ask, &url, |url| self.channel.http.get(url).header(ACCEPT, &accept)).await?;
-        let response = ask.success(response)?;
-        let media_type = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .map(|value| value.split(';').next().unwrap_or(value).trim().to_owned())
-            .unwrap_or_default();
-        let (digest, bytes) = read_small(reference, "the manifest", response).await?;
-        if let Some(expected) = reference.digest() {
-            same("the manifest", reference, expected, &digest)?;
+        let get = |http: &reqwest::Client, url: &str| http.get(url).header(ACCEPT, &accept);
+        let mut attempt = 1;
+        let (media_type, digest, bytes) = loop {
+            let response = ask.success(self.channel.send(ask, &ask.url(path), get).await?)?;
+            let media_type = content_type(&response);
+            match read_small(ask.reference, "the manifest", response).await {
+                Ok((digest, bytes)) => break (media_type, digest, bytes),
+                Err(error) if error.is_interruption() && attempt < ATTEMPTS && !ask.replaceable => {
+                    pause(attempt, None).await;
+                }
+                Err(error) => return Err(error),
+            }
+            attempt += 1;
+        };
+        if let Some(expected) = expected {
+            same("the manifest", ask.reference, expected, &digest)?;
         }
         Ok(Fetched { media_type, digest, bytes })
     }
 
-    /// Asks whether `login` is good for `registry`.
+    /// Asks whether the login is good for the registry of `reference`.
     ///
     /// # Errors
     /// [`RegistryError::Denied`] if it is not, and what can go wrong on the way.
     pub async fn check_login(&self, reference: &Reference) -> Result<(), RegistryError> {
-        let ask = Ask { reference, scopes: Vec::new() };
-        let url = format!("{}/v2/", base_url(reference.registry()));
-        let response = self.channel.send(&ask, &url, |url| self.channel.http.get(url)).await?;
+        let ask = self.channel.own(reference).await?;
+        let url = format!("{}/v2/", ask.route.base);
+        let response = self.channel.send(&ask, &url, |http, url| http.get(url)).await?;
         // Registries answer 404 at times where nothing but the login counts.
         if response.status() == StatusCode::NOT_FOUND { Ok(()) } else { ask.success(response).map(drop) }
     }
 
     /// Writes the blob `digest` of `reference`'s repository to `sink`, and fails if its bytes are not those, or not
-    /// `size` many. What breaks off is continued where it ended.
+    /// `size` many. What breaks off is continued where it ended, be it at another mirror.
     ///
     /// # Errors
     /// [`RegistryError`]: it cannot be reached, does not have it, or sends something else.
@@ -103,26 +110,14 @@ impl Client {
         size: u64,
         sink: &mut (impl io::Write + Send),
     ) -> Result<(), RegistryError> {
-        let ask = Ask::pull(reference);
-        let url = ask.url(&format!("blobs/{digest}"));
+        let places = self.channel.places(reference).await?;
         let mut body = Body::new(reference, "a blob", size);
-        for attempt in 1.. {
-            let from = body.length;
-            let get = |url: &str| match from {
-                0 => self.channel.http.get(url),
-                from => self.channel.http.get(url).header(RANGE, format!("bytes={from}-")),
-            };
-            let response = ask.success(self.channel.send(&ask, &url, get).await?)?;
-            let continues = response.status() == StatusCode::PARTIAL_CONTENT;
-            // Who does not know ranges sends it all again.
-            let skip = if continues { 0 } else { from };
-            match body.read(response, skip, sink).await {
-                Err(error) if error.is_interruption() && attempt < ATTEMPTS => pause(attempt, None).await,
-                Ok(()) if body.length < size && attempt < ATTEMPTS => pause(attempt, None).await,
-                other => {
-                    other?;
-                    break;
-                }
+        for ask in &places {
+            match self.blob_from(ask, digest, size, (&mut body, sink)).await {
+                Ok(()) => break,
+                // What went to the sink cannot be taken back: a mirror that sent too much ends it.
+                Err(error) if ask.replaceable && !error.is_damage() => {}
+                Err(error) => return Err(error),
             }
         }
         if body.length != size {
@@ -131,4 +126,56 @@ impl Client {
         }
         same("a blob", reference, digest, &body.digest())
     }
+
+    async fn blob_from(
+        &self,
+        ask: &Ask<'_>,
+        digest: &Digest,
+        size: u64,
+        (body, sink): (&mut Body<'_>, &mut (impl io::Write + Send)),
+    ) -> Result<(), RegistryError> {
+        let url = ask.url(&format!("blobs/{digest}"));
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let from = body.length;
+            let get = |http: &reqwest::Client, url: &str| match from {
+                0 => http.get(url),
+                from => http.get(url).header(RANGE, format!("bytes={from}-")),
+            };
+            let response = ask.success(self.channel.send(ask, &url, get).await?)?;
+            // Who does not know ranges sends it all again.
+            let skip = match response.status() {
+                StatusCode::PARTIAL_CONTENT => skip(ask, &response, from)?,
+                _ => from,
+            };
+            match body.read(response, skip, sink).await {
+                Err(error) if error.is_interruption() && attempt < ATTEMPTS => {
+                    // Progress is no reason to lose patience.
+                    attempt = if body.length > from { 0 } else { attempt };
+                    pause(attempt, None).await;
+                }
+                Ok(()) if body.length < size && attempt < ATTEMPTS => pause(attempt, None).await,
+                other => return other,
+            }
+        }
+    }
+}
+
+/// How much of a part that begins before `from` is known already. One that begins behind it is of no use.
+fn skip(ask: &Ask<'_>, response: &Response, from: u64) -> Result<u64, RegistryError> {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let first = range.and_then(|text| text.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
+    match first.map_or(Some(0), |first: u64| from.checked_sub(first)) {
+        Some(skip) => Ok(skip),
+        None => {
+            let found = range.unwrap_or_default().to_owned();
+            Err(corrupt("a blob", ask.reference, format!("bytes from {from} on"), found))
+        }
+    }
+}
+
+fn content_type(response: &Response) -> String {
+    let value = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.map(|value| value.split(';').next().unwrap_or(value).trim().to_owned()).unwrap_or_default()
 }

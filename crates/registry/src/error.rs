@@ -21,6 +21,14 @@ pub enum RegistryError {
         #[source]
         source: reqwest::Error,
     },
+    /// The settings for registries make no sense.
+    #[error("cannot use the settings in `{}`: {why}", path.display())]
+    Settings {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// It is not there, or not for us.
     #[error("`{name}` not found: it does not exist or needs a login")]
     NotFound {
@@ -44,6 +52,12 @@ pub enum RegistryError {
         name: String,
         /// The HTTP status.
         status: u16,
+    },
+    /// A registry without a search.
+    #[error("registry `{registry}` has no search")]
+    NoSearch {
+        /// The registry's host.
+        registry: String,
     },
     /// A login server that we must not talk to.
     #[error("registry `{registry}` sends us to `{realm}` for a token, which is not a safe address")]
@@ -83,6 +97,16 @@ pub enum RegistryError {
         name: String,
         /// What it is.
         media_type: String,
+    },
+    /// A registry that says two things of one document.
+    #[error("the registry says that `{name}` is a `{told}`, and it is {found}")]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// The type that came with it.
+        told: String,
+        /// What is in it.
+        found: String,
     },
     /// No image for this platform.
     #[error("`{name}` has no image for {platform}: it is for {}", list(offered))]
@@ -136,6 +160,11 @@ impl RegistryError {
             }),
             _ => None,
         }
+    }
+
+    /// Whether bytes came that are not those that they should be.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, RegistryError::Corrupt { .. } | RegistryError::Sink { .. })
     }
 
     /// Whether a connection ended early: what was begun may be continued.

@@ -4,14 +4,14 @@ use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use lapstrake_oci::{Digest, Reference};
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
-use reqwest::{Body, Response, StatusCode, Url};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::{Body, Client as Http, Response, StatusCode, Url};
 
 use crate::ask::Ask;
 use crate::body::same;
 use crate::client::Client;
 use crate::error::RegistryError;
-use crate::send::{ATTEMPTS, pause};
+use crate::retry::{ATTEMPTS, pause};
 
 /// Smaller blobs are sent in one request, as there is not much to continue.
 const SMALL: u64 = 1 << 20;
@@ -54,9 +54,9 @@ impl Client {
     /// # Errors
     /// [`RegistryError`]: the registry cannot be reached or refuses to tell.
     pub async fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
-        let ask = Ask::push(reference, None);
+        let ask = self.channel.own(reference).await?.push(None);
         let url = ask.url(&format!("blobs/{digest}"));
-        let response = self.channel.send(&ask, &url, |url| self.channel.http.head(url)).await?;
+        let response = self.channel.send(&ask, &url, |http, url| http.head(url)).await?;
         match response.status() {
             StatusCode::NOT_FOUND => Ok(false),
             _ => ask.success(response).map(|_| true),
@@ -78,7 +78,7 @@ impl Client {
         if self.has_blob(reference, &blob.digest).await? {
             return Ok(Pushed::Exists);
         }
-        let ask = Ask::push(reference, from);
+        let ask = self.channel.own(reference).await?.push(from);
         let mut attempt = 1;
         loop {
             let place = match self.begin(&ask, blob, from).await? {
@@ -107,12 +107,12 @@ impl Client {
         if let Some(from) = from {
             url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from);
         }
-        let post = |url: &str| self.channel.http.post(url).header(CONTENT_LENGTH, 0);
+        let post = |http: &Http, url: &str| http.post(url).header(CONTENT_LENGTH, 0);
         let mut response = self.channel.send(ask, url.as_str(), post).await?;
         let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         if from.is_some() && refused {
             // No leave to read the other repository: then it is sent.
-            let own = Ask::push(ask.reference, None);
+            let own = ask.push(None);
             response = self.channel.send(&own, &own.url("blobs/uploads/"), post).await?;
         }
         let response = ask.success(response)?;
@@ -125,8 +125,8 @@ impl Client {
     async fn send_whole(&self, ask: &Ask<'_>, place: Url, blob: &Blob) -> Result<(), RegistryError> {
         let bytes = read(ask, &blob.path)?;
         let url = finished(place, &blob.digest);
-        let put = |url: &str| {
-            let put = self.channel.http.put(url).header(CONTENT_TYPE, "application/octet-stream");
+        let put = |http: &Http, url: &str| {
+            let put = http.put(url).header(CONTENT_TYPE, "application/octet-stream");
             put.header(CONTENT_LENGTH, bytes.len()).body(bytes.clone())
         };
         let response = self.channel.send(ask, url.as_str(), put).await?;
@@ -150,8 +150,7 @@ impl Client {
                 }
                 Err(error) if error.is_interruption() && attempt < ATTEMPTS => {
                     pause(attempt, None).await;
-                    let response =
-                        self.channel.send(ask, place.as_str(), |url| self.channel.http.get(url)).await?;
+                    let response = self.channel.send(ask, place.as_str(), |http, url| http.get(url)).await?;
                     // A registry that has forgotten the upload is asked for a new one.
                     let Some(has) = received(&response) else { return Err(error) };
                     place = next(ask, &place, &response).unwrap_or(place);
@@ -161,7 +160,7 @@ impl Client {
             }
         }
         let url = finished(place, &blob.digest);
-        let put = |url: &str| self.channel.http.put(url).header(CONTENT_LENGTH, 0);
+        let put = |http: &Http, url: &str| http.put(url).header(CONTENT_LENGTH, 0);
         let response = self.channel.send(ask, url.as_str(), put).await?;
         ask.success(response).map(drop)
     }
@@ -175,11 +174,9 @@ impl Client {
         sent: &(impl Fn(u64) + Send + Sync + Clone + 'static),
     ) -> Result<Url, RegistryError> {
         let length = blob.size - offset;
-        // Read for each attempt anew: `send` may have to ask more than once.
-        let patch = |url: &str| {
-            let patch = self
-                .channel
-                .http
+        // Read for each attempt anew: the registry may first ask who we are.
+        let patch = |http: &Http, url: &str| {
+            let patch = http
                 .patch(url)
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .header(CONTENT_LENGTH, length);
@@ -189,22 +186,8 @@ impl Client {
             };
             patch.body(stream(blob.path.clone(), offset, sent.clone()))
         };
-        let response = ask.success(self.send_once(ask, place, patch).await?)?;
+        let response = ask.success(self.channel.send_once(ask, place.as_str(), patch).await?)?;
         next(ask, place, &response)
-    }
-
-    /// Sends a body that is not repeated as a whole when the connection breaks.
-    async fn send_once(
-        &self,
-        ask: &Ask<'_>,
-        place: &Url,
-        request: impl Fn(&str) -> reqwest::RequestBuilder,
-    ) -> Result<Response, RegistryError> {
-        let mut request = request(place.as_str());
-        if let Some(grant) = self.channel.grant(ask, place.as_str()) {
-            request = request.header(AUTHORIZATION, grant);
-        }
-        request.send().await.map_err(|source| ask.unreachable(source))
     }
 
     /// Puts a manifest or index where `reference` says: under its digest, if it has one, else under its tag.
@@ -218,14 +201,14 @@ impl Client {
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
         let digest = Digest::sha256(bytes);
-        let ask = Ask::push(reference, None);
+        let ask = self.channel.own(reference).await?.push(None);
         let name = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.unwrap_or("latest").to_owned(),
         };
         let url = ask.url(&format!("manifests/{name}"));
         let put =
-            |url: &str| self.channel.http.put(url).header(CONTENT_TYPE, media_type).body(bytes.to_vec());
+            |http: &Http, url: &str| http.put(url).header(CONTENT_TYPE, media_type).body(bytes.to_vec());
         let response = ask.success(self.channel.send(&ask, &url, put).await?)?;
         let told = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         if let Some(told) = told.and_then(|told| told.parse::<Digest>().ok()) {

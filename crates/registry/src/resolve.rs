@@ -30,20 +30,25 @@ impl Client {
     ) -> Result<Resolved, RegistryError> {
         let top = self.manifest(reference).await?;
         let digest = top.digest.clone();
-        let manifest = match kind(&top.media_type) {
-            Some(Kind::Manifest) => top,
-            Some(Kind::Index) => {
-                let chosen = choose(reference, &parse(reference, "the index", &top.bytes)?, platform)?;
-                self.manifest(&reference.with_digest(chosen)).await?
-            }
+        let manifest = match what(reference, &top)? {
+            Kind::Manifest => top,
             _ => {
-                return Err(RegistryError::NotAnImage {
-                    name: reference.familiar(),
-                    media_type: top.media_type,
-                });
+                let chosen = choose(reference, &parse(reference, "the index", &top.bytes)?, platform)?;
+                let chosen = self.manifest(&reference.with_digest(chosen)).await?;
+                if what(reference, &chosen)? != Kind::Manifest {
+                    let (name, media_type) = (reference.familiar(), chosen.media_type);
+                    return Err(RegistryError::NotAnImage { name, media_type });
+                }
+                chosen
             }
         };
         let parsed: ImageManifest = parse(reference, "the manifest", &manifest.bytes)?;
+        if let media_type = parsed.config().media_type().as_ref()
+            && kind(media_type) != Some(Kind::Config)
+        {
+            let media_type = media_type.to_owned();
+            return Err(RegistryError::NotAnImage { name: reference.familiar(), media_type });
+        }
         let config_digest = digest_of(reference, parsed.config())?;
         let mut config_bytes = Vec::new();
         self.blob(reference, &config_digest, parsed.config().size(), &mut config_bytes).await?;
@@ -83,6 +88,44 @@ pub fn choose(
     }
 }
 
+/// Whether a document is a manifest or an index. What the registry says and what the document says must agree: who can
+/// make us take one for the other chooses what a digest stands for.
+fn what(reference: &Reference, document: &Fetched) -> Result<Kind, RegistryError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    #[derive(Default)]
+    struct Seen {
+        media_type: String,
+        manifests: Option<serde::de::IgnoredAny>,
+        layers: Option<serde::de::IgnoredAny>,
+        config: Option<serde::de::IgnoredAny>,
+    }
+    let seen: Seen = parse(reference, "the manifest", &document.bytes)?;
+    let name = || reference.familiar();
+    let told = &document.media_type;
+    let ambiguous = |found: String| RegistryError::Ambiguous { name: name(), told: told.clone(), found };
+    let found = match (seen.manifests.is_some(), seen.layers.is_some() || seen.config.is_some()) {
+        (true, false) => Kind::Index,
+        (false, true) => Kind::Manifest,
+        (true, true) => return Err(ambiguous("both an index and a manifest".to_owned())),
+        (false, false) => {
+            let media_type = if seen.media_type.is_empty() { told.clone() } else { seen.media_type };
+            return Err(RegistryError::NotAnImage { name: name(), media_type });
+        }
+    };
+    let said = |text: &str| kind(text).filter(|kind| matches!(kind, Kind::Index | Kind::Manifest));
+    let by_registry =
+        said(told).ok_or_else(|| RegistryError::NotAnImage { name: name(), media_type: told.clone() })?;
+    if by_registry != found {
+        let found = if found == Kind::Index { "an index" } else { "a manifest" };
+        return Err(ambiguous(found.to_owned()));
+    }
+    if !seen.media_type.is_empty() && said(&seen.media_type) != Some(found) {
+        return Err(ambiguous(format!("a `{}`", seen.media_type)));
+    }
+    Ok(found)
+}
+
 fn digest_of(reference: &Reference, descriptor: &Descriptor) -> Result<Digest, RegistryError> {
     let text = descriptor.digest().to_string();
     text.parse().map_err(|_| RegistryError::Corrupt {
@@ -108,6 +151,36 @@ fn parse<T: serde::de::DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_is_one_thing() {
+        use lapstrake_oci::media::{DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+        let name: Reference = "x".parse().unwrap();
+        let seen = |media_type: &str, text: &str| {
+            let document = Fetched {
+                media_type: media_type.to_owned(),
+                digest: Digest::sha256(text.as_bytes()),
+                bytes: text.as_bytes().to_vec(),
+            };
+            what(&name, &document)
+        };
+        assert_eq!(seen(OCI_MANIFEST, r#"{"config": {}, "layers": []}"#).unwrap(), Kind::Manifest);
+        assert_eq!(seen(OCI_INDEX, r#"{"manifests": []}"#).unwrap(), Kind::Index);
+        let docker = format!(r#"{{"mediaType": "{DOCKER_MANIFEST}", "config": {{}}, "layers": []}}"#);
+        assert_eq!(seen(DOCKER_MANIFEST, &docker).unwrap(), Kind::Manifest);
+        for (told, text, word) in [
+            (OCI_MANIFEST, r#"{"manifests": []}"#, "it is an index"),
+            (OCI_INDEX, r#"{"config": {}, "layers": []}"#, "it is a manifest"),
+            (OCI_INDEX, r#"{"manifests": [], "config": {}, "layers": []}"#, "both"),
+            (OCI_INDEX, r#"{"mediaType": "application/x", "manifests": []}"#, "`application/x`"),
+            ("text/html", r#"{"manifests": []}"#, "`text/html`, not an image"),
+            (OCI_MANIFEST, "{}", "not an image"),
+            (OCI_MANIFEST, "<html>", "cannot be read"),
+        ] {
+            let error = seen(told, text).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
 
     #[test]
     fn the_best_platform_is_chosen() {

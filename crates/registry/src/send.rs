@@ -1,32 +1,58 @@
-//! One request with its retries and its leave.
+//! One request with its retries, its redirects and its leave.
 
-use std::time::Duration;
+use reqwest::header::{AUTHORIZATION, LOCATION};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
-use reqwest::header::{AUTHORIZATION, RETRY_AFTER};
-use reqwest::{RequestBuilder, Response, StatusCode};
-
-use crate::ask::Ask;
+use crate::ask::{Ask, mirror_parts};
 use crate::credentials::Credentials;
 use crate::error::RegistryError;
+use crate::hosts::Hosts;
+use crate::retry::{ATTEMPTS, pause, retry_after};
+use crate::settings::Registries;
 use crate::token::Grants;
 
-/// How often a request is made.
-pub(crate) const ATTEMPTS: u32 = 5;
+/// How often it is made while the registry says that it is too busy.
+const PATIENCE: u32 = 12;
+/// How often a registry may send us elsewhere.
+const REDIRECTS: u32 = 10;
 
 /// The way to registries.
 pub(crate) struct Channel {
-    pub(crate) http: reqwest::Client,
+    pub(crate) hosts: Hosts,
     credentials: Credentials,
     grants: Grants,
 }
 
 impl Channel {
-    pub(crate) fn new(http: reqwest::Client, credentials: Credentials) -> Channel {
-        Channel { http, credentials, grants: Grants::default() }
+    pub(crate) fn new(registries: Registries) -> Result<Channel, RegistryError> {
+        let hosts = Hosts::new(&registries)?;
+        Ok(Channel { hosts, credentials: registries.credentials, grants: Grants::default() })
+    }
+
+    /// Pulling what `reference` names: at the registry's mirrors, then at the registry itself.
+    pub(crate) async fn places<'a>(
+        &self,
+        reference: &'a lapstrake_oci::Reference,
+    ) -> Result<Vec<Ask<'a>>, RegistryError> {
+        let mut places = Vec::new();
+        for mirror in self.hosts.mirrors(reference.registry()) {
+            let route = self.hosts.route(mirror_parts(&mirror).0).await?;
+            places.push(Ask::mirror(reference, &mirror, route));
+        }
+        places.push(Ask::pull(reference, self.hosts.route(reference.registry()).await?));
+        Ok(places)
+    }
+
+    /// Something at the registry of `reference` itself.
+    pub(crate) async fn own<'a>(
+        &self,
+        reference: &'a lapstrake_oci::Reference,
+    ) -> Result<Ask<'a>, RegistryError> {
+        Ok(Ask::about(reference, self.hosts.route(reference.registry()).await?))
     }
 
     /// The leave to show at `url`: none at all to anybody but the registry itself.
-    pub(crate) fn grant(&self, ask: &Ask<'_>, url: &str) -> Option<String> {
+    fn grant(&self, ask: &Ask<'_>, url: &str) -> Option<String> {
         self.grants.of(ask).filter(|_| ask.is_own(url))
     }
 
@@ -37,45 +63,81 @@ impl Channel {
         &self,
         ask: &Ask<'_>,
         url: &str,
-        request: impl Fn(&str) -> RequestBuilder,
+        request: impl Fn(&Client, &str) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
-        let own = ask.is_own(url);
-        let (mut attempt, mut asked) = (0, false);
+        let mut attempt = 0;
         loop {
             attempt += 1;
-            let mut request = request(url);
-            if let Some(grant) = self.grant(ask, url) {
-                request = request.header(AUTHORIZATION, grant);
-            }
-            let response = match request.send().await {
-                Ok(response) => response,
-                Err(source) if attempt < ATTEMPTS && !source.is_builder() => {
-                    pause(attempt, None).await;
-                    continue;
+            match self.send_once(ask, url, &request).await {
+                Ok(response) => {
+                    let status = response.status();
+                    let most = match status {
+                        _ if ask.replaceable => 1,
+                        StatusCode::TOO_MANY_REQUESTS => PATIENCE,
+                        status if status.is_server_error() => ATTEMPTS,
+                        _ => 0,
+                    };
+                    if attempt >= most {
+                        return Ok(response);
+                    }
+                    pause(attempt, retry_after(&response)).await;
                 }
-                Err(source) => return Err(ask.unreachable(source)),
+                Err(error) if attempt < ATTEMPTS && error.is_interruption() && !ask.replaceable => {
+                    pause(attempt, None).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a request that is not repeated when the connection breaks. It is when the registry asks who we are, and
+    /// where it sends us elsewhere.
+    pub(crate) async fn send_once(
+        &self,
+        ask: &Ask<'_>,
+        url: &str,
+        request: impl Fn(&Client, &str) -> RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let (mut url, mut asked, mut redirects) = (url.to_owned(), false, 0);
+        loop {
+            let http = match ask.is_own(&url) {
+                true => ask.route.http.clone(),
+                false => {
+                    let parsed = Url::parse(&url).map_err(|_| ask.refused(StatusCode::BAD_REQUEST))?;
+                    self.hosts.elsewhere(&parsed)?
+                }
             };
-            let status = response.status();
-            let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            if busy && attempt < ATTEMPTS {
-                pause(attempt, retry_after(&response)).await;
-            } else if status == StatusCode::UNAUTHORIZED && own && !asked {
+            let grant = self.grant(ask, &url);
+            let mut builder = request(&http, &url);
+            if let Some(grant) = &grant {
+                builder = builder.header(AUTHORIZATION, grant);
+            }
+            let sent = builder.build().map_err(|source| ask.unreachable(source))?;
+            let method = sent.method().clone();
+            let response = http.execute(sent).await.map_err(|source| ask.unreachable(source))?;
+            if response.status() == StatusCode::UNAUTHORIZED && ask.is_own(&url) && !asked {
                 asked = true;
-                self.grants.get(&self.http, &self.credentials, ask, &response).await?;
-            } else {
-                return Ok(response);
+                self.grants.get(&self.hosts, &self.credentials, ask, (grant, &response)).await?;
+                continue;
+            }
+            match redirect(&url, &method, &response) {
+                Some(next) if redirects < REDIRECTS => (url, redirects) = (next, redirects + 1),
+                _ => return Ok(response),
             }
         }
     }
 }
 
-fn retry_after(response: &Response) -> Option<u64> {
-    response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
-}
-
-/// Waits before another attempt: as long as the registry says, up to half a minute, or twice as long as before.
-pub(crate) async fn pause(attempt: u32, after_seconds: Option<u64>) {
-    let wait =
-        after_seconds.map_or(Duration::from_millis(200 << attempt), |s| Duration::from_secs(s.min(30)));
-    tokio::time::sleep(wait).await;
+/// Where a response sends the same request. Never from TLS to a place without it.
+fn redirect(from: &str, method: &Method, response: &Response) -> Option<String> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let again = match response.status() {
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => reads,
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+        _ => false,
+    };
+    let from = Url::parse(from).ok()?;
+    let next = from.join(response.headers().get(LOCATION)?.to_str().ok()?).ok()?;
+    let safe = next.scheme() == "https" || (next.scheme() == "http" && from.scheme() == "http");
+    (again && safe).then(|| next.to_string())
 }

@@ -2,69 +2,136 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Client, Response, StatusCode, Url};
 
-use crate::ask::{Ask, is_loopback};
+use crate::ask::{Ask, same_origin};
 use crate::body::read_small;
 use crate::challenge::{Bearer, Challenge, challenge};
 use crate::credentials::{Credentials, Login};
 use crate::error::RegistryError;
+use crate::hosts::{Hosts, is_loopback};
+use crate::retry::{ATTEMPTS, pause};
 
-/// Values of `Authorization` headers by registry and scope.
+/// How long a token is good if nobody says: the distribution spec's value.
+const USUAL_LIFE: u64 = 60;
+
+/// The value of an `Authorization` header.
+#[derive(Clone)]
+struct Grant {
+    value: String,
+    /// When it is of no use any more.
+    until: Option<Instant>,
+}
+
+/// Leave by registry and scope.
 #[derive(Default)]
-pub(crate) struct Grants(Mutex<HashMap<(String, String), String>>);
+pub(crate) struct Grants {
+    known: Mutex<HashMap<(String, String), Grant>>,
+    /// One token is asked for at a time: those who wait for the same one find it.
+    asking: tokio::sync::Mutex<()>,
+}
 
 impl Grants {
     pub(crate) fn of(&self, ask: &Ask<'_>) -> Option<String> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&place(ask)).cloned()
+        let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let grant = all.get(&place(ask))?;
+        let good = grant.until.is_none_or(|until| Instant::now() < until);
+        good.then(|| grant.value.clone())
     }
 
-    /// Gets leave where the registry's refusal says.
+    /// Gets leave where the registry's refusal says; `refused` is what was shown with the request, and the answer.
     pub(crate) async fn get(
         &self,
-        http: &reqwest::Client,
+        hosts: &Hosts,
         credentials: &Credentials,
         ask: &Ask<'_>,
-        refusal: &Response,
+        (shown, refusal): (Option<String>, &Response),
     ) -> Result<(), RegistryError> {
         let values = refusal.headers().get_all(WWW_AUTHENTICATE);
         let found = values.iter().find_map(|value| challenge(value.to_str().ok()?));
-        let login = credentials.of(ask.reference.registry())?;
-        let grant = match found.ok_or_else(|| ask.refused(StatusCode::UNAUTHORIZED))? {
+        let found = found.ok_or_else(|| ask.refused(StatusCode::UNAUTHORIZED))?;
+        let turn = self.asking.lock().await;
+        if self.of(ask).is_some_and(|newer| Some(newer) != shown) {
+            return Ok(());
+        }
+        let login = credentials.of(&ask.host)?;
+        let grant = match found {
             Challenge::Basic => {
                 let basic = login.as_ref().and_then(Login::basic);
-                basic.ok_or_else(|| ask.refused(StatusCode::UNAUTHORIZED))?
+                let value = basic.ok_or_else(|| ask.refused(StatusCode::UNAUTHORIZED))?;
+                Grant { value, until: None }
             }
-            Challenge::Bearer(bearer) => {
-                format!("Bearer {}", token(http, login.as_ref(), ask, &bearer).await?)
-            }
+            Challenge::Bearer(bearer) => token(hosts, login.as_ref(), ask, &bearer).await?,
         };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place(ask), grant);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place(ask), grant);
+        drop(turn);
         Ok(())
     }
 }
 
 fn place(ask: &Ask<'_>) -> (String, String) {
-    (ask.reference.registry().to_owned(), ask.scopes.join(" "))
+    (ask.host.clone(), ask.scopes.join(" "))
 }
 
 #[derive(serde::Deserialize)]
 struct Token {
     token: Option<String>,
     access_token: Option<String>,
+    expires_in: Option<u64>,
 }
 
 async fn token(
-    http: &reqwest::Client,
+    hosts: &Hosts,
     login: Option<&Login>,
     ask: &Ask<'_>,
     challenge: &Bearer,
-) -> Result<String, RegistryError> {
+) -> Result<Grant, RegistryError> {
     let realm = realm(ask, challenge)?;
-    let request = match login {
+    // The realm's own client: certificates that are set for the registry are not for everybody. It follows no
+    // redirect, so a login goes to the realm and no further.
+    let http = hosts.elsewhere(&realm)?;
+    let mut attempt = 0;
+    let response = loop {
+        attempt += 1;
+        let sent = request(&http, login, ask, challenge, realm.clone())?.send().await;
+        match sent.map_err(|source| ask.unreachable(source)) {
+            Ok(response) if attempt < ATTEMPTS && is_busy(response.status()) => pause(attempt, None).await,
+            Ok(response) => break response,
+            Err(_) if attempt < ATTEMPTS && !ask.replaceable => pause(attempt, None).await,
+            Err(error) => return Err(error),
+        }
+    };
+    if !response.status().is_success() {
+        return Err(ask.refused(response.status()));
+    }
+    let bytes = read_small(ask.reference, "a token", response).await?.1;
+    let answer: Token = serde_json::from_slice(&bytes).map_err(|source| RegistryError::Malformed {
+        what: "a token",
+        name: ask.reference.familiar(),
+        source,
+    })?;
+    let token = answer.token.or(answer.access_token).unwrap_or_default();
+    // A tenth is for the way, and for clocks that differ.
+    let life = Duration::from_secs(answer.expires_in.unwrap_or(USUAL_LIFE)) * 9 / 10;
+    Ok(Grant { value: format!("Bearer {token}"), until: Instant::now().checked_add(life) })
+}
+
+fn is_busy(status: StatusCode) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+}
+
+/// A request for a token.
+fn request(
+    http: &Client,
+    login: Option<&Login>,
+    ask: &Ask<'_>,
+    challenge: &Bearer,
+    realm: Url,
+) -> Result<reqwest::RequestBuilder, RegistryError> {
+    Ok(match login {
         Some(Login::Identity(refresh)) => {
             let scope = ask.scopes.join(" ");
             let mut form = Url::parse("form://x").map_err(|_| ask.refused(StatusCode::UNAUTHORIZED))?;
@@ -85,27 +152,18 @@ async fn token(
                 None => request,
             }
         }
-    };
-    let response = request.send().await.map_err(|source| ask.unreachable(source))?;
-    if !response.status().is_success() {
-        return Err(ask.refused(response.status()));
-    }
-    let bytes = read_small(ask.reference, "a token", response).await?.1;
-    let answer: Token = serde_json::from_slice(&bytes).map_err(|source| RegistryError::Malformed {
-        what: "a token",
-        name: ask.reference.familiar(),
-        source,
-    })?;
-    Ok(answer.token.or(answer.access_token).unwrap_or_default())
+    })
 }
 
 /// A token may come from any https address, or from loopback if the registry is there itself.
 fn realm(ask: &Ask<'_>, challenge: &Bearer) -> Result<Url, RegistryError> {
-    let registry = ask.reference.registry();
+    let registry = ask.host.as_str();
     let bad = || RegistryError::UnsafeRealm { registry: registry.to_owned(), realm: challenge.realm.clone() };
     let url = Url::parse(&challenge.realm).map_err(|_| bad())?;
     let local = is_loopback(registry) && url.host_str().is_some_and(is_loopback);
-    if url.scheme() != "https" && !local {
+    // Who has settings that say so has no TLS at all.
+    let plain = !ask.route.base.starts_with("https:") && same_origin(url.as_str(), &ask.route.base);
+    if url.scheme() != "https" && !(url.scheme() == "http" && (local || plain)) {
         return Err(bad());
     }
     Ok(url)
@@ -125,20 +183,34 @@ fn with_scopes(mut url: Url, ask: &Ask<'_>, challenge: &Bearer) -> Url {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use lapstrake_oci::Reference;
 
     use super::*;
+    use crate::hosts::Route;
+
+    fn ask<'a>(reference: &'a Reference, scheme: &str) -> Ask<'a> {
+        let http = Client::builder().tls_certs_only([]);
+        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+        let base = format!("{scheme}://{}", reference.registry());
+        Ask::pull(reference, Arc::new(Route { http: http.build().unwrap(), base }))
+    }
 
     #[test]
     fn tokens_come_from_safe_places() {
         let challenge = |realm: &str| Bearer { realm: realm.into(), service: Some("s".into()) };
         let (remote, local): (Reference, Reference) =
             ("example.com/a/b".parse().unwrap(), "localhost:5000/a/b".parse().unwrap());
-        let (remote, local) = (Ask::pull(&remote), Ask::pull(&local));
+        let plain = ask(&remote, "http");
+        let (remote, local) = (ask(&remote, "https"), ask(&local, "http"));
         assert!(realm(&remote, &challenge("http://169.254.169.254/latest")).is_err());
         assert!(realm(&remote, &challenge("http://localhost/token")).is_err());
         assert!(realm(&remote, &challenge("file:///etc/passwd")).is_err());
+        assert!(realm(&local, &challenge("file:///etc/passwd")).is_err());
         assert!(realm(&local, &challenge("http://localhost:5001/token")).is_ok());
+        assert!(realm(&plain, &challenge("http://example.com/token")).is_ok());
+        assert!(realm(&plain, &challenge("http://other.example/token")).is_err());
         let safe = challenge("https://auth.example/token?x=1");
         let url = with_scopes(realm(&remote, &safe).unwrap(), &remote, &safe);
         assert_eq!(url.as_str(), "https://auth.example/token?x=1&service=s&scope=repository%3Aa%2Fb%3Apull");

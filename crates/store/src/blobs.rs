@@ -27,7 +27,8 @@ pub struct BlobWriter<'a> {
     store: &'a Store,
     out: BufWriter<File>,
     path: PathBuf,
-    hash: Sha256,
+    /// `None` where somebody else has checked the bytes.
+    hash: Option<Sha256>,
     size: u64,
     finished: bool,
 }
@@ -85,10 +86,19 @@ impl Store {
 
     /// Begins a blob.
     pub fn blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
+        self.writer(Some(Sha256::new()))
+    }
+
+    /// Begins a blob whose bytes are hashed by whoever writes them; see [`BlobWriter::finish_as`].
+    pub fn unhashed_blob_writer(&self) -> Result<BlobWriter<'_>, StoreError> {
+        self.writer(None)
+    }
+
+    fn writer(&self, hash: Option<Sha256>) -> Result<BlobWriter<'_>, StoreError> {
         let path = self.temp_path()?;
         let file = File::create_new(&path).map_err(io_error("create", &path))?;
         let out = BufWriter::with_capacity(256 << 10, file);
-        Ok(BlobWriter { store: self, out, path, hash: Sha256::new(), size: 0, finished: false })
+        Ok(BlobWriter { store: self, out, path, hash, size: 0, finished: false })
     }
 
     /// Remembers that the tar with `diff_id` is stored as `blob`, in the form `variant` (`gzip-4`, `original`).
@@ -155,8 +165,11 @@ impl Store {
 impl BlobWriter<'_> {
     /// Ends the blob. With `expected` given, other bytes are refused and nothing is stored.
     pub fn finish(mut self, expected: Option<&Digest>) -> Result<(Digest, u64), StoreError> {
-        self.out.flush().map_err(io_error("write", &self.path))?;
-        let digest = std::mem::take(&mut self.hash).finish();
+        // One that is not hashed has no name of its own: its bytes give it one now.
+        let digest = match self.hash.take() {
+            Some(hash) => hash.finish(),
+            None => self.read_again()?,
+        };
         if let Some(expected) = expected
             && *expected != digest
         {
@@ -165,17 +178,39 @@ impl BlobWriter<'_> {
                 found: digest.to_string(),
             });
         }
-        let target = self.store.blob_path(&digest);
+        let size = self.size;
+        self.finish_as(&digest)?;
+        Ok((digest, size))
+    }
+
+    /// Ends the blob under a digest that the caller has computed from the very bytes that it wrote.
+    pub fn finish_as(mut self, digest: &Digest) -> Result<(), StoreError> {
+        self.out.flush().map_err(io_error("write", &self.path))?;
+        let target = self.store.blob_path(digest);
         fs::rename(&self.path, &target).map_err(io_error("rename", &self.path))?;
         self.finished = true;
-        Ok((digest, self.size))
+        Ok(())
+    }
+
+    /// Another file of the same bytes, for somebody who reads them while they come. What was not flushed is not there.
+    pub fn reader(&self) -> Result<File, StoreError> {
+        File::open(&self.path).map_err(io_error("open", &self.path))
+    }
+
+    fn read_again(&mut self) -> Result<Digest, StoreError> {
+        self.out.flush().map_err(io_error("write", &self.path))?;
+        let mut hash = Sha256::new();
+        io::copy(&mut self.reader()?, &mut hash).map_err(io_error("read", &self.path))?;
+        Ok(hash.finish())
     }
 }
 
 impl Write for BlobWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
-        self.hash.update(&bytes[..written]);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&bytes[..written]);
+        }
         self.size += written as u64;
         Ok(written)
     }

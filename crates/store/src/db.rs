@@ -16,7 +16,8 @@ CREATE TABLE IF NOT EXISTS blobs (diff_id TEXT NOT NULL, media_type TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS images (id TEXT PRIMARY KEY, manifest TEXT, layers TEXT NOT NULL, size INTEGER NOT NULL, stored INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tags (reference TEXT PRIMARY KEY, image TEXT NOT NULL, stored INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS repositories (digest TEXT NOT NULL, registry TEXT NOT NULL, repository TEXT NOT NULL, PRIMARY KEY (digest, registry)) WITHOUT ROWID;
-PRAGMA user_version = 2;
+CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = 3;
 ";
 
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -30,7 +31,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     // All tables of earlier versions are still the same; newer ones have more.
-    if version < 2 {
+    if version < 3 {
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
     }

@@ -58,6 +58,16 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// Somebody runs it.
+    #[error("image {image} is in use: process {process} runs `{command}` in it")]
+    InUse {
+        /// The image's short id.
+        image: String,
+        /// Who uses it.
+        process: String,
+        /// What it does.
+        command: String,
+    },
     /// Another user's directory.
     #[error("the state directory `{}` belongs to user {owner}, not to you", path.display())]
     Foreign {

@@ -104,9 +104,39 @@ impl Store {
         Ok(row.map(|row| row.image))
     }
 
-    /// Takes a name away; says whether there was one.
+    /// Takes a name away, with a tag or a digest; says whether there was one.
     pub fn untag(&self, name: &Reference) -> Result<bool, StoreError> {
-        self.with_db(|db| Ok(db.execute("DELETE FROM tags WHERE reference = ?1", [name.to_string()])? > 0))
+        let table = if name.digest().is_some() { "digests" } else { "tags" };
+        let delete = format!("DELETE FROM {table} WHERE reference = ?1");
+        self.with_db(|db| Ok(db.execute(&delete, [name.to_string()])? > 0))
+    }
+
+    /// Remembers that `name`, which has a digest and no tag, is this image: a registry said so.
+    pub fn set_digest(&self, name: &Reference, image: &Digest) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached("INSERT OR REPLACE INTO digests (reference, image) VALUES (?1, ?2)")?
+                .execute([name.to_string(), image.to_string()])
+                .map(drop)
+        })
+    }
+
+    /// All names with digests, sorted.
+    pub fn digests(&self) -> Result<Vec<TagRow>, StoreError> {
+        self.with_db(|db| {
+            db.prepare("SELECT reference, image FROM digests ORDER BY reference")?
+                .query_map([], tag_row)?
+                .collect()
+        })
+    }
+
+    /// The image that `name`, which has a digest and no tag, was told to be.
+    pub fn by_digest(&self, name: &Reference) -> Result<Option<Digest>, StoreError> {
+        let row = self.with_db(|db| {
+            db.prepare_cached("SELECT reference, image FROM digests WHERE reference = ?1")?
+                .query_row([name.to_string()], tag_row)
+                .optional()
+        })?;
+        Ok(row.map(|row| row.image))
     }
 
     /// Forgets an image and all of its names. Its layers stay, as cache.
@@ -114,6 +144,7 @@ impl Store {
         self.with_db(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             change.execute("DELETE FROM tags WHERE image = ?1", [id.to_string()])?;
+            change.execute("DELETE FROM digests WHERE image = ?1", [id.to_string()])?;
             change.execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
             change.commit()
         })
@@ -161,8 +192,29 @@ mod tests {
         assert!(store.put_image(&image, std::slice::from_ref(&name)).unwrap());
         assert!(!store.put_image(&image, std::slice::from_ref(&name)).unwrap());
         assert_eq!(store.tagged(&name).unwrap(), Some(image.id.clone()));
+        let pinned = name.pinned(Digest::sha256(b"m"));
+        store.set_digest(&pinned, &image.id).unwrap();
+        assert_eq!(store.by_digest(&pinned).unwrap(), Some(image.id.clone()));
+        assert_eq!(store.digests().unwrap()[0].reference, pinned);
         store.remove_image(&image.id).unwrap();
         assert_eq!(store.tagged(&name).unwrap(), None);
-        assert!(store.images().unwrap().is_empty());
+        assert!(store.images().unwrap().is_empty() && store.digests().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_image_in_use_is_not_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("s")).unwrap();
+        let image =
+            ImageRow { id: Digest::sha256(b"i"), manifest: None, layers: "[]".into(), size: 1, stored: 0 };
+        store.put_image(&image, &[]).unwrap();
+        let user = Store::open(&root.path().join("s")).unwrap();
+        assert!(user.use_image(&image.id, "sh -c true").unwrap());
+        let error = store.remove_unused_image(&image.id).unwrap_err();
+        assert!(error.to_string().contains("sh -c true"), "{error}");
+        drop(user);
+        store.remove_unused_image(&image.id).unwrap();
+        let late = Store::open(&root.path().join("s")).unwrap();
+        assert!(!late.use_image(&image.id, "sh").unwrap());
     }
 }

@@ -20,6 +20,7 @@ mod orphans;
 mod records;
 mod session;
 mod tmp;
+mod used;
 
 pub use blobs::{Blob, BlobWriter};
 pub use error::{StoreError, is_disk_full};

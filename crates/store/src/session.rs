@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::error::{StoreError, io_error};
 
 /// The file in a process's directory that the process has locked.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 /// How the names of directories begin that are being made.
 const HIDDEN: &str = ".new-";
 

@@ -5,6 +5,7 @@ mod builds;
 mod checks;
 mod errors;
 mod extensions;
+mod images;
 mod language;
 mod limits;
 mod many;
@@ -46,6 +47,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         limits::CASES,
         servers::CASES,
         push::CASES,
+        images::CASES,
         remote::CASES,
         many::CASES,
         single::CASES,

@@ -6,7 +6,7 @@ mod config;
 mod manifest;
 
 pub use config::{AssembleError, Layer, image_config};
-pub use manifest::{docker_manifest_json, index, layout_index, manifest};
+pub use manifest::{DockerImage, LayoutImage, docker_manifest_json, index, layout_index, manifest};
 
 /// A JSON document and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]

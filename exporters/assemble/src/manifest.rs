@@ -77,36 +77,83 @@ pub fn index(manifests: &[(Platform, Digest, u64)]) -> Document {
     }))
 }
 
-/// The `index.json` of an OCI layout that holds one image (or index) under these names; without names it stands there
-/// unnamed.
-pub fn layout_index(
-    media_type: &str,
-    digest: &Digest,
-    size: u64,
-    names: &[Reference],
-    created: Option<&str>,
-) -> Vec<u8> {
-    let full: Vec<String> = names.iter().map(ToString::to_string).collect();
-    let entry = || {
-        let mut entry = plain(media_type, digest, size);
-        entry.annotations.extend(created.map(|time| ("org.opencontainers.image.created", time)));
-        entry
-    };
-    let mut manifests = vec![];
-    for (name, full) in names.iter().zip(&full) {
-        let mut named = entry();
-        named.annotations.insert("io.containerd.image.name", full);
-        named.annotations.insert("org.opencontainers.image.ref.name", name.tag().unwrap_or("latest"));
-        manifests.push(named);
+/// An image in a layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutImage {
+    /// The type of its manifest (or index).
+    pub media_type: String,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's size.
+    pub size: u64,
+    /// The image's names; without any it stands there unnamed.
+    pub names: Vec<Reference>,
+    /// What is said of it there.
+    pub annotations: BTreeMap<String, String>,
+    /// What it is for.
+    pub platform: Platform,
+}
+
+/// How containerd and BuildKit write down a whole name.
+const NAME: &str = "io.containerd.image.name";
+/// How the spec writes down a tag.
+const REF: &str = "org.opencontainers.image.ref.name";
+
+/// The `index.json` of an OCI layout that holds these images, beside those of the index that was there before. One that
+/// has the same name, or the same digest and none, gives way.
+pub fn layout_index(images: &[LayoutImage], before: Option<&[u8]>) -> Vec<u8> {
+    let mut new: Vec<(Option<String>, serde_json::Value)> = Vec::new();
+    for image in images {
+        let full: Vec<Option<String>> = match image.names.as_slice() {
+            [] => vec![None],
+            names => names.iter().map(|name| Some(name.to_string())).collect(),
+        };
+        for (number, full) in full.into_iter().enumerate() {
+            let mut entry = plain(&image.media_type, &image.digest, image.size);
+            entry.platform = Some(&image.platform);
+            entry.annotations =
+                image.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            if let Some(full) = &full {
+                entry.annotations.insert(NAME, full);
+                entry.annotations.insert(REF, image.names[number].tag().unwrap_or("latest"));
+            }
+            let value = serde_json::to_value(&entry).unwrap_or_default();
+            new.push((full, value));
+        }
     }
-    if names.is_empty() {
-        manifests.push(entry());
+    let before: serde_json::Value =
+        before.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+    let kept = before["manifests"].as_array().cloned().unwrap_or_default().into_iter().filter(|old| {
+        let name = old["annotations"][NAME].as_str();
+        !new.iter().any(|(full, entry)| match name {
+            Some(name) => full.as_deref() == Some(name),
+            None => entry["digest"] == old["digest"],
+        })
+    });
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Whole {
+        schema_version: u32,
+        media_type: &'static str,
+        manifests: Vec<serde_json::Value>,
     }
-    to_json(&Index { schema_version: 2, media_type: media::OCI_INDEX, manifests })
+    let manifests = kept.collect::<Vec<_>>().into_iter().chain(new.iter().map(|(_, entry)| entry.clone()));
+    to_json(&Whole { schema_version: 2, media_type: media::OCI_INDEX, manifests: manifests.collect() })
+}
+
+/// An image in a `docker save` archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerImage {
+    /// The config's digest.
+    pub config: Digest,
+    /// Its names.
+    pub names: Vec<Reference>,
+    /// Its layers' digests, lowest first.
+    pub layers: Vec<Digest>,
 }
 
 /// The `manifest.json` of a `docker save` archive.
-pub fn docker_manifest_json(config: &Digest, names: &[Reference], layers: &[Digest]) -> Vec<u8> {
+pub fn docker_manifest_json(images: &[DockerImage]) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct Entry {
@@ -115,9 +162,47 @@ pub fn docker_manifest_json(config: &Digest, names: &[Reference], layers: &[Dige
         layers: Vec<String>,
     }
     let path = |digest: &Digest| format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
-    to_json(&[Entry {
-        config: path(config),
-        repo_tags: names.iter().map(Reference::familiar).collect(),
-        layers: layers.iter().map(path).collect(),
-    }])
+    let entry = |image: &DockerImage| Entry {
+        config: path(&image.config),
+        repo_tags: image.names.iter().map(Reference::familiar).collect(),
+        layers: image.layers.iter().map(path).collect(),
+    };
+    to_json(&images.iter().map(entry).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(text: &str, names: &[&str]) -> LayoutImage {
+        LayoutImage {
+            media_type: media::OCI_MANIFEST.to_owned(),
+            digest: Digest::sha256(text.as_bytes()),
+            size: 1,
+            names: names.iter().map(|name| name.parse().unwrap()).collect(),
+            annotations: BTreeMap::new(),
+            platform: "linux/amd64".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_layout_keeps_what_has_other_names() {
+        let first = layout_index(&[image("a", &["x:1", "x:2"]), image("n", &[])], None);
+        let second = layout_index(&[image("b", &["x:2"]), image("n", &[])], Some(&first));
+        let index: serde_json::Value = serde_json::from_slice(&second).unwrap();
+        let found: Vec<(String, String)> = index["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| {
+                let name = entry["annotations"][REF].as_str().unwrap_or_default().to_owned();
+                (name, entry["digest"].as_str().unwrap().to_owned())
+            })
+            .collect();
+        let digest = |text: &str| Digest::sha256(text.as_bytes()).to_string();
+        assert_eq!(
+            found,
+            [("1".to_owned(), digest("a")), ("2".to_owned(), digest("b")), (String::new(), digest("n"))]
+        );
+    }
 }

@@ -28,6 +28,10 @@ pub struct Encoding {
     pub docker_types: bool,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Annotations of the manifest where it is listed: in a layout's index.
+    pub descriptor_annotations: BTreeMap<String, String>,
+    /// Leave the types of layers that are not to be given away as they are.
+    pub nondistributable: bool,
 }
 
 impl Default for Encoding {
@@ -38,6 +42,8 @@ impl Default for Encoding {
             force: false,
             docker_types: false,
             annotations: BTreeMap::new(),
+            descriptor_annotations: BTreeMap::new(),
+            nondistributable: false,
         }
     }
 }
@@ -77,6 +83,9 @@ impl Encoding {
     /// A blob as this encoding names it; `None` if it is compressed in a way that is not wanted.
     fn fitting(&self, blob: Blob) -> Option<Blob> {
         let Some(media::Kind::Layer(compression)) = media::kind(&blob.media_type) else { return Some(blob) };
+        if self.nondistributable && media::is_nondistributable(&blob.media_type) {
+            return Some(blob);
+        }
         if self.force && compression != self.compression {
             return None;
         }

@@ -10,7 +10,7 @@ mod image;
 mod push;
 mod rootfs;
 
-pub use archive::{Flavour, write_archive};
+pub use archive::{Flavour, Saved, image_manifest, write_archive, write_layout};
 pub use encode::Encoding;
 pub use error::OutputError;
 pub use image::{Finished, Layer, assemble, keep};

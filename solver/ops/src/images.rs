@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,22 +12,26 @@ use lapstrake_oci::media::{Kind, kind};
 use lapstrake_oci::{
     Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
 };
-use lapstrake_registry::{Client, Credentials, choose};
-use lapstrake_snapshot::import_layer;
+use lapstrake_registry::{Client, Registries, choose};
+use lapstrake_snapshot::{Imported, import_layer};
 use lapstrake_store::{Blob, ImageRow, Store};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
+use crate::arriving::{Telling, arriving};
 use crate::counting::Counting;
 use crate::error::OpsError;
 use crate::stack::{Stack, StackLayer};
+
+/// How many layers come at once. More do not come sooner, and each is being unpacked as well.
+const DOWNLOADS: usize = 4;
 
 /// Where an image's layers can be had.
 #[derive(Clone, Debug)]
 enum Place {
     /// They are here.
     Store(Vec<StackLayer>),
-    /// In the registry of this reference.
-    Registry(Reference, Vec<Descriptor>),
+    /// In the registry of this reference, where it has this digest.
+    Registry(Reference, Digest, Vec<Descriptor>),
     /// In this OCI layout.
     Layout(PathBuf, Vec<Descriptor>),
 }
@@ -42,6 +47,14 @@ pub struct Known {
 }
 
 impl Known {
+    /// The digest that the registry has it by: of the index, where there is one.
+    pub fn digest(&self) -> &Digest {
+        match &self.place {
+            Place::Registry(_, digest, _) => digest,
+            _ => &self.manifest,
+        }
+    }
+
     /// What its content is known by: its layers.
     pub(crate) fn key(&self) -> Key {
         let layers = &self.config.rootfs.diff_ids;
@@ -57,20 +70,29 @@ pub struct Images {
     known: Mutex<HashMap<Digest, Known>>,
     single_id: bool,
     pull: bool,
-    credentials: Credentials,
+    registries: Registries,
+    downloads: Semaphore,
 }
 
 impl Images {
-    /// Images of `store` and of registries, where `credentials` say who we are. With `pull`, registries are asked even
-    /// for what is in the store.
-    pub fn new(store: Arc<Store>, single_id: bool, pull: bool, credentials: Credentials) -> Images {
-        Images { store, client: OnceCell::new(), known: Mutex::default(), single_id, pull, credentials }
+    /// Images of `store` and of `registries`. With `pull`, registries are asked even for what is in the store.
+    pub fn new(store: Arc<Store>, single_id: bool, pull: bool, registries: Registries) -> Images {
+        let (client, known, downloads) = (OnceCell::new(), Mutex::default(), Semaphore::new(DOWNLOADS));
+        Images { store, client, known, single_id, pull, registries, downloads }
     }
 
     /// Who talks to registries; made when it is first needed.
     pub async fn client(&self) -> Result<&Client, OpsError> {
-        let credentials = || self.credentials.clone();
-        Ok(self.client.get_or_try_init(|| async { Client::new(credentials()) }).await?)
+        let registries = || self.registries.clone();
+        Ok(self.client.get_or_try_init(|| async { Client::new(registries()) }).await?)
+    }
+
+    /// A client that takes registries without TLS, or with certificates that nobody vouches for.
+    ///
+    /// # Errors
+    /// [`OpsError::Registry`] if the settings cannot be read.
+    pub fn insecure_client(&self) -> Result<Client, OpsError> {
+        Ok(Client::new(Registries { insecure: true, ..self.registries.clone() })?)
     }
 
     fn remember(&self, known: Known) -> Known {
@@ -112,11 +134,11 @@ impl Images {
         let known = Known {
             manifest: resolved.manifest.digest,
             config: resolved.config,
-            place: Place::Registry(reference.clone(), resolved.layers),
+            place: Place::Registry(reference.clone(), resolved.digest, resolved.layers),
         };
         // A build whose steps are all cached fetches nothing; its base must be known the next time all the same.
         if let Some(layers) = self.all_here(&known)? {
-            self.keep(&known, reference, &layers)?;
+            self.keep(&known, &layers)?;
         }
         Ok(self.remember(known))
     }
@@ -133,9 +155,12 @@ impl Images {
 
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<Known>, OpsError> {
         let row = match (reference.digest(), self.store.tagged(reference)?) {
-            (Some(digest), _) => match self.store.image_by_manifest(digest)? {
-                Some(row) => Some(row),
-                None => self.store.image(digest)?,
+            (Some(digest), _) => match self.store.by_digest(&reference.pinned(digest.clone()))? {
+                Some(id) => self.store.image(&id)?,
+                None => match self.store.image_by_manifest(digest)? {
+                    Some(row) => Some(row),
+                    None => self.store.image(digest)?,
+                },
             },
             (None, Some(id)) => self.store.image(&id)?,
             (None, None) => None,
@@ -192,10 +217,9 @@ impl Images {
     /// Brings all layers of a resolved image into the store.
     pub async fn fetch(&self, manifest: &Digest, reference: &str, step: &Step) -> Result<Stack, OpsError> {
         let known = self.known(manifest, reference)?;
-        let (descriptors, from) = match &known.place {
+        let descriptors = match &known.place {
             Place::Store(layers) => return Ok(Stack { layers: layers.clone(), ..Stack::default() }),
-            Place::Registry(reference, descriptors) => (descriptors, Some(reference)),
-            Place::Layout(_, descriptors) => (descriptors, None),
+            Place::Registry(_, _, descriptors) | Place::Layout(_, descriptors) => descriptors,
         };
         let diff_ids = &known.config.rootfs.diff_ids;
         if diff_ids.len() != descriptors.len() {
@@ -204,18 +228,18 @@ impl Images {
             return Err(OpsError::Unsupported { what });
         }
         let work = diff_ids.iter().zip(descriptors).map(|(diff_id, descriptor)| async {
+            // First leave and then the lock: who has a lock is at work and waits for nobody.
+            let leave = self.downloads.acquire().await.map_err(|_| OpsError::Worker)?;
             let lock_name = format!("pull-{}", diff_id.0.hex());
             let store = self.store.clone();
             let lock = tokio::task::spawn_blocking(move || store.lock(&lock_name)).await;
             let lock = lock.map_err(|_| OpsError::Worker)??;
-            let layer = self.layer(&known, diff_id, descriptor, from, step).await;
-            drop(lock);
+            let layer = self.layer(&known, diff_id, descriptor, step).await;
+            drop((lock, leave));
             layer
         });
         let layers = self.settle(futures_util::future::try_join_all(work).await?).await?;
-        if let Some(reference) = from {
-            self.keep(&known, reference, &layers)?;
-        }
+        self.keep(&known, &layers)?;
         Ok(Stack { layers, ..Stack::default() })
     }
 
@@ -228,12 +252,13 @@ impl Images {
     }
 
     /// What a build pulled can be used again by its name without asking anybody.
-    fn keep(&self, known: &Known, reference: &Reference, layers: &[StackLayer]) -> Result<(), OpsError> {
+    fn keep(&self, known: &Known, layers: &[StackLayer]) -> Result<(), OpsError> {
+        let Place::Registry(reference, digest, _) = &known.place else { return Ok(()) };
         let config = lapstrake_oci::Digest::sha256(&[]);
         let manifest: ImageManifest = parse("the image's manifest", &self.store.read_blob(&known.manifest)?)?;
         let id = parsed_digest(manifest.config().digest().as_ref()).unwrap_or(config);
         let row = ImageRow {
-            id,
+            id: id.clone(),
             manifest: Some(known.manifest.clone()),
             layers: String::from_utf8_lossy(&lapstrake_oci::to_json(layers)).into_owned(),
             size: total_size(&self.store, layers)?,
@@ -242,6 +267,7 @@ impl Images {
         let names: &[Reference] =
             if reference.digest().is_none() { std::slice::from_ref(reference) } else { &[] };
         self.store.put_image(&row, names)?;
+        self.store.set_digest(&reference.pinned(digest.clone()), &id)?;
         Ok(())
     }
 
@@ -250,46 +276,28 @@ impl Images {
         known: &Known,
         diff_id: &DiffId,
         descriptor: &Descriptor,
-        from: Option<&Reference>,
         step: &Step,
     ) -> Result<StackLayer, OpsError> {
         if let Some(id) = self.store.layer_of_diff(diff_id)? {
             return Ok(StackLayer { id, diff_id: Some(diff_id.clone()) });
         }
         let digest = parsed_digest(descriptor.digest().as_ref())?;
-        let size = descriptor.size();
-        if !self.store.has_blob(&digest) {
-            match (from, &known.place) {
-                (Some(reference), _) => {
-                    let mut writer = Counting::new(self.store.blob_writer()?, step, &digest, size);
-                    self.client().await?.blob(reference, &digest, size, &mut writer).await?;
-                    writer.done().finish(Some(&digest))?;
-                    let (registry, repository) = (reference.registry(), reference.repository());
-                    self.store.set_blob_repository(&digest, registry, repository)?;
-                }
-                (None, Place::Layout(dir, _)) => {
-                    let path = blob_path(dir, &digest.to_string())?;
-                    let file = fs::File::open(&path).map_err(OpsError::io("open", &path))?;
-                    self.store.copy_blob(file, Some(&digest))?;
-                }
-                (None, _) => return Err(OpsError::Worker),
+        let blob = Blob { digest, size: descriptor.size(), media_type: descriptor.media_type().to_string() };
+        let imported = match &known.place {
+            Place::Registry(reference, ..) if !self.store.has_blob(&blob.digest) => {
+                self.pulled(reference, &blob, step).await?
             }
-        }
-        let media_type = descriptor.media_type().to_string();
-        self.store.link_layer_blob(
-            diff_id,
-            "original",
-            &Blob { digest: digest.clone(), size, media_type },
-        )?;
-        let (store, single_id) = (self.store.clone(), self.single_id);
-        let extracting = format!("extracting sha256:{}", digest.short());
-        step.status(&extracting, 0, 0, false);
-        let imported = tokio::task::spawn_blocking(move || {
-            let file = store.open_blob(&digest)?;
-            Ok::<_, OpsError>(import_layer(&store, file, single_id)?)
-        });
-        let imported = imported.await.map_err(|_| OpsError::Worker)??;
-        step.status(&extracting, 0, 0, true);
+            place => {
+                if let Place::Layout(dir, _) = place
+                    && !self.store.has_blob(&blob.digest)
+                {
+                    let path = blob_path(dir, &blob.digest.to_string())?;
+                    let file = fs::File::open(&path).map_err(OpsError::io("open", &path))?;
+                    self.store.copy_blob(file, Some(&blob.digest))?;
+                }
+                self.unpacked(self.store.open_blob(&blob.digest)?, &blob, step).await?
+            }
+        };
         if imported.diff_id != *diff_id {
             return Err(lapstrake_store::StoreError::WrongDigest {
                 expected: diff_id.to_string(),
@@ -297,7 +305,50 @@ impl Images {
             }
             .into());
         }
+        // Only now: what a config says of a blob may be a lie.
+        self.store.link_layer_blob(diff_id, "original", &blob)?;
         Ok(StackLayer { id: imported.layer, diff_id: Some(diff_id.clone()) })
+    }
+
+    /// A layer unpacked while it comes.
+    async fn pulled(&self, reference: &Reference, blob: &Blob, step: &Step) -> Result<Imported, OpsError> {
+        let writer = self.store.unhashed_blob_writer()?;
+        let (told, arriving) = arriving(writer.reader()?);
+        let mut writer = Counting::new(Telling::new(writer, told), step, &blob.digest, blob.size);
+        let mut importing = std::pin::pin!(self.unpacked(arriving, blob, step));
+        let client = self.client().await?;
+        let mut early = None;
+        let downloaded = tokio::select! {
+            // It does not end before the last byte is there and checked, unless there is something wrong with it.
+            done = &mut importing => { early = Some(done); Ok(()) }
+            downloaded = client.blob(reference, &blob.digest, blob.size, &mut writer) => downloaded,
+        };
+        if let Some(done) = early {
+            return Err(done.err().unwrap_or(OpsError::Worker));
+        }
+        // Without an end the reader hears that it was cut off, when the writer is dropped.
+        downloaded?;
+        let mut writer = writer.done();
+        writer.end().map_err(OpsError::io("write", self.store.root()))?;
+        writer.into_inner().finish_as(&blob.digest)?;
+        let (registry, repository) = (reference.registry(), reference.repository());
+        self.store.set_blob_repository(&blob.digest, registry, repository)?;
+        importing.await
+    }
+
+    async fn unpacked(
+        &self,
+        input: impl io::Read + Send + 'static,
+        blob: &Blob,
+        step: &Step,
+    ) -> Result<Imported, OpsError> {
+        let (store, single_id) = (self.store.clone(), self.single_id);
+        let extracting = format!("extracting sha256:{}", blob.digest.short());
+        step.status(&extracting, 0, 0, false);
+        let imported = tokio::task::spawn_blocking(move || import_layer(&store, input, single_id));
+        let imported = imported.await.map_err(|_| OpsError::Worker)??;
+        step.status(&extracting, 0, 0, true);
+        Ok(imported)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Parses no text. A result is a [`Stack`]: layers, lowest first, or a directory of the host. Its token, which the
 //! engine carries around without looking into it, is the stack as JSON.
 
+mod arriving;
 mod brought;
 mod cache;
 mod cdi;

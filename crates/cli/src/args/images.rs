@@ -7,37 +7,96 @@ use clap::Args as ClapArgs;
 /// `lapstrake images`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Images {
+    /// Accepted for habit's sake: there are no intermediate images
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Show the digests that registries know images by
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Only some: `dangling=BOOL`, `label=KEY[=VALUE]`, `before=IMAGE`, `since=IMAGE`, `until=TIME`, `reference=PATTERN`
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Print ids in full
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
     /// Print only ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Print JSON
-    #[arg(long)]
+    /// Print JSON, a line for each name
+    #[arg(long, conflicts_with_all = ["format", "quiet"])]
     pub(crate) json: bool,
+    /// Only images with such a name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) pattern: Option<String>,
 }
 
-/// A verb about one image.
+/// `lapstrake inspect`
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Named {
-    /// The image: a name or the beginning of an id
-    pub(crate) image: String,
+pub(crate) struct Inspect {
+    /// Print a template, or `json`
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Print the config as it is stored: its digest is the image's id
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) raw: bool,
+    /// Accepted for habit's sake: it is JSON anyway
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The images: names or beginnings of ids
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
 }
 
 /// `lapstrake history`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct History {
-    /// Print instructions in full
+    /// Print ids and instructions in full
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Print JSON
-    #[arg(long)]
+    /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Print only ids
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print JSON, a line for each row
+    #[arg(long, conflicts_with_all = ["format", "quiet"])]
     pub(crate) json: bool,
     /// The image: a name or the beginning of an id
     pub(crate) image: String,
 }
 
+/// `lapstrake search`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Search {
+    /// Only some: `stars=N`, `is-official=BOOL`, `is-automated=BOOL`
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+    /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// The most that are asked for
+    #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) limit: u32,
+    /// Print descriptions in full
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print JSON, a line for each image
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    /// What to look for, on Docker Hub unless a registry's host stands before it: `REGISTRY/TERM`
+    pub(crate) term: String,
+}
+
 /// `lapstrake rmi`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Rmi {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Remove an image with all of its names
     #[arg(short, long)]
     pub(crate) force: bool,
@@ -49,6 +108,9 @@ pub(crate) struct Rmi {
 /// `lapstrake import`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Import {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// The tar, plain or compressed; `-` is standard input
     pub(crate) tar: PathBuf,
     /// The image's name
@@ -58,17 +120,23 @@ pub(crate) struct Import {
 /// `lapstrake load`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Load {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// The archive (default: standard input)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     /// Print only ids
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "json")]
     pub(crate) quiet: bool,
 }
 
 /// `lapstrake tag`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Tag {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// The image: a name or the beginning of an id
     pub(crate) image: String,
     /// Its new name
@@ -79,8 +147,11 @@ pub(crate) struct Tag {
 /// `lapstrake push`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PushImage {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Print only the name
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "json")]
     pub(crate) quiet: bool,
     /// The image's name, which says where it goes
     #[arg(value_name = "NAME[:TAG]")]
@@ -90,8 +161,11 @@ pub(crate) struct PushImage {
 /// `lapstrake pull`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Pull {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Print only the name
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "json")]
     pub(crate) quiet: bool,
     /// The platform of the image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -104,6 +178,9 @@ pub(crate) struct Pull {
 /// `lapstrake login`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct LoginArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// The user's name (default: ask)
     #[arg(short, long)]
     pub(crate) username: Option<String>,
@@ -117,6 +194,9 @@ pub(crate) struct LoginArgs {
 /// `lapstrake logout`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Logout {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// The registry (default: Docker Hub)
     pub(crate) server: Option<String>,
 }
@@ -124,12 +204,16 @@ pub(crate) struct Logout {
 /// `lapstrake save`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Save {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// The archive (default: standard output)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Leave out the `manifest.json` that Docker needs
     #[arg(long)]
     pub(crate) oci: bool,
-    /// The image: a name or the beginning of an id
-    pub(crate) image: String,
+    /// The images: names or beginnings of ids
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
 }

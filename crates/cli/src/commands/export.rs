@@ -13,7 +13,7 @@ use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Images, Stack};
 use lapstrake_outputs::{
-    Finished, Flavour, Layer, Push, assemble, keep, write_archive, write_files, write_rootfs,
+    Finished, Flavour, Layer, Push, Saved, assemble, keep, write_archive, write_files, write_rootfs,
 };
 use lapstrake_snapshot::mount;
 use lapstrake_store::Store;
@@ -85,9 +85,11 @@ impl Export<'_> {
                 step.status(&format!("exporting config {}", image.document.digest), 0, 0, true);
                 let manifest = during(step, "sending tarball", || {
                     to_file(dest.as_deref(), |out| {
-                        Ok(write_archive(store, &image, &names, flavour, &asked.encoding, out)?)
+                        let saved = [Saved { image: &image, names: &names }];
+                        Ok(write_archive(store, &saved, flavour, &asked.encoding, out)?)
                     })
                 })?;
+                let manifest = manifest.into_iter().next().context("nothing was written")?.digest;
                 metadata(args, &image, &names, Some(&manifest))?;
                 Ok(Some(image.document.digest))
             }

@@ -1,14 +1,25 @@
 //! `lapstrake history`
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_ops::StackLayer;
 use serde_json::json;
 
-use super::images::ago;
 use crate::args::images::History;
-use crate::progress::bytes;
+use crate::rows::{Rows, ago, go_time, shortened, size};
 use crate::session::{self, config, find_image};
+
+const HEADINGS: &[(&str, &str)] = &[
+    ("ID", "IMAGE"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedBy", "CREATED BY"),
+    ("Size", "SIZE"),
+    ("Comment", "COMMENT"),
+];
+const USUAL: &str = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+const WIDTH: usize = 45;
 
 /// Shows how an image was made, newest first.
 pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
@@ -26,25 +37,33 @@ pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|row| (row, if row.empty_layer { 0 } else { sizes.next().unwrap_or(0) }))
         .collect();
-    if !args.json {
-        say!("{:<14} {:<16} {:<47} {:<9} COMMENT", "IMAGE", "CREATED", "CREATED BY", "SIZE");
-    }
-    for (number, (row, size)) in rows.iter().enumerate().rev() {
-        let id = if number + 1 == rows.len() { image.id.short() } else { "<missing>" };
+    let mut shown = Vec::new();
+    for (number, (row, bytes)) in rows.iter().enumerate().rev() {
+        let last = number + 1 == rows.len();
+        let id = match (last, args.no_trunc) {
+            (true, true) => image.id.to_string(),
+            (true, false) => image.id.short().to_owned(),
+            (false, _) => "<missing>".to_owned(),
+        };
+        if args.quiet {
+            say!("{id}");
+            continue;
+        }
+        let (created, by) = (row.created.as_deref(), row.created_by.replace(['\t', '\n'], " "));
         if args.json {
-            let by = &row.created_by;
             say!(
                 "{}",
-                json!({"ID": id, "CreatedAt": row.created, "CreatedBy": by, "Size": size, "Comment": row.comment})
+                json!({"ID": id, "CreatedAt": created, "CreatedBy": row.created_by, "Size": bytes, "Comment": row.comment})
             );
             continue;
         }
-        let age = row.created.as_deref().map_or_else(|| "N/A".to_owned(), ago);
-        let mut by = row.created_by.replace(['\t', '\n'], " ");
-        if !args.no_trunc && by.chars().count() > 45 {
-            by = by.chars().take(44).chain(['…']).collect();
-        }
-        say!("{id:<14} {age:<16} {by:<47} {:<9} {}", bytes(*size), row.comment);
+        let by = if args.no_trunc { by } else { shortened(&by, WIDTH) };
+        shown.push(json!({"ID": id, "CreatedSince": ago(created), "CreatedAt": go_time(created),
+            "CreatedBy": by, "Size": size(*bytes), "Comment": row.comment}));
+    }
+    if !args.quiet && !args.json {
+        let rows = Rows { headings: HEADINGS, usual: USUAL, rows: shown };
+        std::io::stdout().write_all(rows.text(args.format.as_deref())?.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }

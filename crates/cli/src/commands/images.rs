@@ -1,115 +1,152 @@
-//! `lapstrake images`, `inspect`, `rmi`
+//! `lapstrake images`, `rmi`
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_oci::Reference;
-use lapstrake_store::{ImageRow, Store};
+use lapstrake_store::Store;
 use serde_json::json;
 
+use super::listed::{Filters, Listed};
 use crate::args::images::{Images, Rmi};
-use crate::progress::bytes;
-use crate::session::{self, config, find_image};
+use crate::rows::{Rows, ago, go_time, size};
+use crate::session::{self, find_image};
 
-/// The names of an image.
-fn names(store: &Store, image: &ImageRow) -> anyhow::Result<Vec<Reference>> {
-    let tags = store.tags()?.into_iter().filter(|tag| tag.image == image.id);
-    Ok(tags.map(|tag| tag.reference).collect())
-}
+const HEADINGS: &[(&str, &str)] = &[
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("ID", "IMAGE ID"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+];
+const USUAL: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+const WITH_DIGESTS: &str = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+const NONE: &str = "<none>";
 
 /// Lists images.
 pub(crate) fn images(args: &Images) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
-    if !args.quiet && !args.json {
-        say!("{:<28} {:<16} {:<14} {:<16} SIZE", "REPOSITORY", "TAG", "IMAGE ID", "CREATED");
-    }
-    for image in session.store.images()? {
-        let created = config(&session.store, &image.id)?.created;
-        let mut rows: Vec<(String, String)> = names(&session.store, &image)?
-            .iter()
-            .map(|name| (name.familiar_name(), name.tag().unwrap_or("<none>").to_owned()))
-            .collect();
-        if rows.is_empty() {
-            rows.push(("<none>".to_owned(), "<none>".to_owned()));
+    let filters = Filters::parse(&session.store, &args.filter, args.pattern.as_deref())?;
+    let mut listed = Listed::all(&session.store)?;
+    listed.retain_mut(|image| filters.keep(image));
+    if args.json {
+        for row in listed.iter().flat_map(exact) {
+            say!("{row}");
         }
-        for (repository, tag) in rows {
-            let id = image.id.short();
-            if args.quiet {
-                say!("{id}");
-            } else if args.json {
-                let row = json!({"Repository": repository, "Tag": tag, "ID": image.id, "CreatedAt": created, "Size": image.size});
-                say!("{row}");
-            } else {
-                let age = created.as_deref().map_or_else(|| "N/A".to_owned(), ago);
-                say!("{repository:<28} {tag:<16} {id:<14} {age:<16} {}", bytes(image.size));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.quiet {
+        let mut said = std::collections::BTreeSet::new();
+        for image in listed.iter().filter(|image| said.insert(&image.row.id)) {
+            let id = if args.no_trunc { image.row.id.to_string() } else { image.row.id.short().to_owned() };
+            say!("{id}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // A template that shows digests wants a row for each of them.
+    let digests = args.digests || args.format.as_deref().is_some_and(|format| format.contains(".Digest"));
+    let rows = listed.iter().flat_map(|image| rows(image, digests, args.no_trunc)).collect();
+    let rows = Rows { headings: HEADINGS, usual: if args.digests { WITH_DIGESTS } else { USUAL }, rows };
+    std::io::stdout().write_all(rows.text(args.format.as_deref())?.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Repository, tag and digest for each row of an image.
+fn names(image: &Listed, digests: bool) -> Vec<(String, String, String)> {
+    let mut rows = Vec::new();
+    let of = |name: &Reference| name.digest().map_or(NONE.to_owned(), ToString::to_string);
+    for tag in &image.tags {
+        let repository = tag.familiar_name();
+        let own: Vec<&Reference> =
+            image.digests.iter().filter(|digest| digest.familiar_name() == repository).collect();
+        let tag = tag.tag().unwrap_or(NONE).to_owned();
+        match own.as_slice() {
+            some @ [_, ..] if digests => {
+                rows.extend(some.iter().map(|digest| (repository.clone(), tag.clone(), of(digest))));
             }
+            _ => rows.push((repository, tag, NONE.to_owned())),
         }
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// How long ago an RFC 3339 time was, in the words that Docker uses.
-pub(crate) fn ago(time: &str) -> String {
-    let Ok(then) = time.parse::<jiff::Timestamp>() else { return "N/A".to_owned() };
-    let seconds = (jiff::Timestamp::now().as_second() - then.as_second()).max(0);
-    let many = |count: i64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
-    match seconds {
-        0..60 => many(seconds, "second"),
-        60..3600 => many(seconds / 60, "minute"),
-        3600..172_800 => many(seconds / 3600, "hour"),
-        172_800..1_209_600 => many(seconds / 86_400, "day"),
-        1_209_600..5_184_000 => many(seconds / 604_800, "week"),
-        5_184_000..63_072_000 => many(seconds / 2_592_000, "month"),
-        _ => many(seconds / 31_536_000, "year"),
+    let named =
+        |digest: &&Reference| !image.tags.iter().any(|tag| tag.familiar_name() == digest.familiar_name());
+    for digest in image.digests.iter().filter(named) {
+        let row = (digest.familiar_name(), NONE.to_owned(), of(digest));
+        if digests || !rows.contains(&row) {
+            rows.push(row);
+        }
     }
+    if !digests {
+        rows.dedup_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1));
+    }
+    if rows.is_empty() {
+        rows.push((NONE.to_owned(), NONE.to_owned(), NONE.to_owned()));
+    }
+    rows
 }
 
-/// Shows an image's config.
-pub(crate) fn inspect(name: &str) -> anyhow::Result<ExitCode> {
-    let session = session::open()?;
-    let image = find_image(&session.store, name)?;
-    let config = config(&session.store, &image.id)?;
-    let names: Vec<String> = names(&session.store, &image)?.iter().map(Reference::familiar).collect();
-    let shown = json!([{
-        "Id": image.id,
-        "RepoTags": names,
-        "Created": config.created,
-        "Author": config.author,
-        "Architecture": config.architecture,
-        "Os": config.os,
-        "Size": image.size,
-        "Config": config.config,
-        "RootFS": {"Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids},
-    }]);
-    say!("{}", String::from_utf8_lossy(&lapstrake_oci::to_json_indented(&shown)));
-    Ok(ExitCode::SUCCESS)
+fn rows(image: &Listed, digests: bool, full: bool) -> Vec<serde_json::Value> {
+    let created = image.config.created.as_deref();
+    let id = if full { image.row.id.to_string() } else { image.row.id.short().to_owned() };
+    let row = |(repository, tag, digest): (String, String, String)| {
+        json!({"Repository": repository, "Tag": tag, "Digest": digest, "ID": id, "CreatedSince": ago(created),
+            "CreatedAt": go_time(created), "Size": size(image.row.size)})
+    };
+    names(image, digests).into_iter().map(row).collect()
+}
+
+/// For programs: whole ids, bytes, and times as they are.
+fn exact(image: &Listed) -> Vec<serde_json::Value> {
+    let row = |(repository, tag, digest): (String, String, String)| {
+        json!({"Repository": repository, "Tag": tag, "Digest": digest, "ID": image.row.id,
+            "CreatedAt": image.config.created, "Size": image.row.size})
+    };
+    names(image, true).into_iter().map(row).collect()
 }
 
 /// Removes images, or names of them.
 pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     for name in &args.images {
-        let image = find_image(&session.store, name)?;
-        let own = names(&session.store, &image)?;
-        let named = name.parse::<Reference>().ok().filter(|reference| own.contains(reference));
-        match named {
-            Some(reference) if own.len() > 1 && !args.force => {
-                session.store.untag(&reference)?;
-                say!("Untagged: {}", reference.familiar());
-            }
-            None if own.len() > 1 && !args.force => {
-                anyhow::bail!(
-                    "image {} has more than one name: name one of them, or use --force",
-                    image.id.short()
-                );
-            }
-            _ => {
-                session.store.remove_image(&image.id)?;
-                for name in &own {
-                    say!("Untagged: {}", name.familiar());
-                }
-                say!("Deleted: {}", image.id);
-            }
-        }
+        remove(&session.store, name, args)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
+    let image = Listed::new(store, find_image(store, name)?)?;
+    let all = || image.tags.iter().chain(&image.digests);
+    let named = name.parse::<Reference>().ok().and_then(|name| all().find(|own| **own == name));
+    match named {
+        Some(reference) if all().count() > 1 && !args.force && others(&image, reference) => {
+            store.untag(reference)?;
+            tell_of("Untagged", &reference.familiar(), args.json)
+        }
+        None if image.tags.len() > 1 && !args.force => {
+            let id = image.row.id.short();
+            anyhow::bail!("image {id} has more than one name: name one of them, or use --force")
+        }
+        _ => {
+            store.remove_unused_image(&image.row.id)?;
+            for name in all() {
+                tell_of("Untagged", &name.familiar(), args.json)?;
+            }
+            tell_of("Deleted", &image.row.id.to_string(), args.json)
+        }
+    }
+}
+
+/// Whether an image keeps a name that a person gave it when `gone` goes; the digests of a registry do not count.
+fn others(image: &Listed, gone: &Reference) -> bool {
+    if gone.digest().is_some() { !image.tags.is_empty() } else { image.tags.len() > 1 }
+}
+
+fn tell_of(what: &str, name: &str, json: bool) -> anyhow::Result<()> {
+    if json {
+        say!("{}", json!({ what: name }));
+    } else {
+        say!("{what}: {name}");
+    }
+    Ok(())
 }

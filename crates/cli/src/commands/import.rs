@@ -42,8 +42,13 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     let image = assemble(&session.store, &draft, &layers, false)?;
     let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
     let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id }]);
-    keep(&session.store, &image, String::from_utf8_lossy(&tokens).into_owned(), &[name])?;
-    say!("{}", image.document.digest);
+    let names = [name];
+    keep(&session.store, &image, String::from_utf8_lossy(&tokens).into_owned(), &names)?;
+    if args.json {
+        say!("{}", serde_json::json!({"ID": image.document.digest, "Name": names[0].familiar()}));
+    } else {
+        say!("{}", image.document.digest);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -37,6 +37,11 @@ pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
     };
     session.store.sync()?;
     for (id, names) in loaded {
+        if args.json {
+            let names: Vec<String> = names.iter().map(Reference::familiar).collect();
+            say!("{}", serde_json::json!({"ID": id, "Names": names}));
+            continue;
+        }
         if names.is_empty() || args.quiet {
             say!("Loaded image ID: {id}");
             continue;

@@ -4,11 +4,12 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::process::ExitCode;
 
 use lapstrake_oci::Reference;
-use lapstrake_registry::{Client, Credentials, DockerConfig, Login};
+use lapstrake_registry::{Client, Credentials, DockerConfig, Login, Registries};
 
 use crate::args::images::{LoginArgs, Logout};
 use crate::env;
 use crate::exit::Usage;
+use crate::session;
 
 /// Checks a login and keeps it where Docker keeps its own.
 pub(crate) fn login(args: &LoginArgs) -> anyhow::Result<ExitCode> {
@@ -32,10 +33,15 @@ pub(crate) fn login(args: &LoginArgs) -> anyhow::Result<ExitCode> {
     // Any name of the registry will do: only the registry itself is asked.
     let probe: Reference = format!("{registry}/lapstrake/login").parse()?;
     super::block_on(async {
-        let client = Client::new(Credentials::Given(login.clone()))?;
+        let credentials = Credentials::Given(login.clone());
+        let client = Client::new(Registries { credentials, ..session::registries() })?;
         Ok(client.check_login(&probe).await?)
     })?;
     let place = config.store(&registry, &login)?;
+    if args.json {
+        say!("{}", serde_json::json!({"Registry": registry, "Place": place}));
+        return Ok(ExitCode::SUCCESS);
+    }
     say!("Login Succeeded");
     tell!("The login for {registry} is kept in {place}.");
     Ok(ExitCode::SUCCESS)
@@ -44,7 +50,10 @@ pub(crate) fn login(args: &LoginArgs) -> anyhow::Result<ExitCode> {
 /// Forgets a login.
 pub(crate) fn logout(args: &Logout) -> anyhow::Result<ExitCode> {
     let registry = registry(args.server.as_deref())?;
-    if config()?.erase(&registry)? {
+    let had = config()?.erase(&registry)?;
+    if args.json {
+        say!("{}", serde_json::json!({"Registry": registry, "Removed": had}));
+    } else if had {
         say!("Removing login credentials for {registry}");
     } else {
         say!("Not logged in to {registry}");

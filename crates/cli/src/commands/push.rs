@@ -1,21 +1,21 @@
-//! `lapstrake push`, `pull`, `tag` and `save`: images under names, here and elsewhere.
+//! `lapstrake push`, `pull` and `tag`: images under names, here and elsewhere.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::ImageStore;
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::Images;
-use lapstrake_outputs::{Encoding, Flavour, Push, Status, write_archive};
+use lapstrake_outputs::{Encoding, Push, Status};
 use lapstrake_registry::Client;
 
-use super::export::to_file;
-use crate::args::images::{Pull, PushImage, Save, Tag};
+use serde_json::json;
+
+use crate::args::images::{Pull, PushImage, Tag};
 use crate::exit::Usage;
 use crate::progress;
-use crate::session::{self, Session, credentials, find_image, finished};
+use crate::session::{self, Session, find_image, finished, registries};
 
 /// Reports to a step.
 pub(super) fn status(step: &Step) -> Status {
@@ -48,14 +48,19 @@ pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     let store = &session.store;
     let reference = name(&args.image)?;
-    let image = Arc::new(finished(store, &find_image(store, &args.image)?)?);
+    let row = find_image(store, &args.image)?;
+    let image = Arc::new(finished(store, &row)?);
     let encoding = Encoding::default();
-    let pushed = shown(args.quiet, &format!("pushing {reference}"), async |step| {
-        let client = Client::new(credentials())?;
+    let pushed = shown(args.quiet || args.json, &format!("pushing {reference}"), async |step| {
+        let client = Client::new(registries())?;
         let push = Push { store, client: &client, image: &image, encoding: &encoding, status: status(&step) };
         Ok(push.run(std::slice::from_ref(&reference), false).await?)
     })?;
-    if args.quiet {
+    store.set_digest(&reference.pinned(pushed.digest.clone()), &row.id)?;
+    if args.json {
+        let size = pushed.bytes.len();
+        say!("{}", json!({"Name": reference.to_string(), "Digest": pushed.digest, "Size": size}));
+    } else if args.quiet {
         say!("{reference}");
     } else {
         say!(
@@ -80,9 +85,14 @@ pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
         Some(text) => text.parse().map_err(|error| Usage(format!("--platform {text}: {error}")))?,
         None => Platform::host(),
     };
-    let digest = shown(args.quiet, &format!("pulling {reference}"), async |step| {
+    let digest = shown(args.quiet || args.json, &format!("pulling {reference}"), async |step| {
         pull_one(&session, &reference, &platform, &step).await
     })?;
+    if args.json {
+        let id = find_image(&session.store, &args.image)?.id;
+        say!("{}", json!({"Name": reference.to_string(), "Digest": digest, "ID": id}));
+        return Ok(ExitCode::SUCCESS);
+    }
     if !args.quiet {
         say!("Digest: {digest}");
     }
@@ -96,10 +106,10 @@ async fn pull_one(
     platform: &Platform,
     step: &Step,
 ) -> anyhow::Result<lapstrake_oci::Digest> {
-    let images = Images::new(session.store.clone(), session.single_id, true, credentials());
+    let images = Images::new(session.store.clone(), session.single_id, true, registries());
     let known = images.resolve(reference, &ImageStore::Registry, platform).await?;
     images.fetch(&known.manifest, &reference.to_string(), step).await?;
-    Ok(known.manifest)
+    Ok(known.digest().clone())
 }
 
 /// Gives an image another name.
@@ -110,29 +120,10 @@ pub(crate) fn tag(args: &Tag) -> anyhow::Result<ExitCode> {
     if new.digest().is_some() {
         return Err(Usage(format!("`{}`: a name with a digest cannot be given", args.name)).into());
     }
-    session.store.put_image(&image, &[new])?;
+    session.store.put_image(&image, std::slice::from_ref(&new))?;
     session.store.sync()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Writes images to an archive.
-pub(crate) fn save(args: &Save) -> anyhow::Result<ExitCode> {
-    let session = session::open()?;
-    let store = &session.store;
-    if args.output.is_none() && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
-        return Err(Usage("an archive is nothing for a terminal: use `-o FILE`".to_owned()).into());
+    if args.json {
+        say!("{}", json!({"ID": image.id, "Name": new.familiar()}));
     }
-    let image = finished(store, &find_image(store, &args.image)?)?;
-    // An id is no name, and an image saved by it has none.
-    let named = name(&args.image).ok().filter(|name| name.digest().is_none());
-    let named = match named {
-        Some(name) => store.tagged(&name)?.map(|_| name),
-        None => None,
-    };
-    let flavour = if args.oci { Flavour::Oci } else { Flavour::Docker };
-    to_file(args.output.as_deref(), |out| {
-        Ok(write_archive(store, &image, named.as_slice(), flavour, &Encoding::default(), out)?)
-    })
-    .with_context(|| format!("cannot save `{}`", args.image))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -39,7 +39,7 @@ impl Tools {
     /// Takes the settings of `wanted`.
     pub(super) fn new(session: &Session, wanted: &mut Wanted, pull: bool) -> Tools {
         let store = session.store.clone();
-        let images = Images::new(store.clone(), session.single_id, pull, session::credentials());
+        let images = Images::new(store.clone(), session.single_id, pull, session::registries());
         let images = Arc::new(images);
         let mut settings = std::mem::take(&mut wanted.settings);
         settings.single_id = session.single_id;

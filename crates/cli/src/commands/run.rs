@@ -19,6 +19,7 @@ use self::follow::Signals;
 use super::options;
 use crate::args::Run;
 use crate::exit::{Told, Usage};
+use crate::progress;
 use crate::session::{self, config, find_image};
 
 /// What a shell says of a command that could not be started at all.
@@ -33,6 +34,10 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     }
     let session = session::open()?;
     let image = find_image(&session.store, &args.image)?;
+    let told = progress::printable(&[vec![args.image.clone()], args.args.clone()].concat().join(" "));
+    if !session.store.use_image(&image.id, &told)? {
+        anyhow::bail!("no such image: {}", args.image);
+    }
     let config = config(&session.store, &image.id)?.config;
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     let stack = Stack { layers, ..Stack::default() };

@@ -1,0 +1,72 @@
+//! `lapstrake inspect`
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use lapstrake_oci::Reference;
+use serde_json::{Value, json};
+
+use super::listed::Listed;
+use crate::args::images::Inspect;
+use crate::exit::Usage;
+use crate::session::{self, find_image};
+use crate::template::Template;
+
+/// Shows what images are.
+pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
+    let template = match args.format.as_deref() {
+        None => None,
+        Some("json") => Some(Template::parse("{{json .}}")?),
+        Some(text) => Some(Template::parse(text).map_err(|error| Usage(format!("--format: {error}")))?),
+    };
+    let session = session::open()?;
+    let mut shown = Vec::new();
+    for name in &args.images {
+        let row = find_image(&session.store, name)?;
+        if args.raw {
+            std::io::stdout().write_all(&session.store.read_blob(&row.id)?)?;
+            continue;
+        }
+        shown.push(document(&Listed::new(&session.store, row)?)?);
+    }
+    match template {
+        _ if args.raw => {}
+        Some(template) => {
+            for document in &shown {
+                say!("{}", template.show(document)?);
+            }
+        }
+        None => say!("{}", String::from_utf8_lossy(&lapstrake_oci::to_json_indented(&shown))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An image in Docker's fields. Those of the config that are not set are there all the same, so that a template can name
+/// them.
+fn document(image: &Listed) -> anyhow::Result<Value> {
+    let config = &image.config;
+    let names = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>();
+    let mut of_containers = json!({"User": "", "ExposedPorts": {}, "Env": [], "Entrypoint": [], "Cmd": [],
+        "Volumes": {}, "WorkingDir": "", "Labels": {}, "StopSignal": "", "OnBuild": [], "Shell": [],
+        "Healthcheck": null});
+    if let (Value::Object(all), Value::Object(set)) =
+        (&mut of_containers, serde_json::to_value(&config.config)?)
+    {
+        all.extend(set);
+    }
+    Ok(json!({
+        "Id": image.row.id,
+        "RepoTags": names(&image.tags),
+        "RepoDigests": names(&image.digests),
+        "Comment": config.history.last().map_or("", |row| &row.comment),
+        "Created": config.created,
+        "Author": config.author,
+        "Architecture": config.architecture,
+        "Variant": config.variant,
+        "Os": config.os,
+        "OsVersion": config.os_version,
+        "Size": image.row.size,
+        "Config": of_containers,
+        "RootFS": {"Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids},
+    }))
+}

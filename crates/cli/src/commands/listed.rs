@@ -1,0 +1,208 @@
+//! The images in the store with their names, and which of them are meant.
+
+use lapstrake_oci::{ImageConfig, Reference};
+use lapstrake_store::{ImageRow, Store};
+
+use crate::exit::Usage;
+use crate::session::{config, find_image};
+
+/// A stored image and what it is called.
+pub(crate) struct Listed {
+    pub(crate) row: ImageRow,
+    pub(crate) config: ImageConfig,
+    /// Names with tags.
+    pub(crate) tags: Vec<Reference>,
+    /// Names with digests.
+    pub(crate) digests: Vec<Reference>,
+}
+
+impl Listed {
+    /// One image.
+    pub(crate) fn new(store: &Store, row: ImageRow) -> anyhow::Result<Listed> {
+        let config = config(store, &row.id)?;
+        let of = |tag: lapstrake_store::TagRow| (tag.image == row.id).then_some(tag.reference);
+        let tags = store.tags()?.into_iter().filter_map(of).collect();
+        let digests = store.digests()?.into_iter().filter_map(of).collect();
+        Ok(Listed { row, config, tags, digests })
+    }
+
+    /// All images, the youngest first.
+    pub(crate) fn all(store: &Store) -> anyhow::Result<Vec<Listed>> {
+        let (tags, digests) = (store.tags()?, store.digests()?);
+        let mut all = Vec::new();
+        for row in store.images()? {
+            let config = config(store, &row.id)?;
+            let of = |names: &[lapstrake_store::TagRow]| {
+                names.iter().filter(|name| name.image == row.id).map(|name| name.reference.clone()).collect()
+            };
+            all.push(Listed { tags: of(&tags), digests: of(&digests), config, row });
+        }
+        all.sort_by(|a, b| b.config.created.cmp(&a.config.created));
+        Ok(all)
+    }
+}
+
+/// `--filter`, one of which all hold.
+#[derive(Debug, PartialEq)]
+enum Filter {
+    Dangling(bool),
+    Label(String, Option<String>),
+    Before(String),
+    Since(String),
+    Reference(String),
+}
+
+/// Which images are meant.
+#[derive(Debug, Default)]
+pub(crate) struct Filters {
+    all: Vec<Filter>,
+    /// Patterns for names: any of them will do.
+    patterns: Vec<String>,
+}
+
+impl Filters {
+    /// Reads `--filter`s and the pattern that stands for itself.
+    pub(crate) fn parse(store: &Store, texts: &[String], pattern: Option<&str>) -> anyhow::Result<Filters> {
+        let mut filters = Filters::default();
+        for text in texts {
+            match filter(store, text)? {
+                Filter::Reference(pattern) => filters.patterns.push(pattern),
+                filter => filters.all.push(filter),
+            }
+        }
+        filters.patterns.extend(pattern.map(str::to_owned));
+        Ok(filters)
+    }
+
+    /// Whether the image is meant; of one that is, only the names that fit stay.
+    pub(crate) fn keep(&self, image: &mut Listed) -> bool {
+        let holds = self.all.iter().all(|filter| match filter {
+            Filter::Dangling(wanted) => image.tags.is_empty() == *wanted,
+            Filter::Label(key, value) => {
+                let found = image.config.config.labels.get(key);
+                found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
+            }
+            Filter::Before(time) => image.config.created.as_ref().is_some_and(|made| made < time),
+            Filter::Since(time) => image.config.created.as_ref().is_some_and(|made| made > time),
+            Filter::Reference(_) => true,
+        });
+        if !holds || self.patterns.is_empty() {
+            return holds;
+        }
+        let fits = |name: &Reference| self.patterns.iter().any(|pattern| named(pattern, name));
+        image.tags.retain(fits);
+        image.digests.retain(fits);
+        !image.tags.is_empty() || !image.digests.is_empty()
+    }
+}
+
+fn filter(store: &Store, text: &str) -> anyhow::Result<Filter> {
+    let bad = |why: &str| Usage(format!("--filter {text}: {why}"));
+    let (key, value) = text.split_once('=').ok_or_else(|| bad("not KEY=VALUE"))?;
+    let made = |image: &str| -> anyhow::Result<String> {
+        Ok(config(store, &find_image(store, image)?.id)?.created.unwrap_or_default())
+    };
+    Ok(match key {
+        "dangling" => match value {
+            "true" | "1" => Filter::Dangling(true),
+            "false" | "0" => Filter::Dangling(false),
+            _ => return Err(bad("neither true nor false").into()),
+        },
+        "label" => match value.split_once('=') {
+            Some((key, value)) => Filter::Label(key.to_owned(), Some(value.to_owned())),
+            None => Filter::Label(value.to_owned(), None),
+        },
+        "before" => Filter::Before(made(value)?),
+        "since" => Filter::Since(made(value)?),
+        "until" => {
+            let time =
+                value.parse::<jiff::Timestamp>().map_err(|_| bad("not a time as 2025-01-31T12:00:00Z"))?;
+            Filter::Before(time.to_string())
+        }
+        "reference" => Filter::Reference(value.to_owned()),
+        _ => return Err(bad("not one of before, dangling, label, reference, since, until").into()),
+    })
+}
+
+/// Whether a pattern fits a name, with its tag or without, as people write it.
+fn named(pattern: &str, name: &Reference) -> bool {
+    glob(pattern.as_bytes(), name.familiar().as_bytes())
+        || glob(pattern.as_bytes(), name.familiar_name().as_bytes())
+}
+
+/// `*` and `?` stand for anything but a slash, `[a-z]` and `[^a-z]` for one of these and one of the others.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    // Where the last star was: what follows it is tried further on, and no star before it again.
+    let (mut at, mut from, mut star) = (0, 0, None);
+    while from < text.len() || at < pattern.len() {
+        let step = match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, from));
+                at += 1;
+                continue;
+            }
+            Some(_) if from == text.len() => None,
+            Some(b'?') => (text[from] != b'/').then_some(at + 1),
+            Some(b'[') => class(&pattern[at..], text[from]).map(|length| at + length),
+            Some(b'\\') => (pattern.get(at + 1) == Some(&text[from])).then_some(at + 2),
+            Some(byte) => (*byte == text[from]).then_some(at + 1),
+            None => None,
+        };
+        match (step, star) {
+            (Some(next), _) => (at, from) = (next, from + 1),
+            (None, Some((star_at, begun))) if text.get(begun).is_some_and(|b| *b != b'/') => {
+                (at, from, star) = (star_at + 1, begun + 1, Some((star_at, begun + 1)));
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The length of the class at the beginning of `pattern` if `byte` is in it.
+fn class(pattern: &[u8], byte: u8) -> Option<usize> {
+    let end = pattern.iter().skip(2).position(|b| *b == b']')? + 2;
+    let (negated, members) = match pattern[1] {
+        b'^' => (true, &pattern[2..end]),
+        _ => (false, &pattern[1..end]),
+    };
+    let mut found = false;
+    let mut at = 0;
+    while at < members.len() {
+        if members.get(at + 1) == Some(&b'-') && at + 2 < members.len() {
+            found |= (members[at]..=members[at + 2]).contains(&byte);
+            at += 3;
+        } else {
+            found |= members[at] == byte;
+            at += 1;
+        }
+    }
+    (found != negated && byte != b'/').then_some(end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_names() {
+        for (pattern, name, fits) in [
+            ("busybox", "busybox", true),
+            ("busybox:*", "busybox:1.36", true),
+            ("busy*", "busybox", true),
+            ("*box", "busybox", true),
+            ("b?sybox", "busybox", true),
+            ("b[a-u]sybox", "busybox", true),
+            ("b[^u]sybox", "busybox", false),
+            ("team/*", "team/app", true),
+            ("*", "team/app", false),
+            ("*/*", "team/app", true),
+            ("team", "team/app", false),
+            ("local*:5000/*", "localhost:5000/app", true),
+        ] {
+            assert_eq!(named(pattern, &name.parse().unwrap()), fits, "{pattern} {name}");
+        }
+        let (stars, text) = ("*a".repeat(40), "a".repeat(39));
+        assert!(!glob(stars.as_bytes(), text.as_bytes()));
+    }
+}

@@ -1,0 +1,59 @@
+//! `lapstrake save`
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use lapstrake_oci::{Digest, Reference};
+use lapstrake_outputs::{Encoding, Finished, Flavour, Saved, write_archive};
+use lapstrake_store::Store;
+use serde_json::json;
+
+use super::export::to_file;
+use crate::args::images::Save;
+use crate::exit::Usage;
+use crate::session::{self, find_image, finished};
+
+/// Writes images to an archive. One that is asked for by several names is there once.
+pub(crate) fn save(args: &Save) -> anyhow::Result<ExitCode> {
+    let session = session::open()?;
+    if args.output.is_none() && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        return Err(Usage("an archive is nothing for a terminal: use `-o FILE`".to_owned()).into());
+    }
+    if args.output.is_none() && args.json {
+        return Err(Usage("--json needs `-o FILE`: the archive would go to the same place".to_owned()).into());
+    }
+    let mut images: Vec<(Digest, Finished, Vec<Reference>)> = Vec::new();
+    for text in &args.images {
+        let row = find_image(&session.store, text)?;
+        let number = match images.iter().position(|(id, ..)| *id == row.id) {
+            Some(number) => number,
+            None => {
+                images.push((row.id.clone(), finished(&session.store, &row)?, Vec::new()));
+                images.len() - 1
+            }
+        };
+        let names = &mut images[number].2;
+        names.extend(named(&session.store, text)?.filter(|name| !names.contains(name)));
+    }
+    let saved: Vec<Saved<'_>> = images.iter().map(|(_, image, names)| Saved { image, names }).collect();
+    let flavour = if args.oci { Flavour::Oci } else { Flavour::Docker };
+    let written = to_file(args.output.as_deref(), |out| {
+        Ok(write_archive(&session.store, &saved, flavour, &Encoding::default(), out)?)
+    })
+    .with_context(|| format!("cannot save `{}`", args.images.join("`, `")))?;
+    if args.json {
+        for ((id, _, names), manifest) in images.iter().zip(written) {
+            let names: Vec<String> = names.iter().map(Reference::familiar).collect();
+            say!("{}", json!({"ID": id, "Names": names, "Digest": manifest.digest}));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An id is no name, and an image saved by it has none.
+fn named(store: &Store, text: &str) -> anyhow::Result<Option<Reference>> {
+    let Some(name) = text.parse::<Reference>().ok().filter(|name| name.digest().is_none()) else {
+        return Ok(None);
+    };
+    Ok(store.tagged(&name)?.map(|_| name))
+}

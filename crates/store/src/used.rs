@@ -1,0 +1,56 @@
+//! Images that running containers stand on. Who runs one says so in its own part of `tmp/`, where a lock tells the living
+//! from the dead.
+
+use std::fs::{self, File};
+
+use lapstrake_oci::Digest;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::{StoreError, io_error};
+use crate::layout::Store;
+use crate::session::{LOCK, gate};
+
+/// How the names of the notes begin; an image id follows.
+const PREFIX: &str = "image-";
+
+impl Store {
+    /// Says that this process runs `command` in an image, for as long as the store is open. `false` if the image is gone.
+    pub fn use_image(&self, id: &Digest, command: &str) -> Result<bool, StoreError> {
+        let note = self.session.path("")?.with_file_name(format!("{PREFIX}{}", id.hex()));
+        fs::write(&note, format!("{}\n{command}", std::process::id())).map_err(io_error("write", &note))?;
+        // Removal looks for notes first and then deletes, with the gate shut: it sees ours, or we see what it did.
+        let gate = gate(self.root(), FlockOperation::LockShared)?;
+        let there = self.image(id)?.is_some();
+        drop(gate);
+        Ok(there)
+    }
+
+    /// As [`Store::remove_image`], unless somebody runs something in it.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] names who does.
+    pub fn remove_unused_image(&self, id: &Digest) -> Result<(), StoreError> {
+        let gate = gate(self.root(), FlockOperation::LockExclusive)?;
+        if let Some(note) = self.note_of(id)? {
+            let (process, command) = note.split_once('\n').unwrap_or((&note, ""));
+            let (process, command) = (process.to_owned(), command.to_owned());
+            return Err(StoreError::InUse { image: id.short().to_owned(), process, command });
+        }
+        self.remove_image(id)?;
+        drop(gate);
+        Ok(())
+    }
+
+    /// What a living process noted about its use of an image.
+    fn note_of(&self, id: &Digest) -> Result<Option<String>, StoreError> {
+        let (tmp, name) = (self.root().join("tmp"), format!("{PREFIX}{}", id.hex()));
+        for entry in fs::read_dir(&tmp).map_err(io_error("list", &tmp))?.flatten() {
+            let Ok(note) = fs::read_to_string(entry.path().join(&name)) else { continue };
+            let lock = File::open(entry.path().join(LOCK));
+            if lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()) {
+                return Ok(Some(note));
+            }
+        }
+        Ok(None)
+    }
+}
