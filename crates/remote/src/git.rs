@@ -96,8 +96,6 @@ impl Git {
         self.check()?;
         let home = self.home()?;
         let run = |action, args: &[&str]| self.git_in(home.path(), Some(dir), access, action, args);
-        let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-        run("init", &["-c", "init.defaultBranch=lapstrake", "init", "-q", "--template=", format])?;
         self.fetch(commit, &run)?;
         run("checkout", &["-c", "advice.detachedHead=false", "checkout", "-q", "--force", commit])?;
         if self.submodules && dir.join(".gitmodules").is_file() {
@@ -105,8 +103,7 @@ impl Git {
             run("remote add", &["remote", "add", "origin", &self.remote])?;
             run("submodule update", &depth)?;
         }
-        let time = run("show", &["show", "-q", "--format=%ct", commit])?;
-        let time = time.trim().lines().last().and_then(|line| line.parse().ok()).unwrap_or(0);
+        let time = committed(commit, &run)?;
         if self.keep_git_dir {
             self.tidy(dir, &run)?;
         } else {
@@ -115,9 +112,23 @@ impl Git {
         Ok(Checkout { commit: commit.to_owned(), time })
     }
 
-    /// Fetches the one commit, without history. Servers that give no commit that nobody names are asked for the
+    /// When `commit`, which [`Git::resolve`] gave, was committed, in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`RemoteError`]: git cannot be run or fails.
+    pub fn time(&self, commit: &str, access: &GitAccess) -> Result<i64, RemoteError> {
+        self.check()?;
+        let (home, dir) = (self.home()?, self.home()?);
+        let run = |action, args: &[&str]| self.git_in(home.path(), Some(dir.path()), access, action, args);
+        self.fetch(commit, &run)?;
+        committed(commit, &run)
+    }
+
+    /// Makes a repository and fetches the one commit into it, without history. Servers that give no commit that nobody names are asked for the
     /// reference, and must still have the same there.
     fn fetch(&self, commit: &str, run: &Run<'_>) -> Result<(), RemoteError> {
+        let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+        run("init", &["-c", "init.defaultBranch=lapstrake", "init", "-q", "--template=", format])?;
         let fetch = |what: &str, depth: &str| {
             run("fetch", &["fetch", "-q", "--no-tags", "--update-head-ok", depth, "--", &self.remote, what])
         };
@@ -289,6 +300,12 @@ impl Git {
         let said = said.trim().replace(&self.remote, &self.shown());
         Err(RemoteError::Git { action, remote: self.shown(), said })
     }
+}
+
+/// When a commit that is here was committed.
+fn committed(commit: &str, run: &Run<'_>) -> Result<i64, RemoteError> {
+    let time = run("show", &["show", "-q", "--format=%ct", commit])?;
+    Ok(time.trim().lines().last().and_then(|line| line.parse().ok()).unwrap_or(0))
 }
 
 fn bad(why: String) -> RemoteError {

@@ -47,6 +47,29 @@ pub fn is_archive(file: &mut File) -> Result<bool, TreeError> {
     Ok(found)
 }
 
+/// When the newest regular file of an archive is from, in seconds since 1970. What is no archive, or a broken one, has no
+/// time.
+///
+/// # Errors
+/// [`TreeError::TooBig`]: it has more entries or bytes than anything that can be unpacked.
+pub fn newest(archive: impl Read + Send) -> Result<Option<i64>, TreeError> {
+    let limits = UnpackOptions::default();
+    let Ok((_, plain)) = decompress(BufReader::new(archive)) else { return Ok(None) };
+    let mut reader = TarReader::new(plain.take(limits.max_bytes), limits.max_entries);
+    let mut newest = None;
+    loop {
+        match reader.next_entry() {
+            Ok(Some(entry)) if matches!(entry.kind, EntryType::Regular | EntryType::Continuous) => {
+                newest = newest.max(Some(entry.mtime));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(newest.map(|time: i64| time.div_euclid(1_000_000_000))),
+            Err(error @ TreeError::TooBig { .. }) => return Err(error),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
 /// Unpacks an archive into `dest`, which is made a directory if it is none.
 ///
 /// # Errors

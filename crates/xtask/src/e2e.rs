@@ -3,6 +3,7 @@
 mod archives;
 mod builds;
 mod checks;
+mod epoch;
 mod errors;
 mod extensions;
 mod images;
@@ -49,6 +50,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         push::CASES,
         images::CASES,
         remote::CASES,
+        epoch::CASES,
         many::CASES,
         single::CASES,
         terminal::CASES,

@@ -34,10 +34,10 @@ pub enum LowerError {
         source: ResolveFailure,
     },
     /// `SOURCE_DATE_EPOCH` is no time.
-    #[error("invalid SOURCE_DATE_EPOCH: {value}")]
+    #[error("{why}")]
     Epoch {
-        /// Its value.
-        value: String,
+        /// In BuildKit's words.
+        why: String,
     },
     /// The Dockerfile has errors, and a tree with errors is not lowered, or has no stages.
     #[error("dockerfile contains no stages to build")]

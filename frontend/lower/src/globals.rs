@@ -1,4 +1,4 @@
-//! What holds for all stages: platform arguments, ARGs before the first FROM, proxies, the epoch.
+//! What holds for all stages: platform arguments, ARGs before the first FROM, proxies, the epoch as a number.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,9 @@ use lapstrake_dockerfile::{Arg, Dockerfile, Instruction};
 use lapstrake_oci::Platform;
 
 use crate::env::Env;
+use crate::epoch::{self, EPOCH, Epoch};
 use crate::error::LowerError;
 use crate::inputs::BuildInputs;
-
-/// The name of the epoch's argument.
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// What holds for all stages of one platform.
 pub(crate) struct Globals {
@@ -33,7 +31,11 @@ impl Globals {
     ) -> Result<Globals, LowerError> {
         let mut build_args = inputs.build_args.clone();
         let mut args = declared(dockerfile, inputs, target, &build_args)?;
-        let epoch = epoch(dockerfile, inputs, &args)?;
+        let epoch = match epoch::of(dockerfile, inputs, &args)? {
+            Epoch::Off => None,
+            Epoch::Seconds(seconds) => Some(seconds),
+            Epoch::Of(_) => inputs.source_epoch,
+        };
         let text = epoch.map(|seconds| seconds.to_string());
         if build_args.contains_key(EPOCH) {
             match &text {
@@ -62,7 +64,7 @@ impl Globals {
 }
 
 /// Platform arguments and the global ARGs with the values they have.
-fn declared(
+pub(crate) fn declared(
     dockerfile: &Dockerfile,
     inputs: &BuildInputs,
     target: &Platform,
@@ -124,35 +126,6 @@ fn platform_args(dockerfile: &Dockerfile, inputs: &BuildInputs, target: &Platfor
         args.set(name, inputs.build_args.get(name).unwrap_or(&value));
     }
     args
-}
-
-/// The value of the build argument or else of the global ARG: a number of seconds, `context`, a context's name or a
-/// stage's. Only numbers mean something as long as there are no remote sources: a directory has no epoch.
-fn epoch(dockerfile: &Dockerfile, inputs: &BuildInputs, args: &Env) -> Result<Option<i64>, LowerError> {
-    let value = inputs.build_args.get(EPOCH).map(String::as_str);
-    let Some(value) = value.or_else(|| args.get(EPOCH)).filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    if let Ok(seconds) = value.parse::<i64>() {
-        return Ok(Some(seconds));
-    }
-    if value == "context" || inputs.contexts.contains_key(value) {
-        return Ok(None);
-    }
-    let stage = dockerfile
-        .stages
-        .iter()
-        .find(|stage| stage.from.name().is_some_and(|name| name.eq_ignore_ascii_case(value)));
-    match stage {
-        Some(stage) if stage.from.base.node != "scratch" => {
-            Err(LowerError::stage("SOURCE_DATE_EPOCH stage must use FROM scratch", stage.span))
-        }
-        Some(stage) => {
-            let message = "SOURCE_DATE_EPOCH from the remote ADD of a stage is not supported yet";
-            Err(LowerError::stage(message, stage.span).hint("give the seconds since 1970 as a number"))
-        }
-        None => Err(LowerError::Epoch { value: value.to_owned() }),
-    }
 }
 
 /// The proxy variables that processes see. Names are matched in whatever case, and of several the last one in the

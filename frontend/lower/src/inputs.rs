@@ -18,6 +18,9 @@ pub struct BuildInputs {
     pub build_platform: Platform,
     /// `--build-arg`
     pub build_args: BTreeMap<String, String>,
+    /// When the source is from that `SOURCE_DATE_EPOCH` names, in seconds since 1970: the answer to
+    /// [`epoch_source`](crate::epoch_source). `None`: it has no time.
+    pub source_epoch: Option<i64>,
     /// `--label`
     pub labels: BTreeMap<String, String>,
     /// `--build-context`, by name or by `name::platform`.
@@ -48,6 +51,7 @@ impl BuildInputs {
             platforms: Vec::new(),
             build_platform: Platform::host(),
             build_args: BTreeMap::new(),
+            source_epoch: None,
             labels: BTreeMap::new(),
             contexts: BTreeMap::new(),
             no_cache: NoCache::No,

@@ -2,7 +2,8 @@
 //!
 //! Fetches nothing: it asks one question, what a base image is ([`ImageResolver`]), and only for the stages that the
 //! target needs. [`required_images`] tells beforehand most of what will be asked, so that a caller can find the
-//! answers at once instead of one after the other; images that ONBUILD triggers bring in are only known later.
+//! answers at once instead of one after the other; images that ONBUILD triggers bring in are only known later. Where
+//! `SOURCE_DATE_EPOCH` names a source, [`epoch_source`] tells which one the caller has to ask for its time.
 //!
 //! How a Dockerfile becomes a graph: global ARGs and the epoch (`globals`) → stages with names and edges (`stages`) →
 //! their bases, and triggers (`bases`) → one stage after the other, instruction by instruction (`stage`, `run`,
@@ -12,6 +13,7 @@ mod bases;
 mod checks;
 mod dump;
 mod env;
+mod epoch;
 mod error;
 mod from_checks;
 mod globals;
@@ -33,6 +35,7 @@ mod transfer;
 mod used;
 
 pub use dump::dump;
+pub use epoch::epoch_source;
 pub use error::LowerError;
 pub use inputs::{BuildInputs, NamedContext, NoCache};
 pub use lowering::{Scope, lower, lower_checked, required_images};

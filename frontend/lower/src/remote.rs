@@ -1,6 +1,6 @@
 //! Sources that are elsewhere: addresses of ADD and of contexts.
 
-use lapstrake_dockerfile::{GitRef, parse_git_ref};
+use lapstrake_dockerfile::{GitRef, parse_git_ref, quoted};
 use lapstrake_graph::{Git, Http, Source};
 use lapstrake_oci::Digest;
 
@@ -58,6 +58,41 @@ pub fn git_source(found: &GitRef, keep_git_dir: bool, commit_times: bool) -> Sou
         submodules: found.submodules != Some(false),
         commit_times: found.commit_times.unwrap_or(commit_times),
     })
+}
+
+/// A repository with what the flags say of it.
+pub(crate) fn with_flags(
+    mut git: GitRef,
+    keep_git_dir: Option<bool>,
+    checksum: &str,
+) -> Result<GitRef, String> {
+    if let (Some(flag), Some(query)) = (keep_git_dir, git.keep_git_dir)
+        && flag != query
+    {
+        return Err("inconsistent keep-git-dir configuration".to_owned());
+    }
+    if !checksum.is_empty() {
+        if !git.checksum.is_empty() && git.checksum != checksum {
+            let (flag, query) = (quoted(checksum), quoted(&git.checksum));
+            return Err(format!("checksum mismatch {flag} != {query}"));
+        }
+        checksum.clone_into(&mut git.checksum);
+    }
+    if git.checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(git);
+    }
+    Err(format!("invalid checksum {} for Git URL, expected hex commit hash", git.checksum))
+}
+
+/// The value of `--checksum` for a file. Errors are BuildKit's texts.
+pub(crate) fn checksum_digest(text: &str) -> Result<Digest, String> {
+    let algorithm = text.split_once(':').map(|(algorithm, _)| algorithm);
+    match (algorithm, text.parse()) {
+        (Some("sha256"), Ok(digest)) => Ok(digest),
+        (None, _) => Err("invalid checksum digest format".to_owned()),
+        (Some("sha256"), Err(_)) => Err("invalid checksum digest length".to_owned()),
+        (Some(_), _) => Err("unsupported digest algorithm".to_owned()),
+    }
 }
 
 /// A context at an address: what is in an archive, or else the one file.

@@ -2,13 +2,12 @@
 
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
-use lapstrake_dockerfile::{Add, Copy, GitRef, InlineFile, Transfer, Word, quoted};
+use lapstrake_dockerfile::{Add, Copy, InlineFile, Transfer, Word, quoted};
 use lapstrake_graph::{self as graph, Edge, File, FileAction, MakeFile, Op, Owner, Source, VertexMeta};
-use lapstrake_oci::Digest;
 
 use crate::error::LowerError;
 use crate::paths;
-use crate::remote::{Remote, file, git_source, is_http, remote, title};
+use crate::remote::{Remote, checksum_digest, file, git_source, is_http, remote, title, with_flags};
 use crate::stage::{StageRun, place};
 use crate::stages::Step;
 
@@ -130,7 +129,7 @@ impl StageRun<'_, '_> {
                 (Source::Http(http), path)
             }
             Remote::Git(git) => {
-                let git = with_flags(git, kind).map_err(bad)?;
+                let git = with_flags(git, kind.keep_git_dir, &kind.checksum).map_err(bad)?;
                 (git_source(&git, kind.keep_git_dir == Some(true), false), "/".to_owned())
             }
         };
@@ -336,26 +335,6 @@ fn check_mode(text: &str) -> Result<(), String> {
     Err(format!("invalid chmod parameter: '{text}'. it should be octal or symbolic, such as u=rwX,go=rX"))
 }
 
-/// A repository with what the flags say of it.
-fn with_flags(mut git: GitRef, kind: &Kind) -> Result<GitRef, String> {
-    if let (Some(flag), Some(query)) = (kind.keep_git_dir, git.keep_git_dir)
-        && flag != query
-    {
-        return Err("inconsistent keep-git-dir configuration".to_owned());
-    }
-    if !kind.checksum.is_empty() {
-        if !git.checksum.is_empty() && git.checksum != kind.checksum {
-            let (flag, query) = (quoted(&kind.checksum), quoted(&git.checksum));
-            return Err(format!("checksum mismatch {flag} != {query}"));
-        }
-        git.checksum.clone_from(&kind.checksum);
-    }
-    if git.checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(git);
-    }
-    Err(format!("invalid checksum {} for Git URL, expected hex commit hash", git.checksum))
-}
-
 /// The number of an input behind the tree that is changed.
 fn input_number(inputs: &mut Vec<Edge>, edge: Edge) -> usize {
     let at = inputs.iter().position(|known| *known == edge).unwrap_or_else(|| {
@@ -363,17 +342,6 @@ fn input_number(inputs: &mut Vec<Edge>, edge: Edge) -> usize {
         inputs.len() - 1
     });
     at + 1
-}
-
-/// The value of `--checksum` for a file. Errors are BuildKit's texts.
-fn checksum_digest(text: &str) -> Result<Digest, String> {
-    let algorithm = text.split_once(':').map(|(algorithm, _)| algorithm);
-    match (algorithm, text.parse()) {
-        (Some("sha256"), Ok(digest)) => Ok(digest),
-        (None, _) => Err("invalid checksum digest format".to_owned()),
-        (Some("sha256"), Err(_)) => Err("invalid checksum digest length".to_owned()),
-        (Some(_), _) => Err("unsupported digest algorithm".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use lapstrake_oci::Digest;
 use lapstrake_remote::{Answer, Download, GitAccess, Known, Web};
 use lapstrake_snapshot::Active;
 use lapstrake_store::LayerId;
-use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
+use lapstrake_tree::archive::{ExtractOptions, extract, is_archive, newest};
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{CopyOptions, Dest, put};
 use lapstrake_tree::scan::{ScanOptions, scan};
@@ -72,26 +72,7 @@ impl Ops {
     }
 
     async fn http(&self, http: &Http, step: &Step) -> Result<Stack, OpsError> {
-        let inner = &self.0;
-        let record_key = KeyHasher::new("lapstrake http 1").part("url", http.url.as_bytes()).finish();
-        let known: Option<Record> = remembered(inner, &record_key)?;
-        let known = known.filter(|record| inner.store.has_blob(&record.digest));
-        let pinned = known.as_ref().is_some_and(|known| http.checksum.as_ref() == Some(&known.digest));
-        let record = match known {
-            Some(known) if pinned => known,
-            known => {
-                let record = self.download(http, known, step).await?;
-                remember(inner, &record_key, &record)?;
-                record
-            }
-        };
-        if let Some(expected) = http.checksum.as_ref().filter(|expected| **expected != record.digest) {
-            return Err(OpsError::DigestMismatch {
-                url: http.url.clone(),
-                found: record.digest.to_string(),
-                expected: expected.to_string(),
-            });
-        }
+        let record = self.file(http, step).await?;
         let modified = record.known().modified_seconds().unwrap_or(0);
         let key = KeyHasher::new("lapstrake http layer 1")
             .part("digest", record.digest.to_string().as_bytes())
@@ -107,6 +88,67 @@ impl Ops {
             file_layer(inner, &record.digest, &http.name, modified)
         })
         .await
+    }
+
+    /// A file of the web as a blob of the store.
+    async fn file(&self, http: &Http, step: &Step) -> Result<Record, OpsError> {
+        let inner = &self.0;
+        let record_key = KeyHasher::new("lapstrake http 1").part("url", http.url.as_bytes()).finish();
+        let known: Option<Record> = remembered(inner, &record_key)?;
+        let known = known.filter(|record| inner.store.has_blob(&record.digest));
+        let pinned = known.as_ref().is_some_and(|known| http.checksum.as_ref() == Some(&known.digest));
+        let record = match known {
+            Some(known) if pinned => known,
+            known => {
+                let record = self.download(http, known, step).await?;
+                remember(inner, &record_key, &record)?;
+                record
+            }
+        };
+        match http.checksum.as_ref().filter(|expected| **expected != record.digest) {
+            Some(expected) => Err(OpsError::DigestMismatch {
+                url: http.url.clone(),
+                found: record.digest.to_string(),
+                expected: expected.to_string(),
+            }),
+            None => Ok(record),
+        }
+    }
+
+    /// When a source is from, in seconds since 1970: a commit's time, a file's `Last-Modified`, or else the newest file of
+    /// an archive. Other sources have no time.
+    ///
+    /// # Errors
+    /// As for [`Ops::bring`].
+    pub async fn time_of(&self, source: &Source, step: &Step) -> Result<Option<i64>, OpsError> {
+        let blob = match source {
+            Source::Git(git) => return self.commit_time(git, step).await.map(Some),
+            Source::Http(http) => {
+                let record = self.file(http, step).await?;
+                if let Some(modified) = record.known().modified_seconds() {
+                    return Ok(Some(modified));
+                }
+                record.digest
+            }
+            Source::Archive { blob } => blob.clone(),
+            _ => return Ok(None),
+        };
+        self.blocking(move |inner| Ok(newest(inner.store.open_blob(&blob)?)?)).await
+    }
+
+    async fn commit_time(&self, git: &Git, step: &Step) -> Result<i64, OpsError> {
+        let wanted = wanted(git);
+        let access = git_access(&self.0, &git.remote)?;
+        let (asked, asked_access) = (wanted.clone(), access.clone());
+        let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
+        step.status(&commit, 0, 0, false);
+        let key = KeyHasher::new("lapstrake git time 1").part("commit", commit.as_bytes()).finish();
+        if let Some(time) = remembered(&self.0, &key)? {
+            return Ok(time);
+        }
+        let time = self.blocking(move |_| Ok(wanted.time(&commit, &access)?)).await?;
+        remember(&self.0, &key, &time)?;
+        Ok(time)
     }
 
     /// Downloads a file, or learns that it is what is known.
@@ -133,14 +175,7 @@ impl Ops {
     }
 
     async fn git(&self, git: &Git, step: &Step) -> Result<Stack, OpsError> {
-        let wanted = lapstrake_remote::Git {
-            remote: git.remote.clone(),
-            reference: git.reference.clone(),
-            checksum: git.checksum.clone(),
-            fetch_by_commit: git.fetch_by_commit,
-            submodules: git.submodules,
-            keep_git_dir: git.keep_git_dir,
-        };
+        let wanted = wanted(git);
         let access = git_access(&self.0, &git.remote)?;
         let (asked, asked_access) = (wanted.clone(), access.clone());
         let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
@@ -193,6 +228,17 @@ impl Ops {
         let stack = Stack::default().with(id);
         remember(&self.0, &key, &stack)?;
         Ok(stack)
+    }
+}
+
+fn wanted(git: &Git) -> lapstrake_remote::Git {
+    lapstrake_remote::Git {
+        remote: git.remote.clone(),
+        reference: git.reference.clone(),
+        checksum: git.checksum.clone(),
+        fetch_by_commit: git.fetch_by_commit,
+        submodules: git.submodules,
+        keep_git_dir: git.keep_git_dir,
     }
 }
 

@@ -9,7 +9,7 @@ use lapstrake_diag::{SourceFile, excerpt};
 use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax};
 use lapstrake_engine::{Progress, Solver, StepFailed, StepId};
 use lapstrake_graph::Plan;
-use lapstrake_lower::{Scope, lower_checked, required_images};
+use lapstrake_lower::{Scope, epoch_source, lower_checked, required_images};
 use lapstrake_oci::Digest;
 use lapstrake_ops::{Cache, Images, OpsError, Stack};
 
@@ -73,7 +73,10 @@ async fn run(
     let (file, parsed) = read(args, &mut wanted, &tools, &progress).await?;
     let checks = Checks::new(check::options(&file, &wanted.inputs)?);
     check_syntax(&parsed, &checks);
-    let plan = plan(&wanted, (&file, &parsed, &checks), &tools.images, &progress).await;
+    let plan = match ask_time(&mut wanted, (&file, &parsed), &tools, &progress).await {
+        Ok(()) => plan(&wanted, (&parsed, &checks), &tools.images, &progress).await,
+        Err(error) => Err(error),
+    };
     let findings = checks.findings();
     findings.iter().for_each(|finding| progress.warn(check::warning(finding, &file)));
     *checked = Some((file, findings));
@@ -91,13 +94,30 @@ async fn run(
     tokio::task::block_in_place(|| export.run(&progress))
 }
 
+/// Where `SOURCE_DATE_EPOCH` names a source, finds out when that is from.
+async fn ask_time(
+    wanted: &mut Wanted,
+    (file, parsed): (&SourceFile, &Parsed),
+    tools: &Tools,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    usable(parsed, file)?;
+    if let Some(source) = epoch_source(&parsed.dockerfile, &wanted.inputs)? {
+        let step = progress
+            .start(StepId("internal:epoch".to_owned()), "[internal] resolve the time of SOURCE_DATE_EPOCH");
+        let time = tools.ops.time_of(&source, &step).await;
+        step.complete(false, time.as_ref().err().map(ToString::to_string));
+        wanted.inputs.source_epoch = time?;
+    }
+    Ok(())
+}
+
 async fn plan(
     wanted: &Wanted,
-    (file, parsed, checks): (&SourceFile, &Parsed, &Checks),
+    (parsed, checks): (&Parsed, &Checks),
     images: &Arc<Images>,
     progress: &Progress,
 ) -> anyhow::Result<Plan> {
-    usable(parsed, file)?;
     let requests = required_images(&parsed.dockerfile, &wanted.inputs)?;
     let answers = requests.into_iter().map(|request| async {
         let name = format!("[internal] load metadata for {}", request.reference);

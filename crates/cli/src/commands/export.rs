@@ -63,7 +63,7 @@ impl Export<'_> {
         let Self { args, store, target, stack, .. } = *self;
         match output {
             Output::Image { image: asked, push } => {
-                let image = self.image(asked.rewrite, step)?;
+                let image = self.image(asked, step)?;
                 let names = self.names(&asked.names)?;
                 let writing = format!("writing image {}", image.document.digest);
                 during(step, &writing, || Ok(keep(store, &image, tokens(stack, &image), &names)?))?;
@@ -79,7 +79,7 @@ impl Export<'_> {
                 Ok(Some(id))
             }
             Output::Archive { docker, dest, image: asked } => {
-                let image = self.image(asked.rewrite, step)?;
+                let image = self.image(asked, step)?;
                 let names = self.names(&asked.names)?;
                 let flavour = if *docker { Flavour::Docker } else { Flavour::Oci };
                 step.status(&format!("exporting config {}", image.document.digest), 0, 0, true);
@@ -106,14 +106,19 @@ impl Export<'_> {
         }
     }
 
-    fn image(&self, rewrite: bool, step: &Step) -> anyhow::Result<Finished> {
+    fn image(&self, asked: &ImageOutput, step: &Step) -> anyhow::Result<Finished> {
+        let mut draft = self.target.image.clone();
+        draft.epoch = asked.epoch.unwrap_or(draft.epoch);
+        if asked.rewrite && draft.epoch.is_none() {
+            tell!("warning: rewrite-timestamp is specified, but no source-date-epoch was found");
+        }
         let layers: Vec<Layer> = self
             .stack
             .layers
             .iter()
             .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
             .collect();
-        during(step, "exporting layers", || Ok(assemble(self.store, &self.target.image, &layers, rewrite)?))
+        during(step, "exporting layers", || Ok(assemble(self.store, &draft, &layers, asked.rewrite)?))
     }
 
     /// Pushes the image under all of its names, and gives the digest of its manifest.

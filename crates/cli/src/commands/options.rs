@@ -177,6 +177,8 @@ pub(crate) struct ImageOutput {
     pub(crate) names: Vec<String>,
     /// Whether no time in new layers is later than the epoch.
     pub(crate) rewrite: bool,
+    /// What stands in place of the build's own epoch; `Some(None)` is none.
+    pub(crate) epoch: Option<Option<i64>>,
     /// Blobs and manifest.
     pub(crate) encoding: Encoding,
 }
@@ -219,6 +221,7 @@ pub(crate) fn output(text: &String) -> Result<Output, Usage> {
             "push" => push = flag(key, value).map_err(|why| bad(&why))?,
             "push-by-digest" => by_digest = flag(key, value).map_err(|why| bad(&why))?,
             "rewrite-timestamp" => image.rewrite = flag(key, value).map_err(|why| bad(&why))?,
+            "source-date-epoch" => image.epoch = Some(seconds(value).map_err(|why| bad(&why))?),
             _ => encoding(&mut image.encoding, key, value).map_err(|why| bad(&why))?,
         }
     }
@@ -234,6 +237,12 @@ pub(crate) fn output(text: &String) -> Result<Output, Usage> {
         "local" => dest.map(Output::Local).ok_or_else(|| bad("no dest")),
         other => Err(bad(&format!("type `{other}` is not supported yet"))),
     }
+}
+
+/// Seconds since 1970; nothing means none.
+fn seconds(value: &str) -> Result<Option<i64>, String> {
+    let parsed = || value.parse().map_err(|_| format!("invalid SOURCE_DATE_EPOCH: {value}"));
+    if value.is_empty() { Ok(None) } else { parsed().map(Some) }
 }
 
 /// A boolean; nothing means `true`.
@@ -309,7 +318,19 @@ mod tests {
         let Ok(Output::Archive { image, .. }) = output(&tuned.to_owned()) else { panic!() };
         assert_eq!(image.encoding.compression, Compression::Zstd);
         assert!(image.encoding.docker_types && image.encoding.annotations["a"] == "b");
-        for bad in ["compression=lzma", "compression-level=10", "push=maybe", "annotation.=x", "store=1"] {
+        let epoch = |text: &str| match output(&format!("type=image,source-date-epoch={text}")) {
+            Ok(Output::Image { image, .. }) => image.epoch,
+            _ => panic!(),
+        };
+        assert_eq!((epoch("5"), epoch("")), (Some(Some(5)), Some(None)));
+        for bad in [
+            "source-date-epoch=x",
+            "compression=lzma",
+            "compression-level=10",
+            "push=maybe",
+            "annotation.=x",
+            "store=1",
+        ] {
             assert!(output(&format!("type=image,{bad}")).is_err(), "{bad}");
         }
         assert!(output(&"type=local".to_owned()).is_err());

@@ -11,13 +11,13 @@ pub(super) const CASES: &[super::Case] =
     &[("add_url", add_url), ("add_git", add_git), ("contexts", contexts), ("hidden", hidden)];
 
 /// A server on a port of loopback. Ends with this value.
-struct Server {
+pub(super) struct Server {
     child: Child,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Server {
-    fn start(command: &[&str], more: impl FnOnce(u16) -> Vec<String>) -> Result<Server, String> {
+    pub(super) fn start(command: &[&str], more: impl FnOnce(u16) -> Vec<String>) -> Result<Server, String> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.map_err(|error| error.to_string())?.port();
         let child = Command::new("setpriv")
@@ -41,7 +41,7 @@ impl Server {
     }
 
     /// Serves the files of `web` in the place.
-    fn web(mode: &Mode) -> Result<Server, String> {
+    pub(super) fn web(mode: &Mode) -> Result<Server, String> {
         let dir = mode.place.join("web").display().to_string();
         let more = |port: u16| vec![port.to_string(), "--directory".to_owned(), dir];
         Server::start(&["python3", "-m", "http.server", "--bind", "127.0.0.1"], more)
@@ -116,7 +116,7 @@ fn add_url(mode: &Mode) -> Result<(), String> {
 }
 
 /// A repository with a branch, a tag, a directory, a link and a submodule.
-fn repository(mode: &Mode) -> Result<Server, String> {
+pub(super) fn repository(mode: &Mode) -> Result<Server, String> {
     let server = Server::git(mode)?;
     let port = server.port;
     let make = format!(

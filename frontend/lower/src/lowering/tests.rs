@@ -419,6 +419,17 @@ fn the_epoch_is_a_number_for_everybody() {
     assert_eq!((off.targets[0].image.epoch, env_of(execs(&off)[0], "SOURCE_DATE_EPOCH")), (None, None));
 }
 
+/// What [`crate::epoch_source`] asked for is what everybody sees, as if the number had been given.
+#[test]
+fn the_epoch_of_a_source() {
+    let stage = "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD https://host/x /\nFROM a\n\
+                 ARG SOURCE_DATE_EPOCH\nRUN x";
+    let plan = plan_with(stage, &BuildInputs { source_epoch: Some(12), ..inputs() }).unwrap();
+    assert_eq!(plan.targets[0].image.epoch, Some(12));
+    assert_eq!(env_of(execs(&plan)[0], "SOURCE_DATE_EPOCH"), Some("12"));
+    assert!(rows(&plan).contains(&"ARG SOURCE_DATE_EPOCH=12"), "{:?}", rows(&plan));
+}
+
 /// Traps 14 and 16.
 #[test]
 fn mounts() {

@@ -1,0 +1,91 @@
+//! `SOURCE_DATE_EPOCH` that names a source: its time is that of a commit, of a file of the web or of an archive.
+
+use std::fs;
+use std::process::Output;
+
+use super::place::{Mode, dockerfile, expect, nothing_left, script};
+use super::remote::{Server, repository};
+
+pub(super) const CASES: &[super::Case] = &[("epoch", epoch), ("epoch_git", epoch_git)];
+
+/// Tells the epoch, and the time of what was copied if that is there.
+const TELL: &str = "ARG SOURCE_DATE_EPOCH\\nRUN echo epoch=$SOURCE_DATE_EPOCH.\\n";
+
+/// Builds the text, `\n` for new lines, with these arguments, and shows the image's own time.
+fn built(mode: &Mode, text: &str, args: &str) -> Result<Output, String> {
+    let build = format!(
+        "printf '{text}' | ./lapstrake build --no-cache -t epoch -f - {args} && ./lapstrake inspect epoch"
+    );
+    script(mode, &build)
+}
+
+/// Serves `web` without telling when files are from.
+fn timeless(mode: &Mode) -> Result<Server, String> {
+    let program = "import functools, http.server, sys\n\
+                   class Handler(http.server.SimpleHTTPRequestHandler):\n\
+                   \x20   def send_header(self, name, value):\n\
+                   \x20       if name != 'Last-Modified': super().send_header(name, value)\n\
+                   handler = functools.partial(Handler, directory=sys.argv[2])\n\
+                   http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), handler).serve_forever()\n";
+    let dir = mode.place.join("web").display().to_string();
+    Server::start(&["python3", "-c", program], |port| vec![port.to_string(), dir])
+}
+
+fn epoch(mode: &Mode) -> Result<(), String> {
+    let made = "rm -rf web t && mkdir -p web t/dir && echo served > web/file && touch -d @1000000000 web/file && \
+                echo x > t/old && echo y > t/new && touch -d @1100000000 t/old && touch -d @1200000000 t/new && \
+                touch -d @1300000000 t/dir && tar -C t -czf web/pack.tgz dir old new";
+    expect(&script(mode, made)?, 0, &[])?;
+    let server = Server::web(mode)?;
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let stage = format!(
+        "ARG SOURCE_DATE_EPOCH=src\\nARG at=/file\\nFROM scratch AS src\\nARG at\\nADD {url}$at /\\nFROM busybox\\n{TELL}"
+    );
+    dockerfile(mode, "here", "FROM busybox\n")?;
+    let of_file = ["epoch=1000000000.", "2001-09-09T01:46:40Z"];
+    expect(&built(mode, &stage, "here")?, 0, &of_file)?;
+    let number = "--build-arg SOURCE_DATE_EPOCH=5 here";
+    expect(&built(mode, &stage, number)?, 0, &["epoch=5.", "1970-01-01T00:00:05Z"])?;
+    let named = format!("ARG SOURCE_DATE_EPOCH=named\\nFROM busybox\\n{TELL}");
+    let context = format!("--build-context named={url}/file here");
+    expect(&built(mode, &named, &context)?, 0, &of_file)?;
+    let main = format!("FROM busybox\\n{TELL}");
+    let of_main = "--build-arg SOURCE_DATE_EPOCH=context";
+    expect(&built(mode, &main, &format!("{of_main} {url}/file"))?, 0, &of_file)?;
+    // A directory has no time, and an argument without a value is not set.
+    expect(&built(mode, &main, &format!("{of_main} here"))?, 0, &["epoch=.\n"])?;
+    drop(server);
+    // Of an archive that comes without a time the newest file counts, not the newest directory.
+    let server = timeless(mode)?;
+    let url = format!("http://127.0.0.1:{}", server.port);
+    let of_archive = ["epoch=1200000000.", "2008-01-10T21:20:00Z"];
+    expect(&built(mode, &main, &format!("{of_main} {url}/pack.tgz"))?, 0, &of_archive)?;
+    let context = format!("--build-context named={url}/pack.tgz here");
+    expect(&built(mode, &named, &context)?, 0, &of_archive)?;
+    expect(&built(mode, &main, &format!("{of_main} {url}/file"))?, 0, &["epoch=.\n"])?;
+    let stdin = "printf 'FROM busybox\\nARG SOURCE_DATE_EPOCH\\nRUN echo epoch=$SOURCE_DATE_EPOCH.\\n' > t/Dockerfile && \
+                 touch -d @1100000000 t/Dockerfile && tar -C t -c . | ./lapstrake build --build-arg SOURCE_DATE_EPOCH=context -";
+    expect(&script(mode, stdin)?, 0, &["epoch=1200000000."])?;
+    nothing_left(mode)
+}
+
+fn epoch_git(mode: &Mode) -> Result<(), String> {
+    let server = repository(mode)?;
+    let url = format!("git://127.0.0.1:{}/app", server.port);
+    let time = script(mode, "git -c safe.directory='*' -C repos/app show -q --format=%ct v1^{}")?;
+    expect(&time, 0, &[])?;
+    let time = String::from_utf8_lossy(&time.stdout).trim().to_owned();
+    let told = format!("epoch={time}.");
+    let main = format!("FROM busybox\\nCOPY dir/f /f\\nRUN stat -c mtime=%%Y. /f\\n{TELL}");
+    // Whoever gives an epoch gets files with their commit's time.
+    let of_main = format!("--build-arg SOURCE_DATE_EPOCH=context '{url}#v1'");
+    expect(&built(mode, &main, &of_main)?, 0, &[&told, &format!("mtime={time}.")])?;
+    dockerfile(mode, "here", "FROM busybox\n")?;
+    let named = format!("ARG SOURCE_DATE_EPOCH=named\\nFROM busybox\\n{TELL}");
+    expect(&built(mode, &named, &format!("--build-context 'named={url}#v1' here"))?, 0, &[&told])?;
+    let stage =
+        format!("ARG SOURCE_DATE_EPOCH=src\\nFROM scratch AS src\\nADD {url}#v1 /\\nFROM busybox\\n{TELL}");
+    expect(&built(mode, &stage, "here")?, 0, &[&told])?;
+    fs::remove_dir_all(mode.place.join("here")).map_err(|error| error.to_string())?;
+    nothing_left(mode)
+}
