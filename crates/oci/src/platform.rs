@@ -23,15 +23,10 @@ pub struct Platform {
     pub variant: String,
 }
 
-/// Why a text is not a platform.
+/// Why a text is not a platform, in containerd's words.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{text}` is not a platform: {why}")]
-pub struct PlatformError {
-    /// The text that was given.
-    pub text: String,
-    /// What is wrong with it.
-    pub why: &'static str,
-}
+#[error("{0}")]
+pub struct PlatformError(String);
 
 impl Platform {
     /// The platform with these parts, normalised.
@@ -73,26 +68,33 @@ impl Platform {
 }
 
 fn normalise(architecture: &str, variant: &str) -> (String, String) {
-    let pair = |a: &str, v: &str| (a.to_owned(), v.to_owned());
-    match (architecture, variant) {
-        ("x86_64" | "x86-64" | "amd64", "" | "v1") => pair("amd64", ""),
-        ("x86_64" | "x86-64" | "amd64", v) => pair("amd64", v),
-        ("i386" | "i486" | "i586" | "x86" | "386", _) => pair("386", ""),
-        ("aarch64" | "arm64", "" | "8" | "v8") => pair("arm64", ""),
-        ("aarch64" | "arm64", v) => pair("arm64", v),
-        ("armhf", _) | ("arm", "" | "7" | "v7") => pair("arm", "v7"),
-        ("armel", _) | ("arm", "6" | "v6") => pair("arm", "v6"),
-        ("arm", "5") => pair("arm", "v5"),
-        ("arm", "8") => pair("arm", "v8"),
-        (a, v) => pair(a, v),
-    }
+    let (architecture, variant) = match (architecture, variant) {
+        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+        ("x86_64" | "x86-64", v) => ("amd64", v),
+        ("i386", _) => ("386", ""),
+        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+        ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
+        ("aarch64", v) => ("arm64", v),
+        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
+        ("armel", _) | ("arm", "6") => ("arm", "v6"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "8") => ("arm", "v8"),
+        pair => pair,
+    };
+    (architecture.to_owned(), variant.to_owned())
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.os)?;
-        if !self.os_version.is_empty() {
-            write!(f, "({})", self.os_version)?;
+        if !self.os_version.is_empty() || !self.os_features.is_empty() {
+            let escaped = |text: &str| {
+                let pairs = [("%", "%25"), ("+", "%2B"), ("(", "%28"), (")", "%29"), ("/", "%2F")];
+                pairs.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+            };
+            write!(f, "({}", escaped(&self.os_version))?;
+            self.os_features.iter().try_for_each(|feature| write!(f, "+{}", escaped(feature)))?;
+            f.write_str(")")?;
         }
         write!(f, "/{}", self.architecture)?;
         if !self.variant.is_empty() {
@@ -102,44 +104,146 @@ impl fmt::Display for Platform {
     }
 }
 
+/// What stands in front of the first slash.
+const OS: &str = r"^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$";
+/// What stands behind it.
+const COMPONENT: &str = "^[A-Za-z0-9_.-]+$";
+/// Go's names of operating systems.
+const SYSTEMS: [&str; 17] = [
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
+];
+/// Go's names of processors.
+const PROCESSORS: [&str; 24] = [
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "ppc64",
+    "ppc64le",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
+    "wasm",
+];
+
+/// Whether it is a word of letters, digits and `more`.
+fn word(text: &str, more: &[u8]) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+}
+
+/// Name, version and features of an operating system: `windows(10.0+feature)`.
+fn system(text: &str) -> Option<(&str, &str, Vec<&str>)> {
+    let (name, options) = match text.split_once('(') {
+        Some((name, rest)) => (name, rest.strip_suffix(')')?),
+        None => (text, ""),
+    };
+    let mut options = options.split('+');
+    let version = options.next().unwrap_or_default();
+    let features: Vec<&str> = options.collect();
+    let option = |text: &&str| word(text, b"_.%-");
+    let fits = word(name, b"_-") && (version.is_empty() || option(&version)) && features.iter().all(option);
+    fits.then_some((name, version, features))
+}
+
+/// `%2B` and its likes undone; the error is what is none.
+fn unescaped(text: &str) -> Result<String, &str> {
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = text.as_bytes().get(at) {
+        if *byte == b'%' {
+            let digits = text.get(at + 1..at + 3).filter(|digits| !digits.starts_with('+'));
+            let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            bytes.push(byte.ok_or(&text[at..text.len().min(at + 3)])?);
+            at += 3;
+        } else {
+            bytes.push(*byte);
+            at += 1;
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| text)
+}
+
 impl FromStr for Platform {
     type Err = PlatformError;
 
     fn from_str(text: &str) -> Result<Platform, PlatformError> {
-        let fail = |why| PlatformError { text: text.to_owned(), why };
-        let parts: Vec<&str> = text.split('/').collect();
-        let (os, version) = match parts[0].split_once('(') {
-            None => (parts[0], ""),
-            Some((os, rest)) => (os, rest.strip_suffix(')').ok_or_else(|| fail("`(` without `)`"))?),
-        };
-        let word =
-            |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
-        if !word(os) || !parts[1..].iter().all(|p| word(p)) {
-            return Err(fail("parts are words separated by `/`, as in `linux/amd64`"));
+        if text.contains('*') {
+            return Err(PlatformError(format!("{text:?}: wildcards not yet supported: invalid argument")));
+        }
+        let parts: Vec<&str> = text.splitn(4, '/').collect();
+        let (os, version, features) = system(parts[0]).ok_or_else(|| {
+            let os = parts[0];
+            let must = format!("OSAndVersion specifier component must match \"{OS}\"");
+            PlatformError(format!("{os:?} is an invalid OS component of {text:?}: {must}: invalid argument"))
+        })?;
+        if let Some(part) = parts[1..].iter().find(|part| !word(part, b"_.-")) {
+            let must = format!("platform specifier component must match \"{COMPONENT}\"");
+            return Err(PlatformError(format!(
+                "{part:?} is an invalid component of {text:?}: {must}: invalid argument"
+            )));
         }
         let mut platform = match parts.as_slice() {
             // One word is an operating system if it is a known one, else a processor of the host's system.
-            [_] if matches!(
-                os.to_ascii_lowercase().as_str(),
-                "linux" | "windows" | "darwin" | "macos" | "freebsd"
-            ) =>
-            {
-                Platform { os: os.to_ascii_lowercase(), ..Platform::host() }
-            }
-            [_] if version.is_empty() => {
-                let platform = Platform::new("linux", os, "");
-                let known =
-                    ["amd64", "386", "arm", "arm64", "ppc64le", "s390x", "riscv64", "mips64le", "loong64"];
-                if !known.contains(&platform.architecture.as_str()) {
-                    return Err(fail("unknown operating system or architecture"));
+            [_] => {
+                let host = Platform { os: Platform::new(os, "", "").os, ..Platform::host() };
+                let processor = Platform::new("linux", parts[0], "");
+                if SYSTEMS.contains(&host.os.as_str()) {
+                    host
+                } else if PROCESSORS.contains(&processor.architecture.as_str()) {
+                    processor
+                } else {
+                    return Err(PlatformError(format!(
+                        "{text:?}: unknown operating system or architecture: invalid argument"
+                    )));
                 }
-                platform
             }
             [_, arch] => Platform::new(os, arch, ""),
             [_, arch, variant] => Platform::new(os, arch, variant),
-            _ => return Err(fail("at most `os/arch/variant`")),
+            _ => {
+                return Err(PlatformError(format!(
+                    "{text:?}: cannot parse platform specifier: invalid argument"
+                )));
+            }
         };
-        version.clone_into(&mut platform.os_version);
+        let escape = |what: &str, option: &str| {
+            let why = |bad| format!("{text:?} has an invalid {what} {option:?}: invalid URL escape {bad:?}");
+            unescaped(option).map_err(|bad| PlatformError(why(bad)))
+        };
+        platform.os_version = escape("OS version", version)?;
+        platform.os_features =
+            features.iter().map(|feature| escape("OS feature", feature)).collect::<Result<_, _>>()?;
+        platform.os_features.sort();
+        platform.os_features.dedup();
         Ok(platform)
     }
 }

@@ -1,9 +1,10 @@
 //! The tasks of this workspace: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask e2e`, `cargo xtask bench`,
-//! `cargo xtask example`.
+//! `cargo xtask fuzz`, `cargo xtask example`.
 
 mod bench;
 mod e2e;
 mod example;
+mod fuzz;
 mod tests;
 mod tidy;
 
@@ -12,14 +13,18 @@ use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let task = std::env::args().nth(1);
-    let done = match task.as_deref() {
-        Some("tidy") => tidy::tidy(),
-        Some("test") => tests::test(),
-        Some("e2e") => tests::only_e2e(&std::env::args().nth(2).unwrap_or_default()),
-        Some("bench") => bench::bench(&std::env::args().nth(2).unwrap_or_default()),
-        Some("example") => example::example(),
-        _ => Err("usage: cargo xtask tidy|test|e2e [NAME]|bench [NAME]|example".to_owned()),
-    };
+    let argument = |number| std::env::args().nth(number).unwrap_or_default();
+    let done =
+        match task.as_deref() {
+            Some("tidy") => tidy::tidy(),
+            Some("test") => tests::test(),
+            Some("e2e") => tests::only_e2e(&argument(2)),
+            Some("bench") => bench::bench(&argument(2)),
+            Some("fuzz") => fuzz::fuzz(&argument(2), &argument(3)),
+            Some("example") => example::example(),
+            _ => Err("usage: cargo xtask tidy|test|e2e [NAME]|bench [NAME]|fuzz [NAME] [SECONDS]|example"
+                .to_owned()),
+        };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

@@ -45,6 +45,20 @@ pub struct Dockerfile {
     pub stages: Vec<Stage>,
 }
 
+impl Dockerfile {
+    /// First and last line of the instruction that `span` begins in: where BuildKit places what is wrong with a part of it.
+    pub fn lines_at(&self, span: Span) -> Option<(u32, u32)> {
+        let inside = |whole: Span| whole.start <= span.start && span.start < whole.end.max(whole.start + 1);
+        let commands = |commands: &[Command]| {
+            commands.iter().find(|command| inside(command.span)).map(|command| command.lines)
+        };
+        let in_stage = |stage: &Stage| {
+            if inside(stage.span) { Some(stage.lines) } else { commands(&stage.instructions) }
+        };
+        commands(&self.global_args).or_else(|| self.stages.iter().find_map(in_stage))
+    }
+}
+
 /// A `FROM` with what follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {

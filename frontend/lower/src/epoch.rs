@@ -9,7 +9,6 @@ use lapstrake_oci::Reference;
 
 use crate::env::Env;
 use crate::error::LowerError;
-use crate::globals::declared;
 use crate::inputs::{BuildInputs, NamedContext};
 use crate::remote::{Remote, checksum_digest, file, git_source, remote, with_flags};
 
@@ -25,20 +24,6 @@ pub(crate) enum Epoch {
     Seconds(i64),
     /// The time of a source that is elsewhere.
     Of(Source),
-}
-
-/// The source whose time `SOURCE_DATE_EPOCH` asks for, if it asks for one. Its time belongs into
-/// [`BuildInputs::source_epoch`] before anything is lowered.
-///
-/// # Errors
-/// The value means nothing, or names a stage that is more than one source.
-pub fn epoch_source(dockerfile: &Dockerfile, inputs: &BuildInputs) -> Result<Option<Source>, LowerError> {
-    let target = inputs.platforms.first().unwrap_or(&inputs.build_platform);
-    let args = declared(dockerfile, inputs, target, &inputs.build_args)?;
-    Ok(match of(dockerfile, inputs, &args)? {
-        Epoch::Of(source) => Some(source),
-        Epoch::Off | Epoch::Seconds(_) => None,
-    })
 }
 
 /// The value of the build argument or else of the global ARG: a number of seconds, `context`, a named context or a
@@ -169,6 +154,7 @@ mod tests {
     use lapstrake_graph::{Git, Http};
 
     use super::*;
+    use crate::epoch_source;
 
     fn asked(text: &str, inputs: &BuildInputs) -> Option<Source> {
         let parsed = parse(&SourceFile::new("Dockerfile", text));

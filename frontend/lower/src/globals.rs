@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Arg, Dockerfile, Instruction};
+use lapstrake_graph::Source;
 use lapstrake_oci::Platform;
 
 use crate::env::Env;
@@ -63,8 +64,22 @@ impl Globals {
     }
 }
 
+/// The source whose time `SOURCE_DATE_EPOCH` asks for, if it asks for one. Its time belongs into
+/// [`BuildInputs::source_epoch`] before anything is lowered.
+///
+/// # Errors
+/// The value means nothing, or names a stage that is more than one source.
+pub fn epoch_source(dockerfile: &Dockerfile, inputs: &BuildInputs) -> Result<Option<Source>, LowerError> {
+    let target = inputs.platforms.first().unwrap_or(&inputs.build_platform);
+    let args = declared(dockerfile, inputs, target, &inputs.build_args)?;
+    Ok(match epoch::of(dockerfile, inputs, &args)? {
+        Epoch::Of(source) => Some(source),
+        Epoch::Off | Epoch::Seconds(_) => None,
+    })
+}
+
 /// Platform arguments and the global ARGs with the values they have.
-pub(crate) fn declared(
+fn declared(
     dockerfile: &Dockerfile,
     inputs: &BuildInputs,
     target: &Platform,

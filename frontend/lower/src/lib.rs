@@ -35,8 +35,8 @@ mod transfer;
 mod used;
 
 pub use dump::dump;
-pub use epoch::epoch_source;
 pub use error::LowerError;
+pub use globals::epoch_source;
 pub use inputs::{BuildInputs, NamedContext, NoCache};
 pub use lowering::{Scope, lower, lower_checked, required_images};
 pub use outline::{Outline, outline};

@@ -115,6 +115,7 @@ impl<'d> Lowering<'d> {
         let globals = Globals::new(dockerfile, inputs, target_platform)?;
         let mut stages = StageGraph::new(dockerfile, &globals, inputs, target_platform, checks)?;
         let target = stages.target(inputs.target.as_deref())?;
+        stages.add_steps(dockerfile)?;
         stages.refuse_names()?;
         let escape = dockerfile.escape;
         let dialect = dockerfile.dialect;

@@ -93,7 +93,7 @@ impl StageRun<'_, '_> {
     ) -> Result<(Vec<String>, Option<String>), LowerError> {
         let line = match &run.command {
             CommandLine::Exec(args) if args.is_empty() => {
-                return Err(LowerError::instruction("RUN has an empty command", step.span));
+                return Err(LowerError::instruction("arguments are required", step.span));
             }
             CommandLine::Exec(args) => return Ok((args.clone(), None)),
             CommandLine::Shell(line) => line,

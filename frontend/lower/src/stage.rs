@@ -436,8 +436,7 @@ impl StageRun<'_, '_> {
         let user = &self.state.config.config.user;
         let owner = (!user.is_empty()).then(|| Owner::parse(user));
         let epoch = self.lowering.globals.epoch;
-        let path = dir.trim_end_matches('/').to_owned();
-        let make = MakeDir { path, mode: 0o755, parents: true, owner, timestamp: epoch };
+        let make = MakeDir { path: paths::clean(&dir), mode: 0o755, parents: true, owner, timestamp: epoch };
         let op = Op::File(File { actions: vec![FileAction::MakeDir(make)] });
         let text = self.step_text(&step.command);
         let name = self.name(&text, step);

@@ -110,7 +110,8 @@ pub(crate) struct StageGraph<'d> {
 }
 
 impl<'d> StageGraph<'d> {
-    /// Resolves all names of the Dockerfile.
+    /// Resolves what stages are based on. [`StageGraph::add_steps`] does the rest: BuildKit looks for the target between
+    /// the two.
     pub(crate) fn new(
         dockerfile: &'d Dockerfile,
         globals: &Globals,
@@ -133,18 +134,23 @@ impl<'d> StageGraph<'d> {
             graph.check_from(stage, globals, &declared, checks);
             graph.add_stage(stage, globals, inputs, target_platform)?;
         }
+        Ok(graph)
+    }
+
+    /// Resolves what instructions take files from.
+    pub(crate) fn add_steps(&mut self, dockerfile: &'d Dockerfile) -> Result<(), LowerError> {
         for (index, stage) in dockerfile.stages.iter().enumerate() {
             for command in &stage.instructions {
                 let lines = Lines { first: command.lines.0, last: command.lines.1 };
-                let step = graph.step(Cow::Borrowed(command), command.span, lines, false)?;
-                graph.push_step(NodeId(index), step);
+                let step = self.step(Cow::Borrowed(command), command.span, lines, false)?;
+                self.push_step(NodeId(index), step);
             }
         }
-        graph.refuse_cycles()?;
-        if graph.nodes.len() == 1 {
-            graph.nodes[0].naming.label = String::new();
+        self.refuse_cycles()?;
+        if self.nodes.len() == 1 {
+            self.nodes[0].naming.label = String::new();
         }
-        Ok(graph)
+        Ok(())
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {

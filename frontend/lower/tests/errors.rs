@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use lapstrake_diag::{Diagnostic, SourceFile, Style, excerpt, render};
-use lapstrake_dockerfile::parse;
+use lapstrake_dockerfile::{Dockerfile, parse};
 use lapstrake_lower::{
     BuildInputs, ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower,
 };
@@ -31,9 +31,12 @@ fn told(diagnostic: &Diagnostic, lines: (u32, u32), file: &SourceFile) -> String
     format!("lines {}-{} column {column}: {}\n{}\n", lines.0, lines.1, diagnostic.message, shown.join("\n"))
 }
 
-fn refused(error: &LowerError, file: &SourceFile) -> String {
+fn refused(error: &LowerError, dockerfile: &Dockerfile, file: &SourceFile) -> String {
     match error.diagnostic() {
-        Some(diagnostic) => told(&diagnostic, diagnostic.lines(file).unwrap_or_default(), file),
+        Some(diagnostic) => {
+            let lines = error.span().and_then(|span| dockerfile.lines_at(span));
+            told(&diagnostic, lines.unwrap_or_default(), file)
+        }
         None => format!("{error}\n"),
     }
 }
@@ -54,7 +57,7 @@ fn all(file: &SourceFile) -> String {
     let inputs = BuildInputs { build_platform: Platform::new("linux", "amd64", ""), ..BuildInputs::new() };
     match lower(&parsed.dockerfile, &inputs, &Fake) {
         Ok(_) => "nothing is wrong\n".to_owned(),
-        Err(error) => refused(&error, file),
+        Err(error) => refused(&error, &parsed.dockerfile, file),
     }
 }
 

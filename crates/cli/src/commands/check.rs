@@ -101,7 +101,8 @@ fn run(
             lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, scope)
         });
         let failed = lowered.err().map(|error| {
-            let lines = error.span().map(|span| file.lines(span));
+            let whole = |span| parsed.dockerfile.lines_at(span).unwrap_or_else(|| file.lines(span));
+            let lines = error.span().map(whole);
             BuildError { message: error.to_string(), lines }
         });
         Ok(failed.or_else(|| checks.error().map(|message| BuildError { message, lines: None })))

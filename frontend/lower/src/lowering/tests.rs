@@ -225,7 +225,7 @@ fn error_texts() {
             "FROM alpin",
             "failed to resolve source metadata for docker.io/library/alpin:latest (did you mean alpine?)",
         ),
-        ("FROM a\nRUN []", "RUN has an empty command"),
+        ("FROM a\nRUN []", "arguments are required"),
     ];
     for (text, expected) in table {
         assert_eq!(error(text), expected, "{text}");

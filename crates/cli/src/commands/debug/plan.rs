@@ -53,11 +53,20 @@ fn document(file: &SourceFile, parsed: &Parsed, inputs: &BuildInputs) -> Value {
     };
     check_syntax(parsed, &checks);
     if let Some(error) = parsed.first_error() {
-        return failed(problem(file, error), warnings(&checks));
+        let mut told = problem(file, error);
+        // Some errors are not where BuildKit says they are.
+        if let Some(fault) = parsed.faults.first() {
+            (told["line"], told["end_line"]) = (json!(fault.lines.0), json!(fault.lines.1));
+        }
+        return failed(told, warnings(&checks));
     }
     let names = parsed.dockerfile.stages.iter().map(|stage| json!({"name": stage.from.name()}));
     match lower_checked(&parsed.dockerfile, inputs, &MadeUp, &checks, Scope::Target) {
-        Err(error) => failed(refusal(file, &error), warnings(&checks)),
+        Err(error) => failed(refusal(file, parsed, &error), warnings(&checks)),
+        Ok(_) if checks.error().is_some() => {
+            let error = json!({"phase": "stage", "line": 0, "end_line": 0, "message": checks.error()});
+            failed(error, warnings(&checks))
+        }
         Ok(plan) => json!({
             "schema": "lapstrake-plan/1",
             "ok": true,
@@ -97,9 +106,15 @@ fn problem(file: &SourceFile, error: &Diagnostic) -> Value {
     json!({"phase": phase, "line": line, "end_line": end_line, "message": error.message})
 }
 
-fn refusal(file: &SourceFile, error: &LowerError) -> Value {
+fn refusal(file: &SourceFile, parsed: &Parsed, error: &LowerError) -> Value {
     match error.diagnostic() {
-        Some(diagnostic) => problem(file, &diagnostic),
+        Some(diagnostic) => {
+            let mut told = problem(file, &diagnostic);
+            if let Some((first, last)) = error.span().and_then(|span| parsed.dockerfile.lines_at(span)) {
+                (told["line"], told["end_line"]) = (json!(first), json!(last));
+            }
+            told
+        }
         None => json!({"phase": "stage", "line": 0, "end_line": 0, "message": error.to_string()}),
     }
 }

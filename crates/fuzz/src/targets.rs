@@ -1,0 +1,225 @@
+//! The functions that are given bytes.
+
+use lapstrake_diag::SourceFile;
+use lapstrake_dockerfile::words::{self, Mode};
+use lapstrake_dockerfile::{
+    CheckOptions, Checks, Dialect, Mount, check_syntax, parse, parse_as, parse_git_ref, parse_json,
+    parse_port, print,
+};
+use lapstrake_lower::{
+    BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, Scope, epoch_source,
+    lower_checked, outline,
+};
+use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
+use lapstrake_tree::TreePath;
+use lapstrake_tree::ignore::Patterns;
+
+/// One thing that is fuzzed.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Panics if the bytes show a bug.
+    pub run: fn(&[u8]),
+    /// The longest input that is worth the time, in bytes.
+    pub longest: usize,
+}
+
+/// All of them.
+pub const TARGETS: [Target; 8] = [
+    Target { name: "parse", run: parser, longest: 4096 },
+    Target { name: "lower", run: lowering, longest: 4096 },
+    Target { name: "words", run: expansion, longest: 1024 },
+    Target { name: "patterns", run: patterns, longest: 512 },
+    Target { name: "ignore", run: ignore, longest: 1024 },
+    Target { name: "git", run: git, longest: 512 },
+    Target { name: "mount", run: mount, longest: 512 },
+    Target { name: "names", run: names, longest: 256 },
+];
+
+/// The tree as JSON without places: what printing must keep.
+fn tree(file: &SourceFile) -> serde_json::Value {
+    fn without_places(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Array(items) => items.iter_mut().for_each(without_places),
+            serde_json::Value::Object(fields) => {
+                for key in ["lines", "line", "warnings"] {
+                    fields.remove(key);
+                }
+                fields.values_mut().for_each(without_places);
+            }
+            _ => {}
+        }
+    }
+    let mut tree = parse_json(file);
+    without_places(&mut tree);
+    tree
+}
+
+/// Both dialects; spans lie in the text; a tree without errors survives being printed.
+fn parser(bytes: &[u8]) {
+    let file = SourceFile::from_bytes("Dockerfile", bytes);
+    let parsed = parse(&file);
+    parse_as(&file, Dialect::Lapstrake);
+    for diagnostic in &parsed.diagnostics {
+        let span = diagnostic.span().unwrap_or_default();
+        assert!(span.start <= span.end && span.end <= file.text().len(), "{span:?}");
+        let shown = lapstrake_diag::render(diagnostic, &file, lapstrake_diag::Style::Plain);
+        assert!(!shown.is_empty());
+    }
+    if let Ok(options) = CheckOptions::of_file(file.text()) {
+        let checks = Checks::new(options);
+        check_syntax(&parsed, &checks);
+        checks.findings();
+    }
+    let before = tree(&file);
+    // BuildKit reads flags byte by byte, and half a character that ends at such a byte can be written in no text.
+    let cut = file.text().bytes().any(|byte| matches!(byte, 0x85 | 0xa0));
+    if parsed.first_error().is_none() && !cut {
+        let printed = print(&parsed.dockerfile);
+        assert_eq!(before, tree(&SourceFile::new("Dockerfile", printed.as_str())), "printed: {printed:?}");
+    }
+}
+
+/// One image, whatever is asked for; a name with `trigger` in it has triggers.
+struct Fake;
+
+impl ImageResolver for Fake {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        let mut config = ImageConfig::default();
+        if request.reference.to_string().contains("trigger") {
+            config.config.on_build =
+                ["COPY --from=a /x /", "ARG v=1", "RUN <<E\nx\nE", "ENV a=$v"].map(str::to_owned).to_vec();
+        }
+        let manifest = Digest::sha256(request.reference.to_string().as_bytes());
+        Ok(ResolvedImage { manifest, config, guessed: false })
+    }
+}
+
+/// The same text gives the same plan, or the same error.
+fn lowering(bytes: &[u8]) {
+    let file = SourceFile::from_bytes("Dockerfile", bytes);
+    let parsed = parse(&file);
+    if parsed.first_error().is_some() {
+        return;
+    }
+    let inputs = BuildInputs { build_platform: Platform::new("linux", "amd64", ""), ..BuildInputs::new() };
+    let lowered = |scope| {
+        let checks = Checks::new(CheckOptions::default());
+        let plan = lower_checked(&parsed.dockerfile, &inputs, &Fake, &checks, scope);
+        let plan = plan.map(|plan| lapstrake_lower::dump(&plan)).map_err(|error| error.to_string());
+        (plan, checks.findings().len())
+    };
+    assert_eq!(lowered(Scope::Target), lowered(Scope::Target));
+    drop(lowered(Scope::All));
+    drop(outline(&parsed.dockerfile, &inputs, &Fake));
+    drop(epoch_source(&parsed.dockerfile, &inputs));
+}
+
+fn value(name: &str) -> Option<String> {
+    match name {
+        "unset" | "u" => None,
+        "empty" | "e" => Some(String::new()),
+        "quoted" | "q" => Some("a \"b c\" 'd' \\ $x".to_owned()),
+        _ => Some(format!("/v/{name}.tar.gz")),
+    }
+}
+
+/// The first byte says the mode.
+fn expansion(bytes: &[u8]) {
+    let Some((flags, rest)) = bytes.split_first() else { return };
+    let word = String::from_utf8_lossy(rest);
+    let is = |bit: u8| flags & (1 << bit) != 0;
+    let mode = Mode {
+        escape: if is(0) { '`' } else { '\\' },
+        raw_quotes: is(1),
+        raw_escapes: is(2),
+        skip_process_quotes: is(3),
+        skip_unset_env: is(4),
+    };
+    match words::expand(&word, &value, mode) {
+        Ok(found) => {
+            assert!(found.text.len() <= words::MAX_EXPANSION);
+            assert!(found.matched.intersection(&found.unmatched).next().is_none());
+        }
+        Err(error) => assert!(!error.why.is_empty()),
+    }
+}
+
+/// `${x#…}` and its likes: pattern and value are two lines. What is cut off is an end of the value.
+fn patterns(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (pattern, x) = text.split_once('\n').unwrap_or((&text, ""));
+    let known = |name: &str| (name == "x").then(|| x.to_owned());
+    for operator in ["#", "##", "%", "%%", "/", "//"] {
+        let word = format!("${{x{operator}{pattern}}}");
+        let Ok(found) = words::expand(&word, &known, Mode::plain('\\')) else { continue };
+        // A brace in the pattern ends it, and a quote may join what is behind it.
+        if pattern.contains(['}', '"', '\'', '\\', '$']) {
+            continue;
+        }
+        match operator {
+            "#" | "##" => assert!(x.ends_with(&found.text), "{word} of {x:?}: {:?}", found.text),
+            "%" | "%%" => assert!(x.starts_with(&found.text), "{word} of {x:?}: {:?}", found.text),
+            _ => {}
+        }
+    }
+}
+
+/// An ignore file, and the path in its last line.
+fn ignore(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (file, path) = text.rsplit_once('\n').unwrap_or(("", &text));
+    let Ok(patterns) = Patterns::parse(file) else { return };
+    let _: bool = patterns.matches_or_parent(path);
+    let Ok(path) = TreePath::clean(path.as_bytes()) else { return };
+    let verdict = patterns.excluded(&path);
+    assert!(!verdict.excluded || verdict.rule.is_some_and(|rule| patterns.rule(rule).is_some()));
+    // What is hidden with its directory hidden too could only be taken back by a negation that the walk must see.
+    if let Some(dir) = path.parent()
+        && !dir.is_root()
+        && patterns.excluded(&dir).excluded
+        && !verdict.excluded
+    {
+        assert!(patterns.may_return_below(&dir), "{file:?} takes {path:?} back");
+    }
+}
+
+/// What git is told can be no option, and has no line ends.
+fn git(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(Ok(found)) = parse_git_ref(&text) {
+        assert!(!found.remote.is_empty(), "{text:?}");
+        lapstrake_lower::git_source(&found, false, false);
+    }
+}
+
+/// `RUN --mount=…`, as it is and with variables in it.
+fn mount(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    drop(Mount::parse(&text, |value| Ok(value.to_owned())));
+    let expand = |word: &str| {
+        words::expand(word, &value, Mode::plain('\\'))
+            .map(|found| found.text)
+            .map_err(|error| error.to_string())
+    };
+    drop(Mount::parse(&text, expand));
+}
+
+/// References, platforms, digests and ports: what can be read is written so that it reads the same again.
+fn names(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(reference) = text.parse::<Reference>() {
+        assert_eq!(reference.to_string().parse::<Reference>().as_ref(), Ok(&reference), "{text:?}");
+        assert_eq!(reference.familiar().parse::<Reference>().as_ref(), Ok(&reference), "{text:?}");
+    }
+    if let Ok(platform) = text.parse::<Platform>() {
+        assert_eq!(platform.to_string().parse::<Platform>().as_ref(), Ok(&platform), "{text:?}");
+    }
+    if let Ok(digest) = text.parse::<Digest>() {
+        assert_eq!(digest.to_string(), text);
+    }
+    if let Ok(port) = parse_port(&text) {
+        assert!(port.entries().next().is_some(), "{text:?}");
+    }
+}
