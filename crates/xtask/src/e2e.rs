@@ -18,6 +18,7 @@ mod remote;
 mod servers;
 mod single;
 mod terminal;
+mod traps;
 
 use std::path::Path;
 use std::process::Command;
@@ -51,6 +52,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         images::CASES,
         remote::CASES,
         epoch::CASES,
+        traps::CASES,
         many::CASES,
         single::CASES,
         terminal::CASES,

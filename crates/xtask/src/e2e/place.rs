@@ -183,6 +183,13 @@ pub(super) fn expect(output: &Output, code: i32, words: &[&str]) -> Result<(), S
     }
 }
 
+/// Whether a build took the step whose name ends in `step` from the cache.
+pub(super) fn is_cached(output: &Output, step: &str) -> bool {
+    let all = text(output);
+    let mut lines = all.lines().skip_while(|line| !line.ends_with(step)).skip(1);
+    lines.next().is_some_and(|line| line.ends_with(" CACHED"))
+}
+
 pub(super) fn dockerfile(mode: &Mode, name: &str, text: &str) -> Result<(), String> {
     let dir = mode.place.join(name);
     fs::create_dir_all(&dir).map_err(|error| error.to_string())?;

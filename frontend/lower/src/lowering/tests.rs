@@ -272,9 +272,8 @@ fn required_images_are_those_of_all_platforms() {
     );
 }
 
-/// Trap 1.
 #[test]
-fn an_arg_behind_an_env_of_the_same_name_wins_in_run() {
+fn trap_01_an_arg_behind_an_env_of_the_same_name_wins_in_run() {
     let late = plan("FROM a\nENV x=env\nARG x=arg\nRUN true");
     assert_eq!(env_of(execs(&late)[0], "x"), Some("arg"));
     assert!(config(&late).config.env.contains(&"x=env".to_owned()));
@@ -282,9 +281,8 @@ fn an_arg_behind_an_env_of_the_same_name_wins_in_run() {
     assert_eq!(env_of(execs(&early)[0], "x"), Some("env"));
 }
 
-/// Trap 2.
 #[test]
-fn entrypoint_resets_only_an_inherited_cmd() {
+fn trap_02_entrypoint_resets_only_an_inherited_cmd() {
     let inherited = plan("FROM a\nENTRYPOINT [\"e\"]");
     assert_eq!(config(&inherited).config.cmd, None);
     for text in ["FROM a\nCMD [\"c\"]\nENTRYPOINT [\"e\"]", "FROM a\nENTRYPOINT [\"e\"]\nCMD [\"c\"]"] {
@@ -295,9 +293,8 @@ fn entrypoint_resets_only_an_inherited_cmd() {
     assert_eq!(config(&plan("FROM a\nCMD []")).config.cmd, Some(vec![]));
 }
 
-/// Trap 6.
 #[test]
-fn names_are_looked_up_as_buildkit_does() {
+fn trap_06_names_are_looked_up_as_buildkit_does() {
     let sources = |text: &str| {
         let plan = plan(text);
         names(&plan)
@@ -318,9 +315,8 @@ fn names_are_looked_up_as_buildkit_does() {
     assert!(earlier.iter().any(|name| name.contains("library/a:")), "{earlier:?}");
 }
 
-/// Trap 13.
 #[test]
-fn what_is_expanded_and_what_is_not() {
+fn trap_13_what_is_expanded_and_what_is_not() {
     let text = "FROM a\nARG p=\"1 2/udp\"\nENV d=/data\nEXPOSE $p\nVOLUME $d\nLABEL $d=$d\nUSER $d\nCMD echo $d\nHEALTHCHECK CMD x $d\nCOPY --exclude=$d --chown=$p a $d";
     let plan = plan(text);
     let config = &config(&plan).config;
@@ -334,9 +330,8 @@ fn what_is_expanded_and_what_is_not() {
     assert!(rows(&plan).contains(&"HEALTHCHECK {Test:[CMD-SHELL x $d] Interval:0s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}"));
 }
 
-/// Trap 20.
 #[test]
-fn history_rows() {
+fn trap_20_history_rows() {
     let text = "FROM entry\nARG A=1 B\nARG A=2\nRUN [\"x\", \"y z\"]\nRUN a  b\nWORKDIR sub\nWORKDIR /\nCMD [\"a\", \"b\\\"\"]\nSHELL [\"/bin/bash\", \"-c\"]\nENTRYPOINT run me\nONBUILD RUN x\nSTOPSIGNAL 9\nMAINTAINER a b\nVOLUME /a /b\nENV K=V  L=\"W X\"\nCOPY --link --chown=1:2 a <<E b/\nx\nE\nADD --chmod=600 t.tar /\n";
     assert_eq!(
         rows(&plan(text)),
@@ -363,9 +358,8 @@ fn history_rows() {
     assert_eq!(layers, 5);
 }
 
-/// Trap 22.
 #[test]
-fn triggers_fire_once_with_their_own_edges() {
+fn trap_22_triggers_fire_once_with_their_own_edges() {
     let plan = plan("FROM onbuild AS one\nFROM one AS two\nONBUILD RUN again\nFROM two\nRUN x");
     assert_eq!(
         rows(&plan),
@@ -382,16 +376,14 @@ fn triggers_fire_once_with_their_own_edges() {
     assert!(config(&plan).config.on_build.is_empty());
 }
 
-/// Trap 23.
 #[test]
-fn scratch_and_stages_ignore_platforms() {
+fn trap_23_scratch_and_stages_ignore_platforms() {
     let plan = plan("FROM --platform=linux/arm64 scratch AS a\nFROM --platform=linux/s390x a");
     assert_eq!(plan.targets[0].platform.to_string(), "linux/amd64");
 }
 
-/// Trap 28.
 #[test]
-fn proxies_reach_processes_and_nothing_else() {
+fn trap_28_proxies_reach_processes_and_nothing_else() {
     let with = |proxy: &str| {
         let inputs = BuildInputs { build_args: [("http_proxy".into(), proxy.into())].into(), ..inputs() };
         plan_with("FROM a\nRUN true\nRUN echo $http_proxy", &inputs).unwrap()
@@ -405,9 +397,8 @@ fn proxies_reach_processes_and_nothing_else() {
     assert_eq!(rows(&one), rows(&two));
 }
 
-/// Trap 29.
 #[test]
-fn the_epoch_is_a_number_for_everybody() {
+fn trap_29_the_epoch_is_a_number_for_everybody() {
     let plan = plan("ARG SOURCE_DATE_EPOCH=12\nFROM a\nARG SOURCE_DATE_EPOCH\nWORKDIR /w\nRUN true");
     assert_eq!(plan.targets[0].image.epoch, Some(12));
     assert_eq!(env_of(execs(&plan)[0], "SOURCE_DATE_EPOCH"), Some("12"));
@@ -430,9 +421,8 @@ fn the_epoch_of_a_source() {
     assert!(rows(&plan).contains(&"ARG SOURCE_DATE_EPOCH=12"), "{:?}", rows(&plan));
 }
 
-/// Traps 14 and 16.
 #[test]
-fn mounts() {
+fn trap_16_mount_options_are_read_in_order_and_late() {
     let text = "FROM a\nWORKDIR /w\nARG t=/c\nRUN --mount=type=cache,target=$t --mount=type=cache,target=rel,uid=5,sharing=locked --mount=target=. --mount=type=bind,from=0,source=x/../y,target=/b,rw --mount=type=secret,id=s,env=S --mount=type=secret,id=d/f --mount=type=ssh true";
     let plan = plan(text);
     let exec = execs(&plan)[0];
@@ -455,6 +445,10 @@ fn mounts() {
     );
     assert_eq!((exec.secret_env[0].name.as_str(), exec.secret_env[0].required), ("S", false));
     assert_eq!(env_of(exec, "SSH_AUTH_SOCK"), Some("/run/buildkit/ssh_agent.0"));
+    // What is said of a type counts for the type so far, and nobody looks at a stage that is not needed.
+    let early = "FROM a\nRUN --mount=required,type=secret,id=s x";
+    assert_eq!(error(early), "unexpected key 'required' for mount type 'bind'");
+    self::plan(&format!("{early}\nFROM a"));
 }
 
 #[test]
