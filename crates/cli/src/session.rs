@@ -9,7 +9,7 @@ use lapstrake_ops::StackLayer;
 use lapstrake_outputs::Finished;
 use lapstrake_registry::{Credentials, DockerConfig, Registries};
 use lapstrake_store::{ImageRow, Store};
-use lapstrake_sys::userns::{Entered, Ids, Lack, enter};
+use lapstrake_sys::userns::{Entered, Ids, enter};
 
 use crate::env;
 use crate::exit::Usage;
@@ -20,8 +20,6 @@ pub(crate) struct Session {
     pub(crate) store: Arc<Store>,
     /// Only one user id is mapped.
     pub(crate) single_id: bool,
-    /// Why not more.
-    pub(crate) lack: Option<Lack>,
 }
 
 /// Enters a user namespace as an ordinary user, then opens the state. Must come before the first thread.
@@ -29,12 +27,9 @@ pub(crate) fn open() -> anyhow::Result<Session> {
     let is_root = rustix::process::geteuid().is_root();
     let root = env::state_root(is_root)
         .ok_or_else(|| Usage("no state directory: set HOME or LAPSTRAKE_ROOT".to_owned()))?;
-    let lack = match enter()? {
-        Entered::Root | Entered::User { ids: Ids::Full { .. } } => None,
-        Entered::User { ids: Ids::Single { lack } } => Some(lack),
-    };
+    let single_id = matches!(enter()?, Entered::User { ids: Ids::Single { .. } });
     let store = Store::open(&root).with_context(|| "cannot open the state directory")?;
-    Ok(Session { store: Arc::new(store), single_id: lack.is_some(), lack })
+    Ok(Session { store: Arc::new(store), single_id })
 }
 
 /// The image that a person means: a name, a name with a digest, or the beginning of an id.

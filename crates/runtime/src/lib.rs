@@ -17,6 +17,7 @@
 //! Resource limits by control groups have their place between the clone and the first operation; there are none yet.
 
 mod error;
+mod ids;
 mod launch;
 mod plan;
 mod resolv;
@@ -31,7 +32,8 @@ mod world;
 mod zygote;
 
 pub use error::RuntimeError;
-pub use plan::{Attr, Base, Fs, Place, SetupOp, Source, SpecError, plan};
+pub use ids::OwnedInode;
+pub use plan::{Attr, Base, Filter, Fs, Place, SetupOp, Source, SpecError, plan};
 pub use resolv::resolv_conf;
 pub use sandbox::{Exit, Finished, RunFds, Running, Sandbox, Usage};
 pub use spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize};

@@ -36,10 +36,8 @@ pub enum SetupOp {
         data: Vec<u8>,
         /// Its permissions.
         mode: u32,
-        /// Its owner.
-        uid: u32,
-        /// Its group.
-        gid: u32,
+        /// Its owner; `None` where no other than root can be set.
+        owner: Option<(u32, u32)>,
     },
     /// Attaches a descriptor of the caller's to the stage, so that parts of it can be mounted.
     StageSource {
@@ -94,8 +92,8 @@ pub enum SetupOp {
     Session {
         /// A new terminal as these.
         terminal: Option<WindowSize>,
-        /// Who owns that.
-        uid: u32,
+        /// Who owns that; `None` where no other than root can be set.
+        uid: Option<u32>,
     },
     /// Moves into the root and lets go of everything outside.
     Enter,
@@ -112,6 +110,8 @@ pub enum SetupOp {
         uid: u32,
         /// The group of what is made.
         gid: u32,
+        /// Whether whose it is is recorded, as it cannot be set.
+        record: bool,
     },
     /// Sets the file mode creation mask.
     Umask {
@@ -123,8 +123,13 @@ pub enum SetupOp {
         /// Bits by number.
         keep: u64,
     },
-    /// Loads the system call filter.
-    Filter,
+    /// Loads a system call filter.
+    Filter {
+        /// Which.
+        filter: Filter,
+    },
+    /// Rules out gaining privileges by executing.
+    NoNewPrivs,
     /// Becomes the user.
     Become {
         /// Whom.
@@ -166,11 +171,23 @@ impl SetupOp {
             Self::Cwd { .. } => "go to the working directory",
             Self::Umask { .. } => "set the umask",
             Self::Bound { .. } | Self::Capabilities { .. } => "drop capabilities",
-            Self::Filter => "load the system call filter",
+            Self::Filter { .. } => "load the system call filter",
+            Self::NoNewPrivs => "rule out new privileges",
             Self::Become { .. } => "become the user",
             Self::Exec { .. } => "run",
         }
     }
+}
+
+/// A system call filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Filter {
+    /// The default.
+    Default,
+    /// The default, with calls about owners answered by a supervisor.
+    OneId,
+    /// Nothing but those answers.
+    OneIdInsecure,
 }
 
 /// A file system of the kernel's.
@@ -336,7 +353,8 @@ pub fn plan(spec: &RunSpec, sources: usize) -> Result<Vec<SetupOp>, SpecError> {
     for (slot, mount) in spec.mounts.iter().enumerate() {
         user_mount(&mut ops, spec, mount, slot + FIRST_SLOT);
     }
-    ops.push(SetupOp::Session { terminal: spec.terminal, uid: spec.user.uid });
+    let uid = (!spec.one_id).then_some(spec.user.uid);
+    ops.push(SetupOp::Session { terminal: spec.terminal, uid });
     if spec.readonly_root {
         ops.push(SetupOp::FreezeRoot);
     }
@@ -431,7 +449,7 @@ fn masks(ops: &mut Vec<SetupOp>) {
 fn names(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     let files = [("etc/resolv.conf", spec.resolv_conf.clone()), ("etc/hosts", hosts(spec))];
     for (slot, (path, data)) in files.into_iter().enumerate() {
-        ops.push(SetupOp::StageFile { slot, data, mode: 0o644, uid: 0, gid: 0 });
+        ops.push(SetupOp::StageFile { slot, data, mode: 0o644, owner: Some((0, 0)) });
         let attrs = vec![Attr::Readonly, Attr::Nosuid, Attr::Nodev, Attr::Noexec];
         ops.push(SetupOp::Bind { source: Source::File { slot }, at: place(Base::Root, path), attrs });
     }
@@ -464,8 +482,8 @@ fn user_mount(ops: &mut Vec<SetupOp>, spec: &RunSpec, mount: &Mount, slot: usize
             ops.push(SetupOp::Mount { fs: Fs::Tmpfs { size: *size, mode: *mode }, at, attrs });
         }
         MountSource::Bytes { data, mode, uid, gid } => {
-            let file = SetupOp::StageFile { slot, data: data.clone(), mode: *mode, uid: *uid, gid: *gid };
-            ops.push(file);
+            let owner = (!spec.one_id).then_some((*uid, *gid));
+            ops.push(SetupOp::StageFile { slot, data: data.clone(), mode: *mode, owner });
             let attrs = vec![Attr::Readonly, Attr::Nosuid, Attr::Nodev, Attr::Noexec];
             ops.push(SetupOp::Bind { source: Source::File { slot }, at, attrs });
         }
@@ -503,14 +521,21 @@ fn process(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     let keep = if secure { DEFAULT_CAPABILITIES } else { u64::MAX };
     let User { uid, gid, .. } = spec.user;
     ops.extend(spec.rlimits.iter().map(|limit| SetupOp::Limit { limit: limit.clone() }));
-    ops.push(SetupOp::Cwd { path: spec.cwd.clone(), uid, gid });
+    ops.push(SetupOp::Cwd { path: spec.cwd.clone(), uid, gid, record: spec.one_id });
     ops.push(SetupOp::Umask { mask: spec.umask & 0o777 });
     ops.push(SetupOp::Bound { keep });
-    if secure {
-        ops.push(SetupOp::Filter);
-    }
+    let filter = match (secure, spec.one_id) {
+        (true, false) => Some(Filter::Default),
+        (true, true) => Some(Filter::OneId),
+        (false, true) => Some(Filter::OneIdInsecure),
+        (false, false) => None,
+    };
+    ops.extend(filter.map(|filter| SetupOp::Filter { filter }));
     ops.push(SetupOp::Become { user: spec.user.clone() });
     ops.push(SetupOp::Capabilities { keep, ambient: !secure });
+    if spec.no_new_privs {
+        ops.push(SetupOp::NoNewPrivs);
+    }
     ops.push(SetupOp::Exec { args: spec.args.clone(), env: spec.env.clone() });
 }
 

@@ -11,6 +11,7 @@ use rustix::mount::OpenTreeFlags;
 use rustix::process::Signal;
 
 use crate::error::RuntimeError;
+use crate::ids::OwnedInode;
 use crate::launch;
 use crate::plan::plan;
 use crate::spec::{Network, RunSpec};
@@ -68,12 +69,14 @@ pub struct Usage {
 }
 
 /// The end of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     /// How its program ended.
     pub exit: Exit,
     /// What it used.
     pub usage: Usage,
+    /// With [`RunSpec::one_id`]: whose things are that no attribute can say it of.
+    pub owned: Vec<OwnedInode>,
 }
 
 impl Sandbox {
@@ -204,14 +207,16 @@ impl Running {
 
     fn finished(&mut self) -> Result<Finished, RuntimeError> {
         self.finished = true;
-        let (update, _) =
+        let (update, fds) =
             wire::receive(&self.channel).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
         let Update::Exited { signal, status, user_us, system_us, max_rss } = update else {
             return Err(RuntimeError::Gone);
         };
         let (user, system) = (Duration::from_micros(user_us), Duration::from_micros(system_us));
         let exit = if signal { Exit::Signal(status) } else { Exit::Code(status) };
-        Ok(Finished { exit, usage: Usage { user, system, max_rss } })
+        let owned = fds.into_iter().next().map_or(Ok(Vec::new()), wire::from_memory);
+        let owned = owned.map_err(RuntimeError::talk)?;
+        Ok(Finished { exit, usage: Usage { user, system, max_rss }, owned })
     }
 }
 

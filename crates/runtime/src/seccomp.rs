@@ -10,7 +10,10 @@
 //! | newer than the newest in the table | `ENOSYS`, so that programs take an older way |
 //! | any other | `EPERM` |
 //! | any of a foreign architecture | the process is killed |
+//!
+//! Where one id is mapped, calls about owners are answered by [`crate::ids`] instead of being allowed.
 
+mod asks;
 mod emit;
 mod table;
 
@@ -56,6 +59,54 @@ impl Machine {
         match self {
             Self::X86 => [(0xc000_003e, |call| call.x86_64), (0x4000_0003, |call| call.i386)],
             Self::Arm => [(0xc000_00b7, |call| call.aarch64), (0x4000_0028, |call| call.arm)],
+        }
+    }
+}
+
+/// What programs are held by.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    /// The default.
+    pub(crate) default: Vec<Instruction>,
+    /// The default where one id is mapped.
+    pub(crate) one_id: Vec<Instruction>,
+    /// Nothing but the questions of [`crate::ids`].
+    pub(crate) one_id_insecure: Vec<Instruction>,
+}
+
+impl Programs {
+    pub(crate) fn new(machine: Machine) -> Self {
+        let [native, foreign] = machine.tables();
+        let mut all = Tree::new(Verdict::Allow);
+        ask(&mut all, native.1);
+        let mut asks = tree(native.1);
+        ask(&mut asks, native.1);
+        let free = (foreign.0, Tree::new(Verdict::Allow));
+        Self {
+            default: default_program(machine),
+            one_id: emit::program(&[(native.0, asks), (foreign.0, tree(foreign.1))]),
+            one_id_insecure: emit::program(&[(native.0, all), free]),
+        }
+    }
+}
+
+/// `AUDIT_ARCH_*` of this machine's own table.
+pub(crate) fn native_arch(machine: Machine) -> u32 {
+    machine.tables()[0].0
+}
+
+/// The calls that are asked about, in this machine's own table.
+pub(crate) fn asked(machine: Machine) -> impl Iterator<Item = (u32, &'static str)> {
+    let number = machine.tables()[0].1;
+    let asked = CALLS.iter().filter(|call| asks::verdict(call.name).is_some());
+    asked.filter_map(move |call| Some((number(call)?, call.name)))
+}
+
+/// Lets what concerns owners be answered.
+fn ask(tree: &mut Tree, number: Column) {
+    for call in CALLS {
+        if let (Some(number), Some(verdict)) = (number(call), asks::verdict(call.name)) {
+            tree.set(number..=number, verdict);
         }
     }
 }

@@ -12,12 +12,12 @@ mod resolve;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use lapstrake_sys::seccomp::Instruction;
 use lapstrake_sys::{SingleThreaded, fd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use crate::plan::SetupOp;
+use crate::plan::{Filter, SetupOp};
+use crate::seccomp::Programs;
 use crate::wire::{self, Failure, Report, Request};
 use crate::world::World;
 
@@ -30,8 +30,8 @@ pub(crate) struct Job<'a> {
     pub(crate) stdio: [OwnedFd; 3],
     /// To the zygote.
     pub(crate) channel: OwnedFd,
-    /// The default system call filter; `None` where this machine has no table for it.
-    pub(crate) filter: Option<&'a [Instruction]>,
+    /// The system call filters; `None` where this machine has no table for them.
+    pub(crate) filters: Option<&'a Programs>,
     pub(crate) world: &'a World,
 }
 
@@ -61,7 +61,7 @@ impl<T> About<T> for Result<T, Errno> {
 
 /// Makes the container and becomes its program; the status of a process that could not.
 pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
-    let Job { request, root, sources, stdio, channel, filter, world } = job;
+    let Job { request, root, sources, stdio, channel, filters, world } = job;
     let mut keep = vec![root.as_raw_fd(), channel.as_raw_fd()];
     keep.extend(sources.iter().flatten().chain(&stdio).map(AsRawFd::as_raw_fd));
     let mut setup = Setup {
@@ -69,7 +69,7 @@ pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
         sources,
         stdio,
         channel,
-        filter,
+        filters,
         unified_cgroups: world.unified_cgroups,
         stage: None,
         proc: None,
@@ -99,7 +99,7 @@ struct Setup<'a> {
     sources: Vec<Option<OwnedFd>>,
     stdio: [OwnedFd; 3],
     channel: OwnedFd,
-    filter: Option<&'a [Instruction]>,
+    filters: Option<&'a Programs>,
     unified_cgroups: bool,
     /// The roots of the mounts made so far: looked things up beneath, never by path again.
     stage: Option<OwnedFd>,
@@ -116,9 +116,7 @@ impl Setup<'_> {
             SetupOp::Hostname { name } => rustix::system::sethostname(name.as_bytes()).about(name),
             SetupOp::AttachRoot { attrs } => self.attach_root(attrs),
             SetupOp::Stage => self.make_stage(),
-            SetupOp::StageFile { slot, data, mode, uid, gid } => {
-                self.stage_file(*slot, data, *mode, (*uid, *gid))
-            }
+            SetupOp::StageFile { slot, data, mode, owner } => self.stage_file(*slot, data, *mode, *owner),
             SetupOp::StageSource { index } => self.stage_source(*index),
             SetupOp::Mount { fs, at, attrs } => self.mount(fs, at, attrs),
             SetupOp::Device { name, number } => self.device(name, *number),
@@ -130,13 +128,14 @@ impl Setup<'_> {
             SetupOp::Session { terminal, uid } => self.session(*terminal, *uid),
             SetupOp::Enter => self.enter(),
             SetupOp::Limit { limit } => process::limit(limit),
-            SetupOp::Cwd { path, uid, gid } => process::cwd(path, *uid, *gid),
+            SetupOp::Cwd { path, uid, gid, record } => process::cwd(path, (*uid, *gid), *record),
             SetupOp::Umask { mask } => {
                 rustix::process::umask(Mode::from_bits_truncate(*mask));
                 Ok(())
             }
             SetupOp::Bound { keep } => process::bound(*keep),
-            SetupOp::Filter => process::filter(self.filter),
+            SetupOp::Filter { filter } => self.filter(*filter),
+            SetupOp::NoNewPrivs => Ok(rustix::thread::set_no_new_privs(true)?),
             SetupOp::Become { user } => process::become_user(user),
             SetupOp::Capabilities { keep, ambient } => process::capabilities(*keep, *ambient),
             SetupOp::Exec { args, env } => {
@@ -144,6 +143,18 @@ impl Setup<'_> {
                 process::exec(args, env)
             }
         }
+    }
+
+    /// Loads a filter. Where it has questions, the zygote gets what they are answered through.
+    fn filter(&self, filter: Filter) -> Result<(), Fault> {
+        let filters = self.filters.ok_or(Errno::OPNOTSUPP).about("(no table for this machine)")?;
+        let program = match filter {
+            Filter::Default => return Ok(lapstrake_sys::seccomp::load(&filters.default)?),
+            Filter::OneId => &filters.one_id,
+            Filter::OneIdInsecure => &filters.one_id_insecure,
+        };
+        let listener = lapstrake_sys::notify::load(program)?;
+        Ok(wire::send(&self.channel, &Report::Listener, &[listener.as_fd()])?)
     }
 
     /// Tells the zygote of something made in the root.

@@ -42,6 +42,11 @@ pub struct RunSpec {
     pub umask: u32,
     /// Whether the root cannot be written to (mounts can).
     pub readonly_root: bool,
+    /// Whether set-user-id bits and file capabilities mean nothing (`no_new_privs`).
+    pub no_new_privs: bool,
+    /// Only one id is mapped: calls about owners are answered as if all were, and what was wished is recorded (see
+    /// [`crate::OwnedInode`]).
+    pub one_id: bool,
 }
 
 impl RunSpec {
@@ -63,6 +68,8 @@ impl RunSpec {
             resolv_conf: Vec::new(),
             umask: 0o022,
             readonly_root: false,
+            no_new_privs: false,
+            one_id: false,
         }
     }
 }

@@ -4,8 +4,9 @@
 //! ```text
 //! parent → zygote   (control)  []            fds: request (memfd of Request), run, stdin, stdout, stderr, root, mounts…
 //! zygote → parent   (control)  Hello         once
-//! child  → zygote   (setup)    Report…       fd with Stub: its parent; with Terminal: the master. EOF: exec or death
+//! child  → zygote   (setup)    Report…       fd with Stub: its parent; with Terminal: the master, with Listener: it. EOF: exec or death
 //! zygote → parent   (run)      Update…       fds with Started: pidfd [, terminal master]
+//!                                            with Exited: [memfd of the OwnedInodes]
 //! ```
 //! Both ends are always the same executable, hence no version.
 
@@ -60,6 +61,8 @@ pub(crate) enum Report {
     },
     /// The terminal's master.
     Terminal,
+    /// What calls about owners are answered through.
+    Listener,
     /// The next thing is the user's program.
     Exec,
     Failed(Failure),
@@ -157,7 +160,7 @@ pub(crate) fn to_memory(request: &Request) -> Result<OwnedFd, Errno> {
 }
 
 /// The inverse of [`to_memory`].
-pub(crate) fn from_memory(memory: OwnedFd) -> Result<Request, Errno> {
+pub(crate) fn from_memory<T: DeserializeOwned>(memory: OwnedFd) -> Result<T, Errno> {
     rustix::fs::seek(&memory, rustix::fs::SeekFrom::Start(0))?;
     let mut bytes = Vec::new();
     let mut file = std::fs::File::from(memory);
@@ -186,7 +189,7 @@ mod tests {
     fn a_request_survives_memory() {
         let ops = vec![SetupOp::Umask { mask: 0o22 }, SetupOp::Loopback];
         let memory = to_memory(&Request { private_network: true, ops: ops.clone() }).unwrap();
-        let back = from_memory(memory).unwrap();
+        let back: Request = from_memory(memory).unwrap();
         assert!(back.private_network);
         assert_eq!(back.ops, ops);
     }

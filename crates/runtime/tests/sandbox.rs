@@ -15,10 +15,12 @@ mod hostile;
 mod inside;
 #[path = "sandbox/life.rs"]
 mod life;
+#[path = "sandbox/owners.rs"]
+mod owners;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     lapstrake_runtime::zygote_main_if_asked();
-    lapstrake_testkit::main(&[inside::TESTS, hostile::TESTS, life::TESTS].concat())
+    lapstrake_testkit::main(&[inside::TESTS, hostile::TESTS, life::TESTS, owners::TESTS].concat())
 }

@@ -1,6 +1,6 @@
 //! A root that is being changed, and what becomes of the changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use lapstrake_store::{LayerId, Store, TempDir};
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, Layers};
-use lapstrake_tree::scan::{Found, ScanMode, ScanOptions, compare, scan};
-use lapstrake_tree::{Entry, Kind, Tree, TreePath};
-use rustix::fs::{Mode, OFlags};
+use lapstrake_tree::scan::{Found, Ownership, ScanMode, ScanOptions, compare, scan};
+use lapstrake_tree::{Entry, Kind, Tree, TreePath, record_owners};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, statat};
+use rustix::io::Errno;
 
 use crate::error::SnapshotError;
 use crate::mount::mount;
@@ -70,7 +71,41 @@ impl Active {
         } else {
             without_copies(tree, &mount(&self.lowers, None)?, single_id)?
         };
-        put(store, &self.dir.join("layer"), &tree)
+        put(store, &self.dir.join("layer"), &tree, single_id)
+    }
+
+    /// Whom links, pipes and the like belong to, by their inodes as the root shows them: no attribute can say it of them.
+    pub fn owners(&self, by_inode: &BTreeMap<(u64, u64), (u32, u32)>) -> Result<Copied, SnapshotError> {
+        let mut copied = Copied::default();
+        let upper = open_host_dir(&self.dir.join("layer/fs"))?;
+        let (upper, root) = (Root::new(&upper), Root::new(&self.mount));
+        let mut left = if by_inode.is_empty() { Vec::new() } else { vec![TreePath::root()] };
+        while let Some(path) = left.pop() {
+            let open =
+                |root: &Root<'_>| root.open_plain(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+            let refused =
+                |e: Errno| SnapshotError::Directory { path: path.as_path().to_owned(), source: e.into() };
+            let (list, shown) = (Dir::read_from(open(&upper)?).map_err(refused)?, open(&root)?);
+            for entry in list {
+                let entry = entry.map_err(refused)?;
+                let name = entry.file_name();
+                match entry.file_type() {
+                    FileType::Directory if !matches!(name.to_bytes(), b"." | b"..") => {
+                        left.push(path.join_name(name.to_bytes()));
+                    }
+                    FileType::Directory | FileType::RegularFile => {}
+                    _ => {
+                        // A deletion is not shown.
+                        let Ok(stat) = statat(&shown, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                        if let Some((uid, gid)) = by_inode.get(&(stat.st_dev, stat.st_ino)) {
+                            let owner = Ownership { uid: *uid, gid: *gid, mode: None };
+                            copied.owners.insert(path.join_name(name.to_bytes()), owner);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(copied)
     }
 }
 
@@ -87,8 +122,11 @@ impl Halves {
     }
 }
 
-/// Takes `dir`, whose files are in `fs/`, into the store as the layer `tree`.
-pub(crate) fn put(store: &Store, dir: &Path, tree: &Tree) -> Result<LayerId, SnapshotError> {
+/// Takes `dir`, whose files are in `fs/`, into the store as the layer `tree`. With `single_id` owners become attributes.
+pub(crate) fn put(store: &Store, dir: &Path, tree: &Tree, single_id: bool) -> Result<LayerId, SnapshotError> {
+    if single_id {
+        record_owners(open_host_dir(&dir.join("fs"))?.as_fd(), tree)?;
+    }
     let id: LayerId = tree.l_digest().to_string().parse()?;
     let content = tree.k_digest().0;
     store.put_layer(&id, dir, &tree.encode(), content, tree.content_size())?;

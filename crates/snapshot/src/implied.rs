@@ -93,7 +93,7 @@ fn replace(store: &Store, layer: &LayerId, tree: &Tree, single_id: bool) -> Resu
     fs::create_dir_all(&files).map_err(|source| SnapshotError::Directory { path: files.clone(), source })?;
     let (from, to) = (open_host_dir(&store.layer_fs(layer))?, open_host_dir(&files)?);
     relink(from.as_fd(), tree, to.as_fd(), single_id)?;
-    put(store, &dir, tree)
+    put(store, &dir, tree, single_id)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod fd;
 pub mod mount;
 pub mod namespace;
 pub mod net;
+pub mod notify;
 pub mod process;
 pub mod seccomp;
 pub mod userns;

@@ -18,10 +18,18 @@ pub struct Instruction {
     pub k: u32,
 }
 
+/// `struct sock_fprog`. Points to the instructions that it was made of.
 #[repr(C)]
-struct Program {
+pub(crate) struct Program {
     len: libc::c_ushort,
     filter: *const Instruction,
+}
+
+impl Program {
+    pub(crate) fn new(instructions: &[Instruction]) -> Result<Self, Errno> {
+        let len = libc::c_ushort::try_from(instructions.len()).map_err(|_| Errno::INVAL)?;
+        Ok(Self { len, filter: instructions.as_ptr() })
+    }
 }
 
 /// Puts `program` before every system call that this thread and its descendants make from now on.
@@ -32,10 +40,7 @@ struct Program {
 /// `EINVAL` for a program that the kernel's checker refuses or one longer than 4096 instructions, `EACCES` without
 /// `CAP_SYS_ADMIN` while `no_new_privs` is off, `ENOSYS` or `EINVAL` on a kernel built without seccomp.
 pub fn load(program: &[Instruction]) -> Result<(), Errno> {
-    let program = Program {
-        len: libc::c_ushort::try_from(program.len()).map_err(|_| Errno::INVAL)?,
-        filter: program.as_ptr(),
-    };
+    let program = Program::new(program)?;
     // SAFETY: `Program` has the layout of `sock_fprog` and `Instruction` that of `sock_filter`; both outlive the
     // call, and the kernel copies the `len` instructions.
     check(unsafe {

@@ -123,8 +123,9 @@ impl Entry {
     }
 }
 
-/// Whether an attribute is part of a tree: `security.capability` and whatever the kernel or overlayfs does not own.
+/// Whether an attribute is part of a tree: `security.capability` and whatever the kernel, overlayfs and we do not own.
 pub(crate) fn xattr_counts(name: &[u8]) -> bool {
-    let owned: [&[u8]; 4] = [b"security.", b"system.", b"trusted.overlay.", b"user.overlay."];
+    let owned: [&[u8]; 5] =
+        [b"security.", b"system.", b"trusted.overlay.", b"user.overlay.", b"user.lapstrake."];
     name == b"security.capability" || !owned.iter().any(|prefix| name.starts_with(prefix))
 }

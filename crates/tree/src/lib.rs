@@ -12,6 +12,7 @@ pub mod error;
 pub mod ignore;
 pub mod inroot;
 pub mod layer_tar;
+mod owner;
 pub mod path;
 pub mod put;
 pub mod relink;
@@ -25,5 +26,6 @@ mod varint;
 
 pub use entry::{ContentDigest, Entry, Kind, Meta, Xattr};
 pub use error::TreeError;
+pub use owner::{record_owner, record_owners};
 pub use path::TreePath;
 pub use tree::{Tree, TreeDigest};

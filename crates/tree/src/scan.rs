@@ -19,6 +19,7 @@ pub(crate) use dir::read_names;
 use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::inroot::open_plain_raw;
+use crate::owner::Recorded;
 use crate::path::TreePath;
 use crate::tree::{Inode, Tree, join_links};
 
@@ -61,7 +62,8 @@ pub struct ScanOptions<'a> {
     pub with_root: bool,
     /// Recorded ownership that wins over the disk's.
     pub owners: Option<&'a BTreeMap<TreePath, Ownership>>,
-    /// Every other entry has this owner (where one id is mapped, everything on disk belongs to it).
+    /// Every other entry has this owner, unless an attribute says otherwise (where one id is mapped, everything on disk
+    /// belongs to it).
     pub owner_default: Option<(u32, u32)>,
     /// A directory whose content need not be looked at.
     pub known: Option<&'a Known>,
@@ -155,7 +157,9 @@ impl Scanner<'_> {
     fn dir_entry(&self, fd: BorrowedFd<'_>, at: TreePath, stat: &Stat) -> Result<Entry, TreeError> {
         let mut opaque = false;
         let mut unsupported = None;
+        let mut recorded = Recorded::default();
         let xattrs = hash::read_xattrs(fd, |name, value| {
+            recorded.take(name, value);
             if self.options.mode == ScanMode::OverlayUpper {
                 match name {
                     b"user.overlay.opaque" | b"trusted.overlay.opaque" => opaque = value == b"y",
@@ -169,7 +173,8 @@ impl Scanner<'_> {
         if let Some(feature) = unsupported {
             return Err(TreeError::Overlay { path: at, feature });
         }
-        let meta = self.meta(&at, stat, xattrs);
+        let mut meta = self.meta(&at, stat, xattrs);
+        self.own(&at, &recorded, &mut meta);
         Ok(Entry { path: at, kind: Kind::Dir { opaque }, meta })
     }
 
@@ -208,13 +213,23 @@ impl Scanner<'_> {
         meta
     }
 
+    /// Where one id is mapped, attributes say whose it is; what the caller knows goes before them.
+    fn own(&self, at: &TreePath, recorded: &Recorded, meta: &mut Meta) {
+        let Some(default) = self.options.owner_default else { return };
+        if self.options.owners.is_none_or(|owners| !owners.contains_key(at)) {
+            (meta.uid, meta.gid) = recorded.owner.unwrap_or(default);
+        }
+    }
+
     /// Fills in what needs the file to be open: digest and attributes.
     fn content(&self, entry: &mut Entry) -> Result<(), TreeError> {
         let Kind::File { size, content } = &mut entry.kind else { return Ok(()) };
         let fd = open_plain_raw(self.root, &entry.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())
             .map_err(TreeError::io("open", &entry.path))?;
         let mut metacopy = false;
-        let xattrs = hash::read_xattrs(fd.as_fd(), |name, _| {
+        let mut recorded = Recorded::default();
+        let xattrs = hash::read_xattrs(fd.as_fd(), |name, value| {
+            recorded.take(name, value);
             metacopy |= matches!(name, b"user.overlay.metacopy" | b"trusted.overlay.metacopy");
             xattr_counts(name)
         });
@@ -227,6 +242,10 @@ impl Scanner<'_> {
             return Err(TreeError::Changed { path: entry.path.clone() });
         }
         *content = digest;
+        self.own(&entry.path, &recorded, &mut entry.meta);
+        if let (0, Some(node), Some(_)) = (read, recorded.node, self.options.owner_default) {
+            entry.kind = node;
+        }
         Ok(())
     }
 }

@@ -38,8 +38,11 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// Runs all cases whose name contains `only` in all modes that are possible here.
 pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), String> {
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
-    let modes: &[(&'static str, Option<&'static str>)] =
-        if is_root { &[("root", None), ("user", Some(place::USER))] } else { &[("user", None)] };
+    let modes: &[(&'static str, Option<&'static str>)] = if is_root {
+        &[("root", None), ("user", Some(place::USER)), ("single", Some(single::USER))]
+    } else {
+        &[("user", None)]
+    };
     let cases: Vec<Case> = [
         language::CASES,
         errors::CASES,
@@ -63,18 +66,21 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let mut digests = Vec::new();
     for (name, user) in modes {
         let mode = place::prepare(binary, name, *user)?;
+        let single = *user == Some(single::USER);
         let wanted = |case: &str| format!("{name}::{case}").contains(only);
-        for (case, check) in cases.iter().filter(|(case, _)| wanted(case)) {
+        for (case, check) in cases.iter().filter(|(case, _)| !single && wanted(case)) {
             report(&format!("{name}::{case}"), watched(&mode, || check(&mode)), count);
         }
-        let folders: Vec<&String> =
-            folders.iter().filter(|folder| wanted(&format!("builds::{folder}"))).collect();
+        let folders: Vec<&String> = folders
+            .iter()
+            .filter(|folder| wanted(&format!("builds::{folder}")) && (!single || single::builds(folder)))
+            .collect();
         if !folders.is_empty() {
             if bases.is_none() {
                 bases = Some(Bases::new()?);
             }
             let bases = bases.as_ref().ok_or("there are no bases")?;
-            watched(&mode, || bases.bring(&mode))?;
+            watched(&mode, || bases.bring(&mode, single))?;
             for folder in folders {
                 let result = watched(&mode, || builds::check(&mode, bases, folder));
                 report(&format!("{name}::builds::{folder}"), result, count);

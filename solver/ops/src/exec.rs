@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use lapstrake_engine::{Step, Stream};
 use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
 use lapstrake_runtime::{
-    Exit, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running, Security, User,
+    Exit, Finished, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running, Security, User,
     resolv_conf,
 };
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_store::CacheDir;
 use lapstrake_tree::inroot::Root;
-use lapstrake_tree::put::Copied;
 use lapstrake_tree::users::resolve_user;
 use rustix::fs::FileType;
 
@@ -107,6 +106,7 @@ fn attempt(
     add_secret_env(inner, exec, &mut mounts)?;
     let groups = add_devices(inner, exec, &mut mounts)?;
     let mut spec = spec(exec, &active, &mut mounts)?;
+    spec.one_id = inner.settings.single_id;
     spec.user.groups.extend(groups);
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
@@ -117,11 +117,11 @@ fn attempt(
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
     let watch = Watch { killed, limit };
     let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
-    let Some(finished) = finished else {
+    let Some(Finished { exit, owned, .. }) = finished else {
         let limit = limit.unwrap_or_default();
         return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
     };
-    let code = match finished {
+    let code = match exit {
         Exit::Code(code) => code,
         Exit::Signal(signal) => 128 + signal,
     };
@@ -131,7 +131,9 @@ fn attempt(
         return Err(if is_full(inner.store.root()) { failed.on_full_disk(&inner.store) } else { failed });
     }
     drop(mounts);
-    let layer = active.commit(&inner.store, &Copied::default(), inner.settings.single_id)?;
+    let owned = owned.iter().map(|one| ((one.dev, one.ino), (one.uid, one.gid))).collect();
+    let copied = active.owners(&owned)?;
+    let layer = active.commit(&inner.store, &copied, inner.settings.single_id)?;
     Ok(base.clone().with(layer))
 }
 
@@ -160,7 +162,7 @@ fn supervise(
     step: &Step,
     outputs: [(OwnedFd, Stream); 2],
     watch: &Watch<'_>,
-) -> Result<Option<Exit>, OpsError> {
+) -> Result<Option<Finished>, OpsError> {
     let begun = Instant::now();
     let mut late = false;
     let pidfd =
@@ -185,7 +187,7 @@ fn supervise(
             }
         }
         let finished = waiter.join().map_err(|_| OpsError::Worker)??;
-        Ok((!late).then_some(finished.exit))
+        Ok((!late).then_some(finished))
     })
 }
 
@@ -355,7 +357,9 @@ fn add_cache(
         }
         let path = dir.path();
         let refused = |e: rustix::io::Errno| OpsError::io("set the owner of", path)(e.into());
-        if !inner.settings.single_id {
+        if inner.settings.single_id {
+            lapstrake_tree::record_owner(path, (cache.uid, cache.gid)).map_err(refused)?;
+        } else {
             let (uid, gid) = (rustix::fs::Uid::from_raw(cache.uid), rustix::fs::Gid::from_raw(cache.gid));
             rustix::fs::chown(path, Some(uid), Some(gid)).map_err(refused)?;
         }

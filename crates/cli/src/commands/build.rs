@@ -11,7 +11,7 @@ use lapstrake_engine::{Progress, Solver, StepFailed, StepId};
 use lapstrake_graph::Plan;
 use lapstrake_lower::{Scope, epoch_source, lower_checked, required_images};
 use lapstrake_oci::Digest;
-use lapstrake_ops::{Cache, Images, OpsError, Stack};
+use lapstrake_ops::{Cache, Images, Stack};
 
 use super::call::call;
 use super::check;
@@ -46,7 +46,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
             print_failures(&failures);
         }
         match &checked {
-            Some((file, _)) => told(error, file, &session),
+            Some((file, _)) => told(error, file),
             None => error,
         }
     })?;
@@ -152,7 +152,7 @@ fn print_failures(failures: &[Failure]) {
 const CHECK_HINT: &str = "the Dockerfile makes warnings errors: mend it, or skip a rule with `# check=skip=RULE` above the instruction";
 
 /// An error with the place in the Dockerfile, and what can be done.
-fn told(error: anyhow::Error, file: &SourceFile, session: &Session) -> anyhow::Error {
+fn told(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
     let error = placed(error, file);
     let Some(failed) = error.downcast_ref::<StepFailed>() else { return error };
     let source = &*failed.source;
@@ -160,17 +160,6 @@ fn told(error: anyhow::Error, file: &SourceFile, session: &Session) -> anyhow::E
         tell!("{}", excerpt(file, lines.first, lines.last).trim_end());
     }
     let text = format!("failed to solve: {}", exit::text(exit::chain(source)));
-    let hint = exit::chain(source).find_map(exit::hint_of).or_else(|| one_id(session, source));
+    let hint = exit::chain(source).find_map(exit::hint_of);
     Told { text, hint, status: status_of(source) }.into()
-}
-
-/// Programs do not say that they failed for want of other users' ids: what is missing is told to whoever lacks it.
-fn one_id(session: &Session, source: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let lack = session.lack.as_ref()?;
-    let of_process = |cause| {
-        use lapstrake_runtime::RuntimeError::Setup;
-        matches!(exit::ops_error(cause), Some(OpsError::ExitCode { .. } | OpsError::Runtime(Setup { .. })))
-    };
-    let text = format!("if it needs other users than root: {lack} ({})", lack.hint());
-    exit::chain(source).any(of_process).then_some(text)
 }

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let stack = Stack { layers, ..Stack::default() };
     let active = Active::new(&session.store, stack.lowers(&session.store))?;
     let mut spec = spec(args, &config, &active)?;
+    spec.one_id = session.single_id;
     let mut mounts = Vec::new();
     for text in &args.volume {
         let (mount, fd) = volume(text, mounts.len())?;

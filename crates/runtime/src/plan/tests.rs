@@ -48,7 +48,8 @@ fn the_whole_of_a_plain_plan() {
 fn insecure_masks_and_filters_nothing() {
     let ops = plan(&RunSpec { security: Security::Insecure, ..spec() }, 0).unwrap();
     assert!(
-        !ops.iter().any(|op| matches!(op, SetupOp::Mask { .. } | SetupOp::Freeze { .. } | SetupOp::Filter))
+        !ops.iter()
+            .any(|op| matches!(op, SetupOp::Mask { .. } | SetupOp::Freeze { .. } | SetupOp::Filter { .. }))
     );
     assert!(ops.contains(&SetupOp::AttachRoot { attrs: vec![] }));
     assert!(ops.contains(&SetupOp::Capabilities { keep: u64::MAX, ambient: true }));
@@ -146,7 +147,7 @@ fn privilege_goes_in_the_right_order() {
     let order = [
         at(|op| matches!(op, SetupOp::Enter)),
         at(|op| matches!(op, SetupOp::Bound { .. })),
-        at(|op| matches!(op, SetupOp::Filter)),
+        at(|op| matches!(op, SetupOp::Filter { .. })),
         at(|op| matches!(op, SetupOp::Become { .. })),
         at(|op| matches!(op, SetupOp::Capabilities { .. })),
         at(|op| matches!(op, SetupOp::Exec { .. })),

@@ -22,9 +22,15 @@ const ARCH: u32 = 4;
 const ARGUMENT_LOW: u32 = 16;
 const ARGUMENT_HIGH: u32 = 20;
 
+/// The low half of an argument, the first being 0.
+const fn argument_low(argument: u32) -> u32 {
+    ARGUMENT_LOW + 8 * argument
+}
+
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,18 @@ pub(super) enum Verdict {
     NoneOf(u32),
     /// Allowed where the first argument, all 64 bits of it, is in one of these sorted ranges, else `EPERM`.
     OneOf(&'static [RangeInclusive<u32>]),
+    /// Whoever holds the listener answers.
+    Ask,
+    /// The same where this argument has any of these bits; allowed elsewhere.
+    AskIfAny {
+        argument: u32,
+        bits: u32,
+    },
+    /// The same where the low half of this argument is that; allowed elsewhere.
+    AskIf {
+        argument: u32,
+        value: u32,
+    },
 }
 
 /// A verdict for every number, kept as the places where it changes.
@@ -114,6 +132,13 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
         Verdict::Errno(errno) => vec![refuse(errno)],
         Verdict::NoneOf(bits) => {
             vec![load(ARGUMENT_LOW), jump(JUMP_ANY_BIT, bits, 0, 1), refuse(Errno::PERM), give(ALLOW)]
+        }
+        Verdict::Ask => vec![give(NOTIFY)],
+        Verdict::AskIfAny { argument, bits } => {
+            vec![load(argument_low(argument)), jump(JUMP_ANY_BIT, bits, 0, 1), give(NOTIFY), give(ALLOW)]
+        }
+        Verdict::AskIf { argument, value } => {
+            vec![load(argument_low(argument)), jump(JUMP_EQUAL, value, 0, 1), give(NOTIFY), give(ALLOW)]
         }
         Verdict::OneOf(ranges) => {
             let mut tree = Tree::new(Verdict::Errno(Errno::PERM));

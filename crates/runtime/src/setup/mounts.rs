@@ -50,14 +50,16 @@ impl Setup<'_> {
         slot: usize,
         data: &[u8],
         mode: u32,
-        (uid, gid): (u32, u32),
+        owner: Option<(u32, u32)>,
     ) -> Result<(), Fault> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(self.stage()?, file_name(slot), flags, Mode::from(0o600))?;
         let mut file = std::fs::File::from(file);
         file.write_all(data).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .about(&format!("(owner {uid}:{gid})"))?;
+        if let Some((uid, gid)) = owner {
+            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .about(&format!("(owner {uid}:{gid})"))?;
+        }
         Ok(rustix::fs::fchmod(&file, Mode::from_bits_truncate(mode))?)
     }
 
@@ -169,7 +171,7 @@ impl Setup<'_> {
         Ok(())
     }
 
-    pub(super) fn session(&mut self, terminal: Option<WindowSize>, uid: u32) -> Result<(), Fault> {
+    pub(super) fn session(&mut self, terminal: Option<WindowSize>, uid: Option<u32>) -> Result<(), Fault> {
         // Fails only for the leader of a process group, which a fresh process is not.
         rustix::process::setsid()?;
         if let Some(size) = terminal {
@@ -182,7 +184,7 @@ impl Setup<'_> {
     }
 
     /// A terminal of the container's own; its other side is opened through the master, not by its name.
-    fn open_terminal(&mut self, size: WindowSize, uid: u32) -> Result<(), Fault> {
+    fn open_terminal(&mut self, size: WindowSize, uid: Option<u32>) -> Result<(), Fault> {
         let pts = self.pts.as_ref().ok_or(Errno::NXIO)?;
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let master = rustix::fs::openat(pts, c"ptmx", flags, Mode::empty()).about("/dev/ptmx")?;
@@ -192,7 +194,7 @@ impl Setup<'_> {
         // Now, not by the caller once it has the master: a program that asks at once would be told nothing.
         let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&slave, size).about("/dev/console")?;
-        rustix::fs::fchown(&slave, Some(Uid::from_raw(uid)), None).about("/dev/console")?;
+        rustix::fs::fchown(&slave, uid.map(Uid::from_raw), None).about("/dev/console")?;
         let console = clone_fd(&slave).about("/dev/console")?;
         let target =
             resolve::ensure(self.dev()?, "console", Kind::File, &mut |_| Ok(())).about("/dev/console")?;

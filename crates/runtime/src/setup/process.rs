@@ -2,15 +2,15 @@
 
 use std::ffi::CString;
 
-use lapstrake_sys::seccomp::Instruction;
-use lapstrake_sys::{fd, process, seccomp};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use lapstrake_sys::{fd, process};
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::resolve::{self, Kind};
 use super::{About, Fault};
+use crate::ids;
 use crate::spec::DEFAULT_PATH;
 use crate::spec::{Rlimit, User};
 
@@ -20,10 +20,16 @@ pub(super) fn limit(limit: &Rlimit) -> Result<(), Fault> {
 }
 
 /// What is missing belongs to the user, as if `WORKDIR` had made it.
-pub(super) fn cwd(path: &str, uid: u32, gid: u32) -> Result<(), Fault> {
+pub(super) fn cwd(path: &str, (uid, gid): (u32, u32), record: bool) -> Result<(), Fault> {
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .about("/")?;
     let mut owned = |made: &resolve::Made<'_>| {
+        if record {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = rustix::fs::openat(made.parent, made.name, flags, Mode::empty())?;
+            let owner = format!("{uid}:{gid}");
+            return rustix::fs::fsetxattr(&made, ids::OWNER, owner.as_bytes(), XattrFlags::empty());
+        }
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::chownat(made.parent, made.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     };
@@ -44,11 +50,6 @@ pub(super) fn bound(keep: u64) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-pub(super) fn filter(program: Option<&[Instruction]>) -> Result<(), Fault> {
-    let program = program.ok_or(Errno::OPNOTSUPP).about("(no table for this machine)")?;
-    Ok(seccomp::load(program)?)
 }
 
 pub(super) fn become_user(user: &User) -> Result<(), Fault> {

@@ -1,20 +1,20 @@
 //! The zygote's loop: requests in, containers made, ends reported.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use lapstrake_sys::SingleThreaded;
 use lapstrake_sys::process::{self, Ended};
-use lapstrake_sys::seccomp::Instruction;
+use lapstrake_sys::{SingleThreaded, fd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
-use crate::seccomp::{Machine, default_program};
+use crate::ids;
+use crate::seccomp::{Machine, Programs};
 use crate::setup::{self, Job};
 use crate::stub::{Stub, remove_all};
-use crate::wire::{self, Failure, Report, Update};
+use crate::wire::{self, Failure, Report, Request, Update};
 use crate::world::World;
 
 /// A container of ours.
@@ -24,6 +24,8 @@ struct Container {
     run: OwnedFd,
     phase: Phase,
     stubs: Vec<Stub>,
+    /// Who answers its calls about owners, and where that one writes down what it cannot keep on disk.
+    supervisor: Option<(process::Child, OwnedFd)>,
     /// How many operations it consists of.
     ops: usize,
 }
@@ -40,7 +42,7 @@ enum Phase {
 
 /// Serves until the control socket ends.
 pub(super) fn serve(token: &SingleThreaded, world: &World, control: BorrowedFd<'_>) -> i32 {
-    let filter = Machine::here().map(default_program);
+    let filters = Machine::here().map(Programs::new);
     let mut containers: Vec<Container> = Vec::new();
     loop {
         let ready = match wait(control, &containers) {
@@ -52,12 +54,12 @@ pub(super) fn serve(token: &SingleThreaded, world: &World, control: BorrowedFd<'
             ready.split_first().expect("the control socket is always among what is waited for");
         let mut alive = Vec::with_capacity(containers.len() + 1);
         for (container, events) in containers.into_iter().zip(events.chunks_exact(3)) {
-            alive.extend(attend(container, events[0], events[1], events[2]));
+            alive.extend(attend(token, container, events[0], events[1], events[2]));
         }
         containers = alive;
         if !first.is_empty() {
             let Ok(Some((_, fds))) = wire::receive_bytes(control) else { return 0 };
-            containers.extend(make(token, world, filter.as_deref(), fds));
+            containers.extend(make(token, world, filters.as_ref(), fds));
         }
     }
 }
@@ -80,22 +82,23 @@ fn wait(control: BorrowedFd<'_>, containers: &[Container]) -> Result<Vec<PollFla
 
 /// Does what the events ask for; `None` when the container is no more.
 fn attend(
+    token: &SingleThreaded,
     mut container: Container,
     setup: PollFlags,
     run: PollFlags,
     process: PollFlags,
 ) -> Option<Container> {
     if !setup.is_empty() && matches!(container.phase, Phase::Setup { .. }) {
-        hear(&mut container);
+        hear(token, &mut container);
     }
     if run.intersects(PollFlags::HUP | PollFlags::ERR) {
         let _ = rustix::process::pidfd_send_signal(&container.pidfd, Signal::KILL);
     }
-    if process.is_empty() { Some(container) } else { bury(container) }
+    if process.is_empty() { Some(container) } else { bury(token, container) }
 }
 
 /// Takes one report from a container under construction.
-fn hear(container: &mut Container) {
+fn hear(token: &SingleThreaded, container: &mut Container) {
     let Phase::Setup { channel, terminal, execs, failure } = &mut container.phase else { return };
     match wire::receive::<Report>(&*channel) {
         Ok(Some((Report::Stub { name, directory, ino }, fds))) => {
@@ -104,6 +107,12 @@ fn hear(container: &mut Container) {
             }
         }
         Ok(Some((Report::Terminal, fds))) => *terminal = fds.into_iter().next(),
+        Ok(Some((Report::Listener, fds))) => {
+            let listener = fds.into_iter().next();
+            // Without one the calls fail, and say so.
+            container.supervisor =
+                listener.and_then(|listener| supervise(token, &container.pidfd, &listener).ok());
+        }
         Ok(Some((Report::Exec, _))) => *execs = true,
         Ok(Some((Report::Failed(what), _))) => *failure = Some(what),
         Ok(None) | Err(_) => {
@@ -117,6 +126,24 @@ fn hear(container: &mut Container) {
             container.phase = settle(container, failure, terminal.as_ref());
         }
     }
+}
+
+/// Starts who answers a container's calls about owners.
+fn supervise(
+    token: &SingleThreaded,
+    container: &OwnedFd,
+    listener: &OwnedFd,
+) -> Result<(process::Child, OwnedFd), Errno> {
+    let list = rustix::fs::memfd_create(c"owners", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let theirs = list.try_clone().map_err(|_| Errno::MFILE)?;
+    let child = process::spawn(token, UnshareFlags::empty(), || {
+        let keep = [container, listener, &theirs].map(AsRawFd::as_raw_fd);
+        match fd::close_others(token, &keep) {
+            Ok(()) => ids::supervise(listener, container, theirs),
+            Err(_) => 1,
+        }
+    })?;
+    Ok((child, list))
 }
 
 /// Tells the caller that the program has been started, if it has.
@@ -133,7 +160,7 @@ fn settle(container: &Container, failure: Option<Failure>, terminal: Option<&Own
 }
 
 /// Takes the exit of a container that has ended.
-fn bury(mut container: Container) -> Option<Container> {
+fn bury(token: &SingleThreaded, mut container: Container) -> Option<Container> {
     let (ended, usage) = match process::wait(&container.pidfd, false) {
         Ok(Some(end)) => end,
         Ok(None) => return Some(container),
@@ -141,8 +168,12 @@ fn bury(mut container: Container) -> Option<Container> {
     };
     // What it said before it died is still to be heard.
     while matches!(container.phase, Phase::Setup { .. }) {
-        hear(&mut container);
+        hear(token, &mut container);
     }
+    let owners = container.supervisor.take().and_then(|(supervisor, list)| {
+        // Nobody is left to ask it, so it ends.
+        process::wait(&supervisor.pidfd, true).is_ok().then_some(list)
+    });
     remove_all(container.stubs);
     let update = match container.phase {
         Phase::Failed(failure) => Update::Failed(failure),
@@ -156,7 +187,8 @@ fn bury(mut container: Container) -> Option<Container> {
             Update::Exited { signal, status, user_us, system_us, max_rss: usage.max_rss }
         }
     };
-    let _ = wire::send(&container.run, &update, &[]);
+    let fds: Vec<BorrowedFd<'_>> = owners.iter().map(AsFd::as_fd).collect();
+    let _ = wire::send(&container.run, &update, &fds);
     None
 }
 
@@ -164,14 +196,14 @@ fn bury(mut container: Container) -> Option<Container> {
 fn make(
     token: &SingleThreaded,
     world: &World,
-    filter: Option<&[Instruction]>,
+    filters: Option<&Programs>,
     fds: Vec<OwnedFd>,
 ) -> Option<Container> {
     let mut fds = fds.into_iter();
     let (memory, run) = (fds.next()?, fds.next()?);
     let stdio = [fds.next()?, fds.next()?, fds.next()?];
     let root = fds.next()?;
-    let request = wire::from_memory(memory);
+    let request: Result<Request, Errno> = wire::from_memory(memory);
     let fail = |op: usize, errno: Errno| {
         let failure = Failure { op, errno: errno.raw_os_error(), path: String::new() };
         let _ = wire::send(&run, &Update::Failed(failure), &[]);
@@ -194,7 +226,7 @@ fn make(
     }
     let made = wire::pair().and_then(|(channel, theirs)| {
         let sources = fds.map(Some).collect();
-        let job = Job { request, root, sources, stdio, channel: theirs, filter, world };
+        let job = Job { request, root, sources, stdio, channel: theirs, filters, world };
         // The parent's copy of the job, and with it every descriptor of the request, goes away with the closure.
         let child = process::spawn(token, namespaces, move || setup::run(token, job))?;
         Ok((channel, child.pidfd))
@@ -202,7 +234,7 @@ fn make(
     match made {
         Ok((channel, pidfd)) => {
             let phase = Phase::Setup { channel, terminal: None, execs: false, failure: None };
-            Some(Container { pidfd, run, phase, stubs: Vec::new(), ops })
+            Some(Container { pidfd, run, phase, stubs: Vec::new(), supervisor: None, ops })
         }
         Err(errno) => {
             fail(ops, errno);

@@ -35,7 +35,8 @@ impl Fixture {
             .expect("these tests need a static busybox in /bin (Debian: busybox-static)");
         for applet in
             "sh cat ls id env pwd true false sleep mount umount mkdir touch rm ln mv hostname ps stat echo \
-                       readlink find kill dd chown tty test ulimit wc rmdir sync yes nc chroot mknod cp grep"
+                       readlink find kill dd chown tty test ulimit wc rmdir sync yes nc chroot mknod cp grep su chmod \
+                       mkfifo tar"
                 .split_whitespace()
         {
             std::os::unix::fs::symlink("busybox", fixture.path(&format!("lower/bin/{applet}"))).unwrap();

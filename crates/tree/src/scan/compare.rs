@@ -44,6 +44,9 @@ pub fn compare(root: BorrowedFd<'_>, entry: &Entry, options: &ScanOptions<'_>) -
     if let (Kind::File { size: ours, .. }, Kind::File { size: theirs, .. }) = (&entry.kind, &below.kind) {
         // Attributes of files are read with the content.
         below.meta.xattrs.clone_from(&entry.meta.xattrs);
+        if options.owner_default.is_some() {
+            (below.meta.uid, below.meta.gid) = (entry.meta.uid, entry.meta.gid);
+        }
         if ours != theirs || entry.meta != below.meta {
             return Ok(Found::Other);
         }

@@ -80,10 +80,11 @@ impl Bases {
         Ok(())
     }
 
-    /// Brings the bases into the store of `mode`: built there if it is the first one, else loaded.
-    pub(super) fn bring(&self, mode: &Mode) -> Result<(), String> {
+    /// Brings the bases, or the `plain` one alone, into the store of `mode`: built there if it is the first one, else
+    /// loaded.
+    pub(super) fn bring(&self, mode: &Mode, plain: bool) -> Result<(), String> {
         run(mode, &format!("lapstrake import '{}/debian.tar' debian", self.dir.display()), &self.dir)?;
-        for (base, names) in BASES {
+        for (base, names) in BASES.iter().filter(|_| !plain) {
             let archive = self.dir.join(format!("{base}.tar"));
             let folder = crate::top().join("testdata/bases").join(base);
             must(&format!("cp -r '{}' '{}/base-{base}'", folder.display(), mode.place.display()))?;

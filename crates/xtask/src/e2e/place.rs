@@ -33,7 +33,9 @@ pub(super) fn prepare(binary: &Path, name: &'static str, user: Option<&'static s
     if let Some(user) = user
         && must(&format!("id {user}")).is_err()
     {
-        must(&format!("useradd --create-home {user}"))?;
+        // Users of the system get no subordinate ids.
+        let kind = if user == super::single::USER { "--system " } else { "" };
+        must(&format!("useradd {kind}--create-home {user}"))?;
     }
     if let Some(user) = user {
         must(&format!("chown -R {user} '{}/builds'", place.display()))?;
