@@ -117,7 +117,8 @@ fn registry_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'
 }
 
 fn is_registry_down(error: &RegistryError) -> bool {
-    matches!(error, RegistryError::Unreachable { .. } | RegistryError::Setup { .. })
+    use RegistryError::{Settings, Setup, Unreachable};
+    matches!(error, Unreachable { .. } | Setup { .. } | Settings { .. })
 }
 
 fn is_web_down(error: &RemoteError) -> bool {

@@ -11,14 +11,17 @@ mod language;
 mod limits;
 mod many;
 mod place;
+mod proxy;
 mod pty;
 mod push;
 mod registry;
 mod remote;
+mod secure;
 mod servers;
 mod single;
 mod terminal;
 mod traps;
+mod trouble;
 
 use std::path::Path;
 use std::process::Command;
@@ -53,6 +56,8 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         servers::CASES,
         push::CASES,
         images::CASES,
+        trouble::CASES,
+        secure::CASES,
         remote::CASES,
         epoch::CASES,
         traps::CASES,

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// Debian packages that the tests use.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "busybox-static",
     "debootstrap",
     "docker-registry",
@@ -12,6 +12,7 @@ const PACKAGES: [&str; 11] = [
     "git",
     "libc6-dev",
     "openssh-client",
+    "openssl",
     "python3",
     "skopeo",
     "uidmap",

@@ -121,14 +121,22 @@ impl Images {
         {
             return Ok(self.remember(known));
         }
-        let resolved = match self.client().await?.resolve(reference, platform).await {
-            Ok(resolved) => resolved,
+        match self.resolve_there(reference, platform).await {
+            Ok(known) => Ok(known),
             // With --pull a registry is asked first; an image that is only here is still there.
             Err(error) => match self.in_store(reference, platform)? {
-                Some(known) => return Ok(self.remember(known)),
-                None => return Err(error.into()),
+                Some(known) => Ok(self.remember(known)),
+                None => Err(error),
             },
-        };
+        }
+    }
+
+    /// Finds out which image `reference` is in its registry, whatever is here.
+    ///
+    /// # Errors
+    /// [`OpsError::Registry`] if the registry does not say.
+    pub async fn resolve_there(&self, reference: &Reference, platform: &Platform) -> Result<Known, OpsError> {
+        let resolved = self.client().await?.resolve(reference, platform).await?;
         self.store.put_blob(&resolved.config_bytes)?;
         self.store.put_blob(&resolved.manifest.bytes)?;
         let known = Known {

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lapstrake_engine::{Progress, Step, StepId};
-use lapstrake_graph::ImageStore;
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::Images;
 use lapstrake_outputs::{Encoding, Push, Status};
@@ -107,7 +106,7 @@ async fn pull_one(
     step: &Step,
 ) -> anyhow::Result<lapstrake_oci::Digest> {
     let images = Images::new(session.store.clone(), session.single_id, true, registries());
-    let known = images.resolve(reference, &ImageStore::Registry, platform).await?;
+    let known = images.resolve_there(reference, platform).await?;
     images.fetch(&known.manifest, &reference.to_string(), step).await?;
     Ok(known.digest().clone())
 }

@@ -10,7 +10,7 @@ pub(super) const CASES: &[super::Case] =
     &[("push", push), ("push_with_login", push_with_login), ("save_and_load", save_and_load)];
 
 /// Of the user `me`, whose password is `secret`.
-const HTPASSWD: &str = "me:$2a$05$DmxPYowgPkyl9ZC8GQIgruC41A7wGEzVQEWl.MZeROUw15vz2wJgO\n";
+pub(super) const HTPASSWD: &str = "me:$2a$05$DmxPYowgPkyl9ZC8GQIgruC41A7wGEzVQEWl.MZeROUw15vz2wJgO\n";
 
 /// More than a megabyte, so that it goes in parts; a layer of a base; a small one.
 const APP: &str =

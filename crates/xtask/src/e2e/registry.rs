@@ -16,6 +16,11 @@ pub(super) struct Registry {
 impl Registry {
     /// `more` is added to its configuration.
     pub(super) fn start(mode: &Mode, more: &str) -> Result<Registry, String> {
+        Registry::named(mode, "registry", more)
+    }
+
+    /// One beside others; all have the same storage.
+    pub(super) fn named(mode: &Mode, name: &str, more: &str) -> Result<Registry, String> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.map_err(|error| error.to_string())?;
         let storage = mode.place.join("registry");
@@ -23,7 +28,7 @@ impl Registry {
             "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{more}",
             storage.display()
         );
-        let file = mode.place.join("registry.yml");
+        let file = mode.place.join(format!("{name}.yml"));
         std::fs::write(&file, config).map_err(|error| error.to_string())?;
         // It must not outlive these tests, however they end.
         let server = Command::new("setpriv")
