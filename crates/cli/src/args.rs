@@ -2,6 +2,7 @@
 
 pub(crate) mod debug;
 pub(crate) mod images;
+pub(crate) mod space;
 
 use std::path::PathBuf;
 
@@ -55,6 +56,10 @@ pub(crate) enum Command {
     Import(Import),
     /// Load images from an archive (docker save, or an OCI layout)
     Load(Load),
+    /// Show what takes room on the disk
+    Df(space::Df),
+    /// Remove images without a name, and the build cache
+    Prune(space::Prune),
     /// Show what the builder makes of a text, as JSON
     #[command(subcommand)]
     Debug(debug::Debug),

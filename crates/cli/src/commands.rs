@@ -4,6 +4,7 @@ mod build;
 mod call;
 mod check;
 mod debug;
+mod df;
 mod export;
 mod history;
 mod images;
@@ -15,12 +16,14 @@ mod load;
 mod login;
 mod options;
 mod place;
+mod prune;
 mod push;
 mod read;
 mod resolve;
 mod run;
 mod save;
 mod search;
+mod sweeper;
 mod wanted;
 
 use std::process::ExitCode;
@@ -46,6 +49,8 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Save(args) => save::save(&args),
         Command::Import(args) => import::import(&args),
         Command::Load(args) => load::load(&args),
+        Command::Df(args) => df::df(&args),
+        Command::Prune(args) => prune::prune(&args),
         Command::Debug(what) => debug::debug(&what),
     }
 }

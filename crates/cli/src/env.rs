@@ -58,6 +58,14 @@ pub(crate) fn source_date_epoch() -> Option<String> {
     value("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty())
 }
 
+/// The state directory as it was given, for a process of ours that is to use the same one.
+pub(crate) const STATE_ROOT: &str = ROOT;
+
+/// How much the build cache may take: `$LAPSTRAKE_KEEP_STORAGE`, a size, or `off`: then nothing is removed by itself.
+pub(crate) fn keep_storage() -> Option<String> {
+    value("LAPSTRAKE_KEEP_STORAGE").filter(|value| !value.is_empty())
+}
+
 /// `BUILDKIT_PROGRESS`: the progress mode when no flag says.
 pub(crate) fn progress() -> Option<String> {
     value("BUILDKIT_PROGRESS")

@@ -39,9 +39,9 @@ impl Store {
         self.root().join("blobs").join(digest.algorithm().name()).join(digest.hex())
     }
 
-    /// Whether the blob is there.
+    /// Whether the blob is there. Who asks may rely on it for as long as it lives, whatever is pruned meanwhile.
     pub fn has_blob(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).is_file()
+        self.blob_path(digest).is_file() && self.spare_blob(digest).unwrap_or(false)
     }
 
     /// All of a small blob (a config, a manifest). Its digest is checked.
@@ -187,6 +187,7 @@ impl BlobWriter<'_> {
     pub fn finish_as(mut self, digest: &Digest) -> Result<(), StoreError> {
         self.out.flush().map_err(io_error("write", &self.path))?;
         let target = self.store.blob_path(digest);
+        self.store.spare_blob(digest)?;
         fs::rename(&self.path, &target).map_err(io_error("rename", &self.path))?;
         self.finished = true;
         Ok(())

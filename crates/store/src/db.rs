@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, TransactionBehavior};
 
 use crate::error::StoreError;
 
@@ -17,26 +17,60 @@ CREATE TABLE IF NOT EXISTS images (id TEXT PRIMARY KEY, manifest TEXT, layers TE
 CREATE TABLE IF NOT EXISTS tags (reference TEXT PRIMARY KEY, image TEXT NOT NULL, stored INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS repositories (digest TEXT NOT NULL, registry TEXT NOT NULL, repository TEXT NOT NULL, PRIMARY KEY (digest, registry)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWID;
-PRAGMA user_version = 3;
 ";
+
+/// What later versions added, by the version that did. Tables of earlier versions never change their meaning, so an
+/// older lapstrake may go on using what a newer one has opened.
+const ADDED: [(i64, &str); 1] = [(
+    4,
+    "
+ALTER TABLE layers ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE layers ADD COLUMN uses INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE layers ADD COLUMN condemned INTEGER;
+CREATE TABLE condemned_blobs (digest TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE generation (number INTEGER NOT NULL);
+INSERT INTO generation VALUES (0);
+CREATE TABLE mounts (name TEXT PRIMARY KEY, identity TEXT NOT NULL, size INTEGER NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE builds (id TEXT PRIMARY KEY, started INTEGER NOT NULL, line TEXT NOT NULL, record BLOB NOT NULL, log BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX builds_by_line ON builds (line, started);
+",
+)];
 
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     connect(path).map_err(|source| StoreError::Database { path: path.to_owned(), source })
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let db = Connection::open(path)?;
+    let mut db = Connection::open(path)?;
     db.busy_timeout(Duration::from_secs(30))?;
     // A checkpoint syncs twice; the last process to close must not pay that at the end of a cached build.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    // All tables of earlier versions are still the same; newer ones have more.
-    if version < 3 {
+    if version(&db)? < newest() {
         db.pragma_update(None, "journal_mode", "WAL")?;
-        db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
+        upgrade(&mut db)?;
     }
     db.pragma_update(None, "synchronous", "NORMAL")?;
     Ok(db)
+}
+
+fn version(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn newest() -> i64 {
+    ADDED.iter().map(|(version, _)| *version).max().unwrap_or(0)
+}
+
+/// Two processes may come here at once: who is second finds nothing left to do.
+fn upgrade(db: &mut Connection) -> rusqlite::Result<()> {
+    let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found = version(&change)?;
+    change.execute_batch(TABLES)?;
+    for (version, tables) in ADDED.iter().filter(|(version, _)| *version > found) {
+        change.execute_batch(tables)?;
+        change.pragma_update(None, "user_version", version)?;
+    }
+    change.commit()
 }
 
 /// Seconds since the Unix epoch, for the columns that say when.

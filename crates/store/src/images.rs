@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
 
 use crate::db::now;
 use crate::error::StoreError;
+use crate::gc;
 use crate::layout::Store;
 
 /// A stored image.
@@ -53,6 +54,7 @@ impl Store {
                     .prepare_cached("INSERT INTO tags (reference, image, stored) VALUES (?1, ?2, ?3) ON CONFLICT (reference) DO UPDATE SET image = excluded.image, stored = excluded.stored WHERE image <> excluded.image")?
                     .execute(params![name.to_string(), id, now()])?;
             }
+            gc::spare_named(&change, [image.layers.as_bytes()])?;
             change.commit()?;
             Ok(changed > 0)
         })

@@ -128,7 +128,8 @@ impl Store {
         // The row comes first: a row without a directory is no layer, a directory without a row would stay for ever.
         self.with_db(|db| {
             db.prepare_cached(
-                "INSERT OR IGNORE INTO layers (id, size, content, created) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO layers (id, size, content, created, used) VALUES (?1, ?2, ?3, ?4, ?4) \
+                 ON CONFLICT (id) DO UPDATE SET condemned = NULL WHERE condemned IS NOT NULL",
             )?
             .execute(params![
                 id.as_str(),
@@ -177,6 +178,10 @@ impl Store {
                 .query_row([diff_id.to_string()], |row| row.get(0))
                 .optional()
         })?;
-        Ok(found.and_then(|text| text.parse().ok()).filter(|id| self.has_layer(id)))
+        let found: Option<LayerId> = found.and_then(|text| text.parse().ok());
+        match found {
+            Some(id) if self.has_layer(&id) && self.spare_layer(&id)? => Ok(Some(id)),
+            _ => Ok(None),
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! contexts/v2-<hash>     stat indexes of build contexts (derived: may be deleted at any time)
 //! contexts/v2-<hash>-<hash> the layer that a copy from that context made last (derived too)
 //! mounts/<hash>/         RUN --mount=type=cache directories: `data/` and `lock`
+//! users/0, users/1       held shared by living processes: what is pruned goes when nobody is left who may use it
 //! locks/<name>           one file for each key that somebody works on; removed when done
 //! killed                 there while a process that was killed may have left layers that nothing names
 //! tmp/<session>/         what is not finished; `lock` is held by the process that owns it
@@ -18,6 +19,7 @@
 //! Primary data (blobs, layers, images, mounts) is governed by the superblock. Derived data (records, stat indexes)
 //! carries its version in its own name or key and is dropped rather than migrated.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ use crate::db;
 use crate::error::{StoreError, io_error};
 use crate::lock::{self, Lock};
 use crate::session::Session;
+use crate::users::User;
 
 const FORMAT: u32 = 1;
 
@@ -42,6 +45,9 @@ struct Superblock {
 pub struct Store {
     root: PathBuf,
     db: Mutex<Connection>,
+    pub(crate) user: User,
+    /// The cache directories that this process has used.
+    pub(crate) mounts_used: Mutex<BTreeSet<String>>,
     pub(crate) session: Session,
 }
 
@@ -62,7 +68,9 @@ impl Store {
         }
         let db = Mutex::new(db::open(&root.join("state.db"))?);
         lock::sweep(&root.join("locks"))?;
-        let store = Store { root: root.to_owned(), db, session: Session::new(root.to_owned()) };
+        let (user, session) = (User::default(), Session::new(root.to_owned()));
+        let store = Store { root: root.to_owned(), db, user, mounts_used: Mutex::default(), session };
+        store.join_users()?;
         store.sweep()?;
         Ok(store)
     }
@@ -119,7 +127,7 @@ fn check_superblock(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 fn create(root: &Path, superblock: &Path) -> Result<(), StoreError> {
     let mut private = DirBuilder::new();
     private.recursive(true).mode(0o700);
-    for name in ["", "blobs/sha256", "layers", "contexts", "mounts", "locks", "tmp"] {
+    for name in ["", "blobs/sha256", "layers", "contexts", "mounts", "locks", "users", "tmp"] {
         let path = if name.is_empty() { root.to_owned() } else { root.join(name) };
         private.create(&path).map_err(io_error("create", &path))?;
     }

@@ -11,6 +11,7 @@
 mod blobs;
 mod db;
 mod error;
+mod gc;
 mod images;
 mod layers;
 pub mod layout;
@@ -21,9 +22,12 @@ mod records;
 mod session;
 mod tmp;
 mod used;
+mod users;
 
 pub use blobs::{Blob, BlobWriter};
 pub use error::{StoreError, is_disk_full};
+pub use gc::policy::{Filter, Limits, Rule, Space};
+pub use gc::{Item, ItemKind, Reclaimed};
 pub use images::{ImageRow, TagRow};
 pub use layers::{LayerId, LayerRow};
 pub use layout::Store;

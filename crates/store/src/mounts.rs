@@ -1,11 +1,15 @@
 //! Directories that outlive builds: `RUN --mount=type=cache`.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use lapstrake_oci::Digest;
-use rustix::fs::{FlockOperation, flock};
+use rusqlite::params;
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, openat, statat};
 
+use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
 
@@ -64,10 +68,39 @@ impl Store {
         for number in 0u32.. {
             let name = if number == 0 { hash.hex().to_owned() } else { format!("{}-{number}", hash.hex()) };
             if let Some(dir) = self.try_cache_dir(&name, sharing)? {
+                self.note_mount(&name, identity)?;
                 return Ok(dir);
             }
         }
         Err(StoreError::Missing { what: "cache directory", name: identity.to_owned() })
+    }
+
+    fn note_mount(&self, name: &str, identity: &str) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached(
+                "INSERT INTO mounts (name, identity, size, created, used, uses) VALUES (?1, ?2, 0, ?3, ?3, 1) \
+                 ON CONFLICT (name) DO UPDATE SET used = excluded.used, uses = uses + 1",
+            )?
+            .execute(params![name, identity, now()])
+        })?;
+        self.mounts_used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Finds out how large the cache directories are that this process has used, for `df` and `prune`. Called once the
+    /// build is over: whoever uses one at the same time changes its size anyway.
+    pub fn measure_mounts(&self) -> Result<(), StoreError> {
+        let names = std::mem::take(&mut *self.mounts_used.lock().unwrap_or_else(PoisonError::into_inner));
+        for name in names {
+            let data = self.root().join("mounts").join(&name).join("data");
+            // One that cannot be listed to its end counts as far as it could be.
+            let size = File::open(&data).map_or(0, |dir| size_below(&dir));
+            let size = i64::try_from(size).unwrap_or(i64::MAX);
+            self.with_db(|db| {
+                db.prepare_cached("UPDATE mounts SET size = ?2 WHERE name = ?1")?.execute(params![name, size])
+            })?;
+        }
+        Ok(())
     }
 
     fn try_cache_dir(&self, name: &str, sharing: Sharing) -> Result<Option<CacheDir>, StoreError> {
@@ -109,6 +142,27 @@ impl Store {
         }
         Ok(Some(CacheDir { data, ready, fresh, sharing, lock }))
     }
+}
+
+/// The room that the files in `dir` take on the disk. What is in there was made by processes of builds: links are not
+/// followed, and every name is used once.
+fn size_below(dir: &impl AsFd) -> u64 {
+    let Ok(entries) = Dir::read_from(dir) else { return 0 };
+    let mut sum = 0;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let Ok(stat) = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        // In units of 512 bytes, whatever the file system's own are.
+        sum += u64::try_from(stat.st_blocks).unwrap_or(0) * 512 / stat.st_nlink.max(1);
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            sum += openat(dir, name, flags, Mode::empty()).map_or(0, |below| size_below(&below));
+        }
+    }
+    sum
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension as _, TransactionBehavior, params};
 
 use crate::db::now;
 use crate::error::StoreError;
+use crate::gc;
 use crate::layout::Store;
 
 impl Store {
@@ -27,6 +28,7 @@ impl Store {
                     )?
                     .execute(params![key.as_slice(), value, now()])?;
             }
+            gc::spare_named(&change, records.iter().map(|(_, value)| value.as_slice()))?;
             change.commit()
         })
     }

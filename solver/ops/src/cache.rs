@@ -1,9 +1,10 @@
 //! The store as the engine's memory.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::{CacheIndex, Key, Record, ResultRef};
-use lapstrake_store::{Lock, Store, StoreError};
+use lapstrake_store::{LayerId, Lock, Store, StoreError};
 
 use crate::error::OpsError;
 use crate::stack::Stack;
@@ -11,12 +12,19 @@ use crate::stack::Stack;
 /// Records in the store.
 pub struct Cache {
     store: Arc<Store>,
+    used: Mutex<BTreeSet<LayerId>>,
 }
 
 impl Cache {
     /// Over `store`.
     pub fn new(store: Arc<Store>) -> Cache {
-        Cache { store }
+        Cache { store, used: Mutex::default() }
+    }
+
+    /// Remembers which layers were of use, so that they are not the first to be pruned.
+    pub fn finish(&self) -> Result<(), OpsError> {
+        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        self.told(self.store.touch_layers(&used))
     }
 
     fn told<T>(&self, result: Result<T, StoreError>) -> Result<T, OpsError> {
@@ -32,8 +40,13 @@ impl CacheIndex for Cache {
         let Some(bytes) = self.store.record(key.as_bytes())? else { return Ok(None) };
         // What cannot be read was written by another version: then it is no record.
         let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
-        let whole = Stack::parse(&record.result).is_ok_and(|stack| stack.is_whole(&self.store));
-        Ok(whole.then_some(record.result))
+        let Ok(stack) = Stack::parse(&record.result) else { return Ok(None) };
+        if !stack.is_whole(&self.store) {
+            return Ok(None);
+        }
+        let ids = stack.layers.into_iter().map(|layer| layer.id);
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+        Ok(Some(record.result))
     }
 
     async fn lock(&self, key: &Key) -> Result<Lock, OpsError> {

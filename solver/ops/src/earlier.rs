@@ -28,6 +28,7 @@ impl Earlier {
         let note = inner.store.context_copy(&context.path, &lapstrake_oci::to_json(file));
         let layer = || {
             let id: LayerId = fs::read_to_string(&note).ok()?.parse().ok()?;
+            inner.store.spare_layer(&id).ok().filter(|there| *there)?;
             let tree = Tree::decode(&inner.store.layer_tree(&id).ok()?).ok()?;
             Some((open_host_dir(&inner.store.layer_fs(&id)).ok()?, tree))
         };

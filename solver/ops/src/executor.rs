@@ -28,9 +28,10 @@ impl Ops {
     }
 
     /// Ends the build: keeps what was learnt about the files of its contexts, so that the next one need not read
-    /// those that stay as they are.
-    pub fn finish(&self) {
+    /// those that stay as they are, and how large its cache directories are now.
+    pub fn finish(&self) -> Result<(), OpsError> {
         self.0.origins.save();
+        Ok(self.0.store.measure_mounts()?)
     }
 
     /// The work of [`Executor::execute`].

@@ -18,6 +18,7 @@ use super::check;
 use super::export::Export;
 use super::read::{Tools, placed, read, status_of, usable};
 use super::resolve::Resolver;
+use super::sweeper;
 use super::wanted::Wanted;
 use crate::args::Build;
 use crate::exit::{self, Told};
@@ -41,6 +42,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     {
         tell!("{summary}\n");
     }
+    sweeper::start_if_needed(&session.store);
     let id = result.map_err(|error| {
         if error.is::<StepFailed>() {
             print_failures(&failures);
@@ -86,8 +88,9 @@ async fn run(
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
     let solved = solver.solve(target.edge).await;
     // A failed build has looked at the same files.
-    tools.ops.finish();
+    let finished = tools.ops.finish().and_then(|()| cache.finish());
     let solved = solved?;
+    finished?;
     let stack = Stack::parse(&solved.result)?;
     let (store, images) = (&tools.store, &*tools.images);
     let export = Export { args, wanted: &wanted, store, images, target, stack: &stack };

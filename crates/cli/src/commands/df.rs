@@ -1,0 +1,205 @@
+//! `lapstrake df`
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+use lapstrake_ops::StackLayer;
+use lapstrake_store::{ImageRow, Item, ItemKind, Store};
+use serde_json::json;
+
+use super::images::ago;
+use crate::args::space::Df;
+use crate::progress::bytes;
+use crate::session::{self, config};
+
+/// One line of the summary.
+struct Row {
+    kind: &'static str,
+    total: usize,
+    active: usize,
+    size: u64,
+    reclaimable: u64,
+}
+
+/// Shows what takes room.
+pub(crate) fn df(args: &Df) -> anyhow::Result<ExitCode> {
+    let session = session::open()?;
+    let store = &*session.store;
+    let (items, images) = (store.items()?, sized(store)?);
+    match (args.json, args.verbose) {
+        (true, false) => {
+            for row in rows(&items, &images) {
+                say!(
+                    "{}",
+                    json!({"Type": row.kind, "TotalCount": row.total, "Active": row.active, "Size": row.size, "Reclaimable": row.reclaimable})
+                );
+            }
+        }
+        (true, true) => {
+            let listed: Vec<_> = items.iter().map(item_json).collect();
+            say!("{}", json!({"Images": images_json(store, &images)?, "BuildCache": listed}));
+        }
+        (false, false) => summary(&rows(&items, &images))?,
+        (false, true) => {
+            list_images(store, &images)?;
+            list_items(&items)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An image with the room that it alone takes, and its names.
+struct Sized {
+    row: ImageRow,
+    names: Vec<String>,
+    size: u64,
+    unique: u64,
+}
+
+fn sized(store: &Store) -> anyhow::Result<Vec<Sized>> {
+    let (rows, tags) = (store.images()?, store.tags()?);
+    let mut layers = Vec::new();
+    let mut owners: BTreeMap<String, usize> = BTreeMap::new();
+    for row in &rows {
+        let stack: Vec<StackLayer> = serde_json::from_str(&row.layers)?;
+        let ids: BTreeSet<_> = stack.into_iter().map(|layer| layer.id).collect();
+        for id in &ids {
+            *owners.entry(id.to_string()).or_default() += 1;
+        }
+        layers.push(ids);
+    }
+    let mut sized = Vec::new();
+    for (row, ids) in rows.into_iter().zip(layers) {
+        let (mut size, mut unique) = (0, 0);
+        for id in ids {
+            let layer = store.layer(&id)?.map_or(0, |layer| layer.size);
+            size += layer;
+            unique += if owners.get(id.as_str()) == Some(&1) { layer } else { 0 };
+        }
+        let names = tags.iter().filter(|tag| tag.image == row.id).map(|tag| tag.reference.familiar());
+        sized.push(Sized { names: names.collect(), row, size, unique });
+    }
+    Ok(sized)
+}
+
+fn rows(items: &[Item], images: &[Sized]) -> Vec<Row> {
+    let shared = |item: &&Item| item.shared && item.kind == ItemKind::Layer;
+    let of_images: u64 = items.iter().filter(shared).map(|item| item.size).sum();
+    let mut rows = vec![Row {
+        kind: "Images",
+        total: images.len(),
+        active: images.iter().filter(|image| !image.names.is_empty()).count(),
+        size: of_images,
+        reclaimable: images.iter().filter(|image| image.names.is_empty()).map(|image| image.unique).sum(),
+    }];
+    let kinds = [
+        ("Build Cache", &[ItemKind::Layer, ItemKind::Blob, ItemKind::Context][..]),
+        ("Cache Mounts", &[ItemKind::CacheMount][..]),
+    ];
+    for (kind, kinds) in kinds {
+        let mine = || items.iter().filter(|item| kinds.contains(&item.kind) && !shared(item));
+        let sum =
+            |shared: bool| mine().filter(|item| !shared || item.shared).map(|item| item.size).sum::<u64>();
+        rows.push(Row {
+            kind,
+            total: mine().count(),
+            active: mine().filter(|item| item.shared).count(),
+            size: sum(false),
+            reclaimable: sum(false) - sum(true),
+        });
+    }
+    rows
+}
+
+fn summary(rows: &[Row]) -> anyhow::Result<()> {
+    say!("{:<15} {:<9} {:<9} {:<9} RECLAIMABLE", "TYPE", "TOTAL", "ACTIVE", "SIZE");
+    for row in rows {
+        let percent = (row.reclaimable * 100).checked_div(row.size).unwrap_or(0);
+        let (size, free) = (bytes(row.size), bytes(row.reclaimable));
+        say!("{:<15} {:<9} {:<9} {size:<9} {free} ({percent}%)", row.kind, row.total, row.active);
+    }
+    Ok(())
+}
+
+fn images_json(store: &Store, images: &[Sized]) -> anyhow::Result<Vec<serde_json::Value>> {
+    let one = |image: &Sized| {
+        let created = config(store, &image.row.id)?.created;
+        Ok(json!({
+            "ID": image.row.id,
+            "Names": image.names,
+            "CreatedAt": created,
+            "Size": image.size,
+            "SharedSize": image.size - image.unique,
+            "UniqueSize": image.unique,
+        }))
+    };
+    images.iter().map(one).collect()
+}
+
+/// An item as JSON, with the names that buildx has for these things.
+pub(super) fn item_json(item: &Item) -> serde_json::Value {
+    let time = |seconds| lapstrake_oci::rfc3339(seconds, 0);
+    json!({
+        "ID": item.id,
+        "Type": item.kind.name(),
+        "Size": item.size,
+        "CreatedAt": time(item.created),
+        "LastUsedAt": time(item.used),
+        "UsageCount": item.uses,
+        "Shared": item.shared,
+        "Description": item.description,
+    })
+}
+
+fn list_images(store: &Store, images: &[Sized]) -> anyhow::Result<()> {
+    say!("Images space usage:\n");
+    say!(
+        "{:<36} {:<14} {:<16} {:<9} {:<12} UNIQUE SIZE",
+        "NAME",
+        "IMAGE ID",
+        "CREATED",
+        "SIZE",
+        "SHARED SIZE"
+    );
+    for image in images {
+        let created = config(store, &image.row.id)?.created;
+        let age = created.as_deref().map_or_else(|| "N/A".to_owned(), ago);
+        let name = image.names.first().map_or("<none>", String::as_str);
+        let (size, shared, unique) =
+            (bytes(image.size), bytes(image.size - image.unique), bytes(image.unique));
+        say!("{name:<36} {:<14} {age:<16} {size:<9} {shared:<12} {unique}", image.row.id.short());
+    }
+    Ok(())
+}
+
+fn list_items(items: &[Item]) -> anyhow::Result<()> {
+    let mut items: Vec<&Item> = items.iter().collect();
+    items.sort_by_key(|item| (std::cmp::Reverse(item.used), std::cmp::Reverse(item.depth)));
+    let total: u64 = items.iter().filter(|item| !item.shared).map(|item| item.size).sum();
+    say!("\nBuild cache usage: {} (and what images have)\n", bytes(total));
+    say!(
+        "{:<14} {:<15} {:<9} {:<16} {:<7} DESCRIPTION",
+        "CACHE ID",
+        "CACHE TYPE",
+        "SIZE",
+        "LAST USED",
+        "SHARED"
+    );
+    for item in items {
+        say!("{}", line(item));
+    }
+    Ok(())
+}
+
+/// An item as a line of a table.
+pub(super) fn line(item: &Item) -> String {
+    let id = item.id.strip_prefix("sha256:").unwrap_or(&item.id);
+    let id: String = id.chars().take(12).collect();
+    let age = ago(&lapstrake_oci::rfc3339(item.used, 0));
+    let mut text: String = item.description.replace(['\n', '\t'], " ");
+    if text.chars().count() > 60 {
+        text = text.chars().take(59).chain(['…']).collect();
+    }
+    let (kind, size) = (item.kind.name(), bytes(item.size));
+    format!("{id:<14} {kind:<15} {size:<9} {age:<16} {:<7} {text}", item.shared)
+}

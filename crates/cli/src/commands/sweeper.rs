@@ -1,0 +1,76 @@
+//! The build cache kept within its limits, by a process of its own that nobody waits for.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use lapstrake_store::{Rule, Store};
+
+use super::options::size;
+use crate::env;
+use crate::session::Session;
+
+/// How much the cache may take, as the environment says it.
+pub(super) enum Keep {
+    /// What the default rules say.
+    Default,
+    /// So many bytes.
+    Most(u64),
+    /// Nothing is removed unless somebody asks.
+    Off,
+}
+
+impl Keep {
+    /// Reads the environment. What cannot be understood is told, and then the default holds.
+    pub(super) fn from_env() -> Keep {
+        match env::keep_storage().as_deref() {
+            None => Keep::Default,
+            Some("off") => Keep::Off,
+            Some(text) => size(text).map_or_else(
+                |error| {
+                    tell!("LAPSTRAKE_KEEP_STORAGE: {error}");
+                    Keep::Default
+                },
+                Keep::Most,
+            ),
+        }
+    }
+
+    fn most(&self) -> Option<Option<u64>> {
+        match self {
+            Keep::Default => Some(None),
+            Keep::Most(bytes) => Some(Some(*bytes)),
+            Keep::Off => None,
+        }
+    }
+}
+
+/// Starts the sweeper if there is more than there should be, or if something condemned is still there. A build does not
+/// fail for want of it: the next one tries again.
+pub(super) fn start_if_needed(store: &Store) {
+    let Some(most) = Keep::from_env().most() else { return };
+    if !store.wants_pruning(most).unwrap_or(false) {
+        return;
+    }
+    let started = Command::new("/proc/self/exe")
+        .args(["prune", "--background"])
+        .env(env::STATE_ROOT, store.root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // Not for the terminal's signals: whoever ends the next build does not mean it.
+        .process_group(0)
+        .spawn();
+    // Nobody waits for it: it outlives us, and init takes it.
+    drop(started);
+}
+
+/// What the sweeper does.
+pub(super) fn sweep(session: &Session) -> anyhow::Result<()> {
+    let Some(most) = Keep::from_env().most() else { return Ok(()) };
+    // If it may not be nice, it is quick.
+    rustix::process::nice(19).unwrap_or_default();
+    let store = &session.store;
+    store.collect(&Rule::defaults(store.space()?, most))?;
+    store.reclaim()?;
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! What there is, what of it has to go, and how it goes.
+//!
+//! Sizes were recorded when things were made, so nobody walks a tree to know them. What goes is first condemned, in one
+//! transaction with the records that name it; its files are removed by [`Store::reclaim`] once nobody is left who may be
+//! using them (see [`crate::users`]). A process that comes to need a condemned thing in between takes it back.
+//! Whoever is killed on the way leaves condemned things, which the next one removes.
+
+mod collect;
+mod items;
+pub(crate) mod policy;
+
+use std::collections::BTreeSet;
+
+use lapstrake_oci::Digest;
+use rusqlite::{Transaction, params};
+
+use crate::db::now;
+use crate::error::StoreError;
+use crate::layers::LayerId;
+use crate::layout::Store;
+
+pub use collect::Reclaimed;
+
+/// What kinds of things can be pruned. Their names are BuildKit's record types, where it has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ItemKind {
+    /// A layer: the result of a step, or of somebody else's image.
+    Layer,
+    /// A layer's tar, or a config or manifest, as it goes to a registry.
+    Blob,
+    /// A directory of `RUN --mount=type=cache`.
+    CacheMount,
+    /// The stat index of a build context.
+    Context,
+}
+
+impl ItemKind {
+    /// All of them.
+    pub const ALL: [ItemKind; 4] = [ItemKind::Layer, ItemKind::Blob, ItemKind::CacheMount, ItemKind::Context];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            ItemKind::Layer => "regular",
+            ItemKind::Blob => "blob",
+            ItemKind::CacheMount => "exec.cachemount",
+            ItemKind::Context => "source.local",
+        }
+    }
+}
+
+/// Something that takes room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub kind: ItemKind,
+    /// Its name in the store.
+    pub id: String,
+    /// In bytes.
+    pub size: u64,
+    /// When it was made, seconds since the Unix epoch.
+    pub created: i64,
+    /// When somebody last used it.
+    pub used: i64,
+    /// How often.
+    pub uses: u64,
+    /// Whether an image has it: then it does not go before the image does.
+    pub shared: bool,
+    /// How many layers it stands on, as far as records say.
+    pub depth: u32,
+    /// The step that made it, or what it is for.
+    pub description: String,
+}
+
+impl Store {
+    /// Remembers that these layers were used now. Writes only what the last hour does not say already.
+    pub fn touch_layers(&self, ids: &BTreeSet<LayerId>) -> Result<(), StoreError> {
+        let now = now();
+        let due = self.with_db(|db| {
+            let mut statement = db.prepare_cached("SELECT used FROM layers WHERE id = ?1")?;
+            let mut due = Vec::new();
+            for id in ids {
+                let used: i64 = statement.query_row([id.as_str()], |row| row.get(0)).unwrap_or(now);
+                if used < now - 3_600 {
+                    due.push(id);
+                }
+            }
+            Ok(due)
+        })?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.with_db(|db| {
+            let change = db.transaction()?;
+            for id in due {
+                change
+                    .prepare_cached("UPDATE layers SET used = ?2, uses = uses + 1 WHERE id = ?1")?
+                    .execute(params![id.as_str(), now])?;
+            }
+            change.commit()
+        })
+    }
+
+    /// Whether the layer may be relied on; takes it back if it was condemned.
+    pub fn spare_layer(&self, id: &LayerId) -> Result<bool, StoreError> {
+        self.with_db(|db| {
+            let condemned: Option<Option<i64>> = rusqlite::OptionalExtension::optional(
+                db.prepare_cached("SELECT condemned FROM layers WHERE id = ?1")?
+                    .query_row([id.as_str()], |row| row.get(0)),
+            )?;
+            match condemned {
+                Some(None) => Ok(true),
+                None => Ok(false),
+                Some(Some(_)) => {
+                    Ok(db.execute("UPDATE layers SET condemned = NULL WHERE id = ?1", [id.as_str()])? > 0)
+                }
+            }
+        })
+    }
+
+    /// Takes a blob back if it was condemned; it is still to be checked whether its file is there.
+    pub(crate) fn spare_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.with_db(|db| {
+            let digest = digest.to_string();
+            let condemned =
+                db.prepare_cached("SELECT 1 FROM condemned_blobs WHERE digest = ?1")?.exists([&digest])?;
+            if condemned {
+                db.execute("DELETE FROM condemned_blobs WHERE digest = ?1", [&digest])?;
+            }
+            Ok(true)
+        })
+    }
+}
+
+/// Takes back all condemned layers that the texts name, as part of `change`: who names a layer has it in use, so its
+/// files are still there.
+pub(crate) fn spare_named<'a>(
+    change: &Transaction<'_>,
+    texts: impl IntoIterator<Item = &'a [u8]>,
+) -> rusqlite::Result<()> {
+    let any: bool = change
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM layers WHERE condemned IS NOT NULL)")?
+        .query_row([], |row| row.get(0))?;
+    if !any {
+        return Ok(());
+    }
+    let mut spare = change
+        .prepare_cached("UPDATE layers SET condemned = NULL WHERE id = ?1 AND condemned IS NOT NULL")?;
+    for text in texts {
+        for id in layer_ids(&String::from_utf8_lossy(text)) {
+            spare.execute([id])?;
+        }
+    }
+    Ok(())
+}
+
+/// All words of 64 hex digits: layer ids, and other digests beside them.
+pub(crate) fn layer_ids(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Condemning, and removing what is condemned.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rusqlite::{Transaction, TransactionBehavior};
+use rustix::fs::{FlockOperation, flock, statvfs};
+
+use super::policy::{Rule, Space, victims};
+use super::{Item, ItemKind};
+use crate::db::now;
+use crate::error::{StoreError, io_error};
+use crate::layout::Store;
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// How many things.
+    pub count: u64,
+    /// How many have to wait, because somebody may be using them.
+    pub waiting: u64,
+}
+
+impl Store {
+    /// How full the disk is that the store is on.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        let stat = statvfs(self.root()).map_err(|e| io_error("look at", self.root())(e.into()))?;
+        Ok(Space {
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    /// Condemns what the rules say, and gives it. Nothing is removed before [`Store::reclaim`].
+    pub fn collect(&self, rules: &[Rule]) -> Result<Vec<Item>, StoreError> {
+        let items = self.items()?;
+        let condemned: Vec<Item> =
+            victims(&items, rules, self.space()?, now()).into_iter().map(|at| items[at].clone()).collect();
+        self.condemn(&condemned)?;
+        Ok(condemned)
+    }
+
+    /// Whether the default rules would take anything, as far as a sum over a table tells, or whether something condemned
+    /// is still there. Says so once a minute at the most.
+    pub fn wants_pruning(&self, max_used: Option<u64>) -> Result<bool, StoreError> {
+        let looked = fs::metadata(self.root().join("users").join("gc")).map(|meta| meta.mtime());
+        if looked.is_ok_and(|looked| now() - looked < 60) {
+            return Ok(false);
+        }
+        let space = self.space()?;
+        let (used, condemned): (i64, i64) = self.with_db(|db| {
+            db.query_row(
+                "SELECT coalesce(sum(size) FILTER (WHERE condemned IS NULL), 0), count(condemned) FROM layers",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+        })?;
+        let used = u64::try_from(used).unwrap_or(0);
+        let over = Rule::defaults(space, max_used).last().is_some_and(|rule| {
+            rule.limits.max_used.is_some_and(|max| used > max)
+                || rule.limits.min_free.is_some_and(|min| space.free < min && used > 0)
+        });
+        Ok(over || condemned > 0)
+    }
+
+    fn condemn(&self, items: &[Item]) -> Result<(), StoreError> {
+        let (named, images) = (self.named()?, self.image_layers()?);
+        let generation = self.generation()?;
+        let of = |kind| items.iter().filter(move |item| item.kind == kind);
+        let mut layers: BTreeSet<String> = of(ItemKind::Layer).map(|item| item.id.clone()).collect();
+        let mut keys: BTreeSet<&[u8]> = BTreeSet::new();
+        for id in &layers {
+            keys.extend(named.records.get(id).into_iter().flatten().map(Vec::as_slice));
+        }
+        // What only those records named is of no use any more.
+        for (id, by) in &named.records {
+            if !images.contains(id) && by.iter().all(|key| keys.contains(key.as_slice())) {
+                layers.insert(id.clone());
+            }
+        }
+        self.with_db(|db| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for key in keys {
+                change.execute("DELETE FROM records1 WHERE key = ?1", [key])?;
+            }
+            for id in &layers {
+                condemn_layer(&change, id, generation)?;
+            }
+            for blob in of(ItemKind::Blob) {
+                change.execute("DELETE FROM blobs WHERE digest = ?1", [&blob.id])?;
+                change.execute(
+                    "INSERT OR REPLACE INTO condemned_blobs VALUES (?1, ?2)",
+                    (&blob.id, generation),
+                )?;
+            }
+            change.commit()
+        })?;
+        // Who comes from now on does not keep what went.
+        if let Some(lock) = self.gc_lock()? {
+            self.advance()?;
+            drop(lock);
+        }
+        for context in of(ItemKind::Context) {
+            // Derived: whoever is reading it has it open, and whoever comes next makes another one.
+            fs::remove_file(self.root().join("contexts").join(&context.id)).unwrap_or_default();
+        }
+        for mount in of(ItemKind::CacheMount) {
+            self.remove_mount(&mount.id)?;
+        }
+        Ok(())
+    }
+
+    /// A cache directory is moved away while its lock is held, so it has no user; whoever waits for it finds a new one.
+    fn remove_mount(&self, name: &str) -> Result<(), StoreError> {
+        let dir = self.root().join("mounts").join(name);
+        if let Ok(lock) = fs::File::open(dir.join("lock")) {
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                return Ok(());
+            }
+            fs::remove_file(dir.join("ready")).or_else(absent).map_err(io_error("remove", &dir))?;
+            self.remove_tree(&dir.join("data"))?;
+            drop(lock);
+        }
+        self.with_db(|db| db.execute("DELETE FROM mounts WHERE name = ?1", [name]).map(drop))
+    }
+
+    /// Removes everything condemned that nobody can be using. This process must not use the store any more, but to
+    /// prune. If another one is at it, there is nothing to do.
+    pub fn reclaim(&self) -> Result<Reclaimed, StoreError> {
+        let mut done = Reclaimed::default();
+        let Some(lock) = self.gc_lock()? else { return Ok(done) };
+        let drained = self.drained()?;
+        for id in self.condemned("SELECT id, condemned FROM layers WHERE condemned IS NOT NULL")? {
+            self.remove_condemned(id, drained, &mut done, |change, id| {
+                let gone =
+                    change.execute("DELETE FROM layers WHERE id = ?1 AND condemned <= ?2", (id, drained));
+                Ok((gone? > 0).then(|| self.root().join("layers").join(id)))
+            })?;
+        }
+        for digest in self.condemned("SELECT digest, generation FROM condemned_blobs")? {
+            self.remove_condemned(digest, drained, &mut done, |change, digest| {
+                let gone = change.execute(
+                    "DELETE FROM condemned_blobs WHERE digest = ?1 AND generation <= ?2",
+                    (digest, drained),
+                );
+                let path = digest.parse().ok().map(|digest| self.blob_path(&digest));
+                Ok(path.filter(|_| gone.as_ref().is_ok_and(|gone| *gone > 0)))
+            })?;
+        }
+        drop(lock);
+        Ok(done)
+    }
+
+    fn condemned(&self, query: &str) -> Result<Vec<(String, i64)>, StoreError> {
+        self.with_db(|db| db.prepare(query)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+    }
+
+    /// Moves one thing away, in one transaction with the row that says that it may go, then removes it.
+    fn remove_condemned(
+        &self,
+        (name, generation): (String, i64),
+        drained: i64,
+        done: &mut Reclaimed,
+        forget: impl Fn(&Transaction<'_>, &str) -> rusqlite::Result<Option<std::path::PathBuf>>,
+    ) -> Result<(), StoreError> {
+        if generation > drained {
+            done.waiting += 1;
+            return Ok(());
+        }
+        let away = self.temp_path()?;
+        let moved = self.with_db(|db| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let Some(path) = forget(&change, &name)? else { return Ok(None) };
+            let moved = fs::rename(&path, &away);
+            // What cannot be moved stays condemned.
+            if !matches!(&moved, Err(error) if error.kind() != io::ErrorKind::NotFound) {
+                change.commit()?;
+            }
+            Ok(Some((path, moved)))
+        })?;
+        let Some((path, moved)) = moved else { return Ok(()) };
+        match moved {
+            Ok(()) => {
+                self.remove_tree(&away)?;
+                done.count += 1;
+                Ok(())
+            }
+            Err(error) => absent(error).map_err(io_error("remove", &path)),
+        }
+    }
+
+    fn remove_tree(&self, path: &Path) -> Result<(), StoreError> {
+        let removed = match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+            Ok(_) => fs::remove_file(path),
+            Err(error) => Err(error),
+        };
+        removed.or_else(absent).map_err(io_error("remove", path))
+    }
+}
+
+/// What is not there need not be removed.
+fn absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+fn condemn_layer(change: &Transaction<'_>, id: &str, generation: i64) -> rusqlite::Result<()> {
+    // An image may have been given it since the items were listed, or it may be just about to get its name.
+    let needed: bool =
+        change.query_row("SELECT EXISTS (SELECT 1 FROM images WHERE instr(layers, ?1))", [id], |row| {
+            row.get(0)
+        })?;
+    if needed {
+        return Ok(());
+    }
+    let condemned = change
+        .execute("UPDATE layers SET condemned = ?2 WHERE id = ?1 AND condemned IS NULL", (id, generation))?;
+    if condemned > 0 {
+        change.execute("DELETE FROM diffs WHERE layer = ?1", [id])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Condemning and reclaiming in a real state directory.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::ImageRow;
+use crate::gc::policy::Rule;
+
+fn layer(store: &Store, digit: &str) -> LayerId {
+    let id: LayerId = digit.repeat(64).parse().unwrap();
+    let dir = store.temp_dir().unwrap();
+    fs::create_dir(dir.path().join("fs")).unwrap();
+    fs::write(dir.path().join("fs/file"), digit).unwrap();
+    store.put_layer(&id, dir.path(), b"", [0; 32], 1_000).unwrap();
+    id
+}
+
+/// A record whose result is these layers.
+fn record(store: &Store, key: u8, layers: &[&LayerId]) {
+    let ids: Vec<String> = layers.iter().map(|id| format!("{{\\\"id\\\":\\\"{id}\\\"}}")).collect();
+    let text = format!("{{\"name\":\"step {key}\",\"result\":{{\"token\":\"[{}]\"}}}}", ids.join(","));
+    store.put_records(&[([key; 32], text.into_bytes())]).unwrap();
+}
+
+fn image(store: &Store, layer: &LayerId) {
+    let id = Digest::sha256(layer.as_str().as_bytes());
+    let layers = format!("[{{\"id\":\"{layer}\"}}]");
+    let image = ImageRow { id, manifest: None, layers, size: 1, stored: 0 };
+    store.put_image(&image, &[]).unwrap();
+}
+
+fn everything() -> [Rule; 1] {
+    [Rule::default()]
+}
+
+fn open(root: &Path) -> Store {
+    Store::open(&root.join("s")).unwrap()
+}
+
+#[test]
+fn what_no_image_has_goes_with_its_records() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let (kept, gone, above) = (layer(&store, "a"), layer(&store, "b"), layer(&store, "c"));
+    image(&store, &kept);
+    record(&store, 1, &[&kept]);
+    record(&store, 2, &[&kept, &gone]);
+    record(&store, 3, &[&kept, &gone, &above]);
+    let items = store.items().unwrap();
+    let found = |id: &LayerId| items.iter().find(|item| item.id == id.as_str()).unwrap();
+    assert_eq!((found(&above).description.as_str(), found(&above).depth), ("step 3", 3));
+    assert!(found(&kept).shared && !found(&gone).shared);
+    let went: u64 = store.collect(&everything()).unwrap().iter().map(|item| item.size).sum();
+    assert_eq!(went, 2_000);
+    assert!(store.record(&[1; 32]).unwrap().is_some() && store.record(&[3; 32]).unwrap().is_none());
+    // It is still there: a process that came before may be using it.
+    assert!(store.has_layer(&gone));
+    assert_eq!(store.reclaim().unwrap(), Reclaimed { count: 2, waiting: 0 });
+    assert!(store.has_layer(&kept) && !store.has_layer(&gone) && !store.has_layer(&above));
+    assert_eq!(store.items().unwrap().len(), 1);
+}
+
+#[test]
+fn nothing_goes_from_under_who_was_there_before() {
+    let root = tempfile::tempdir().unwrap();
+    let (before, pruner) = (open(root.path()), open(root.path()));
+    let gone = layer(&before, "a");
+    record(&before, 1, &[&gone]);
+    pruner.collect(&everything()).unwrap();
+    let after = open(root.path());
+    assert_eq!(pruner.reclaim().unwrap(), Reclaimed { count: 0, waiting: 1 });
+    assert!(before.has_layer(&gone));
+    drop(before);
+    // Those that come later do not keep it, however many there are.
+    assert_eq!(pruner.reclaim().unwrap(), Reclaimed { count: 1, waiting: 0 });
+    assert!(!after.has_layer(&gone));
+}
+
+#[test]
+fn generations_follow_each_other() {
+    let root = tempfile::tempdir().unwrap();
+    let mut living = open(root.path());
+    for round in 0..6 {
+        let digit = format!("{round:x}");
+        let gone = layer(&living, &digit);
+        record(&living, 1, &[&gone]);
+        let pruner = open(root.path());
+        pruner.collect(&everything()).unwrap();
+        assert_eq!(pruner.reclaim().unwrap().count, 0, "round {round}");
+        // The next process always comes before the last one goes: then two of them are waited for at the most.
+        let mut count = 0;
+        for _ in 0..2 {
+            let next = open(root.path());
+            drop(std::mem::replace(&mut living, next));
+            count += pruner.reclaim().unwrap().count;
+        }
+        assert_eq!(count, 1, "round {round}");
+        assert!(!living.has_layer(&gone));
+    }
+}
+
+#[test]
+fn who_needs_a_condemned_thing_takes_it_back() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let layers = ["a", "b", "c", "d", "e"].map(|digit| layer(&store, digit));
+    let blob = store.put_blob(b"config").unwrap();
+    store.with_db(|db| db.execute("INSERT INTO condemned_blobs VALUES (?1, 0)", [blob.to_string()])).unwrap();
+    store.link_diff(&lapstrake_oci::DiffId(Digest::sha256(b"e")), &layers[4]).unwrap();
+    store.collect(&everything()).unwrap();
+    image(&store, &layers[0]);
+    record(&store, 1, &[&layers[1]]);
+    assert_eq!(layer(&store, "c"), layers[2]);
+    assert!(store.spare_layer(&layers[3]).unwrap());
+    assert!(store.has_blob(&blob));
+    // A tar that is known no more is no way back.
+    assert_eq!(store.layer_of_diff(&lapstrake_oci::DiffId(Digest::sha256(b"e"))).unwrap(), None);
+    assert_eq!(store.reclaim().unwrap(), Reclaimed { count: 1, waiting: 0 });
+    assert!(layers[..4].iter().all(|id| store.has_layer(id)) && !store.has_layer(&layers[4]));
+    assert_eq!(store.read_blob(&blob).unwrap(), b"config");
+}
+
+#[test]
+fn cache_directories_in_use_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let mut used = store.cache_dir("used", crate::Sharing::Shared).unwrap();
+    used.settle().unwrap();
+    let mut free = store.cache_dir("free", crate::Sharing::Shared).unwrap();
+    free.settle().unwrap();
+    fs::write(free.path().join("file"), vec![1; 100_000]).unwrap();
+    std::os::unix::fs::symlink("/", free.path().join("link")).unwrap();
+    store.measure_mounts().unwrap();
+    let sizes: Vec<u64> = store.items().unwrap().iter().map(|item| item.size).collect();
+    assert!(sizes.iter().any(|size| (100_000..1_000_000).contains(size)), "{sizes:?}");
+    let path = free.path().to_owned();
+    drop(free);
+    store.collect(&everything()).unwrap();
+    assert!(used.path().exists() && !path.exists());
+    let again = store.cache_dir("free", crate::Sharing::Shared).unwrap();
+    assert!(again.is_fresh() && again.path() == path);
+}
+
+/// As they were before anything could be pruned.
+#[test]
+fn state_of_earlier_versions_is_taken_over() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let id = layer(&store, "a");
+    store
+        .with_db(|db| {
+            db.execute_batch(
+                "ALTER TABLE layers DROP COLUMN used; ALTER TABLE layers DROP COLUMN uses; \
+                 ALTER TABLE layers DROP COLUMN condemned; DROP TABLE condemned_blobs; DROP TABLE generation; \
+                 DROP TABLE mounts; DROP TABLE builds; PRAGMA user_version = 2;",
+            )
+        })
+        .unwrap();
+    drop(store);
+    fs::remove_dir_all(root.path().join("s/users")).unwrap();
+    let store = open(root.path());
+    assert_eq!(store.items().unwrap()[0].id, id.as_str());
+}
