@@ -1,5 +1,6 @@
 //! What can be typed.
 
+pub(crate) mod builds;
 pub(crate) mod debug;
 pub(crate) mod images;
 pub(crate) mod space;
@@ -56,6 +57,13 @@ pub(crate) enum Command {
     Import(Import),
     /// Load images from an archive (docker save, or an OCI layout)
     Load(Load),
+    /// Draw what a Dockerfile builds, and what of it is cached; nothing is built
+    Graph(Box<Graph>),
+    /// Show why steps of a build were done again
+    Explain(builds::Explain),
+    /// Builds that are over: list them, look at them, read what they said
+    #[command(subcommand, visible_alias = "history-of-builds")]
+    Builds(builds::Builds),
     /// Show what takes room on the disk
     Df(space::Df),
     /// Remove images without a name, and the build cache
@@ -129,6 +137,9 @@ pub(crate) struct Build {
     /// Print only the image id
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Draw the build on a time axis, as one HTML page in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) timeline: Option<PathBuf>,
     /// Write the image id to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -165,6 +176,22 @@ pub(crate) struct Check {
     /// How findings are written
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) build: Build,
+}
+
+/// `lapstrake graph`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Graph {
+    /// In the language of Graphviz
+    #[arg(long, conflicts_with = "svg")]
+    pub(crate) dot: bool,
+    /// As a picture
+    #[arg(long)]
+    pub(crate) svg: bool,
+    /// Write it to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) build: Build,
 }

@@ -1,11 +1,14 @@
 //! The verbs, one file each.
 
 mod build;
+mod builds;
 mod call;
 mod check;
 mod debug;
 mod df;
+mod explain;
 mod export;
+mod graph;
 mod history;
 mod images;
 mod import;
@@ -16,6 +19,7 @@ mod load;
 mod login;
 mod options;
 mod place;
+mod plan;
 mod prune;
 mod push;
 mod read;
@@ -24,6 +28,7 @@ mod run;
 mod save;
 mod search;
 mod sweeper;
+mod timeline;
 mod wanted;
 
 use std::process::ExitCode;
@@ -49,6 +54,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Save(args) => save::save(&args),
         Command::Import(args) => import::import(&args),
         Command::Load(args) => load::load(&args),
+        Command::Graph(args) => graph::graph(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Builds(what) => builds::builds(&what),
         Command::Df(args) => df::df(&args),
         Command::Prune(args) => prune::prune(&args),
         Command::Debug(what) => debug::debug(&what),

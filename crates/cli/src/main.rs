@@ -20,6 +20,7 @@ mod commands;
 mod env;
 mod exit;
 mod progress;
+mod record;
 mod rows;
 mod session;
 mod template;

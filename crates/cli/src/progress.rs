@@ -4,6 +4,7 @@
 //! last, for the error message.
 
 mod board;
+mod journal;
 mod names;
 mod plain;
 mod rawjson;
@@ -16,6 +17,7 @@ use std::thread::JoinHandle;
 
 use lapstrake_engine::{Event, Progress};
 
+pub(crate) use journal::Journal;
 pub(crate) use names::printable;
 pub(crate) use tail::Failure;
 use tail::Tails;
@@ -58,9 +60,10 @@ pub(crate) fn start(mode: Mode) -> (Progress, Display) {
 }
 
 impl Display {
-    /// Waits for the last event to be shown; every [`Progress`] must be gone. Gives what failed steps said last.
-    pub(crate) fn finish(self) -> Vec<Failure> {
-        self.thread.join().map(Tails::into_failures).unwrap_or_default()
+    /// Waits for the last event to be shown; every [`Progress`] must be gone. Gives what failed steps said last, and
+    /// all that happened.
+    pub(crate) fn finish(self) -> (Vec<Failure>, Journal) {
+        self.thread.join().map(Tails::into_parts).unwrap_or_default()
     }
 }
 

@@ -31,8 +31,9 @@ CREATE TABLE condemned_blobs (digest TEXT PRIMARY KEY, generation INTEGER NOT NU
 CREATE TABLE generation (number INTEGER NOT NULL);
 INSERT INTO generation VALUES (0);
 CREATE TABLE mounts (name TEXT PRIMARY KEY, identity TEXT NOT NULL, size INTEGER NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE builds (id TEXT PRIMARY KEY, started INTEGER NOT NULL, line TEXT NOT NULL, record BLOB NOT NULL, log BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE builds (id TEXT PRIMARY KEY, started INTEGER NOT NULL, line TEXT NOT NULL, record BLOB NOT NULL, log BLOB NOT NULL);
 CREATE INDEX builds_by_line ON builds (line, started);
+CREATE INDEX builds_by_time ON builds (started);
 ",
 )];
 

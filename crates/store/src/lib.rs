@@ -9,6 +9,7 @@
 //! - What a killed process left in `tmp/` is removed by the next one that opens the root.
 
 mod blobs;
+mod builds;
 mod db;
 mod error;
 mod gc;
@@ -25,6 +26,7 @@ mod used;
 mod users;
 
 pub use blobs::{Blob, BlobWriter};
+pub use builds::BuildRow;
 pub use error::{StoreError, is_disk_full};
 pub use gc::policy::{Filter, Limits, Rule, Space};
 pub use gc::{Item, ItemKind, Reclaimed};

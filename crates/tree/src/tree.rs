@@ -4,11 +4,13 @@
 //! itself may be missing: then its metadata are nobody's business); a hard link names an earlier regular file of
 //! the same tree and repeats its metadata. Which layer lies on which is not known here.
 
+mod changes;
 mod codec;
 mod digest;
 mod links;
 mod stack;
 
+pub use changes::Difference;
 pub use codec::TREE_VERSION;
 pub(crate) use digest::KHasher;
 pub use digest::TreeDigest;

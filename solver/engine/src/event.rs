@@ -3,12 +3,15 @@
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Names a step in events: a vertex digest, or `internal:…` for work outside of the graph.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StepId(pub String);
 
 /// Which of a process's outputs a log line came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// Standard output.
     Stdout,
@@ -17,7 +20,8 @@ pub enum Stream {
 }
 
 /// One thing that happened. Times are since the build began.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A step began.
     Started {
@@ -70,7 +74,7 @@ pub enum Event {
 }
 
 /// A warning about the text that is built from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// What it is, in a line that names rule and place.
     pub short: String,

@@ -24,10 +24,16 @@
 mod deep;
 mod event;
 mod executor;
+mod explain;
 mod key;
+mod probe;
+mod report;
 mod solve;
 
 pub use event::{Event, Progress, Step, StepId, Stream, Warning};
 pub use executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
+pub use explain::{Change, Explained, Reason, explain};
 pub use key::{Key, KeyHasher};
+pub use probe::{Forecast, probe};
+pub use report::{Fate, Part, StepReport};
 pub use solve::{How, Solved, Solver, StepFailed};

@@ -46,25 +46,26 @@ type Outcome<T> = Result<T, StepFailed>;
 type Boxed<'a, T> = Deep<'a, Outcome<T>>;
 
 #[derive(Default)]
-struct Node {
-    key: OnceCell<Keyed>,
-    solved: OnceCell<Solved>,
-    announced: AtomicBool,
+pub(crate) struct Node {
+    pub(crate) key: OnceCell<Keyed>,
+    pub(crate) solved: OnceCell<Solved>,
+    pub(crate) announced: AtomicBool,
+    pub(crate) began: AtomicBool,
 }
 
 #[derive(Clone)]
-struct Keyed {
-    key: Key,
-    parts: Vec<(String, String)>,
+pub(crate) struct Keyed {
+    pub(crate) key: Key,
+    pub(crate) parts: Vec<(String, String)>,
 }
 
 /// Solves edges of one graph. Everything solved once stays solved for the life of this value.
 pub struct Solver<'a, E, C> {
-    graph: &'a Graph,
-    executor: &'a E,
+    pub(crate) graph: &'a Graph,
+    pub(crate) executor: &'a E,
     cache: &'a C,
     progress: Progress,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
@@ -202,6 +203,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     async fn execute(&self, id: VertexId, inputs: &[ResultRef]) -> Outcome<Solved> {
         let vertex = &self.graph[id];
         self.nodes[id.index()].announced.store(true, Ordering::Relaxed);
+        self.nodes[id.index()].began.store(true, Ordering::Relaxed);
         let step = self.begin(vertex);
         let guard = Canceled(Some(step.clone()));
         let outcome = self.executor.execute(vertex, inputs, &step).await;
@@ -248,11 +250,11 @@ impl Drop for Canceled {
     }
 }
 
-fn whole() -> Selector {
+pub(crate) fn whole() -> Selector {
     Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false, optional: false }
 }
 
-fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {
+pub(crate) fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {
     let mut hasher = KeyHasher::new("lapstrake step 1").part("op", &map.op);
     let mut parts = vec![("op".to_owned(), String::from_utf8_lossy(&map.op).into_owned())];
     for (number, (key, dep)) in deps.iter().zip(&map.deps).enumerate() {

@@ -2,27 +2,28 @@
 
 use std::fs;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use lapstrake_diag::{SourceFile, excerpt};
-use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax};
-use lapstrake_engine::{Progress, Solver, StepFailed, StepId};
-use lapstrake_graph::Plan;
-use lapstrake_lower::{Scope, epoch_source, lower_checked, required_images};
-use lapstrake_oci::Digest;
-use lapstrake_ops::{Cache, Images, Stack};
+use lapstrake_dockerfile::{Checks, Finding, check_syntax};
+use lapstrake_engine::{Progress, Solver, StepFailed, StepReport};
+use lapstrake_oci::{Digest, Reference};
+use lapstrake_ops::{Cache, Stack};
 
 use super::call::call;
 use super::check;
 use super::export::Export;
-use super::read::{Tools, placed, read, status_of, usable};
-use super::resolve::Resolver;
+use super::options;
+use super::place::Place;
+use super::plan::plan;
+use super::read::{Tools, placed, read, status_of};
 use super::sweeper;
+use super::timeline;
 use super::wanted::Wanted;
 use crate::args::Build;
-use crate::exit::{self, Told};
-use crate::progress::{self, Failure};
+use crate::exit::{self, Told, Usage};
+use crate::progress::{self, Failure, Journal};
+use crate::record::{BuildRecord, Status, Subject, without_secrets};
 use crate::session::{self, Session};
 
 /// Builds.
@@ -33,10 +34,16 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     let wanted = Wanted::parse(args)?;
     let session = session::open()?;
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
+    let mut record = BuildRecord::begin(subject(args, &wanted)?);
+    record.names = wanted.names.iter().map(Reference::familiar).collect();
     let (progress, display) = progress::start(wanted.mode);
-    let mut checked = None;
-    let result = super::block_on(run(args, wanted, &session, progress, &mut checked));
-    let failures = display.finish();
+    let mut trace = Trace::default();
+    let result = super::block_on(run(args, wanted, &session, progress, &mut trace));
+    let (failures, journal) = display.finish();
+    let Trace { checked, steps } = trace;
+    record.steps = steps;
+    note_end(&mut record, &result);
+    keep(args, record, &session, &journal)?;
     if let Some((file, findings)) = &checked
         && let Some(summary) = check::summary(findings, file).filter(|_| !quiet)
     {
@@ -63,30 +70,71 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds, and leaves behind the Dockerfile with what was found in it.
+/// What a build leaves behind, however it ends.
+#[derive(Default)]
+struct Trace {
+    /// The Dockerfile, and what was found in it.
+    checked: Option<(SourceFile, Vec<Finding>)>,
+    /// What became of each step.
+    steps: Vec<StepReport>,
+}
+
+fn subject(args: &Build, wanted: &Wanted) -> Result<Subject, Usage> {
+    let context = match &wanted.place {
+        Place::Directory => options::absolute(&args.context)?.to_string_lossy().into_owned(),
+        Place::Remote(_) | Place::Stdin => without_secrets(&args.context.to_string_lossy()),
+    };
+    let file = args.file.as_ref().map_or("Dockerfile".into(), |file| file.to_string_lossy());
+    let (target, platform) = (args.target.clone(), args.platform.clone());
+    Ok(Subject { context, dockerfile: without_secrets(&file), target, platform })
+}
+
+fn note_end(record: &mut BuildRecord, result: &anyhow::Result<Option<Digest>>) {
+    match result {
+        Ok(id) => record.image = id.as_ref().map(ToString::to_string),
+        Err(error) => {
+            let canceled = error.downcast_ref::<Told>().is_some_and(|told| told.status == 130);
+            record.status = if canceled { Status::Canceled } else { Status::Failed };
+            record.error = Some(exit::text(error.chain()));
+        }
+    }
+}
+
+/// Keeps the record. A build does not fail for want of it.
+fn keep(args: &Build, record: BuildRecord, session: &Session, journal: &Journal) -> anyhow::Result<()> {
+    if let Some(path) = &args.timeline {
+        let page = timeline::page(&record, journal);
+        fs::write(path, page).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    if let Err(error) = record.keep(&session.store, journal) {
+        tell!("the record of this build could not be kept: {}", exit::text(error.chain()));
+    }
+    Ok(())
+}
+
+/// Builds, and leaves behind a trace.
 async fn run(
     args: &Build,
     mut wanted: Wanted,
     session: &Session,
     progress: Progress,
-    checked: &mut Option<(SourceFile, Vec<Finding>)>,
+    trace: &mut Trace,
 ) -> anyhow::Result<Option<Digest>> {
     let tools = Tools::new(session, &mut wanted, args.pull);
     let (file, parsed) = read(args, &mut wanted, &tools, &progress).await?;
     let checks = Checks::new(check::options(&file, &wanted.inputs)?);
     check_syntax(&parsed, &checks);
-    let plan = match ask_time(&mut wanted, (&file, &parsed), &tools, &progress).await {
-        Ok(()) => plan(&wanted, (&parsed, &checks), &tools.images, &progress).await,
-        Err(error) => Err(error),
-    };
+    let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, &progress).await;
     let findings = checks.findings();
     findings.iter().for_each(|finding| progress.warn(check::warning(finding, &file)));
-    *checked = Some((file, findings));
+    trace.checked = Some((file, findings));
     let plan = plan?;
     let cache = Cache::new(tools.store.clone());
     let target = plan.targets.first().context("nothing to build")?;
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
+    // Dropped half-way if the build is canceled: then there is nothing to report.
     let solved = solver.solve(target.edge).await;
+    trace.steps = solver.report(target.edge);
     // A failed build has looked at the same files.
     let finished = tools.ops.finish().and_then(|()| cache.finish());
     let solved = solved?;
@@ -95,50 +143,6 @@ async fn run(
     let (store, images) = (&tools.store, &*tools.images);
     let export = Export { args, wanted: &wanted, store, images, target, stack: &stack };
     tokio::task::block_in_place(|| export.run(&progress))
-}
-
-/// Where `SOURCE_DATE_EPOCH` names a source, finds out when that is from.
-async fn ask_time(
-    wanted: &mut Wanted,
-    (file, parsed): (&SourceFile, &Parsed),
-    tools: &Tools,
-    progress: &Progress,
-) -> anyhow::Result<()> {
-    usable(parsed, file)?;
-    if let Some(source) = epoch_source(&parsed.dockerfile, &wanted.inputs)? {
-        let step = progress
-            .start(StepId("internal:epoch".to_owned()), "[internal] resolve the time of SOURCE_DATE_EPOCH");
-        let time = tools.ops.time_of(&source, &step).await;
-        step.complete(false, time.as_ref().err().map(ToString::to_string));
-        wanted.inputs.source_epoch = time?;
-    }
-    Ok(())
-}
-
-async fn plan(
-    wanted: &Wanted,
-    (parsed, checks): (&Parsed, &Checks),
-    images: &Arc<Images>,
-    progress: &Progress,
-) -> anyhow::Result<Plan> {
-    let requests = required_images(&parsed.dockerfile, &wanted.inputs)?;
-    let answers = requests.into_iter().map(|request| async {
-        let name = format!("[internal] load metadata for {}", request.reference);
-        let step = progress.start(StepId(format!("internal:{}", request.reference)), &name);
-        let found = images.resolve(&request.reference, &request.store, &request.platform).await;
-        step.complete(false, found.as_ref().err().map(ToString::to_string));
-        // Lowering asks again, with the place in the Dockerfile, and reports what failed.
-        (request, found.map_err(Arc::new))
-    });
-    let known = futures_util::future::join_all(answers).await;
-    let resolver = Resolver { known, images: images.clone(), handle: tokio::runtime::Handle::current() };
-    let plan = tokio::task::block_in_place(|| {
-        lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, Scope::Target)
-    })?;
-    match checks.error() {
-        Some(text) => Err(Told { text, hint: Some(CHECK_HINT.to_owned()), status: 1 }.into()),
-        None => Ok(plan),
-    }
 }
 
 fn print_failures(failures: &[Failure]) {
@@ -150,9 +154,6 @@ fn print_failures(failures: &[Failure]) {
         tell!("------");
     }
 }
-
-/// What can be done about `error=true`.
-const CHECK_HINT: &str = "the Dockerfile makes warnings errors: mend it, or skip a rule with `# check=skip=RULE` above the instruction";
 
 /// An error with the place in the Dockerfile, and what can be done.
 fn told(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {

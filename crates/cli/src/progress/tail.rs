@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lapstrake_engine::{Event, StepId};
 
+use super::journal::Journal;
 use super::names::printable;
 
 /// As much as fits on a screen and still has the compiler's first error in it.
@@ -29,15 +30,17 @@ struct Tail {
     failed: bool,
 }
 
-/// The tails of all steps.
+/// The tails of all steps, and the journal of everything.
 #[derive(Default)]
 pub(crate) struct Tails {
     steps: BTreeMap<StepId, Tail>,
+    journal: Journal,
 }
 
 impl Tails {
     /// Takes in one event.
     pub(crate) fn note(&mut self, event: &Event) {
+        self.journal.note(event);
         match event {
             Event::Started { step, name, at } => {
                 self.steps.insert(step.clone(), Tail { name: name.clone(), begun: *at, ..Tail::default() });
@@ -64,15 +67,16 @@ impl Tails {
         tail.lines.iter().skip(tail.lines.len().saturating_sub(count)).cloned().collect()
     }
 
-    pub(crate) fn into_failures(self) -> Vec<Failure> {
+    pub(crate) fn into_parts(self) -> (Vec<Failure>, Journal) {
         let failed = self.steps.into_values().filter(|tail| tail.failed);
         let shown = |(at, line): (Duration, String)| (at, printable(&line));
-        failed
+        let failures = failed
             .map(|tail| Failure {
                 name: printable(&tail.name),
                 lines: tail.lines.into_iter().map(shown).collect(),
             })
-            .collect()
+            .collect();
+        (failures, self.journal)
     }
 }
 
@@ -139,7 +143,7 @@ mod tests {
         ] {
             tails.note(&event);
         }
-        let failures = tails.into_failures();
+        let failures = tails.into_parts().0;
         assert!(!format!("{failures:?}").contains("u{1b}"), "{failures:?}");
     }
 }

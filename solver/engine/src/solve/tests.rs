@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use self::script::{Memory, Play, Script, Sketch};
 use super::{How, Outcome, Solved, Solver};
 use crate::event::{Event, Progress};
+use crate::probe::{Forecast, probe};
+use crate::report::Fate;
 
 /// A solver that nobody watches.
 fn solver<'a>(sketch: &'a Sketch, script: &'a Script, cache: &'a Memory) -> Solver<'a, Script, Memory> {
@@ -333,4 +335,58 @@ fn a_long_chain_needs_no_long_stack() {
     };
     let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(chain).unwrap();
     assert_eq!(thread.join().unwrap(), 1_001);
+}
+
+#[test]
+fn what_a_build_would_do_is_found_out_without_doing_it() {
+    let mut sketch = Sketch::default();
+    let source = sketch.source("src");
+    let a = sketch.step("a", &[source]);
+    let top = sketch.step("top", &[a]);
+    let cache = Memory::default();
+    let forecasts = |script: &Script| -> Vec<Forecast> {
+        let found = Play::start(probe(&sketch.graph, script, &cache, top.into())).err();
+        let found = found.expect("nothing is waited for");
+        found.into_iter().map(|(_, forecast)| forecast).collect()
+    };
+    let script = Script::default();
+    assert_eq!(forecasts(&script), [Forecast::Source, Forecast::Done, Forecast::Done]);
+    build(&sketch, top, &script, &cache);
+    let before = script.started().len();
+    assert_eq!(forecasts(&script), [Forecast::Source, Forecast::Cached, Forecast::Cached]);
+    // What `top` takes in by its content is only known once `a` was done.
+    let changed = Script::new(&[("src", 2)], &["top"]);
+    assert_eq!(forecasts(&changed), [Forecast::Source, Forecast::Done, Forecast::Unknown]);
+    assert_eq!(script.started().len(), before);
+}
+
+#[test]
+fn a_report_says_what_became_of_each_step() {
+    let ((sketch, both), script, cache) = (diamond(), Script::default(), Memory::default());
+    let watched = solver(&sketch, &script, &cache);
+    let mut play = Play::new(watched.solve(both.into()));
+    script.finish("src");
+    assert!(play.go().is_none());
+    script.fail("b");
+    assert!(play.go().is_some());
+    drop(play);
+    let report = watched.report(both.into());
+    let of = |name: &str| report.iter().find(|step| step.name == name).unwrap();
+    assert_eq!(
+        (of("src").fate, of("b").fate, of("both").fate),
+        (Fate::Executed, Fate::Failed, Fate::Skipped)
+    );
+    assert_eq!(of("both").inputs.len(), 2);
+    assert!(of("b").parts.len() == 2 && of("b").key.is_some());
+    let (_, ran) = build(&sketch, both, &script, &cache);
+    assert!(!ran.is_empty());
+    let again = solver(&sketch, &script, &cache);
+    assert!(Play::start(again.solve(both.into())).is_err());
+    assert!(
+        again
+            .report(both.into())
+            .iter()
+            .filter(|step| step.name != "src")
+            .all(|step| step.fate == Fate::Cached)
+    );
 }

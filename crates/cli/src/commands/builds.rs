@@ -1,0 +1,157 @@
+//! `lapstrake builds`
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use lapstrake_engine::{Fate, StepReport};
+use lapstrake_store::Store;
+use serde_json::json;
+
+use super::images::ago;
+use super::timeline;
+use crate::args::builds::Builds;
+use crate::progress::Journal;
+use crate::record::{BuildRecord, find_build};
+use crate::session;
+
+/// Shows or forgets builds.
+pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
+    let session = session::open()?;
+    let store = &*session.store;
+    match what {
+        Builds::Ls { quiet, json } => list(store, *quiet, *json)?,
+        Builds::Inspect { json, build } => inspect(store, build.as_deref(), *json)?,
+        Builds::Logs { build } => {
+            let row = find_build(store, build.as_deref())?;
+            Journal::decode(&store.build_log(&row.id)?)?.replay();
+        }
+        Builds::Rm { all, builds } => remove(store, *all, builds)?,
+        Builds::Timeline { build, output } => {
+            let row = find_build(store, build.as_deref())?;
+            let (record, journal) =
+                (BuildRecord::decode(&row)?, Journal::decode(&store.build_log(&row.id)?)?);
+            let page = timeline::page(&record, &journal);
+            match output {
+                Some(path) => {
+                    fs::write(path, page).with_context(|| format!("cannot write `{}`", path.display()))?;
+                }
+                None => say!("{page}"),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
+    if !quiet && !json {
+        say!("{:<27} {:<24} {:<10} {:<16} {:<9} CACHED", "BUILD ID", "NAME", "STATUS", "CREATED", "DURATION");
+    }
+    for row in store.builds()? {
+        let record = BuildRecord::decode(&row)?;
+        let (cached, all) = record.cached();
+        if quiet {
+            say!("{}", record.id);
+        } else if json {
+            say!("{}", summary(&record));
+        } else {
+            let mut title = record.title();
+            if title.chars().count() > 24 {
+                title = title.chars().take(23).chain(['…']).collect();
+            }
+            let (age, took) = (ago(&time(record.started)), duration(record.took));
+            let (id, status) = (&record.id, record.status.name());
+            say!("{id:<27} {title:<24} {status:<10} {age:<16} {took:<9} {cached}/{all}");
+        }
+    }
+    Ok(())
+}
+
+/// What a list says of a build, as JSON.
+fn summary(record: &BuildRecord) -> serde_json::Value {
+    let (cached, all) = record.cached();
+    json!({
+        "ID": record.id,
+        "Name": record.title(),
+        "Status": record.status.name(),
+        "CreatedAt": time(record.started),
+        "DurationMs": record.took,
+        "Context": record.subject.context,
+        "Dockerfile": record.subject.dockerfile,
+        "Target": record.subject.target,
+        "Image": record.image,
+        "Error": record.error,
+        "Steps": all,
+        "CachedSteps": cached,
+    })
+}
+
+fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+    let record = BuildRecord::decode(&find_build(store, name)?)?;
+    if as_json {
+        let mut shown = summary(&record);
+        shown["StepList"] = serde_json::to_value(&record.steps)?;
+        say!("{shown:#}");
+        return Ok(());
+    }
+    let (cached, all) = record.cached();
+    let mut rows = vec![
+        ("ID", record.id.clone()),
+        ("Name", record.title()),
+        ("Context", record.subject.context.clone()),
+        ("Dockerfile", record.subject.dockerfile.clone()),
+    ];
+    rows.extend(record.subject.target.clone().map(|target| ("Target", target)));
+    rows.extend(record.subject.platform.clone().map(|platform| ("Platform", platform)));
+    rows.push(("Status", record.status.name().to_owned()));
+    rows.extend(record.error.clone().map(|error| ("Error", error)));
+    rows.push(("Started", format!("{} ({})", time(record.started), ago(&time(record.started)))));
+    rows.push(("Duration", duration(record.took)));
+    rows.extend(record.image.clone().map(|image| ("Image", image)));
+    rows.push(("Steps", format!("{all}, {cached} of them cached")));
+    for (label, value) in rows {
+        say!("{:<12} {value}", format!("{label}:"));
+    }
+    say!("");
+    for step in &record.steps {
+        say!("{:<9} {}", fate(step), step.name.replace('\n', " "));
+    }
+    Ok(())
+}
+
+/// What became of a step, in a word.
+pub(super) fn fate(step: &StepReport) -> &'static str {
+    match step.fate {
+        Fate::Cached => "CACHED",
+        Fate::Executed => "DONE",
+        Fate::Failed => "FAILED",
+        Fate::Skipped => "SKIPPED",
+    }
+}
+
+fn remove(store: &Store, all: bool, names: &[String]) -> anyhow::Result<()> {
+    let mut rows = if all { store.builds()? } else { Vec::new() };
+    for name in names {
+        rows.push(find_build(store, Some(name))?);
+    }
+    for row in rows {
+        store.remove_build(&row.id)?;
+        say!("{}", row.id);
+    }
+    Ok(())
+}
+
+/// Milliseconds since the Unix epoch as RFC 3339.
+pub(super) fn time(millis: i64) -> String {
+    let nanos = u32::try_from(millis.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
+    lapstrake_oci::rfc3339(millis.div_euclid(1_000), nanos)
+}
+
+/// Milliseconds, short.
+pub(super) fn duration(millis: u64) -> String {
+    match millis {
+        0..1_000 => format!("{millis}ms"),
+        1_000..60_000 => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
+        _ => format!("{}m {}s", millis / 60_000, millis % 60_000 / 1_000),
+    }
+}

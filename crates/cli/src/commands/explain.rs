@@ -1,0 +1,218 @@
+//! `lapstrake explain`: why steps of a build were done again.
+
+use std::process::ExitCode;
+
+use lapstrake_engine::{Change, Explained, Fate, Key, Part, Reason, Record, StepReport, explain as compare};
+use lapstrake_ops::Stack;
+use lapstrake_store::{BuildRow, Store};
+use lapstrake_tree::Tree;
+use serde_json::{Value, json};
+
+use super::builds::{fate, time};
+use super::images::ago;
+use crate::args::builds::Explain;
+use crate::record::{BuildRecord, find_build};
+use crate::session;
+
+/// No value of an op is shown longer than this, in characters.
+const LONGEST: usize = 120;
+
+/// Two builds and the store that has their layers.
+struct Comparison<'a> {
+    store: &'a Store,
+    this: BuildRecord,
+    earlier: Option<BuildRecord>,
+    files: usize,
+}
+
+/// Explains a build.
+pub(crate) fn explain(args: &Explain) -> anyhow::Result<ExitCode> {
+    let session = session::open()?;
+    let store = &*session.store;
+    let this = find_build(store, args.build.as_deref())?;
+    let earlier: Option<BuildRow> = match &args.earlier {
+        Some(name) => Some(find_build(store, Some(name))?),
+        None => store.build_before(&this)?,
+    };
+    let earlier = earlier.as_ref().map(BuildRecord::decode).transpose()?;
+    let comparison = Comparison { store, this: BuildRecord::decode(&this)?, earlier, files: args.files };
+    let before = comparison.earlier.as_ref().map(|earlier| earlier.steps.as_slice());
+    let explained = compare(&comparison.this.steps, before, |key| comparison.parts(key));
+    if args.json {
+        say!("{:#}", comparison.to_json(&explained)?);
+    } else {
+        comparison.tell(&explained)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Comparison<'_> {
+    fn record(&self, key: &Key) -> Option<Record> {
+        serde_json::from_slice(&self.store.record(key.as_bytes()).ok()??).ok()
+    }
+
+    fn parts(&self, key: &Key) -> Option<Vec<Part>> {
+        let parts = self.record(key)?.parts.into_iter();
+        Some(parts.map(|(label, value)| Part { label, value }).collect())
+    }
+
+    /// The files of a step's own layer.
+    fn layer(&self, step: &StepReport) -> Option<Tree> {
+        let recorded = || Some(self.record(step.key.as_ref()?)?.result.token);
+        let token = step.result.clone().or_else(recorded)?;
+        let stack: Stack = serde_json::from_str(&token).ok()?;
+        Tree::decode(&self.store.layer_tree(&stack.layers.last()?.id).ok()?).ok()
+    }
+
+    /// What differs between the layers of a step then and now: (path, how). `None` where nobody knows any more.
+    fn files_of(&self, explained: &Explained) -> Option<Vec<(String, &'static str)>> {
+        let this = self.layer(&self.this.steps[explained.step])?;
+        let before = self.layer(&self.earlier.as_ref()?.steps[explained.earlier?])?;
+        let changes = before.changes(&this).into_iter();
+        Some(changes.map(|(path, what)| (path.to_string(), what.name())).collect())
+    }
+
+    fn tell(&self, explained: &[Explained]) -> anyhow::Result<()> {
+        let named = |build: &BuildRecord| {
+            format!(
+                "{} ({}, {})",
+                &build.id[..12.min(build.id.len())],
+                build.title(),
+                ago(&time(build.started))
+            )
+        };
+        match &self.earlier {
+            Some(earlier) => say!("build {}\nbeside {}\n", named(&self.this), named(earlier)),
+            None => {
+                say!("build {}: there is no earlier one of the same to compare with\n", named(&self.this));
+            }
+        }
+        for one in explained {
+            let step = &self.this.steps[one.step];
+            // The context itself is no step that anybody wrote.
+            if step.lines.is_none() && step.fate != Fate::Failed {
+                continue;
+            }
+            say!("{:<8} {}", fate(step), step.name.replace('\n', " "));
+            // Sources are looked at in each build.
+            if step.inputs.is_empty() && one.reasons == [Reason::Lost] {
+                continue;
+            }
+            for reason in &one.reasons {
+                for line in self.lines(one, reason) {
+                    say!("         {line}");
+                }
+            }
+        }
+        if self.this.steps.is_empty()
+            && let Some(error) = &self.this.error
+        {
+            say!("no step began: {error}");
+        }
+        Ok(())
+    }
+
+    fn lines(&self, explained: &Explained, reason: &Reason) -> Vec<String> {
+        let step = |at: usize| self.this.steps[at].name.replace('\n', " ");
+        match reason {
+            Reason::First => vec!["nothing was known of it".to_owned()],
+            Reason::New => vec!["the earlier build had no such step".to_owned()],
+            Reason::Asked => vec!["it was to run even if it is cached (--no-cache)".to_owned()],
+            Reason::Unfinished => vec!["the earlier build did not finish it".to_owned()],
+            Reason::Lost => {
+                vec!["nothing changed, but its result was not there any more (pruned)".to_owned()]
+            }
+            Reason::Unknown => {
+                vec!["what the earlier build knew of it is not there any more (pruned)".to_owned()]
+            }
+            Reason::Input(input) => vec![format!("what it stands on changed: {}", step(*input))],
+            Reason::Op(changes) => changes.iter().map(change_line).collect(),
+            Reason::Content { input, label } => {
+                let mut lines = vec![format!("{label} changed, in {}", step(*input))];
+                match self.files_of(explained) {
+                    Some(files) => lines.extend(self.file_lines(&files)),
+                    None => lines.push("  (which files is not known any more)".to_owned()),
+                }
+                lines
+            }
+        }
+    }
+
+    fn file_lines(&self, files: &[(String, &'static str)]) -> Vec<String> {
+        let mut lines: Vec<String> =
+            files.iter().take(self.files).map(|(path, how)| format!("  {path}: {how}")).collect();
+        if files.len() > self.files {
+            lines.push(format!("  and {} more", files.len() - self.files));
+        }
+        lines
+    }
+
+    fn to_json(&self, explained: &[Explained]) -> anyhow::Result<Value> {
+        let mut steps = Vec::new();
+        for one in explained {
+            let step = &self.this.steps[one.step];
+            let reasons: Vec<Value> =
+                one.reasons.iter().map(|reason| self.reason_json(one, reason)).collect();
+            steps.push(json!({
+                "name": step.name,
+                "digest": step.digest,
+                "lines": step.lines,
+                "fate": serde_json::to_value(step.fate)?,
+                "reasons": reasons,
+            }));
+        }
+        let earlier = self.earlier.as_ref().map(|earlier| earlier.id.as_str());
+        Ok(json!({"build": self.this.id, "earlier": earlier, "steps": steps}))
+    }
+
+    fn reason_json(&self, explained: &Explained, reason: &Reason) -> Value {
+        let step = |at: usize| self.this.steps[at].name.as_str();
+        match reason {
+            Reason::First => json!({"kind": "first"}),
+            Reason::New => json!({"kind": "new"}),
+            Reason::Asked => json!({"kind": "asked"}),
+            Reason::Unfinished => json!({"kind": "unfinished"}),
+            Reason::Lost => json!({"kind": "lost"}),
+            Reason::Unknown => json!({"kind": "unknown"}),
+            Reason::Input(input) => json!({"kind": "input", "step": step(*input)}),
+            Reason::Op(changes) => {
+                let one = |change: &Change| json!({"place": change.place, "before": change.before, "after": change.after});
+                json!({"kind": "op", "changes": changes.iter().map(one).collect::<Vec<_>>()})
+            }
+            Reason::Content { input, label } => {
+                let files = self.files_of(explained);
+                let count = files.as_ref().map(Vec::len);
+                let files = files.map(|files| {
+                    let named = files.into_iter().take(self.files);
+                    named.map(|(path, how)| json!({"path": path, "change": how})).collect::<Vec<_>>()
+                });
+                json!({"kind": "content", "step": step(*input), "label": label, "count": count, "files": files})
+            }
+        }
+    }
+}
+
+/// A changed value in words.
+fn change_line(change: &Change) -> String {
+    let place = match change.place.split_once(' ') {
+        Some((_, variable)) => format!("the variable {variable}"),
+        None if change.place.ends_with("args") => "the command".to_owned(),
+        None if change.place.ends_with("manifest") => "the base image".to_owned(),
+        None => format!("`{}`", change.place),
+    };
+    match (&change.before, &change.after) {
+        (Some(before), Some(after)) => format!("{place} was `{}` and is `{}`", short(before), short(after)),
+        (None, Some(after)) => format!("{place} is new: `{}`", short(after)),
+        (Some(before), None) => format!("{place} is gone; it was `{}`", short(before)),
+        (None, None) => place,
+    }
+}
+
+fn short(text: &str) -> String {
+    let text = text.replace('\n', "⏎");
+    if text.chars().count() <= LONGEST {
+        text
+    } else {
+        text.chars().take(LONGEST - 1).chain(['…']).collect()
+    }
+}

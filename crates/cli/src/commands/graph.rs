@@ -1,0 +1,59 @@
+//! `lapstrake graph`: what a Dockerfile builds, stage by stage, and what of it is cached.
+
+mod draw;
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use lapstrake_dockerfile::{Checks, check_syntax};
+use lapstrake_engine::{Forecast, Progress, probe};
+use lapstrake_ops::Cache;
+
+use self::draw::{Node, dot, svg, text};
+use super::check;
+use super::plan::plan;
+use super::read::{Tools, placed, read};
+use super::wanted::Wanted;
+use crate::args::Graph;
+use crate::session::{self, Session};
+
+/// Draws.
+pub(crate) fn graph(args: &Graph) -> anyhow::Result<ExitCode> {
+    let wanted = Wanted::parse(&args.build)?;
+    let session = session::open()?;
+    let nodes = super::block_on(nodes(args, wanted, &session))?;
+    let drawn = match (args.dot, args.svg) {
+        (true, _) => dot(&nodes),
+        (_, true) => svg(&nodes),
+        _ => text(&nodes),
+    };
+    match &args.to {
+        Some(path) => fs::write(path, drawn).with_context(|| format!("cannot write `{}`", path.display()))?,
+        None => say!("{}", drawn.trim_end()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn nodes(args: &Graph, mut wanted: Wanted, session: &Session) -> anyhow::Result<Vec<Node>> {
+    let tools = Tools::new(session, &mut wanted, args.build.pull);
+    let (file, parsed) = read(&args.build, &mut wanted, &tools, &Progress::none()).await?;
+    let checks = Checks::new(check::options(&file, &wanted.inputs)?);
+    check_syntax(&parsed, &checks);
+    let plan = plan(&wanted, (&file, &parsed, &checks), &tools.images, &Progress::none()).await;
+    let plan = plan.map_err(|error| placed(error, &file))?;
+    let target = plan.targets.first().context("nothing to build")?;
+    let cache = Cache::new(tools.store.clone());
+    let found = probe(&plan.graph, &tools.ops, &cache, target.edge).await;
+    // What was learnt about the context's files is of use to the next build.
+    tools.ops.finish()?;
+    let place = |id| found.iter().position(|(other, _)| *other == id);
+    let node = |(id, forecast): &(_, Forecast)| {
+        let vertex = &plan.graph[*id];
+        let inputs = vertex.inputs.iter().chain(&vertex.after);
+        Node::new(&vertex.meta.name, *forecast, inputs.filter_map(|edge| place(edge.vertex)).collect())
+    };
+    let mut nodes = found.iter().map(node).collect::<Vec<_>>();
+    Node::settle(&mut nodes);
+    Ok(nodes)
+}

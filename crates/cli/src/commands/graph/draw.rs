@@ -1,0 +1,229 @@
+//! A graph of steps as text, in Graphviz's language, and as a picture.
+//!
+//! The picture has a column for each stage and a row for each level: a step is always below what it stands on.
+
+use std::collections::BTreeMap;
+
+use lapstrake_engine::Forecast;
+
+use crate::commands::timeline::escaped;
+
+/// A step.
+pub(super) struct Node {
+    stage: String,
+    text: String,
+    forecast: Forecast,
+    inputs: Vec<usize>,
+}
+
+impl Node {
+    /// Of a step's name, `[build 2/5] RUN make`.
+    pub(super) fn new(name: &str, forecast: Forecast, inputs: Vec<usize>) -> Node {
+        let (place, text) =
+            name.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("", name));
+        // The number is the last word; what a stage without a name has in front of it is nothing.
+        let stage = match place.rsplit_once(' ') {
+            Some((stage, _)) => stage.to_owned(),
+            None if place == "internal" => "context".to_owned(),
+            None => place.to_owned(),
+        };
+        Node { stage, text: text.replace('\n', " "), forecast, inputs }
+    }
+
+    /// Puts what is no stage's, the empty tree, to the first that stands on it.
+    pub(super) fn settle(nodes: &mut [Node]) {
+        for at in 0..nodes.len() {
+            if nodes[at].stage.is_empty()
+                && let Some(user) = nodes.iter().find(|node| node.inputs.contains(&at))
+            {
+                nodes[at].stage = user.stage.clone();
+            }
+        }
+    }
+
+    fn mark(&self) -> &'static str {
+        match self.forecast {
+            Forecast::Source => "source",
+            Forecast::Cached => "cached",
+            Forecast::Done => "to do",
+            Forecast::Unknown => "unknown",
+        }
+    }
+
+    fn colour(&self) -> &'static str {
+        match self.forecast {
+            Forecast::Source => "#dfe9fb",
+            Forecast::Cached => "#dcf2e1",
+            Forecast::Done => "#fde3cd",
+            Forecast::Unknown => "#eceff3",
+        }
+    }
+}
+
+/// The stages in the order of their first steps, each with its steps.
+fn stages(nodes: &[Node]) -> Vec<(&str, Vec<usize>)> {
+    let mut stages: Vec<(&str, Vec<usize>)> = Vec::new();
+    for (at, node) in nodes.iter().enumerate() {
+        match stages.iter_mut().find(|(name, _)| *name == node.stage) {
+            Some((_, steps)) => steps.push(at),
+            None => stages.push((&node.stage, vec![at])),
+        }
+    }
+    stages
+}
+
+/// Stage by stage; what a step takes from others stands behind it.
+pub(super) fn text(nodes: &[Node]) -> String {
+    let mut out = String::new();
+    for (name, steps) in stages(nodes) {
+        out.push_str(&format!("{name}\n"));
+        for at in steps {
+            let node = &nodes[at];
+            let from: Vec<&str> = node
+                .inputs
+                .iter()
+                .filter(|input| nodes[**input].stage != node.stage)
+                .map(|input| nodes[*input].stage.as_str())
+                .collect();
+            let from = if from.is_empty() { String::new() } else { format!("  ← {}", from.join(", ")) };
+            out.push_str(&format!("  {:<8} {}{from}\n", node.mark(), node.text));
+        }
+    }
+    out
+}
+
+/// In the language of Graphviz.
+pub(super) fn dot(nodes: &[Node]) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let mut out = String::from(
+        "digraph build {\n  rankdir=TB;\n  node [shape=box, style=\"rounded,filled\", fontname=\"monospace\", fontsize=10];\n",
+    );
+    for (number, (name, steps)) in stages(nodes).into_iter().enumerate() {
+        out.push_str(&format!("  subgraph cluster_{number} {{\n    label={};\n", quoted(name)));
+        for at in steps {
+            let node = &nodes[at];
+            let label = quoted(&format!("{}\n{}", node.text, node.mark())).replace('\n', "\\n");
+            out.push_str(&format!("    s{at} [label={label}, fillcolor={}];\n", quoted(node.colour())));
+        }
+        out.push_str("  }\n");
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        for input in &node.inputs {
+            out.push_str(&format!("  s{input} -> s{at};\n"));
+        }
+    }
+    out.push_str("}\n");
+    out
+}
+
+const WIDTH: usize = 300;
+const HEIGHT: usize = 44;
+const GAP_X: usize = 60;
+const GAP_Y: usize = 22;
+const TOP: usize = 50;
+/// As many characters of 11 points as fit into a box.
+const LETTERS: usize = 42;
+
+/// As a picture that needs nothing else.
+pub(super) fn svg(nodes: &[Node]) -> String {
+    let stages = stages(nodes);
+    let columns: BTreeMap<&str, usize> =
+        stages.iter().enumerate().map(|(column, (name, _))| (*name, column)).collect();
+    let rows = rows(nodes);
+    let place = |at: usize| {
+        let (column, row) = (columns[nodes[at].stage.as_str()], rows[at]);
+        (20 + column * (WIDTH + GAP_X), TOP + row * (HEIGHT + GAP_Y))
+    };
+    let width = 40 + stages.len() * (WIDTH + GAP_X) - GAP_X.min(stages.len() * GAP_X);
+    let height = TOP + rows.iter().max().map_or(0, |last| (last + 1) * (HEIGHT + GAP_Y)) + 30;
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" font-family=\"ui-monospace,monospace\" font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"#8793a3\"/></marker></defs>\n",
+    );
+    for (name, column) in &columns {
+        let x = 20 + column * (WIDTH + GAP_X);
+        out.push_str(&format!(
+            "<text x=\"{x}\" y=\"32\" font-size=\"14\" font-weight=\"bold\" fill=\"#1c2430\">{}</text>\n",
+            escaped(name)
+        ));
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        for input in &node.inputs {
+            edge(&mut out, place(*input), place(at));
+        }
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        boxed(&mut out, node, place(at));
+    }
+    out.push_str(&format!("<text x=\"20\" y=\"{}\" fill=\"#66707f\">green: cached · orange: to do · blue: source · grey: only known once steps below are done</text>\n</svg>\n",
+        height - 12));
+    out
+}
+
+/// The level of each step: below all that it stands on, and below the step of its stage before it.
+fn rows(nodes: &[Node]) -> Vec<usize> {
+    let mut rows = Vec::with_capacity(nodes.len());
+    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+    for node in nodes {
+        let below = node.inputs.iter().filter_map(|input| rows.get(*input)).max().map_or(0, |row| row + 1);
+        let row = below.max(last.get(node.stage.as_str()).map_or(0, |row| row + 1));
+        last.insert(&node.stage, row);
+        rows.push(row);
+    }
+    rows
+}
+
+fn edge(out: &mut String, (from_x, from_y): (usize, usize), (to_x, to_y): (usize, usize)) {
+    let (x1, y1, x2, y2) = (from_x + WIDTH / 2, from_y + HEIGHT, to_x + WIDTH / 2, to_y - 2);
+    let bend = (y1 + y2) / 2;
+    out.push_str(&format!("<path d=\"M{x1} {y1}C{x1} {bend} {x2} {bend} {x2} {y2}\" fill=\"none\" stroke=\"#8793a3\" stroke-width=\"1.3\" marker-end=\"url(#tip)\"/>\n"));
+}
+
+fn boxed(out: &mut String, node: &Node, (x, y): (usize, usize)) {
+    let mut shown = node.text.clone();
+    if shown.chars().count() > LETTERS {
+        shown = shown.chars().take(LETTERS - 1).chain(['…']).collect();
+    }
+    out.push_str(&format!("<g><title>{}</title><rect x=\"{x}\" y=\"{y}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" rx=\"6\" fill=\"{}\" stroke=\"#b6c0cc\"/><text x=\"{}\" y=\"{}\" fill=\"#1c2430\">{}</text><text x=\"{}\" y=\"{}\" fill=\"#66707f\">{}</text></g>\n",
+        escaped(&node.text),
+        node.colour(),
+        x + 10,
+        y + 18,
+        escaped(&shown),
+        x + 10,
+        y + 34,
+        node.mark(),));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build() -> Vec<Node> {
+        vec![
+            Node::new("[internal] load build context", Forecast::Source, vec![]),
+            Node::new("[build 1/2] FROM a", Forecast::Source, vec![]),
+            Node::new("[build 2/2] COPY \"x\" <y>", Forecast::Cached, vec![1, 0]),
+            Node::new("[stage-1 1/1] COPY --from=build /y /", Forecast::Done, vec![2]),
+        ]
+    }
+
+    #[test]
+    fn as_text() {
+        let expected = "context\n  source   load build context\nbuild\n  source   FROM a\n  cached   COPY \"x\" <y>  ← context\nstage-1\n  to do    COPY --from=build /y /  ← build\n";
+        assert_eq!(text(&build()), expected);
+    }
+
+    #[test]
+    fn steps_are_below_what_they_stand_on() {
+        assert_eq!(rows(&build()), [0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn nothing_breaks_out_of_the_languages() {
+        let drawn = dot(&build());
+        assert!(drawn.contains(r#"label="COPY \"x\" <y>\ncached""#), "{drawn}");
+        assert!(drawn.contains("s2 -> s3;"));
+        let drawn = svg(&build());
+        assert!(drawn.contains("COPY &quot;x&quot; &lt;y&gt;") && !drawn.contains("<y>"), "{drawn}");
+    }
+}

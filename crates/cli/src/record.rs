@@ -1,0 +1,187 @@
+//! What is remembered of a build: for `builds`, `explain` and pictures.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use lapstrake_engine::{Fate, StepReport};
+use lapstrake_oci::Digest;
+use lapstrake_store::{BuildRow, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Usage;
+use crate::progress::Journal;
+
+/// How a build ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Status {
+    /// Well.
+    Completed,
+    /// With an error.
+    Failed,
+    /// By Ctrl-C.
+    Canceled,
+}
+
+impl Status {
+    /// In a word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Status::Completed => "Completed",
+            Status::Failed => "Failed",
+            Status::Canceled => "Canceled",
+        }
+    }
+}
+
+/// What was to be built. Builds of the same are compared with each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Subject {
+    /// The context: an absolute path, or an address without user and password.
+    pub(crate) context: String,
+    /// The Dockerfile, as it was named.
+    pub(crate) dockerfile: String,
+    /// The stage that was asked for.
+    pub(crate) target: Option<String>,
+    /// The platforms that were asked for.
+    pub(crate) platform: Option<String>,
+}
+
+impl Subject {
+    fn line(&self) -> String {
+        Digest::sha256(&lapstrake_oci::to_json(self)).hex()[..32].to_owned()
+    }
+}
+
+/// A build that is over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct BuildRecord {
+    /// Its name.
+    pub(crate) id: String,
+    /// When it began, milliseconds since the Unix epoch.
+    pub(crate) started: i64,
+    /// How long it took, in milliseconds.
+    pub(crate) took: u64,
+    /// How it ended.
+    pub(crate) status: Status,
+    /// Why it failed.
+    pub(crate) error: Option<String>,
+    /// What was to be built.
+    pub(crate) subject: Subject,
+    /// The names of the image.
+    pub(crate) names: Vec<String>,
+    /// Its id.
+    pub(crate) image: Option<String>,
+    /// What became of each step.
+    pub(crate) steps: Vec<StepReport>,
+}
+
+impl BuildRecord {
+    /// Of a build that begins now.
+    pub(crate) fn begin(subject: Subject) -> BuildRecord {
+        BuildRecord {
+            id: new_id(),
+            started: now(),
+            took: 0,
+            status: Status::Completed,
+            error: None,
+            subject,
+            names: Vec::new(),
+            image: None,
+            steps: Vec::new(),
+        }
+    }
+
+    /// The build is over: keeps the record with the journal.
+    pub(crate) fn keep(mut self, store: &Store, journal: &Journal) -> anyhow::Result<()> {
+        self.took = u64::try_from(now() - self.started).unwrap_or(0);
+        let record = zstd::encode_all(lapstrake_oci::to_json(&self).as_slice(), 1)?;
+        let row = BuildRow { line: self.subject.line(), id: self.id, started: self.started, record };
+        Ok(store.put_build(&row, &journal.encode()?)?)
+    }
+
+    /// From what was kept.
+    pub(crate) fn decode(row: &BuildRow) -> anyhow::Result<BuildRecord> {
+        let unreadable = || format!("the record of build {} cannot be read", row.id);
+        let bytes = zstd::decode_all(row.record.as_slice()).with_context(unreadable)?;
+        serde_json::from_slice(&bytes).with_context(unreadable)
+    }
+
+    /// A name for people: the image's, else the last part of the context's.
+    pub(crate) fn title(&self) -> String {
+        let context =
+            || self.subject.context.trim_end_matches('/').rsplit('/').next().unwrap_or("").to_owned();
+        self.names.first().cloned().unwrap_or_else(context)
+    }
+
+    /// How many steps were cached, and how many there are.
+    pub(crate) fn cached(&self) -> (usize, usize) {
+        let counted = |step: &&StepReport| step.lines.is_some();
+        let cached = self.steps.iter().filter(counted).filter(|step| step.fate == Fate::Cached);
+        (cached.count(), self.steps.iter().filter(counted).count())
+    }
+}
+
+/// The build that a person means: the beginning of an id, `^2` for the last but two, or without a name the last one.
+pub(crate) fn find_build(store: &Store, name: Option<&str>) -> anyhow::Result<BuildRow> {
+    let Some(name) = name else {
+        return store.last_build()?.context("no build is remembered here yet");
+    };
+    if let Some(back) = name.strip_prefix('^') {
+        let back: usize = back
+            .parse()
+            .map_err(|_| Usage(format!("`{name}` is not a build: try `^1` for the last but one")))?;
+        return store
+            .builds()?
+            .into_iter()
+            .nth(back)
+            .with_context(|| format!("there are not so many builds: {name}"));
+    }
+    let mut found = store.builds_named(name)?.into_iter();
+    match (found.next(), found.next()) {
+        (Some(row), None) => Ok(row),
+        (Some(_), Some(_)) => {
+            Err(Usage(format!("`{name}` is the beginning of more than one build's id")).into())
+        }
+        (None, _) => anyhow::bail!("no such build: {name}"),
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// 25 letters and digits, as buildx names its builds.
+fn new_id() -> String {
+    let mut bytes = [0; 25];
+    let mut filled = 0;
+    // Asking for so few bytes only fails before the system has any: then it is tried again.
+    while filled < bytes.len() {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+    }
+    let letters = b"0123456789abcdefghijklmnopqrstuv";
+    bytes.iter().map(|byte| char::from(letters[usize::from(byte % 32)])).collect()
+}
+
+/// An address without the user and password that may be in it.
+pub(crate) fn without_secrets(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_and_addresses() {
+        assert_ne!(new_id(), new_id());
+        assert_eq!(new_id().len(), 25);
+        assert_eq!(without_secrets("https://me:pw@host/repo.git#a@b"), "https://host/repo.git#a@b");
+        assert_eq!(without_secrets("/a/b@c"), "/a/b@c");
+    }
+}

@@ -1,0 +1,132 @@
+//! Records of builds: what was asked, what became of each step, and what was said. The bytes are the caller's.
+
+use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
+
+use crate::db::now;
+use crate::error::StoreError;
+use crate::layout::Store;
+
+/// Records that are younger than this, in seconds, are kept however many there are.
+const KEPT_FOR: i64 = 48 * 3_600;
+/// So many are kept however old they are.
+const KEPT: i64 = 50;
+
+/// A build that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildRow {
+    /// Its name: letters and digits.
+    pub id: String,
+    /// When it began, milliseconds since the Unix epoch.
+    pub started: i64,
+    /// What it has in common with earlier and later builds of the same thing.
+    pub line: String,
+    /// What became of it.
+    pub record: Vec<u8>,
+}
+
+impl Store {
+    /// Keeps the record of a build with what was said in it, and drops the oldest that need not be kept: those older
+    /// than two days of which there are fifty newer ones.
+    pub fn put_build(&self, build: &BuildRow, log: &[u8]) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            change
+                .prepare_cached(
+                    "INSERT INTO builds (id, started, line, record, log) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![build.id, build.started, build.line, build.record, log])?;
+            change
+                .prepare_cached(
+                    "DELETE FROM builds WHERE started < ?1 AND started < \
+                     (SELECT started FROM builds ORDER BY started DESC LIMIT 1 OFFSET ?2)",
+                )?
+                .execute([(now() - KEPT_FOR) * 1_000, KEPT - 1])?;
+            change.commit()
+        })
+    }
+
+    /// All builds, newest first.
+    pub fn builds(&self) -> Result<Vec<BuildRow>, StoreError> {
+        self.with_db(|db| {
+            db.prepare("SELECT id, started, line, record FROM builds ORDER BY started DESC, id")?
+                .query_map([], row)?
+                .collect()
+        })
+    }
+
+    /// The builds whose id begins with `id`, two at the most.
+    pub fn builds_named(&self, id: &str) -> Result<Vec<BuildRow>, StoreError> {
+        self.with_db(|db| {
+            db.prepare("SELECT id, started, line, record FROM builds WHERE substr(id, 1, ?2) = ?1 LIMIT 2")?
+                .query_map(params![id, i64::try_from(id.chars().count()).unwrap_or(0)], row)?
+                .collect()
+        })
+    }
+
+    /// The newest build.
+    pub fn last_build(&self) -> Result<Option<BuildRow>, StoreError> {
+        self.with_db(|db| {
+            db.prepare("SELECT id, started, line, record FROM builds ORDER BY started DESC, id LIMIT 1")?
+                .query_row([], row)
+                .optional()
+        })
+    }
+
+    /// The newest build of the same line that began before `build`.
+    pub fn build_before(&self, build: &BuildRow) -> Result<Option<BuildRow>, StoreError> {
+        self.with_db(|db| {
+            db.prepare(
+                "SELECT id, started, line, record FROM builds WHERE line = ?1 AND started < ?2 \
+                 ORDER BY started DESC, id LIMIT 1",
+            )?
+            .query_row(params![build.line, build.started], row)
+            .optional()
+        })
+    }
+
+    /// What was said in a build.
+    pub fn build_log(&self, id: &str) -> Result<Vec<u8>, StoreError> {
+        self.with_db(|db| db.query_row("SELECT log FROM builds WHERE id = ?1", [id], |row| row.get(0)))
+    }
+
+    /// Forgets a build; says whether it was there.
+    pub fn remove_build(&self, id: &str) -> Result<bool, StoreError> {
+        self.with_db(|db| Ok(db.execute("DELETE FROM builds WHERE id = ?1", [id])? > 0))
+    }
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<BuildRow> {
+    Ok(BuildRow { id: row.get(0)?, started: row.get(1)?, line: row.get(2)?, record: row.get(3)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_builds_are_dropped_when_there_are_many() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("s")).unwrap();
+        let build = |id: &str, started: i64, line: &str| {
+            let (id, line) = (id.to_owned(), line.to_owned());
+            store.put_build(&BuildRow { id, started, line, record: b"r".to_vec() }, b"log").unwrap();
+        };
+        build("old", 1_000, "x");
+        build("newer", 2_000, "y");
+        let recent = now() * 1_000;
+        for number in 0..49 {
+            build(&format!("b{number:02}"), recent + number, "x");
+        }
+        let ids: Vec<String> = store.builds().unwrap().into_iter().map(|build| build.id).collect();
+        assert_eq!((ids.len(), ids[0].as_str(), ids[49].as_str()), (50, "b48", "newer"));
+        // The young ones stay.
+        build("b49", recent + 49, "x");
+        assert_eq!(store.builds().unwrap().len(), 50);
+        let last = store.last_build().unwrap().unwrap();
+        assert_eq!(last.id, "b49");
+        assert_eq!(store.build_before(&last).unwrap().unwrap().id, "b48");
+        assert_eq!(store.builds_named("b1").unwrap().len(), 2);
+        assert_eq!(store.build_log("b49").unwrap(), b"log");
+        assert!(store.remove_build("b49").unwrap() && !store.remove_build("b49").unwrap());
+    }
+}

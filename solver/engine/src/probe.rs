@@ -1,0 +1,132 @@
+//! What is cached, found out without doing anything.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::join_all;
+use lapstrake_graph::{Edge, Graph, Op, Source, VertexId};
+use tokio::sync::OnceCell;
+
+use crate::deep::Deep;
+use crate::event::{Progress, StepId};
+use crate::executor::{CacheIndex, Dep, Executor, ResultRef, Selector};
+use crate::key::Key;
+use crate::solve::{combine, whole};
+
+/// What a build would do with a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forecast {
+    /// Brings in files or an image: looked at in each build.
+    Source,
+    /// Takes it from the cache.
+    Cached,
+    /// Does it, unless what it stands on turns out to have the content that it had before.
+    Done,
+    /// That depends on what steps below give that have to be done first.
+    Unknown,
+}
+
+#[derive(Default)]
+struct Node {
+    key: OnceCell<Option<Key>>,
+    result: OnceCell<Option<ResultRef>>,
+    cached: AtomicBool,
+}
+
+struct Probe<'a, E, C> {
+    graph: &'a Graph,
+    executor: &'a E,
+    cache: &'a C,
+    nodes: Vec<Node>,
+}
+
+/// What a build of `edge` would do with each step that it needs, inputs before their consumers. Nothing is done, and
+/// nothing fetched; what cannot be found out that way is unknown.
+pub async fn probe<E: Executor, C: CacheIndex>(
+    graph: &Graph,
+    executor: &E,
+    cache: &C,
+    edge: Edge,
+) -> Vec<(VertexId, Forecast)> {
+    let ids = graph.needed_by(edge.vertex);
+    let size = ids.iter().map(|id| id.index() + 1).max().unwrap_or(0);
+    let nodes = std::iter::repeat_with(Node::default).take(size).collect();
+    let probe = Probe { graph, executor, cache, nodes };
+    let steps = ids.iter().filter(|id| !matches!(graph[**id].op, Op::Source(_)));
+    join_all(steps.map(|id| probe.result(*id))).await;
+    let forecast = |id: VertexId| {
+        let node = &probe.nodes[id.index()];
+        match (&graph[id].op, node.key.get()) {
+            (Op::Source(_), _) => Forecast::Source,
+            _ if node.cached.load(Ordering::Relaxed) => Forecast::Cached,
+            (_, Some(Some(_))) => Forecast::Done,
+            _ if graph[id].meta.ignore_cache => Forecast::Done,
+            _ => Forecast::Unknown,
+        }
+    };
+    ids.iter().map(|id| (*id, forecast(*id))).collect()
+}
+
+impl<E: Executor, C: CacheIndex> Probe<'_, E, C> {
+    fn key(&self, id: VertexId) -> Deep<'_, Option<Key>> {
+        Deep::new(async move { *self.nodes[id.index()].key.get_or_init(|| self.make_key(id)).await })
+    }
+
+    /// The result of a step, if it can be had without doing anything.
+    fn result(&self, id: VertexId) -> Deep<'_, Option<ResultRef>> {
+        Deep::new(
+            async move { self.nodes[id.index()].result.get_or_init(|| self.make_result(id)).await.clone() },
+        )
+    }
+
+    async fn make_key(&self, id: VertexId) -> Option<Key> {
+        let vertex = &self.graph[id];
+        match &vertex.op {
+            // These would be fetched to know their keys.
+            Op::Source(Source::Http(_) | Source::Git(_) | Source::Archive { .. }) => return None,
+            Op::Source(_) => return self.executor.source_key(vertex).await.ok(),
+            _ => {}
+        }
+        let map = self.executor.cache_map(vertex);
+        let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| async move {
+            match dep {
+                Dep::ByKey if self.graph[edge.vertex].meta.ignore_cache => {
+                    self.content(edge.vertex, &whole()).await
+                }
+                Dep::ByKey => self.key(edge.vertex).await,
+                Dep::ByContent(selector) => self.content(edge.vertex, selector).await,
+            }
+        });
+        let deps: Option<Vec<Key>> = join_all(deps).await.into_iter().collect();
+        Some(combine(&map, &deps?).key)
+    }
+
+    async fn content(&self, input: VertexId, selector: &Selector) -> Option<Key> {
+        let result = self.result(input).await?;
+        match result.content {
+            Some(content) if *selector == whole() => Some(content),
+            _ => self.executor.content_key(&result, selector).await.ok(),
+        }
+    }
+
+    async fn make_result(&self, id: VertexId) -> Option<ResultRef> {
+        let vertex = &self.graph[id];
+        match &vertex.op {
+            // To name a directory of this machine is no work.
+            Op::Source(Source::Scratch | Source::Local { .. }) => {
+                let step = Progress::none().start(StepId(String::new()), "");
+                return self.executor.execute(vertex, &[], &step).await.ok();
+            }
+            Op::Source(_) => return None,
+            _ => {}
+        }
+        let key = self.key(id).await?;
+        if vertex.meta.ignore_cache {
+            return None;
+        }
+        let found = self.cache.lookup(&key).await.ok()??;
+        for below in self.graph.needed_by(id) {
+            self.nodes[below.index()].cached.store(true, Ordering::Relaxed);
+        }
+        Some(found)
+    }
+}

@@ -1,0 +1,113 @@
+//! What became of each step, to be kept and explained.
+
+use std::sync::atomic::Ordering;
+
+use lapstrake_graph::{Edge, Op, VertexId};
+use serde::{Deserialize, Serialize};
+
+use crate::executor::{CacheIndex, Executor};
+use crate::key::Key;
+use crate::solve::{How, Solver};
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// A record had its result, or the result of something that stands on it.
+    Cached,
+    /// It was done.
+    Executed,
+    /// It began, and did not end well.
+    Failed,
+    /// The build ended before it began.
+    Skipped,
+}
+
+/// Something that went into a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// What it is: `op`, `input 0`, `content of src`.
+    pub label: String,
+    /// Its value: the op as JSON, or a digest.
+    pub value: String,
+}
+
+/// A step of a finished build.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Its vertex digest, which names it in events.
+    pub digest: String,
+    /// Its name: `[build 2/5] RUN make`.
+    pub name: String,
+    /// First and last line in the Dockerfile.
+    pub lines: Option<(u32, u32)>,
+    /// What became of it.
+    pub fate: Fate,
+    /// It was to be done even if a record had it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked: bool,
+    /// Which steps it stands on, by their places in the list.
+    pub inputs: Vec<usize>,
+    /// Its definition key, if that was needed.
+    pub key: Option<Key>,
+    /// What the key is made of; the first is the op, then there is one for each input. Left out for what came from the
+    /// cache: the record of the key has it.
+    pub parts: Vec<Part>,
+    /// The executor's name for its result.
+    pub result: Option<String>,
+}
+
+impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
+    /// What became of each step that `edge` needs, inputs before their consumers.
+    pub fn report(&self, edge: Edge) -> Vec<StepReport> {
+        let mut ids = self.graph.topological();
+        let goals: Vec<VertexId> = self.graph.goals(edge).into_iter().map(|goal| goal.vertex).collect();
+        let mut needed = vec![false; self.nodes.len()];
+        for goal in goals {
+            for id in self.graph.needed_by(goal) {
+                needed[id.index()] = true;
+            }
+        }
+        ids.retain(|id| needed[id.index()]);
+        let mut places = vec![0; self.nodes.len()];
+        for (place, id) in ids.iter().enumerate() {
+            places[id.index()] = place;
+        }
+        ids.into_iter().map(|id| self.step_report(id, &places)).collect()
+    }
+
+    fn step_report(&self, id: VertexId, places: &[usize]) -> StepReport {
+        let (vertex, node) = (&self.graph[id], &self.nodes[id.index()]);
+        let began = node.began.load(Ordering::Relaxed);
+        let fate = match node.solved.get() {
+            Some(solved) if solved.how == How::Cached => Fate::Cached,
+            Some(_) => Fate::Executed,
+            None if began => Fate::Failed,
+            None if node.announced.load(Ordering::Relaxed) => Fate::Cached,
+            None => Fate::Skipped,
+        };
+        let keyed = node.key.get();
+        let parts = match (&vertex.op, keyed) {
+            // A source has no record.
+            (Op::Source(_), _) => {
+                let op = self.executor.cache_map(vertex).op;
+                vec![Part { label: "op".to_owned(), value: String::from_utf8_lossy(&op).into_owned() }]
+            }
+            (_, Some(keyed)) if fate != Fate::Cached => {
+                keyed.parts.iter().cloned().map(|(label, value)| Part { label, value }).collect()
+            }
+            _ => Vec::new(),
+        };
+        StepReport {
+            digest: vertex.digest().to_string(),
+            name: vertex.meta.name.clone(),
+            lines: vertex.meta.lines.map(|lines| (lines.first, lines.last)),
+            fate,
+            asked: vertex.meta.ignore_cache,
+            inputs: vertex.inputs.iter().map(|edge| places[edge.vertex.index()]).collect(),
+            key: keyed.map(|keyed| keyed.key),
+            parts,
+            result: node.solved.get().map(|solved| solved.result.token.clone()),
+        }
+    }
+}
