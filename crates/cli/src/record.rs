@@ -92,9 +92,13 @@ impl BuildRecord {
         }
     }
 
-    /// The build is over: keeps the record with the journal.
-    pub(crate) fn keep(mut self, store: &Store, journal: &Journal) -> anyhow::Result<()> {
+    /// The build is over.
+    pub(crate) fn end(&mut self) {
         self.took = u64::try_from(now() - self.started).unwrap_or(0);
+    }
+
+    /// Keeps the record with the journal.
+    pub(crate) fn keep(self, store: &Store, journal: &Journal) -> anyhow::Result<()> {
         let record = zstd::encode_all(lapstrake_oci::to_json(&self).as_slice(), 1)?;
         let row = BuildRow { line: self.subject.line(), id: self.id, started: self.started, record };
         Ok(store.put_build(&row, &journal.encode()?)?)

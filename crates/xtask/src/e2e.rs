@@ -22,6 +22,7 @@ mod single;
 mod terminal;
 mod traps;
 mod trouble;
+mod upkeep;
 
 use std::path::Path;
 use std::process::Command;
@@ -64,6 +65,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         many::CASES,
         single::CASES,
         terminal::CASES,
+        upkeep::CASES,
     ]
     .concat();
     let folders = builds::folders()?;

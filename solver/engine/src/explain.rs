@@ -12,7 +12,7 @@ use crate::report::{Fate, Part, StepReport};
 /// A value in an op that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Where in the op: `exec.args`, `exec.env PATH`, `source.image.manifest`.
+    /// Where in the op: `args`, `env PATH`, `image.manifest`.
     pub place: String,
     /// What it was; `None` if there was nothing.
     pub before: Option<String>,

@@ -90,6 +90,7 @@ fn subject(args: &Build, wanted: &Wanted) -> Result<Subject, Usage> {
 }
 
 fn note_end(record: &mut BuildRecord, result: &anyhow::Result<Option<Digest>>) {
+    record.end();
     match result {
         Ok(id) => record.image = id.as_ref().map(ToString::to_string),
         Err(error) => {

@@ -8,11 +8,11 @@ use lapstrake_engine::{Fate, StepReport};
 use lapstrake_store::Store;
 use serde_json::json;
 
-use super::images::ago;
 use super::timeline;
 use crate::args::builds::Builds;
 use crate::progress::Journal;
 use crate::record::{BuildRecord, find_build};
+use crate::rows::ago;
 use crate::session;
 
 /// Shows or forgets builds.

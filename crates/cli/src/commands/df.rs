@@ -7,9 +7,8 @@ use lapstrake_ops::StackLayer;
 use lapstrake_store::{ImageRow, Item, ItemKind, Store};
 use serde_json::json;
 
-use super::images::ago;
 use crate::args::space::Df;
-use crate::progress::bytes;
+use crate::rows::{ago, size as bytes};
 use crate::session::{self, config};
 
 /// One line of the summary.

@@ -9,9 +9,9 @@ use lapstrake_tree::Tree;
 use serde_json::{Value, json};
 
 use super::builds::{fate, time};
-use super::images::ago;
 use crate::args::builds::Explain;
 use crate::record::{BuildRecord, find_build};
+use crate::rows::ago;
 use crate::session;
 
 /// No value of an op is shown longer than this, in characters.

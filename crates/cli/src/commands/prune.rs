@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use lapstrake_store::{Filter, ItemKind, Limits, Rule, Store};
+use lapstrake_store::{Filter, ItemKind, Limits, Rule, Store, StoreError};
 use serde_json::json;
 
 use super::df::{item_json, line};
@@ -11,7 +11,7 @@ use super::options::size;
 use super::sweeper;
 use crate::args::space::Prune;
 use crate::exit::Usage;
-use crate::progress::bytes;
+use crate::rows::size as bytes;
 use crate::session::{self, Session};
 
 /// Removes images that nobody needs, and the build cache.
@@ -143,8 +143,11 @@ fn remove_images(store: &Store, all: bool) -> anyhow::Result<Vec<String>> {
     let mut removed = Vec::new();
     for image in store.images()? {
         if all || !tags.iter().any(|tag| tag.image == image.id) {
-            store.remove_image(&image.id)?;
-            removed.push(image.id.to_string());
+            match store.remove_unused_image(&image.id) {
+                Ok(()) => removed.push(image.id.to_string()),
+                Err(error @ StoreError::InUse { .. }) => tell!("{error}"),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     Ok(removed)

@@ -7,7 +7,8 @@ use std::time::Duration;
 use lapstrake_engine::{Event, StepReport};
 
 use super::builds::{duration, time};
-use crate::progress::{Journal, bytes};
+use crate::progress::Journal;
+use crate::rows::size as bytes;
 use crate::record::BuildRecord;
 
 /// A step as it is drawn.
@@ -65,9 +66,14 @@ fn bars(events: &[Event]) -> Vec<Bar> {
     for event in events {
         match event {
             Event::Started { step, name, at } => {
-                places.insert(&step.0, bars.len());
+                // One that was taken for cached and is needed after all begins anew.
+                let place = *places.entry(&step.0).or_insert(bars.len());
                 let (step, name) = (step.0.clone(), name.replace('\n', " "));
-                bars.push(Bar { step, name, start: *at, end: *at, ..Bar::default() });
+                let bar = Bar { step, name, start: *at, end: *at, ..Bar::default() };
+                match bars.get_mut(place) {
+                    Some(known) => *known = bar,
+                    None => bars.push(bar),
+                }
             }
             Event::Completed { step, at, cached, error } => {
                 if let Some(bar) = places.get(step.0.as_str()).map(|at| &mut bars[*at]) {

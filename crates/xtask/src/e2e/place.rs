@@ -109,7 +109,11 @@ pub(super) fn start(mode: &Mode, state: &Path, log: &str, commands: &str) -> Res
 /// A shell's commands that go to the place and name its state directory.
 fn surroundings(mode: &Mode) -> String {
     let (place, state) = (mode.place.display(), state(mode));
-    format!("cd '{place}' && export LAPSTRAKE_ROOT='{}' HOME='{place}' && ", state.display())
+    // What is removed by itself depends on how full the disk is.
+    format!(
+        "cd '{place}' && export LAPSTRAKE_ROOT='{}' HOME='{place}' LAPSTRAKE_KEEP_STORAGE=off && ",
+        state.display()
+    )
 }
 
 /// The mode's state directory.

@@ -126,10 +126,11 @@ const LETTERS: usize = 42;
 
 /// As a picture that needs nothing else.
 pub(super) fn svg(nodes: &[Node]) -> String {
-    let stages = stages(nodes);
+    let (rows, mut stages) = (rows(nodes), stages(nodes));
+    // What is done last stands last.
+    stages.sort_by_key(|(_, steps)| steps.iter().map(|at| rows[*at]).max());
     let columns: BTreeMap<&str, usize> =
         stages.iter().enumerate().map(|(column, (name, _))| (*name, column)).collect();
-    let rows = rows(nodes);
     let place = |at: usize| {
         let (column, row) = (columns[nodes[at].stage.as_str()], rows[at]);
         (20 + column * (WIDTH + GAP_X), TOP + row * (HEIGHT + GAP_Y))

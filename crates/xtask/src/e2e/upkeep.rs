@@ -1,0 +1,207 @@
+//! What lapstrake knows of builds that are over, and what it removes: `builds`, `explain`, `graph`, `df`, `prune`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::place::{
+    Mode, dockerfile, expect, lap, must, must_say, nothing_left_in, processes, script, start, state, text,
+};
+
+pub(super) const CASES: &[super::Case] = &[
+    ("explain", explain),
+    ("builds", builds),
+    ("graph", graph),
+    ("prune", prune),
+    ("prune_in_use", prune_in_use),
+];
+
+const STAGES: &str = "FROM busybox AS build\nARG MODE=fast\nCOPY src /src\nRUN cat /src/* > /all; echo $MODE\nFROM busybox\nCOPY --from=build /all /all\nRUN cat /all\n";
+
+/// A context with files, in which things change.
+fn context(mode: &Mode, name: &str) -> Result<PathBuf, String> {
+    dockerfile(mode, name, STAGES)?;
+    let src = mode.place.join(name).join("src");
+    let files = fs::create_dir_all(&src)
+        .and_then(|()| fs::write(src.join("a"), "a\n"))
+        .and_then(|()| fs::write(src.join("b"), "b\n"));
+    files.map_err(|error| error.to_string())?;
+    must(&format!("chmod -R a+rX '{0}' && chmod 644 '{0}'/*", src.display()))?;
+    Ok(src)
+}
+
+/// Each way for a step to be done again is told as what it is.
+fn explain(mode: &Mode) -> Result<(), String> {
+    let src = context(mode, "explain")?;
+    let build = |more: &str| -> Result<String, String> {
+        expect(&lap(mode, &format!("build -q {more} explain"))?, 0, &["sha256:"])?;
+        let told = lap(mode, "explain")?;
+        expect(&told, 0, &["build "])?;
+        Ok(text(&told))
+    };
+    let says = |told: &str, words: &[&str]| match words.iter().find(|word| !told.contains(**word)) {
+        None => Ok(()),
+        Some(word) => Err(format!("`{word}` is not in: {told}")),
+    };
+    says(&build("")?, &["there is no earlier one", "nothing was known of it"])?;
+    says(&build("")?, &["CACHED   [build 2/3] COPY src /src"])?;
+    must(&format!("echo new > '{0}/c' && echo other > '{0}/a' && chmod 600 '{0}/b'", src.display()))?;
+    must(&format!("chown --reference '{}' '{}/b'", mode.place.join("builds").display(), src.display()))?;
+    let files = ["/src/a: content", "/src/b: mode", "/src/c: new"];
+    let told = build("")?;
+    says(&told, &files)?;
+    says(&told, &["what it stands on changed: [build 2/3] COPY src /src", "/all: content"])?;
+    must(&format!("rm '{}/c' && touch '{}/a'", src.display(), src.display()))?;
+    says(&build("")?, &["/src/c: removed"])?;
+    let told = build("--build-arg MODE=slow")?;
+    says(&told, &["the variable MODE was `fast` and is `slow`", "CACHED   [build 2/3] COPY src /src"])?;
+    // The files are the same as before, so what stands on them is cached.
+    says(&told, &["CACHED   [stage-1 3/3] RUN cat /all"])?;
+    dockerfile(mode, "explain", &STAGES.replace("RUN cat /all\n", "RUN cat /all /all\n"))?;
+    says(&build("")?, &["the command was `/bin/sh -c cat /all` and is `/bin/sh -c cat /all /all`"])?;
+    says(&build("--no-cache")?, &["it was to run even if it is cached"])?;
+    let two = lap(mode, "explain --json ^2 ^3")?;
+    expect(&two, 0, &["\"kind\": \"op\"", "\"place\": \"env MODE\""])
+}
+
+fn builds(mode: &Mode) -> Result<(), String> {
+    context(mode, "builds-ctx")?;
+    expect(&lap(mode, "build -q -t remembered builds-ctx")?, 0, &["sha256:"])?;
+    dockerfile(mode, "builds-ctx", "FROM busybox\nRUN echo before; exit 3\n")?;
+    expect(&lap(mode, "build -t remembered --timeline line.html builds-ctx")?, 1, &["exit code: 3"])?;
+    expect(&lap(mode, "builds ls")?, 0, &["BUILD ID", "remembered:latest        Failed", "Completed"])?;
+    expect(
+        &lap(mode, "builds inspect")?,
+        0,
+        &["Status:      Failed", "FAILED    [2/2] RUN echo before; exit 3"],
+    )?;
+    expect(
+        &lap(mode, "builds inspect --json ^1")?,
+        0,
+        &["\"Status\": \"Completed\"", "\"Image\": \"sha256:"],
+    )?;
+    expect(&lap(mode, "builds logs")?, 0, &[" before\n", "ERROR: "])?;
+    let page = fs::read_to_string(mode.place.join("line.html")).map_err(|error| error.to_string())?;
+    let again = lap(mode, "builds timeline")?;
+    expect(&again, 0, &["<!doctype html>", "RUN echo before; exit 3", "class=\"bar failed\""])?;
+    if !page.contains("class=\"bar failed\"") || page.contains("<script") || page.contains("http") {
+        return Err(format!("not a page of its own: {page}"));
+    }
+    let gone = script(
+        mode,
+        "./lapstrake builds rm $(./lapstrake builds ls -q | head -n 1) && ./lapstrake builds inspect",
+    )?;
+    expect(&gone, 0, &["Status:      Completed"])?;
+    expect(&lap(mode, "builds logs nosuch")?, 1, &["no such build: nosuch"])
+}
+
+fn graph(mode: &Mode) -> Result<(), String> {
+    context(mode, "graph-ctx")?;
+    // Something that no other test has built.
+    dockerfile(mode, "graph-ctx", &STAGES.replace("MODE=fast", "MODE=graph"))?;
+    expect(
+        &lap(mode, "graph graph-ctx")?,
+        0,
+        &["to do    RUN cat /src/*", "unknown  COPY --from=build /all /all  ← build"],
+    )?;
+    expect(&lap(mode, "build -q graph-ctx")?, 0, &["sha256:"])?;
+    expect(
+        &lap(mode, "graph graph-ctx")?,
+        0,
+        &["cached   RUN cat /src/*", "cached   COPY --from=build /all /all"],
+    )?;
+    expect(&lap(mode, "graph --dot graph-ctx")?, 0, &["digraph build {", "subgraph cluster_0"])?;
+    expect(
+        &script(mode, "./lapstrake graph --svg --to graph.svg graph-ctx && head -c 4 graph.svg")?,
+        0,
+        &["<svg"],
+    )?;
+    expect(&lap(mode, "graph --target nosuch graph-ctx")?, 1, &["nosuch"])
+}
+
+/// Commands with a state directory of its own, in which `busybox` is imported.
+fn alone(mode: &Mode, name: &str) -> Result<PathBuf, String> {
+    let root = state(mode).with_file_name(format!("{name}-{}", mode.name));
+    let import = format!("export LAPSTRAKE_ROOT='{}' && ./lapstrake import bb.tar busybox", root.display());
+    expect(&script(mode, &import)?, 0, &["sha256:"])?;
+    Ok(root)
+}
+
+/// What no image has goes, what an image has stays, and the next build is right.
+fn prune(mode: &Mode) -> Result<(), String> {
+    let root = alone(mode, "prune")?;
+    let src = context(mode, "prune-ctx")?;
+    let lap = |args: &str| {
+        script(mode, &format!("export LAPSTRAKE_ROOT='{}' && ./lapstrake {args}", root.display()))
+    };
+    let layers = || must_say(&format!("ls '{}/layers' | wc -l", root.display()));
+    expect(&lap("build -q -t kept prune-ctx")?, 0, &["sha256:"])?;
+    must(&format!("echo more > '{}/a'", src.display()))?;
+    expect(&lap("build -q prune-ctx")?, 0, &["sha256:"])?;
+    expect(&lap("df")?, 0, &["Images          3         2", "Build Cache"])?;
+    expect(&lap("df -v")?, 0, &["kept:latest", "[build 2/3] COPY src /src"])?;
+    expect(&lap("prune")?, 2, &["say so with `--force`"])?;
+    expect(&lap("prune --filter since=1h")?, 2, &["not known"])?;
+    // Nothing is older than a day, or larger than a gigabyte.
+    expect(&lap("prune --force --filter until=24h")?, 0, &["Total reclaimed space: 0B"])?;
+    expect(&lap("prune --force --keep-storage 1g")?, 0, &["Total reclaimed space: 0B"])?;
+    let before = layers()?;
+    expect(&lap("prune --force")?, 0, &["Deleted: sha256:", "[build 2/3] COPY src /src"])?;
+    if layers()? == before {
+        return Err(format!("no layer went: {before}"));
+    }
+    expect(&lap("run kept cat /all")?, 0, &["a\nb\n"])?;
+    must(&format!("echo a > '{}/a'", src.display()))?;
+    expect(&lap("build -q -t kept prune-ctx")?, 0, &["sha256:"])?;
+    expect(&lap("run kept cat /all")?, 0, &["a\nb\n"])?;
+    expect(&lap("prune --all --force")?, 0, &["Deleted: sha256:"])?;
+    let left = must_say(&format!("ls '{}/layers'", root.display()))?;
+    if !left.is_empty() {
+        return Err(format!("layers are left: {left}"));
+    }
+    expect(&lap("images")?, 0, &["REPOSITORY"])?;
+    nothing_left_in(mode, &root)
+}
+
+const WAITS: &str = "FROM busybox\nCOPY src /src\nRUN touch /made\nRUN --mount=type=cache,id=signal,target=/c touch /c/here; while test ! -e /c/go; do sleep 0.05; done; cat /made /src/*; touch /c/seen\n";
+
+/// Everything is pruned while a build stands on it: the build does not notice, and what it used goes afterwards.
+fn prune_in_use(mode: &Mode) -> Result<(), String> {
+    let root = alone(mode, "in-use")?;
+    context(mode, "in-use-ctx")?;
+    dockerfile(mode, "in-use-ctx", WAITS)?;
+    let mut build =
+        start(mode, &root, "log-in-use", "exec ./lapstrake build --progress plain -t busy in-use-ctx")?;
+    let signal = |name: &str| format!("{}/mounts/*/data/{name}", root.display());
+    let begun = Instant::now();
+    while must(&format!("ls {}", signal("here"))).is_err() {
+        if begun.elapsed() > Duration::from_secs(60) {
+            return Err("the step does not begin".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let lap = |args: &str| {
+        script(mode, &format!("export LAPSTRAKE_ROOT='{}' && ./lapstrake {args}", root.display()))
+    };
+    expect(&lap("rmi busybox")?, 0, &["Deleted: "])?;
+    expect(&lap("prune --force")?, 0, &["RUN touch /made", "may be in use"])?;
+    must(&format!("for d in '{}'/mounts/*/data; do touch $d/go; done", root.display()))?;
+    let status = build.wait().map_err(|error| error.to_string())?;
+    let said = fs::read_to_string(mode.place.join("log-in-use")).map_err(|error| error.to_string())?;
+    if !status.success() {
+        return Err(format!("the build failed: {said}"));
+    }
+    // The image has taken back what it needs.
+    expect(&lap("prune --force")?, 0, &["Total reclaimed space"])?;
+    expect(&lap("run busy cat /src/a")?, 0, &["a\n"])?;
+    expect(&lap("rmi busy")?, 0, &["Deleted: "])?;
+    expect(&lap("prune --force")?, 0, &["Total reclaimed space"])?;
+    let left = must_say(&format!("ls '{}/layers'", root.display()))?;
+    if !left.is_empty() {
+        return Err(format!("layers are left: {left}"));
+    }
+    match processes(&root)?.as_str() {
+        "" => nothing_left_in(mode, &root),
+        found => Err(format!("still there: {found}")),
+    }
+}
