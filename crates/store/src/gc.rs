@@ -6,6 +6,7 @@
 //! Whoever is killed on the way leaves condemned things, which the next one removes.
 
 mod collect;
+mod generations;
 mod items;
 pub(crate) mod policy;
 

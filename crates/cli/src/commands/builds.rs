@@ -59,7 +59,7 @@ fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
             if title.chars().count() > 24 {
                 title = title.chars().take(23).chain(['…']).collect();
             }
-            let (age, took) = (ago(&time(record.started)), duration(record.took));
+            let (age, took) = (ago(Some(&time(record.started))), duration(record.took));
             let (id, status) = (&record.id, record.status.name());
             say!("{id:<27} {title:<24} {status:<10} {age:<16} {took:<9} {cached}/{all}");
         }
@@ -105,7 +105,7 @@ fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> anyhow::Result<(
     rows.extend(record.subject.platform.clone().map(|platform| ("Platform", platform)));
     rows.push(("Status", record.status.name().to_owned()));
     rows.extend(record.error.clone().map(|error| ("Error", error)));
-    rows.push(("Started", format!("{} ({})", time(record.started), ago(&time(record.started)))));
+    rows.push(("Started", format!("{} ({})", time(record.started), ago(Some(&time(record.started))))));
     rows.push(("Duration", duration(record.took)));
     rows.extend(record.image.clone().map(|image| ("Image", image)));
     rows.push(("Steps", format!("{all}, {cached} of them cached")));

@@ -162,7 +162,7 @@ fn list_images(store: &Store, images: &[Sized]) -> anyhow::Result<()> {
     );
     for image in images {
         let created = config(store, &image.row.id)?.created;
-        let age = created.as_deref().map_or_else(|| "N/A".to_owned(), ago);
+        let age = ago(created.as_deref());
         let name = image.names.first().map_or("<none>", String::as_str);
         let (size, shared, unique) =
             (bytes(image.size), bytes(image.size - image.unique), bytes(image.unique));
@@ -194,7 +194,7 @@ fn list_items(items: &[Item]) -> anyhow::Result<()> {
 pub(super) fn line(item: &Item) -> String {
     let id = item.id.strip_prefix("sha256:").unwrap_or(&item.id);
     let id: String = id.chars().take(12).collect();
-    let age = ago(&lapstrake_oci::rfc3339(item.used, 0));
+    let age = ago(Some(&lapstrake_oci::rfc3339(item.used, 0)));
     let mut text: String = item.description.replace(['\n', '\t'], " ");
     if text.chars().count() > 60 {
         text = text.chars().take(59).chain(['…']).collect();

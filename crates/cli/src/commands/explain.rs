@@ -78,7 +78,7 @@ impl Comparison<'_> {
                 "{} ({}, {})",
                 &build.id[..12.min(build.id.len())],
                 build.title(),
-                ago(&time(build.started))
+                ago(Some(&time(build.started)))
             )
         };
         match &self.earlier {

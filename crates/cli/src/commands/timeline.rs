@@ -8,8 +8,8 @@ use lapstrake_engine::{Event, StepReport};
 
 use super::builds::{duration, time};
 use crate::progress::Journal;
-use crate::rows::size as bytes;
 use crate::record::BuildRecord;
+use crate::rows::size as bytes;
 
 /// A step as it is drawn.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -14,6 +14,7 @@ use super::{Item, ItemKind};
 use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::users::gc_lock;
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl Store {
             change.commit()
         })?;
         // Who comes from now on does not keep what went.
-        if let Some(lock) = self.gc_lock()? {
+        if let Some(lock) = gc_lock(self.root())? {
             self.advance()?;
             drop(lock);
         }
@@ -131,7 +132,7 @@ impl Store {
     /// prune. If another one is at it, there is nothing to do.
     pub fn reclaim(&self) -> Result<Reclaimed, StoreError> {
         let mut done = Reclaimed::default();
-        let Some(lock) = self.gc_lock()? else { return Ok(done) };
+        let Some(lock) = gc_lock(self.root())? else { return Ok(done) };
         let drained = self.drained()?;
         for id in self.condemned("SELECT id, condemned FROM layers WHERE condemned IS NOT NULL")? {
             self.remove_condemned(id, drained, &mut done, |change, id| {

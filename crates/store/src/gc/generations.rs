@@ -1,0 +1,36 @@
+//! Generations of processes: see [`crate::users`].
+
+use crate::error::StoreError;
+use crate::layout::Store;
+use crate::users::nobody_in;
+
+impl Store {
+    /// This process uses what is in the store from now on.
+    pub(crate) fn join_users(&self) -> Result<(), StoreError> {
+        self.user.join(self.root(), self.generation()?)
+    }
+
+    /// The present generation.
+    pub(super) fn generation(&self) -> Result<i64, StoreError> {
+        self.with_db(|db| db.prepare_cached("SELECT number FROM generation")?.query_row([], |row| row.get(0)))
+    }
+
+    /// Begins a new generation if that can be, and gives it. The caller holds the lock for it.
+    pub(super) fn advance(&self) -> Result<i64, StoreError> {
+        let now = self.generation()?;
+        // The files of `now - 1` and of `now + 1` are the same one.
+        if !nobody_in(self.root(), now - 1)? {
+            return Ok(now);
+        }
+        self.with_db(|db| db.execute("UPDATE generation SET number = ?1", [now + 1]))?;
+        Ok(now + 1)
+    }
+
+    /// The newest generation of which nobody is left. The caller holds the lock for it, and uses nothing that it found
+    /// before.
+    pub(super) fn drained(&self) -> Result<i64, StoreError> {
+        self.user.leave();
+        let now = self.advance()?;
+        Ok(if nobody_in(self.root(), now - 1)? { now - 1 } else { now - 2 })
+    }
+}
