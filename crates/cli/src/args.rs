@@ -125,12 +125,19 @@ pub(crate) struct Build {
     /// An SSH agent for RUN: `default` or `ID=SOCKET`
     #[arg(long, value_name = "default|ID=SOCKET")]
     pub(crate) ssh: Vec<String>,
-    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=image|registry,name=NAME`, or a directory
+    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=image|registry,name=NAME`, `type=cacheonly`, or
+    /// a directory
     #[arg(short, long, value_name = "DIR|type=TYPE,dest=PATH")]
     pub(crate) output: Vec<String>,
     /// Push the image to the registries that its names say: short for `-o type=registry`
     #[arg(long)]
     pub(crate) push: bool,
+    /// Load the image into a running Docker too
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Add an annotation to the manifest: `[manifest|manifest-descriptor[[PLATFORM]]:]KEY=VALUE`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) annotation: Vec<String>,
     /// How progress is shown
     #[arg(long, value_enum)]
     pub(crate) progress: Option<Mode>,

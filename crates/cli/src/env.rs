@@ -53,6 +53,16 @@ pub(crate) fn settings() -> Vec<PathBuf> {
     own.into_iter().chain([PathBuf::from("/etc")]).map(|dir| dir.join("lapstrake/lapstrake.toml")).collect()
 }
 
+/// Where Docker may listen; the error is a `DOCKER_HOST` that is no Unix socket.
+pub(crate) fn docker_sockets() -> Result<Vec<PathBuf>, String> {
+    if let Some(host) = value("DOCKER_HOST").filter(|host| !host.is_empty()) {
+        let path = host.strip_prefix("unix://").map(PathBuf::from);
+        return path.map(|path| vec![path]).ok_or(host);
+    }
+    let own = set("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("docker.sock"));
+    Ok(own.into_iter().chain([PathBuf::from("/var/run/docker.sock")]).collect())
+}
+
 /// `SOURCE_DATE_EPOCH`, which becomes a build argument.
 pub(crate) fn source_date_epoch() -> Option<String> {
     value("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty())

@@ -75,6 +75,10 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     if let Some(ops) = ops_error(cause) {
         return ops.hint();
     }
+    if let Some(OutputError::NoEngine { .. }) = cause.downcast_ref() {
+        let text = "the image is in lapstrake's own store; `lapstrake save` writes an archive for any engine";
+        return Some(text.to_owned());
+    }
     cause.downcast_ref::<UsernsError>().and_then(UsernsError::hint).map(str::to_owned)
 }
 
@@ -103,6 +107,7 @@ pub(crate) fn is_environment(cause: &(dyn std::error::Error + 'static)) -> bool 
         _ => {}
     }
     cause.is::<UsernsError>()
+        || matches!(cause.downcast_ref(), Some(OutputError::NoEngine { .. }))
         || is_disk_full(cause)
         || registry_error(cause).is_some_and(is_registry_down)
         || cause.downcast_ref::<RuntimeError>().is_some_and(is_kernel)

@@ -3,8 +3,10 @@
 mod archives;
 mod builds;
 mod checks;
+mod conform;
 mod epoch;
 mod errors;
+mod exporters;
 mod extensions;
 mod images;
 mod language;
@@ -57,6 +59,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         servers::CASES,
         push::CASES,
         images::CASES,
+        exporters::CASES,
         trouble::CASES,
         secure::CASES,
         remote::CASES,

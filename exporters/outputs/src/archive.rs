@@ -1,6 +1,6 @@
 //! OCI and docker archives: an image layout, as a tar or as a directory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -161,10 +161,7 @@ fn write<W: Write>(
 }
 
 /// What is said of a manifest where it is listed: when it was made, and what was asked for.
-pub(crate) fn descriptor_annotations(
-    image: &Finished,
-    encoding: &Encoding,
-) -> std::collections::BTreeMap<String, String> {
+pub fn descriptor_annotations(image: &Finished, encoding: &Encoding) -> BTreeMap<String, String> {
     let mut annotations = encoding.descriptor_annotations.clone();
     let created = image.config.created.clone().unwrap_or_else(|| rfc3339(0, 0));
     annotations.entry("org.opencontainers.image.created".to_owned()).or_insert(created);

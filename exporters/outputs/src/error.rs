@@ -29,6 +29,21 @@ pub enum OutputError {
     /// There is nowhere to push to.
     #[error("there is no name to push the image to")]
     NoName,
+    /// Nobody listens at an engine's socket.
+    #[error("no Docker is running at `{}`", socket.display())]
+    NoEngine {
+        /// The socket.
+        socket: std::path::PathBuf,
+        /// Why nobody could be reached.
+        #[source]
+        source: io::Error,
+    },
+    /// An engine refused.
+    #[error("the engine does not take the image: {why}")]
+    Engine {
+        /// What it says.
+        why: String,
+    },
     /// A worker thread is gone.
     #[error("a worker thread ended early")]
     Worker,

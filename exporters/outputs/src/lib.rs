@@ -4,15 +4,17 @@
 
 mod archive;
 mod encode;
+mod engine;
 mod error;
 mod gzip;
 mod image;
 mod push;
 mod rootfs;
 
-pub use archive::{Flavour, Saved, image_manifest, write_archive, write_layout};
+pub use archive::{Flavour, Saved, descriptor_annotations, image_manifest, write_archive, write_layout};
 pub use encode::Encoding;
+pub use engine::load;
 pub use error::OutputError;
 pub use image::{Finished, Layer, assemble, keep};
 pub use push::{Push, Status};
-pub use rootfs::{write_files, write_rootfs};
+pub use rootfs::{Files, write_files, write_rootfs};

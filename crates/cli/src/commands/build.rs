@@ -32,6 +32,12 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
         return Ok(told);
     }
     let wanted = Wanted::parse(args)?;
+    if let Some(path) = &args.iidfile
+        && let Err(error) = fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(anyhow::Error::new(error).context(format!("cannot remove `{}`", path.display())));
+    }
     let session = session::open()?;
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
     let mut record = BuildRecord::begin(subject(args, &wanted)?);

@@ -1,27 +1,30 @@
 //! Where a build's result goes.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write as _};
+use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use lapstrake_assemble::Document;
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Images, Stack};
 use lapstrake_outputs::{
-    Finished, Flavour, Layer, Push, Saved, assemble, keep, write_archive, write_files, write_rootfs,
+    Encoding, Files, Finished, Flavour, Layer, Push, Saved, assemble, descriptor_annotations, image_manifest,
+    keep, write_archive, write_files, write_layout, write_rootfs,
 };
 use lapstrake_snapshot::mount;
 use lapstrake_store::Store;
 
-use super::options::{ImageOutput, Output, PushTo};
+use super::file::to_file;
+use super::metadata::Metadata;
+use super::output::{ImageOutput, Output, PushTo};
 use super::push::status;
 use super::wanted::Wanted;
 use crate::args::Build;
+use crate::env;
 use crate::exit::{Told, Usage};
 
 /// What is exported.
@@ -49,61 +52,71 @@ impl Export<'_> {
             let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
             return Err(Told { text: text.to_owned(), hint: Some(hint.to_owned()), status: 1 }.into());
         }
-        let mut id = None;
+        let (mut id, mut metadata) = (None, Metadata::default());
         for (number, output) in self.wanted.outputs.iter().enumerate() {
+            if *output == Output::Cache {
+                continue;
+            }
             let step = progress.start(StepId(format!("internal:export:{number}")), title(output));
-            let image = self.one(output, &step);
+            let image = self.one(output, &mut metadata, &step);
             step.complete(false, image.as_ref().err().map(ToString::to_string));
             id = id.or(image?);
+        }
+        if let Some(path) = &self.args.metadata_file {
+            metadata.write(path)?;
         }
         Ok(id)
     }
 
-    fn one(&self, output: &Output, step: &Step) -> anyhow::Result<Option<Digest>> {
-        let Self { args, store, target, stack, .. } = *self;
+    fn one(&self, output: &Output, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Option<Digest>> {
+        let Self { store, target, stack, .. } = *self;
         match output {
-            Output::Image { image: asked, push } => {
+            Output::Image { image: asked, push } => self.stored(asked, *push, metadata, step).map(Some),
+            Output::Archive { docker, image: asked, .. } | Output::Layout { docker, image: asked, .. } => {
                 let image = self.image(asked, step)?;
-                let names = self.names(&asked.names)?;
-                let writing = format!("writing image {}", image.document.digest);
-                during(step, &writing, || Ok(keep(store, &image, tokens(stack, &image), &names)?))?;
-                for name in &names {
-                    step.status(&format!("naming to {name}"), 0, 0, true);
-                }
-                let id = image.document.digest.clone();
-                let manifest = match push {
-                    Some(to) => Some(self.push(&Arc::new(image.clone()), asked, *to, step)?),
-                    None => None,
-                };
-                metadata(args, &image, &names, manifest.as_ref())?;
-                Ok(Some(id))
-            }
-            Output::Archive { docker, dest, image: asked } => {
-                let image = self.image(asked, step)?;
-                let names = self.names(&asked.names)?;
+                let encoding = asked.encoding_for(&image.config.platform())?;
+                let names = self.names(asked);
                 let flavour = if *docker { Flavour::Docker } else { Flavour::Oci };
                 step.status(&format!("exporting config {}", image.document.digest), 0, 0, true);
-                let manifest = during(step, "sending tarball", || {
-                    to_file(dest.as_deref(), |out| {
-                        let saved = [Saved { image: &image, names: &names }];
-                        Ok(write_archive(store, &saved, flavour, &asked.encoding, out)?)
-                    })
+                let saved = [Saved { image: &image, names: &names }];
+                let manifests = during(step, "sending tarball", || match output {
+                    Output::Layout { dest, .. } => {
+                        let failed = || format!("cannot write `{}`", dest.display());
+                        write_layout(store, &saved, flavour, &encoding, dest).with_context(failed)
+                    }
+                    Output::Archive { dest, .. } => to_file(dest.as_deref(), |out| {
+                        Ok(write_archive(store, &saved, flavour, &encoding, out)?)
+                    }),
+                    _ => Ok(Vec::new()),
                 })?;
-                let manifest = manifest.into_iter().next().context("nothing was written")?.digest;
-                metadata(args, &image, &names, Some(&manifest))?;
+                let manifest = manifests.first().context("nothing was written")?;
+                metadata.image(&image, &names);
+                let annotations = descriptor_annotations(&image, &encoding);
+                metadata.manifest(&image, manifest, encoding.manifest_type(), annotations);
                 Ok(Some(image.document.digest))
             }
-            Output::Tar(dest) => during(step, "sending tarball", || {
-                let root = root(store, stack)?;
-                to_file(dest.as_deref(), |out| Ok(write_rootfs(root.as_fd(), target.image.epoch, out)?))?;
+            Output::Engine { image: asked } => self.loaded(asked, metadata, step).map(Some),
+            Output::Tar { dest, split } => during(step, "sending tarball", || {
+                let (root, prefix) = (root(store, stack)?, split.then(|| self.platform()));
+                let epoch = target.image.epoch;
+                to_file(dest.as_deref(), |out| {
+                    Ok(write_rootfs(root.as_fd(), epoch, prefix.as_deref(), out)?)
+                })?;
                 Ok(None)
             }),
-            Output::Local(dest) => during(step, "copying files", || {
-                fs::create_dir_all(dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
-                write_files(root(store, stack)?.as_fd(), dest)?;
+            Output::Local { dest, split, delete } => during(step, "copying files", || {
+                let dest = if *split { dest.join(self.platform()) } else { dest.clone() };
+                fs::create_dir_all(&dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
+                write_files(root(store, stack)?.as_fd(), &dest, Files { delete: *delete })?;
                 Ok(None)
             }),
+            Output::Cache => Ok(None),
         }
+    }
+
+    /// The platform as the name of a directory.
+    fn platform(&self) -> String {
+        self.target.platform.to_string().replace('/', "_")
     }
 
     fn image(&self, asked: &ImageOutput, step: &Step) -> anyhow::Result<Finished> {
@@ -121,44 +134,126 @@ impl Export<'_> {
         during(step, "exporting layers", || Ok(assemble(self.store, &draft, &layers, asked.rewrite)?))
     }
 
-    /// Pushes the image under all of its names, and gives the digest of its manifest.
+    /// To the local store and to registries; gives the image id.
+    fn stored(
+        &self,
+        asked: &ImageOutput,
+        push: Option<PushTo>,
+        metadata: &mut Metadata,
+        step: &Step,
+    ) -> anyhow::Result<Digest> {
+        let image = self.image(asked, step)?;
+        let encoding = asked.encoding_for(&image.config.platform())?;
+        let id = image.document.digest.clone();
+        let names = self.names(asked);
+        if asked.store {
+            self.keep(&image, &names, step)?;
+        }
+        let dangling = asked.dangling.as_ref().filter(|_| !asked.dangling_alone || names.is_empty());
+        let mut manifest = None;
+        // A name with a digest needs the manifest, and that needs the layers as they leave.
+        if dangling.is_some() || asked.canonical {
+            let made = || Ok(image_manifest(self.store, &image, &encoding)?);
+            manifest = Some(during(step, "exporting manifest", made)?);
+        }
+        let pinned = dangling.zip(manifest.as_ref()).map(|(name, made)| name.pinned(made.digest.clone()));
+        let all: Vec<Reference> = names.iter().cloned().chain(pinned.clone()).collect();
+        let image = Arc::new(image);
+        if let Some(to) = push {
+            manifest = Some(self.push(&image, (asked, &encoding), (&all, to), step)?);
+        }
+        metadata.image(&image, &all);
+        if let Some(manifest) = &manifest {
+            let annotations = encoding.descriptor_annotations.clone();
+            metadata.manifest(&image, manifest, encoding.manifest_type(), annotations);
+            let named = names.iter().filter(|_| asked.canonical || push.is_some());
+            let digests = named.map(|name| name.pinned(manifest.digest.clone())).chain(pinned);
+            for name in digests.filter(|_| asked.store) {
+                self.store.set_digest(&name, &id)?;
+            }
+        }
+        Ok(id)
+    }
+
+    fn keep(&self, image: &Finished, names: &[Reference], step: &Step) -> anyhow::Result<()> {
+        let writing = format!("writing image {}", image.document.digest);
+        during(step, &writing, || Ok(keep(self.store, image, tokens(self.stack, image), names)?))?;
+        for name in names {
+            step.status(&format!("naming to {name}"), 0, 0, true);
+        }
+        Ok(())
+    }
+
+    /// To the local store and to a running Docker.
+    fn loaded(&self, asked: &ImageOutput, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Digest> {
+        let socket = engine_socket()?;
+        let image = self.image(asked, step)?;
+        let encoding = asked.encoding_for(&image.config.platform())?;
+        let names = self.names(asked);
+        self.keep(&image, &names, step)?;
+        let saved = [Saved { image: &image, names: &names }];
+        let manifests = during(step, "sending tarball", || {
+            Ok(lapstrake_outputs::load(&socket, |out| {
+                write_archive(self.store, &saved, Flavour::Docker, &encoding, out)
+            })?)
+        })?;
+        metadata.image(&image, &names);
+        if let Some(manifest) = manifests.first() {
+            let annotations = descriptor_annotations(&image, &encoding);
+            metadata.manifest(&image, manifest, encoding.manifest_type(), annotations);
+        }
+        Ok(image.document.digest)
+    }
+
+    /// Pushes the image under these names, and gives its manifest.
     fn push(
         &self,
         image: &Arc<Finished>,
-        asked: &ImageOutput,
-        to: PushTo,
+        (asked, encoding): (&ImageOutput, &Encoding),
+        (names, to): (&[Reference], PushTo),
         step: &Step,
-    ) -> anyhow::Result<Digest> {
-        let names = self.names(&asked.names)?;
+    ) -> anyhow::Result<Document> {
         if names.is_empty() {
             return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()).into());
         }
-        let pushed = tokio::runtime::Handle::current().block_on(async {
-            let client = self.images.client().await?;
-            let (store, status) = (self.store, status(step));
-            let push = Push { store, client, image, encoding: &asked.encoding, status };
-            Ok::<_, anyhow::Error>(push.run(&names, to == PushTo::Digest).await?)
-        });
-        Ok(pushed?.digest)
+        let status = status(step);
+        tokio::runtime::Handle::current().block_on(async {
+            let insecure;
+            let client = if asked.insecure {
+                insecure = self.images.insecure_client()?;
+                &insecure
+            } else {
+                self.images.client().await?
+            };
+            let push = Push { store: self.store, client, image, encoding, status };
+            Ok(push.run(names, to == PushTo::Digest).await?)
+        })
     }
 
-    fn names(&self, more: &[String]) -> anyhow::Result<Vec<Reference>> {
-        let mut all = self.wanted.names.clone();
-        for name in more {
-            all.push(name.parse().map_err(|e| Usage(format!("invalid name `{name}`: {e}")))?);
-        }
-        Ok(all)
+    fn names(&self, asked: &ImageOutput) -> Vec<Reference> {
+        self.wanted.names.iter().chain(&asked.names).cloned().collect()
     }
+}
+
+/// Where Docker listens: where `DOCKER_HOST` says, else at the user's own socket or the machine's.
+fn engine_socket() -> Result<PathBuf, Usage> {
+    let sockets = env::docker_sockets().map_err(|host| {
+        Usage(format!("DOCKER_HOST is `{host}`: only `unix://` sockets can be loaded into"))
+    })?;
+    let there = sockets.iter().find(|socket| socket.exists()).or(sockets.last()).cloned();
+    there.ok_or_else(|| Usage("there is no place where Docker could listen".to_owned()))
 }
 
 /// What the step of an output is called, in BuildKit's words.
 fn title(output: &Output) -> &'static str {
     match output {
         Output::Image { .. } => "exporting to image",
-        Output::Archive { docker: true, .. } => "exporting to docker image format",
-        Output::Archive { docker: false, .. } => "exporting to oci image format",
-        Output::Tar(_) => "exporting to client tarball",
-        Output::Local(_) => "exporting to client directory",
+        Output::Archive { docker: true, .. }
+        | Output::Layout { docker: true, .. }
+        | Output::Engine { .. } => "exporting to docker image format",
+        Output::Archive { .. } | Output::Layout { .. } => "exporting to oci image format",
+        Output::Tar { .. } => "exporting to client tarball",
+        Output::Local { .. } | Output::Cache => "exporting to client directory",
     }
 }
 
@@ -189,53 +284,4 @@ fn tokens(stack: &Stack, image: &Finished) -> String {
         }
     }
     String::from_utf8_lossy(&lapstrake_oci::to_json(&layers)).into_owned()
-}
-
-/// Writes a file whole or not at all; without a path, to standard output.
-pub(super) fn to_file<T>(
-    dest: Option<&Path>,
-    write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let Some(dest) = dest else {
-        let mut out = BufWriter::new(io::stdout().lock());
-        let result = write(&mut out)?;
-        out.flush()?;
-        return Ok(result);
-    };
-    let mut partial = dest.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = PathBuf::from(partial);
-    let failed = || format!("cannot write `{}`", dest.display());
-    let result = (|| {
-        let mut out = BufWriter::with_capacity(256 << 10, File::create(&partial).with_context(failed)?);
-        let result = write(&mut out).with_context(failed)?;
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
-        file.sync_all().with_context(failed)?;
-        fs::rename(&partial, dest).with_context(failed)?;
-        Ok(result)
-    })();
-    if result.is_err() {
-        // What is half-written must not stay; if it cannot go, the first error is the one to tell.
-        fs::remove_file(&partial).unwrap_or_default();
-    }
-    result
-}
-
-fn metadata(
-    args: &Build,
-    image: &Finished,
-    names: &[Reference],
-    manifest: Option<&Digest>,
-) -> anyhow::Result<()> {
-    let Some(path) = &args.metadata_file else { return Ok(()) };
-    let mut found: BTreeMap<&str, String> = BTreeMap::new();
-    found.insert("containerimage.config.digest", image.document.digest.to_string());
-    if let Some(manifest) = manifest {
-        found.insert("containerimage.digest", manifest.to_string());
-    }
-    if !names.is_empty() {
-        found.insert("image.name", names.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
-    }
-    let bytes = lapstrake_oci::to_json_indented(&found);
-    fs::write(path, bytes).with_context(|| format!("cannot write `{}`", path.display()))
 }

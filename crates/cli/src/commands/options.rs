@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::Dialect;
 use lapstrake_graph::{NetworkMode, Ulimit};
-use lapstrake_oci::media::Compression;
 use lapstrake_ops::Secret;
-use lapstrake_outputs::Encoding;
 
 use crate::env;
 use crate::exit::Usage;
@@ -170,121 +168,6 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Usage> {
     std::path::absolute(path).map_err(|error| Usage(format!("`{}`: {error}", path.display())))
 }
 
-/// How an image is written down.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ImageOutput {
-    /// Further names.
-    pub(crate) names: Vec<String>,
-    /// Whether no time in new layers is later than the epoch.
-    pub(crate) rewrite: bool,
-    /// What stands in place of the build's own epoch; `Some(None)` is none.
-    pub(crate) epoch: Option<Option<i64>>,
-    /// Blobs and manifest.
-    pub(crate) encoding: Encoding,
-}
-
-/// How an image is pushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PushTo {
-    /// Under its tags.
-    Tags,
-    /// Without a tag.
-    Digest,
-}
-
-/// Where a result goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// The local store, under further names, and the registries that the names say.
-    Image { image: ImageOutput, push: Option<PushTo> },
-    /// An archive; without a file, to standard output.
-    Archive { docker: bool, dest: Option<PathBuf>, image: ImageOutput },
-    /// The root as a tar; without a file, to standard output.
-    Tar(Option<PathBuf>),
-    /// The root's files in a directory.
-    Local(PathBuf),
-}
-
-/// `-o`
-pub(crate) fn output(text: &String) -> Result<Output, Usage> {
-    if !text.contains('=') {
-        return Ok(if text == "-" { Output::Tar(None) } else { Output::Local(PathBuf::from(text)) });
-    }
-    let bad = |why: &str| Usage(format!("-o {text}: {why}"));
-    let (mut kind, mut dest, mut image) = ("", None, ImageOutput::default());
-    let (mut push, mut by_digest) = (false, false);
-    for (key, value) in fields(text) {
-        match key {
-            "type" => kind = value,
-            "dest" => dest = Some(PathBuf::from(value)),
-            "name" => image.names.push(value.to_owned()),
-            "push" => push = flag(key, value).map_err(|why| bad(&why))?,
-            "push-by-digest" => by_digest = flag(key, value).map_err(|why| bad(&why))?,
-            "rewrite-timestamp" => image.rewrite = flag(key, value).map_err(|why| bad(&why))?,
-            "source-date-epoch" => image.epoch = Some(seconds(value).map_err(|why| bad(&why))?),
-            _ => encoding(&mut image.encoding, key, value).map_err(|why| bad(&why))?,
-        }
-    }
-    let push = (push || kind == "registry").then_some(if by_digest { PushTo::Digest } else { PushTo::Tags });
-    if push.is_some() && !matches!(kind, "image" | "registry") {
-        return Err(bad("only type=image and type=registry can be pushed"));
-    }
-    let file = dest.clone().filter(|dest| dest.as_os_str() != "-");
-    match kind {
-        "image" | "registry" => Ok(Output::Image { image, push }),
-        "oci" | "docker" => Ok(Output::Archive { docker: kind == "docker", dest: file, image }),
-        "tar" => Ok(Output::Tar(file)),
-        "local" => dest.map(Output::Local).ok_or_else(|| bad("no dest")),
-        other => Err(bad(&format!("type `{other}` is not supported yet"))),
-    }
-}
-
-/// Seconds since 1970; nothing means none.
-fn seconds(value: &str) -> Result<Option<i64>, String> {
-    let parsed = || value.parse().map_err(|_| format!("invalid SOURCE_DATE_EPOCH: {value}"));
-    if value.is_empty() { Ok(None) } else { parsed().map(Some) }
-}
-
-/// A boolean; nothing means `true`.
-fn flag(key: &str, value: &str) -> Result<bool, String> {
-    match value {
-        "" | "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        other => Err(format!("`{key}={other}` is neither true nor false")),
-    }
-}
-
-/// A key about blobs and manifests.
-fn encoding(encoding: &mut Encoding, key: &str, value: &str) -> Result<(), String> {
-    match key {
-        "compression" => {
-            encoding.compression = match value {
-                "gzip" => Compression::Gzip,
-                "zstd" => Compression::Zstd,
-                "uncompressed" => Compression::None,
-                other => return Err(format!("compression `{other}` is not supported")),
-            };
-        }
-        "compression-level" => {
-            let level = value.parse().ok().filter(|level| *level <= 22);
-            encoding.level =
-                Some(level.ok_or_else(|| format!("compression-level `{value}` is not 0 to 22"))?);
-        }
-        "force-compression" => encoding.force = flag(key, value)?,
-        "oci-mediatypes" => encoding.docker_types = !flag(key, value)?,
-        _ => match key.strip_prefix("annotation.").or_else(|| key.strip_prefix("annotation-manifest.")) {
-            Some(name) if !name.is_empty() => {
-                encoding.annotations.insert(name.to_owned(), value.to_owned());
-            }
-            _ => return Err(format!("`{key}` is not supported yet")),
-        },
-    }
-    if encoding.compression == Compression::Gzip && encoding.level.is_some_and(|level| level > 9) {
-        return Err("gzip has the levels 0 to 9".to_owned());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,36 +186,5 @@ mod tests {
         assert_eq!(lines, ["A=1 # kept ", "B=\"x\"=y", "PATHLESS"]);
         assert_eq!(argument_lines("A=1\n=x\n"), Err(2));
         assert_eq!(argument_lines("export A=1"), Err(1));
-    }
-
-    #[test]
-    fn outputs() {
-        assert_eq!(output(&"out".to_owned()).ok(), Some(Output::Local("out".into())));
-        assert_eq!(output(&"-".to_owned()).ok(), Some(Output::Tar(None)));
-        assert!(matches!(
-            output(&"type=registry".to_owned()),
-            Ok(Output::Image { push: Some(PushTo::Tags), .. })
-        ));
-        let tuned =
-            "type=oci,dest=x,compression=zstd,compression-level=9,oci-mediatypes=false,annotation.a=b";
-        let Ok(Output::Archive { image, .. }) = output(&tuned.to_owned()) else { panic!() };
-        assert_eq!(image.encoding.compression, Compression::Zstd);
-        assert!(image.encoding.docker_types && image.encoding.annotations["a"] == "b");
-        let epoch = |text: &str| match output(&format!("type=image,source-date-epoch={text}")) {
-            Ok(Output::Image { image, .. }) => image.epoch,
-            _ => panic!(),
-        };
-        assert_eq!((epoch("5"), epoch("")), (Some(Some(5)), Some(None)));
-        for bad in [
-            "source-date-epoch=x",
-            "compression=lzma",
-            "compression-level=10",
-            "push=maybe",
-            "annotation.=x",
-            "store=1",
-        ] {
-            assert!(output(&format!("type=image,{bad}")).is_err(), "{bad}");
-        }
-        assert!(output(&"type=local".to_owned()).is_err());
     }
 }

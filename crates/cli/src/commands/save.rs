@@ -8,7 +8,7 @@ use lapstrake_outputs::{Encoding, Finished, Flavour, Saved, write_archive};
 use lapstrake_store::Store;
 use serde_json::json;
 
-use super::export::to_file;
+use super::file::to_file;
 use crate::args::images::Save;
 use crate::exit::Usage;
 use crate::session::{self, find_image, finished};

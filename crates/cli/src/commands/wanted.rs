@@ -9,7 +9,8 @@ use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::{LocalContext, Settings};
 use lapstrake_tree::ignore::Patterns;
 
-use super::options::{self, ImageOutput, Output, PushTo};
+use super::options;
+use super::output::{self, ImageOutput, Output, PushTo};
 use super::place::{Place, place, remote};
 use crate::args::Build;
 use crate::env;
@@ -64,18 +65,52 @@ impl Wanted {
         settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
         let place = add_contexts(args, &mut inputs, &mut settings)?;
-        let mut outputs = collect(&args.output, options::output)?;
-        if args.push {
-            outputs.push(Output::Image { image: ImageOutput::default(), push: Some(PushTo::Tags) });
-        } else if outputs.is_empty() {
-            outputs.push(Output::Image { image: ImageOutput::default(), push: None });
-        }
+        let outputs = outputs(args)?;
         let name = |text: &String| text.parse().map_err(|e| Usage(format!("invalid tag `{text}`: {e}")));
         let names = collect(&args.tag, name)?;
         let from_env = env::progress().and_then(|text| <Mode as clap::ValueEnum>::from_str(&text, true).ok());
         let mode = if args.quiet { Mode::Quiet } else { args.progress.or(from_env).unwrap_or(Mode::Auto) };
         Ok(Wanted { inputs, settings, place, outputs, names, mode })
     }
+}
+
+/// Where the result goes: what `-o`, `--push`, `--load` and `--annotation` say together.
+fn outputs(args: &Build) -> Result<Vec<Output>, Usage> {
+    let mut outputs = collect(&args.output, output::output)?;
+    let plain = ImageOutput::default;
+    if args.push {
+        let mut images = 0;
+        for output in &mut outputs {
+            if let Output::Image { push, .. } = output {
+                images += 1;
+                push.get_or_insert(PushTo::Tags);
+            }
+        }
+        if images == 0 {
+            outputs.push(Output::Image { image: plain(), push: Some(PushTo::Tags) });
+        }
+    }
+    if args.load {
+        outputs.push(Output::Engine { image: plain() });
+    }
+    if outputs.is_empty() {
+        outputs.push(Output::Image { image: plain(), push: None });
+    }
+    let annotations = output::annotations(&args.annotation)?;
+    for output in &mut outputs {
+        match output {
+            Output::Image { image, .. }
+            | Output::Archive { image, .. }
+            | Output::Layout { image, .. }
+            | Output::Engine { image } => image.annotate(&annotations),
+            Output::Tar { .. } | Output::Local { .. } | Output::Cache => {}
+        }
+    }
+    let files = |output: &Output| matches!(output, Output::Tar { .. } | Output::Local { .. });
+    if args.iidfile.is_some() && outputs.iter().any(files) {
+        return Err(Usage("local and tar exporters are incompatible with image ID file".to_owned()));
+    }
+    Ok(outputs)
 }
 
 fn collect<T>(list: &[String], parse: impl Fn(&String) -> Result<T, Usage>) -> Result<Vec<T>, Usage> {

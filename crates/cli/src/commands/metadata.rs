@@ -1,0 +1,84 @@
+//! `--metadata-file`: what was built, in the words of buildx.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lapstrake_assemble::Document;
+use lapstrake_oci::{Digest, Platform, Reference};
+use lapstrake_outputs::Finished;
+use serde::Serialize;
+
+/// What buildx is told by the exporters, and tells on.
+#[derive(Default)]
+pub(crate) struct Metadata(BTreeMap<&'static str, Value>);
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value {
+    Text(String),
+    Descriptor(Box<Descriptor>),
+}
+
+/// In the order in which Go writes it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: &'static str,
+    digest: Digest,
+    size: usize,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    platform: Platform,
+}
+
+impl Metadata {
+    /// An image without a manifest: the local store needs none. Docker's own store answers the same.
+    pub(crate) fn image(&mut self, image: &Finished, names: &[Reference]) {
+        let id = image.document.digest.to_string();
+        self.text("containerimage.config.digest", id.clone());
+        self.0.entry("containerimage.digest").or_insert(Value::Text(id));
+        if !names.is_empty() {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            self.text("image.name", names.join(","));
+        }
+    }
+
+    /// Its manifest, and what is said of it where it is listed.
+    pub(crate) fn manifest(
+        &mut self,
+        image: &Finished,
+        manifest: &Document,
+        media_type: &'static str,
+        annotations: BTreeMap<String, String>,
+    ) {
+        let descriptor = Descriptor {
+            media_type,
+            digest: manifest.digest.clone(),
+            size: manifest.bytes.len(),
+            annotations,
+            platform: image.config.platform(),
+        };
+        self.text("containerimage.digest", manifest.digest.to_string());
+        self.0.insert("containerimage.descriptor", Value::Descriptor(Box::new(descriptor)));
+    }
+
+    fn text(&mut self, key: &'static str, value: String) {
+        self.0.insert(key, Value::Text(value));
+    }
+
+    /// Writes the file, whole or not at all.
+    pub(crate) fn write(mut self, path: &Path) -> anyhow::Result<()> {
+        self.text("buildx.build.ref", format!("default/default/{}", reference()?));
+        let bytes = lapstrake_oci::to_json_indented(&self.0);
+        super::file::to_file(Some(path), |out| Ok(out.write_all(&bytes)?))
+    }
+}
+
+/// A name for this build that no other one has: 25 digits and letters, as BuildKit makes them.
+fn reference() -> anyhow::Result<String> {
+    let mut bytes = [0; 25];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    anyhow::ensure!(got == bytes.len(), "the kernel has no random numbers");
+    let digit = |byte: &u8| char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[usize::from(*byte) % 36]);
+    Ok(bytes.iter().map(digit).collect())
+}

@@ -1,0 +1,488 @@
+//! `-o`: where a result goes, and in which form. A key that a type does not have is refused by its name.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use lapstrake_oci::media::Compression;
+use lapstrake_oci::{Platform, Reference};
+use lapstrake_outputs::Encoding;
+
+use crate::exit::Usage;
+
+/// How an image is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImageOutput {
+    /// Further names.
+    pub(crate) names: Vec<Reference>,
+    /// Whether no time in new layers is later than the epoch.
+    pub(crate) rewrite: bool,
+    /// What stands in place of the build's own epoch; `Some(None)` is none.
+    pub(crate) epoch: Option<Option<i64>>,
+    /// Blobs and manifest.
+    pub(crate) encoding: Encoding,
+    /// Annotations that are for one platform only.
+    pub(crate) annotations: Vec<Annotation>,
+    /// Whether the local store keeps it.
+    pub(crate) store: bool,
+    /// Whether it is also named by its digest.
+    pub(crate) canonical: bool,
+    /// A name that it has with its digest, without a tag.
+    pub(crate) dangling: Option<Reference>,
+    /// Only if there is no other name.
+    pub(crate) dangling_alone: bool,
+    /// Whether registries may be without TLS.
+    pub(crate) insecure: bool,
+}
+
+impl Default for ImageOutput {
+    fn default() -> ImageOutput {
+        ImageOutput {
+            names: Vec::new(),
+            rewrite: false,
+            epoch: None,
+            encoding: Encoding::default(),
+            annotations: Vec::new(),
+            store: true,
+            canonical: false,
+            dangling: None,
+            dangling_alone: false,
+            insecure: false,
+        }
+    }
+}
+
+/// An annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Annotation {
+    /// For images of this platform.
+    pub(crate) platform: Option<Platform>,
+    /// Of the manifest where it is listed, not in the manifest.
+    pub(crate) of_descriptor: bool,
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+/// How an image is pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PushTo {
+    /// Under its tags.
+    Tags,
+    /// Without a tag.
+    Digest,
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// The local store, under further names, and the registries that the names say.
+    Image { image: ImageOutput, push: Option<PushTo> },
+    /// An archive; without a file, to standard output.
+    Archive { docker: bool, dest: Option<PathBuf>, image: ImageOutput },
+    /// A layout in a directory.
+    Layout { docker: bool, dest: PathBuf, image: ImageOutput },
+    /// A running Docker.
+    Engine { image: ImageOutput },
+    /// The root as a tar; without a file, to standard output. In a directory with the platform's name, where `split`.
+    Tar { dest: Option<PathBuf>, split: bool },
+    /// The root's files in a directory; what else is there goes, where `delete`.
+    Local { dest: PathBuf, split: bool, delete: bool },
+    /// Nowhere: only the cache has it.
+    Cache,
+}
+
+/// `-o`
+pub(crate) fn output(text: &String) -> Result<Output, Usage> {
+    if !text.contains([',', '=']) {
+        return Ok(if text == "-" {
+            Output::Tar { dest: None, split: false }
+        } else {
+            Output::Local { dest: PathBuf::from(text), split: false, delete: false }
+        });
+    }
+    let bad = |why: String| Usage(format!("-o {text}: {why}"));
+    Keys::parse(text).and_then(of_type).map_err(bad)
+}
+
+fn of_type(mut keys: Keys) -> Result<Output, String> {
+    let kind = keys.take("type").ok_or("type is required for output")?;
+    let dest = keys.take("dest").map(PathBuf::from);
+    let file = dest.clone().filter(|dest| dest.as_os_str() != "-");
+    let output = match kind.as_str() {
+        "image" | "registry" => {
+            let push = keys.flag("push")?.unwrap_or(kind == "registry");
+            let by_digest = keys.flag("push-by-digest")?.unwrap_or(false);
+            let image = stored(&mut keys)?;
+            let push = push.then_some(if by_digest { PushTo::Digest } else { PushTo::Tags });
+            Output::Image { image, push }
+        }
+        "oci" | "docker" => {
+            let docker = kind == "docker";
+            let image = image(&mut keys)?;
+            match (keys.flag("tar")?.unwrap_or(true), file) {
+                (true, dest) => Output::Archive { docker, dest, image },
+                (false, Some(dest)) => Output::Layout { docker, dest, image },
+                (false, None) => return Err("a directory needs `dest=DIR`".to_owned()),
+            }
+        }
+        "tar" => Output::Tar { dest: file, split: keys.flag("platform-split")?.unwrap_or(false) },
+        "local" => {
+            let delete = match keys.take("mode").as_deref() {
+                None | Some("copy") => false,
+                Some("delete") => true,
+                Some(other) => return Err(format!("mode `{other}` is neither copy nor delete")),
+            };
+            let split = keys.flag("platform-split")?.unwrap_or(false);
+            Output::Local { dest: dest.clone().ok_or("no dest")?, split, delete }
+        }
+        "cacheonly" => Output::Cache,
+        other => return Err(format!("type `{other}` is not supported")),
+    };
+    if matches!(output, Output::Image { .. } | Output::Cache) && dest.is_some() {
+        return Err(format!("type={kind} has no `dest`"));
+    }
+    keys.end(&kind)?;
+    Ok(output)
+}
+
+/// Keys of images that have a name somewhere.
+fn stored(keys: &mut Keys) -> Result<ImageOutput, String> {
+    let mut image = image(keys)?;
+    image.store = keys.flag("store")?.unwrap_or(true);
+    image.canonical = keys.flag("name-canonical")?.unwrap_or(false);
+    image.insecure = keys.flag("registry.insecure")?.unwrap_or(false);
+    // The letter that is missing is missing in BuildKit.
+    image.dangling_alone = keys.flag("danging-name-empty-only")?.unwrap_or(false);
+    if let Some(prefix) = keys.take("dangling-name-prefix") {
+        let parsed = prefix.parse().map_err(|error| format!("dangling-name-prefix `{prefix}`: {error}"))?;
+        image.dangling = Some(parsed);
+    }
+    // Every image in the store is unpacked, so there is nothing to do.
+    if keys.flag("unpack")? == Some(true) && image.rewrite {
+        return Err(
+            "`rewrite-timestamp` conflicts with `unpack`: what is unpacked keeps its times".to_owned()
+        );
+    }
+    Ok(image)
+}
+
+/// Keys of all images.
+fn image(keys: &mut Keys) -> Result<ImageOutput, String> {
+    let mut image = ImageOutput::default();
+    for name in keys.take("name").iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()) {
+        image.names.push(name.parse().map_err(|error| format!("invalid name `{name}`: {error}"))?);
+    }
+    image.rewrite = keys.flag("rewrite-timestamp")?.unwrap_or(false);
+    image.epoch = keys.take("source-date-epoch").map(|value| seconds(&value)).transpose()?;
+    encoding(keys, &mut image.encoding)?;
+    for (key, value) in keys.annotations() {
+        let annotation = annotation(&key, value)?;
+        match (&annotation.platform, annotation.of_descriptor) {
+            (None, false) => drop(image.encoding.annotations.insert(annotation.key, annotation.value)),
+            (None, true) => {
+                drop(image.encoding.descriptor_annotations.insert(annotation.key, annotation.value));
+            }
+            (Some(_), _) => image.annotations.push(annotation),
+        }
+    }
+    let of_descriptor = |annotation: &Annotation| annotation.of_descriptor;
+    if image.encoding.docker_types
+        && (!image.encoding.descriptor_annotations.is_empty() || image.annotations.iter().any(of_descriptor))
+    {
+        return Err("cannot export annotations with \"oci-mediatypes=false\"".to_owned());
+    }
+    Ok(image)
+}
+
+/// Seconds since 1970; nothing means none.
+fn seconds(value: &str) -> Result<Option<i64>, String> {
+    let parsed = || value.parse().map_err(|_| format!("invalid SOURCE_DATE_EPOCH: {value}"));
+    if value.is_empty() { Ok(None) } else { parsed().map(Some) }
+}
+
+/// Keys about blobs and manifests.
+fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), String> {
+    if let Some(value) = keys.take("compression") {
+        encoding.compression = match value.as_str() {
+            "gzip" => Compression::Gzip,
+            "zstd" => Compression::Zstd,
+            "uncompressed" => Compression::None,
+            "estargz" => {
+                return Err(
+                    "compression `estargz` is not supported: its layers have other digests than the \
+                     tars that they are made of; use gzip or zstd"
+                        .to_owned(),
+                );
+            }
+            other => return Err(format!("compression `{other}` is not one of uncompressed, gzip, zstd")),
+        };
+    }
+    if let Some(value) = keys.take("compression-level") {
+        let most = if encoding.compression == Compression::Zstd { 22 } else { 9 };
+        let level = value.parse().ok().filter(|level| *level <= most);
+        encoding.level =
+            Some(level.ok_or_else(|| format!("compression-level `{value}` is not 0 to {most}"))?);
+    }
+    encoding.force = keys.flag("force-compression")?.unwrap_or(false);
+    encoding.docker_types = !keys.flag("oci-mediatypes")?.unwrap_or(true);
+    encoding.nondistributable = keys.flag("prefer-nondist-layers")?.unwrap_or(false);
+    Ok(())
+}
+
+/// `annotation[-TYPE][[PLATFORM]].KEY`; as buildx's `--annotation` has it, `[TYPE[[PLATFORM]]:]KEY` comes here too.
+fn annotation(key: &str, value: String) -> Result<Annotation, String> {
+    let bad = |why: &str| format!("`{key}`: {why}");
+    // A platform has no dot, a key may have any number of them.
+    let (place, name) = key.split_once('.').ok_or_else(|| bad("an annotation has no name"))?;
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err(bad("an annotation has no name"));
+    }
+    let (kind, platform) = match place.split_once('[') {
+        Some((kind, platform)) => {
+            let platform = platform.strip_suffix(']').ok_or_else(|| bad("`[` has no `]`"))?;
+            (kind, Some(platform.parse::<Platform>().map_err(|error| bad(&error.to_string()))?))
+        }
+        None => (place, None),
+    };
+    let of_descriptor = match kind.strip_prefix("annotation").unwrap_or(kind) {
+        "" | "-manifest" => false,
+        "-manifest-descriptor" => true,
+        "-index" | "-index-descriptor" => {
+            return Err(bad("index annotations not supported for single platform export"));
+        }
+        _ => return Err(bad("unrecognized annotation type")),
+    };
+    Ok(Annotation { platform, of_descriptor, key: name.to_owned(), value })
+}
+
+/// `--annotation [TYPE[[PLATFORM]][,TYPE]:]KEY=VALUE`, for outputs that are images.
+pub(crate) fn annotations(texts: &[String]) -> Result<Vec<Annotation>, Usage> {
+    let mut all = Vec::new();
+    for text in texts {
+        let bad = |why: String| Usage(format!("--annotation {text}: {why}"));
+        let (name, value) = text.split_once('=').ok_or_else(|| bad("expected key=value".to_owned()))?;
+        let (types, name) = name.split_once(':').unwrap_or(("manifest", name));
+        for kind in types.split(',') {
+            all.push(annotation(&format!("annotation-{kind}.{name}"), value.to_owned()).map_err(bad)?);
+        }
+    }
+    Ok(all)
+}
+
+impl ImageOutput {
+    /// Adds annotations that were not given with the output itself.
+    pub(crate) fn annotate(&mut self, all: &[Annotation]) {
+        self.annotations.extend(all.iter().cloned());
+    }
+
+    /// How an image for `platform` is written down.
+    pub(crate) fn encoding_for(&self, platform: &Platform) -> Result<Encoding, Usage> {
+        let mut encoding = self.encoding.clone();
+        for annotation in &self.annotations {
+            if let Some(other) = annotation.platform.as_ref().filter(|other| *other != platform) {
+                return Err(Usage(format!("invalid annotation: no platform {other} found in source")));
+            }
+            let all = if annotation.of_descriptor {
+                &mut encoding.descriptor_annotations
+            } else {
+                &mut encoding.annotations
+            };
+            all.insert(annotation.key.clone(), annotation.value.clone());
+        }
+        Ok(encoding)
+    }
+}
+
+/// The keys of an output that were not read yet.
+struct Keys(BTreeMap<String, String>);
+
+impl Keys {
+    fn parse(text: &str) -> Result<Keys, String> {
+        let mut keys = BTreeMap::new();
+        for field in csv(text)? {
+            let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
+            keys.insert(key.trim().to_lowercase(), value.to_owned());
+        }
+        // The names of annotations have capital letters.
+        for field in csv(text)? {
+            if let Some((key, value)) =
+                field.split_once('=').filter(|(key, _)| key.trim().starts_with("annotation"))
+            {
+                keys.remove(&key.trim().to_lowercase());
+                keys.insert(key.trim().to_owned(), value.to_owned());
+            }
+        }
+        Ok(Keys(keys))
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
+    /// A boolean; nothing means `true`.
+    fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
+        match self.take(key).as_deref() {
+            None => Ok(None),
+            Some("" | "true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(Some(true)),
+            Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(Some(false)),
+            Some(other) => Err(format!("`{key}={other}` is neither true nor false")),
+        }
+    }
+
+    fn annotations(&mut self) -> Vec<(String, String)> {
+        let is_one =
+            |key: &str| key.strip_prefix("annotation").is_some_and(|rest| rest.starts_with(['.', '-', '[']));
+        self.0.extract_if(.., |key, _| is_one(key)).collect()
+    }
+
+    fn end(self, kind: &str) -> Result<(), String> {
+        match self.0.keys().next().map(String::as_str) {
+            None => Ok(()),
+            Some(key @ ("oci-artifact" | "attestation-inline" | "attestation-prefix")) => {
+                Err(format!("`{key}` is not supported: there are no attestations yet"))
+            }
+            Some(key) => Err(format!("type={kind} has no key `{key}`")),
+        }
+    }
+}
+
+/// Fields between commas; one in double quotes may have commas, and two quotes for one.
+fn csv(text: &str) -> Result<Vec<String>, String> {
+    let mut fields = Vec::new();
+    let mut rest = text;
+    loop {
+        let mut field = String::new();
+        if let Some(mut quoted) = rest.strip_prefix('"') {
+            loop {
+                let (part, after) = quoted.split_once('"').ok_or("a quote is not closed")?;
+                field.push_str(part);
+                match after.strip_prefix('"') {
+                    Some(more) => {
+                        field.push('"');
+                        quoted = more;
+                    }
+                    None => {
+                        rest = after;
+                        break;
+                    }
+                }
+            }
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            field.push_str(&rest[..end]);
+            rest = &rest[end..];
+        }
+        fields.push(field);
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more,
+            None if rest.is_empty() => return Ok(fields),
+            None => return Err("something stands behind a closing quote".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Output, String> {
+        output(&text.to_owned()).map_err(|error| error.to_string())
+    }
+
+    fn image_of(text: &str) -> ImageOutput {
+        match read(text).unwrap() {
+            Output::Image { image, .. } | Output::Archive { image, .. } | Output::Layout { image, .. } => {
+                image
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn outputs() {
+        let local = |dest: &str| Output::Local { dest: dest.into(), split: false, delete: false };
+        assert_eq!(read("out"), Ok(local("out")));
+        assert_eq!(read("-"), Ok(Output::Tar { dest: None, split: false }));
+        assert_eq!(read("type=local,dest=out"), Ok(local("out")));
+        assert_eq!(
+            read("type=local,dest=out,mode=delete,platform-split=true"),
+            Ok(Output::Local { dest: "out".into(), split: true, delete: true })
+        );
+        assert_eq!(read("type=cacheonly"), Ok(Output::Cache));
+        assert!(matches!(read("type=registry"), Ok(Output::Image { push: Some(PushTo::Tags), .. })));
+        assert!(matches!(
+            read("type=image,push=true,push-by-digest=true"),
+            Ok(Output::Image { push: Some(PushTo::Digest), .. })
+        ));
+        assert!(matches!(read("type=oci,tar=false,dest=d"), Ok(Output::Layout { docker: false, .. })));
+        let tuned = image_of(
+            "type=oci,dest=x,compression=zstd,compression-level=19,force-compression=true,prefer-nondist-layers=1",
+        );
+        assert_eq!((tuned.encoding.compression, tuned.encoding.level), (Compression::Zstd, Some(19)));
+        assert!(tuned.encoding.force && tuned.encoding.nondistributable);
+        let named =
+            image_of(r#"type=image,"name=a:1,b:2",name-canonical=,store=false,registry.insecure=true"#);
+        assert_eq!(named.names.iter().map(Reference::familiar).collect::<Vec<_>>(), ["a:1", "b:2"]);
+        assert!(named.canonical && named.insecure && !named.store);
+        let dangling = image_of("type=image,dangling-name-prefix=dangling,danging-name-empty-only=true");
+        assert!(dangling.dangling.is_some() && dangling.dangling_alone);
+        let epoch = |text: &str| image_of(&format!("type=image,source-date-epoch={text}")).epoch;
+        assert_eq!((epoch("5"), epoch("")), (Some(Some(5)), Some(None)));
+    }
+
+    #[test]
+    fn annotations_for_platforms() {
+        let image = image_of(
+            "type=oci,annotation.org.A=1,annotation-manifest.b=2,annotation[linux/amd64].c=3,annotation-manifest-descriptor.d=4",
+        );
+        let here = image.encoding_for(&"linux/amd64".parse().unwrap()).unwrap();
+        let pairs = |all: &BTreeMap<String, String>| {
+            all.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(pairs(&here.annotations), "b=2 c=3 org.A=1");
+        assert_eq!(pairs(&here.descriptor_annotations), "d=4");
+        let elsewhere = image.encoding_for(&"linux/arm64".parse().unwrap()).unwrap_err().to_string();
+        assert_eq!(elsewhere, "invalid annotation: no platform linux/amd64 found in source");
+        let given =
+            annotations(&["a=b".to_owned(), "manifest,manifest-descriptor[linux/amd64]:c.d=e".to_owned()])
+                .unwrap();
+        assert_eq!(given.len(), 3);
+        assert!(given[2].of_descriptor && given[2].platform.is_some() && given[2].key == "c.d");
+    }
+
+    #[test]
+    fn what_a_type_does_not_have_is_refused_by_name() {
+        for (text, word) in [
+            ("dest=x", "type is required"),
+            ("type=image,dest=x", "type=image has no `dest`"),
+            ("type=image,colour=red", "type=image has no key `colour`"),
+            ("type=local", "no dest"),
+            ("type=local,dest=x,compression=gzip", "type=local has no key `compression`"),
+            ("type=tar,dest=x,mode=delete", "type=tar has no key `mode`"),
+            ("type=local,dest=x,mode=move", "neither copy nor delete"),
+            ("type=oci,push=true", "type=oci has no key `push`"),
+            ("type=oci,tar=false", "needs `dest=DIR`"),
+            ("type=image,push=maybe", "neither true nor false"),
+            ("type=image,push", "invalid value push"),
+            ("type=image,compression=lzma", "not one of uncompressed"),
+            ("type=image,compression=estargz", "estargz"),
+            ("type=image,compression-level=10", "not 0 to 9"),
+            ("type=image,compression=zstd,compression-level=23", "not 0 to 22"),
+            ("type=image,source-date-epoch=x", "invalid SOURCE_DATE_EPOCH"),
+            ("type=image,annotation.=x", "has no name"),
+            ("type=image,annotation-index.a=x", "index annotations not supported"),
+            ("type=image,annotation-layer.a=x", "unrecognized annotation type"),
+            (
+                "type=image,oci-mediatypes=false,annotation-manifest-descriptor.a=x",
+                "cannot export annotations",
+            ),
+            ("type=image,oci-artifact=true", "no attestations yet"),
+            ("type=image,unpack=true,rewrite-timestamp=true", "conflicts with `unpack`"),
+            ("type=image,name=A B", "invalid name"),
+            ("type=moby", "type `moby` is not supported"),
+            ("type=image,\"name=a", "not closed"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}
