@@ -43,10 +43,10 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     let mut record = BuildRecord::begin(subject(args, &wanted)?);
     record.names = wanted.names.iter().map(Reference::familiar).collect();
     let (progress, display) = progress::start(wanted.mode);
-    let mut trace = Trace::default();
+    let mut trace = Trace { build: record.id.clone(), ..Trace::default() };
     let result = super::block_on(run(args, wanted, &session, progress, &mut trace));
     let (failures, journal) = display.finish();
-    let Trace { checked, steps } = trace;
+    let Trace { checked, steps, .. } = trace;
     record.steps = steps;
     note_end(&mut record, &result);
     keep(args, record, &session, &journal)?;
@@ -79,6 +79,8 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
 /// What a build leaves behind, however it ends.
 #[derive(Default)]
 struct Trace {
+    /// The build's id, known from the beginning.
+    build: String,
     /// The Dockerfile, and what was found in it.
     checked: Option<(SourceFile, Vec<Finding>)>,
     /// What became of each step.
@@ -148,7 +150,8 @@ async fn run(
     finished?;
     let stack = Stack::parse(&solved.result)?;
     let (store, images) = (&tools.store, &*tools.images);
-    let export = Export { args, wanted: &wanted, store, images, target, stack: &stack };
+    let build = &trace.build;
+    let export = Export { args, wanted: &wanted, build, store, images, target, stack: &stack };
     tokio::task::block_in_place(|| export.run(&progress))
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Export<'a> {
     pub(crate) args: &'a Build,
     /// What that means.
     pub(crate) wanted: &'a Wanted,
+    /// The id of this build.
+    pub(crate) build: &'a str,
     /// Where the layers are.
     pub(crate) store: &'a Arc<Store>,
     /// Who talks to registries.
@@ -63,7 +65,7 @@ impl Export<'_> {
             id = id.or(image?);
         }
         if let Some(path) = &self.args.metadata_file {
-            metadata.write(path)?;
+            metadata.write(self.build, path)?;
         }
         Ok(id)
     }

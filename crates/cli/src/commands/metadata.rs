@@ -66,19 +66,11 @@ impl Metadata {
         self.0.insert(key, Value::Text(value));
     }
 
-    /// Writes the file, whole or not at all.
-    pub(crate) fn write(mut self, path: &Path) -> anyhow::Result<()> {
-        self.text("buildx.build.ref", format!("default/default/{}", reference()?));
+    /// Writes the file, whole or not at all. `build` is the id that `lapstrake builds` knows this one by; buildx puts
+    /// builder and node before it, of which there is one.
+    pub(crate) fn write(mut self, build: &str, path: &Path) -> anyhow::Result<()> {
+        self.text("buildx.build.ref", format!("default/default/{build}"));
         let bytes = lapstrake_oci::to_json_indented(&self.0);
         super::file::to_file(Some(path), |out| Ok(out.write_all(&bytes)?))
     }
-}
-
-/// A name for this build that no other one has: 25 digits and letters, as BuildKit makes them.
-fn reference() -> anyhow::Result<String> {
-    let mut bytes = [0; 25];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    anyhow::ensure!(got == bytes.len(), "the kernel has no random numbers");
-    let digit = |byte: &u8| char::from(b"0123456789abcdefghijklmnopqrstuvwxyz"[usize::from(*byte) % 36]);
-    Ok(bytes.iter().map(digit).collect())
 }
