@@ -3,6 +3,7 @@
 pub(crate) mod builds;
 pub(crate) mod debug;
 pub(crate) mod images;
+pub(crate) mod limits;
 pub(crate) mod space;
 
 use std::path::PathBuf;
@@ -68,6 +69,8 @@ pub(crate) enum Command {
     Df(space::Df),
     /// Remove images without a name, and the build cache
     Prune(space::Prune),
+    /// Say what of this machine builds can use, and what is missing
+    Doctor(Doctor),
     /// Show what the builder makes of a text, as JSON
     #[command(subcommand)]
     Debug(debug::Debug),
@@ -171,6 +174,11 @@ pub(crate) struct Build {
     /// A resource limit of RUN
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
+    #[command(flatten)]
+    pub(crate) hold: limits::Hold,
+    /// Open a shell where a step fails, and before the steps whose names have STEP in them
+    #[arg(long, value_name = "STEP", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) debug: Option<String>,
     /// What to build from: a directory, a git repository, the `https` address of an archive or Dockerfile, or `-` for one
     /// of these on standard input
     #[arg(value_name = "CONTEXT")]
@@ -201,6 +209,14 @@ pub(crate) struct Graph {
     pub(crate) to: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) build: Build,
+}
+
+/// `lapstrake doctor`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Doctor {
+    /// As a JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A form of findings.
@@ -244,6 +260,8 @@ pub(crate) struct Run {
     /// The network: `host` or `none`
     #[arg(long, value_name = "MODE", default_value = "host")]
     pub(crate) network: String,
+    #[command(flatten)]
+    pub(crate) hold: limits::Hold,
     /// The image
     pub(crate) image: String,
     /// The command and its arguments (default: the image's)

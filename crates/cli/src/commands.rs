@@ -6,6 +6,7 @@ mod call;
 mod check;
 mod debug;
 mod df;
+mod doctor;
 mod explain;
 mod export;
 mod file;
@@ -62,6 +63,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Builds(what) => builds::builds(&what),
         Command::Df(args) => df::df(&args),
         Command::Prune(args) => prune::prune(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Debug(what) => debug::debug(&what),
     }
 }

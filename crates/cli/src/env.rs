@@ -15,6 +15,12 @@ pub(crate) fn value(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// A program on `PATH`.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH")?;
+    std::env::split_paths(&paths).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
 fn set(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -79,4 +85,14 @@ pub(crate) fn keep_storage() -> Option<String> {
 /// `BUILDKIT_PROGRESS`: the progress mode when no flag says.
 pub(crate) fn progress() -> Option<String> {
     value("BUILDKIT_PROGRESS")
+}
+
+/// `BUILDKIT_STEP_LOG_MAX_SIZE`: how many bytes of each output of a step are shown. -1 is no limit; 2 MiB where it says
+/// nothing that makes sense.
+pub(crate) fn log_limit() -> Option<u64> {
+    const USUAL: u64 = 2 << 20;
+    match value("BUILDKIT_STEP_LOG_MAX_SIZE").as_deref() {
+        Some("-1") => None,
+        text => Some(text.and_then(|text| text.parse().ok()).unwrap_or(USUAL)),
+    }
 }

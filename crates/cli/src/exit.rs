@@ -132,7 +132,7 @@ fn is_web_down(error: &RemoteError) -> bool {
 }
 
 fn is_kernel(error: &RuntimeError) -> bool {
-    matches!(error, RuntimeError::Kernel { .. } | RuntimeError::Start { .. })
+    matches!(error, RuntimeError::Kernel { .. } | RuntimeError::Start { .. } | RuntimeError::Limit { .. })
 }
 
 /// The error of a step or of a base image; the latter are shared.

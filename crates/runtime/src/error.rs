@@ -48,6 +48,14 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// A limit that cannot be set here.
+    #[error("cannot limit {kind}: {why}")]
+    Limit {
+        /// What was to be limited.
+        kind: &'static str,
+        /// Why that is not possible.
+        why: String,
+    },
     /// The sandbox has died.
     #[error("the sandbox has died")]
     Gone,

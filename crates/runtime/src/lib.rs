@@ -14,8 +14,9 @@
 //! container starts with descriptors 0 to 2 and nothing else of the machine; privilege is given up before the first
 //! byte of it runs.
 //!
-//! Resource limits by control groups have their place between the clone and the first operation; there are none yet.
+//! Resource limits are control groups ([`Limits`]), made by the caller and joined by the container as its first act.
 
+mod cgroup;
 mod error;
 mod ids;
 mod launch;
@@ -31,6 +32,7 @@ mod wire;
 mod world;
 mod zygote;
 
+pub use cgroup::{Held, Limits, available as limits_available};
 pub use error::RuntimeError;
 pub use ids::OwnedInode;
 pub use plan::{Attr, Base, Filter, Fs, Place, SetupOp, Source, SpecError, plan};

@@ -7,12 +7,18 @@
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{
-    FIXED_FDS, MAX_FDS, Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize,
+    FIXED_FDS, MAX_FDS, MAX_GROUPS, Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User,
+    WindowSize,
 };
 
 /// One step of making a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetupOp {
+    /// Joins a control group.
+    Join {
+        /// By which descriptor of the caller's.
+        index: usize,
+    },
     /// Brings `lo` up.
     Loopback,
     /// Sets the host name.
@@ -123,6 +129,8 @@ pub enum SetupOp {
         /// Bits by number.
         keep: u64,
     },
+    /// Puts a second fence around the root, where the kernel has Landlock.
+    Fence,
     /// Loads a system call filter.
     Filter {
         /// Which.
@@ -155,6 +163,7 @@ impl SetupOp {
     /// For messages: "cannot …".
     pub fn describe(&self) -> &'static str {
         match self {
+            Self::Join { .. } => "join the control group",
             Self::Loopback => "bring up the loopback interface",
             Self::Hostname { .. } => "set the host name",
             Self::AttachRoot { .. } => "attach the root",
@@ -171,6 +180,7 @@ impl SetupOp {
             Self::Cwd { .. } => "go to the working directory",
             Self::Umask { .. } => "set the umask",
             Self::Bound { .. } | Self::Capabilities { .. } => "drop capabilities",
+            Self::Fence => "put a fence around the root",
             Self::Filter { .. } => "load the system call filter",
             Self::NoNewPrivs => "rule out new privileges",
             Self::Become { .. } => "become the user",
@@ -524,6 +534,9 @@ fn process(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     ops.push(SetupOp::Cwd { path: spec.cwd.clone(), uid, gid, record: spec.one_id });
     ops.push(SetupOp::Umask { mask: spec.umask & 0o777 });
     ops.push(SetupOp::Bound { keep });
+    if secure {
+        ops.push(SetupOp::Fence);
+    }
     let filter = match (secure, spec.one_id) {
         (true, false) => Some(Filter::Default),
         (true, true) => Some(Filter::OneId),
@@ -583,7 +596,7 @@ fn check(spec: &RunSpec, sources: usize) -> Result<(), SpecError> {
     if spec.hostname.len() > 64 {
         return Err(SpecError::Host { value: spec.hostname.clone() });
     }
-    let max = MAX_FDS - FIXED_FDS;
+    let max = MAX_FDS - FIXED_FDS - MAX_GROUPS;
     if sources > max {
         return Err(SpecError::TooMany { count: sources, max });
     }

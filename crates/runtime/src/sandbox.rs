@@ -10,10 +10,11 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use rustix::process::Signal;
 
+use crate::cgroup::{Group, Held};
 use crate::error::RuntimeError;
 use crate::ids::OwnedInode;
 use crate::launch;
-use crate::plan::plan;
+use crate::plan::{SetupOp, plan};
 use crate::spec::{Network, RunSpec};
 use crate::wire::{self, Hello, Request, Update};
 
@@ -46,6 +47,8 @@ pub struct Running {
     pidfd: OwnedFd,
     terminal: Option<OwnedFd>,
     finished: bool,
+    /// Ends after everything that is in it.
+    group: Option<Group>,
 }
 
 /// How a program ended.
@@ -66,6 +69,10 @@ pub struct Usage {
     pub system: Duration,
     /// The largest resident set of one process, in bytes.
     pub max_rss: u64,
+    /// Bytes read from disks.
+    pub read: u64,
+    /// Bytes written to disks.
+    pub written: u64,
 }
 
 /// The end of a container.
@@ -75,6 +82,8 @@ pub struct Finished {
     pub exit: Exit,
     /// What it used.
     pub usage: Usage,
+    /// With [`RunSpec::limits`]: which of them it has run into.
+    pub held: Option<Held>,
     /// With [`RunSpec::one_id`]: whose things are that no attribute can say it of.
     pub owned: Vec<OwnedInode>,
 }
@@ -120,13 +129,19 @@ impl Sandbox {
     /// [`RuntimeError::Spec`], [`RuntimeError::Setup`] and [`RuntimeError::Exec`] are about this run;
     /// [`RuntimeError::Gone`] means that the sandbox cannot be used any more.
     pub fn run(&self, spec: &RunSpec, fds: RunFds) -> Result<Running, RuntimeError> {
-        let ops = plan(spec, fds.mounts.len())?;
+        let mut ops = plan(spec, fds.mounts.len())?;
+        let (group, doors) = match spec.limits.is_none() {
+            true => (None, Vec::new()),
+            false => Group::new(&spec.limits).map(|(group, doors)| (Some(group), doors))?,
+        };
+        let first = fds.mounts.len();
+        ops.splice(0..0, (first..first + doors.len()).map(|index| SetupOp::Join { index }));
         let memory =
             wire::to_memory(&Request { private_network: spec.network == Network::None, ops: ops.clone() })
                 .map_err(RuntimeError::talk)?;
         let (channel, theirs) = wire::pair().map_err(RuntimeError::talk)?;
         let root = detached(fds.root);
-        let mounts: Vec<OwnedFd> = fds.mounts.into_iter().map(detached).collect();
+        let mounts: Vec<OwnedFd> = fds.mounts.into_iter().map(detached).chain(doors).collect();
         let mut all: Vec<BorrowedFd<'_>> =
             [&memory, &theirs, &fds.stdin, &fds.stdout, &fds.stderr, &root].map(AsFd::as_fd).to_vec();
         all.extend(mounts.iter().map(AsFd::as_fd));
@@ -140,7 +155,7 @@ impl Sandbox {
             Update::Started { terminal } => {
                 let pidfd = fds.next().ok_or(RuntimeError::Gone)?;
                 let terminal = if terminal { fds.next() } else { None };
-                Ok(Running { channel, pidfd, terminal, finished: false })
+                Ok(Running { channel, pidfd, terminal, finished: false, group })
             }
             Update::Failed(failure) => Err(RuntimeError::setup(failure, &ops)),
             Update::Exited { .. } => Err(RuntimeError::Gone),
@@ -209,14 +224,15 @@ impl Running {
         self.finished = true;
         let (update, fds) =
             wire::receive(&self.channel).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
-        let Update::Exited { signal, status, user_us, system_us, max_rss } = update else {
+        let Update::Exited { signal, status, user_us, system_us, max_rss, read, written } = update else {
             return Err(RuntimeError::Gone);
         };
         let (user, system) = (Duration::from_micros(user_us), Duration::from_micros(system_us));
         let exit = if signal { Exit::Signal(status) } else { Exit::Code(status) };
         let owned = fds.into_iter().next().map_or(Ok(Vec::new()), wire::from_memory);
         let owned = owned.map_err(RuntimeError::talk)?;
-        Ok(Finished { exit, usage: Usage { user, system, max_rss }, owned })
+        let usage = Usage { user, system, max_rss, read, written };
+        Ok(Finished { exit, usage, held: self.group.as_ref().map(Group::held), owned })
     }
 }
 

@@ -112,6 +112,7 @@ struct Setup<'a> {
 impl Setup<'_> {
     fn apply(&mut self, op: &SetupOp) -> Result<(), Fault> {
         match op {
+            SetupOp::Join { index } => self.join(*index),
             SetupOp::Loopback => Ok(lapstrake_sys::net::loopback_up()?),
             SetupOp::Hostname { name } => rustix::system::sethostname(name.as_bytes()).about(name),
             SetupOp::AttachRoot { attrs } => self.attach_root(attrs),
@@ -134,6 +135,7 @@ impl Setup<'_> {
                 Ok(())
             }
             SetupOp::Bound { keep } => process::bound(*keep),
+            SetupOp::Fence => process::fence(),
             SetupOp::Filter { filter } => self.filter(*filter),
             SetupOp::NoNewPrivs => Ok(rustix::thread::set_no_new_privs(true)?),
             SetupOp::Become { user } => process::become_user(user),
@@ -143,6 +145,12 @@ impl Setup<'_> {
                 process::exec(args, env)
             }
         }
+    }
+
+    /// Writing 0 means whoever writes.
+    fn join(&mut self, index: usize) -> Result<(), Fault> {
+        let door = self.sources.get_mut(index).and_then(Option::take).ok_or(Errno::BADF)?;
+        Ok(rustix::io::write(&door, b"0").map(drop)?)
     }
 
     /// Loads a filter. Where it has questions, the zygote gets what they are answered through.

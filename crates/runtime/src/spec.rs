@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Limits;
+
 /// Descriptors that travel with one request. `SCM_MAX_FD` is 253.
 pub(crate) const MAX_FDS: usize = 250;
+/// Control groups of one run: a hierarchy for each kind of limit.
+pub(crate) const MAX_GROUPS: usize = 3;
 /// Those of a request before the mounts.
 pub(crate) const FIXED_FDS: usize = 6;
 /// Where programs are looked for when the environment has no `PATH`.
@@ -30,6 +34,8 @@ pub struct RunSpec {
     pub security: Security,
     /// Limits of the process; those not named stay as they are outside.
     pub rlimits: Vec<Rlimit>,
+    /// Limits of all processes together.
+    pub limits: Limits,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: u64,
     /// Host names and addresses appended to `/etc/hosts`.
@@ -62,6 +68,7 @@ impl RunSpec {
             network: Network::Host,
             security: Security::Sandbox,
             rlimits: Vec::new(),
+            limits: Limits::default(),
             shm_size: 64 << 20,
             extra_hosts: Vec::new(),
             terminal: None,

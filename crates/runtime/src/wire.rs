@@ -82,7 +82,7 @@ pub(crate) struct Failure {
 pub(crate) enum Update {
     Started { terminal: bool },
     Failed(Failure),
-    Exited { signal: bool, status: i32, user_us: u64, system_us: u64, max_rss: u64 },
+    Exited { signal: bool, status: i32, user_us: u64, system_us: u64, max_rss: u64, read: u64, written: u64 },
 }
 
 /// Bytes and the descriptors beside them.

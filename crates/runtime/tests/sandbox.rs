@@ -17,10 +17,14 @@ mod inside;
 mod life;
 #[path = "sandbox/owners.rs"]
 mod owners;
+#[path = "sandbox/probe.rs"]
+mod probe;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     lapstrake_runtime::zygote_main_if_asked();
-    lapstrake_testkit::main(&[inside::TESTS, hostile::TESTS, life::TESTS, owners::TESTS].concat())
+    lapstrake_testkit::main(
+        &[inside::TESTS, hostile::TESTS, life::TESTS, owners::TESTS, probe::TESTS].concat(),
+    )
 }

@@ -140,6 +140,10 @@ pub struct Usage {
     pub system: Duration,
     /// The largest resident set of one process, in bytes.
     pub max_rss: u64,
+    /// Bytes read from disks.
+    pub read: u64,
+    /// Bytes written to disks.
+    pub written: u64,
 }
 
 /// Takes the exit of a child of this process; `None` while it lives and `block` is off.
@@ -178,6 +182,8 @@ pub fn wait(pidfd: impl AsFd, block: bool) -> Result<Option<(Ended, Usage)>, Err
         user: duration(usage.ru_utime),
         system: duration(usage.ru_stime),
         max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+        read: u64::try_from(usage.ru_inblock).unwrap_or(0) * 512,
+        written: u64::try_from(usage.ru_oublock).unwrap_or(0) * 512,
     };
     Ok(Some((ended, usage)))
 }

@@ -6,6 +6,7 @@
 
 mod inputs;
 mod measure;
+mod sandbox;
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,9 @@ const CASES: [Case; 6] = [
 
 /// Runs the cases whose name contains `only`.
 pub(crate) fn bench(only: &str) -> Result<(), String> {
+    if only == "sandbox" {
+        return sandbox::bench();
+    }
     let place = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
     let inputs = Inputs::new(place.path())?;
     let peers = ["buildah"].into_iter().filter(|peer| measure::on_path(peer)).collect();
@@ -52,6 +56,9 @@ pub(crate) fn bench(only: &str) -> Result<(), String> {
         if name.contains(only) {
             case(&bench)?;
         }
+    }
+    if only.is_empty() {
+        sandbox::bench()?;
     }
     Ok(())
 }

@@ -8,6 +8,8 @@ mod epoch;
 mod errors;
 mod exporters;
 mod extensions;
+mod held;
+mod hostile;
 mod images;
 mod language;
 mod limits;
@@ -49,28 +51,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     } else {
         &[("user", None)]
     };
-    let cases: Vec<Case> = [
-        language::CASES,
-        errors::CASES,
-        checks::CASES,
-        extensions::CASES,
-        archives::CASES,
-        limits::CASES,
-        servers::CASES,
-        push::CASES,
-        images::CASES,
-        exporters::CASES,
-        trouble::CASES,
-        secure::CASES,
-        remote::CASES,
-        epoch::CASES,
-        traps::CASES,
-        many::CASES,
-        single::CASES,
-        terminal::CASES,
-        upkeep::CASES,
-    ]
-    .concat();
+    let cases = cases();
     let folders = builds::folders()?;
     let mut bases = None;
     let mut digests = Vec::new();
@@ -106,6 +87,34 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         println!("test e2e::same_layers_for_root_and_user ... FAILED\n{digests:?}");
     }
     Ok(())
+}
+
+/// All that are no folders.
+fn cases() -> Vec<Case> {
+    [
+        language::CASES,
+        errors::CASES,
+        checks::CASES,
+        extensions::CASES,
+        archives::CASES,
+        limits::CASES,
+        held::CASES,
+        hostile::CASES,
+        servers::CASES,
+        push::CASES,
+        images::CASES,
+        exporters::CASES,
+        trouble::CASES,
+        secure::CASES,
+        remote::CASES,
+        epoch::CASES,
+        traps::CASES,
+        many::CASES,
+        single::CASES,
+        terminal::CASES,
+        upkeep::CASES,
+    ]
+    .concat()
 }
 
 /// What `check` says, unless it takes too long.

@@ -69,8 +69,32 @@ pub enum Event {
         /// When.
         at: Duration,
     },
+    /// What the processes of a step have used; told once, before it ends.
+    Used {
+        /// Which step.
+        step: StepId,
+        /// How much.
+        used: Used,
+        /// When.
+        at: Duration,
+    },
     /// Something in the text that is built from is most likely not meant.
     Warning(Warning),
+}
+
+/// What the processes of a step have used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Used {
+    /// Processor time in user mode.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// The most memory, in bytes: of all of them where there was a limit, else of the largest one.
+    pub peak_memory: u64,
+    /// Bytes read from disks.
+    pub read: u64,
+    /// Bytes written to disks.
+    pub written: u64,
 }
 
 /// A warning about the text that is built from.
@@ -159,6 +183,12 @@ impl Step {
             done,
             at,
         });
+    }
+
+    /// Reports what its processes have used.
+    pub fn used(&self, used: Used) {
+        let at = self.progress.begun.elapsed();
+        self.progress.send(Event::Used { step: self.id.clone(), used, at });
     }
 
     /// Ends it.

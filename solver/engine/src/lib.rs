@@ -30,7 +30,7 @@ mod probe;
 mod report;
 mod solve;
 
-pub use event::{Event, Progress, Step, StepId, Stream, Warning};
+pub use event::{Event, Progress, Step, StepId, Stream, Used, Warning};
 pub use executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
 pub use explain::{Change, Explained, Reason, explain};
 pub use key::{Key, KeyHasher};

@@ -21,6 +21,26 @@ pub enum OpsError {
         /// Its exit code; 128 and the signal's number if a signal ended it.
         code: i32,
     },
+    /// The user's command needed more memory than it may have.
+    #[error("process {command:?} did not complete successfully: exit code: {code}: cannot allocate memory")]
+    OutOfMemory {
+        /// The command line, joined by spaces.
+        command: String,
+        /// Its exit code.
+        code: i32,
+        /// How many bytes it may have.
+        limit: u64,
+    },
+    /// The user's command had as many processes as it may have, and wanted more.
+    #[error("process {command:?} did not complete successfully: exit code: {code}: too many processes")]
+    TooManyProcesses {
+        /// The command line, joined by spaces.
+        command: String,
+        /// Its exit code.
+        code: i32,
+        /// How many it may have.
+        limit: u64,
+    },
     /// The user's command took longer than it may.
     #[error("process {command:?} did not end within {limit:?}")]
     TimedOut {
@@ -158,6 +178,12 @@ impl OpsError {
                 .split_once(" -c ")
                 .is_some_and(|(_, text)| is_broken_json(text))
                 .then(|| "the command is not valid JSON, so it was given to a shell".to_owned()),
+            OpsError::OutOfMemory { limit, .. } => {
+                Some(format!("it reached the limit of {limit} bytes: raise it with `--memory`"))
+            }
+            OpsError::TooManyProcesses { limit, .. } => {
+                Some(format!("it reached the limit of {limit} processes: raise it with `--pids-limit`"))
+            }
             OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
             OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
             OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
@@ -184,6 +210,12 @@ impl OpsError {
             },
             _ => None,
         }
+    }
+
+    /// Whether it is about what the command did: another try may go better.
+    pub(crate) fn is_of_command(&self) -> bool {
+        use OpsError::{ExitCode, OutOfMemory, TimedOut, TooManyProcesses};
+        matches!(self, ExitCode { .. } | OutOfMemory { .. } | TimedOut { .. } | TooManyProcesses { .. })
     }
 
     /// A source that cannot be had.

@@ -2,28 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use lapstrake_engine::{Step, Stream};
+use lapstrake_engine::{Step, Stream, Used};
 use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
 use lapstrake_runtime::{
-    Exit, Finished, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running, Security, User,
-    resolv_conf,
+    Exit, Finished, Held, Limits, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running,
+    Security, Usage, User, resolv_conf,
 };
 use lapstrake_snapshot::{Active, bind};
-use lapstrake_store::CacheDir;
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
 use rustix::fs::FileType;
 
 use crate::cdi::Devices;
+use crate::debug;
 use crate::error::OpsError;
 use crate::files;
 use crate::inner::Inner;
+use crate::mounts::{Kept, Mounts};
+use crate::output;
 use crate::settings::Secret;
 use crate::stack::Stack;
 
@@ -35,33 +36,10 @@ pub(crate) fn kill_switch() -> (Sender<()>, Receiver<()>) {
     channel()
 }
 
-/// What must stay until the process has ended.
-enum Kept {
-    Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
-    Active(#[expect(dead_code, reason = "held for its directory")] Active),
-}
-
-/// Everything mounted for one process.
-#[derive(Default)]
-struct Mounts {
-    mounts: Vec<Mount>,
-    fds: Vec<OwnedFd>,
-    kept: Vec<Kept>,
-    env: Vec<String>,
-}
-
-impl Mounts {
-    fn add(&mut self, target: &str, fd: OwnedFd, subpath: &str, readonly: bool) {
-        let source = MountSource::Fd { index: self.fds.len(), subpath: subpath.to_owned() };
-        self.fds.push(fd);
-        self.mounts.push(Mount { target: target.to_owned(), source, readonly });
-    }
-}
-
 /// Runs `exec`, as often as it may be tried, and gives the stack with what it changed.
 pub(crate) fn run(
     inner: &Inner,
-    exec: &Exec,
+    (exec, name): (&Exec, &str),
     inputs: &[Stack],
     step: &Step,
     killed: &Receiver<()>,
@@ -70,8 +48,8 @@ pub(crate) fn run(
     let base = files::base(inner, inputs)?;
     let mut pause = Duration::from_secs(1);
     for left in (1..=exec.retry).rev() {
-        let error = match attempt(inner, exec, &base, inputs, step, killed) {
-            Err(error @ (OpsError::ExitCode { .. } | OpsError::TimedOut { .. })) => error,
+        let error = match attempt(inner, (exec, name), &base, inputs, step, killed) {
+            Err(error) if error.is_of_command() => error,
             other => return other,
         };
         let tries = if left == 1 { "try" } else { "tries" };
@@ -82,19 +60,87 @@ pub(crate) fn run(
         }
         pause = (pause * 2).min(MAX_PAUSE);
     }
-    attempt(inner, exec, &base, inputs, step, killed)
+    attempt(inner, (exec, name), &base, inputs, step, killed)
 }
 
 /// Runs `exec` once, on a fresh layer.
 fn attempt(
     inner: &Inner,
-    exec: &Exec,
+    (exec, name): (&Exec, &str),
     base: &Stack,
     inputs: &[Stack],
     step: &Step,
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
+    let debug = inner.settings.debug.as_ref();
+    if let Some(debug) = debug.filter(|debug| debug.stops_before(name)) {
+        let scratch = Active::new(&inner.store, base.lowers(&inner.store))?;
+        let prepared = prepare(inner, exec, base, inputs, &scratch)?;
+        debug::shell(inner.sandbox()?, debug, &format!("before {name}"), exec, &scratch, prepared)?;
+    }
     let active = Active::new(&inner.store, base.lowers(&inner.store))?;
+    let (spec, mut mounts) = prepare(inner, exec, base, inputs, &active)?;
+    let (out, stdout) = pipe()?;
+    let (err, stderr) = pipe()?;
+    let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
+    let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
+    let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
+    let running = inner.sandbox()?.run(&spec, fds)?;
+    let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
+    let watch = Watch { killed, limit, output: inner.settings.output_limit.unwrap_or(u64::MAX) };
+    let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
+    let Some(Finished { exit, usage, held, owned }) = finished else {
+        let limit = limit.unwrap_or_default();
+        return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
+    };
+    step.used(used(&usage, held));
+    let code = match exit {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128 + signal,
+    };
+    if code != 0 {
+        let failed = failed(exec, code, &inner.settings.limits, held.unwrap_or_default());
+        // Asked while what it wrote is still there.
+        let full = is_full(inner.store.root());
+        if let Some(debug) = debug {
+            // Its locks, which the shell takes again.
+            drop(mounts);
+            let prepared = prepare(inner, exec, base, inputs, &active)?;
+            debug::shell(inner.sandbox()?, debug, &format!("{name} failed"), exec, &active, prepared)?;
+        }
+        return Err(if full { failed.on_full_disk(&inner.store) } else { failed });
+    }
+    drop(mounts);
+    let owned = owned.iter().map(|one| ((one.dev, one.ino), (one.uid, one.gid))).collect();
+    let copied = active.owners(&owned)?;
+    let layer = active.commit(&inner.store, &copied, inner.settings.single_id)?;
+    Ok(base.clone().with(layer))
+}
+
+fn used(usage: &Usage, held: Option<Held>) -> Used {
+    let Usage { user, system, max_rss, read, written } = *usage;
+    let peak_memory = held.and_then(|held| held.peak_memory).unwrap_or(max_rss);
+    Used { user, system, peak_memory, read, written }
+}
+
+/// A step that failed; where it ran into a limit, that is most likely why.
+fn failed(exec: &Exec, code: i32, limits: &Limits, held: Held) -> OpsError {
+    let command = exec.args.join(" ");
+    match (limits.memory, limits.pids) {
+        (Some(limit), _) if held.out_of_memory > 0 => OpsError::OutOfMemory { command, code, limit },
+        (_, Some(limit)) if held.refused_pids > 0 => OpsError::TooManyProcesses { command, code, limit },
+        _ => OpsError::ExitCode { command, code },
+    }
+}
+
+/// What the process of `exec` is on `active`, and what is mounted for it.
+fn prepare(
+    inner: &Inner,
+    exec: &Exec,
+    base: &Stack,
+    inputs: &[Stack],
+    active: &Active,
+) -> Result<(RunSpec, Mounts), OpsError> {
     let mut mounts = Mounts::default();
     for path in &base.binds {
         let target = path.to_string_lossy().into_owned();
@@ -105,36 +151,12 @@ fn attempt(
     }
     add_secret_env(inner, exec, &mut mounts)?;
     let groups = add_devices(inner, exec, &mut mounts)?;
-    let mut spec = spec(exec, &active, &mut mounts)?;
+    let mut spec = spec(exec, active, &mut mounts)?;
     spec.one_id = inner.settings.single_id;
+    spec.limits = inner.settings.limits;
+    spec.no_new_privs = inner.settings.no_new_privs;
     spec.user.groups.extend(groups);
-    let (out, stdout) = pipe()?;
-    let (err, stderr) = pipe()?;
-    let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
-    let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
-    let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
-    let running = inner.sandbox()?.run(&spec, fds)?;
-    let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
-    let watch = Watch { killed, limit };
-    let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
-    let Some(Finished { exit, owned, .. }) = finished else {
-        let limit = limit.unwrap_or_default();
-        return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
-    };
-    let code = match exit {
-        Exit::Code(code) => code,
-        Exit::Signal(signal) => 128 + signal,
-    };
-    if code != 0 {
-        let failed = OpsError::ExitCode { command: exec.args.join(" "), code };
-        // Asked while what it wrote is still there.
-        return Err(if is_full(inner.store.root()) { failed.on_full_disk(&inner.store) } else { failed });
-    }
-    drop(mounts);
-    let owned = owned.iter().map(|one| ((one.dev, one.ino), (one.uid, one.gid))).collect();
-    let copied = active.owners(&owned)?;
-    let layer = active.commit(&inner.store, &copied, inner.settings.single_id)?;
-    Ok(base.clone().with(layer))
+    Ok((spec, mounts))
 }
 
 /// Whether the disk that `path` is on has (nearly) no room left. Programs write some hundred kilobytes at once, so not
@@ -153,6 +175,8 @@ struct Watch<'a> {
     killed: &'a Receiver<()>,
     /// How long it may take.
     limit: Option<Duration>,
+    /// How many bytes of each of its outputs are passed on.
+    output: u64,
 }
 
 /// Carries output to the step until the process ends, and kills it if nobody wants it any more or if it takes too
@@ -167,9 +191,10 @@ fn supervise(
     let mut late = false;
     let pidfd =
         running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
+    let output = watch.output;
     std::thread::scope(|scope| {
         for (fd, stream) in outputs {
-            scope.spawn(move || carry(fd, stream, step));
+            scope.spawn(move || output::carry(fd, stream, step, output));
         }
         let waiter = scope.spawn(|| running.wait());
         while !waiter.is_finished() {
@@ -189,18 +214,6 @@ fn supervise(
         let finished = waiter.join().map_err(|_| OpsError::Worker)??;
         Ok((!late).then_some(finished))
     })
-}
-
-fn carry(fd: OwnedFd, stream: Stream, step: &Step) {
-    let mut file = File::from(fd);
-    let mut buffer = vec![0; 32 << 10];
-    // Ends with the last process that has the other end.
-    while let Ok(got) = file.read(&mut buffer) {
-        if got == 0 {
-            return;
-        }
-        step.log(stream, buffer[..got].to_vec());
-    }
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), OpsError> {

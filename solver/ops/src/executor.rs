@@ -55,10 +55,11 @@ impl Ops {
             Op::Merge => merge(&inputs),
             Op::File(file) => self.blocking(move |inner| change(inner, &file, &inputs)).await?,
             Op::Exec(exec) => {
-                let step = step.clone();
+                let (step, name) = (step.clone(), vertex.meta.name.clone());
                 let (kill, killed) = crate::exec::kill_switch();
-                let ran =
-                    self.blocking(move |inner| crate::exec::run(inner, &exec, &inputs, &step, &killed)).await;
+                let ran = self
+                    .blocking(move |inner| crate::exec::run(inner, (&exec, &name), &inputs, &step, &killed))
+                    .await;
                 drop(kill);
                 ran?
             }

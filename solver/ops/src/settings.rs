@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
+use lapstrake_runtime::Limits;
 use lapstrake_tree::ignore::Patterns;
 
+use crate::debug::Debug;
 use crate::error::OpsError;
 
 /// Everything that steps may use besides their inputs.
@@ -21,6 +23,14 @@ pub struct Settings {
     pub allowed: BTreeSet<String>,
     /// Where the spec files of CDI devices are, least important first.
     pub cdi_dirs: Vec<PathBuf>,
+    /// Who looks at steps.
+    pub debug: Option<Debug>,
+    /// How many bytes of each output of a step are shown; without one all of them.
+    pub output_limit: Option<u64>,
+    /// What each step may use at most.
+    pub limits: Limits,
+    /// Set-user-id programs gain nothing.
+    pub no_new_privs: bool,
     /// Only one user id is mapped: owners are recorded, not set.
     pub single_id: bool,
     /// Ask registries even for images that are here.

@@ -7,7 +7,9 @@ use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::Dialect;
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_ops::Secret;
+use lapstrake_runtime::Limits;
 
+use crate::args::limits::Hold;
 use crate::env;
 use crate::exit::Usage;
 
@@ -152,6 +154,37 @@ pub(crate) fn size(text: &str) -> Result<u64, Usage> {
         _ => (number, 1u64),
     };
     digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)
+}
+
+/// `--memory`, `--cpus`, `--pids-limit`
+pub(crate) fn limits(hold: &Hold) -> Result<Limits, Usage> {
+    let cpus = |text: &String| {
+        let number = text.parse::<f64>().ok().filter(|number| (0.001..1e6).contains(number));
+        number
+            .map(|number| (number * 1000.0).round() as u64)
+            .ok_or_else(|| Usage(format!("--cpus {text}: not a number of processors, as `1.5`")))
+    };
+    if hold.pids_limit == Some(0) {
+        return Err(Usage("--pids-limit 0: nothing could run".to_owned()));
+    }
+    Ok(Limits {
+        memory: hold.memory.as_deref().map(size).transpose()?,
+        millicpus: hold.cpus.as_ref().map(cpus).transpose()?,
+        pids: hold.pids_limit,
+    })
+}
+
+/// `--security-opt`: whether new privileges are ruled out.
+pub(crate) fn no_new_privs(hold: &Hold) -> Result<bool, Usage> {
+    let mut ruled_out = false;
+    for text in &hold.security_opt {
+        ruled_out = match text.as_str() {
+            "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => true,
+            "no-new-privileges=false" | "no-new-privileges:false" => false,
+            _ => return Err(Usage(format!("--security-opt {text}: only no-new-privileges is supported"))),
+        };
+    }
+    Ok(ruled_out)
 }
 
 /// `--ulimit NAME=SOFT[:HARD]`

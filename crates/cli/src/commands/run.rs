@@ -7,10 +7,13 @@ use std::io::IsTerminal as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use lapstrake_oci::ContainerConfig;
-use lapstrake_ops::{Stack, StackLayer};
-use lapstrake_runtime::{Exit, Mount, MountSource, Network, RunFds, RunSpec, Sandbox, User, resolv_conf};
+use lapstrake_ops::{Debug, Stack, StackLayer};
+use lapstrake_runtime::{
+    Exit, Held, Mount, MountSource, Network, RunFds, RunSpec, RuntimeError, Sandbox, User, resolv_conf,
+};
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
@@ -32,6 +35,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         let hint = Some("leave -t away where standard input is a pipe or a file".to_owned());
         return Err(Told { text, hint, status: 1 }.into());
     }
+    let (limits, no_new_privs) = (options::limits(&args.hold)?, options::no_new_privs(&args.hold)?);
     let session = session::open()?;
     let image = find_image(&session.store, &args.image)?;
     let told = progress::printable(&[vec![args.image.clone()], args.args.clone()].concat().join(" "));
@@ -44,6 +48,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let active = Active::new(&session.store, stack.lowers(&session.store))?;
     let mut spec = spec(args, &config, &active)?;
     spec.one_id = session.single_id;
+    (spec.limits, spec.no_new_privs) = (limits, no_new_privs);
     let mut mounts = Vec::new();
     for text in &args.volume {
         let (mount, fd) = volume(text, mounts.len())?;
@@ -66,19 +71,45 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let signals = Signals::catch()?;
     let running = match sandbox.run(&spec, fds) {
         Ok(running) => running,
+        Err(error @ RuntimeError::Limit { .. }) => return Err(error.into()),
         Err(error) => {
             tell!("ERROR: {}", crate::exit::text(crate::exit::chain(&error)));
             let code = error.exit_code().and_then(|code| u8::try_from(code).ok());
             return Ok(ExitCode::from(code.unwrap_or(CANNOT_START)));
         }
     };
-    let exit = follow::follow(signals, running, args.interactive)?;
+    let finished = follow::follow(signals, running, args.interactive)?;
+    tell_limits(finished.held.unwrap_or_default());
     drop((sandbox, active));
-    let code = match exit {
+    let code = match finished.exit {
         Exit::Code(code) => code & 0xff,
         Exit::Signal(signal) => 128 + signal,
     };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// Says which limits a program ran into, which most likely did not know itself.
+fn tell_limits(held: Held) {
+    if held.out_of_memory > 0 {
+        tell!("lapstrake: out of memory: the limit of --memory was reached");
+    }
+    if held.refused_pids > 0 {
+        tell!("lapstrake: processes were refused: the limit of --pids-limit was reached");
+    }
+}
+
+/// What steps are debugged by: a shell on our terminal.
+pub(super) fn debug(before: &str) -> Result<Debug, Usage> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Usage("--debug needs a terminal as standard input".to_owned()));
+    }
+    let hand_over = |told: &str, running| {
+        tell!("\n{told}");
+        let signals = Signals::catch()?;
+        follow::follow(signals, running, true).map(drop).map_err(std::io::Error::other)
+    };
+    let (before, size) = (before.to_owned(), terminal::size());
+    Ok(Debug { before, size, hand_over: Box::new(hand_over), turn: Mutex::default() })
 }
 
 fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> anyhow::Result<RunSpec> {

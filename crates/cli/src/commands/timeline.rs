@@ -87,7 +87,7 @@ fn bars(events: &[Event]) -> Vec<Bar> {
                     bar.end = bar.end.max(*at);
                 }
             }
-            Event::Status { .. } | Event::Log { .. } | Event::Warning(_) => {}
+            Event::Status { .. } | Event::Log { .. } | Event::Used { .. } | Event::Warning(_) => {}
         }
     }
     bars

@@ -64,12 +64,23 @@ impl Wanted {
         }
         settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
+        settings.output_limit = env::log_limit();
+        settings.limits = options::limits(&args.hold)?;
+        settings.no_new_privs = options::no_new_privs(&args.hold)?;
+        settings.debug = args.debug.as_deref().map(super::run::debug).transpose()?;
         let place = add_contexts(args, &mut inputs, &mut settings)?;
         let outputs = outputs(args)?;
         let name = |text: &String| text.parse().map_err(|e| Usage(format!("invalid tag `{text}`: {e}")));
         let names = collect(&args.tag, name)?;
         let from_env = env::progress().and_then(|text| <Mode as clap::ValueEnum>::from_str(&text, true).ok());
-        let mode = if args.quiet { Mode::Quiet } else { args.progress.or(from_env).unwrap_or(Mode::Auto) };
+        let mode = if args.debug.is_some() {
+            // Nothing may be redrawn over the shell.
+            Mode::Plain
+        } else if args.quiet {
+            Mode::Quiet
+        } else {
+            args.progress.or(from_env).unwrap_or(Mode::Auto)
+        };
         Ok(Wanted { inputs, settings, place, outputs, names, mode })
     }
 }

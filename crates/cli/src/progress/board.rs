@@ -65,7 +65,7 @@ impl Board {
                 }
             }
             // Warnings are told once everything is over.
-            Event::Log { .. } | Event::Warning(_) => {}
+            Event::Log { .. } | Event::Warning(_) | Event::Used { .. } => {}
             Event::Completed { step, at, cached, error } => {
                 let Some(place) = self.running.iter().position(|running| running.step == step) else {
                     return Vec::new();

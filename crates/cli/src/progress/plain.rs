@@ -75,7 +75,7 @@ impl Plain {
                 self.completed(step, *at, *cached, error.as_deref(), &mut out);
             }
             // They are told once everything is over.
-            Event::Warning(_) => {}
+            Event::Warning(_) | Event::Used { .. } => {}
         }
         out
     }

@@ -17,18 +17,20 @@ pub(super) fn show(events: &Receiver<Event>) -> Tails {
     let mut names = BTreeMap::new();
     for event in events {
         tails.note(&event);
-        let line = status(&event, begun, &mut names);
-        writeln!(std::io::stderr().lock(), "{line}").unwrap_or_default();
+        if let Some(line) = status(&event, begun, &mut names) {
+            writeln!(std::io::stderr().lock(), "{line}").unwrap_or_default();
+        }
     }
     tails
 }
 
-fn status(event: &Event, begun: Duration, names: &mut BTreeMap<StepId, (String, Duration)>) -> Value {
+/// Nothing for what BuildKit's form cannot say.
+fn status(event: &Event, begun: Duration, names: &mut BTreeMap<StepId, (String, Duration)>) -> Option<Value> {
     let time = |at: Duration| {
         let at = begun + at;
         lapstrake_oci::rfc3339(i64::try_from(at.as_secs()).unwrap_or(i64::MAX), at.subsec_nanos())
     };
-    match event {
+    Some(match event {
         Event::Started { step, name, at } => {
             names.insert(step.clone(), (name.clone(), *at));
             json!({"vertexes": [{"digest": step.0, "name": name, "started": time(*at)}]})
@@ -60,7 +62,8 @@ fn status(event: &Event, begun: Duration, names: &mut BTreeMap<StepId, (String, 
             json!({"logs": [{"vertex": step.0, "stream": number, "data": base64(data), "timestamp": time(*at)}]})
         }
         Event::Warning(warning) => json!({"warnings": [described(warning)]}),
-    }
+        Event::Used { .. } => return None,
+    })
 }
 
 /// BuildKit has texts in base64 and a range for each line.

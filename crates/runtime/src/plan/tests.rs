@@ -40,7 +40,7 @@ fn the_whole_of_a_plain_plan() {
                     Mask Sys firmware, Mask Sys devices/virtual/powercap, Freeze Proc bus, \
                     Freeze Proc fs, Freeze Proc irq, Freeze Proc sys, Freeze Proc sysrq-trigger, StageFile, \
                     Bind Root etc/resolv.conf, StageFile, Bind Root etc/hosts, Session, Enter, Cwd, Umask, Bound, \
-                    Filter, Become, Capabilities, Exec";
+                    Fence, Filter, Become, Capabilities, Exec";
     assert_eq!(outline(&plan(&spec(), 0).unwrap()).join(", "), expected);
 }
 

@@ -52,6 +52,14 @@ pub(super) fn bound(keep: u64) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whatever descriptor or link a program finds, it opens nothing that is not beneath its root.
+pub(super) fn fence() -> Result<(), Fault> {
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .about("/")?;
+    lapstrake_sys::landlock::keep_beneath(&root)?;
+    Ok(())
+}
+
 pub(super) fn become_user(user: &User) -> Result<(), Fault> {
     let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
     match rustix::thread::set_thread_groups(&groups) {

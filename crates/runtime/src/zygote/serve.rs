@@ -184,7 +184,8 @@ fn bury(token: &SingleThreaded, mut container: Container) -> Option<Container> {
             };
             let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
             let (user_us, system_us) = (micros(usage.user), micros(usage.system));
-            Update::Exited { signal, status, user_us, system_us, max_rss: usage.max_rss }
+            let process::Usage { max_rss, read, written, .. } = usage;
+            Update::Exited { signal, status, user_us, system_us, max_rss, read, written }
         }
     };
     let fds: Vec<BorrowedFd<'_>> = owners.iter().map(AsFd::as_fd).collect();

@@ -36,7 +36,7 @@ impl Fixture {
         for applet in
             "sh cat ls id env pwd true false sleep mount umount mkdir touch rm ln mv hostname ps stat echo \
                        readlink find kill dd chown tty test ulimit wc rmdir sync yes nc chroot mknod cp grep su chmod \
-                       mkfifo tar"
+                       mkfifo tar sort head"
                 .split_whitespace()
         {
             std::os::unix::fs::symlink("busybox", fixture.path(&format!("lower/bin/{applet}"))).unwrap();

@@ -1,39 +1,83 @@
 //! Roots and programs that mean harm. Beside the root lies a canary that nothing may change.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::ops::Deref;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
 
-use lapstrake_runtime::{Exit, Mount, MountSource, RunSpec, RuntimeError};
+use lapstrake_runtime::{Exit, Mount, MountSource, RunSpec, RuntimeError, Security, WindowSize};
 
 use lapstrake_testkit::{ALL, Mode, Test};
 
-use crate::fixture::{Fixture, open, shell};
+use crate::fixture::{Fixture, open, read_all, shell};
+
+/// How often a race is run.
+const ROUNDS: usize = 1000;
 
 pub(crate) const TESTS: &[Test] = &[
-    ("stub_swapped_for_a_link", ALL, stub_swapped_for_a_link),
+    ("cve_2024_23652_stub_swapped_for_a_link", ALL, cve_2024_23652_stub_swapped_for_a_link),
     ("stub_in_use_stays", ALL, stub_in_use_stays),
-    ("links_in_the_image", ALL, links_in_the_image),
-    ("special_directories_as_links", ALL, special_directories_as_links),
-    ("null_as_a_link", ALL, null_as_a_link),
-    ("targets_in_proc", ALL, targets_in_proc),
-    ("source_exchanged_under_way", ALL, source_exchanged_under_way),
-    ("own_executable", ALL, own_executable),
+    ("cve_2024_1753_links_in_the_image", ALL, cve_2024_1753_links_in_the_image),
+    ("cve_2026_41579_special_directories_as_links", ALL, cve_2026_41579_special_directories_as_links),
+    ("cve_2025_31133_null_as_a_link", ALL, cve_2025_31133_null_as_a_link),
+    ("cve_2025_52881_targets_in_proc", ALL, cve_2025_52881_targets_in_proc),
+    ("cve_2024_23651_source_exchanged_under_way", ALL, cve_2024_23651_source_exchanged_under_way),
+    ("cve_2019_5736_own_executable", ALL, cve_2019_5736_own_executable),
+    ("cve_2021_30465_target_exchanged_under_way", ALL, cve_2021_30465_target_exchanged_under_way),
+    ("cve_2025_52565_console_as_a_link", ALL, cve_2025_52565_console_as_a_link),
+    ("cve_2024_21626_directory_through_a_descriptor", ALL, cve_2024_21626_directory_through_a_descriptor),
+    ("mounts_taken_apart", ALL, mounts_taken_apart),
 ];
 
-fn canary(fixture: &Fixture) -> std::path::PathBuf {
+/// What lies beside a root, and how it looked at first.
+struct Canary {
+    path: PathBuf,
+    before: Vec<String>,
+}
+
+impl Deref for Canary {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn canary(fixture: &Fixture) -> Canary {
     let path = fixture.path("canary");
     fs::create_dir_all(path.join("empty/deep")).unwrap();
     fs::write(path.join("file"), "").unwrap();
-    path
+    fs::write(path.join("full"), "sing").unwrap();
+    let mut before = Vec::new();
+    listing(&path, &mut before);
+    Canary { path, before }
 }
 
-fn is_whole(canary: &Path) {
-    assert!(canary.join("empty/deep").is_dir());
-    assert_eq!(fs::read_dir(canary.join("empty/deep")).unwrap().count(), 0);
-    assert_eq!(fs::read(canary.join("file")).unwrap(), b"");
-    assert_eq!(fs::read_dir(canary).unwrap().count(), 2);
-    assert_eq!(fs::read_dir(canary.join("empty")).unwrap().count(), 1);
+/// Everything below a directory with all that can be told of it, but for when it was last looked at.
+fn listing(dir: &Path, to: &mut Vec<String>) {
+    let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.push(dir.to_owned());
+    entries.sort();
+    for path in entries {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let content = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        let (owner, times) = ((meta.uid(), meta.gid()), (meta.mtime_nsec(), meta.ctime_nsec()));
+        to.push(format!(
+            "{} {} {:o} {owner:?} {times:?} {content:?}",
+            path.display(),
+            meta.ino(),
+            meta.mode()
+        ));
+        if meta.is_dir() && path != dir {
+            listing(&path, to);
+        }
+    }
+}
+
+fn is_whole(canary: &Canary) {
+    let mut now = Vec::new();
+    listing(&canary.path, &mut now);
+    assert_eq!(now, canary.before);
 }
 
 fn tmpfs(target: &str) -> Mount {
@@ -42,7 +86,7 @@ fn tmpfs(target: &str) -> Mount {
 }
 
 /// CVE-2024-23652.
-fn stub_swapped_for_a_link(_: Mode) {
+fn cve_2024_23652_stub_swapped_for_a_link(_: Mode) {
     let fixture = Fixture::new();
     let canary = canary(&fixture);
     let script = format!("mv /x /moved; ln -s {}/empty /x; readlink /x", canary.display());
@@ -62,7 +106,7 @@ fn stub_in_use_stays(_: Mode) {
     assert!(!fixture.upper("x/y").exists());
 }
 
-fn links_in_the_image(_: Mode) {
+fn cve_2024_1753_links_in_the_image(_: Mode) {
     let fixture = Fixture::new();
     let canary = canary(&fixture);
     let up = format!("../../../../../../../..{}", canary.display());
@@ -82,7 +126,7 @@ fn links_in_the_image(_: Mode) {
     is_whole(&canary);
     let source = fixture.path("source");
     fs::create_dir(&source).unwrap();
-    symlink(&canary, source.join("abs")).unwrap();
+    symlink(&canary.path, source.join("abs")).unwrap();
     symlink("../canary", source.join("up")).unwrap();
     for subpath in ["abs", "up", "../canary", "abs/../../canary"] {
         let fd = MountSource::Fd { index: 0, subpath: subpath.to_owned() };
@@ -95,7 +139,7 @@ fn links_in_the_image(_: Mode) {
 }
 
 /// CVE-2026-41579 and its kin.
-fn special_directories_as_links(_: Mode) {
+fn cve_2026_41579_special_directories_as_links(_: Mode) {
     for name in ["proc", "sys", "dev"] {
         let fixture = Fixture::new();
         let canary = canary(&fixture);
@@ -110,7 +154,7 @@ fn special_directories_as_links(_: Mode) {
 }
 
 /// CVE-2025-31133.
-fn null_as_a_link(_: Mode) {
+fn cve_2025_31133_null_as_a_link(_: Mode) {
     let fixture = Fixture::new();
     fs::create_dir(fixture.lower("dev")).unwrap();
     symlink("/proc/sys/kernel/core_pattern", fixture.lower("dev/null")).unwrap();
@@ -119,7 +163,7 @@ fn null_as_a_link(_: Mode) {
 }
 
 /// CVE-2025-52881: a mount must not change what is read from /proc.
-fn targets_in_proc(_: Mode) {
+fn cve_2025_52881_targets_in_proc(_: Mode) {
     let fixture = Fixture::new();
     symlink("/proc/sys", fixture.lower("alias")).unwrap();
     for target in ["/proc", "/proc/self/attr", "/./proc/x", "//proc", "/a/../proc", "/"] {
@@ -133,10 +177,9 @@ fn targets_in_proc(_: Mode) {
 }
 
 /// CVE-2024-23651: one container swaps a part of a shared directory for a link while others mount that part.
-fn source_exchanged_under_way(_: Mode) {
+fn cve_2024_23651_source_exchanged_under_way(_: Mode) {
     let fixture = Fixture::new();
     let canary = canary(&fixture);
-    fs::write(canary.join("file"), "").unwrap();
     fs::create_dir_all(fixture.path("shared/part")).unwrap();
     fs::write(fixture.path("shared/part/mine"), "").unwrap();
     let fd = |subpath: &str| MountSource::Fd { index: 0, subpath: subpath.to_owned() };
@@ -149,7 +192,7 @@ fn source_exchanged_under_way(_: Mode) {
     let spec = RunSpec { mounts: vec![mount("/s", "")], ..shell(&swapper) };
     let (swapper, _pipes) = fixture.start(&spec, vec![open(&fixture.path("shared"))]).unwrap();
     let mut seen = 0;
-    for _ in 0..150 {
+    for _ in 0..ROUNDS {
         let spec = RunSpec { mounts: vec![mount("/m", "part")], ..shell("ls /m") };
         match fixture.try_run(&spec, vec![open(&fixture.path("shared"))]) {
             Ok(output) => {
@@ -166,7 +209,7 @@ fn source_exchanged_under_way(_: Mode) {
 }
 
 /// CVE-2019-5736: nothing inside leads to the executable that containers are made from.
-fn own_executable(_: Mode) {
+fn cve_2019_5736_own_executable(_: Mode) {
     let fixture = Fixture::new();
     fs::write(fixture.lower("bin/evil"), "#!/proc/self/exe\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -179,4 +222,91 @@ fn own_executable(_: Mode) {
     // The interpreter is the zygote's own file, in a process that is about to have none of its rights.
     drop(fixture.try_run(&spec, Vec::new()));
     assert_eq!(fs::metadata(std::env::current_exe().unwrap()).unwrap().modified().unwrap(), before);
+}
+
+/// One container swaps a directory of a shared volume for a link while others mount something in it.
+fn cve_2021_30465_target_exchanged_under_way(_: Mode) {
+    let fixture = Fixture::new();
+    let canary = canary(&fixture);
+    fs::create_dir_all(fixture.path("shared/part")).unwrap();
+    let volume = || Mount {
+        target: "/v".to_owned(),
+        source: MountSource::Fd { index: 0, subpath: String::new() },
+        readonly: false,
+    };
+    let swapper = format!(
+        "cd /v; while :; do mv part real; ln -s {} part; rm part; mv real part; done 2>/dev/null",
+        canary.display()
+    );
+    let spec = RunSpec { mounts: vec![volume()], ..shell(&swapper) };
+    let (swapper, _pipes) = fixture.start(&spec, vec![open(&fixture.path("shared"))]).unwrap();
+    let mut seen = 0;
+    for _ in 0..ROUNDS {
+        // What is missing is made: were it made through the link, the canary would show it.
+        let mounts = vec![volume(), tmpfs("/v/part/deep")];
+        let spec = RunSpec { mounts, ..shell("echo x > /v/part/deep/x") };
+        match fixture.try_run(&spec, vec![open(&fixture.path("shared"))]) {
+            Ok(_) => seen += 1,
+            Err(RuntimeError::Setup { .. }) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(seen > 0);
+    drop(swapper);
+    is_whole(&canary);
+}
+
+fn cve_2025_52565_console_as_a_link(_: Mode) {
+    let fixture = Fixture::new();
+    let canary = canary(&fixture);
+    fs::create_dir_all(fixture.lower("dev/pts")).unwrap();
+    for name in ["console", "pts/0", "pts/ptmx", "ptmx", "tty"] {
+        symlink(canary.join("full"), fixture.lower(&format!("dev/{name}"))).unwrap();
+    }
+    let spec = RunSpec {
+        terminal: Some(WindowSize { rows: 2, columns: 9 }),
+        ..shell("stat -c %F /dev/console /dev/pts/0 /dev/tty; echo x > /dev/console; cat /proc/timer_list")
+    };
+    let (mut running, _pipes) = fixture.start(&spec, Vec::new()).unwrap();
+    let text = read_all(running.terminal().unwrap());
+    assert_eq!(running.wait().unwrap().exit, Exit::Code(0), "{text}");
+    assert_eq!(text.matches("character special file").count(), 3, "{text}");
+    is_whole(&canary);
+}
+
+fn cve_2024_21626_directory_through_a_descriptor(_: Mode) {
+    let fixture = Fixture::new();
+    // A directory of the host that is open in this process, and not close-on-exec.
+    let host = open(Path::new("/etc"));
+    rustix::io::fcntl_setfd(&host, rustix::io::FdFlags::empty()).unwrap();
+    for fd in 0..64 {
+        for tail in ["", "/..", "/../../../etc"] {
+            let spec = RunSpec { cwd: format!("/proc/self/fd/{fd}{tail}"), ..shell("pwd; ls /proc/self/fd") };
+            if let Ok(output) = fixture.try_run(&spec, Vec::new()) {
+                // Only a place of the container's own root may come out.
+                assert!(
+                    output.stdout.starts_with('/') && !output.stdout.contains("(unreachable)"),
+                    "{output:?}"
+                );
+                assert!(!output.stdout.starts_with("/etc\n"), "{fd}{tail}: {output:?}");
+            }
+        }
+    }
+}
+
+/// What a container may not take apart, and what one without limits takes apart for itself alone.
+fn mounts_taken_apart(_: Mode) {
+    let fixture = Fixture::new();
+    let canary = canary(&fixture);
+    let script = "umount /proc; umount -l /dev; mount -o remount,rw /sys; mount -o remount,rw /proc/sys; \
+                  mount -t tmpfs none /tmp; echo 1 > /proc/sys/kernel/panic; echo b > /proc/sysrq-trigger; true";
+    let output = fixture.run(&shell(script));
+    assert_eq!(output.stderr.lines().count(), 7, "each of them is refused: {output:?}");
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let script = "umount -l /dev; mount -o remount,ro /; mount -t tmpfs none /etc; umount -l /proc; true";
+    let spec = RunSpec { security: Security::Insecure, ..shell(script) };
+    assert_eq!(fixture.run(&spec).finished.exit, Exit::Code(0));
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    assert_eq!(fixture.says("ls /dev/null"), "/dev/null");
+    is_whole(&canary);
 }

@@ -1,0 +1,184 @@
+//! `lapstrake doctor`: what of the machine is there, what is missing, and what would help.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use lapstrake_runtime::{Sandbox, limits_available};
+use lapstrake_store::{Store, TempDir};
+use lapstrake_sys::userns::{Entered, Ids, enter};
+use serde::Serialize;
+
+use crate::args::Doctor;
+use crate::env;
+use crate::exit::{chain, text};
+
+/// What the machine must have: `lowerdir+` of overlayfs came with it.
+const KERNEL: (u32, u32) = (6, 5);
+
+/// How something stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// There.
+    Ok,
+    /// Not there, and something is refused without.
+    Limited,
+    /// Not there, and nothing can be built without.
+    Missing,
+}
+
+/// One finding.
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: &'static str,
+    state: State,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+fn finding(name: &'static str, state: State, detail: impl Into<String>) -> Finding {
+    Finding { name, state, detail: detail.into(), hint: None }
+}
+
+/// Looks.
+pub(crate) fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
+    let findings = look();
+    if args.json {
+        say!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        for Finding { name, state, detail, hint } in &findings {
+            let word = match state {
+                State::Ok => "ok",
+                State::Limited => "limited",
+                State::Missing => "MISSING",
+            };
+            say!("{word:<8} {name:<18} {detail}");
+            if let Some(hint) = hint {
+                say!("{:<27} hint: {hint}", "");
+            }
+        }
+    }
+    let bad = findings.iter().any(|finding| finding.state == State::Missing);
+    Ok(if bad { ExitCode::from(3) } else { ExitCode::SUCCESS })
+}
+
+fn look() -> Vec<Finding> {
+    let mut all = vec![kernel(), seccomp()];
+    let root = rustix::process::geteuid().is_root();
+    let state = env::state_root(root);
+    // From here on we are what a build is.
+    let (ids, entered) = ids();
+    all.push(ids);
+    match state {
+        Some(path) => all.extend(state_directory(&path, entered)),
+        None => all.push(finding("state directory", State::Missing, "set HOME or LAPSTRAKE_ROOT")),
+    }
+    if entered {
+        all.push(sandbox());
+    }
+    for (kind, found) in limits_available() {
+        let name = match kind {
+            "memory" => "limit of memory",
+            "cpu" => "limit of cpus",
+            _ => "limit of processes",
+        };
+        all.push(match found {
+            Ok(how) => finding(name, State::Ok, how),
+            Err(why) => finding(name, State::Limited, why),
+        });
+    }
+    all.push(finding("network", State::Ok, "host and none; networks of their own are not there yet"));
+    all.push(match env::on_path("git") {
+        Some(path) => finding("git", State::Ok, path.display().to_string()),
+        None => finding("git", State::Limited, "not installed: addresses of repositories are refused"),
+    });
+    all
+}
+
+fn kernel() -> Finding {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let (major, minor) = KERNEL;
+    if version >= KERNEL {
+        finding("kernel", State::Ok, release)
+    } else {
+        finding("kernel", State::Missing, format!("{release}: {major}.{minor} or newer is needed"))
+    }
+}
+
+fn seccomp() -> Finding {
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    if actions.split_whitespace().any(|action| action == "user_notif") {
+        finding("seccomp", State::Ok, "filters and user notification")
+    } else if actions.is_empty() {
+        finding("seccomp", State::Missing, "this kernel has no system call filters")
+    } else {
+        finding("seccomp", State::Limited, "no user notification: one mapped id cannot look like many")
+    }
+}
+
+/// Who we are; the process is root of a namespace afterwards where that is possible.
+fn ids() -> (Finding, bool) {
+    let name = "user ids";
+    match enter() {
+        Ok(Entered::Root) => (finding(name, State::Ok, "root"), true),
+        Ok(Entered::User { ids: Ids::Full { count } }) => {
+            (finding(name, State::Ok, format!("a user namespace with {count} ids")), true)
+        }
+        Ok(Entered::User { ids: Ids::Single { lack } }) => {
+            let detail = format!("a user namespace with one id, made to look like many ({lack})");
+            (Finding { hint: Some(lack.hint()), ..finding(name, State::Limited, detail) }, true)
+        }
+        Err(error) => {
+            let hint = error.hint().map(str::to_owned);
+            (Finding { hint, ..finding(name, State::Missing, error.to_string()) }, false)
+        }
+    }
+}
+
+/// The directory, and whether layers can be stacked in it.
+fn state_directory(path: &Path, entered: bool) -> Vec<Finding> {
+    let shown = path.display().to_string();
+    let opened = Store::open(path).and_then(|store| {
+        let place = store.temp_dir()?;
+        Ok((store, place))
+    });
+    let (store, place) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let why = format!("{shown}: {}", text(chain(&error)));
+            return vec![finding("state directory", State::Missing, why)];
+        }
+    };
+    let mut all = vec![finding("state directory", State::Ok, shown)];
+    if entered {
+        all.push(overlay(&place));
+    }
+    drop((place, store));
+    all
+}
+
+fn overlay(place: &TempDir) -> Finding {
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| place.join(name));
+    let made = [&lower, &upper, &work].into_iter().try_for_each(fs::create_dir);
+    if let Err(error) = made {
+        return finding("overlayfs", State::Missing, error.to_string());
+    }
+    match lapstrake_snapshot::mount(&[lower], Some((&upper, &work))) {
+        Ok(_) => finding("overlayfs", State::Ok, "layers can be stacked"),
+        Err(error) => {
+            let hint = "set LAPSTRAKE_ROOT to a directory on ext4, xfs, btrfs or tmpfs".to_owned();
+            Finding { hint: Some(hint), ..finding("overlayfs", State::Missing, text(chain(&error))) }
+        }
+    }
+}
+
+fn sandbox() -> Finding {
+    match Sandbox::start() {
+        Ok(_) => finding("sandbox", State::Ok, "namespaces and mounts can be made"),
+        Err(error) => finding("sandbox", State::Missing, text(chain(&error))),
+    }
+}

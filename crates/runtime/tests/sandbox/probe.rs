@@ -1,0 +1,54 @@
+//! All that a program can tell of where it is, held to a golden file for each way of running it. What differs from
+//! machine to machine (numbers of ids outside, which of the masked files there are) is left out or asked as a question.
+
+use std::fs;
+use std::path::Path;
+
+use lapstrake_runtime::{Network, RunSpec, Security};
+use lapstrake_testkit::{ALL, Mode, Test};
+
+use crate::fixture::{Fixture, shell};
+
+pub(crate) const TESTS: &[Test] = &[("probe", ALL, probe)];
+
+const PROBE: &str = r#"
+echo '# capabilities'; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
+echo '# ids'; id; cat /proc/self/uid_map | while read inside outside count; do echo "from $inside: $MANY"; done
+echo '# namespaces'; for ns in cgroup ipc mnt net pid user uts; do
+  eval outer=\$OUTER_$ns; test "$(readlink /proc/self/ns/$ns)" = "$outer" && echo "$ns outer" || echo "$ns own"; done
+echo '# mounts'; grep -vE ' (/proc|/sys)/' /proc/self/mounts | while read from at kind options rest; do
+  found=; for one in ro rw nosuid nodev noexec; do case ",$options," in *",$one,"*) found="$found $one";; esac; done
+  case $at in /dev/*) kind=${kind#dev}; esac; echo "$at $kind$found"; done
+echo '# descriptors'; ls /proc/self/fd | while read fd; do test "$fd" = 3 || echo $fd; done
+echo '# devices'; cd /dev; find . -mindepth 1 | while read name; do echo "$name $(stat -c '%F %a %t:%T' $name)" $(readlink $name); done | sort
+echo '# masks'; for at in /proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list \
+  /proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap; do
+  if test -d $at; then size=$(find $at -mindepth 1 2>/dev/null | wc -l); else size=$(cat $at 2>/dev/null | dd bs=1 count=1 2>/dev/null | wc -c); fi
+  test $size = 0 && echo "$at hidden" || echo "$at visible"; done
+echo '# written to'; for at in /proc/sys/kernel/panic /proc/sysrq-trigger /proc/bus/x /proc/fs/x /proc/irq/x /sys/x; do
+  (echo 0 > $at) 2>/dev/null && echo "$at yes" || echo "$at no"; done
+echo '# the rest'; hostname; pwd; umask; echo $$; sort /etc/hosts | head -n 2; ls /
+"#;
+
+fn probe(mode: Mode) {
+    let fixture = Fixture::new();
+    let outer = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
+    for (name, security, network) in
+        [("sandbox", Security::Sandbox, Network::None), ("host-network", Security::Sandbox, Network::Host)]
+    {
+        let mut spec = RunSpec { security, network, one_id: mode == Mode::Oneid, ..shell(PROBE) };
+        for ns in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
+            spec.env.push(format!("OUTER_{ns}={}", outer(ns)));
+        }
+        spec.env.push("MANY=ids".to_owned());
+        let output = fixture.run(&spec);
+        let file = format!("{name}-{}", mode.name("x").trim_end_matches("::x"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/inside").join(&file);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &output.stdout).unwrap();
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(output.stderr, "");
+        assert!(output.stdout == expected, "{}: a program finds\n{}", path.display(), output.stdout);
+    }
+}

@@ -1,0 +1,209 @@
+//! From the start to the exit of `true` in the whole sandbox, on an overlay of ten layers that is made for it, beside a
+//! plain fork and exec and beside other runtimes with a bundle of the same root. As root.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lapstrake_runtime::{Exit, RunFds, RunSpec, Sandbox};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+const LAYERS: usize = 10;
+const ROUNDS: usize = 100;
+const MANY: usize = 1000;
+
+/// Measures and prints.
+pub(super) fn bench() -> Result<(), String> {
+    if cfg!(debug_assertions) {
+        // The sandbox runs in this process: it has to be the code that is shipped.
+        return crate::run(
+            "cargo",
+            &["run", "--quiet", "--release", "--package", "xtask", "--", "bench", "sandbox"],
+        );
+    }
+    let place = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let roots = Roots::new(place.path())?;
+    let sandbox = Sandbox::start().map_err(|error| format!("{error:?}"))?;
+    let peers: Vec<&str> =
+        ["runc", "crun"].into_iter().filter(|peer| super::measure::on_path(peer)).collect();
+    let bundle = if peers.is_empty() { None } else { Some(roots.bundle()?) };
+    // Some cannot run on every machine: crun refuses one with control groups of both versions.
+    let works = |peer: &&str| {
+        let id = format!("lapstrake-try-{}", std::process::id());
+        let tried =
+            bundle.as_deref().map(|bundle| quiet(Command::new(peer).args(["run", "-b"]).arg(bundle).arg(id)));
+        let works = matches!(tried, Some(Ok(())));
+        if !works {
+            println!("sandbox: {peer} cannot run here, and is not measured");
+        }
+        works
+    };
+    let peers: Vec<&str> = peers.into_iter().filter(works).collect();
+    let mut ours = Vec::new();
+    let mut plain = Vec::new();
+    let mut theirs: Vec<Vec<Duration>> = vec![Vec::new(); peers.len()];
+    for round in 0..ROUNDS {
+        plain.push(timed(|| quiet(Command::new("/bin/busybox").arg("true")))?);
+        ours.push(timed(|| roots.run(&sandbox))?);
+        // Peers need so long that a few rounds say enough.
+        let few = round % 5 == 0;
+        for (peer, times) in peers.iter().zip(&mut theirs).filter(|_| few) {
+            let bundle = bundle.as_deref().unwrap_or(Path::new("/"));
+            let id = format!("lapstrake-bench-{}-{round}", std::process::id());
+            times.push(timed(|| quiet(Command::new(peer).args(["run", "-b"]).arg(bundle).arg(&id)))?);
+        }
+    }
+    let (limit, own) = (median(&mut plain), median(&mut ours));
+    line("sandbox: fork and exec", limit, limit, "");
+    let verdict = |met: bool| if met { "met" } else { "NOT MET" };
+    line(
+        "sandbox: lapstrake, 10 layers",
+        own,
+        limit,
+        &format!("<= 3 x limit: {}", verdict(own <= 3.0 * limit)),
+    );
+    for (peer, mut times) in peers.iter().zip(theirs) {
+        let (time, part) = (median(&mut times), if *peer == "runc" { 8.0 } else { 4.0 });
+        let budget = format!("ours <= 1/{part} of it: {} (1/{:.1})", verdict(own * part <= time), time / own);
+        line(&format!("sandbox: {peer} run"), time, limit, &budget);
+    }
+    thousand(&roots, &sandbox)
+}
+
+/// The last of many costs what the first did, and nothing is left.
+fn thousand(roots: &Roots, sandbox: &Sandbox) -> Result<(), String> {
+    let count = |path: &str| fs::read_dir(path).map_or(0, Iterator::count);
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").map_or(0, |text| text.lines().count());
+    let before = (count("/proc/self/fd"), mounts());
+    let mut times = Vec::new();
+    for _ in 0..MANY {
+        times.push(timed(|| roots.run(sandbox))?);
+    }
+    let after = (count("/proc/self/fd"), mounts());
+    let (first, last) = (median(&mut times[..100].to_vec()), median(&mut times[MANY - 100..].to_vec()));
+    line("sandbox: runs 1 to 100", first, first, "");
+    line(
+        "sandbox: runs 901 to 1000",
+        last,
+        first,
+        &format!("descriptors and mounts {before:?}, then {after:?}"),
+    );
+    Ok(())
+}
+
+fn line(title: &str, time: f64, limit: f64, budget: &str) {
+    let ratio = time / limit.max(1e-9);
+    println!("{title:<34} {:>7.2} ms {:>10} {ratio:>7.2}x  {budget}", time * 1e3, "");
+}
+
+fn timed(work: impl FnOnce() -> Result<(), String>) -> Result<Duration, String> {
+    let begun = Instant::now();
+    work()?;
+    Ok(begun.elapsed())
+}
+
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort_unstable();
+    times.get(times.len() / 2).map_or(0.0, Duration::as_secs_f64)
+}
+
+fn quiet(command: &mut Command) -> Result<(), String> {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("{command:?}: {other:?}")),
+    }
+}
+
+/// Ten layers, the lowest with a busybox.
+struct Roots {
+    place: PathBuf,
+}
+
+impl Roots {
+    fn new(place: &Path) -> Result<Roots, String> {
+        let make = || -> std::io::Result<()> {
+            for layer in 0..LAYERS {
+                fs::create_dir_all(place.join(format!("layer{layer}/etc")))?;
+            }
+            for name in ["upper", "work", "peer-upper", "peer-work", "layer0/bin", "bundle/rootfs"] {
+                fs::create_dir_all(place.join(name))?;
+            }
+            fs::copy("/bin/busybox", place.join("layer0/bin/busybox"))?;
+            std::os::unix::fs::symlink("busybox", place.join("layer0/bin/true"))
+        };
+        make().map_err(|error| format!("cannot make layers of busybox (package busybox-static): {error}"))?;
+        Ok(Roots { place: place.to_owned() })
+    }
+
+    fn overlay(&self, upper: &str, work: &str) -> rustix::io::Result<OwnedFd> {
+        let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for layer in (0..LAYERS).rev() {
+            rustix::mount::fsconfig_set_string(
+                &context,
+                c"lowerdir+",
+                self.place.join(format!("layer{layer}")),
+            )?;
+        }
+        for (key, name) in [(c"upperdir", upper), (c"workdir", work)] {
+            rustix::mount::fsconfig_set_string(&context, key, self.place.join(name))?;
+        }
+        rustix::mount::fsconfig_set_flag(&context, c"userxattr")?;
+        rustix::mount::fsconfig_create(&context)?;
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    }
+
+    /// Once, with all that a step has: a fresh mount, networks of its own left out as they are for a step.
+    fn run(&self, sandbox: &Sandbox) -> Result<(), String> {
+        let open = || -> Result<OwnedFd, String> {
+            let file = fs::File::options().read(true).write(true).open("/dev/null");
+            file.map(OwnedFd::from).map_err(|error| error.to_string())
+        };
+        let root = self.overlay("upper", "work").map_err(|error| error.to_string())?;
+        let fds = RunFds { root, mounts: Vec::new(), stdin: open()?, stdout: open()?, stderr: open()? };
+        let spec = RunSpec::new(vec!["/bin/true".to_owned()]);
+        let running = sandbox.run(&spec, fds).map_err(|error| format!("{error:?}"))?;
+        match running.wait().map_err(|error| format!("{error:?}"))?.exit {
+            Exit::Code(0) => Ok(()),
+            other => Err(format!("true ended with {other:?}")),
+        }
+    }
+
+    /// A bundle for other runtimes: the same layers, mounted once for all of their runs.
+    fn bundle(&self) -> Result<PathBuf, String> {
+        let bundle = self.place.join("bundle");
+        quiet(Command::new("runc").arg("spec").current_dir(&bundle))
+            .or_else(|_| quiet(Command::new("crun").arg("spec").current_dir(&bundle)))?;
+        let path = bundle.join("config.json");
+        let bytes = fs::read(&path).map_err(|error| error.to_string())?;
+        let mut spec: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        spec["process"]["args"] = serde_json::json!(["/bin/true"]);
+        spec["process"]["terminal"] = false.into();
+        // The host's network, as ours.
+        if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
+            namespaces.retain(|namespace| namespace["type"] != "network");
+        }
+        spec["root"] = serde_json::json!({"path": self.place.join("bundle/rootfs"), "readonly": false});
+        fs::write(&path, spec.to_string()).map_err(|error| error.to_string())?;
+        let lowers: Vec<String> = (0..LAYERS)
+            .rev()
+            .map(|layer| self.place.join(format!("layer{layer}")).display().to_string())
+            .collect();
+        let at = self.place.display();
+        let options =
+            format!("lowerdir={},upperdir={at}/peer-upper,workdir={at}/peer-work", lowers.join(":"));
+        let target = bundle.join("rootfs");
+        quiet(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(target))?;
+        Ok(bundle)
+    }
+}
+
+impl Drop for Roots {
+    fn drop(&mut self) {
+        // Not mounted where there is no peer.
+        quiet(Command::new("umount").arg(self.place.join("bundle/rootfs"))).unwrap_or_default();
+    }
+}

@@ -1,0 +1,168 @@
+//! What the machine tells (`doctor`), what steps are held to, and a look at them (`build --debug`).
+
+use super::place::{
+    Mode, dockerfile, expect, is_root, lap, must_say, nothing_left, run, script, state, text,
+};
+use super::pty::Pty;
+
+pub(super) const CASES: &[super::Case] = &[
+    ("doctor", doctor),
+    ("memory_bomb", memory_bomb),
+    ("fork_bomb", fork_bomb),
+    ("limits_of_run", limits_of_run),
+    ("output_flood", output_flood),
+    ("full_shm", full_shm),
+    ("no_new_privileges", no_new_privileges),
+    ("debug_failed", debug_failed),
+    ("debug_before", debug_before),
+];
+
+fn doctor(mode: &Mode) -> Result<(), String> {
+    let words = ["ok       kernel", "ok       sandbox", "ok       overlayfs", "user ids", "limit of memory"];
+    expect(&lap(mode, "doctor")?, 0, &words)?;
+    let json = script(
+        mode,
+        "./lapstrake doctor --json | python3 -c 'import json, sys; \
+        print(*sorted(f[\"name\"] + \"=\" + f[\"state\"] for f in json.load(sys.stdin)))'",
+    )?;
+    expect(&json, 0, &["kernel=ok", "sandbox=ok", "user ids=ok", "state directory=ok"])?;
+    let nowhere = lap(mode, "doctor --json > /dev/null && LAPSTRAKE_ROOT=/proc/nowhere ./lapstrake doctor")?;
+    expect(&nowhere, 3, &["MISSING  state directory", "/proc/nowhere"])?;
+    let none = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                exec setpriv --ambient-caps=-all --inh-caps=-all ./lapstrake doctor";
+    let inside = format!(
+        "cd '{}' && export LAPSTRAKE_ROOT='{}' && unshare --user --map-user=1 --map-group=1 --keep-caps sh -c '{none}'",
+        mode.place.display(),
+        state(mode).display()
+    );
+    let words = ["MISSING  user ids", "user.max_user_namespaces is 0", "hint: as root: sysctl"];
+    expect(&run(&[], mode.user, &inside)?, 3, &words)?;
+    nothing_left(mode)
+}
+
+/// Whether limits can be set; where they cannot, that the flag is refused with the reason.
+fn can_limit(mode: &Mode, flag: &str, context: &str) -> Result<bool, String> {
+    let told = text(&lap(mode, "doctor")?);
+    if !told.contains("limited  limit of") {
+        return Ok(true);
+    }
+    expect(&lap(mode, &format!("build {flag} {context}"))?, 3, &["cannot limit ", "control group"])?;
+    Ok(false)
+}
+
+/// Groups that we made and left behind.
+fn groups() -> Result<String, String> {
+    must_say("find /sys/fs/cgroup -maxdepth 5 -type d -name 'lapstrake-*' 2> /dev/null; true")
+}
+
+fn memory_bomb(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "eats", "FROM busybox\nRUN busybox dd if=/dev/zero of=/dev/null bs=300M count=1\n")?;
+    if !can_limit(mode, "--memory 64m", "eats")? {
+        return nothing_left(mode);
+    }
+    let eaten = lap(mode, "build --memory 64m eats")?;
+    expect(&eaten, 1, &["exit code: 137: cannot allocate memory", "limit of 67108864 bytes", "--memory"])?;
+    // Killed by somebody else: that is another thing.
+    dockerfile(mode, "killed", "FROM busybox\nRUN sh -c 'busybox kill -9 $$'; exit $?\n")?;
+    let killed = lap(mode, "build --memory 64m killed")?;
+    expect(&killed, 1, &["exit code: 137"])?;
+    if text(&killed).contains("cannot allocate") {
+        return Err(text(&killed));
+    }
+    expect(&lap(mode, "build --memory 640m eats")?, 0, &[])?;
+    let left = groups()?;
+    if left.is_empty() { nothing_left(mode) } else { Err(format!("groups are left: {left}")) }
+}
+
+fn fork_bomb(mode: &Mode) -> Result<(), String> {
+    let bomb = "FROM busybox\nRUN bomb() { bomb | bomb & }; bomb; sleep 1; false\n";
+    dockerfile(mode, "bomb", bomb)?;
+    if !can_limit(mode, "--pids-limit 40", "bomb")? {
+        return nothing_left(mode);
+    }
+    let bombed = lap(mode, "build --pids-limit 40 bomb")?;
+    expect(&bombed, 1, &["too many processes", "limit of 40 processes", "--pids-limit"])?;
+    nothing_left(mode)
+}
+
+fn limits_of_run(mode: &Mode) -> Result<(), String> {
+    for (flag, word) in [
+        ("--cpus x", "--cpus x: not a number"),
+        ("-m 5q", "not a size"),
+        ("--pids-limit 0", "nothing could run"),
+    ] {
+        expect(&lap(mode, &format!("run {flag} busybox true"))?, 2, &[word])?;
+    }
+    if !text(&lap(mode, "doctor")?).contains("limited  limit of") {
+        let eats = lap(mode, "run -m 64m busybox busybox dd if=/dev/zero of=/dev/null bs=300M count=1")?;
+        expect(&eats, 137, &["out of memory: the limit of --memory"])?;
+        expect(&lap(mode, "run --cpus 0.5 --pids-limit 9 busybox true")?, 0, &[])?;
+    }
+    nothing_left(mode)
+}
+
+/// A step that talks without end is cut short, not the machine.
+fn output_flood(mode: &Mode) -> Result<(), String> {
+    let flood = "FROM busybox\nRUN busybox yes | busybox head -c 30000000; echo the end; false\n";
+    dockerfile(mode, "flood", flood)?;
+    let all = lap(mode, "build --progress plain flood")?;
+    expect(&all, 1, &["[output clipped, log limit 2097152 bytes reached: ", "the end"])?;
+    let length = all.stderr.len();
+    if length > 30_000_000 {
+        return Err(format!("{length} bytes of output"));
+    }
+    nothing_left(mode)
+}
+
+fn full_shm(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "shm", "FROM busybox\nRUN busybox dd if=/dev/zero of=/dev/shm/x bs=1M count=9\n")?;
+    expect(&lap(mode, "build --shm-size 8m shm")?, 1, &["/dev/shm/x", "No space left on device"])?;
+    expect(&lap(mode, "build --shm-size 10m shm")?, 0, &[])?;
+    nothing_left(mode)
+}
+
+fn no_new_privileges(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "privs", "FROM busybox\nRUN grep NoNewPrivs: /proc/self/status\n")?;
+    for (flag, word) in [("", "NoNewPrivs:\t0"), ("--security-opt no-new-privileges", "NoNewPrivs:\t1")] {
+        let built = lap(mode, &format!("build --no-cache --progress plain {flag} privs"))?;
+        expect(&built, 0, &[word])?;
+        let ran = lap(mode, &format!("run {flag} busybox grep NoNewPrivs: /proc/self/status"))?;
+        expect(&ran, 0, &[word])?;
+    }
+    expect(&lap(mode, "run --security-opt label=x busybox true")?, 2, &["only no-new-privileges"])
+}
+
+/// The shell has what the step had, and what the step did before it failed; the step can be run again in it.
+fn debug_failed(mode: &Mode) -> Result<(), String> {
+    let steps = "FROM busybox\nENV COLOUR=blue\nWORKDIR /w\nUSER 1000\nRUN --mount=type=tmpfs,target=/t \\\n  \
+                 --mount=type=secret,id=s,env=HUSH touch /t/made; echo tried; test -e /t/mended\n";
+    dockerfile(mode, "fails", steps)?;
+    let build = "env S=hush ./lapstrake build --debug --secret id=s,env=S fails";
+    let mut pty = Pty::start(mode, build)?;
+    pty.until("`sh /dev/step` runs the step")?;
+    pty.keys(b"echo $COLOUR $HUSH $(id -u) $PWD; sh /dev/step; echo said $?\n")?;
+    pty.until("blue hush 1000 /w")?;
+    pty.until("said 1")?;
+    pty.keys(b"touch /t/mended; sh /dev/step; echo said $?\n")?;
+    pty.until("said 0")?;
+    pty.keys(b"exit\n")?;
+    let shown = pty.end(1)?;
+    if !shown.contains("did not complete successfully: exit code: 1") {
+        return Err(shown);
+    }
+    expect(&script(mode, "./lapstrake build --debug fails < /dev/null")?, 2, &["needs a terminal"])?;
+    nothing_left(mode)
+}
+
+/// Before a step: what the shell does there is not in the image.
+fn debug_before(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "looked", "FROM busybox\nRUN echo one > /one\nRUN test ! -e /mine && cat /one\n")?;
+    let mut pty = Pty::start(mode, "./lapstrake build --debug='test ! -e' looked")?;
+    pty.until("before [3/3] RUN test")?;
+    pty.keys(b"cat /one; echo x > /mine; exit\n")?;
+    pty.end(0)?;
+    if !is_root() {
+        return Ok(());
+    }
+    nothing_left(mode)
+}

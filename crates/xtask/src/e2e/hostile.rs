@@ -1,0 +1,254 @@
+//! Builds that mean harm, each called after the hole that it would have found elsewhere. Beside the state directory lies
+//! a canary that nothing may change or show.
+
+use super::place::{Mode, dockerfile, expect, lap, must, must_say, nothing_left, state, text};
+
+pub(super) const CASES: &[super::Case] = &[
+    ("cve_2024_1753_sources_as_links", sources_as_links),
+    ("cve_2024_9407_propagation", propagation),
+    ("cve_2024_9675_cache_ids", cache_ids),
+    ("cve_2024_9676_passwd_as_a_pipe", passwd_as_a_pipe),
+    ("cve_2024_11218_stages_exchange", stages_exchange),
+    ("cve_2026_55686_workdir_through_a_link", workdir_through_a_link),
+    ("cve_2024_23652_stubs", stubs),
+    ("secret_hygiene", secret_hygiene),
+    ("a_thousand_steps", a_thousand_steps),
+];
+
+const SONG: &str = "the canary sings";
+
+/// Runs `check` beside a canary, whose listing and content must be the same afterwards.
+fn beside_a_canary(mode: &Mode, check: impl FnOnce(&str) -> Result<(), String>) -> Result<(), String> {
+    let canary = mode.place.join("canary").display().to_string();
+    must(&format!("rm -rf '{canary}' && mkdir -p '{canary}/empty/deep' && echo '{SONG}' > '{canary}/song'"))?;
+    let look = format!(
+        "cd '{canary}' && find . -printf '%p %i %m %U:%G %s %T@ %C@\\n' | sort && cat song | sha256sum"
+    );
+    let before = must_say(&look)?;
+    check(&canary)?;
+    let after = must_say(&look)?;
+    if before == after { nothing_left(mode) } else { Err(format!("the canary was\n{before}and is\n{after}")) }
+}
+
+/// A build that may fail but must not show the song.
+fn silent(mode: &Mode, args: &str) -> Result<String, String> {
+    let output = lap(mode, args)?;
+    let all = text(&output);
+    if all.contains(SONG) || output.status.code() == Some(101) { Err(all) } else { Ok(all) }
+}
+
+fn sources_as_links(mode: &Mode) -> Result<(), String> {
+    beside_a_canary(mode, |canary| {
+        let links = format!(
+            "FROM busybox AS evil\nRUN busybox ln -s {canary} /abs && busybox ln -s ../../../../../../../..{canary} /up && \
+             busybox ln -s abs /chain && busybox ln -s / /root && busybox ln -s /proc/self/root/{canary} /magic\n"
+        );
+        for source in
+            ["/abs", "/up", "/chain", "/root", "/magic", "/../../../../../../..", "/abs/..", "/abs/song"]
+        {
+            let uses = [
+                format!(
+                    "RUN --mount=type=bind,from=evil,source={source},target=/m busybox find /m -xdev | busybox head -n 50; cat /m/song /m{canary}/song"
+                ),
+                format!("RUN --mount=type=bind,from=evil,source={source},target=/m,rw touch /m/new; true"),
+                format!("COPY --from=evil {source} /m\nRUN cat /m /m/song /m{canary}/song; true"),
+                format!(
+                    "RUN --mount=type=cache,from=evil,source={source},target=/m cat /m/song /m{canary}/song; touch /m/x; true"
+                ),
+            ];
+            for (number, how) in uses.iter().enumerate() {
+                dockerfile(mode, "links", &format!("{links}FROM busybox\n{how}\n"))?;
+                silent(mode, "build --progress plain links")
+                    .map_err(|why| format!("{number} {source}: {why}"))?;
+            }
+        }
+        // The same in the context.
+        must(&format!(
+            "cd '{}/links' && ln -sfn '{canary}' abs && ln -sfn ../canary up",
+            mode.place.display()
+        ))?;
+        for source in ["abs", "up", "abs/song", "up/song"] {
+            dockerfile(
+                mode,
+                "links",
+                &format!("FROM busybox\nCOPY {source} /m\nRUN cat /m /m/song; true\n"),
+            )?;
+            silent(mode, "build --progress plain links")?;
+            let bind = format!(
+                "FROM busybox\nRUN --mount=type=bind,source={source},target=/m cat /m /m/song; true\n"
+            );
+            dockerfile(mode, "links", &bind)?;
+            silent(mode, "build --progress plain links")?;
+        }
+        Ok(())
+    })
+}
+
+fn propagation(mode: &Mode) -> Result<(), String> {
+    for option in
+        ["bind-propagation=shared", "Z", "target=/x,target=/y,propagation=rshared", "shared", "suid", "dev"]
+    {
+        dockerfile(
+            mode,
+            "option",
+            &format!("FROM busybox\nRUN --mount=type=tmpfs,target=/x,{option} true\n"),
+        )?;
+        expect(&lap(mode, "build option")?, 1, &["Dockerfile:2"])
+            .map_err(|why| format!("{option}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn cache_ids(mode: &Mode) -> Result<(), String> {
+    beside_a_canary(mode, |canary| {
+        for id in ["../../../canary", canary, "..", ".", "/", "a/../../../canary", "%2e%2e/canary"] {
+            let text = format!(
+                "FROM busybox\nRUN --mount=type=cache,id={id},target=/c busybox find /c; cat /c/song; echo x > /c/song; true\n"
+            );
+            dockerfile(mode, "ids", &text)?;
+            silent(mode, "build --no-cache --progress plain ids").map_err(|why| format!("{id}: {why}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Looking for a user must not wait for a pipe, and not follow a link out.
+fn passwd_as_a_pipe(mode: &Mode) -> Result<(), String> {
+    beside_a_canary(mode, |canary| {
+        for evil in [
+            "busybox mkfifo /etc/passwd".to_owned(),
+            "busybox mkfifo /etc/pipe && busybox ln -s pipe /etc/passwd".to_owned(),
+            format!("busybox ln -s {canary}/song /etc/passwd"),
+            "busybox ln -s /dev/zero /etc/passwd".to_owned(),
+            "mkdir /etc/passwd".to_owned(),
+        ] {
+            let text = format!("FROM busybox\nRUN rm /etc/passwd && {evil}\nUSER somebody\nRUN true\n");
+            dockerfile(mode, "pipe", &text)?;
+            let all = silent(mode, "build pipe").map_err(|why| format!("{evil}: {why}"))?;
+            if !all.contains("Dockerfile:4") {
+                return Err(format!("{evil}: {all}"));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// One stage swaps a directory of a shared cache for a link while others of the same build mount it.
+fn stages_exchange(mode: &Mode) -> Result<(), String> {
+    beside_a_canary(mode, |canary| {
+        let mut text = format!(
+            "FROM busybox AS first\nRUN --mount=type=cache,id=both,target=/c mkdir -p /c/part && echo mine > /c/part/song\n\
+             FROM first AS swaps\nRUN --mount=type=cache,id=both,target=/c cd /c; for i in $(busybox seq 3000); do \
+             busybox mv part real; busybox ln -s {canary} part; rm part; busybox mv real part; done\nFROM first AS sees\n"
+        );
+        for number in 0..40 {
+            text +=
+                &format!("RUN --mount=type=cache,id=both,source=part,target=/m cat /m/song; echo {number}\n");
+        }
+        text += "FROM scratch\nCOPY --from=swaps /etc/passwd /a\nCOPY --from=sees /etc/passwd /b\n";
+        dockerfile(mode, "exchange", &text)?;
+        // A part that is a link just then is an error; it is tried again, so that most of them are seen.
+        for _ in 0..5 {
+            if silent(mode, "build --progress plain exchange")?.contains("exporting") {
+                return Ok(());
+            }
+        }
+        Ok(())
+    })
+}
+
+fn workdir_through_a_link(mode: &Mode) -> Result<(), String> {
+    beside_a_canary(mode, |canary| {
+        let text = format!(
+            "FROM busybox\nRUN busybox ln -s {canary} /abs && busybox ln -s ../../../../../../..{canary} /up\n\
+             WORKDIR /abs/made\nRUN echo x > file\nWORKDIR /up/too\nRUN echo x > file\n\
+             WORKDIR /proc/self/fd/3\nRUN true\n"
+        );
+        dockerfile(mode, "workdir", &text)?;
+        silent(mode, "build --progress plain workdir")?;
+        for dir in ["/proc/self/fd/3", "/proc/self/fd/7/..", "/proc/1/root", "/abs/made"] {
+            silent(mode, &format!("run -w {dir} busybox sh -c 'pwd; cat song ../song'"))?;
+        }
+        Ok(())
+    })
+}
+
+fn stubs(mode: &Mode) -> Result<(), String> {
+    beside_a_canary(mode, |canary| {
+        let text = format!(
+            "FROM busybox\nRUN --mount=type=tmpfs,target=/x/deep busybox mv /x /moved && busybox ln -s {canary}/empty /x\n\
+             RUN --mount=type=secret,id=none,target=/run/secrets/none --mount=type=tmpfs,target=/left/over true\n\
+             RUN test ! -e /left && test ! -e /run && test ! -e /moved/deep\n"
+        );
+        dockerfile(mode, "stubs", &text)?;
+        expect(&lap(mode, "build stubs")?, 0, &[])
+    })
+}
+
+/// A secret is nowhere once the build is over: not in the state, an archive, a log, the history; nor if it fails.
+fn secret_hygiene(mode: &Mode) -> Result<(), String> {
+    const SECRET: &str = "xyzzy-hush-4711";
+    let good = "FROM busybox\nRUN --mount=type=secret,id=s --mount=type=secret,id=s,env=HUSH \
+                test -s /run/secrets/s && test -n \"$HUSH\"\n";
+    dockerfile(mode, "hush", good)?;
+    dockerfile(mode, "hush-fails", &format!("{good}RUN --mount=type=secret,id=s,target=/etc/hush false\n"))?;
+    let place = mode.place.display().to_string();
+    must(&format!("mkdir -p '{place}/hushed' && chmod 777 '{place}/hushed'"))?;
+    let export = "-t hush -o type=oci,compression=uncompressed,dest=hushed/oci.tar -o type=local,dest=hushed/local --metadata-file hushed/meta";
+    let with = |command: &str| format!("export SECRET={SECRET} && ./lapstrake {command}");
+    for (context, code, more) in [("hush", 0, export), ("hush-fails", 1, "")] {
+        let command = with(&format!("build --progress rawjson --secret id=s,env=SECRET {more} {context}"));
+        let output = super::place::script(mode, &command)?;
+        expect(&output, code, &[])?;
+        if base64_words::found(&text(&output), SECRET) {
+            return Err(format!("the log tells it: {}", text(&output)));
+        }
+    }
+    let look = format!("grep -rl '{SECRET}' '{}' '{place}/hushed' 2> /dev/null; true", state(mode).display());
+    let seen = must_say(&look)?;
+    if !seen.is_empty() {
+        return Err(format!("it is in {seen}"));
+    }
+    // A step that writes it down is found out: so the search finds what there is.
+    let leaks = format!("{good}RUN --mount=type=secret,id=s cat /run/secrets/s > /leak\n");
+    dockerfile(mode, "hush-leaks", &leaks)?;
+    expect(&super::place::script(mode, &with("build --secret id=s,env=SECRET hush-leaks"))?, 0, &[])?;
+    if must_say(&look)?.is_empty() { Err("the search finds nothing".to_owned()) } else { nothing_left(mode) }
+}
+
+/// Logs of rawjson are in base64.
+mod base64_words {
+    /// Whether a text has a word, plain or as base64 at any of the three offsets.
+    pub(super) fn found(text: &str, word: &str) -> bool {
+        let encoded = |skip: usize| {
+            let padded = format!("{}{word}", "x".repeat(skip));
+            let all = encode(padded.as_bytes());
+            // Without what its neighbours have a part in.
+            all[4..all.len() - 4].to_owned()
+        };
+        text.contains(word) || (0..3).any(|skip| text.contains(&encoded(skip)))
+    }
+
+    fn encode(bytes: &[u8]) -> String {
+        const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text = String::new();
+        for three in bytes.chunks(3) {
+            let mut bits = three.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
+            bits <<= 8 * (3 - three.len());
+            for at in (0..4).rev() {
+                text.push(char::from(LETTERS[(bits >> (6 * at) & 63) as usize]));
+            }
+        }
+        text
+    }
+}
+
+/// They leave nothing, and the last ones take no longer than the first.
+fn a_thousand_steps(mode: &Mode) -> Result<(), String> {
+    let steps: String =
+        (0..1000).map(|number| format!("RUN --mount=type=tmpfs,target=/t{number} true {number}\n")).collect();
+    // Layers of nothing are one layer: overlayfs takes 500 different ones.
+    dockerfile(mode, "thousand", &format!("FROM busybox\n{steps}"))?;
+    expect(&lap(mode, "build --progress rawjson thousand")?, 0, &[])?;
+    nothing_left(mode)
+}

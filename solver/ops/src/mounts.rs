@@ -1,0 +1,31 @@
+//! What is mounted for one process.
+
+use std::os::fd::OwnedFd;
+
+use lapstrake_runtime::{Mount, MountSource};
+use lapstrake_snapshot::Active;
+use lapstrake_store::CacheDir;
+
+/// What must stay until the process has ended.
+pub(crate) enum Kept {
+    Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
+    Active(#[expect(dead_code, reason = "held for its directory")] Active),
+}
+
+/// Everything mounted for one process.
+#[derive(Default)]
+pub(crate) struct Mounts {
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) kept: Vec<Kept>,
+    pub(crate) env: Vec<String>,
+}
+
+impl Mounts {
+    /// A descriptor of ours, or a part of it.
+    pub(crate) fn add(&mut self, target: &str, fd: OwnedFd, subpath: &str, readonly: bool) {
+        let source = MountSource::Fd { index: self.fds.len(), subpath: subpath.to_owned() };
+        self.fds.push(fd);
+        self.mounts.push(Mount { target: target.to_owned(), source, readonly });
+    }
+}

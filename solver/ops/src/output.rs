@@ -1,0 +1,84 @@
+//! What a process says, passed on as long as it is not too much.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+
+use lapstrake_engine::{Step, Stream};
+
+/// As much of the end as is passed on where the middle is left out.
+const END: usize = 64 << 10;
+
+/// Passes everything on until the last process that has the other end is gone. After `limit` bytes only the end follows.
+/// The process never waits for us.
+pub(crate) fn carry(fd: OwnedFd, stream: Stream, step: &Step, limit: u64) {
+    let mut file = File::from(fd);
+    let mut buffer = vec![0; 32 << 10];
+    let mut clip = Clip { left: limit, end: VecDeque::new(), skipped: 0 };
+    while let Ok(got) = file.read(&mut buffer) {
+        if got == 0 {
+            break;
+        }
+        let now = clip.take(&buffer[..got]);
+        if !now.is_empty() {
+            step.log(stream, now.to_vec());
+        }
+    }
+    if let Some(rest) = clip.finish(limit) {
+        step.log(stream, rest);
+    }
+}
+
+/// What is left of a limit, and the end of what was too much.
+struct Clip {
+    left: u64,
+    end: VecDeque<u8>,
+    skipped: u64,
+}
+
+impl Clip {
+    /// What is passed on at once.
+    fn take<'d>(&mut self, data: &'d [u8]) -> &'d [u8] {
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(data.len());
+        let (now, late) = data.split_at(room);
+        self.left -= room as u64;
+        self.end.extend(late);
+        let over = self.end.len().saturating_sub(END);
+        self.end.drain(..over);
+        self.skipped += over as u64;
+        now
+    }
+
+    /// What is passed on in the end.
+    fn finish(self, limit: u64) -> Option<Vec<u8>> {
+        let mut rest = Vec::new();
+        if self.skipped > 0 {
+            let told =
+                format!("\n[output clipped, log limit {limit} bytes reached: {} left out]\n", self.skipped);
+            rest.extend(told.into_bytes());
+        }
+        rest.extend(self.end);
+        (!rest.is_empty()).then_some(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_left_out() {
+        let mut clip = Clip { left: 5, end: VecDeque::new(), skipped: 0 };
+        assert_eq!(clip.take(b"abc"), b"abc");
+        assert_eq!(clip.take(b"defg"), b"de");
+        let long = vec![b'x'; END];
+        assert_eq!(clip.take(&long), b"");
+        let rest = clip.finish(5).unwrap();
+        let told = "\n[output clipped, log limit 5 bytes reached: 2 left out]\n";
+        assert_eq!(rest.len(), told.len() + END);
+        assert!(rest.starts_with(told.as_bytes()) && rest.ends_with(b"xx"));
+        let short = Clip { left: 5, end: VecDeque::new(), skipped: 0 };
+        assert_eq!(short.finish(5), None);
+    }
+}
