@@ -8,18 +8,22 @@
 //!
 //! # Keys
 //!
-//! A step has a *definition key*, known before anything runs, and a *content key*, known once its inputs are:
+//! A step has a *plain key*, which needs no other step's result, a *definition key*, and a *content key*, known once its
+//! inputs are:
 //!
-//! | value | definition key | content key |
-//! |---|---|---|
-//! | the op, as [`CacheMap::op`] gives it | yes | yes |
-//! | an input that counts [by key](Dep::ByKey) | its own definition key | the content of its result |
-//! | an input that counts [by content](Dep::ByContent) | content of the selected paths | content of the selected paths |
-//! | names, lines, places of contexts on the host | no | no |
+//! | value | plain key | definition key | content key |
+//! |---|---|---|---|
+//! | the op, as [`CacheMap::op`] gives it | yes | yes | yes |
+//! | a source that counts [by content](Dep::ByContent) | content of the selected paths | the same | the same |
+//! | a step that counts by content | its plain key | content of the selected paths | content of the selected paths |
+//! | an input that counts [by key](Dep::ByKey) | its plain key | its definition key | the content of its result |
+//! | names, lines, places of contexts on the host | no | no | no |
 //!
-//! A result is recorded under both. A step is looked up by its definition key first, which needs no input; if that
-//! fails its inputs are solved and it is looked up by content, so that a step that ran again and gave the same tree
-//! cuts off everything behind it.
+//! A result is recorded under all three. A step is looked up by its plain key first, so the key of the last step is the
+//! memo of the whole build: if nothing changed, that is the one look-up. Then by its definition key, then its inputs are
+//! solved and it is looked up by content, so that a step that ran again and gave the same tree cuts off everything behind
+//! it. A step that had to run again although a record had it (`--no-cache`) replaces what its plain key has, and so does
+//! everything that stands on it.
 
 mod deep;
 mod event;

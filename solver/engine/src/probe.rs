@@ -21,7 +21,7 @@ pub enum Forecast {
     Cached,
     /// Does it, unless what it stands on turns out to have the content that it had before.
     Done,
-    /// That depends on what steps below give that have to be done first.
+    /// It stands on something that would have to be fetched to know.
     Unknown,
 }
 
@@ -88,12 +88,9 @@ impl<E: Executor, C: CacheIndex> Probe<'_, E, C> {
         }
         let map = self.executor.cache_map(vertex);
         let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| async move {
-            match dep {
-                Dep::ByKey if self.graph[edge.vertex].meta.ignore_cache => {
-                    self.content(edge.vertex, &whole()).await
-                }
-                Dep::ByKey => self.key(edge.vertex).await,
-                Dep::ByContent(selector) => self.content(edge.vertex, selector).await,
+            match (dep, &self.graph[edge.vertex].op) {
+                (Dep::ByContent(selector), Op::Source(_)) => self.content(edge.vertex, selector).await,
+                _ => self.key(edge.vertex).await,
             }
         });
         let deps: Option<Vec<Key>> = join_all(deps).await.into_iter().collect();

@@ -48,7 +48,7 @@ pub struct StepReport {
     pub asked: bool,
     /// Which steps it stands on, by their places in the list.
     pub inputs: Vec<usize>,
-    /// Its definition key, if that was needed.
+    /// Its plain key, if that was needed.
     pub key: Option<Key>,
     /// What the key is made of; the first is the op, then there is one for each input. Left out for what came from the
     /// cache: the record of the key has it.
@@ -86,7 +86,7 @@ impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
             None if node.announced.load(Ordering::Relaxed) => Fate::Cached,
             None => Fate::Skipped,
         };
-        let keyed = node.key.get();
+        let (plain, keyed) = (node.plain.get(), node.key.get());
         let parts = match (&vertex.op, keyed) {
             // A source has no record.
             (Op::Source(_), _) => {
@@ -105,7 +105,7 @@ impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
             fate,
             asked: vertex.meta.ignore_cache,
             inputs: vertex.inputs.iter().map(|edge| places[edge.vertex.index()]).collect(),
-            key: keyed.map(|keyed| keyed.key),
+            key: plain.map(|plain| plain.key).or(keyed.map(|keyed| keyed.key)),
             parts,
             result: node.solved.get().map(|solved| solved.result.token.clone()),
         }

@@ -47,10 +47,20 @@ type Boxed<'a, T> = Deep<'a, Outcome<T>>;
 
 #[derive(Default)]
 pub(crate) struct Node {
+    /// Without solving anything: see [`Solver::make_plain`].
+    pub(crate) plain: OnceCell<Plain>,
     pub(crate) key: OnceCell<Keyed>,
     pub(crate) solved: OnceCell<Solved>,
     pub(crate) announced: AtomicBool,
     pub(crate) began: AtomicBool,
+}
+
+/// A plain key.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain {
+    pub(crate) key: Key,
+    /// The step or one below it is to be done again: then no record of the key counts.
+    forced: bool,
 }
 
 #[derive(Clone)]
@@ -100,10 +110,38 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         )
     }
 
+    fn plain(&self, id: VertexId) -> Boxed<'_, Plain> {
+        Deep::new(async move {
+            self.nodes[id.index()].plain.get_or_try_init(|| self.make_plain(id)).await.copied()
+        })
+    }
+
     fn solved(&self, id: VertexId) -> Boxed<'_, Solved> {
         Deep::new(async move {
             self.nodes[id.index()].solved.get_or_try_init(|| self.make_result(id)).await.cloned()
         })
+    }
+
+    /// The key that needs no result: steps count by their own keys even where their content would do.
+    async fn make_plain(&self, id: VertexId) -> Outcome<Plain> {
+        let vertex = &self.graph[id];
+        let forced = vertex.meta.ignore_cache;
+        if let Op::Source(_) = vertex.op {
+            return Ok(Plain { key: self.key(id).await?.key, forced });
+        }
+        let map = self.executor.cache_map(vertex);
+        let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| async move {
+            match (dep, &self.graph[edge.vertex].op) {
+                (Dep::ByContent(selector), Op::Source(_)) => {
+                    Ok(Plain { key: self.content(id, edge.vertex, selector).await?, forced: false })
+                }
+                _ => self.plain(edge.vertex).await,
+            }
+        });
+        let deps = try_join_all(deps).await?;
+        let keys: Vec<Key> = deps.iter().map(|dep| dep.key).collect();
+        let forced = forced || deps.iter().any(|dep| dep.forced);
+        Ok(Plain { key: combine(&map, &keys).key, forced })
     }
 
     async fn make_key(&self, id: VertexId) -> Outcome<Keyed> {
@@ -141,25 +179,35 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         if let Op::Source(_) = vertex.op {
             return self.execute(id, &[]).await;
         }
+        let plain = self.plain(id).await?;
+        if !plain.forced
+            && let Some(found) = self.lookup(id, &plain.key).await?
+        {
+            return Ok(found);
+        }
         let by_definition = self.key(id).await?;
-        if let Some(found) = self.lookup(id, &by_definition).await? {
+        if (plain.forced || by_definition.key != plain.key)
+            && let Some(found) = self.lookup(id, &by_definition.key).await?
+        {
+            self.remember(id, &by_definition, &[plain.key], &found.result).await?;
             return Ok(found);
         }
         let inputs = try_join_all(vertex.inputs.iter().map(|edge| self.solved(edge.vertex))).await?;
         let inputs: Vec<ResultRef> = inputs.into_iter().map(|solved| solved.result).collect();
         let by_content = self.content_key_of(id).await?;
-        if let Some(found) = self.lookup(id, &by_content).await? {
-            self.remember(id, &[&by_definition], &found.result).await?;
+        if let Some(found) = self.lookup(id, &by_content.key).await? {
+            self.remember(id, &by_definition, &[plain.key, by_definition.key], &found.result).await?;
             return Ok(found);
         }
         // Somebody may have finished the same step while we waited for the lock; who does not wait pays one look-up.
         let lock = self.cache.lock(&by_content.key).await.map_err(|e| self.failed(id, e))?;
-        if let Some(found) = self.lookup(id, &by_content).await? {
-            self.remember(id, &[&by_definition], &found.result).await?;
+        if let Some(found) = self.lookup(id, &by_content.key).await? {
+            self.remember(id, &by_definition, &[plain.key, by_definition.key], &found.result).await?;
             return Ok(found);
         }
         let solved = self.execute(id, &inputs).await?;
-        self.remember(id, &[&by_definition, &by_content], &solved.result).await?;
+        let keys = [plain.key, by_definition.key, by_content.key];
+        self.remember(id, &by_definition, &keys, &solved.result).await?;
         drop(lock);
         Ok(solved)
     }
@@ -178,22 +226,26 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         Ok(combine(&map, &try_join_all(deps).await?))
     }
 
-    async fn lookup(&self, id: VertexId, keyed: &Keyed) -> Outcome<Option<Solved>> {
+    async fn lookup(&self, id: VertexId, key: &Key) -> Outcome<Option<Solved>> {
         if self.graph[id].meta.ignore_cache {
             return Ok(None);
         }
-        let found = self.cache.lookup(&keyed.key).await.map_err(|e| self.failed(id, e))?;
+        let found = self.cache.lookup(key).await.map_err(|e| self.failed(id, e))?;
         Ok(found.map(|result| {
             self.announce_cached(id);
             Solved { result, how: How::Cached }
         }))
     }
 
-    async fn remember(&self, id: VertexId, keys: &[&Keyed], result: &ResultRef) -> Outcome<()> {
+    /// Remembers the result under these keys. What they are made of is kept as the definition key says it: it tells most.
+    async fn remember(&self, id: VertexId, made_of: &Keyed, keys: &[Key], result: &ResultRef) -> Outcome<()> {
         let name = &self.graph[id].meta.name;
-        let records = keys.iter().map(|keyed| Record {
-            key: keyed.key,
-            parts: keyed.parts.clone(),
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        let records = keys.into_iter().map(|key| Record {
+            key,
+            parts: made_of.parts.clone(),
             result: result.clone(),
             name: name.clone(),
         });

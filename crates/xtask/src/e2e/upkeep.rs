@@ -102,7 +102,7 @@ fn graph(mode: &Mode) -> Result<(), String> {
     expect(
         &lap(mode, "graph graph-ctx")?,
         0,
-        &["to do    RUN cat /src/*", "unknown  COPY --from=build /all /all  ← build"],
+        &["to do    RUN cat /src/*", "to do    COPY --from=build /all /all  ← build"],
     )?;
     expect(&lap(mode, "build -q graph-ctx")?, 0, &["sha256:"])?;
     expect(
