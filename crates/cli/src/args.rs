@@ -132,6 +132,13 @@ pub(crate) struct Build {
     /// a directory
     #[arg(short, long, value_name = "DIR|type=TYPE,dest=PATH")]
     pub(crate) output: Vec<String>,
+    /// Take results of steps from here: `NAME` in a registry (a cache, or an image that carries one) or `type=local,src=DIR`
+    #[arg(long, value_name = "NAME|type=TYPE,…")]
+    pub(crate) cache_from: Vec<String>,
+    /// Leave results of steps for others: `type=registry,ref=NAME`, `type=local,dest=DIR` (`mode=max` for all stages), or
+    /// `type=inline` in the image
+    #[arg(long, value_name = "NAME|type=TYPE,…")]
+    pub(crate) cache_to: Vec<String>,
     /// Push the image to the registries that its names say: short for `-o type=registry`
     #[arg(long)]
     pub(crate) push: bool,

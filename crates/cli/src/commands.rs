@@ -2,6 +2,7 @@
 
 mod build;
 mod builds;
+mod caches;
 mod call;
 mod check;
 mod debug;

@@ -2,6 +2,7 @@
 
 mod archives;
 mod builds;
+mod caches;
 mod checks;
 mod conform;
 mod epoch;
@@ -113,6 +114,7 @@ fn cases() -> Vec<Case> {
         single::CASES,
         terminal::CASES,
         upkeep::CASES,
+        caches::CASES,
     ]
     .concat()
 }

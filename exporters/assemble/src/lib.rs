@@ -2,9 +2,14 @@
 //!
 //! Writes nothing. The same input always gives the same bytes: times come in as arguments.
 
+mod cache;
 mod config;
 mod manifest;
 
+pub use cache::{
+    BadCache, CACHE_CONFIG, CacheBlob, CacheStep, Offer, OfferedLayer, cache_config, cache_manifest,
+    inline_cache, read_cache, read_inline,
+};
 pub use config::{AssembleError, Layer, image_config};
 pub use manifest::{DockerImage, LayoutImage, docker_manifest_json, index, layout_index, manifest};
 

@@ -3,6 +3,7 @@
 //! Never changes the image.
 
 mod archive;
+mod cache;
 mod encode;
 mod engine;
 mod error;
@@ -12,6 +13,7 @@ mod push;
 mod rootfs;
 
 pub use archive::{Flavour, Saved, descriptor_annotations, image_manifest, write_archive, write_layout};
+pub use cache::{CacheForm, CacheTo, SharedStep, export_cache, with_inline_cache};
 pub use encode::Encoding;
 pub use engine::load;
 pub use error::OutputError;

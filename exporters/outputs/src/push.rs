@@ -64,6 +64,23 @@ impl Push<'_> {
         pushed.ok_or(OutputError::NoName)
     }
 
+    /// Pushes a cache under `name`: the layers of the image, and the documents that name them.
+    pub(crate) async fn cache(
+        &self,
+        name: &Reference,
+        config: &Document,
+        (media_type, manifest): (&str, &Document),
+    ) -> Result<(), OutputError> {
+        let (compressions, uploads) = (Semaphore::new(COMPRESSIONS), Semaphore::new(UPLOADS));
+        let layers =
+            (0..self.image.layers.len()).map(|number| self.layer(name, number, &compressions, &uploads));
+        try_join_all(layers).await?;
+        let digest = self.store.put_blob(&config.bytes)?;
+        self.send(name, &digest, config.bytes.len() as u64).await?;
+        self.client.push_manifest(name, media_type, &manifest.bytes).await?;
+        Ok(())
+    }
+
     /// Brings all blobs into the repository of `name`, and gives the manifest that names them.
     async fn blobs(&self, name: &Reference) -> Result<Document, OutputError> {
         let (compressions, uploads) = (Semaphore::new(COMPRESSIONS), Semaphore::new(UPLOADS));

@@ -7,18 +7,39 @@ use lapstrake_engine::{CacheIndex, Key, Record, ResultRef};
 use lapstrake_store::{LayerId, Lock, Store, StoreError};
 
 use crate::error::OpsError;
+use crate::imports::Imports;
 use crate::stack::Stack;
 
 /// Records in the store.
 pub struct Cache {
     store: Arc<Store>,
     used: Mutex<BTreeSet<LayerId>>,
+    imports: Option<Imports>,
 }
 
 impl Cache {
     /// Over `store`.
     pub fn new(store: Arc<Store>) -> Cache {
-        Cache { store, used: Mutex::default() }
+        Cache { store, used: Mutex::default(), imports: None }
+    }
+
+    /// Looks into these caches too, for what is not here.
+    #[must_use]
+    pub fn with(self, imports: Imports) -> Cache {
+        Cache { imports: Some(imports), ..self }
+    }
+
+    fn here(&self, key: &Key) -> Result<Option<ResultRef>, OpsError> {
+        let Some(bytes) = self.store.record(key.as_bytes())? else { return Ok(None) };
+        // What cannot be read was written by another version: then it is no record.
+        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
+        let Ok(stack) = Stack::parse(&record.result) else { return Ok(None) };
+        if !stack.is_whole(&self.store) {
+            return Ok(None);
+        }
+        let ids = stack.layers.into_iter().map(|layer| layer.id);
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+        Ok(Some(record.result))
     }
 
     /// Remembers which layers were of use, so that they are not the first to be pruned.
@@ -37,16 +58,15 @@ impl CacheIndex for Cache {
     type Error = OpsError;
 
     async fn lookup(&self, key: &Key) -> Result<Option<ResultRef>, OpsError> {
-        let Some(bytes) = self.store.record(key.as_bytes())? else { return Ok(None) };
-        // What cannot be read was written by another version: then it is no record.
-        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
-        let Ok(stack) = Stack::parse(&record.result) else { return Ok(None) };
-        if !stack.is_whole(&self.store) {
-            return Ok(None);
+        if let Some(found) = self.here(key)? {
+            return Ok(Some(found));
         }
-        let ids = stack.layers.into_iter().map(|layer| layer.id);
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
-        Ok(Some(record.result))
+        let Some(imports) = &self.imports else { return Ok(None) };
+        let Some((stack, name)) = imports.find(key).await else { return Ok(None) };
+        let result = stack.to_result(&self.store)?;
+        // What its key is made of is known where it was built.
+        self.insert(vec![Record { key: *key, parts: Vec::new(), result: result.clone(), name }]).await?;
+        Ok(Some(result))
     }
 
     async fn lock(&self, key: &Key) -> Result<Lock, OpsError> {

@@ -13,6 +13,9 @@ use lapstrake_tree::TreeError;
 /// Why a step fails.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
+    /// A cache of others is none.
+    #[error(transparent)]
+    Cache(#[from] lapstrake_assemble::BadCache),
     /// The user's command said no.
     #[error("process {command:?} did not complete successfully: exit code: {code}")]
     ExitCode {

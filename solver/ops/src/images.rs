@@ -27,7 +27,7 @@ const DOWNLOADS: usize = 4;
 
 /// Where an image's layers can be had.
 #[derive(Clone, Debug)]
-enum Place {
+pub(crate) enum Place {
     /// They are here.
     Store(Vec<StackLayer>),
     /// In the registry of this reference, where it has this digest.
@@ -235,20 +235,36 @@ impl Images {
                 format!("image `{reference}` has {} layers and names {}", descriptors.len(), diff_ids.len());
             return Err(OpsError::Unsupported { what });
         }
-        let work = diff_ids.iter().zip(descriptors).map(|(diff_id, descriptor)| async {
+        let mut wanted = Vec::new();
+        for (diff_id, descriptor) in diff_ids.iter().zip(descriptors) {
+            let digest = parsed_digest(descriptor.digest().as_ref())?;
+            let media_type = descriptor.media_type().to_string();
+            wanted.push((diff_id.clone(), Blob { digest, size: descriptor.size(), media_type }));
+        }
+        let layers = self.fetch_layers(&known.place, wanted, step).await?;
+        self.keep(&known, &layers)?;
+        Ok(Stack { layers, ..Stack::default() })
+    }
+
+    /// Brings layers into the store, those that are not there already, lowest first.
+    pub(crate) async fn fetch_layers(
+        &self,
+        place: &Place,
+        wanted: Vec<(DiffId, Blob)>,
+        step: &Step,
+    ) -> Result<Vec<StackLayer>, OpsError> {
+        let work = wanted.iter().map(|(diff_id, blob)| async {
             // First leave and then the lock: who has a lock is at work and waits for nobody.
             let leave = self.downloads.acquire().await.map_err(|_| OpsError::Worker)?;
             let lock_name = format!("pull-{}", diff_id.0.hex());
             let store = self.store.clone();
             let lock = tokio::task::spawn_blocking(move || store.lock(&lock_name)).await;
             let lock = lock.map_err(|_| OpsError::Worker)??;
-            let layer = self.layer(&known, diff_id, descriptor, step).await;
+            let layer = self.layer(place, diff_id, blob, step).await;
             drop((lock, leave));
             layer
         });
-        let layers = self.settle(futures_util::future::try_join_all(work).await?).await?;
-        self.keep(&known, &layers)?;
-        Ok(Stack { layers, ..Stack::default() })
+        self.settle(futures_util::future::try_join_all(work).await?).await
     }
 
     /// The layers as they have to be on each other.
@@ -281,19 +297,17 @@ impl Images {
 
     async fn layer(
         &self,
-        known: &Known,
+        place: &Place,
         diff_id: &DiffId,
-        descriptor: &Descriptor,
+        blob: &Blob,
         step: &Step,
     ) -> Result<StackLayer, OpsError> {
         if let Some(id) = self.store.layer_of_diff(diff_id)? {
             return Ok(StackLayer { id, diff_id: Some(diff_id.clone()) });
         }
-        let digest = parsed_digest(descriptor.digest().as_ref())?;
-        let blob = Blob { digest, size: descriptor.size(), media_type: descriptor.media_type().to_string() };
-        let imported = match &known.place {
+        let imported = match place {
             Place::Registry(reference, ..) if !self.store.has_blob(&blob.digest) => {
-                self.pulled(reference, &blob, step).await?
+                self.pulled(reference, blob, step).await?
             }
             place => {
                 if let Place::Layout(dir, _) = place
@@ -303,7 +317,7 @@ impl Images {
                     let file = fs::File::open(&path).map_err(OpsError::io("open", &path))?;
                     self.store.copy_blob(file, Some(&blob.digest))?;
                 }
-                self.unpacked(self.store.open_blob(&blob.digest)?, &blob, step).await?
+                self.unpacked(self.store.open_blob(&blob.digest)?, blob, step).await?
             }
         };
         if imported.diff_id != *diff_id {
@@ -314,7 +328,7 @@ impl Images {
             .into());
         }
         // Only now: what a config says of a blob may be a lie.
-        self.store.link_layer_blob(diff_id, "original", &blob)?;
+        self.store.link_layer_blob(diff_id, "original", blob)?;
         Ok(StackLayer { id: imported.layer, diff_id: Some(diff_id.clone()) })
     }
 
@@ -369,11 +383,11 @@ pub(crate) fn total_size(store: &Store, layers: &[StackLayer]) -> Result<u64, Op
     Ok(size)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, OpsError> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, OpsError> {
     serde_json::from_slice(bytes).map_err(|source| OpsError::Malformed { what: what.to_owned(), source })
 }
 
-fn parsed_digest(text: &str) -> Result<Digest, OpsError> {
+pub(crate) fn parsed_digest(text: &str) -> Result<Digest, OpsError> {
     text.parse().map_err(|e: lapstrake_oci::DigestError| OpsError::Unsupported { what: e.to_string() })
 }
 
@@ -382,7 +396,7 @@ fn blob_path(dir: &Path, digest: &str) -> Result<PathBuf, OpsError> {
     Ok(dir.join("blobs").join(digest.algorithm().name()).join(digest.hex()))
 }
 
-fn layout_blob(dir: &Path, digest: &str) -> Result<Vec<u8>, OpsError> {
+pub(crate) fn layout_blob(dir: &Path, digest: &str) -> Result<Vec<u8>, OpsError> {
     let path = blob_path(dir, digest)?;
     let bytes = fs::read(&path).map_err(OpsError::io("read", &path))?;
     let found = Digest::sha256(&bytes).to_string();

@@ -7,9 +7,11 @@ use anyhow::Context as _;
 use lapstrake_diag::{SourceFile, excerpt};
 use lapstrake_dockerfile::{Checks, Finding, check_syntax};
 use lapstrake_engine::{Progress, Solver, StepFailed, StepReport};
+use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Cache, Stack};
 
+use super::caches;
 use super::call::call;
 use super::check;
 use super::export::Export;
@@ -138,7 +140,10 @@ async fn run(
     findings.iter().for_each(|finding| progress.warn(check::warning(finding, &file)));
     trace.checked = Some((file, findings));
     let plan = plan?;
-    let cache = Cache::new(tools.store.clone());
+    let mut cache = Cache::new(tools.store.clone());
+    if let Some(imports) = caches::imports(&wanted.cache_from, &tools.images, &progress).await {
+        cache = cache.with(imports);
+    }
     let target = plan.targets.first().context("nothing to build")?;
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
     // Dropped half-way if the build is canceled: then there is nothing to report.
@@ -149,10 +154,27 @@ async fn run(
     let solved = solved?;
     finished?;
     let stack = Stack::parse(&solved.result)?;
-    let (store, images) = (&tools.store, &*tools.images);
-    let build = &trace.build;
-    let export = Export { args, wanted: &wanted, build, store, images, target, stack: &stack };
-    tokio::task::block_in_place(|| export.run(&progress))
+    deliver(args, &wanted, &tools, (target, &stack), trace, &progress).await
+}
+
+/// Brings the result, and the cache, to where they are wanted.
+async fn deliver(
+    args: &Build,
+    wanted: &Wanted,
+    tools: &Tools,
+    (target, stack): (&Target, &Stack),
+    trace: &Trace,
+    progress: &Progress,
+) -> anyhow::Result<Option<Digest>> {
+    let (store, images, build) = (&tools.store, &*tools.images, trace.build.as_str());
+    let inline = wanted
+        .cache_to
+        .contains(&caches::Target::Inline)
+        .then(|| caches::shared(store, &trace.steps, stack, caches::Scope::Result));
+    let export = Export { args, wanted, build, store, images, target, stack, inline };
+    let id = tokio::task::block_in_place(|| export.run(progress))?;
+    caches::export(&wanted.cache_to, (store, images), (&trace.steps, stack), progress).await?;
+    Ok(id)
 }
 
 fn print_failures(failures: &[Failure]) {

@@ -12,8 +12,8 @@ use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Images, Stack};
 use lapstrake_outputs::{
-    Encoding, Files, Finished, Flavour, Layer, Push, Saved, assemble, descriptor_annotations, image_manifest,
-    keep, write_archive, write_files, write_layout, write_rootfs,
+    Encoding, Files, Finished, Flavour, Layer, Push, Saved, SharedStep, assemble, descriptor_annotations,
+    image_manifest, keep, with_inline_cache, write_archive, write_files, write_layout, write_rootfs,
 };
 use lapstrake_snapshot::mount;
 use lapstrake_store::Store;
@@ -43,6 +43,8 @@ pub(crate) struct Export<'a> {
     pub(crate) target: &'a Target,
     /// The layers.
     pub(crate) stack: &'a Stack,
+    /// The steps whose results images tell of in their configs, if they are to.
+    pub(crate) inline: Option<Vec<SharedStep>>,
 }
 
 impl Export<'_> {
@@ -133,7 +135,12 @@ impl Export<'_> {
             .iter()
             .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
             .collect();
-        during(step, "exporting layers", || Ok(assemble(self.store, &draft, &layers, asked.rewrite)?))
+        let image =
+            during(step, "exporting layers", || Ok(assemble(self.store, &draft, &layers, asked.rewrite)?))?;
+        match &self.inline {
+            Some(steps) => Ok(with_inline_cache(self.store, image, steps)?),
+            None => Ok(image),
+        }
     }
 
     /// To the local store and to registries; gives the image id.

@@ -200,7 +200,7 @@ fn seconds(value: &str) -> Result<Option<i64>, String> {
 }
 
 /// Keys about blobs and manifests.
-fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), String> {
+pub(super) fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), String> {
     if let Some(value) = keys.take("compression") {
         encoding.compression = match value.as_str() {
             "gzip" => Compression::Gzip,
@@ -293,10 +293,10 @@ impl ImageOutput {
 }
 
 /// The keys of an output that were not read yet.
-struct Keys(BTreeMap<String, String>);
+pub(super) struct Keys(BTreeMap<String, String>);
 
 impl Keys {
-    fn parse(text: &str) -> Result<Keys, String> {
+    pub(super) fn parse(text: &str) -> Result<Keys, String> {
         let mut keys = BTreeMap::new();
         for field in csv(text)? {
             let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
@@ -314,12 +314,12 @@ impl Keys {
         Ok(Keys(keys))
     }
 
-    fn take(&mut self, key: &str) -> Option<String> {
+    pub(super) fn take(&mut self, key: &str) -> Option<String> {
         self.0.remove(key)
     }
 
     /// A boolean; nothing means `true`.
-    fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
+    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
         match self.take(key).as_deref() {
             None => Ok(None),
             Some("" | "true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(Some(true)),
@@ -334,7 +334,7 @@ impl Keys {
         self.0.extract_if(.., |key, _| is_one(key)).collect()
     }
 
-    fn end(self, kind: &str) -> Result<(), String> {
+    pub(super) fn end(self, kind: &str) -> Result<(), String> {
         match self.0.keys().next().map(String::as_str) {
             None => Ok(()),
             Some(key @ ("oci-artifact" | "attestation-inline" | "attestation-prefix")) => {

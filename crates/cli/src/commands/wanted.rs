@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_ops::{LocalContext, Settings};
+use lapstrake_ops::{CacheFrom, LocalContext, Settings};
 use lapstrake_tree::ignore::Patterns;
 
+use super::caches::{self, Target};
 use super::options;
 use super::output::{self, ImageOutput, Output, PushTo};
 use super::place::{Place, place, remote};
@@ -27,6 +28,10 @@ pub(crate) struct Wanted {
     pub(crate) place: Place,
     /// Where the result goes.
     pub(crate) outputs: Vec<Output>,
+    /// Where results of steps may come from.
+    pub(crate) cache_from: Vec<CacheFrom>,
+    /// Where results of steps are left.
+    pub(crate) cache_to: Vec<Target>,
     /// The image's names.
     pub(crate) names: Vec<Reference>,
     /// How progress is shown.
@@ -81,7 +86,9 @@ impl Wanted {
         } else {
             args.progress.or(from_env).unwrap_or(Mode::Auto)
         };
-        Ok(Wanted { inputs, settings, place, outputs, names, mode })
+        let (cache_from, cache_to) =
+            (collect(&args.cache_from, caches::from)?, collect(&args.cache_to, caches::to)?);
+        Ok(Wanted { inputs, settings, place, outputs, cache_from, cache_to, names, mode })
     }
 }
 

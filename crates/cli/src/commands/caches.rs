@@ -1,0 +1,266 @@
+//! `--cache-from` and `--cache-to`: the build cache shared with other machines.
+
+use std::sync::Arc;
+
+use lapstrake_engine::{Key, Progress, Record, StepId, StepReport};
+use lapstrake_oci::{Digest, Reference};
+use lapstrake_ops::{CacheFrom, Images, Import, Imports, Stack, shared_key};
+use lapstrake_outputs::{CacheForm, CacheTo, Layer, SharedStep, export_cache};
+use lapstrake_store::Store;
+
+use super::options::absolute;
+use super::output::{Keys, encoding};
+use super::push::status;
+use crate::exit::{Told, Usage, text};
+
+/// What of the cache is shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// What the result is made of.
+    Result,
+    /// All steps, those of other stages too.
+    Everything,
+}
+
+/// Where a build's cache goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Into the image's config.
+    Inline,
+    /// To a place of its own.
+    Place {
+        /// Where.
+        to: CacheTo,
+        /// How it is written down.
+        form: CacheForm,
+        /// What of it.
+        scope: Scope,
+        /// A build does not fail for want of it.
+        ignore_error: bool,
+    },
+}
+
+/// Kinds of caches that others have and we do not.
+const NOT_YET: [&str; 3] = ["gha", "s3", "azblob"];
+
+/// `--cache-from`
+pub(super) fn from(argument: &String) -> Result<CacheFrom, Usage> {
+    from_keys(argument).map_err(|why| Usage(format!("--cache-from {argument}: {why}")))
+}
+
+fn from_keys(argument: &str) -> Result<CacheFrom, String> {
+    let (kind, mut keys) = kind_of(argument)?;
+    let from = match kind.as_str() {
+        "registry" => {
+            let name = keys.take("ref").ok_or("`ref=NAME` is missing")?;
+            CacheFrom::Registry(name.parse().map_err(|error| format!("{error}"))?)
+        }
+        "local" => {
+            let dir = keys.take("src").ok_or("`src=DIR` is missing")?;
+            let digest = keys.take("digest").map(|digest| digest.parse::<Digest>()).transpose();
+            let digest = digest.map_err(|error| error.to_string())?;
+            let tag = keys.take("tag").unwrap_or_else(|| "latest".to_owned());
+            CacheFrom::Local { dir: absolute(dir.as_ref()).map_err(|error| error.0)?, digest, tag }
+        }
+        "inline" => return Err("name the image that carries it: `type=registry,ref=IMAGE`".to_owned()),
+        other => return Err(unknown(other)),
+    };
+    keys.end(&kind)?;
+    Ok(from)
+}
+
+/// The type and the keys; a name alone is one in a registry.
+fn kind_of(argument: &str) -> Result<(String, Keys), String> {
+    if !argument.contains('=') {
+        return Ok(("registry".to_owned(), Keys::parse(&format!("ref={argument}"))?));
+    }
+    let mut keys = Keys::parse(argument)?;
+    let kind = keys.take("type").ok_or("`type=registry|local|inline` is missing")?;
+    Ok((kind, keys))
+}
+
+/// `--cache-to`
+pub(super) fn to(argument: &String) -> Result<Target, Usage> {
+    to_keys(argument).map_err(|why| Usage(format!("--cache-to {argument}: {why}")))
+}
+
+fn to_keys(argument: &str) -> Result<Target, String> {
+    let (kind, mut keys) = kind_of(argument)?;
+    let scope = match keys.take("mode").as_deref() {
+        None | Some("min") => Scope::Result,
+        Some("max") => Scope::Everything,
+        Some(other) => return Err(format!("mode `{other}` is neither min nor max")),
+    };
+    if kind == "inline" {
+        keys.end(&kind)?;
+        let own = "an image carries only its own layers: `mode=min`";
+        return if scope == Scope::Result { Ok(Target::Inline) } else { Err(own.to_owned()) };
+    }
+    let to = match kind.as_str() {
+        "registry" => {
+            let name = keys.take("ref").ok_or("`ref=NAME` is missing")?;
+            CacheTo::Registry(name.parse::<Reference>().map_err(|error| format!("{error}"))?)
+        }
+        "local" => {
+            let dir = keys.take("dest").ok_or("`dest=DIR` is missing")?;
+            let tag = keys.take("tag").unwrap_or_else(|| "latest".to_owned());
+            CacheTo::Local { dir: absolute(dir.as_ref()).map_err(|error| error.0)?, tag }
+        }
+        other => return Err(unknown(other)),
+    };
+    let ignore_error = keys.flag("ignore-error")?.unwrap_or(false);
+    let manifest = keys.flag("image-manifest")?;
+    let mut form = CacheForm::default();
+    encoding(&mut keys, &mut form.encoding)?;
+    keys.end(&kind)?;
+    if form.encoding.docker_types && manifest == Some(true) {
+        return Err("an image manifest needs the types of the OCI".to_owned());
+    }
+    form.as_index = !manifest.unwrap_or(!form.encoding.docker_types);
+    Ok(Target::Place { to, form, scope, ignore_error })
+}
+
+fn unknown(kind: &str) -> String {
+    if NOT_YET.contains(&kind) {
+        format!("caches of type `{kind}` are not there yet: there are `registry`, `local` and `inline`")
+    } else {
+        format!("there are no caches of type `{kind}`, but `registry`, `local` and `inline`")
+    }
+}
+
+/// Reads the caches, and says of each what it has, or why not: a build goes on without it.
+pub(super) async fn imports(
+    from: &[CacheFrom],
+    images: &Arc<Images>,
+    progress: &Progress,
+) -> Option<Imports> {
+    let mut found: Vec<Import> = Vec::new();
+    for (number, from) in from.iter().enumerate() {
+        let place = match from {
+            CacheFrom::Registry(reference) => reference.familiar(),
+            CacheFrom::Local { dir, .. } => dir.display().to_string(),
+        };
+        let name = format!("importing cache from {place}");
+        let step = progress.start(StepId(format!("internal:import:{number}")), &name);
+        let import = images.import_cache(from).await;
+        let told = match &import {
+            Ok(import) => format!("found {} results", import.len()),
+            Err(error) => format!("cannot be used: {}", text(crate::exit::chain(error))),
+        };
+        step.status(&told, 0, 0, true);
+        step.complete(false, None);
+        found.extend(import.ok());
+    }
+    (!found.is_empty()).then(|| Imports::new(images.clone(), found, progress.clone()))
+}
+
+/// The steps of a build that others may take, in the order of the report.
+pub(super) fn shared(store: &Store, report: &[StepReport], result: &Stack, scope: Scope) -> Vec<SharedStep> {
+    let one = |step: &StepReport| {
+        let key = step.key.as_ref().map_or_else(|| Digest::sha256(step.digest.as_bytes()), shared_key);
+        let stack =
+            step.key.as_ref().filter(|_| !step.inputs.is_empty()).and_then(|key| stack(store, step, key));
+        let portable = |stack: &Stack| {
+            // What stands on a directory of this machine is of no use elsewhere.
+            let here = stack.below.is_some() || !stack.binds.is_empty() || stack.local.is_some();
+            !here && (scope == Scope::Everything || result.layers.starts_with(&stack.layers))
+        };
+        let layers = stack.filter(portable).map_or_else(Vec::new, |stack| stack.layers);
+        let layers = layers.into_iter().map(|layer| Layer { id: layer.id, diff_id: layer.diff_id });
+        SharedStep { key, inputs: step.inputs.clone(), layers: layers.collect() }
+    };
+    report.iter().map(one).collect()
+}
+
+/// The result of a step; of one that was passed over because a later one was cached, what its record says.
+fn stack(store: &Store, step: &StepReport, key: &Key) -> Option<Stack> {
+    let recorded = || {
+        let record: Record = serde_json::from_slice(&store.record(key.as_bytes()).ok()??).ok()?;
+        Some(record.result.token)
+    };
+    let token = step.result.clone().or_else(recorded)?;
+    let stack: Stack = serde_json::from_str(&token).ok()?;
+    stack.layers.iter().all(|layer| store.has_layer(&layer.id)).then_some(stack)
+}
+
+/// Writes the cache everywhere it is to go.
+pub(super) async fn export(
+    targets: &[Target],
+    (store, images): (&Arc<Store>, &Images),
+    (report, result): (&[StepReport], &Stack),
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    for (number, target) in targets.iter().enumerate() {
+        let Target::Place { to, form, scope, ignore_error } = target else { continue };
+        let name = match to {
+            CacheTo::Registry(name) => format!("exporting cache to registry {}", name.familiar()),
+            CacheTo::Local { dir, .. } => format!("exporting cache to {}", dir.display()),
+        };
+        let step = progress.start(StepId(format!("internal:cache-export:{number}")), &name);
+        let steps = shared(store, report, result, *scope);
+        let client = match to {
+            CacheTo::Registry(_) => Some(images.client().await?),
+            CacheTo::Local { .. } => None,
+        };
+        let done = export_cache(store, client, &steps, to, form, status(&step)).await;
+        if let Ok((digest, count)) = &done {
+            step.status(&format!("writing cache manifest {digest} of {count} results"), 0, 0, true);
+        }
+        step.complete(false, done.as_ref().err().map(ToString::to_string));
+        match done {
+            Err(error) if !ignore_error => {
+                let hint =
+                    Some("`ignore-error=true` in --cache-to lets the build go on without it".to_owned());
+                let text = format!("{name}: {}", text(crate::exit::chain(&error)));
+                return Err(Told { text, hint, status: super::read::status_of(&error) }.into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to_of(text: &str) -> Result<Target, String> {
+        to(&text.to_owned()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn places() {
+        let from = |text: &str| from(&text.to_owned()).map_err(|error| error.to_string());
+        assert!(matches!(from("localhost:5000/c:x"), Ok(CacheFrom::Registry(_))));
+        assert!(matches!(from("type=registry,ref=c"), Ok(CacheFrom::Registry(_))));
+        assert!(matches!(from("type=local,src=/c,tag=t"), Ok(CacheFrom::Local { tag, .. }) if tag == "t"));
+        for bad in
+            ["type=local", "type=registry", "type=gha", "type=nosuch", "type=local,src=/c,x=y", "type=inline"]
+        {
+            assert!(from(bad).unwrap_err().starts_with("--cache-from"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        assert_eq!(to_of("type=inline"), Ok(Target::Inline));
+        let Ok(Target::Place { form, scope, ignore_error, .. }) =
+            to_of("type=local,dest=/c,mode=max,compression=zstd,image-manifest=false,ignore-error=true")
+        else {
+            panic!()
+        };
+        assert_eq!((scope, ignore_error, form.as_index), (Scope::Everything, true, true));
+        for bad in [
+            "type=inline,mode=max",
+            "type=inline,ref=x",
+            "mode=max",
+            "type=local",
+            "type=s3,ref=x",
+            "type=registry,ref=x,mode=all",
+            "type=registry,ref=x,oci-mediatypes=false,image-manifest=true",
+            "type=registry,ref=x,no=thing",
+        ] {
+            assert!(to_of(bad).unwrap_err().starts_with("--cache-to"), "{bad}");
+        }
+    }
+}

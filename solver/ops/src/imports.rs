@@ -1,0 +1,253 @@
+//! Caches that other machines left somewhere: what they offer, and their layers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lapstrake_assemble::{BadCache, CACHE_CONFIG, Offer, OfferedLayer, read_cache, read_inline};
+use lapstrake_engine::{Key, Progress, StepId};
+use lapstrake_oci::media::{Kind, kind};
+use lapstrake_oci::{
+    Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
+};
+use lapstrake_store::Blob;
+use serde::Deserialize;
+
+use crate::error::OpsError;
+use crate::images::{Images, Place, layout_blob, parse, parsed_digest};
+use crate::stack::{Stack, StackLayer};
+
+/// No cache config is longer, in bytes.
+const LONGEST: u64 = 64 << 20;
+
+/// Where a cache is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheFrom {
+    /// A manifest in a registry: a cache's, or an image's that carries one.
+    Registry(Reference),
+    /// An OCI layout on this machine; by the digest of the manifest, else by its tag.
+    Local {
+        /// The directory.
+        dir: PathBuf,
+        /// The manifest.
+        digest: Option<Digest>,
+        /// Its name there.
+        tag: String,
+    },
+}
+
+/// A cache that was read.
+#[derive(Debug)]
+pub struct Import {
+    /// Where it is, for people.
+    name: String,
+    place: Place,
+    offer: Offer,
+}
+
+impl Import {
+    /// How many results it offers.
+    pub fn len(&self) -> usize {
+        self.offer.len()
+    }
+
+    /// Whether it offers none.
+    pub fn is_empty(&self) -> bool {
+        self.offer.is_empty()
+    }
+}
+
+/// The digest that a key has in caches.
+pub fn shared_key(key: &Key) -> Digest {
+    Digest::sha256(key.as_bytes())
+}
+
+/// All caches of a build, and who brings their layers.
+pub struct Imports {
+    images: Arc<Images>,
+    list: Vec<Import>,
+    progress: Progress,
+}
+
+impl Imports {
+    /// Of these caches. Pulls are shown on `progress`.
+    pub fn new(images: Arc<Images>, list: Vec<Import>, progress: Progress) -> Imports {
+        Imports { images, list, progress }
+    }
+
+    /// The result of `key`, once its layers are here. A cache whose layers are gone does not have it.
+    pub(crate) async fn find(&self, key: &Key) -> Option<(Stack, String)> {
+        let wanted = shared_key(key);
+        for import in &self.list {
+            let Some(layers) = import.offer.get(&wanted) else { continue };
+            let name = format!("[internal] taking {} layers from cache {}", layers.len(), import.name);
+            let step = self.progress.start(StepId(format!("internal:cache:{wanted}")), &name);
+            let layers = layers.iter().map(|layer| (layer.diff_id.clone(), blob(layer))).collect();
+            let brought = self.images.bring(&import.place, layers, &step).await;
+            step.complete(false, brought.as_ref().err().map(ToString::to_string));
+            if let Ok(layers) = brought {
+                return Some((Stack { layers, ..Stack::default() }, format!("from cache {}", import.name)));
+            }
+        }
+        None
+    }
+}
+
+fn blob(layer: &OfferedLayer) -> Blob {
+    Blob { digest: layer.blob.clone(), size: layer.size, media_type: layer.media_type.clone() }
+}
+
+impl Images {
+    /// Reads what a cache offers; no layer comes yet.
+    ///
+    /// # Errors
+    /// [`OpsError`]: it is not there, or is none.
+    pub async fn import_cache(&self, from: &CacheFrom) -> Result<Import, OpsError> {
+        let (name, source) = match from {
+            CacheFrom::Registry(reference) => (reference.familiar(), Source::Registry(self, reference)),
+            CacheFrom::Local { dir, .. } => (dir.display().to_string(), Source::Layout(dir)),
+        };
+        let manifest = match from {
+            CacheFrom::Registry(reference) => self.client().await?.manifest(reference).await?.bytes,
+            CacheFrom::Local { dir, digest, tag } => {
+                layout_blob(dir, &in_layout(dir, digest.as_ref(), tag)?)?
+            }
+        };
+        let offer = source.offer(&manifest).await?;
+        let place = match from {
+            CacheFrom::Registry(reference) => {
+                Place::Registry(reference.clone(), Digest::sha256(&manifest), Vec::new())
+            }
+            CacheFrom::Local { dir, .. } => Place::Layout(dir.clone(), Vec::new()),
+        };
+        Ok(Import { name, place, offer })
+    }
+
+    /// Brings layers into the store, those that are not there already.
+    async fn bring(
+        &self,
+        place: &Place,
+        layers: Vec<(DiffId, Blob)>,
+        step: &lapstrake_engine::Step,
+    ) -> Result<Vec<StackLayer>, OpsError> {
+        self.fetch_layers(place, layers, step).await
+    }
+}
+
+/// Where documents come from.
+enum Source<'a> {
+    Registry(&'a Images, &'a Reference),
+    Layout(&'a Path),
+}
+
+/// A manifest or an index, as far as matters.
+#[derive(Deserialize)]
+struct Seen {
+    #[serde(default)]
+    config: Option<Descriptor>,
+    #[serde(default)]
+    manifests: Vec<Descriptor>,
+}
+
+/// What an image's config may carry.
+#[derive(Deserialize)]
+struct Carrier {
+    #[serde(rename = "moby.buildkit.cache.v0")]
+    cache: Option<String>,
+}
+
+impl Source<'_> {
+    async fn offer(&self, manifest: &[u8]) -> Result<Offer, OpsError> {
+        let seen: Seen = parse("the cache's manifest", manifest)?;
+        let is_cache = |descriptor: &&Descriptor| descriptor.media_type().as_ref() == CACHE_CONFIG;
+        if let Some(config) = seen.config.iter().chain(&seen.manifests).find(is_cache) {
+            return Ok(read_cache(&self.blob(config).await?)?);
+        }
+        if seen.manifests.is_empty() {
+            return self.inline(manifest).await;
+        }
+        // An image for several platforms.
+        let index: ImageIndex = parse("the image's index", manifest)?;
+        let name = match self {
+            Source::Registry(_, reference) => (*reference).clone(),
+            Source::Layout(_) => "layout".parse().map_err(|_| OpsError::Worker)?,
+        };
+        let chosen = lapstrake_registry::choose(&name, &index, &Platform::host())?;
+        self.inline(&self.manifest(&chosen).await?).await
+    }
+
+    /// What an image carries for others.
+    async fn inline(&self, manifest: &[u8]) -> Result<Offer, OpsError> {
+        let manifest: ImageManifest = parse("the image's manifest", manifest)?;
+        if kind(manifest.config().media_type().as_ref()) != Some(Kind::Config) {
+            return Err(OpsError::Unsupported {
+                what: "what stands there is neither a cache nor an image".into(),
+            });
+        }
+        let bytes = self.blob(manifest.config()).await?;
+        let carrier: Carrier = parse("the image's config", &bytes)?;
+        let config: ImageConfig = parse("the image's config", &bytes)?;
+        let Some(cache) = carrier.cache else {
+            let what = "the image carries no cache: build it with `--cache-to type=inline`".to_owned();
+            return Err(OpsError::Unsupported { what });
+        };
+        use base64::Engine as _;
+        let records = base64::engine::general_purpose::STANDARD
+            .decode(cache)
+            .map_err(|error| BadCache::Malformed(error.to_string()))?;
+        let mut layers = Vec::new();
+        for (descriptor, diff_id) in manifest.layers().iter().zip(&config.rootfs.diff_ids) {
+            layers.push(OfferedLayer {
+                blob: parsed_digest(descriptor.digest().as_ref())?,
+                size: descriptor.size(),
+                media_type: descriptor.media_type().to_string(),
+                diff_id: diff_id.clone(),
+            });
+        }
+        Ok(read_inline(&records, &layers)?)
+    }
+
+    async fn blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OpsError> {
+        if descriptor.size() > LONGEST {
+            let what = format!("a cache config of {} bytes", descriptor.size());
+            return Err(OpsError::Unsupported { what });
+        }
+        match self {
+            Source::Registry(images, reference) => {
+                let digest = parsed_digest(descriptor.digest().as_ref())?;
+                let mut bytes = Vec::new();
+                let client = images.client().await?;
+                client.blob(reference, &digest, descriptor.size(), &mut bytes).await?;
+                Ok(bytes)
+            }
+            Source::Layout(dir) => layout_blob(dir, descriptor.digest().as_ref()),
+        }
+    }
+
+    async fn manifest(&self, digest: &Digest) -> Result<Vec<u8>, OpsError> {
+        match self {
+            Source::Registry(images, reference) => {
+                let client = images.client().await?;
+                Ok(client.manifest(&reference.with_digest(digest.clone())).await?.bytes)
+            }
+            Source::Layout(dir) => layout_blob(dir, &digest.to_string()),
+        }
+    }
+}
+
+/// The digest of the manifest that a layout has by this tag, or the only one that it has.
+fn in_layout(dir: &Path, digest: Option<&Digest>, tag: &str) -> Result<String, OpsError> {
+    if let Some(digest) = digest {
+        return Ok(digest.to_string());
+    }
+    let path = dir.join("index.json");
+    let bytes = std::fs::read(&path).map_err(OpsError::io("read", &path))?;
+    let index: ImageIndex = parse("the layout's index", &bytes)?;
+    let named = |descriptor: &&Descriptor| {
+        let names = descriptor.annotations().as_ref();
+        names.and_then(|names| names.get("org.opencontainers.image.ref.name")).is_some_and(|name| name == tag)
+    };
+    let only = if index.manifests().len() == 1 { index.manifests().first() } else { None };
+    let found = index.manifests().iter().find(named).or(only);
+    let missing = || OpsError::Unsupported { what: format!("`{}` has no cache `{tag}`", dir.display()) };
+    found.map(|descriptor| descriptor.digest().to_string()).ok_or_else(missing)
+}
