@@ -183,6 +183,13 @@ pub(crate) struct Build {
     pub(crate) ulimit: Vec<String>,
     #[command(flatten)]
     pub(crate) hold: limits::Hold,
+    /// Give RUN no network, and use nothing that is not pinned: images by `lapstrake.lock` beside the Dockerfile, which is
+    /// written if it is not there
+    #[arg(long, conflicts_with = "network")]
+    pub(crate) hermetic: bool,
+    /// Fail if `lapstrake.lock` is not there or would change
+    #[arg(long)]
+    pub(crate) locked: bool,
     /// Open a shell where a step fails, and before the steps whose names have STEP in them
     #[arg(long, value_name = "STEP", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) debug: Option<String>,

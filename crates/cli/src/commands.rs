@@ -19,6 +19,7 @@ mod include;
 mod inspect;
 mod listed;
 mod load;
+mod lock;
 mod login;
 mod metadata;
 mod options;

@@ -15,6 +15,7 @@ use super::caches;
 use super::call::call;
 use super::check;
 use super::export::Export;
+use super::lock::Lock;
 use super::options;
 use super::place::Place;
 use super::plan::plan;
@@ -135,7 +136,8 @@ async fn run(
     let (file, parsed) = read(args, &mut wanted, &tools, &progress).await?;
     let checks = Checks::new(check::options(&file, &wanted.inputs)?);
     check_syntax(&parsed, &checks);
-    let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, &progress).await;
+    let lock = Lock::open(args)?;
+    let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, (&progress, lock.as_ref())).await;
     let findings = checks.findings();
     findings.iter().for_each(|finding| progress.warn(check::warning(finding, &file)));
     trace.checked = Some((file, findings));

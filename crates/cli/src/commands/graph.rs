@@ -40,7 +40,7 @@ async fn nodes(args: &Graph, mut wanted: Wanted, session: &Session) -> anyhow::R
     let (file, parsed) = read(&args.build, &mut wanted, &tools, &Progress::none()).await?;
     let checks = Checks::new(check::options(&file, &wanted.inputs)?);
     check_syntax(&parsed, &checks);
-    let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, &Progress::none()).await;
+    let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, (&Progress::none(), None)).await;
     let plan = plan.map_err(|error| placed(error, &file))?;
     let target = plan.targets.first().context("nothing to build")?;
     let cache = Cache::new(tools.store.clone());

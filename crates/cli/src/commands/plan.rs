@@ -8,6 +8,7 @@ use lapstrake_engine::{Progress, StepId};
 use lapstrake_graph::Plan;
 use lapstrake_lower::{Scope, epoch_source, lower_checked, required_images};
 
+use super::lock::Lock;
 use super::read::{Tools, usable};
 use super::resolve::Resolver;
 use super::wanted::Wanted;
@@ -21,7 +22,7 @@ pub(super) async fn plan(
     wanted: &mut Wanted,
     (file, parsed, checks): (&SourceFile, &Parsed, &Checks),
     tools: &Tools,
-    progress: &Progress,
+    (progress, lock): (&Progress, Option<&Lock>),
 ) -> anyhow::Result<Plan> {
     ask_time(wanted, (file, parsed), tools, progress).await?;
     let images = &tools.images;
@@ -29,7 +30,8 @@ pub(super) async fn plan(
     let answers = requests.into_iter().map(|request| async {
         let name = format!("[internal] load metadata for {}", request.reference);
         let step = progress.start(StepId(format!("internal:{}", request.reference)), &name);
-        let found = images.resolve(&request.reference, &request.store, &request.platform).await;
+        let reference = lock.map_or_else(|| request.reference.clone(), |lock| lock.pinned(&request));
+        let found = images.resolve(&reference, &request.store, &request.platform).await;
         step.complete(false, found.as_ref().err().map(ToString::to_string));
         // Lowering asks again, with the place in the Dockerfile, and reports what failed.
         (request, found.map_err(Arc::new))
@@ -39,10 +41,11 @@ pub(super) async fn plan(
     let plan = tokio::task::block_in_place(|| {
         lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, Scope::Target)
     })?;
-    match checks.error() {
-        Some(text) => Err(Told { text, hint: Some(CHECK_HINT.to_owned()), status: 1 }.into()),
-        None => Ok(plan),
+    if let Some(text) = checks.error() {
+        return Err(Told { text, hint: Some(CHECK_HINT.to_owned()), status: 1 }.into());
     }
+    lock.map_or(Ok(()), |lock| lock.hold(&plan))?;
+    Ok(plan)
 }
 
 /// Where `SOURCE_DATE_EPOCH` names a source, finds out when that is from.

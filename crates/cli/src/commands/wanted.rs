@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lapstrake_graph::NetworkMode;
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::{CacheFrom, LocalContext, Settings};
@@ -59,6 +60,9 @@ impl Wanted {
             (false, true) => NoCache::No,
         };
         inputs.network = options::network(&args.network)?;
+        if args.hermetic {
+            inputs.network = NetworkMode::None;
+        }
         inputs.extra_hosts = collect(&args.add_host, options::host)?;
         inputs.ulimits = collect(&args.ulimit, options::ulimit)?;
         inputs.shm_size = args.shm_size.as_deref().map_or(Ok(0), options::size)?;

@@ -1,7 +1,7 @@
 //! What the machine tells (`doctor`), what steps are held to, and a look at them (`build --debug`).
 
 use super::place::{
-    Mode, dockerfile, expect, is_root, lap, must_say, nothing_left, run, script, state, text,
+    Mode, dockerfile, expect, is_root, lap, must, must_say, nothing_left, run, script, state, text,
 };
 use super::pty::Pty;
 
@@ -13,6 +13,8 @@ pub(super) const CASES: &[super::Case] = &[
     ("output_flood", output_flood),
     ("full_shm", full_shm),
     ("no_new_privileges", no_new_privileges),
+    ("hermetic", hermetic),
+    ("insecure_by_leave", insecure_by_leave),
     ("debug_failed", debug_failed),
     ("debug_before", debug_before),
 ];
@@ -164,5 +166,70 @@ fn debug_before(mode: &Mode) -> Result<(), String> {
     if !is_root() {
         return Ok(());
     }
+    nothing_left(mode)
+}
+
+/// A hermetic build has no network, and means the same images for ever.
+fn hermetic(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "sealed", "FROM moving\nRUN ls /sys/class/net; cat /which\n")?;
+    // The tests' own user made it; the lock is the builder's to write.
+    must(&format!("chmod 777 '{}/sealed'", mode.place.display()))?;
+    let moving = |which: &str| -> Result<(), String> {
+        let name = format!("moving-{which}");
+        dockerfile(mode, &name, &format!("FROM busybox\nRUN echo {which} > /which\n"))?;
+        expect(&lap(mode, &format!("build -t moving {name}"))?, 0, &[])
+    };
+    moving("first")?;
+    expect(
+        &lap(mode, "build --locked sealed")?,
+        1,
+        &["there is no `sealed/lapstrake.lock`", "hint: build once"],
+    )?;
+    expect(&lap(mode, "build --hermetic --progress plain sealed")?, 0, &[" lo\n", " first\n"])?;
+    expect(
+        &script(mode, "cat sealed/lapstrake.lock")?,
+        0,
+        &["docker.io/library/moving:latest linux/", "sha256:"],
+    )?;
+    moving("second")?;
+    let again = lap(mode, "build --hermetic --locked --no-cache --progress plain sealed")?;
+    expect(&again, 0, &[" lo\n", " first\n"])?;
+    if text(&again).contains("eth") {
+        return Err(text(&again));
+    }
+    expect(&lap(mode, "build --no-cache --progress plain sealed")?, 0, &[" second\n"])?;
+    for (line, word) in [
+        ("FROM busybox", "does not have docker.io/library/busybox:latest"),
+        ("FROM moving\nRUN --network=host true", "a hermetic build has no network"),
+        ("FROM moving\nADD https://127.0.0.1:1/x /x", "no checksum"),
+        ("FROM moving\nADD https://127.0.0.1:1/x.git#main /x", "no commit"),
+    ] {
+        dockerfile(mode, "sealed", &format!("{line}\n"))?;
+        let refused = lap(mode, "build --hermetic --locked --allow network.host sealed")?;
+        expect(&refused, 1, &[word]).map_err(|why| format!("{line}: {why}"))?;
+    }
+    expect(
+        &script(
+            mode,
+            "echo '{\"version\":9,\"images\":{}}' > sealed/lapstrake.lock; ./lapstrake build --locked sealed",
+        )?,
+        1,
+        &["version 9 is not known"],
+    )?;
+    nothing_left(mode)
+}
+
+/// Everything that loosens the hold needs leave on the command line.
+fn insecure_by_leave(mode: &Mode) -> Result<(), String> {
+    let mounts = "busybox mount -t tmpfs none /tmp && grep Seccomp: /proc/self/status";
+    dockerfile(mode, "loose", &format!("FROM busybox\nRUN --security=insecure mkdir -p /tmp && {mounts}\n"))?;
+    let refused = lap(mode, "build loose")?;
+    expect(&refused, 1, &["security.insecure is not allowed", "--allow security.insecure"])?;
+    expect(&lap(mode, "build --allow network.host loose")?, 1, &["security.insecure is not allowed"])?;
+    expect(&lap(mode, "build --progress plain --allow security.insecure loose")?, 0, &["Seccomp:"])?;
+    dockerfile(mode, "tight", &format!("FROM busybox\nRUN mkdir -p /tmp && {mounts}\n"))?;
+    expect(&lap(mode, "build --allow security.insecure tight")?, 1, &["mount: permission denied"])?;
+    dockerfile(mode, "wide", "FROM busybox\nRUN --network=host true\n")?;
+    expect(&lap(mode, "build wide")?, 1, &["network.host is not allowed", "--allow network.host"])?;
     nothing_left(mode)
 }
