@@ -7,7 +7,7 @@ const TOO_FAR: usize = 3;
 /// in lower case. Nothing when `word` is itself a candidate: then its spelling is not what is wrong.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let folded = lower(word);
-    let lowered = candidates.into_iter().map(|candidate| (lower(candidate), candidate));
+    let lowered = near(&folded, candidates).map(|candidate| (lower(candidate), candidate));
     let found = nearest(&folded, lowered)?;
     let shouted = word != folded && word == word.to_uppercase();
     Some(if shouted { found.to_uppercase() } else { found.to_lowercase() })
@@ -15,13 +15,23 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
 
 /// Lower case, character by character.
 fn lower(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.chars().map(|c| c.to_lowercase().next().unwrap_or(c)).collect()
 }
 
 /// Like [`did_you_mean`], with regard to case.
 pub fn did_you_mean_exactly<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    nearest(word, candidates.into_iter().map(|candidate| (candidate.to_owned(), candidate)))
+    nearest(word, near(word, candidates).map(|candidate| (candidate.to_owned(), candidate)))
         .map(str::to_owned)
+}
+
+/// Those that may be near enough, by their lengths alone: most are not, and cost nothing more.
+fn near<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let length = word.chars().count();
+    let fits = move |candidate: &&str| !candidate.is_ascii() || candidate.len().abs_diff(length) < TOO_FAR;
+    candidates.into_iter().filter(fits)
 }
 
 fn nearest<'a>(word: &str, candidates: impl Iterator<Item = (String, &'a str)>) -> Option<&'a str> {

@@ -14,6 +14,8 @@ use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
 use lapstrake_tree::TreePath;
 use lapstrake_tree::ignore::Patterns;
 
+use crate::worst::Reader;
+
 /// One thing that is fuzzed.
 #[derive(Clone, Copy)]
 pub struct Target {
@@ -23,6 +25,24 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// The longest input that is worth the time, in bytes.
     pub longest: usize,
+}
+
+/// Reads a long input once; gives something that depends on all of it.
+pub fn read(reader: Reader, text: &str) -> usize {
+    match reader {
+        Reader::Parse => {
+            let file = SourceFile::new("Dockerfile", text);
+            let parsed = parse(&file);
+            let checks = Checks::new(CheckOptions::of_file(text).unwrap_or_default());
+            check_syntax(&parsed, &checks);
+            parsed.dockerfile.stages.len() + parsed.diagnostics.len() + checks.findings().len()
+        }
+        Reader::Expand => match words::expand(text, &value, Mode::plain('\\')) {
+            Ok(found) => found.text.len(),
+            Err(error) => error.why.len(),
+        },
+        Reader::Ignore => Patterns::parse(text).map_or(0, |patterns| patterns.cleaned().len()),
+    }
 }
 
 /// All of them.
@@ -82,7 +102,7 @@ fn parser(bytes: &[u8]) {
 }
 
 /// One image, whatever is asked for; a name with `trigger` in it has triggers.
-struct Fake;
+pub(crate) struct Fake;
 
 impl ImageResolver for Fake {
     fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {

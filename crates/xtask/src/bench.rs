@@ -42,10 +42,24 @@ const CASES: [Case; 6] = [
     ("copy-many", copy_many),
 ];
 
+/// How fast Dockerfiles are parsed and lowered, typical ones and long ones of the worst kinds.
+fn language() -> Result<(), String> {
+    crate::run("cargo", &["build", "--quiet", "--release", "--package", "lapstrake-fuzz", "--bin", "speed"])?;
+    let speed = crate::target()?.join("release/speed").display().to_string();
+    crate::run(&speed, &[])?;
+    crate::run(&speed, &["worst", "10000000"])
+}
+
 /// Runs the cases whose name contains `only`.
 pub(crate) fn bench(only: &str) -> Result<(), String> {
     if only == "sandbox" {
         return sandbox::bench();
+    }
+    if "language".contains(only) {
+        language()?;
+    }
+    if !CASES.iter().any(|(name, _)| name.contains(only)) {
+        return if "language".contains(only) { Ok(()) } else { Err(format!("there is no case `{only}`")) };
     }
     let place = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
     let inputs = Inputs::new(place.path())?;

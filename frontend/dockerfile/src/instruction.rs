@@ -70,14 +70,14 @@ pub(crate) enum Args {
 
 impl Args {
     /// All words, in the order written.
-    pub(crate) fn words(&self) -> Vec<Word> {
+    pub(crate) fn into_words(self) -> Vec<Word> {
         match self {
-            Args::Words(words) | Args::Health(words) => words.clone(),
+            Args::Words(words) | Args::Health(words) => words,
             Args::Pairs(pairs) => pairs
                 .iter()
                 .map(|pair| Spanned::new(format!("{}={}", pair.key, pair.value), pair.span))
                 .collect(),
-            Args::Trigger(keyword) => keyword.iter().cloned().collect(),
+            Args::Trigger(keyword) => keyword.into_iter().collect(),
         }
     }
 }
@@ -300,18 +300,18 @@ fn copy(request: &Request) -> Result<Instruction, Problem> {
     let (transfer, flags) = transfer(request, Keyword::Copy, &own, &[("optional", Takes::Bool)])?;
     let is_set = |name| flags.boolean(name) == Some(true);
     let (parents, optional) = (is_set("parents"), is_set("optional"));
-    Ok(Instruction::Copy(Copy { transfer, from: flags.value("from"), parents, optional }))
+    Ok(Instruction::Copy(Box::new(Copy { transfer, from: flags.value("from"), parents, optional })))
 }
 
 fn add(request: &Request) -> Result<Instruction, Problem> {
     let own = [("keep-git-dir", Takes::Bool), ("checksum", Takes::Value), ("unpack", Takes::Bool)];
     let (transfer, flags) = transfer(request, Keyword::Add, &own, &[])?;
-    Ok(Instruction::Add(Add {
+    Ok(Instruction::Add(Box::new(Add {
         transfer,
         keep_git_dir: flags.boolean("keep-git-dir"),
         checksum: flags.value("checksum"),
         unpack: flags.boolean("unpack"),
-    }))
+    })))
 }
 
 /// The words of a JSON array, or the text as one word for a shell.

@@ -224,7 +224,7 @@ impl<'a> Parser<'a> {
         if self.late_errors.is_empty() {
             self.refused = Some(Refused {
                 keyword: request.keyword.clone(),
-                args: request.args.words(),
+                args: request.args.into_words(),
                 comments: request.comments,
                 span: logical.span,
                 lines: logical.lines,
@@ -257,6 +257,7 @@ impl<'a> Parser<'a> {
         match typed {
             Typed::From(from) => {
                 let name = from.name().unwrap_or_default();
+                make_room(&mut self.stages, logical.span.end, self.file.text().len());
                 self.stages.push(Stage {
                     from,
                     span: logical.span,
@@ -271,7 +272,7 @@ impl<'a> Parser<'a> {
             }
             Typed::Instruction(instruction) => {
                 let command = Command {
-                    args: request.args.words(),
+                    args: request.args.into_words(),
                     instruction,
                     keyword: request.keyword,
                     span: logical.span,
@@ -282,17 +283,20 @@ impl<'a> Parser<'a> {
                     heredocs: request.heredocs,
                     comments: request.comments,
                 };
-                self.place(command);
+                self.place(command, logical.span.end);
             }
         }
     }
 
-    fn place(&mut self, command: Command) {
+    fn place(&mut self, command: Command, read: usize) {
+        let all = self.file.text().len();
         if self.trigger {
             self.commands.push(command);
         } else if let Some(stage) = self.stages.last_mut() {
+            make_room(&mut stage.instructions, read, all);
             stage.instructions.push(command);
         } else if matches!(command.instruction, Instruction::Arg(_)) {
+            make_room(&mut self.global_args, read, all);
             self.global_args.push(command);
         } else if !self.failed_from {
             let message = "no build stage in current context";
@@ -339,6 +343,15 @@ impl<'a> Parser<'a> {
             .refused
             .filter(|_| faults.first().is_some_and(|fault: &Fault| fault.phase == Phase::Instruction));
         Parsed { dockerfile, diagnostics, faults, empty_continuations, includes, refused }
+    }
+}
+
+/// Lets a long list that is full grow by what the rest of the text would bring if it went on like this. A list that doubles
+/// writes to twice the memory that it needs, and of a file with a million instructions that is most of the time.
+fn make_room<T>(list: &mut Vec<T>, read: usize, all: usize) {
+    if list.len() == list.capacity() && list.len() >= 1024 {
+        let rest = all.saturating_sub(read) as u64 * list.len() as u64 / read.max(1) as u64;
+        list.reserve_exact(usize::try_from(rest).unwrap_or(0).max(list.len() / 2) + 64);
     }
 }
 
@@ -401,10 +414,9 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
         }
         _ => false,
     };
-    let text = logical.text.clone();
     let mut heredocs = Vec::new();
-    if takes_heredocs && text.contains("<<") {
-        for mut heredoc in heredoc_words(&text).map_err(Problem::new)? {
+    if takes_heredocs && logical.text.contains("<<") {
+        for mut heredoc in heredoc_words(&logical.text).map_err(Problem::new)? {
             let Some((body, line, end)) = reader.heredoc(&heredoc.name, heredoc.chomp) else {
                 logical.lines.1 = reader.behind();
                 return Err(Problem::new("unterminated heredoc"));
@@ -417,6 +429,7 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
         }
     }
     let comments = std::mem::take(&mut logical.comments);
+    let text = std::mem::take(&mut logical.text);
     Ok(Request { dialect, keyword, flags, args, json, heredocs, comments, text })
 }
 

@@ -13,11 +13,17 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
 
 /// Lower case, character by character: without Unicode's rules for several characters, as Go has it.
 pub(crate) fn lower(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.chars().map(|c| c.to_lowercase().next().unwrap_or(c)).collect()
 }
 
 /// Upper case, character by character.
 pub(crate) fn upper(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_uppercase();
+    }
     let one = |c: char| {
         let mut upper = c.to_uppercase();
         upper.next().filter(|_| upper.next().is_none()).unwrap_or(c)

@@ -185,8 +185,9 @@ impl Keyword {
 
     /// The keyword that `text` is, in whatever case.
     pub fn parse(text: &str) -> Option<Keyword> {
-        let text = lower(text);
-        Keyword::ALL.iter().find(|(_, name)| name.eq_ignore_ascii_case(&text)).map(|(keyword, _)| *keyword)
+        let is = |text: &str| Keyword::ALL.iter().find(|(_, name)| name.eq_ignore_ascii_case(text));
+        let found = if text.is_ascii() { is(text) } else { is(&lower(text)) };
+        found.map(|(keyword, _)| *keyword)
     }
 
     /// In upper case.
@@ -199,10 +200,11 @@ impl Keyword {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the keywords")]
 pub enum Instruction {
-    Add(Add),
+    // In boxes, so that a file of a million short instructions is not as large as if all were of the longest kind.
+    Add(Box<Add>),
     Arg(Vec<Arg>),
     Cmd(CommandLine),
-    Copy(Copy),
+    Copy(Box<Copy>),
     Entrypoint(CommandLine),
     Env(Vec<Pair>),
     /// Sorted.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lapstrake_diag::did_you_mean_exactly;
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{
-    Add, Command, Copy, Instruction, Mount, MountFlag, Pair, Place, Rule, Transfer, Word, port_style, quoted,
+    Command, Instruction, Mount, MountFlag, Pair, Place, Rule, Transfer, Word, port_style, quoted,
 };
 
 use crate::stage::{NOT_IN_ENV, StageRun};
@@ -60,7 +60,12 @@ impl StageRun<'_, '_> {
                     |flag: &MountFlag| Mount::parse(&flag.text.node, |word| self.check_word(word, mode));
                 let _stopped = run.mounts.iter().any(|flag| check(flag).is_err());
             }
-            Instruction::Copy(Copy { transfer, .. }) | Instruction::Add(Add { transfer, .. }) => {
+            Instruction::Copy(_) | Instruction::Add(_) => {
+                let transfer = match &command.instruction {
+                    Instruction::Copy(copy) => &copy.transfer,
+                    Instruction::Add(add) => &add.transfer,
+                    _ => return,
+                };
                 let mut bodies = transfer.inline.iter().filter(|file| file.expand);
                 let _stopped = bodies.any(|file| self.check_word(&file.data, body).is_err());
             }

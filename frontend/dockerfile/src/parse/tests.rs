@@ -19,7 +19,7 @@ fn only(text: &str) -> Command {
 
 fn copy(text: &str) -> Copy {
     match only(text).instruction {
-        Instruction::Copy(copy) => copy,
+        Instruction::Copy(copy) => *copy,
         other => panic!("{other:?}"),
     }
 }
