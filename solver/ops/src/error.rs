@@ -62,7 +62,7 @@ pub enum OpsError {
         source: Box<OpsError>,
     },
     /// A source of a COPY.
-    #[error("failed to calculate checksum: {source}")]
+    #[error("failed to compute cache key: failed to calculate checksum: {source}")]
     Checksum {
         /// What is wrong.
         source: Box<TreeError>,

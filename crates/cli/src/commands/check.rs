@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_diag::{SourceFile, excerpt};
-use lapstrake_dockerfile::{CheckOptions, Checks, Finding, Parsed, Phase, Rule, check_syntax};
+use lapstrake_dockerfile::{CheckOptions, Checks, Finding, Parsed, Rule, check_syntax};
 use lapstrake_engine::Warning;
 use lapstrake_lower::{BuildInputs, Scope, lower_checked};
 use serde_json::{Value, json};
 
-use super::read::{Tools, quietly};
+use super::read::{Tools, first_error, quietly};
 use super::resolve::Guessing;
 use super::wanted::Wanted;
 use crate::args::{Build, Format};
@@ -84,14 +84,7 @@ fn run(
     checks: &Checks,
 ) -> anyhow::Result<Option<BuildError>> {
     check_syntax(parsed, checks);
-    if let Some((error, fault)) = parsed.diagnostics.iter().zip(&parsed.faults).next() {
-        let lines = Some(fault.lines).filter(|lines| lines.0 > 0);
-        let message = match (fault.phase, lines) {
-            (Phase::Instruction, Some((first, _))) => {
-                format!("dockerfile parse error on line {}: {}", file.origin(first).line, error.message)
-            }
-            _ => error.message.clone(),
-        };
+    if let Some((message, lines)) = first_error(parsed, file) {
         return Ok(Some(BuildError { message, lines }));
     }
     let scope = if wanted.inputs.target.is_none() { Scope::All } else { Scope::Target };

@@ -30,7 +30,8 @@ pub(super) fn included(
         load(root, &plain(&dir.join(path)))
     };
     with_includes(file, dialect, &load).map_err(|bad| {
-        let text = format!("the Dockerfile cannot be used\n{}", render(&bad.diagnostic, &bad.file, style()));
+        tell!("{}", render(&bad.diagnostic, &bad.file, style()));
+        let text = format!("failed to solve: {}", bad.diagnostic.message);
         Told { text, hint: None, status: 1 }.into()
     })
 }

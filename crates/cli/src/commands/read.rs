@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lapstrake_diag::{SourceFile, render};
-use lapstrake_dockerfile::{Parsed, parse_as};
+use lapstrake_dockerfile::{Parsed, Phase, parse_as};
 use lapstrake_engine::{Progress, StepId};
 use lapstrake_graph::{Http, Source};
 use lapstrake_lower::LowerError;
@@ -202,30 +202,45 @@ fn upload(tools: &Tools) -> anyhow::Result<Upload> {
     Ok(Upload::Text(SourceFile::from_bytes(NAME, &bytes)))
 }
 
-/// Whether there is something to build; all errors are told at once.
+/// How many errors of one file are told. Who has more has given something that is no Dockerfile.
+const TOLD: usize = 50;
+
+/// Whether there is something to build. All errors are shown, and the first is told as BuildKit tells it.
 pub(super) fn usable(parsed: &Parsed, file: &SourceFile) -> anyhow::Result<()> {
-    let errors: Vec<String> = parsed
-        .diagnostics
-        .iter()
-        .filter(|diagnostic| diagnostic.is_error())
-        .map(|error| render(error, file, style()))
-        .collect();
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let text = format!("the Dockerfile cannot be used\n{}", errors.join("\n"));
-    Err(Told { text, hint: None, status: 1 }.into())
+    let Some((message, _)) = first_error(parsed, file) else { return Ok(()) };
+    let errors = || parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
+    errors().take(TOLD).for_each(|error| tell!("{}", render(error, file, style())));
+    let hint = match errors().count() {
+        1 => None,
+        count if count <= TOLD => Some(format!("all {count} errors of the file are shown above")),
+        count => Some(format!("the first {TOLD} of {count} errors are shown above")),
+    };
+    Err(Told { text: format!("failed to solve: {message}"), hint, status: 1 }.into())
+}
+
+/// What BuildKit says of a file that cannot be parsed, and the lines that it shows.
+pub(super) fn first_error(parsed: &Parsed, file: &SourceFile) -> Option<(String, Option<(u32, u32)>)> {
+    let (error, fault) = parsed.diagnostics.iter().zip(&parsed.faults).next()?;
+    let lines = Some(fault.lines).filter(|lines| lines.0 > 0);
+    Some(match (fault.phase, lines) {
+        (Phase::Instruction, Some((first, _))) => {
+            let line = file.origin(first).line;
+            (format!("dockerfile parse error on line {line}: {}", error.message), lines)
+        }
+        _ => (error.message.clone(), lines),
+    })
 }
 
 pub(super) fn status_of(error: &(dyn std::error::Error + 'static)) -> u8 {
     if exit::chain(error).any(exit::is_environment) { 3 } else { 1 }
 }
 
-/// An error of lowering with its place in the Dockerfile; any other error as it is.
+/// An error of lowering, its place in the Dockerfile shown; any other error as it is.
 pub(super) fn placed(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
     let Some(lowering) = error.downcast_ref::<LowerError>() else { return error };
     let Some(diagnostic) = lowering.diagnostic() else { return error };
-    let text = render(&diagnostic, file, style());
+    tell!("{}", render(&diagnostic, file, style()));
+    let text = format!("failed to solve: {}", diagnostic.message);
     let hint = exit::chain(lowering).find_map(exit::hint_of);
     Told { text, hint, status: status_of(lowering) }.into()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lapstrake_graph::NetworkMode;
+use lapstrake_graph::{NetworkMode, Source};
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::{CacheFrom, LocalContext, Settings};
@@ -157,6 +157,8 @@ fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings)
         let bad = |why: String| Usage(format!("--build-context {text}: {why}"));
         let (name, value) = text.split_once('=').ok_or_else(|| bad("not NAME=VALUE".to_owned()))?;
         let context = match value.split_once("://") {
+            // An empty tree, as in FROM.
+            Some(("docker-image", "scratch")) => NamedContext::Remote(Source::Scratch),
             Some(("docker-image", reference)) => {
                 let parsed = reference.parse::<Reference>();
                 NamedContext::Image(parsed.map_err(|e| bad(e.to_string()))?)
@@ -173,6 +175,10 @@ fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings)
                 NamedContext::Remote(source)
             }
             Some((scheme, _)) => return Err(bad(format!("contexts with `{scheme}://` are not known"))),
+            None if value.starts_with("target:") => {
+                let instead = "build that target with `-o type=oci,dest=FILE`, unpack it, and name it as `oci-layout://DIR`";
+                return Err(bad(format!("the targets of bake are not known here: {instead}")));
+            }
             None => {
                 settings.contexts.insert(name.to_owned(), local_context(Path::new(value), None)?);
                 NamedContext::Local

@@ -2,8 +2,83 @@
 
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script};
 
-pub(super) const CASES: &[super::Case] =
-    &[("failing", failing), ("bad_input", bad_input), ("killed", killed), ("deaf_reader", deaf_reader)];
+pub(super) const CASES: &[super::Case] = &[
+    ("shapes", shapes),
+    ("failing", failing),
+    ("bad_input", bad_input),
+    ("killed", killed),
+    ("deaf_reader", deaf_reader),
+];
+
+/// The shapes of errors that users and their tools look for, a row each.
+fn shapes(mode: &Mode) -> Result<(), String> {
+    let rows: &[(&str, &[&str])] = &[
+        (
+            "RUM x",
+            &[
+                "ERROR: failed to solve: dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)",
+            ],
+        ),
+        (
+            "ENV a=${b:?none}",
+            &["ERROR: failed to solve: failed to process \"${b:?none}\": b: none", "Dockerfile:2:5"],
+        ),
+        (
+            "RUN exit 3",
+            &[
+                "ERROR: failed to solve: process \"/bin/sh -c exit 3\" did not complete successfully: exit code: 3",
+            ],
+        ),
+        (
+            "COPY missing /x",
+            &[
+                "ERROR: failed to solve: failed to compute cache key: failed to calculate checksum",
+                "\"/missing\": not found",
+            ],
+        ),
+        (
+            "COPY --from=localhost:1/busybx /x /x",
+            &[
+                "failed to solve: failed to resolve source metadata for localhost:1/busybx:latest: cannot reach registry",
+            ],
+        ),
+        (
+            "RUN --mount=type=secret,id=s,required true",
+            &["ERROR: failed to solve: secret s: not found", "--secret id=s"],
+        ),
+        (
+            "RUN --mount=type=ssh,required true",
+            &["no SSH key \"default\" forwarded from the client", "--ssh"],
+        ),
+        (
+            "RUN --network=host true",
+            &["ERROR: failed to solve: network.host is not allowed", "--allow network.host"],
+        ),
+        (
+            "RUN --security=insecure true",
+            &["ERROR: failed to solve: security.insecure is not allowed", "--allow security.insecure"],
+        ),
+        (
+            "USER nobody-here\nRUN true",
+            &["unable to find user nobody-here: no matching entries in passwd file"],
+        ),
+        ("COPY d /bin/busybox", &["cannot copy to non-directory: /bin/busybox"]),
+    ];
+    expect(&script(mode, "mkdir -p shapes/d && echo x > shapes/f && echo y > shapes/d/g")?, 0, &[])?;
+    for (line, words) in rows {
+        dockerfile(mode, "shapes", &format!("FROM busybox\n{line}\n"))?;
+        let failed = lap(mode, "build shapes")?;
+        // A registry that nobody answers for is no fault of the Dockerfile.
+        let status = if line.contains("localhost") { 3 } else { 1 };
+        expect(&failed, status, words).map_err(|why| format!("{line}: {why}"))?;
+    }
+    // The excerpt, to the byte.
+    dockerfile(mode, "shapes", "FROM busybox\n\nRUN exit 3\nCOPY f /f\n")?;
+    let excerpt = "Dockerfile:3\n--------------------\n   1 |     FROM busybox\n   2 |     \n   3 | >>> RUN exit 3\n   4 |     COPY f /f\n   5 |     \n--------------------\n";
+    expect(&lap(mode, "build shapes")?, 1, &[excerpt])?;
+    let target = lap(mode, "build --target nope shapes")?;
+    expect(&target, 1, &["target stage \"nope\" could not be found"])
+}
 
 fn failing(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "failing", "FROM busybox\nRUN echo last words; exit 7\n")?;

@@ -160,6 +160,16 @@ fn add_git(mode: &Mode) -> Result<(), String> {
         dockerfile(mode, "gitted", &format!("FROM busybox\nADD {url}{source} /x\n"))?;
         expect(&lap(mode, "build gitted")?, 1, &[words]).map_err(|why| format!("{source}: {why}"))?;
     }
+    // A directory that is a link out of the repository is looked for within it.
+    let link = "export GIT_CONFIG_GLOBAL=$PWD/gitconfig HOME=$PWD && cd repos/app && git checkout -q -b links && ln -s /etc out && \
+                ln -s ../../../../etc up && ln -s dir in && git add . && git commit -qm links";
+    expect(&script(mode, link)?, 0, &[])?;
+    for (subdir, code, word) in
+        [("out", 1, "/out"), ("up", 1, "/up"), ("up/passwd", 1, "passwd"), ("in", 0, "one\n")]
+    {
+        dockerfile(mode, "gitted", &format!("FROM busybox\nADD {url}#links:{subdir} /x/\nRUN cat /x/f\n"))?;
+        expect(&lap(mode, "build gitted")?, code, &[word]).map_err(|why| format!("{subdir}: {why}"))?;
+    }
     // A submodule on this machine's disk is somebody else's file.
     let evil = "export GIT_CONFIG_GLOBAL=$PWD/gitconfig HOME=$PWD && git init -q repos/evil && cd repos/evil && \
                 git submodule --quiet add $PWD/../sub inside && git commit -qm evil";
@@ -181,6 +191,15 @@ fn contexts(mode: &Mode) -> Result<(), String> {
     let named = "FROM busybox\nCOPY --from=code dir/f /f\nRUN cat /f\n";
     dockerfile(mode, "named", named)?;
     expect(&lap(mode, &format!("build --build-context code={url}#v1 named"))?, 0, &["one\n"])?;
+    let scratch = "printf 'FROM base\\nCOPY --from=code /dir/f /f\\nCOPY --from=empty / /\\n' | ./lapstrake build -o type=tar,dest=only.tar \
+                   --build-context base=docker-image://scratch --build-context empty=docker-image://scratch --build-context code=URL -f - named && \
+                   tar -tf only.tar && rm only.tar";
+    expect(&script(mode, &scratch.replace("URL", &format!("{url}#v1")))?, 0, &["f\n"])?;
+    expect(
+        &lap(mode, "build --build-context x=target:y named")?,
+        2,
+        &["the targets of bake are not known here"],
+    )?;
     let text = "printf 'FROM busybox\\nRUN echo from stdin\\n' | ./lapstrake build -";
     expect(&script(mode, text)?, 0, &["from stdin\n"])?;
     let no_context = "printf 'FROM busybox\\nCOPY x /x\\n' | ./lapstrake build -";
