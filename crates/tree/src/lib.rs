@@ -12,6 +12,7 @@ pub mod error;
 pub mod ignore;
 pub mod inroot;
 pub mod layer_tar;
+pub mod members;
 mod owner;
 pub mod path;
 pub mod put;

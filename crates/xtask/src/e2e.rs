@@ -7,6 +7,7 @@ mod checks;
 mod conform;
 mod epoch;
 mod errors;
+mod evil;
 mod exporters;
 mod extensions;
 mod held;
@@ -105,6 +106,7 @@ fn cases() -> Vec<Case> {
         push::CASES,
         images::CASES,
         exporters::CASES,
+        evil::CASES,
         trouble::CASES,
         secure::CASES,
         remote::CASES,

@@ -12,9 +12,18 @@ use lapstrake_oci::{DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Plat
 use lapstrake_ops::StackLayer;
 use lapstrake_snapshot::import_layer;
 use lapstrake_store::{Blob, ImageRow, TempDir};
+use lapstrake_tree::decompress::Compression;
+use lapstrake_tree::members::{Member, members};
 
 use crate::args::images::Load;
 use crate::session::{self, Session};
+
+/// An archive has a few files for each layer, and images a hundred layers at most.
+const MOST_FILES: u64 = 100_000;
+/// As much as a layer may have when it is unpacked.
+const MOST_BYTES: u64 = 256 << 30;
+/// Configs and manifests are small; more than this is an attack or a mistake.
+const LONGEST_DOCUMENT: u64 = 8 << 20;
 
 /// Loads images from an archive.
 pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
@@ -77,25 +86,28 @@ impl Archive {
     /// Only regular files are taken, under numbers of our own, so that no name in the archive becomes a path.
     fn unpack(session: &Session, input: Box<dyn Read + Send>) -> anyhow::Result<Archive> {
         let dir = session.store.temp_dir()?;
-        let buffered = io::BufReader::with_capacity(256 << 10, input);
-        let (_, plain) =
-            lapstrake_tree::decompress::decompress(buffered).context("cannot read the archive")?;
-        let mut archive = tar::Archive::new(plain);
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-        for (number, entry) in archive.entries().context("cannot read the archive")?.enumerate() {
-            let mut entry = entry.context("cannot read the archive")?;
-            let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-            if entry.header().entry_type().is_file() {
-                let path = dir.path().join(number.to_string());
-                let mut file = File::create(&path).context("cannot unpack the archive")?;
-                io::copy(&mut entry, &mut file).context("cannot unpack the archive")?;
-                files.insert(name, path);
-            } else if let Some(target) = entry.link_name_bytes() {
-                // `docker save` used to link layers that it had twice.
-                let target = String::from_utf8_lossy(&target).trim_start_matches("../").to_owned();
-                if let Some(path) = files.get(&target).cloned() {
-                    files.insert(name, path);
+        let mut links = Vec::new();
+        let text = |name: &[u8]| String::from_utf8_lossy(name).trim_start_matches("./").to_owned();
+        members(input, (MOST_FILES, MOST_BYTES), |member, content| {
+            match member {
+                Member::File { name } => {
+                    let path = dir.path().join(files.len().to_string());
+                    let mut file = File::create(&path).context("cannot unpack the archive")?;
+                    io::copy(content, &mut file).context("cannot unpack the archive")?;
+                    files.insert(text(name), path);
                 }
+                // `docker save` used to link layers that it had twice, also before they came.
+                Member::Link { name, target } => {
+                    links.push((text(name), text(target).trim_start_matches("../").to_owned()));
+                }
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+        .context("cannot read the archive")?;
+        for (name, target) in links {
+            if let Some(path) = files.get(&target).cloned() {
+                files.insert(name, path);
             }
         }
         Ok(Archive { files, dir })
@@ -106,7 +118,7 @@ impl Archive {
     }
 
     fn read(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        Ok(self.files.get(name).map(std::fs::read).transpose()?)
+        self.files.get(name).map(|path| document(path, name)).transpose()
     }
 
     fn blob_name(digest: &str) -> String {
@@ -115,7 +127,7 @@ impl Archive {
 
     fn blob(&self, digest: &str) -> anyhow::Result<Vec<u8>> {
         let name = Archive::blob_name(digest);
-        let bytes = std::fs::read(self.path(&name)?)?;
+        let bytes = document(self.path(&name)?, &name)?;
         if Digest::sha256(&bytes).to_string() != digest {
             bail!("the archive is damaged: `{name}` has other bytes than its name says");
         }
@@ -123,7 +135,7 @@ impl Archive {
     }
 
     fn docker(&self, session: &Session, image: &DockerImage) -> anyhow::Result<Loaded> {
-        let config = std::fs::read(self.path(&image.config)?)?;
+        let config = document(self.path(&image.config)?, &image.config)?;
         let mut layers = Vec::new();
         for name in &image.layers {
             layers.push((self.path(name)?, None));
@@ -139,8 +151,10 @@ impl Archive {
         let mut loaded = Vec::new();
         for descriptor in index.manifests() {
             let annotations = descriptor.annotations().clone().unwrap_or_default();
-            let name = annotations.get("io.containerd.image.name");
-            let name = name.or(annotations.get("org.opencontainers.image.ref.name"));
+            // A bare word is a tag of some repository that is not named: skopeo writes such.
+            let is_name = |name: &&String| name.contains([':', '/']);
+            let name = annotations.get("org.opencontainers.image.ref.name").filter(is_name);
+            let name = annotations.get("io.containerd.image.name").or(name);
             let names = name.and_then(|name| name.parse().ok()).into_iter().collect();
             let mut digest = descriptor.digest().to_string();
             if kind(descriptor.media_type().as_ref()) == Some(Kind::Index) {
@@ -161,7 +175,8 @@ impl Archive {
         let mut layers = Vec::new();
         for layer in manifest.layers() {
             let name = Archive::blob_name(layer.digest().as_ref());
-            layers.push((self.path(&name)?, Some(layer.media_type().to_string())));
+            let digest = layer.digest().to_string().parse()?;
+            layers.push((self.path(&name)?, Some((layer.media_type().to_string(), digest))));
         }
         session.store.put_blob(&bytes)?;
         keep(session, &config, &layers, Some(digest.parse()?), names)
@@ -171,7 +186,7 @@ impl Archive {
 fn keep(
     session: &Session,
     config_bytes: &[u8],
-    layers: &[(&Path, Option<String>)],
+    layers: &[(&Path, Option<(String, Digest)>)],
     manifest: Option<Digest>,
     names: Vec<Reference>,
 ) -> anyhow::Result<Loaded> {
@@ -181,8 +196,8 @@ fn keep(
         bail!("the image has {} layers, and its config names {}", layers.len(), config.rootfs.diff_ids.len());
     }
     let (mut stack, mut size) = (Vec::new(), 0);
-    for ((path, media_type), expected) in layers.iter().zip(&config.rootfs.diff_ids) {
-        stack.push(keep_layer(session, path, media_type.as_deref(), expected)?);
+    for ((path, told), expected) in layers.iter().zip(&config.rootfs.diff_ids) {
+        stack.push(keep_layer(session, path, told.as_ref(), expected)?);
     }
     let stack = StackLayer::settle(&session.store, stack, session.single_id)?;
     for layer in &stack {
@@ -195,13 +210,18 @@ fn keep(
     Ok((id, names))
 }
 
+/// Takes in a layer; `told` is its type and the digest of the file, where somebody says.
 fn keep_layer(
     session: &Session,
     path: &Path,
-    media_type: Option<&str>,
+    told: Option<&(String, Digest)>,
     expected: &DiffId,
 ) -> anyhow::Result<StackLayer> {
     let store = &session.store;
+    let known = store.layer_of_diff(expected)?;
+    if let (Some(id), Some(_)) = (known, store.layer_blob(expected, "original")?) {
+        return Ok(StackLayer { id, diff_id: Some(expected.clone()) });
+    }
     let imported = import_layer(store, File::open(path)?, session.single_id)?;
     if imported.diff_id != *expected {
         bail!(
@@ -209,9 +229,35 @@ fn keep_layer(
             imported.diff_id
         );
     }
-    let (digest, size) = store.copy_blob(File::open(path)?, None)?;
-    let plain = if digest == expected.0 { media::OCI_LAYER } else { media::OCI_LAYER_GZIP };
-    let media_type = media_type.unwrap_or(plain).to_owned();
+    let (digest, size) = store.copy_blob(File::open(path)?, told.map(|(_, digest)| digest))?;
+    let media_type = match told {
+        Some((media_type, _)) => media_type.clone(),
+        None => layer_type(path)?.to_owned(),
+    };
     store.link_layer_blob(expected, "original", &Blob { digest, size, media_type })?;
     Ok(StackLayer { id: imported.layer, diff_id: Some(expected.clone()) })
+}
+
+/// The type of a layer by its first bytes: `manifest.json` tells of none.
+fn layer_type(path: &Path) -> anyhow::Result<&'static str> {
+    let mut start = Vec::with_capacity(6);
+    File::open(path)?.take(6).read_to_end(&mut start)?;
+    Ok(match Compression::detect(&start) {
+        Compression::Gzip => media::OCI_LAYER_GZIP,
+        Compression::Zstd => media::OCI_LAYER_ZSTD,
+        Compression::Plain => media::OCI_LAYER,
+        Compression::Bzip2 | Compression::Xz => {
+            bail!("a layer is compressed in a way that images do not know")
+        }
+    })
+}
+
+/// A small file whole.
+fn document(path: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
+    if std::fs::metadata(path)?.len() > LONGEST_DOCUMENT {
+        bail!(
+            "`{name}` in the archive has more than {LONGEST_DOCUMENT} bytes: it is no description of an image"
+        );
+    }
+    Ok(std::fs::read(path)?)
 }

@@ -1,0 +1,134 @@
+//! Archives and layers that want to harm: what is outside stays as it is, memory stays small, and the reason is told.
+
+use std::fs;
+
+use super::place::{Mode, expect, must_say, nothing_left, script, text};
+
+pub(super) const CASES: &[super::Case] = &[("hostile_layers", layers)];
+
+/// Makes an image of an evil layer, loads it, and says what came of it and how much memory it took.
+const DRIVER: &str = r#"
+import hashlib, io, json, os, resource, subprocess, sys, tarfile
+canary, name = sys.argv[1], sys.argv[2]
+
+def entry(name, kind=tarfile.REGTYPE, link="", data=b"", **more):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(data)
+    for key, value in more.items():
+        setattr(info, key, value)
+    return info.tobuf(tarfile.GNU_FORMAT) + data + b"\0" * (-len(data) % 512)
+
+L, H, D, C, B = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE
+up = "../" * 40 + canary.lstrip("/")
+pax = tarfile.TarInfo("pax"); pax.type = tarfile.XHDTYPE; pax.size = 1 << 30
+long = tarfile.TarInfo("././@LongLink"); long.type = tarfile.GNUTYPE_LONGNAME; long.size = 1 << 31
+layers = {
+    "traversal": entry(up + "/f", data=b"evil"),
+    "dots": entry("a/../../../f", data=b"evil"),
+    "absolute": entry(canary + "/f", data=b"evil"),
+    "symlink": entry("a", L, canary) + entry("a/f", data=b"evil"),
+    "symlink-up": entry("a", L, up) + entry("a/f", data=b"evil"),
+    "symlink-chain": entry("a", L, "b") + entry("b", L, up) + entry("a/new", D) + entry("a/f", data=b"evil"),
+    "symlink-loop": entry("a", L, "b") + entry("b", L, "a") + entry("a/f", data=b"evil"),
+    "hardlink": entry("h", H, canary + "/f") + entry("h", data=b"evil"),
+    "hardlink-up": entry("h", H, up + "/f") + entry("h", data=b"evil"),
+    "hardlink-by-symlink": entry("a", L, canary) + entry("h", H, "a/f") + entry("h", data=b"evil"),
+    "whiteout-by-symlink": entry("a", L, canary) + entry("a/.wh.f"),
+    "opaque-by-symlink": entry("a", L, canary) + entry("a/.wh..wh..opq"),
+    "whiteout-of-dots": entry(".wh..."),
+    "device": entry("disk", B, devmajor=8, devminor=0) + entry("null", C, devmajor=1, devminor=3),
+    "whiteout-device": entry("gone", C, devmajor=0, devminor=0),
+    "root": entry("/", L, canary),
+    "pax": pax.tobuf(tarfile.GNU_FORMAT) + b"1000 a=" + b"b" * 2000,
+    "longname": long.tobuf(tarfile.GNU_FORMAT) + b"a" * 4096,
+    "size": entry("big")[:124] + b"\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff" + entry("big")[136:],
+    "negative": entry("big")[:124] + b"\xff" * 12 + entry("big")[136:],
+    "window": None,
+}
+
+def patched(layer):
+    # The checksum of the first header, made right again.
+    head = bytearray(layer[:512]); head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + layer[512:]
+
+if name == "list":
+    print(" ".join(layers)); sys.exit()
+path = "evil-layer"
+digest = hashlib.sha256()
+with open(path, "wb") as out:
+    if name == "window":
+        out.write(b"\x28\xb5\x2f\xfd\x00\xa8" + b"\x01\x00\x00")
+    else:
+        layer = layers[name]
+        if name in ("size", "negative"):
+            layer = patched(layer)
+        layer += b"\0" * 1024
+        digest.update(layer); out.write(layer)
+config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:" + digest.hexdigest()]}})
+with tarfile.open("evil.tar", "w") as tar:
+    def add(name, data):
+        info = tarfile.TarInfo(name); info.size = len(data); tar.addfile(info, io.BytesIO(data))
+    add("config.json", config.encode())
+    add("manifest.json", json.dumps([{"Config": "config.json", "RepoTags": ["evil:1"], "Layers": ["layer.tar"]}]).encode())
+    tar.add(path, "layer.tar")
+done = subprocess.run(["./lapstrake", "load", "-i", "evil.tar"], capture_output=True, text=True)
+most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+print(f"{name}: status {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}")
+print(f"memory {'small' if most < 300 else most}")
+"#;
+
+/// What is told; the others are taken, and their links lead nowhere but within the image.
+const REFUSED: &[(&str, &str)] = &[
+    ("traversal", "evil"),
+    ("dots", ""),
+    ("symlink-loop", ""),
+    ("hardlink", ""),
+    ("hardlink-up", ""),
+    ("hardlink-by-symlink", ""),
+    ("whiteout-of-dots", "it deletes no name"),
+    ("whiteout-device", "would be taken for a deletion"),
+    ("root", "it would replace the root"),
+    ("pax", "bytes in an extended header"),
+    ("longname", "bytes in an extended header"),
+    ("size", ""),
+    ("negative", ""),
+    ("window", ""),
+];
+
+fn layers(mode: &Mode) -> Result<(), String> {
+    let place = mode.place.display();
+    fs::write(mode.place.join("hostile.py"), DRIVER).map_err(|error| error.to_string())?;
+    let canary = mode.place.join("canary");
+    fs::create_dir_all(&canary).map_err(|error| error.to_string())?;
+    fs::write(canary.join("f"), "host").map_err(|error| error.to_string())?;
+    let look = || {
+        must_say(&format!(
+            "cd '{place}/canary' && chmod 777 . && chmod 666 f && ls -lR --time-style=full-iso f && cat f && ls -a"
+        ))
+    };
+    let before = look()?;
+    let run = |name: &str| script(mode, &format!("python3 hostile.py '{place}/canary' {name}"));
+    let names = String::from_utf8_lossy(&run("list")?.stdout).trim().to_owned();
+    for name in names.split_whitespace() {
+        let done = run(name)?;
+        let all = text(&done);
+        let told = match REFUSED.iter().find(|(refused, _)| *refused == name) {
+            Some((_, "evil")) => vec!["status 1: ERROR:".to_owned()],
+            Some((_, why)) => vec!["status 1: ERROR:".to_owned(), (*why).to_owned()],
+            None => vec!["status 0:".to_owned()],
+        };
+        let words: Vec<&str> = told.iter().map(String::as_str).chain(["memory small"]).collect();
+        expect(&done, 0, &words).map_err(|why| format!("{name}: {why}"))?;
+        if all.contains("panicked") {
+            return Err(format!("{name}: {all}"));
+        }
+        let after = look()?;
+        if after != before {
+            return Err(format!("{name} changed what is outside: {before} {after}"));
+        }
+        expect(&script(mode, "./lapstrake rmi -f evil:1 2> /dev/null; true")?, 0, &[])?;
+        nothing_left(mode).map_err(|why| format!("{name}: {why}"))?;
+    }
+    Ok(())
+}
