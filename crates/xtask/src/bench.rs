@@ -4,6 +4,7 @@
 //!
 //! `TMPDIR` says on which file system.
 
+mod images;
 mod inputs;
 mod measure;
 mod sandbox;
@@ -33,13 +34,14 @@ enum Budget {
 
 type Case = (&'static str, fn(&Bench) -> Result<(), String>);
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("cached", cached),
     ("run-true", run_true),
     ("copy-cold", copy_cold),
     ("copy-unchanged", copy_unchanged),
     ("copy-one-changed", copy_one_changed),
     ("copy-many", copy_many),
+    ("images", |bench| images::bench(&bench.lapstrake, bench.place.path())),
 ];
 
 /// How fast Dockerfiles are parsed and lowered, typical ones and long ones of the worst kinds.
