@@ -72,7 +72,7 @@ fn answer_all(listener: &OwnedFd, container: &OwnedFd) -> Result<Vec<OwnedInode>
     rustix::process::umask(Mode::empty());
     notify::take_turns(listener);
     let native = native_arch(machine);
-    let mut supervisor = Supervisor::new(machine, proc)?;
+    let mut supervisor = Supervisor::new(machine, proc, listener.try_clone().map_err(|_| Errno::MFILE)?)?;
     loop {
         let mut wait = [PollFd::new(listener, PollFlags::IN)];
         match rustix::event::poll(&mut wait, None) {
@@ -82,11 +82,7 @@ fn answer_all(listener: &OwnedFd, container: &OwnedFd) -> Result<Vec<OwnedInode>
         let ready = wait[0].revents();
         if ready.contains(PollFlags::IN) {
             let Some(call) = notify::receive(listener)? else { continue };
-            let answer = if call.arch == native {
-                supervisor.answer(listener.as_fd(), &call)
-            } else {
-                Some(Answer::Continue)
-            };
+            let answer = if call.arch == native { supervisor.answer(&call) } else { Some(Answer::Continue) };
             if let Some(answer) = answer {
                 notify::answer(listener, &call, answer)?;
             }

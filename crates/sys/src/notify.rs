@@ -14,6 +14,7 @@ use crate::seccomp::{Instruction, Program};
 // `_IOWR('!', 0, struct seccomp_notif)` and its kin; the sizes are part of the number.
 const RECEIVE: libc::c_ulong = 0xc050_2100;
 const SEND: libc::c_ulong = 0xc018_2101;
+const ID_VALID: libc::c_ulong = 0x4008_2102;
 const ADD_FD: libc::c_ulong = 0x4018_2103;
 const SET_FLAGS: libc::c_ulong = 0x4008_2104;
 /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`: the two sides take turns, so they may as well share a processor.
@@ -82,6 +83,17 @@ pub fn receive(listener: impl AsFd) -> Result<Option<Call>, Errno> {
     let pid = i32::try_from(notif.pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     let data = notif.data;
     Ok(Some(Call { id: notif.id, pid, number: data.nr, arch: data.arch, args: data.args }))
+}
+
+/// Whether the maker of a call still waits: only then its number means it, and not a process that came after it. To be
+/// asked after something has been opened by the number, and before that is used.
+///
+/// # Errors
+/// `ESRCH` where it is gone.
+pub fn still_waits(listener: impl AsFd, call: &Call) -> Result<(), Errno> {
+    // SAFETY: the kernel reads one 64-bit number, which lives until the call returns.
+    let result = unsafe { libc::ioctl(listener.as_fd().as_raw_fd(), ID_VALID as _, &raw const call.id) };
+    check(libc::c_long::from(result)).map(drop).map_err(|_| Errno::SRCH)
 }
 
 /// Answers a call. That its maker has gone meanwhile is no error.

@@ -1,7 +1,7 @@
 //! One answer for each call about owners.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use lapstrake_sys::notify::{self, Answer, Call};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags};
@@ -55,6 +55,7 @@ fn signed(argument: u64) -> i32 {
 }
 
 pub(super) struct Supervisor {
+    listener: OwnedFd,
     names: HashMap<i32, &'static str>,
     files: Files,
     /// Row 0 is root's.
@@ -63,11 +64,11 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(machine: Machine, proc: OwnedFd) -> Result<Self, Errno> {
+    pub(super) fn new(machine: Machine, proc: OwnedFd, listener: OwnedFd) -> Result<Self, Errno> {
         let names = asked(machine).map(|(number, name)| (number.cast_signed(), name)).collect();
         let table = vec![Credentials::ROOT];
         let rows = HashMap::from([(Credentials::ROOT, 0)]);
-        Ok(Self { names, files: Files::new(proc)?, table, rows })
+        Ok(Self { listener, names, files: Files::new(proc)?, table, rows })
     }
 
     pub(super) fn into_owned(self) -> Vec<OwnedInode> {
@@ -75,12 +76,12 @@ impl Supervisor {
     }
 
     /// The answer; `None` where it has been given.
-    pub(super) fn answer(&mut self, listener: BorrowedFd<'_>, call: &Call) -> Option<Answer> {
+    pub(super) fn answer(&mut self, call: &Call) -> Option<Answer> {
         let name = self.names.get(&call.number).copied().unwrap_or_default();
-        self.reply(listener, call, name).unwrap_or(Some(Answer::Continue))
+        self.reply(call, name).unwrap_or(Some(Answer::Continue))
     }
 
-    fn reply(&mut self, listener: BorrowedFd<'_>, call: &Call, name: &str) -> Reply {
+    fn reply(&mut self, call: &Call, name: &str) -> Reply {
         let [a, b, c, d, e, _] = call.args;
         let here = Asker { pid: call.pid, dir: AT_FDCWD };
         let at = |dir| Asker { pid: call.pid, dir: signed(dir) };
@@ -94,9 +95,9 @@ impl Supervisor {
             "lchown" => self.chown((here, a, AT_SYMLINK_NOFOLLOW), (b, c), call),
             "fchown" => self.chown((at(a), 0, AT_EMPTY_PATH), (b, c), call),
             "fchownat" => self.chown((at(a), b, e), (c, d), call),
-            "open" => self.create((here, a), (b, c), listener, call),
-            "creat" => self.create((here, a), (0o1101, b), listener, call),
-            "openat" => self.create((at(a), b), (c, d), listener, call),
+            "open" => self.create((here, a), (b, c), call),
+            "creat" => self.create((here, a), (0o1101, b), call),
+            "openat" => self.create((at(a), b), (c, d), call),
             "mkdir" => self.mkdir((here, a), b, call),
             "mkdirat" => self.mkdir((at(a), b), c, call),
             "symlink" => self.symlink(a, (here, b), call),
@@ -176,7 +177,7 @@ impl Supervisor {
         if new.makes_roots() {
             return Err(Leave);
         }
-        let file = self.object(asker, path, flags)?;
+        let file = self.object(asker, path, flags, call)?;
         let stat = rustix::fs::fstat(&file)?;
         let held = rustix::fs::fstatvfs(&file)?.f_flag.contains(StatVfsMountFlags::NOSUID)
             || self.files.status(call.pid, "NoNewPrivs:", 10)? != 0;
@@ -218,22 +219,24 @@ impl Supervisor {
 
     // Files.
 
-    fn object(&self, asker: Asker, path: u64, flags: u64) -> Result<OwnedFd, Errno> {
+    fn object(&self, asker: Asker, path: u64, flags: u64, call: &Call) -> Result<OwnedFd, Errno> {
         let text = if path == 0 { Vec::new() } else { text(asker.pid, path)? };
         if text.is_empty() && flags & AT_EMPTY_PATH == 0 {
             return Err(Errno::NOENT);
         }
-        self.files.look(asker, &text, flags & AT_SYMLINK_NOFOLLOW == 0)
+        let found = self.files.look(asker, &text, flags & AT_SYMLINK_NOFOLLOW == 0);
+        notify::still_waits(&self.listener, call)?;
+        found
     }
 
     fn stat(&self, (asker, path, flags): (Asker, u64, u64), to: u64, call: &Call) -> Reply {
-        let file = self.object(asker, path, flags)?;
+        let file = self.object(asker, path, flags, call)?;
         let shown = self.files.shown(&file).ok_or(Leave)?;
         done(notify::write_stat(call.pid, to, &file, &shown))
     }
 
     fn statx(&self, (asker, path, flags): (Asker, u64, u64), how: (u64, u64), to: u64, call: &Call) -> Reply {
-        let file = self.object(asker, path, flags)?;
+        let file = self.object(asker, path, flags, call)?;
         let shown = self.files.shown(&file).ok_or(Leave)?;
         done(notify::write_statx(call.pid, to, &file, how, &shown))
     }
@@ -244,7 +247,7 @@ impl Supervisor {
         (uid, gid): (u64, u64),
         call: &Call,
     ) -> Reply {
-        let file = match self.object(asker, path, flags) {
+        let file = match self.object(asker, path, flags, call) {
             Ok(file) => file,
             Err(errno) => return fail(errno),
         };
@@ -270,8 +273,10 @@ impl Supervisor {
         &self,
         (asker, path): (Asker, u64),
         ids: &Credentials,
+        call: &Call,
     ) -> Result<(OwnedFd, std::ffi::CString, (u32, u32)), Errno> {
         let (dir, name) = self.files.parent(asker, &text(asker.pid, path)?)?;
+        notify::still_waits(&self.listener, call)?;
         let group = self.files.group_in(&dir, ids.gid.effective);
         match rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok((dir, name, (ids.uid.effective, group))),
@@ -284,18 +289,12 @@ impl Supervisor {
         Ok(Mode::from_raw_mode(low(mode) & PERMISSIONS & !self.files.status(pid, "Umask:", 8)?))
     }
 
-    fn create(
-        &mut self,
-        place: (Asker, u64),
-        (flags, mode): (u64, u64),
-        listener: BorrowedFd<'_>,
-        call: &Call,
-    ) -> Reply {
+    fn create(&mut self, place: (Asker, u64), (flags, mode): (u64, u64), call: &Call) -> Reply {
         let ids = self.credentials(call.pid);
         if ids.makes_roots() {
             return Err(Leave);
         }
-        let (dir, name, owner) = self.new_name(place, &ids)?;
+        let (dir, name, owner) = self.new_name(place, &ids, call)?;
         let mode = self.masked(mode, call.pid)?;
         let asked = OFlags::from_bits_retain(low(flags));
         let ours =
@@ -306,7 +305,7 @@ impl Supervisor {
             Ok(file) => file,
         };
         self.files.record(&file, owner)?;
-        match notify::answer_fd(listener, call, &file, asked.contains(OFlags::CLOEXEC)) {
+        match notify::answer_fd(&self.listener, call, &file, asked.contains(OFlags::CLOEXEC)) {
             Ok(()) => Ok(None),
             Err(errno) => fail(errno),
         }
@@ -317,7 +316,7 @@ impl Supervisor {
         if ids.makes_roots() {
             return Err(Leave);
         }
-        let (dir, name, owner) = self.new_name(place, &ids)?;
+        let (dir, name, owner) = self.new_name(place, &ids, call)?;
         if let Err(errno) = rustix::fs::mkdirat(&dir, &name, self.masked(mode, call.pid)?) {
             return fail(errno);
         }
@@ -330,7 +329,7 @@ impl Supervisor {
             return Err(Leave);
         }
         let target = text(call.pid, target)?;
-        let (dir, name, owner) = self.new_name(place, &ids)?;
+        let (dir, name, owner) = self.new_name(place, &ids, call)?;
         if let Err(errno) = rustix::fs::symlinkat(&*target, &dir, &name) {
             return fail(errno);
         }
@@ -352,7 +351,7 @@ impl Supervisor {
         if letter.is_some() && ids.uid.effective != 0 {
             return fail(Errno::PERM);
         }
-        let (dir, name, owner) = match self.new_name(place, &ids) {
+        let (dir, name, owner) = match self.new_name(place, &ids, call) {
             Err(errno) if letter.is_some() => return fail(errno),
             other => other?,
         };

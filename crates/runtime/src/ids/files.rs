@@ -177,8 +177,13 @@ pub(super) fn open_name(dir: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
 }
 
 /// What of `/proc/PID` a path means that is another thing to everybody who asks.
+///
+/// Never with a way up: from the asker's directory in our procfs that would lead to the zygote's own, and out.
 fn own_entry(path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok()?;
+    if path.split('/').any(|part| part == "..") {
+        return None;
+    }
     for prefix in ["/proc/self/", "/proc/thread-self/"] {
         if let Some(rest) = path.strip_prefix(prefix) {
             return Some(rest.to_owned());
@@ -220,6 +225,8 @@ mod tests {
             ("/proc/selfish", None),
             ("/dev/stdout", Some("fd/1")),
             ("/dev/fd/7", Some("fd/7")),
+            ("/proc/self/../1/root/dev", None),
+            ("/dev/fd/../../1/root", None),
             ("/dev/null", None),
         ] {
             assert_eq!(own_entry(path.as_bytes()).as_deref(), expected, "{path}");

@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("cve_2025_52565_console_as_a_link", ALL, cve_2025_52565_console_as_a_link),
     ("cve_2024_21626_directory_through_a_descriptor", ALL, cve_2024_21626_directory_through_a_descriptor),
     ("mounts_taken_apart", ALL, mounts_taken_apart),
+    ("ways_through_the_supervisor", ALL, ways_through_the_supervisor),
 ];
 
 /// What lies beside a root, and how it looked at first.
@@ -308,5 +309,31 @@ fn mounts_taken_apart(_: Mode) {
     assert_eq!(fixture.run(&spec).finished.exit, Exit::Code(0));
     assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
     assert_eq!(fixture.says("ls /dev/null"), "/dev/null");
+    is_whole(&canary);
+}
+
+/// Where one id is mapped, paths are also looked up by a process that is not in the container.
+fn ways_through_the_supervisor(mode: Mode) {
+    let fixture = Fixture::new();
+    let canary = canary(&fixture);
+    let mark = format!("lapstrake-escape-{}", std::process::id());
+    let outside = Path::new("/dev/shm").join(&mark);
+    fs::write(&outside, "").unwrap();
+    fs::set_permissions(fixture.lower("tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
+    let script = format!(
+        "cd /tmp; ln -s /proc/self/../1/root up; for way in /proc/self/../1/root /proc/thread-self/../../1/root \
+         /dev/fd/../../1/root /proc/self/task/../../1/root /proc/self/cwd/../proc/self/../1/root \
+         /proc/self/root/../../.. up; do for dir in $way/dev/shm $way{0} $way/stage $way/root; do \
+         echo x > $dir/{mark}; mkdir $dir/{mark}; ln -s x $dir/{mark}; chown 5:6 $dir/file $dir/{mark}; chown 5:6 $dir/{mark}; mknod $dir/{mark} p; \
+         cat $dir/full; done; done 2> /dev/null; true",
+        canary.display()
+    );
+    let spec = RunSpec { one_id: mode == Mode::Oneid, ..shell(&script) };
+    let output = fixture.run(&spec);
+    let touched = rustix::fs::getxattr(&outside, "user.lapstrake.owner", &mut [0_u8; 64][..]);
+    assert_eq!(fs::read(&outside).unwrap(), b"");
+    fs::remove_file(&outside).unwrap();
+    assert!(touched.is_err(), "a file outside was given away");
+    assert_eq!((output.stdout.as_str(), output.finished.exit), ("", Exit::Code(0)), "{output:?}");
     is_whole(&canary);
 }
