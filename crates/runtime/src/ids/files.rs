@@ -57,13 +57,19 @@ impl Files {
         }
         let text = CString::new(path).map_err(|_| Errno::INVAL)?;
         if path[0] != b'/' {
-            return rustix::fs::openat(self.base(asker)?, &text, flags, Mode::empty());
+            // In one go: a way up in the path goes on from where the entry leads.
+            let mut place = base_name(asker).into_bytes();
+            place.push(b'/');
+            place.extend(path);
+            let place = CString::new(place).map_err(|_| Errno::INVAL)?;
+            return rustix::fs::openat(&self.proc, &place, flags, Mode::empty());
         }
-        let root = self.entry(asker.pid, "root")?;
-        let found = rustix::fs::fstat(&root)?;
+        let root = format!("{}/root", asker.pid.as_raw_nonzero());
+        let found = rustix::fs::statat(&self.proc, &root, AtFlags::empty())?;
         if (found.st_dev, found.st_ino) == self.root {
             return rustix::fs::openat(CWD, &text, flags, Mode::empty());
         }
+        let root = rustix::fs::openat(&self.proc, root, PLACE, Mode::empty())?;
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(&root, &text, flags, Mode::empty(), how)
     }
@@ -84,14 +90,7 @@ impl Files {
     }
 
     fn base(&self, asker: Asker) -> Result<OwnedFd, Errno> {
-        match asker.dir {
-            AT_FDCWD => self.entry(asker.pid, "cwd"),
-            fd => self.entry(asker.pid, &format!("fd/{fd}")),
-        }
-    }
-
-    fn entry(&self, pid: Pid, name: &str) -> Result<OwnedFd, Errno> {
-        rustix::fs::openat(&self.proc, format!("{}/{name}", pid.as_raw_nonzero()), PLACE, Mode::empty())
+        rustix::fs::openat(&self.proc, base_name(asker), PLACE, Mode::empty())
     }
 
     /// A number of `/proc/PID/status`: the last one of its line.
@@ -161,6 +160,12 @@ impl Files {
 }
 
 const AT_FDCWD: i32 = -100;
+
+/// What the asker's relative paths begin at, in our procfs.
+fn base_name(asker: Asker) -> String {
+    let pid = asker.pid.as_raw_nonzero();
+    if asker.dir == AT_FDCWD { format!("{pid}/cwd") } else { format!("{pid}/fd/{}", asker.dir) }
+}
 
 /// A path to what is open, for calls that take no descriptor. From our working directory.
 fn place(fd: &OwnedFd) -> String {
