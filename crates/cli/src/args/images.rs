@@ -42,6 +42,9 @@ pub(crate) struct Inspect {
     /// Print the config as it is stored: its digest is the image's id
     #[arg(long, conflicts_with = "format")]
     pub(crate) raw: bool,
+    /// Ask the registry for the index of what refers to the image there: signatures, attestations
+    #[arg(long, conflicts_with_all = ["format", "raw"])]
+    pub(crate) referrers: bool,
     /// Accepted for habit's sake: it is JSON anyway
     #[arg(long)]
     pub(crate) json: bool,

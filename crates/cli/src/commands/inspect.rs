@@ -4,12 +4,13 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_oci::Reference;
+use lapstrake_registry::Client;
 use serde_json::{Value, json};
 
 use super::listed::Listed;
 use crate::args::images::Inspect;
 use crate::exit::Usage;
-use crate::session::{self, find_image};
+use crate::session::{self, find_image, registries};
 use crate::template::Template;
 
 /// Shows what images are.
@@ -19,6 +20,9 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
         Some("json") => Some(Template::parse("{{json .}}")?),
         Some(text) => Some(Template::parse(text).map_err(|error| Usage(format!("--format: {error}")))?),
     };
+    if args.referrers {
+        return referrers(&args.images);
+    }
     let session = session::open()?;
     let mut shown = Vec::new();
     for name in &args.images {
@@ -37,6 +41,31 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
             }
         }
         None => say!("{}", String::from_utf8_lossy(&lapstrake_oci::to_json_indented(&shown))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What refers to images in their registries. Nothing does if there is an empty index.
+fn referrers(images: &[String]) -> anyhow::Result<ExitCode> {
+    let names = images
+        .iter()
+        .map(|text| text.parse::<Reference>().map_err(|error| Usage(format!("`{text}`: {error}"))));
+    let names = names.collect::<Result<Vec<_>, _>>()?;
+    let found = super::block_on(async {
+        let client = Client::new(registries())?;
+        let mut found = Vec::new();
+        for name in &names {
+            let digest = match name.digest() {
+                Some(digest) => digest.clone(),
+                None => client.manifest(name).await?.digest,
+            };
+            found.push(client.referrers(name, &digest).await?);
+        }
+        Ok(found)
+    })?;
+    for index in found {
+        let empty = || lapstrake_oci::to_json_indented(&json!({"schemaVersion": 2, "manifests": []}));
+        say!("{}", String::from_utf8_lossy(&index.map_or_else(empty, |index| index.bytes)));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
+use std::process::Output;
 
 use super::conform;
 use super::place::{Mode, dockerfile, expect, lap, must, nothing_left, script, text};
@@ -12,6 +13,7 @@ use super::registry::Registry;
 pub(super) const CASES: &[super::Case] = &[
     ("exporters_layout", layout),
     ("exporters_names", names),
+    ("exporters_more_names", more_names),
     ("exporters_files", files),
     ("exporters_docker", docker),
     ("round_trip", round_trip),
@@ -81,19 +83,17 @@ fn layout(mode: &Mode) -> Result<(), String> {
     if both == 2 { nothing_left(mode) } else { Err(format!("{both} images in a layout of two")) }
 }
 
+fn build_named(mode: &Mode, output: &str) -> Result<Output, String> {
+    let flags = "-q --metadata-file named.json --iidfile named.id";
+    lap(mode, &format!("build {flags} -o '{output}' named && cat named.id"))
+}
+
 /// Names of all kinds, and what is told of them in the metadata file.
 fn names(mode: &Mode) -> Result<(), String> {
     let server = Registry::start(mode, "")?;
     let at = format!("{}/exporters/{}", server.address, mode.name);
     dockerfile(mode, "named", "FROM busybox\nRUN echo named > /x\n")?;
-    let build = |output: &str| {
-        lap(
-            mode,
-            &format!(
-                "build -q --metadata-file named.json --iidfile named.id -o '{output}' named && cat named.id"
-            ),
-        )
-    };
+    let build = |output: &str| build_named(mode, output);
     let two =
         build(&format!("type=image,\"name={at}:1,{at}:2\",push=true,annotation-manifest-descriptor.k=v"))?;
     expect(&two, 0, &["sha256:"])?;
@@ -134,6 +134,15 @@ fn names(mode: &Mode) -> Result<(), String> {
         0,
         &[&format!("[{at}@{digest}]")],
     )?;
+    nothing_left(mode)
+}
+
+/// Names without a tag, without a place in the store, and several outputs at once.
+fn more_names(mode: &Mode) -> Result<(), String> {
+    let server = Registry::start(mode, "")?;
+    let at = format!("{}/exporters/more-{}", server.address, mode.name);
+    dockerfile(mode, "named", "FROM busybox\nRUN echo named > /x\n")?;
+    let build = |output: &str| build_named(mode, output);
     // Only in a registry, only by its digest, in the words of Docker.
     let apart = format!(
         "type=image,name={at}-apart,push=true,push-by-digest=true,store=false,registry.insecure=true,oci-mediatypes=false"
@@ -145,7 +154,9 @@ fn names(mode: &Mode) -> Result<(), String> {
     expect(&script(mode, &format!("skopeo inspect --tls-verify=false docker://{at}-apart:latest"))?, 1, &[])?;
     expect(&lap(mode, &format!("inspect {at}-apart"))?, 1, &["no such image"])?;
     let canonical = "type=image,name=canonical:1,name-canonical=true,dangling-name-prefix=dangling";
-    expect(&build(canonical)?, 0, &["sha256:"])?;
+    let built = build(canonical)?;
+    expect(&built, 0, &["sha256:"])?;
+    let id = String::from_utf8_lossy(&built.stdout).lines().next().unwrap_or_default().to_owned();
     let digest = json(mode, "named.json")?["containerimage.digest"].as_str().unwrap_or_default().to_owned();
     for name in ["canonical", "dangling"] {
         expect(&lap(mode, &format!("inspect -f '{{{{.Id}}}}' {name}@{digest}"))?, 0, &[&id])?;
@@ -249,6 +260,14 @@ fn docker(mode: &Mode) -> Result<(), String> {
     nothing_left(mode)
 }
 
+/// Digests and sizes of a pushed image's layers.
+fn layers(mode: &Mode, name: &str) -> Result<Vec<(serde_json::Value, serde_json::Value)>, String> {
+    let raw = script(mode, &format!("skopeo inspect --raw --tls-verify=false docker://{name}"))?;
+    let manifest: serde_json::Value = serde_json::from_slice(&raw.stdout).map_err(|_| text(&raw))?;
+    let digests = |layer: &serde_json::Value| (layer["digest"].clone(), layer["size"].clone());
+    Ok(manifest["layers"].as_array().into_iter().flatten().map(digests).collect())
+}
+
 /// Pulled, saved, loaded elsewhere and pushed from there, the layers of somebody else's image have the same bytes.
 fn round_trip(mode: &Mode) -> Result<(), String> {
     let server = Registry::start(mode, "")?;
@@ -277,14 +296,6 @@ fn round_trip(mode: &Mode) -> Result<(), String> {
     ] {
         let (first, second) = (format!("{at}:{tag}"), format!("{at}-again:{tag}"));
         expect(&copy("docker-archive:round.tar:round:1", &format!("docker://{first}"), how)?, 0, &[])?;
-        let layers = |name: &str| {
-            let raw = script(mode, &format!("skopeo inspect --raw --tls-verify=false docker://{name}"))?;
-            let manifest: serde_json::Value = serde_json::from_slice(&raw.stdout).map_err(|_| text(&raw))?;
-            let digests = |layer: &serde_json::Value| (layer["digest"].clone(), layer["size"].clone());
-            Ok::<_, String>(
-                manifest["layers"].as_array().into_iter().flatten().map(digests).collect::<Vec<_>>(),
-            )
-        };
         let fresh = |number: u32, commands: &str| {
             let state = format!("{}/round-{number}-{}", mode.place.display(), mode.name);
             must(&format!("rm -rf '{state}'"))?;
@@ -304,7 +315,7 @@ fn round_trip(mode: &Mode) -> Result<(), String> {
                 "./lapstrake load -q -i again.tar && ./lapstrake tag {first} {second} && ./lapstrake push -q {second}"
             ),
         )?;
-        let (before, after) = (layers(&first)?, layers(&second)?);
+        let (before, after) = (layers(mode, &first)?, layers(mode, &second)?);
         if before != after || before.is_empty() {
             return Err(format!("{tag}: the layers are not the same: {before:?} {after:?}"));
         }

@@ -19,6 +19,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("registry_token", token),
     ("registry_mirror", mirror),
     ("registry_settings", settings),
+    ("registry_referrers", referrers),
 ];
 
 const APP: &str =
@@ -162,6 +163,23 @@ impl Signer {
     }
 }
 
+/// What the registry has elsewhere is mounted: both repositories are in the token's scope.
+fn mounts(mode: &Mode, proxy: &Proxy, tokens: &Proxy, docker: &str) -> Result<(), String> {
+    let name = format!("{}/secure/token-{}", proxy.address, mode.name);
+    tokens.rules(&[]);
+    proxy.rules(&[]);
+    let other = format!("{}/other/token-{}", proxy.address, mode.name);
+    let mounted = script(mode, &format!("{docker} tag {name}:1 {other}:1 && {docker} push {other}:1"))?;
+    expect(&mounted, 0, &["1: digest: sha256:"])?;
+    let log = proxy.log();
+    if !log.iter().any(|request| request.contains("mount=sha256"))
+        || log.iter().any(|r| r.starts_with("PATCH"))
+    {
+        return Err(format!("nothing was mounted: {log:#?}"));
+    }
+    Ok(())
+}
+
 fn token(mode: &Mode) -> Result<(), String> {
     let dir = mode.place.join("signer");
     let signer = Signer::new(&dir)?;
@@ -195,18 +213,7 @@ fn token(mode: &Mode) -> Result<(), String> {
     if asked.is_empty() || asked.len() > 6 || !asked.iter().all(|request| request.contains(&scope)) {
         return Err(format!("tokens are not asked for as they should be: {asked:#?}"));
     }
-    // What the registry has elsewhere is mounted: both repositories are in the token's scope.
-    tokens.rules(&[]);
-    proxy.rules(&[]);
-    let other = format!("{}/other/token-{}", proxy.address, mode.name);
-    let mounted = script(mode, &format!("{docker} tag {name}:1 {other}:1 && {docker} push {other}:1"))?;
-    expect(&mounted, 0, &["1: digest: sha256:"])?;
-    let log = proxy.log();
-    if !log.iter().any(|request| request.contains("mount=sha256"))
-        || log.iter().any(|r| r.starts_with("PATCH"))
-    {
-        return Err(format!("nothing was mounted: {log:#?}"));
-    }
+    mounts(mode, &proxy, &tokens, docker)?;
     let state = format!("{}/token-{}", mode.place.display(), mode.name);
     must(&format!("rm -rf '{state}'"))?;
     proxy.rules(&[expired("GET", "/blobs/"), expired("GET", "/manifests/")]);
@@ -225,7 +232,7 @@ fn token(mode: &Mode) -> Result<(), String> {
     }]);
     let refused = script(mode, &format!("{docker} pull {name}:1"))?;
     expect(&refused, 1, &["not a safe address"])?;
-    for output in [pushed, mounted, pulled, refused] {
+    for output in [pushed, pulled, refused] {
         let all = text(&output);
         if all.contains("secret") || all.contains(&STANDARD.encode("me:secret")) || all.contains("Bearer ey")
         {
@@ -269,4 +276,28 @@ fn settings(mode: &Mode) -> Result<(), String> {
     expect(&script(mode, &format!("{broken} pull nobody/has-this"))?, 3, &["broken.toml", "mirors"])?;
     let own = "mkdir -p own/lapstrake && cp broken.toml own/lapstrake/lapstrake.toml && export XDG_CONFIG_HOME=$PWD/own && ./lapstrake pull nobody/has-this";
     expect(&script(mode, own)?, 3, &["own/lapstrake/lapstrake.toml", "mirors"])
+}
+
+/// What refers to an image, by the tag that stands in for the API that Debian's registry does not have.
+fn referrers(mode: &Mode) -> Result<(), String> {
+    let server = Registry::named(mode, "referrers", "")?;
+    let name = format!("{}/secure/referrers-{}", server.address, mode.name);
+    dockerfile(mode, "secured", APP)?;
+    let built = format!("build -q -t {name}:1 --push --metadata-file referrers.json secured");
+    expect(&lap(mode, &built)?, 0, &["sha256:"])?;
+    expect(&lap(mode, &format!("inspect --referrers {name}:1"))?, 0, &["\"manifests\": []"])?;
+    let put = format!(
+        "import json, urllib.request\n\
+         told = json.load(open('referrers.json'))['containerimage.descriptor']\n\
+         kind = 'application/vnd.oci.image.index.v1+json'\n\
+         entry = dict(mediaType=told['mediaType'], digest=told['digest'], size=told['size'], artifactType='application/x-signature')\n\
+         index = json.dumps(dict(schemaVersion=2, mediaType=kind, manifests=[entry])).encode()\n\
+         url = 'http://{}/v2/secure/referrers-{}/manifests/' + told['digest'].replace(':', '-')\n\
+         urllib.request.urlopen(urllib.request.Request(url, index, {{'Content-Type': kind}}, method='PUT'))\n",
+        server.address, mode.name
+    );
+    write(mode, "referrers.py", &put)?;
+    expect(&script(mode, "python3 referrers.py")?, 0, &[])?;
+    expect(&lap(mode, &format!("inspect --referrers {name}:1"))?, 0, &["application/x-signature"])?;
+    expect(&lap(mode, &format!("inspect --referrers {name}:none"))?, 1, &["not found"])
 }

@@ -69,6 +69,14 @@ fn push(mode: &Mode) -> Result<(), String> {
     expect(&lap(mode, &format!("push {name}:1"))?, 1, &["is damaged"])
 }
 
+/// The digest of what was pushed last.
+fn digest_of(mode: &Mode) -> Result<String, String> {
+    let file = mode.place.join("trouble.json");
+    let digest =
+        format!("grep -o 'containerimage.digest.*' '{}' | grep -o 'sha256:[0-9a-f]*'", file.display());
+    Ok(must_say(&digest)?.trim().to_owned())
+}
+
 fn pull(mode: &Mode) -> Result<(), String> {
     let server = Registry::start(mode, "")?;
     let proxy = Proxy::start(&server.address)?;
@@ -97,11 +105,7 @@ fn pull(mode: &Mode) -> Result<(), String> {
     {
         return Err(format!("nothing was continued: {log:#?}"));
     }
-    let digest = must_say(&format!(
-        "grep -o 'containerimage.digest.*' '{}/trouble.json' | grep -o 'sha256:[0-9a-f]*'",
-        mode.place.display()
-    ))?;
-    let pinned = format!("{name}@{}", digest.trim());
+    let pinned = format!("{name}@{}", digest_of(mode)?);
     let index = "application/vnd.oci.image.index.v1+json";
     for (rules, reference, words) in [
         (vec![rule("GET", "/blobs/", 99, Fault::Flip)], format!("{name}:1"), "is damaged"),
