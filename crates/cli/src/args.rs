@@ -112,6 +112,9 @@ pub(crate) struct Build {
     /// Run the steps of these stages, even if they are cached
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Which files of contexts are read to know their content: those that changed by their times and sizes, or all
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) checksum: Checksum,
     /// Ask registries even for base images that are here
     #[arg(long)]
     pub(crate) pull: bool,
@@ -199,6 +202,15 @@ pub(crate) struct Build {
     pub(crate) context: PathBuf,
 }
 
+/// Which files of contexts are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Checksum {
+    /// Those that may have changed.
+    Auto,
+    /// All of them.
+    Always,
+}
+
 /// `lapstrake check`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Check {
@@ -228,6 +240,12 @@ pub(crate) struct Graph {
 /// `lapstrake doctor`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Doctor {
+    /// Read everything in the state directory, to see whether it is still what was put there
+    #[arg(long)]
+    pub(crate) state: bool,
+    /// Drop what is damaged in the state directory, so that builds make it anew
+    #[arg(long)]
+    pub(crate) repair: bool,
     /// As a JSON document
     #[arg(long)]
     pub(crate) json: bool,

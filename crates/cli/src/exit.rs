@@ -8,8 +8,10 @@ use lapstrake_outputs::OutputError;
 use lapstrake_registry::RegistryError;
 use lapstrake_remote::RemoteError;
 use lapstrake_runtime::RuntimeError;
-use lapstrake_store::is_disk_full;
+use lapstrake_snapshot::SnapshotError;
+use lapstrake_store::{StoreError, is_disk_full};
 use lapstrake_sys::userns::UsernsError;
+use lapstrake_tree::TreeError;
 
 use crate::env;
 
@@ -64,6 +66,31 @@ fn hints(error: &anyhow::Error) -> Vec<String> {
     hints
 }
 
+/// Whether something in the state directory is not what was put there.
+fn is_damage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let tree = |error: &TreeError| matches!(error, TreeError::Corrupt { .. });
+    let snapshot = |error: &SnapshotError| match error {
+        SnapshotError::Tree(error) => tree(error),
+        SnapshotError::Store(error) => error.is_damage(),
+        _ => false,
+    };
+    // Errors that only pass on another one hide it from the chain.
+    if let Some(error) = cause.downcast_ref::<OutputError>() {
+        return match error {
+            OutputError::Tree(error) => tree(error),
+            OutputError::Snapshot(error) => snapshot(error),
+            OutputError::Store(error) => error.is_damage(),
+            _ => false,
+        };
+    }
+    match ops_error(cause) {
+        Some(OpsError::Tree(error)) => tree(error),
+        Some(OpsError::Snapshot(error)) => snapshot(error),
+        Some(OpsError::Store(error)) => error.is_damage(),
+        _ => cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_damage),
+    }
+}
+
 /// What can be done about one cause.
 pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(told) = cause.downcast_ref::<Told>() {
@@ -71,6 +98,9 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     }
     if let Some(error) = registry_error(cause) {
         return error.hint();
+    }
+    if is_damage(cause) {
+        return Some("`lapstrake doctor --repair` drops what is damaged in the state directory".to_owned());
     }
     if let Some(ops) = ops_error(cause) {
         return ops.hint();

@@ -9,6 +9,7 @@ mod export;
 mod implied;
 mod import;
 mod mount;
+mod verify;
 
 pub use active::{Active, Halves};
 pub use error::SnapshotError;
@@ -16,3 +17,4 @@ pub use export::{diff_id, write_tar};
 pub use implied::settle;
 pub use import::{Imported, adopt_layer, import_layer};
 pub use mount::{MAX_LAYERS, bind, mount};
+pub use verify::{damage, readopt};

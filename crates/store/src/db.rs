@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT N
 
 /// What later versions added, by the version that did. Tables of earlier versions never change their meaning, so an
 /// older lapstrake may go on using what a newer one has opened.
-const ADDED: [(i64, &str); 1] = [(
+const ADDED: [(i64, &str); 2] = [(
     4,
     "
 ALTER TABLE layers ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
@@ -34,6 +34,12 @@ CREATE TABLE mounts (name TEXT PRIMARY KEY, identity TEXT NOT NULL, size INTEGER
 CREATE TABLE builds (id TEXT PRIMARY KEY, started INTEGER NOT NULL, line TEXT NOT NULL, record BLOB NOT NULL, log BLOB NOT NULL);
 CREATE INDEX builds_by_line ON builds (line, started);
 CREATE INDEX builds_by_time ON builds (started);
+",
+), (
+    5,
+    "
+ALTER TABLE layers ADD COLUMN unsynced TEXT;
+CREATE INDEX layers_unsynced ON layers (unsynced) WHERE unsynced IS NOT NULL;
 ",
 )];
 

@@ -78,6 +78,19 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the state directory is damaged, so that only dropping something helps.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StoreError::Superblock { .. } | StoreError::WrongDigest { .. } => true,
+            StoreError::Database { source, .. } => source.sqlite_error().is_some_and(|error| {
+                matches!(error.code, rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+            }),
+            _ => false,
+        }
+    }
+}
+
 /// Whether an error or one of its causes is that there was no room on a disk.
 pub fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|cause| {

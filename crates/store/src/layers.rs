@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::repair::boot_id;
 
 /// The identity of a layer: the digest of its tree with times, 64 hex digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -128,14 +129,15 @@ impl Store {
         // The row comes first: a row without a directory is no layer, a directory without a row would stay for ever.
         self.with_db(|db| {
             db.prepare_cached(
-                "INSERT INTO layers (id, size, content, created, used) VALUES (?1, ?2, ?3, ?4, ?4) \
+                "INSERT INTO layers (id, size, content, created, used, unsynced) VALUES (?1, ?2, ?3, ?4, ?4, ?5) \
                  ON CONFLICT (id) DO UPDATE SET condemned = NULL WHERE condemned IS NOT NULL",
             )?
             .execute(params![
                 id.as_str(),
                 i64::try_from(size).unwrap_or(i64::MAX),
                 content.as_slice(),
-                now()
+                now(),
+                Some(boot_id()).filter(|boot| !boot.is_empty())
             ])
         })?;
         let target = self.layer_dir(id);

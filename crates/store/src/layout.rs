@@ -71,6 +71,7 @@ impl Store {
         let (user, session) = (User::default(), Session::new(root.to_owned()));
         let store = Store { root: root.to_owned(), db, user, mounts_used: Mutex::default(), session };
         store.join_users()?;
+        store.drop_unsynced()?;
         store.sweep()?;
         Ok(store)
     }
@@ -97,12 +98,6 @@ impl Store {
     /// Waits for the lock `name` (letters, digits and dashes). Blocks the thread.
     pub fn lock(&self, name: &str) -> Result<Lock, StoreError> {
         lock::take(self.root.join("locks").join(name))
-    }
-
-    /// Makes everything written so far durable.
-    pub fn sync(&self) -> Result<(), StoreError> {
-        let dir = fs::File::open(&self.root).map_err(io_error("open", &self.root))?;
-        rustix::fs::syncfs(&dir).map_err(|e| io_error("sync", &self.root)(e.into()))
     }
 
     pub(crate) fn with_db<T>(

@@ -62,6 +62,34 @@ pub struct ContextIndex {
     hashed: AtomicU64,
 }
 
+/// What tells that a file is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Its size, times and identity, on file systems that keep them well.
+    Times,
+    /// Only its bytes.
+    Nothing,
+}
+
+/// Whether the file system has change times of its own that are finer than a second, and that nobody else sets. Those of
+/// other machines and of other systems do not count: whatever they say, files are read.
+fn has_good_times(root: BorrowedFd<'_>) -> bool {
+    /// FUSE (and virtiofs), NFS, SMB 1 and 2, 9p, FAT, exFAT, HFS+ and NTFS.
+    const DOUBTFUL: [i64; 10] = [
+        0x6573_5546,
+        0x6969,
+        0xff53_4d42,
+        0xfe53_4d42,
+        0x517b,
+        0x0102_1997,
+        0x4d44,
+        0x2011_bab0,
+        0x482b,
+        0x5346_544e,
+    ];
+    rustix::fs::fstatfs(root).is_ok_and(|found| !DOUBTFUL.contains(&found.f_type))
+}
+
 /// The clock of file times: nanoseconds since the epoch, as coarse as file systems take it.
 #[must_use]
 pub fn file_clock() -> i64 {
@@ -80,18 +108,25 @@ impl ContextIndex {
         index_file: &Path,
         ignore: &Patterns,
         started: i64,
+        trust: Trust,
     ) -> Result<Self, TreeError> {
         let (tree, stamps) = walk::walk(root, ignore)?;
         let mut contents = Vec::new();
         contents.resize_with(stamps.len(), OnceLock::new);
-        let previous = std::fs::read(index_file).unwrap_or_default();
+        let previous = match trust {
+            Trust::Times if has_good_times(root) => std::fs::read(index_file).unwrap_or_default(),
+            _ => Vec::new(),
+        };
         // A damaged or older index is no index: everything is hashed again.
         let known = index::decode(&previous).unwrap_or_default();
         let mut known = known.into_iter().peekable();
+        let device = rustix::fs::fstat(root).ok().map(|stat| stat.st_dev);
         for ((entry, stamp), content) in tree.entries().iter().zip(&stamps).zip(&contents) {
             while known.next_if(|k| k.path < entry.path).is_some() {}
+            // What is mounted in the context from elsewhere has times of its own.
             if let Some(found) = known.next_if(|k| k.path == entry.path)
                 && found.stamp == *stamp
+                && device.is_none_or(|device| device == stamp.dev)
             {
                 drop(content.set(found.content));
             }

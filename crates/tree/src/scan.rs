@@ -6,6 +6,7 @@
 mod compare;
 mod dir;
 pub(crate) mod hash;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,6 +16,7 @@ use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
 pub use compare::{Found, compare};
 pub(crate) use dir::read_names;
+pub use verify::first_damage;
 
 use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;

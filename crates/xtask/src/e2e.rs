@@ -5,6 +5,7 @@ mod builds;
 mod caches;
 mod checks;
 mod conform;
+mod damage;
 mod epoch;
 mod errors;
 mod evil;
@@ -16,6 +17,7 @@ mod images;
 mod language;
 mod limits;
 mod many;
+mod model;
 mod place;
 mod proxy;
 mod pty;
@@ -117,6 +119,8 @@ fn cases() -> Vec<Case> {
         terminal::CASES,
         upkeep::CASES,
         caches::CASES,
+        damage::CASES,
+        model::CASES,
     ]
     .concat()
 }

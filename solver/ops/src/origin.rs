@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::Key;
 use lapstrake_store::Store;
-use lapstrake_tree::context::{ContextIndex, file_clock};
+use lapstrake_tree::context::{ContextIndex, Trust, file_clock};
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::scan::{ScanOptions, scan};
@@ -93,7 +93,8 @@ impl Origins {
         let context = self.settings.context(name)?;
         let dir = open_host_dir(&context.path)?;
         let file = self.store.context_index(&context.path);
-        let index = ContextIndex::load(dir.as_fd(), &file, &context.ignore, file_clock())?;
+        let trust = if self.settings.distrust_times { Trust::Nothing } else { Trust::Times };
+        let index = ContextIndex::load(dir.as_fd(), &file, &context.ignore, file_clock(), trust)?;
         let loaded = Arc::new(Loaded { dir, index, file });
         contexts.insert(name.to_owned(), loaded.clone());
         Ok(loaded)

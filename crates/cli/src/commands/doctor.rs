@@ -1,5 +1,7 @@
 //! `lapstrake doctor`: what of the machine is there, what is missing, and what would help.
 
+mod state;
+
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -44,7 +46,7 @@ fn finding(name: &'static str, state: State, detail: impl Into<String>) -> Findi
 
 /// Looks.
 pub(crate) fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
-    let findings = look();
+    let findings = look(args);
     if args.json {
         say!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
@@ -64,15 +66,22 @@ pub(crate) fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
     Ok(if bad { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
-fn look() -> Vec<Finding> {
+fn look(args: &Doctor) -> Vec<Finding> {
     let mut all = vec![kernel(), seccomp()];
     let root = rustix::process::geteuid().is_root();
     let state = env::state_root(root);
     // From here on we are what a build is.
     let (ids, entered) = ids();
     all.push(ids);
+    let mut contents = Vec::new();
     match state {
-        Some(path) => all.extend(state_directory(&path, entered)),
+        Some(path) => {
+            // First: what was repaired is as it is found then.
+            if args.state || args.repair {
+                contents = state::check(&path, args.repair);
+            }
+            all.extend(state_directory(&path, entered));
+        }
         None => all.push(finding("state directory", State::Missing, "set HOME or LAPSTRAKE_ROOT")),
     }
     if entered {
@@ -94,6 +103,7 @@ fn look() -> Vec<Finding> {
         Some(path) => finding("git", State::Ok, path.display().to_string()),
         None => finding("git", State::Limited, "not installed: addresses of repositories are refused"),
     });
+    all.extend(contents);
     all
 }
 

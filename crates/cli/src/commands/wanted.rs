@@ -14,7 +14,7 @@ use super::caches::{self, Target};
 use super::options;
 use super::output::{self, ImageOutput, Output, PushTo};
 use super::place::{Place, place, remote};
-use crate::args::Build;
+use crate::args::{Build, Checksum};
 use crate::env;
 use crate::exit::Usage;
 use crate::progress::Mode;
@@ -71,6 +71,7 @@ impl Wanted {
         if settings.cdi_dirs.is_empty() {
             settings.cdi_dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec();
         }
+        settings.distrust_times = args.checksum == Checksum::Always;
         settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
         settings.output_limit = env::log_limit();

@@ -68,15 +68,38 @@ impl Store {
     }
 
     fn condemn(&self, items: &[Item]) -> Result<(), StoreError> {
+        let of = |kind| items.iter().filter(move |item| item.kind == kind);
+        let generation = self.generation()?;
+        self.with_db(|db| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for blob in of(ItemKind::Blob) {
+                change.execute("DELETE FROM blobs WHERE digest = ?1", [&blob.id])?;
+                change.execute(
+                    "INSERT OR REPLACE INTO condemned_blobs VALUES (?1, ?2)",
+                    (&blob.id, generation),
+                )?;
+            }
+            change.commit()
+        })?;
+        self.condemn_layers(of(ItemKind::Layer).map(|item| item.id.clone()).collect())?;
+        for context in of(ItemKind::Context) {
+            // Derived: whoever is reading it has it open, and whoever comes next makes another one.
+            fs::remove_file(self.root().join("contexts").join(&context.id)).unwrap_or_default();
+        }
+        for mount in of(ItemKind::CacheMount) {
+            self.remove_mount(&mount.id)?;
+        }
+        Ok(())
+    }
+
+    /// Condemns these layers with all records that name one of them, and what only those records named.
+    pub(crate) fn condemn_layers(&self, mut layers: BTreeSet<String>) -> Result<(), StoreError> {
         let (named, images) = (self.named()?, self.image_layers()?);
         let generation = self.generation()?;
-        let of = |kind| items.iter().filter(move |item| item.kind == kind);
-        let mut layers: BTreeSet<String> = of(ItemKind::Layer).map(|item| item.id.clone()).collect();
         let mut keys: BTreeSet<&[u8]> = BTreeSet::new();
         for id in &layers {
             keys.extend(named.records.get(id).into_iter().flatten().map(Vec::as_slice));
         }
-        // What only those records named is of no use any more.
         for (id, by) in &named.records {
             if !images.contains(id) && by.iter().all(|key| keys.contains(key.as_slice())) {
                 layers.insert(id.clone());
@@ -90,26 +113,12 @@ impl Store {
             for id in &layers {
                 condemn_layer(&change, id, generation)?;
             }
-            for blob in of(ItemKind::Blob) {
-                change.execute("DELETE FROM blobs WHERE digest = ?1", [&blob.id])?;
-                change.execute(
-                    "INSERT OR REPLACE INTO condemned_blobs VALUES (?1, ?2)",
-                    (&blob.id, generation),
-                )?;
-            }
             change.commit()
         })?;
         // Who comes from now on does not keep what went.
         if let Some(lock) = gc_lock(self.root())? {
             self.advance()?;
             drop(lock);
-        }
-        for context in of(ItemKind::Context) {
-            // Derived: whoever is reading it has it open, and whoever comes next makes another one.
-            fs::remove_file(self.root().join("contexts").join(&context.id)).unwrap_or_default();
-        }
-        for mount in of(ItemKind::CacheMount) {
-            self.remove_mount(&mount.id)?;
         }
         Ok(())
     }

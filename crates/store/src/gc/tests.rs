@@ -152,7 +152,7 @@ fn state_of_earlier_versions_is_taken_over() {
         .with_db(|db| {
             db.execute_batch(
                 "ALTER TABLE layers DROP COLUMN used; ALTER TABLE layers DROP COLUMN uses; \
-                 ALTER TABLE layers DROP COLUMN condemned; DROP TABLE condemned_blobs; DROP TABLE generation; \
+                 ALTER TABLE layers DROP COLUMN condemned; DROP INDEX layers_unsynced; ALTER TABLE layers DROP COLUMN unsynced; DROP TABLE condemned_blobs; DROP TABLE generation; \
                  DROP TABLE mounts; DROP TABLE builds; PRAGMA user_version = 2;",
             )
         })

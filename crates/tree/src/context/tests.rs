@@ -28,8 +28,12 @@ impl Context {
     }
 
     fn load(&self, ignore: &str, started: i64) -> ContextIndex {
-        let ignore = Patterns::parse(ignore).unwrap();
-        ContextIndex::load(self.root.as_fd(), &self.temp.path().join("index"), &ignore, started).unwrap()
+        self.load_trusting(Trust::Times, ignore, started)
+    }
+
+    fn load_trusting(&self, trust: Trust, ignore: &str, started: i64) -> ContextIndex {
+        let (index, ignore) = (self.temp.path().join("index"), Patterns::parse(ignore).unwrap());
+        ContextIndex::load(self.root.as_fd(), &index, &ignore, started, trust).unwrap()
     }
 
     fn digest(&self, index: &ContextIndex, source: &str) -> String {
@@ -57,6 +61,15 @@ fn only_what_is_asked_for_is_hashed_and_only_once() {
     let changed = ctx.load("", LATER);
     assert_ne!(ctx.digest(&changed, "a"), first);
     assert_eq!(changed.hashed(), 1);
+}
+
+#[test]
+fn who_trusts_nothing_reads_everything() {
+    let ctx = Context::new(&["a", "b"]);
+    let first = ctx.load("", LATER);
+    let digest = ctx.digest(&first, "/");
+    let again = ctx.load_trusting(Trust::Nothing, "", LATER);
+    assert_eq!((ctx.digest(&again, "/"), again.hashed()), (digest, 2));
 }
 
 /// Same size, same times, same inode: only the time of the load tells.

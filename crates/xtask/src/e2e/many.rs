@@ -30,10 +30,10 @@ fn context(mode: &Mode, name: &str, source: &str, time: u64) -> Result<(), Strin
     must(&format!("touch -d @{time} '{0}/f' '{0}'", dir.display()))
 }
 
-/// Four processes in four directories, at once: each step runs once, and all get the same image.
+/// Eight processes in eight directories, at once: each step runs once, and all get the same image.
 fn together(mode: &Mode) -> Result<(), String> {
     let mut builds: Vec<(String, Child)> = Vec::new();
-    for number in 1..=4 {
+    for number in 1..=8 {
         let name = format!("together-{number}");
         context(mode, &name, TOGETHER, 1_000_000_000 + number)?;
         let build = format!("export SOURCE_DATE_EPOCH=1600000000 && exec ./lapstrake build -q {name}");
@@ -61,8 +61,8 @@ fn together(mode: &Mode) -> Result<(), String> {
     if ran != ["one", "three", "two"] {
         return Err(format!("steps that ran: {ran:?}"));
     }
-    context(mode, "together-5", TOGETHER, 5)?;
-    let again = "SOURCE_DATE_EPOCH=1600000000 ./lapstrake build -t together together-5 && \
+    context(mode, "together-9", TOGETHER, 9)?;
+    let again = "SOURCE_DATE_EPOCH=1600000000 ./lapstrake build -t together together-9 && \
                  ./lapstrake run together cat /all";
     let again = script(mode, again)?;
     expect(&again, 0, &["same\ntwo\n"])?;
@@ -117,9 +117,9 @@ CMD ["cat", "/w/all"]
 "#;
 
 /// Kill -9 at any point, then build again: the right result, and the state grows as if nobody had been killed.
-/// `LAPSTRAKE_SOAK_ROUNDS` says how often (20).
+/// `LAPSTRAKE_SOAK_ROUNDS` says how often (30).
 fn soak(mode: &Mode) -> Result<(), String> {
-    let rounds = std::env::var("LAPSTRAKE_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let rounds = std::env::var("LAPSTRAKE_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     let state = mode.place.join(format!("soak-{}", mode.name));
     context(mode, "soak", SOAK, 1_000_000_000)?;
     let prepare = format!("LAPSTRAKE_ROOT='{}' ./lapstrake import bb.tar busybox", state.display());

@@ -1,0 +1,45 @@
+//! Whether a layer in the store is whole.
+
+use std::os::fd::AsFd as _;
+
+use lapstrake_store::{LayerId, Store};
+use lapstrake_tree::Tree;
+use lapstrake_tree::inroot::open_host_dir;
+use lapstrake_tree::scan::first_damage;
+
+use crate::error::SnapshotError;
+
+/// What is wrong with a layer, if anything is. Reads all of it.
+#[must_use]
+pub fn damage(store: &Store, id: &LayerId) -> Option<String> {
+    let tree =
+        match store.layer_tree(id).map_err(SnapshotError::from).and_then(|bytes| Ok(Tree::decode(&bytes)?)) {
+            Ok(tree) => tree,
+            Err(error) => return Some(format!("its tree cannot be read: {error}")),
+        };
+    if tree.l_digest().to_string() != id.as_str() {
+        return Some("its tree is another layer's".to_owned());
+    }
+    match open_host_dir(&store.layer_fs(id)) {
+        Ok(files) => first_damage(files.as_fd(), &tree).map(|path| format!("`{path}` is not what it was")),
+        Err(error) => Some(format!("its files cannot be read: {error}")),
+    }
+}
+
+/// Takes layers whose files are there, and of which the database knows nothing, back into it. Says how many.
+///
+/// # Errors
+/// [`SnapshotError::Store`] if the database refuses.
+pub fn readopt(store: &Store) -> Result<usize, SnapshotError> {
+    let mut count = 0;
+    for id in store.layers_on_disk()? {
+        if store.layer(&id)?.is_some() {
+            continue;
+        }
+        let Ok(bytes) = store.layer_tree(&id) else { continue };
+        let Ok(tree) = Tree::decode(&bytes) else { continue };
+        store.restore_layer(&id, tree.k_digest().0, tree.content_size())?;
+        count += 1;
+    }
+    Ok(count)
+}

@@ -1,0 +1,30 @@
+//! Whether files on the disk are still what a tree says.
+
+use std::os::fd::BorrowedFd;
+
+use rayon::prelude::*;
+use rustix::fs::{Mode, OFlags};
+
+use super::hash::hash_file;
+use crate::entry::Kind;
+use crate::inroot::open_plain_raw;
+use crate::path::TreePath;
+use crate::tree::Tree;
+
+/// The first entry of `tree` below `root` that is not there, is of another kind, or has other bytes; owners, modes and
+/// times are not looked at. Reads every file.
+#[must_use]
+pub fn first_damage(root: BorrowedFd<'_>, tree: &Tree) -> Option<TreePath> {
+    let damaged = tree.entries().par_iter().find_first(|entry| {
+        let open = |flags| open_plain_raw(root, &entry.path, flags, Mode::empty());
+        match &entry.kind {
+            Kind::File { size, content } => !open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+                .and_then(|fd| hash_file(&fd, *size))
+                .is_ok_and(|found| found == (*size, *content)),
+            Kind::Dir { .. } => open(OFlags::PATH | OFlags::DIRECTORY).is_err(),
+            // They have no bytes of their own; that they are there is enough.
+            _ => open(OFlags::PATH | OFlags::NOFOLLOW).is_err(),
+        }
+    });
+    damaged.map(|entry| entry.path.clone())
+}
