@@ -10,10 +10,10 @@ use lapstrake_oci::DiffId;
 use rusqlite::{OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
+use crate::boot::boot_id;
 use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
-use crate::repair::boot_id;
 
 /// The identity of a layer: the digest of its tree with times, 64 hex digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]

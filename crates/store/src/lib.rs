@@ -9,6 +9,7 @@
 //! - What a killed process left in `tmp/` is removed by the next one that opens the root.
 
 mod blobs;
+mod boot;
 mod builds;
 mod db;
 mod error;

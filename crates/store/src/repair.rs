@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use lapstrake_oci::{Digest, Sha256};
 use rusqlite::{TransactionBehavior, params};
 
+use crate::boot::boot_id;
 use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::gc::layer_ids;
@@ -144,12 +145,6 @@ impl Store {
             change.commit()
         })
     }
-}
-
-/// Which boot of the machine this is; nothing where the kernel does not say.
-pub(crate) fn boot_id() -> String {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_owned()
 }
 
 /// Moves a database that cannot be used out of the way, so that a fresh one is made. Says where to.
