@@ -1,18 +1,19 @@
 //! `lapstrake builds`
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use lapstrake_engine::{Fate, StepReport};
+use lapstrake_engine::{Event, Fate, StepReport, Used};
 use lapstrake_store::Store;
 use serde_json::json;
 
-use super::timeline;
+use super::timeline::{self, cpu, millis};
 use crate::args::builds::Builds;
 use crate::progress::Journal;
 use crate::record::{BuildRecord, find_build};
-use crate::rows::ago;
+use crate::rows::{ago, size};
 use crate::session;
 
 /// Shows or forgets builds.
@@ -87,10 +88,13 @@ fn summary(record: &BuildRecord) -> serde_json::Value {
 }
 
 fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> anyhow::Result<()> {
-    let record = BuildRecord::decode(&find_build(store, name)?)?;
+    let row = find_build(store, name)?;
+    let record = BuildRecord::decode(&row)?;
+    let used = used(&Journal::decode(&store.build_log(&row.id)?)?);
     if as_json {
         let mut shown = summary(&record);
-        shown["StepList"] = serde_json::to_value(&record.steps)?;
+        shown["StepList"] =
+            record.steps.iter().map(|step| step_json(step, &used)).collect::<Result<_, _>>()?;
         say!("{shown:#}");
         return Ok(());
     }
@@ -114,9 +118,36 @@ fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> anyhow::Result<(
     }
     say!("");
     for step in &record.steps {
-        say!("{:<9} {}", fate(step), step.name.replace('\n', " "));
+        let used = used.get(&step.digest).map_or_else(String::new, |used| {
+            format!(" (CPU {}, peak memory {})", millis(cpu(*used)), size(used.peak_memory))
+        });
+        say!("{:<9} {}{used}", fate(step), step.name.replace('\n', " "));
     }
     Ok(())
+}
+
+/// What the processes of each step used, by its digest.
+fn used(journal: &Journal) -> BTreeMap<String, Used> {
+    let told = journal.events().iter().filter_map(|event| match event {
+        Event::Used { step, used, .. } => Some((step.0.clone(), *used)),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// A step as JSON: what is remembered of it, and what its processes used.
+fn step_json(step: &StepReport, used: &BTreeMap<String, Used>) -> serde_json::Result<serde_json::Value> {
+    let mut shown = serde_json::to_value(step)?;
+    if let Some(used) = used.get(&step.digest) {
+        shown["used"] = json!({
+            "user_ms": used.user.as_millis(),
+            "system_ms": used.system.as_millis(),
+            "peak_memory": used.peak_memory,
+            "read": used.read,
+            "written": used.written,
+        });
+    }
+    Ok(shown)
 }
 
 /// What became of a step, in a word.

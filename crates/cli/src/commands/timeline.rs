@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lapstrake_engine::{Event, StepReport};
+use lapstrake_engine::{Event, StepReport, Used};
 
 use super::builds::{duration, time};
 use crate::progress::Journal;
@@ -23,6 +23,8 @@ struct Bar {
     error: Option<String>,
     /// How many bytes it moved: of layers pulled, pushed, downloaded.
     moved: u64,
+    /// What its processes used, if it had any.
+    used: Option<Used>,
     /// Whether the build would have been shorter if this step had.
     critical: bool,
 }
@@ -87,7 +89,12 @@ fn bars(events: &[Event]) -> Vec<Bar> {
                     bar.end = bar.end.max(*at);
                 }
             }
-            Event::Status { .. } | Event::Log { .. } | Event::Used { .. } | Event::Warning(_) => {}
+            Event::Used { step, used, .. } => {
+                if let Some(bar) = places.get(step.0.as_str()).map(|at| &mut bars[*at]) {
+                    bar.used = Some(*used);
+                }
+            }
+            Event::Status { .. } | Event::Log { .. } | Event::Warning(_) => {}
         }
     }
     bars
@@ -153,7 +160,7 @@ fn chart(out: &mut String, bars: &[Bar], whole: Duration) -> std::fmt::Result {
     for tick in ticks(whole) {
         write!(out, "<span class=\"tick\" style=\"left:{:.2}%\">{}</span>", percent(tick), millis(tick))?;
     }
-    out.push_str("</div><div class=\"took\"></div></div>\n");
+    out.push_str("</div><div class=\"took\">took</div><div class=\"used\">CPU, memory</div></div>\n");
     for bar in bars {
         let moved = if bar.moved > 0 { format!(", {} moved", bytes(bar.moved)) } else { String::new() };
         let fate = match (&bar.error, bar.cached) {
@@ -161,12 +168,20 @@ fn chart(out: &mut String, bars: &[Bar], whole: Duration) -> std::fmt::Result {
             (None, true) => ", cached".to_owned(),
             (None, false) => String::new(),
         };
-        let told =
-            format!("{}\nfrom {} for {}{moved}{fate}", bar.name, millis(bar.start), millis(bar.took()));
+        let told = format!(
+            "{}\nfrom {} for {}{moved}{fate}{}",
+            bar.name,
+            millis(bar.start),
+            millis(bar.took()),
+            bar.used.map_or_else(String::new, in_full)
+        );
+        let used = bar
+            .used
+            .map_or_else(String::new, |used| format!("{}, {}", millis(cpu(used)), bytes(used.peak_memory)));
         let took = if bar.cached { "cached".to_owned() } else { millis(bar.took()) };
         writeln!(
             out,
-            "<div class=\"row\" title=\"{}\"><div class=\"name\">{}</div><div class=\"track\"><span class=\"bar {}\" style=\"left:{:.2}%;width:{:.2}%\"></span></div><div class=\"took\">{took}</div></div>",
+            "<div class=\"row\" title=\"{}\"><div class=\"name\">{}</div><div class=\"track\"><span class=\"bar {}\" style=\"left:{:.2}%;width:{:.2}%\"></span></div><div class=\"took\">{took}</div><div class=\"used\">{used}</div></div>",
             escaped(&told),
             escaped(&bar.name),
             bar.class(),
@@ -176,6 +191,23 @@ fn chart(out: &mut String, bars: &[Bar], whole: Duration) -> std::fmt::Result {
     }
     out.push_str("</div>\n<p class=\"legend\"><i class=\"bar done critical\"></i>critical path <i class=\"bar done\"></i>done <i class=\"bar cached\"></i>cached <i class=\"bar failed\"></i>failed <i class=\"bar canceled\"></i>canceled</p>\n");
     Ok(())
+}
+
+/// Processor time, in user mode and in the kernel.
+pub(super) fn cpu(used: Used) -> Duration {
+    used.user + used.system
+}
+
+/// What a step used, as a line of its tooltip.
+fn in_full(used: Used) -> String {
+    format!(
+        "\nCPU {} ({} of it in the kernel), peak memory {}, {} read from disks, {} written",
+        millis(cpu(used)),
+        millis(used.system),
+        bytes(used.peak_memory),
+        bytes(used.read),
+        bytes(used.written)
+    )
 }
 
 /// Five to ten round times.
@@ -193,7 +225,7 @@ fn ticks(whole: Duration) -> Vec<Duration> {
     (0..).map(|number| step * number).take_while(|at| *at <= whole.mul_f64(0.96)).collect()
 }
 
-fn millis(time: Duration) -> String {
+pub(super) fn millis(time: Duration) -> String {
     duration(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -224,7 +256,7 @@ h1{font-size:1.4rem;margin:0}.sub{color:var(--soft);margin:.2rem 0 1rem}
 .error{color:var(--failed);white-space:pre-wrap;border-left:3px solid var(--failed);padding-left:.8rem}
 .row{display:flex;align-items:center;border-bottom:1px solid var(--line)}.row:hover{background:color-mix(in srgb,var(--line) 45%,transparent)}
 .name{width:36%;flex:none;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font:12.5px ui-monospace,monospace;padding:.28rem .6rem .28rem 0}
-.track{position:relative;flex:1;height:1.1rem}.took{width:5rem;flex:none;text-align:right;color:var(--soft);font-variant-numeric:tabular-nums}
+.track{position:relative;flex:1;height:1.1rem}.took{width:5rem}.used{width:8.5rem}.took,.used{flex:none;text-align:right;color:var(--soft);font-variant-numeric:tabular-nums}
 .axis{border-bottom:2px solid var(--line)}.tick{position:absolute;color:var(--soft);font-size:11px;border-left:1px solid var(--line);padding-left:3px}
 .bar{position:absolute;top:2px;bottom:2px;min-width:3px;border-radius:3px}
 .done{background:var(--done)}.critical{background:var(--critical)}.cached{background:var(--cached)}.failed{background:var(--failed)}.canceled{background:repeating-linear-gradient(45deg,var(--cached) 0 4px,transparent 4px 8px)}
@@ -277,6 +309,30 @@ mod tests {
             bars.iter().filter(|bar| bar.critical).map(|bar| bar.step.as_str()).collect();
         assert_eq!(critical, ["b", "c"]);
         assert_eq!(bars[1].took(), Duration::from_millis(50));
+    }
+
+    #[test]
+    fn what_processes_used_is_in_a_column_and_in_full_in_the_tooltip() {
+        let (user, system) = (Duration::from_millis(1_200), Duration::from_millis(300));
+        let used = Used { user, system, peak_memory: 64_000_000, read: 5_000, written: 0 };
+        let at = Duration::from_millis(9);
+        let events = [
+            started("copy", 0),
+            ended("copy", 5),
+            started("run", 5),
+            Event::Used { step: StepId("run".into()), used, at },
+            ended("run", 10),
+        ];
+        let bars = bars(&events);
+        assert_eq!(bars.iter().map(|bar| bar.used).collect::<Vec<_>>(), [None, Some(used)]);
+        let mut page = String::new();
+        chart(&mut page, &bars, Duration::from_millis(10)).unwrap();
+        assert!(page.contains("<div class=\"used\">1.5s, 64MB</div>"), "{page}");
+        assert!(
+            page.contains("\nCPU 1.5s (300ms of it in the kernel), peak memory 64MB, 5kB read"),
+            "{page}"
+        );
+        assert!(page.contains("<div class=\"used\"></div>"), "{page}");
     }
 
     #[test]

@@ -73,18 +73,22 @@ fn builds(mode: &Mode) -> Result<(), String> {
     expect(
         &lap(mode, "builds inspect")?,
         0,
-        &["Status:      Failed", "FAILED    [2/2] RUN echo before; exit 3"],
+        &["Status:      Failed", "FAILED    [2/2] RUN echo before; exit 3 (CPU ", ", peak memory "],
     )?;
     expect(
         &lap(mode, "builds inspect --json ^1")?,
         0,
-        &["\"Status\": \"Completed\"", "\"Image\": \"sha256:"],
+        &["\"Status\": \"Completed\"", "\"Image\": \"sha256:", "\"peak_memory\": "],
     )?;
     expect(&lap(mode, "builds logs")?, 0, &[" before\n", "ERROR: "])?;
     let page = fs::read_to_string(mode.place.join("line.html")).map_err(|error| error.to_string())?;
     let again = lap(mode, "builds timeline")?;
     expect(&again, 0, &["<!doctype html>", "RUN echo before; exit 3", "class=\"bar failed\""])?;
-    if !page.contains("class=\"bar failed\"") || page.contains("<script") || page.contains("http") {
+    if !page.contains("peak memory")
+        || !page.contains("class=\"bar failed\"")
+        || page.contains("<script")
+        || page.contains("http")
+    {
         return Err(format!("not a page of its own: {page}"));
     }
     let gone = script(
