@@ -46,7 +46,7 @@ pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
 
 fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
     if !quiet && !json {
-        say!("{:<27} {:<24} {:<10} {:<16} {:<9} CACHED", "BUILD ID", "NAME", "STATUS", "CREATED", "DURATION");
+        say!("{:<12} {:<22} {:<9} {:<18} {:<8} CACHED", "BUILD ID", "NAME", "STATUS", "CREATED", "DURATION");
     }
     for row in store.builds()? {
         let record = BuildRecord::decode(&row)?;
@@ -57,12 +57,13 @@ fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
             say!("{}", summary(&record));
         } else {
             let mut title = record.title();
-            if title.chars().count() > 24 {
-                title = title.chars().take(23).chain(['…']).collect();
+            // All columns together are as wide as a terminal: 80.
+            if title.chars().count() > 22 {
+                title = title.chars().take(21).chain(['…']).collect();
             }
             let (age, took) = (ago(Some(&time(record.started))), duration(record.took));
-            let (id, status) = (&record.id, record.status.name());
-            say!("{id:<27} {title:<24} {status:<10} {age:<16} {took:<9} {cached}/{all}");
+            let (id, status) = (&record.id[..12.min(record.id.len())], record.status.name());
+            say!("{id:<12} {title:<22} {status:<9} {age:<18} {took:<8} {cached}/{all}");
         }
     }
     Ok(())

@@ -198,6 +198,8 @@ fn change_line(change: &Change) -> String {
         Some((_, variable)) => format!("the variable {variable}"),
         None if change.place.ends_with("args") => "the command".to_owned(),
         None if change.place.ends_with("manifest") => "the base image".to_owned(),
+        // The op as a whole: an image where there was none, say.
+        None if change.place.is_empty() => "what it does".to_owned(),
         None => format!("`{}`", change.place),
     };
     match (&change.before, &change.after) {

@@ -46,6 +46,11 @@ impl Wanted {
         let mut settings = Settings::default();
         inputs.target.clone_from(&args.target);
         if let Some(platform) = &args.platform {
+            if platform.contains(',') {
+                let text =
+                    "more than one platform in one build is not there yet: build for one after the other";
+                return Err(Usage(format!("--platform {platform}: {text}")));
+            }
             inputs.platforms =
                 vec![platform.parse::<Platform>().map_err(|e| Usage(format!("--platform: {e}")))?];
         }

@@ -69,7 +69,7 @@ fn builds(mode: &Mode) -> Result<(), String> {
     expect(&lap(mode, "build -q -t remembered builds-ctx")?, 0, &["sha256:"])?;
     dockerfile(mode, "builds-ctx", "FROM busybox\nRUN echo before; exit 3\n")?;
     expect(&lap(mode, "build -t remembered --timeline line.html builds-ctx")?, 1, &["exit code: 3"])?;
-    expect(&lap(mode, "builds ls")?, 0, &["BUILD ID", "remembered:latest        Failed", "Completed"])?;
+    expect(&lap(mode, "builds ls")?, 0, &["BUILD ID", "remembered:latest      Failed", "Completed"])?;
     expect(
         &lap(mode, "builds inspect")?,
         0,
@@ -80,6 +80,13 @@ fn builds(mode: &Mode) -> Result<(), String> {
         0,
         &["\"Status\": \"Completed\"", "\"Image\": \"sha256:", "\"peak_memory\": "],
     )?;
+    let listed = lap(mode, "builds ls")?;
+    if let Some(wide) = String::from_utf8_lossy(&listed.stdout).lines().find(|line| line.chars().count() > 80)
+    {
+        return Err(format!("wider than a terminal: {wide}"));
+    }
+    let many = lap(mode, "build --platform linux/amd64,linux/arm64 builds-ctx")?;
+    expect(&many, 2, &["more than one platform in one build is not there yet"])?;
     expect(&lap(mode, "builds logs")?, 0, &[" before\n", "ERROR: "])?;
     let page = fs::read_to_string(mode.place.join("line.html")).map_err(|error| error.to_string())?;
     let again = lap(mode, "builds timeline")?;
