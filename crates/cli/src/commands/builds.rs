@@ -46,7 +46,7 @@ pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
 
 fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
     if !quiet && !json {
-        say!("{:<12} {:<22} {:<9} {:<18} {:<8} CACHED", "BUILD ID", "NAME", "STATUS", "CREATED", "DURATION");
+        say!("{:<12} {:<18} {:<9} {:<22} {:<8} CACHED", "BUILD ID", "NAME", "STATUS", "CREATED", "DURATION");
     }
     for row in store.builds()? {
         let record = BuildRecord::decode(&row)?;
@@ -58,12 +58,12 @@ fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
         } else {
             let mut title = record.title();
             // All columns together are as wide as a terminal: 80.
-            if title.chars().count() > 22 {
-                title = title.chars().take(21).chain(['…']).collect();
+            if title.chars().count() > 18 {
+                title = title.chars().take(17).chain(['…']).collect();
             }
             let (age, took) = (ago(Some(&time(record.started))), duration(record.took));
             let (id, status) = (&record.id[..12.min(record.id.len())], record.status.name());
-            say!("{id:<12} {title:<22} {status:<9} {age:<18} {took:<8} {cached}/{all}");
+            say!("{id:<12} {title:<18} {status:<9} {age:<22} {took:<8} {cached}/{all}");
         }
     }
     Ok(())

@@ -153,7 +153,7 @@ pub(super) fn item_json(item: &Item) -> serde_json::Value {
 fn list_images(store: &Store, images: &[Sized]) -> anyhow::Result<()> {
     say!("Images space usage:\n");
     say!(
-        "{:<36} {:<14} {:<18} {:<9} {:<12} UNIQUE SIZE",
+        "{:<36} {:<14} {:<22} {:<9} {:<12} UNIQUE SIZE",
         "NAME",
         "IMAGE ID",
         "CREATED",
@@ -166,7 +166,7 @@ fn list_images(store: &Store, images: &[Sized]) -> anyhow::Result<()> {
         let name = image.names.first().map_or("<none>", String::as_str);
         let (size, shared, unique) =
             (bytes(image.size), bytes(image.size - image.unique), bytes(image.unique));
-        say!("{name:<36} {:<14} {age:<18} {size:<9} {shared:<12} {unique}", image.row.id.short());
+        say!("{name:<36} {:<14} {age:<22} {size:<9} {shared:<12} {unique}", image.row.id.short());
     }
     Ok(())
 }
@@ -177,7 +177,7 @@ fn list_items(items: &[Item]) -> anyhow::Result<()> {
     let total: u64 = items.iter().filter(|item| !item.shared).map(|item| item.size).sum();
     say!("\nBuild cache usage: {} (and what images have)\n", bytes(total));
     say!(
-        "{:<14} {:<15} {:<9} {:<18} {:<7} DESCRIPTION",
+        "{:<14} {:<15} {:<9} {:<22} {:<7} DESCRIPTION",
         "CACHE ID",
         "CACHE TYPE",
         "SIZE",
@@ -200,5 +200,5 @@ pub(super) fn line(item: &Item) -> String {
         text = text.chars().take(59).chain(['…']).collect();
     }
     let (kind, size) = (item.kind.name(), bytes(item.size));
-    format!("{id:<14} {kind:<15} {size:<9} {age:<18} {:<7} {text}", item.shared)
+    format!("{id:<14} {kind:<15} {size:<9} {age:<22} {:<7} {text}", item.shared)
 }

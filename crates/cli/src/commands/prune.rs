@@ -49,7 +49,7 @@ fn report(args: &Prune, session: &Session, images: &[String], rule: &Rule) -> an
         say!("Deleted: {image}");
     }
     if !items.is_empty() {
-        say!("{:<14} {:<15} {:<9} {:<18} {:<7} DESCRIPTION", "ID", "TYPE", "SIZE", "LAST USED", "SHARED");
+        say!("{:<14} {:<15} {:<9} {:<22} {:<7} DESCRIPTION", "ID", "TYPE", "SIZE", "LAST USED", "SHARED");
     }
     for item in &items {
         say!("{}", line(item));

@@ -10,7 +10,8 @@ use super::place::{
 
 pub(super) const CASES: &[super::Case] = &[
     ("explain", explain),
-    ("builds", builds),
+    // Not just "builds": that is all of the folders, too.
+    ("builds_remembered", builds),
     ("graph", graph),
     ("prune", prune),
     ("prune_in_use", prune_in_use),
@@ -69,7 +70,7 @@ fn builds(mode: &Mode) -> Result<(), String> {
     expect(&lap(mode, "build -q -t remembered builds-ctx")?, 0, &["sha256:"])?;
     dockerfile(mode, "builds-ctx", "FROM busybox\nRUN echo before; exit 3\n")?;
     expect(&lap(mode, "build -t remembered --timeline line.html builds-ctx")?, 1, &["exit code: 3"])?;
-    expect(&lap(mode, "builds ls")?, 0, &["BUILD ID", "remembered:latest      Failed", "Completed"])?;
+    expect(&lap(mode, "builds ls")?, 0, &["BUILD ID", "remembered:latest  Failed", "Completed"])?;
     expect(
         &lap(mode, "builds inspect")?,
         0,
