@@ -31,8 +31,12 @@ pub(crate) struct BadFlag {
 }
 
 impl Flags {
-    /// Checks `flags` against `known`.
-    pub(crate) fn check(flags: &[Flag], known: &[(&'static str, Takes)]) -> Result<Flags, BadFlag> {
+    /// Checks `flags` against `known`; a brief answer has no suggestion.
+    pub(crate) fn check(
+        flags: &[Flag],
+        known: &[(&'static str, Takes)],
+        brief: bool,
+    ) -> Result<Flags, BadFlag> {
         let mut found: Vec<(&'static str, Word)> = Vec::new();
         for flag in flags {
             let bad = |message: String| BadFlag { message, flag: flag.clone(), hint: None };
@@ -42,6 +46,9 @@ impl Flags {
             };
             let bare = &name[2..];
             let Some((known_name, takes)) = known.iter().find(|(known, _)| *known == bare) else {
+                if brief {
+                    return Err(bad("unknown flag".to_owned()));
+                }
                 let hint = did_you_mean_exactly(bare, known.iter().map(|(name, _)| *name))
                     .map_or(String::new(), |hint| format!(" (did you mean {hint}?)"));
                 return Err(bad(format!("unknown flag: {name}{hint}")));

@@ -13,7 +13,7 @@ use crate::quote::quoted;
 use crate::scalar::{csv_fields, lower, parse_bool, parse_int, upper};
 use crate::syntax::{
     Add, Arg, Attempts, CommandLine, Copy, Device, Dialect, Flag, From, Healthcheck, InlineFile, Instruction,
-    Keyword, MountFlag, Network, Onbuild, Pair, Run, Security, Transfer, Word,
+    Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Transfer, Word,
 };
 
 /// What is wrong with an instruction, and where exactly, if that is less than all of it.
@@ -45,6 +45,8 @@ impl std::convert::From<BadFlag> for Problem {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) dialect: Dialect,
+    /// Whether nobody will read what is wrong with it, so that nothing need be suggested.
+    pub(crate) brief: bool,
     pub(crate) keyword: Word,
     pub(crate) flags: Vec<Flag>,
     pub(crate) args: Args,
@@ -91,7 +93,7 @@ pub(crate) enum Typed {
 /// Makes an instruction of `request`.
 pub(crate) fn typed(request: &Request) -> Result<Typed, Problem> {
     let Some(keyword) = Keyword::parse(&request.keyword.node) else {
-        return Err(unknown(&request.keyword));
+        return Err(unknown(&request.keyword, request.brief));
     };
     let instruction = match keyword {
         Keyword::From => return from(request).map(Typed::From),
@@ -102,7 +104,7 @@ pub(crate) fn typed(request: &Request) -> Result<Typed, Problem> {
         Keyword::Entrypoint => Instruction::Entrypoint(command_line(request)?),
         Keyword::Env => Instruction::Env(pairs(request, keyword)?),
         Keyword::Expose => Instruction::Expose(expose(request)?),
-        Keyword::Healthcheck => Instruction::Healthcheck(healthcheck(request)?),
+        Keyword::Healthcheck => Instruction::Healthcheck(Box::new(healthcheck(request)?)),
         Keyword::Label => Instruction::Label(pairs(request, keyword)?),
         Keyword::Maintainer => Instruction::Maintainer(single(request, keyword)?),
         Keyword::Onbuild => onbuild(request)?,
@@ -117,7 +119,10 @@ pub(crate) fn typed(request: &Request) -> Result<Typed, Problem> {
     Ok(Typed::Instruction(instruction))
 }
 
-fn unknown(keyword: &Word) -> Problem {
+fn unknown(keyword: &Word, brief: bool) -> Problem {
+    if brief {
+        return Problem::at("unknown instruction", keyword.span);
+    }
     let hint = did_you_mean(&keyword.node, Keyword::ALL.iter().map(|(_, name)| *name))
         .map_or(String::new(), |hint| format!(" (did you mean {hint}?)"));
     let mut problem = Problem::at(format!("unknown instruction: {}{hint}", keyword.node), keyword.span);
@@ -137,8 +142,8 @@ fn check_flags(
     extra: &[(&'static str, Takes)],
 ) -> Result<Flags, BadFlag> {
     match request.dialect {
-        Dialect::Lapstrake => Flags::check(&request.flags, &[known, extra].concat()),
-        Dialect::BuildKit => Flags::check(&request.flags, known).map_err(|mut bad| {
+        Dialect::Lapstrake => Flags::check(&request.flags, &[known, extra].concat(), request.brief),
+        Dialect::BuildKit => Flags::check(&request.flags, known, request.brief).map_err(|mut bad| {
             let name = bad.flag.text.split('=').next().and_then(|name| name.strip_prefix("--"));
             if extra.iter().any(|(extra, _)| Some(*extra) == name) {
                 bad.hint = Some(format!("lapstrake has this flag: {EXTEND}"));
@@ -214,7 +219,7 @@ fn from(request: &Request) -> Result<From, Problem> {
 
 /// `as` in any case; Unicode has a third form of its `s`.
 fn is_as(word: &str) -> bool {
-    upper(word) == "AS"
+    word.eq_ignore_ascii_case("AS") || (!word.is_ascii() && upper(word) == "AS")
 }
 
 fn valid_stage_name(name: &str) -> bool {
@@ -316,11 +321,11 @@ fn add(request: &Request) -> Result<Instruction, Problem> {
 
 /// The words of a JSON array, or the text as one word for a shell.
 fn line_of(request: &Request, words: &[Word]) -> CommandLine {
-    let texts = words.iter().map(|word| word.node.clone());
-    if request.json {
-        CommandLine::Exec(texts.collect())
-    } else {
-        CommandLine::Shell(texts.collect::<Vec<_>>().join(" "))
+    let texts = || words.iter().map(|word| word.node.clone());
+    match words {
+        _ if request.json => CommandLine::Exec(texts().collect()),
+        [word] => CommandLine::Shell(word.node.clone()),
+        _ => CommandLine::Shell(texts().collect::<Vec<_>>().join(" ")),
     }
 }
 
@@ -459,6 +464,11 @@ fn retries(flags: &Flags) -> Result<i64, Problem> {
 }
 
 fn run(request: &Request) -> Result<Instruction, Problem> {
+    let given = if request.flags.is_empty() { None } else { Some(Box::new(run_flags(request)?)) };
+    Ok(Instruction::Run(Run { command: line_of(request, words(request)), given }))
+}
+
+fn run_flags(request: &Request) -> Result<RunFlags, Problem> {
     let known = [
         ("mount", Takes::Values),
         ("network", Takes::Value),
@@ -495,9 +505,8 @@ fn run(request: &Request) -> Result<Instruction, Problem> {
             other => return Err(Problem::at(format!("security {} is not valid", quoted(other)), word.span)),
         };
     }
-    let command = line_of(request, words(request));
     let attempts = attempts(&flags)?;
-    Ok(Instruction::Run(Run { command, mounts, network, security, devices, attempts }))
+    Ok(RunFlags { mounts, network, security, devices, attempts })
 }
 
 fn attempts(flags: &Flags) -> Result<Attempts, Problem> {

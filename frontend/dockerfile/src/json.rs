@@ -208,29 +208,32 @@ fn add(add: &Add) -> Value {
 fn run(run: &Run, heredocs: &[Heredoc]) -> Value {
     let inline = heredocs.iter();
     let inline = inline.map(|body| json!({ "name": body.name, "data": body.content, "chomp": body.chomp }));
-    let devices = run.devices.iter();
+    let devices = run.flags().devices.iter();
     let devices = devices.map(|device| json!({ "name": device.name, "required": device.required }));
     let mut fields = json!({
         "cmdline": line(&run.command),
         "shell": matches!(run.command, CommandLine::Shell(_)),
         "inline": inline.collect::<Vec<_>>(),
-        "network": match run.network {
+        "network": match run.flags().network {
             Network::Default => "default",
             Network::None => "none",
             Network::Host => "host",
         },
-        "security": match run.security {
+        "security": match run.flags().security {
             Security::Sandbox => "sandbox",
             Security::Insecure => "insecure",
         },
         "devices": devices.collect::<Vec<_>>(),
-        "no_cache": run.attempts.no_cache,
-        "retry": run.attempts.retry,
-        "timeout_ns": run.attempts.timeout,
+        "no_cache": run.flags().attempts.no_cache,
+        "retry": run.flags().attempts.retry,
+        "timeout_ns": run.flags().attempts.timeout,
     });
     let unexpanded = |value: &str| Ok(value.to_owned());
-    let mounts =
-        run.mounts.iter().map(|flag| Mount::parse(&flag.text.node, unexpanded).map(|found| mount(&found)));
+    let mounts = run
+        .flags()
+        .mounts
+        .iter()
+        .map(|flag| Mount::parse(&flag.text.node, unexpanded).map(|found| mount(&found)));
     match mounts.collect::<Result<Vec<_>, _>>() {
         Ok(mounts) => fields["mounts"] = json!(mounts),
         Err(message) => fields["mount_error"] = json!(message),

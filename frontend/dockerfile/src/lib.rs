@@ -44,6 +44,6 @@ pub use print::print;
 pub use quote::quoted;
 pub use syntax::{
     Add, Arg, Attempts, Command, CommandLine, Copy, Device, Dialect, Dockerfile, Flag, From, Healthcheck,
-    InlineFile, Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, Security, Stage, Transfer,
-    Word,
+    InlineFile, Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Stage,
+    Transfer, Word,
 };

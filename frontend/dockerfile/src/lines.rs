@@ -174,6 +174,9 @@ impl<'a> Reader<'a> {
             None => (text, false),
         };
         if !text.is_empty() {
+            if !continued {
+                logical.text.reserve_exact(text.len());
+            }
             logical.pieces.push((logical.text.len(), line.span.start + from));
             logical.text.push_str(text);
         }

@@ -26,6 +26,9 @@ pub mod code {
     pub const EMPTY_CONTINUATION: &str = "NoEmptyContinuation";
 }
 
+/// So many errors of a kind are kept of one file; of the rest, how many they are.
+const MOST_ERRORS: usize = 1_000;
+
 /// Which of BuildKit's steps an error belongs to. Each step looks at the whole file before the next one begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -169,6 +172,8 @@ struct Parser<'a> {
     /// Errors that stop BuildKit before it looks at any instruction.
     errors: Vec<(Diagnostic, Fault)>,
     late_errors: Vec<(Diagnostic, Fault)>,
+    /// The first error behind [`MOST_ERRORS`], and how many there were from there.
+    more: Option<(Span, Fault, usize)>,
     warnings: Vec<Diagnostic>,
     empty_continuations: Vec<EmptyContinuation>,
     refused: Option<Refused>,
@@ -189,6 +194,7 @@ impl<'a> Parser<'a> {
             commands: Vec::new(),
             errors: Vec::new(),
             late_errors: Vec::new(),
+            more: None,
             warnings: Vec::new(),
             empty_continuations: Vec::new(),
             refused: None,
@@ -202,21 +208,45 @@ impl<'a> Parser<'a> {
         while let Some(mut logical) = self.reader.logical() {
             self.instructions += 1;
             if let Some(place) = logical.empty_continuation {
-                let message = "Empty continuation line";
-                let last = self.file.line_span(logical.lines.1);
-                let warning = Diagnostic::warning(code::EMPTY_CONTINUATION, message, last);
-                self.warnings.push(warning.with_label(place, "this line is empty"));
-                let text = logical.text.clone();
-                self.empty_continuations.push(EmptyContinuation { line: logical.lines.1, text, span: last });
+                self.warn_of_empty(place, &logical);
             }
             match request(&mut self.reader, &mut logical, self.dialect) {
-                Ok(request) => self.accept(request, &logical),
+                Ok(mut request) => {
+                    request.brief = self.late_errors.len() >= MOST_ERRORS;
+                    self.accept(request, &logical);
+                }
+                Err(_) if self.errors.len() >= MOST_ERRORS => self.pass_over(Phase::Parse, &logical),
                 Err(problem) => {
                     let keyword = split(&logical.text, self.reader.escape).keyword.text.into_owned();
                     self.errors.push(failed(Phase::Parse, keyword, problem, &logical));
                 }
             }
         }
+    }
+
+    fn warn_of_empty(&mut self, place: Span, logical: &Logical) {
+        let last = self.file.line_span(logical.lines.1);
+        let (line, text) = (logical.lines.1, logical.text.clone());
+        make_room(&mut self.empty_continuations, logical.span.end, self.file.text().len());
+        self.empty_continuations.push(EmptyContinuation { line, text, span: last });
+        if self.warnings.len() < MOST_ERRORS {
+            let message = "Empty continuation line";
+            let warning = Diagnostic::warning(code::EMPTY_CONTINUATION, message, last);
+            self.warnings.push(warning.with_label(place, "this line is empty"));
+        }
+    }
+
+    /// Counts an error that is not kept.
+    fn pass_over(&mut self, phase: Phase, logical: &Logical) {
+        let fault = || Fault { phase, lines: logical.lines, instruction: String::new() };
+        self.more.get_or_insert_with(|| (logical.span, fault(), 0)).2 += 1;
+    }
+
+    fn fail_late(&mut self, keyword: String, problem: Problem, logical: &Logical) {
+        if self.late_errors.len() >= MOST_ERRORS {
+            return self.pass_over(Phase::Instruction, logical);
+        }
+        self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
     }
 
     fn refuse(&mut self, request: Request, problem: Problem, logical: &Logical) {
@@ -230,8 +260,7 @@ impl<'a> Parser<'a> {
                 lines: logical.lines,
             });
         }
-        let keyword = request.keyword.node;
-        self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
+        self.fail_late(request.keyword.node, problem, logical);
     }
 
     fn accept(&mut self, request: Request, logical: &Logical) {
@@ -246,9 +275,7 @@ impl<'a> Parser<'a> {
                     problem
                 },
             );
-            let keyword = request.keyword.node;
-            self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
-            return;
+            return self.fail_late(request.keyword.node, problem, logical);
         }
         let typed = match typed(&request) {
             Ok(typed) => typed,
@@ -283,13 +310,13 @@ impl<'a> Parser<'a> {
                     heredocs: request.heredocs,
                     comments: request.comments,
                 };
-                self.place(command, logical.span.end);
+                self.place(command, logical);
             }
         }
     }
 
-    fn place(&mut self, command: Command, read: usize) {
-        let all = self.file.text().len();
+    fn place(&mut self, command: Command, logical: &Logical) {
+        let (read, all) = (logical.span.end, self.file.text().len());
         if self.trigger {
             self.commands.push(command);
         } else if let Some(stage) = self.stages.last_mut() {
@@ -298,6 +325,8 @@ impl<'a> Parser<'a> {
         } else if matches!(command.instruction, Instruction::Arg(_)) {
             make_room(&mut self.global_args, read, all);
             self.global_args.push(command);
+        } else if !self.failed_from && self.late_errors.len() >= MOST_ERRORS {
+            self.pass_over(Phase::Stage, logical);
         } else if !self.failed_from {
             let message = "no build stage in current context";
             let error = Diagnostic::error(code::STAGE, message, command.span);
@@ -329,6 +358,15 @@ impl<'a> Parser<'a> {
             self.late_errors.push((error, about_file(Phase::Stage, 0)));
         }
         self.errors.append(&mut self.late_errors);
+        if let Some((place, fault, count)) = self.more.take() {
+            let code = match fault.phase {
+                Phase::Parse => code::PARSE,
+                Phase::Instruction => code::INSTRUCTION,
+                Phase::Stage => code::STAGE,
+            };
+            let message = format!("and {count} more errors from here on");
+            self.errors.push((Diagnostic::error(code, message, place), fault));
+        }
         let (mut diagnostics, faults): (Vec<_>, Vec<_>) = self.errors.into_iter().unzip();
         diagnostics.append(&mut self.warnings);
         let dockerfile = Dockerfile {
@@ -351,7 +389,9 @@ impl<'a> Parser<'a> {
 fn make_room<T>(list: &mut Vec<T>, read: usize, all: usize) {
     if list.len() == list.capacity() && list.len() >= 1024 {
         let rest = all.saturating_sub(read) as u64 * list.len() as u64 / read.max(1) as u64;
-        list.reserve_exact(usize::try_from(rest).unwrap_or(0).max(list.len() / 2) + 64);
+        // A little more: what falls short is copied once again, and room that is never written to costs nothing.
+        let rest = usize::try_from(rest + rest / 8).unwrap_or(0);
+        list.reserve_exact(rest.max(list.len() / 2) + 64);
     }
 }
 
@@ -430,7 +470,7 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
     }
     let comments = std::mem::take(&mut logical.comments);
     let text = std::mem::take(&mut logical.text);
-    Ok(Request { dialect, keyword, flags, args, json, heredocs, comments, text })
+    Ok(Request { dialect, brief: false, keyword, flags, args, json, heredocs, comments, text })
 }
 
 fn arguments(

@@ -31,6 +31,16 @@ pub(crate) fn upper(text: &str) -> String {
     text.chars().map(one).collect()
 }
 
+/// Whether [`lower`] changes nothing.
+pub(crate) fn is_lower(text: &str) -> bool {
+    if text.is_ascii() { !text.bytes().any(|byte| byte.is_ascii_uppercase()) } else { lower(text) == text }
+}
+
+/// Whether [`upper`] changes nothing.
+pub(crate) fn is_upper(text: &str) -> bool {
+    if text.is_ascii() { !text.bytes().any(|byte| byte.is_ascii_lowercase()) } else { upper(text) == text }
+}
+
 /// A size in bytes with an optional binary unit: `64m`, `1.5 GiB`.
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let last = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')?;

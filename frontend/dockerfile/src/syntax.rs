@@ -185,7 +185,12 @@ impl Keyword {
 
     /// The keyword that `text` is, in whatever case.
     pub fn parse(text: &str) -> Option<Keyword> {
-        let is = |text: &str| Keyword::ALL.iter().find(|(_, name)| name.eq_ignore_ascii_case(text));
+        // By length and first letter few are left, and a file may have a million of these.
+        let is = |text: &str| {
+            let first = text.as_bytes().first()?.to_ascii_uppercase();
+            let near = |name: &str| name.len() == text.len() && name.as_bytes()[0] == first;
+            Keyword::ALL.iter().find(|(_, name)| near(name) && name.eq_ignore_ascii_case(text))
+        };
         let found = if text.is_ascii() { is(text) } else { is(&lower(text)) };
         found.map(|(keyword, _)| *keyword)
     }
@@ -209,7 +214,7 @@ pub enum Instruction {
     Env(Vec<Pair>),
     /// Sorted.
     Expose(Vec<Word>),
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     Label(Vec<Pair>),
     Maintainer(Word),
     Onbuild(Onbuild),
@@ -378,6 +383,27 @@ pub struct Onbuild {
 pub struct Run {
     /// The command; heredoc bodies are in [`Command::heredocs`].
     pub command: CommandLine,
+    /// In a box, as most have none; [`Run::flags`] reads it.
+    pub given: Option<Box<RunFlags>>,
+}
+
+impl Run {
+    /// Its flags, defaults where none were given.
+    pub fn flags(&self) -> &RunFlags {
+        static NONE: RunFlags = RunFlags {
+            mounts: Vec::new(),
+            network: Network::Default,
+            security: Security::Sandbox,
+            devices: Vec::new(),
+            attempts: Attempts { no_cache: false, retry: 0, timeout: 0 },
+        };
+        self.given.as_deref().unwrap_or(&NONE)
+    }
+}
+
+/// What the flags of a RUN say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunFlags {
     /// `--mount`, in order.
     pub mounts: Vec<MountFlag>,
     /// `--network`

@@ -58,7 +58,7 @@ impl StageRun<'_, '_> {
             Instruction::Run(run) => {
                 let check =
                     |flag: &MountFlag| Mount::parse(&flag.text.node, |word| self.check_word(word, mode));
-                let _stopped = run.mounts.iter().any(|flag| check(flag).is_err());
+                let _stopped = run.flags().mounts.iter().any(|flag| check(flag).is_err());
             }
             Instruction::Copy(_) | Instruction::Add(_) => {
                 let transfer = match &command.instruction {

@@ -48,7 +48,7 @@ impl StageRun<'_, '_> {
         let mut mounts = Mounts::default();
         let (args, summary) = self.command(step, run, &mut mounts)?;
         let mut parsed = Vec::new();
-        for flag in &run.mounts {
+        for flag in &run.flags().mounts {
             let span = place(step, &flag.text);
             let mount = dockerfile::Mount::parse(&flag.text.node, |value| {
                 self.expand(value, span).map_err(|error| error.to_string())
@@ -69,7 +69,7 @@ impl StageRun<'_, '_> {
         let mut inputs = vec![self.state.edge];
         inputs.append(&mut mounts.inputs);
         let mut meta = self.uncached_meta(name, step);
-        meta.ignore_cache |= run.attempts.no_cache;
+        meta.ignore_cache |= run.flags().attempts.no_cache;
         let vertex = self.lowering.graph.add(Op::Exec(exec), inputs, meta)?;
         self.layer(created_by, vertex);
         Ok(())
@@ -268,21 +268,21 @@ impl StageRun<'_, '_> {
             hostname: inputs.hostname(),
             mounts: std::mem::take(&mut mounts.mounts),
             secret_env: std::mem::take(&mut mounts.secret_env),
-            network: match run.network {
+            network: match run.flags().network {
                 dockerfile::Network::Default => inputs.network,
                 dockerfile::Network::None => NetworkMode::None,
                 dockerfile::Network::Host => NetworkMode::Host,
             },
-            security: match run.security {
+            security: match run.flags().security {
                 dockerfile::Security::Sandbox => SecurityMode::Sandbox,
                 dockerfile::Security::Insecure => SecurityMode::Insecure,
             },
             extra_hosts: inputs.extra_hosts.clone(),
             shm_size: inputs.shm_size,
             ulimits: inputs.ulimits.clone(),
-            devices: run.devices.iter().map(device).collect(),
-            retry: run.attempts.retry,
-            timeout: run.attempts.timeout.unsigned_abs(),
+            devices: run.flags().devices.iter().map(device).collect(),
+            retry: run.flags().attempts.retry,
+            timeout: run.flags().attempts.timeout.unsigned_abs(),
             proxy_env: self.lowering.globals.proxy.clone(),
         }
     }

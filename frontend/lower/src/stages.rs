@@ -331,7 +331,7 @@ impl<'d> StageGraph<'d> {
                 }
             }
             Instruction::Run(run) => {
-                for mount in &run.mounts {
+                for mount in &run.flags().mounts {
                     let place = if onbuild { span } else { mount.text.span };
                     sources.push(match &mount.from {
                         Some(name) => {

@@ -1,11 +1,11 @@
 //! The rules that the text alone decides.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use crate::check::{Checks, Place, Rule};
 use crate::parse::{Parsed, Phase, Refused};
 use crate::quote::quoted;
-use crate::scalar::{lower, upper};
+use crate::scalar::{is_lower, is_upper, lower};
 use crate::syntax::{Command, Instruction, Keyword, Stage, Word};
 
 /// Names that mean something else already.
@@ -88,7 +88,7 @@ fn check_alias(
     place: Place,
     checks: &Checks,
 ) {
-    if let Some(name) = name.filter(|name| lower(&name.node) != name.node) {
+    if let Some(name) = name.filter(|name| !is_lower(&name.node)) {
         let detail = format!("Stage name '{}' should be lowercase", name.node);
         checks.report(comments, Rule::StageNameCasing, place, detail);
     }
@@ -100,11 +100,7 @@ fn check_alias(
 
 /// Whether AS is written like FROM. A FROM in both cases is another rule's matter.
 fn same_casing(from: &Word, word: &Word) -> bool {
-    if from.node == lower(&from.node) {
-        word.node == lower(&word.node)
-    } else {
-        from.node != upper(&from.node) || word.node == upper(&word.node)
-    }
+    if is_lower(&from.node) { is_lower(&word.node) } else { !is_upper(&from.node) || is_upper(&word.node) }
 }
 
 /// Only the last comment line counts.
@@ -120,7 +116,7 @@ fn check_description(keyword: &str, names: &[&str], comments: &[String], place: 
 }
 
 fn check_names(stages: &[Stage], checks: &Checks) {
-    let mut seen = BTreeSet::new();
+    let mut seen = HashSet::new();
     for stage in stages {
         let Some(name) = stage.from.name() else { continue };
         let place = Place { span: stage.span, lines: stage.lines };
@@ -146,14 +142,11 @@ fn check_casing(stages: &[Stage], checks: &Checks) {
             std::iter::once(from).chain(rest)
         })
     };
-    let lowers = keywords().filter(|(keyword, _)| lower(keyword) == **keyword).count();
-    let uppers = keywords().filter(|(keyword, _)| upper(keyword) == **keyword).count();
+    let lowers = keywords().filter(|(keyword, _)| is_lower(keyword)).count();
+    let uppers = keywords().filter(|(keyword, _)| is_upper(keyword)).count();
     for (keyword, place) in keywords() {
-        let (right, casing) = if lowers > uppers {
-            (lower(keyword) == *keyword, "lowercase")
-        } else {
-            (upper(keyword) == *keyword, "uppercase")
-        };
+        let (right, casing) =
+            if lowers > uppers { (is_lower(keyword), "lowercase") } else { (is_upper(keyword), "uppercase") };
         if !right {
             let detail =
                 format!("Command '{keyword}' should match the case of the command majority ({casing})");

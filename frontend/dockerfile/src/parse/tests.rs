@@ -288,3 +288,17 @@ proptest! {
         parsed(&format!("# escape=`\nFROM x\n{text}"));
     }
 }
+
+#[test]
+fn of_very_many_errors_the_first_are_kept_and_the_rest_counted() {
+    let unknown = "RUM x\n".repeat(MOST_ERRORS + 7);
+    let text = format!("FROM a\n{unknown}COPY [\"x\", 1]\nRUN y\n");
+    let parsed = parse(&SourceFile::new("Dockerfile", text));
+    let errors = &parsed.diagnostics;
+    assert_eq!((errors.len(), parsed.faults.len()), (MOST_ERRORS + 2, MOST_ERRORS + 2));
+    assert!(errors[0].message.starts_with("when using JSON array syntax"), "{}", errors[0].message);
+    assert_eq!(errors[MOST_ERRORS].message, "unknown instruction: RUM (did you mean RUN?)");
+    assert_eq!(errors[MOST_ERRORS + 1].message, "and 7 more errors from here on");
+    assert_eq!(parsed.faults[MOST_ERRORS + 1].lines.0 as usize, MOST_ERRORS + 2);
+    assert_eq!(parsed.dockerfile.stages[0].instructions.len(), 1);
+}
