@@ -45,6 +45,11 @@ fn mode() -> Mode {
     Mode { skip_unset_env: true, ..Mode::plain('\\') }
 }
 
+/// What means nothing to a lexer of words: a word of these alone is itself.
+fn plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/')
+}
+
 /// Reads `word` as a heredoc word with an empty body. `Ok(None)`: it is something else.
 pub(crate) fn heredoc_word(word: &str) -> Result<Option<Heredoc>, String> {
     let shape = (
@@ -60,6 +65,17 @@ pub(crate) fn heredoc_word(word: &str) -> Result<Option<Heredoc>, String> {
     if delimiter.is_empty() {
         return Ok(None);
     }
+    let here = |name: String, expand: bool| Heredoc {
+        name,
+        fd: if fd.is_empty() { 0 } else { fd.parse().unwrap_or(u64::MAX) },
+        expand,
+        chomp: dash.is_some(),
+        content: String::new(),
+        span: Span::default(),
+    };
+    if delimiter.bytes().all(plain) {
+        return Ok(Some(here(delimiter.to_owned(), true)));
+    }
     let unset = |_: &str| None;
     let bare = words::expand(delimiter, &unset, mode()).map_err(|error| error.to_string())?.words;
     let [name] = bare.as_slice() else { return Ok(None) };
@@ -70,14 +86,7 @@ pub(crate) fn heredoc_word(word: &str) -> Result<Option<Heredoc>, String> {
         return Err(format!("internal lexing of heredoc produced inconsistent results: {delimiter}"));
     };
     let quotes = |text: &str| text.matches(['\'', '"']).count();
-    Ok(Some(Heredoc {
-        name: name.clone(),
-        fd: if fd.is_empty() { 0 } else { fd.parse().unwrap_or(u64::MAX) },
-        expand: quotes(raw) == quotes(name),
-        chomp: dash.is_some(),
-        content: String::new(),
-        span: Span::default(),
-    }))
+    Ok(Some(here(name.clone(), quotes(raw) == quotes(name))))
 }
 
 /// Whether all of `text` is one heredoc word.
@@ -87,6 +96,12 @@ pub fn is_heredoc_word(text: &str) -> bool {
 
 /// The heredoc words of an instruction's text, in order. Text that is no valid shell words has none.
 pub(crate) fn heredoc_words(text: &str) -> Result<Vec<Heredoc>, String> {
+    // Space behind the sign is the lexer's matter: the word goes on behind it.
+    let apart = text.contains("<< ") || text.contains("<<- ");
+    if !apart && text.bytes().all(|byte| plain(byte) || matches!(byte, b' ' | b'<')) {
+        let words = text.split(' ').filter(|word| word.contains("<<"));
+        return words.filter_map(|word| heredoc_word(word).transpose()).collect();
+    }
     let raw = Mode { raw_quotes: true, raw_escapes: true, ..mode() };
     let Ok(expanded) = words::expand(text, &|_| None, raw) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
@@ -146,5 +161,18 @@ mod tests {
         assert_eq!(names("RUN cat <<A 3<<-'B' && x <<<C \"<<D\" << E"), ["A", "B", "E"]);
         assert!(names("RUN echo ' <<A").is_empty());
         assert_eq!(chomp("\t\ta\n\tb\t\nc"), "a\nb\t\nc");
+    }
+
+    #[test]
+    fn the_short_way_finds_what_the_lexer_finds() {
+        let parts = ["<<", "<", "-", " ", "E", "3", "a.b/c"];
+        let raw = Mode { raw_quotes: true, raw_escapes: true, ..mode() };
+        for number in 0..parts.len().pow(6) {
+            let text: String = (0..6).map(|at| parts[number / parts.len().pow(at) % parts.len()]).collect();
+            let text = format!("RUN {text}");
+            let words = words::expand(&text, &|_| None, raw).map(|found| found.words).unwrap_or_default();
+            let expected: Vec<_> = words.iter().filter_map(|word| heredoc_word(word).unwrap()).collect();
+            assert_eq!(heredoc_words(&text).unwrap(), expected, "{text}");
+        }
     }
 }

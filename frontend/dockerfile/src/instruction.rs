@@ -234,7 +234,7 @@ fn arg(request: &Request) -> Result<Instruction, Problem> {
         return Err(at_least_one(Keyword::Arg));
     }
     let mut docs = Docs::new(&request.comments);
-    let mut args = Vec::new();
+    let mut args = Vec::with_capacity(words.len());
     for word in words {
         let (name, value) = match word.node.split_once('=') {
             Some(("", _)) => return Err(blank_name(Keyword::Arg, word.span)),

@@ -456,7 +456,9 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
     };
     let mut heredocs = Vec::new();
     if takes_heredocs && logical.text.contains("<<") {
-        for mut heredoc in heredoc_words(&logical.text).map_err(Problem::new)? {
+        let found = heredoc_words(&logical.text).map_err(Problem::new)?;
+        heredocs.reserve_exact(found.len());
+        for mut heredoc in found {
             let Some((body, line, end)) = reader.heredoc(&heredoc.name, heredoc.chomp) else {
                 logical.lines.1 = reader.behind();
                 return Err(Problem::new("unterminated heredoc"));
@@ -595,7 +597,7 @@ fn name_values(
         let value = value.trim_start_matches(blank).to_owned();
         return Ok(vec![Pair { key: key.to_owned(), value, legacy: true, span: word(rest).span }]);
     }
-    let mut pairs = Vec::new();
+    let mut pairs = Vec::with_capacity(words.len());
     for piece in &words {
         let place = word(piece).span;
         let Some((key, value)) = piece.text.split_once('=') else {
