@@ -11,61 +11,57 @@ pub(super) const CASES: &[super::Case] = &[
 ];
 
 /// The shapes of errors that users and their tools look for, a row each.
+/// Lines behind `FROM busybox`, and what is said of them.
+const SHAPES: &[(&str, &[&str])] = &[
+    (
+        "RUM x",
+        &[
+            "ERROR: failed to solve: dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)",
+        ],
+    ),
+    (
+        "ENV a=${b:?none}",
+        &["ERROR: failed to solve: failed to process \"${b:?none}\": b: none", "Dockerfile:2:5"],
+    ),
+    (
+        "RUN exit 3",
+        &[
+            "ERROR: failed to solve: process \"/bin/sh -c exit 3\" did not complete successfully: exit code: 3",
+        ],
+    ),
+    (
+        "COPY missing /x",
+        &[
+            "ERROR: failed to solve: failed to compute cache key: failed to calculate checksum",
+            "\"/missing\": not found",
+        ],
+    ),
+    (
+        "COPY --from=localhost:1/busybx /x /x",
+        &[
+            "failed to solve: failed to resolve source metadata for localhost:1/busybx:latest: cannot reach registry",
+        ],
+    ),
+    (
+        "RUN --mount=type=secret,id=s,required true",
+        &["ERROR: failed to solve: secret s: not found", "--secret id=s"],
+    ),
+    ("RUN --mount=type=ssh,required true", &["no SSH key \"default\" forwarded from the client", "--ssh"]),
+    (
+        "RUN --network=host true",
+        &["ERROR: failed to solve: network.host is not allowed", "--allow network.host"],
+    ),
+    (
+        "RUN --security=insecure true",
+        &["ERROR: failed to solve: security.insecure is not allowed", "--allow security.insecure"],
+    ),
+    ("USER nobody-here\nRUN true", &["unable to find user nobody-here: no matching entries in passwd file"]),
+    ("COPY d /bin/busybox", &["cannot copy to non-directory: /bin/busybox"]),
+];
+
 fn shapes(mode: &Mode) -> Result<(), String> {
-    let rows: &[(&str, &[&str])] = &[
-        (
-            "RUM x",
-            &[
-                "ERROR: failed to solve: dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)",
-            ],
-        ),
-        (
-            "ENV a=${b:?none}",
-            &["ERROR: failed to solve: failed to process \"${b:?none}\": b: none", "Dockerfile:2:5"],
-        ),
-        (
-            "RUN exit 3",
-            &[
-                "ERROR: failed to solve: process \"/bin/sh -c exit 3\" did not complete successfully: exit code: 3",
-            ],
-        ),
-        (
-            "COPY missing /x",
-            &[
-                "ERROR: failed to solve: failed to compute cache key: failed to calculate checksum",
-                "\"/missing\": not found",
-            ],
-        ),
-        (
-            "COPY --from=localhost:1/busybx /x /x",
-            &[
-                "failed to solve: failed to resolve source metadata for localhost:1/busybx:latest: cannot reach registry",
-            ],
-        ),
-        (
-            "RUN --mount=type=secret,id=s,required true",
-            &["ERROR: failed to solve: secret s: not found", "--secret id=s"],
-        ),
-        (
-            "RUN --mount=type=ssh,required true",
-            &["no SSH key \"default\" forwarded from the client", "--ssh"],
-        ),
-        (
-            "RUN --network=host true",
-            &["ERROR: failed to solve: network.host is not allowed", "--allow network.host"],
-        ),
-        (
-            "RUN --security=insecure true",
-            &["ERROR: failed to solve: security.insecure is not allowed", "--allow security.insecure"],
-        ),
-        (
-            "USER nobody-here\nRUN true",
-            &["unable to find user nobody-here: no matching entries in passwd file"],
-        ),
-        ("COPY d /bin/busybox", &["cannot copy to non-directory: /bin/busybox"]),
-    ];
     expect(&script(mode, "mkdir -p shapes/d && echo x > shapes/f && echo y > shapes/d/g")?, 0, &[])?;
-    for (line, words) in rows {
+    for (line, words) in SHAPES {
         dockerfile(mode, "shapes", &format!("FROM busybox\n{line}\n"))?;
         let failed = lap(mode, "build shapes")?;
         // A registry that nobody answers for is no fault of the Dockerfile.
