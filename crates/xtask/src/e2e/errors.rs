@@ -10,8 +10,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("deaf_reader", deaf_reader),
 ];
 
-/// The shapes of errors that users and their tools look for, a row each.
-/// Lines behind `FROM busybox`, and what is said of them.
+/// The shapes of errors that users and their tools look for: lines behind `FROM busybox`, and what is said of them.
 const SHAPES: &[(&str, &[&str])] = &[
     (
         "RUM x",
