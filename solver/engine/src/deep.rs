@@ -4,10 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The stack that one level of the recursion may use before the next check: several times what it does use.
-const RED_ZONE: usize = 64 << 10;
+/// The stack that one level of the recursion may use before the next check, with all that is done at its end: look-ups in
+/// SQLite, JSON, and in builds without optimisation. 64 KiB were too few for that.
+const RED_ZONE: usize = 512 << 10;
 /// What is added when there is less.
-const MORE: usize = 2 << 20;
+const MORE: usize = 8 << 20;
 
 /// A boxed future that makes sure of its stack. A step's future polls those of its inputs, so a Dockerfile of ten thousand
 /// steps is a recursion of that depth: to poll as well as to drop.
