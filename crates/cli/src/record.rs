@@ -99,7 +99,7 @@ impl BuildRecord {
 
     /// Keeps the record with the journal.
     pub(crate) fn keep(self, store: &Store, journal: &Journal) -> anyhow::Result<()> {
-        let record = zstd::encode_all(lapstrake_oci::to_json(&self).as_slice(), 1)?;
+        let record = zstd::bulk::compress(&lapstrake_oci::to_json(&self), 1)?;
         let row = BuildRow { line: self.subject.line(), id: self.id, started: self.started, record };
         Ok(store.put_build(&row, &journal.encode()?)?)
     }
