@@ -29,9 +29,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // The sandbox's zygote is this binary under another name; it must be found out before anything else happens.
     lapstrake_runtime::zygote_main_if_asked();

@@ -43,13 +43,16 @@ CREATE INDEX layers_unsynced ON layers (unsynced) WHERE unsynced IS NOT NULL;
 ",
 )];
 
+/// How long to wait for other processes.
+pub(crate) const BUSY: Duration = Duration::from_secs(30);
+
 pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     connect(path).map_err(|source| StoreError::Database { path: path.to_owned(), source })
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let mut db = Connection::open(path)?;
-    db.busy_timeout(Duration::from_secs(30))?;
+    db.busy_timeout(BUSY)?;
     // A checkpoint syncs twice; the last process to close must not pay that at the end of a cached build.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     if version(&db)? < newest() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use lapstrake_oci::DiffId;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::boot_id;
@@ -93,20 +93,30 @@ impl Store {
         if !self.has_layer(id) {
             return Ok(None);
         }
-        let row = self.with_db(|db| {
-            db.prepare_cached("SELECT diff_id, size, content, created FROM layers WHERE id = ?1")?
-                .query_row([id.as_str()], |row| {
-                    let diff_id: Option<String> = row.get(0)?;
-                    Ok((diff_id, row.get::<_, i64>(1)?, row.get::<_, [u8; 32]>(2)?, row.get(3)?))
-                })
-                .optional()
+        self.with_db(|db| row(db, id))
+    }
+
+    /// The rows of these layers, in their order, by one transaction.
+    pub fn layers<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a LayerId>,
+    ) -> Result<Vec<LayerRow>, StoreError> {
+        let mut rows = Vec::new();
+        let mut missing = None;
+        self.with_db(|db| {
+            let reading = db.transaction()?;
+            for id in ids {
+                match row(&reading, id)?.filter(|_| self.has_layer(id)) {
+                    Some(row) => rows.push(row),
+                    None => missing = missing.take().or(Some(id)),
+                }
+            }
+            Ok(())
         })?;
-        Ok(row.map(|(diff_id, size, content, created)| LayerRow {
-            diff_id: diff_id.and_then(|text| text.parse().ok()).map(DiffId),
-            size: u64::try_from(size).unwrap_or(0),
-            content,
-            created,
-        }))
+        match missing {
+            Some(id) => Err(StoreError::Missing { what: "layer", name: id.to_string() }),
+            None => Ok(rows),
+        }
     }
 
     /// The encoded tree of a layer.
@@ -186,4 +196,18 @@ impl Store {
             _ => Ok(None),
         }
     }
+}
+
+fn row(db: &Connection, id: &LayerId) -> rusqlite::Result<Option<LayerRow>> {
+    db.prepare_cached("SELECT diff_id, size, content, created FROM layers WHERE id = ?1")?
+        .query_row([id.as_str()], |row| {
+            let diff_id: Option<String> = row.get(0)?;
+            Ok(LayerRow {
+                diff_id: diff_id.and_then(|text| text.parse().ok()).map(DiffId),
+                size: u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
+                content: row.get(2)?,
+                created: row.get(3)?,
+            })
+        })
+        .optional()
 }

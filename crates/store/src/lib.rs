@@ -18,6 +18,7 @@ mod images;
 mod layers;
 pub mod layout;
 mod lock;
+mod log;
 mod mounts;
 mod orphans;
 mod records;

@@ -143,7 +143,8 @@ impl Store {
                 change.prepare_cached("UPDATE layers SET unsynced = NULL WHERE id = ?1")?.execute([id])?;
             }
             change.commit()
-        })
+        })?;
+        self.shorten_log()
     }
 }
 

@@ -26,8 +26,11 @@ use crate::ignore::Patterns;
 use crate::inroot::open_plain_raw;
 use crate::path::TreePath;
 use crate::scan::hash;
-use crate::select::{Selection, Selector};
+use crate::select::{Picked, Selection, Selector};
 use crate::tree::Tree;
+
+/// So many files one thread looks at by itself.
+const FEW: usize = 256;
 
 /// What the kernel says about a file: if it is the same, so is the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,23 +157,36 @@ impl ContextIndex {
     /// [`TreeError::Io`], [`TreeError::Changed`] from hashing.
     pub fn select(&self, root: BorrowedFd<'_>, selector: &Selector) -> Result<Selection, TreeError> {
         let mut selection = self.tree.select(selector).map_err(|e| self.explain(e))?;
-        let picked: Vec<_> = selection.roots.iter_mut().flat_map(|r| &mut r.entries).collect();
-        picked.into_par_iter().with_min_len(64).try_for_each(|entry| {
-            let Kind::File { content, .. } = &mut entry.kind else { return Ok(()) };
-            let Ok(at) = self.tree.index_of(&entry.source) else { return Ok(()) };
-            let known = match self.contents[at].get() {
-                Some(known) => known,
-                None => {
-                    let read = self.read(root, &entry.source, &self.stamps[at])?;
-                    self.contents[at].get_or_init(|| read)
-                }
-            };
-            *content = known.digest;
-            entry.linked = self.stamps[at].links > 1;
-            entry.meta.xattrs.clone_from(&known.xattrs);
-            Ok::<(), TreeError>(())
-        })?;
+        let mut picked: Vec<_> = selection.roots.iter_mut().flat_map(|r| &mut r.entries).collect();
+        // Starting the pool of threads takes longer than this.
+        if picked.len() <= FEW && picked.iter().all(|entry| self.is_known(entry)) {
+            picked.iter_mut().try_for_each(|entry| self.fill(root, entry))?;
+        } else {
+            picked.into_par_iter().with_min_len(64).try_for_each(|entry| self.fill(root, entry))?;
+        }
         Ok(selection)
+    }
+
+    fn is_known(&self, entry: &Picked) -> bool {
+        let known = |at: usize| self.contents[at].get().is_some();
+        !matches!(entry.kind, Kind::File { .. }) || self.tree.index_of(&entry.source).is_ok_and(known)
+    }
+
+    /// Fills in what a selected file holds, reading it if that is not known.
+    fn fill(&self, root: BorrowedFd<'_>, entry: &mut Picked) -> Result<(), TreeError> {
+        let Kind::File { content, .. } = &mut entry.kind else { return Ok(()) };
+        let Ok(at) = self.tree.index_of(&entry.source) else { return Ok(()) };
+        let known = match self.contents[at].get() {
+            Some(known) => known,
+            None => {
+                let read = self.read(root, &entry.source, &self.stamps[at])?;
+                self.contents[at].get_or_init(|| read)
+            }
+        };
+        *content = known.digest;
+        entry.linked = self.stamps[at].links > 1;
+        entry.meta.xattrs.clone_from(&known.xattrs);
+        Ok(())
     }
 
     fn read(&self, root: BorrowedFd<'_>, path: &TreePath, stamp: &Stamp) -> Result<Content, TreeError> {

@@ -4,7 +4,7 @@ use lapstrake_assemble::{Document, image_config};
 use lapstrake_graph::ImageDraft;
 use lapstrake_oci::{DiffId, ImageConfig, Reference};
 use lapstrake_snapshot::diff_id;
-use lapstrake_store::{ImageRow, LayerId, Store, StoreError};
+use lapstrake_store::{ImageRow, LayerId, Store};
 use rayon::prelude::*;
 
 use crate::error::OutputError;
@@ -43,34 +43,41 @@ pub fn assemble(
 ) -> Result<Finished, OutputError> {
     let base = draft.config.rootfs.diff_ids.len();
     let clamp = draft.epoch.filter(|_| rewrite);
-    let found: Vec<(DiffId, i64)> = layers
-        .par_iter()
+    let rows = store.layers(layers.iter().map(|layer| &layer.id))?;
+    // Most are known, always in a cached build: threads are for those that have to be read.
+    let known: Vec<Option<DiffId>> = layers
+        .iter()
+        .zip(&rows)
         .enumerate()
-        .map(|(number, layer)| {
-            let row = store.layer(&layer.id)?;
-            let row = row.ok_or_else(|| StoreError::Missing { what: "layer", name: layer.id.to_string() })?;
-            let digest = match &layer.diff_id {
-                Some(known) => known.clone(),
-                None => diff_id(store, &layer.id, clamp.filter(|_| number >= base))?,
-            };
-            Ok::<_, OutputError>((digest, row.created))
+        .map(|(number, (layer, row))| {
+            layer.diff_id.clone().or_else(|| row.diff_id.clone().filter(|_| clamp.is_none() || number < base))
         })
-        .collect::<Result<_, _>>()?;
+        .collect();
+    let found: Vec<DiffId> = if let Some(known) = known.iter().cloned().collect() {
+        known
+    } else {
+        known
+            .into_par_iter()
+            .enumerate()
+            .map(|(number, known)| {
+                known.map_or_else(|| diff_id(store, &layers[number].id, clamp.filter(|_| number >= base)), Ok)
+            })
+            .collect::<Result<_, _>>()?
+    };
     let told: Vec<lapstrake_assemble::Layer> = found
         .iter()
-        .map(|(diff_id, created)| lapstrake_assemble::Layer { diff_id: diff_id.clone(), created: *created })
+        .zip(&rows)
+        .map(|(diff_id, row)| lapstrake_assemble::Layer { diff_id: diff_id.clone(), created: row.created })
         .collect();
     let (config, document) = image_config(draft, &told)?;
-    let layers = layers.iter().zip(found).map(|(layer, (diff_id, _))| (layer.id.clone(), diff_id)).collect();
+    let layers = layers.iter().zip(found).map(|(layer, diff_id)| (layer.id.clone(), diff_id)).collect();
     Ok(Finished { config, document, layers, clamp, base })
 }
 
 /// Stores the image under these names, durably. `tokens` is how the store's owner finds the layers again.
 pub fn keep(store: &Store, image: &Finished, tokens: String, names: &[Reference]) -> Result<(), OutputError> {
-    let mut size = 0;
-    for (layer, _) in &image.layers {
-        size += store.layer(layer)?.map_or(0, |row| row.size);
-    }
+    let rows = store.layers(image.layers.iter().map(|(layer, _)| layer))?;
+    let size = rows.iter().map(|row| row.size).sum();
     let id = store.put_blob(&image.document.bytes)?;
     let row = ImageRow { id, manifest: None, layers: tokens, size, stored: 0 };
     // A cached build changes nothing and waits for no disk.

@@ -119,11 +119,7 @@ impl Stack {
         if let Some(key) = &self.fingerprint {
             hasher = hasher.part("host", key.as_bytes());
         }
-        for layer in &self.layers {
-            let row = store.layer(&layer.id)?.ok_or_else(|| lapstrake_store::StoreError::Missing {
-                what: "layer",
-                name: layer.id.to_string(),
-            })?;
+        for row in store.layers(self.layers.iter().map(|layer| &layer.id))? {
             hasher = hasher.part("layer", &row.content);
         }
         Ok(hasher.finish())

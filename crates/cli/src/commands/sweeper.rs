@@ -1,4 +1,4 @@
-//! The build cache kept within its limits, by a process of its own that nobody waits for.
+//! The build cache kept within its limits and quick to open, by a process of its own that nobody waits for.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -44,11 +44,12 @@ impl Keep {
     }
 }
 
-/// Starts the sweeper if there is more than there should be, or if something condemned is still there. A build does not
+/// Starts the sweeper if there is more than there should be, if something condemned is still there, or if the database's
+/// log has become long. A build does not
 /// fail for want of it: the next one tries again.
 pub(super) fn start_if_needed(store: &Store) {
-    let Some(most) = Keep::from_env().most() else { return };
-    if !store.wants_pruning(most).unwrap_or(false) {
+    let pruning = |most| store.wants_pruning(most).unwrap_or(false);
+    if !store.log_is_long() && !Keep::from_env().most().is_some_and(pruning) {
         return;
     }
     let started = Command::new("/proc/self/exe")
@@ -66,10 +67,11 @@ pub(super) fn start_if_needed(store: &Store) {
 
 /// What the sweeper does.
 pub(super) fn sweep(session: &Session) -> anyhow::Result<()> {
-    let Some(most) = Keep::from_env().most() else { return Ok(()) };
     // If it may not be nice, it is quick.
     rustix::process::nice(19).unwrap_or_default();
     let store = &session.store;
+    store.shorten_log()?;
+    let Some(most) = Keep::from_env().most() else { return Ok(()) };
     store.collect(&Rule::defaults(store.space()?, most))?;
     store.reclaim()?;
     Ok(())

@@ -6,13 +6,7 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use mimalloc::MiMalloc;
-
 use lapstrake_fuzz::{KINDS, Kind, read, seeds, typical};
-
-/// The allocator of the program that is shipped.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

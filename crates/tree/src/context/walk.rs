@@ -15,6 +15,9 @@ use crate::path::TreePath;
 use crate::scan::{mtime, read_names, size};
 use crate::tree::Tree;
 
+/// So many directories one thread lists by itself.
+const FEW: usize = 4;
+
 /// A directory to be listed.
 struct Below {
     path: TreePath,
@@ -34,8 +37,12 @@ pub(super) fn walk(root: BorrowedFd<'_>, ignore: &Patterns) -> Result<(Tree, Vec
     let mut level = vec![Below { path: TreePath::root(), state: ignore.root_state() }];
     let mut all = Listed::default();
     while !level.is_empty() {
-        let listed: Vec<Listed> =
-            level.par_iter().with_min_len(4).map(|dir| list(root, dir, ignore)).collect::<Result<_, _>>()?;
+        // The pool costs more to start than these few take.
+        let listed: Vec<Listed> = if level.len() <= FEW {
+            level.iter().map(|dir| list(root, dir, ignore)).collect::<Result<_, _>>()?
+        } else {
+            level.par_iter().with_min_len(FEW).map(|dir| list(root, dir, ignore)).collect::<Result<_, _>>()?
+        };
         level.clear();
         for mut dir in listed {
             all.found.append(&mut dir.found);
@@ -44,7 +51,11 @@ pub(super) fn walk(root: BorrowedFd<'_>, ignore: &Patterns) -> Result<(Tree, Vec
         }
     }
     let Listed { mut found, hidden_dirs, .. } = all;
-    found.par_sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    if found.len() < 1000 {
+        found.sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    } else {
+        found.par_sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    }
     // A hidden directory comes back when something in it did; deepest first, as each brings back the one above.
     for (dir, stamp) in hidden_dirs.into_iter().rev() {
         let at = found.partition_point(|(e, _)| e.path < dir.path);
