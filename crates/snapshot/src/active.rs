@@ -56,6 +56,17 @@ impl Active {
     /// Makes a layer of everything that was changed. `copied` is what is known about that, and whom the disk cannot
     /// say that things belong to; with `single_id` everything else belongs to 0:0. All users of the root must be gone.
     pub fn commit(self, store: &Store, copied: &Copied, single_id: bool) -> Result<LayerId, SnapshotError> {
+        self.commit_on(store, copied, None, single_id)
+    }
+
+    /// As [`Active::commit`]; if `copied` says that only changes to the layer `base` were put, the new one lies on it.
+    pub fn commit_on(
+        self,
+        store: &Store,
+        copied: &Copied,
+        base: Option<&LayerId>,
+        single_id: bool,
+    ) -> Result<LayerId, SnapshotError> {
         let upper = open_host_dir(&self.dir.join("layer/fs"))?;
         drop(self.mount);
         let options = ScanOptions {
@@ -71,7 +82,7 @@ impl Active {
         } else {
             without_copies(tree, &mount(&self.lowers, None)?, single_id)?
         };
-        put(store, &self.dir.join("layer"), &tree, single_id)
+        put(store, &self.dir.join("layer"), &tree, base.filter(|_| copied.patch), single_id)
     }
 
     /// Whom links, pipes and the like belong to, by their inodes as the root shows them: no attribute can say it of them.
@@ -122,10 +133,20 @@ impl Halves {
     }
 }
 
-/// Takes `dir`, whose files are in `fs/`, into the store as the layer `tree`. With `single_id` owners become attributes.
-pub(crate) fn put(store: &Store, dir: &Path, tree: &Tree, single_id: bool) -> Result<LayerId, SnapshotError> {
+/// Takes `dir`, whose files (or the changes to those of `base`) are in `fs/`, into the store as the layer `tree`. With
+/// `single_id` owners become attributes.
+pub(crate) fn put(
+    store: &Store,
+    dir: &Path,
+    tree: &Tree,
+    base: Option<&LayerId>,
+    single_id: bool,
+) -> Result<LayerId, SnapshotError> {
     if single_id {
-        record_owners(open_host_dir(&dir.join("fs"))?.as_fd(), tree)?;
+        record_owners(open_host_dir(&dir.join("fs"))?.as_fd(), tree, base.is_some())?;
+    }
+    if let Some(base) = base {
+        Store::make_patch(dir, base)?;
     }
     let id: LayerId = tree.l_digest().to_string().parse()?;
     let content = tree.k_digest().0;

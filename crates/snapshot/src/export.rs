@@ -5,10 +5,10 @@ use std::io::{self, Write};
 
 use lapstrake_oci::{DiffId, Digest, Sha256};
 use lapstrake_store::{LayerId, Store};
-use lapstrake_tree::inroot::{Root, open_host_dir};
+use lapstrake_tree::inroot::{open_host_dir, open_plain_in};
 use lapstrake_tree::layer_tar::{TarOptions, write_layer};
 use lapstrake_tree::{Tree, TreePath};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
 use crate::error::SnapshotError;
 
@@ -20,10 +20,10 @@ pub fn write_tar(
     out: impl Write,
 ) -> Result<(), SnapshotError> {
     let tree = Tree::decode(&store.layer_tree(id)?)?;
-    let files = open_host_dir(&store.layer_fs(id))?;
-    let root = Root::new(&files);
+    let dirs: Vec<_> =
+        store.layer_dirs(id).iter().rev().map(|dir| open_host_dir(dir)).collect::<Result<_, _>>()?;
     let open = |path: &TreePath| -> io::Result<File> {
-        root.open_plain(path, OFlags::RDONLY, Mode::empty()).map(File::from).map_err(io::Error::other)
+        open_plain_in(&dirs, path, OFlags::RDONLY).map(File::from).map_err(io::Error::other)
     };
     let options =
         TarOptions { clamp_mtime: clamp.map(|s| s.saturating_mul(1_000_000_000)), ..TarOptions::default() };

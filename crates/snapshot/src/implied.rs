@@ -30,7 +30,9 @@ pub(crate) fn note(dir: &Path, implied: &[TreePath]) -> Result<(), SnapshotError
 }
 
 fn noted(store: &Store, layer: &LayerId) -> Vec<TreePath> {
-    let beside = store.layer_fs(layer).with_file_name(NAME);
+    let Some(beside) = store.layer_dirs(layer).first().map(|dir| dir.with_file_name(NAME)) else {
+        return Vec::new();
+    };
     let text = fs::read(beside).unwrap_or_default();
     text.split(|b| *b == 0)
         .filter(|path| !path.is_empty())
@@ -91,9 +93,11 @@ fn replace(store: &Store, layer: &LayerId, tree: &Tree, single_id: bool) -> Resu
     let dir = temp.join("layer");
     let files = dir.join("fs");
     fs::create_dir_all(&files).map_err(|source| SnapshotError::Directory { path: files.clone(), source })?;
-    let (from, to) = (open_host_dir(&store.layer_fs(layer))?, open_host_dir(&files)?);
+    // It came as a tar: it is no patch.
+    let from = store.layer_dirs(layer).pop().unwrap_or_default();
+    let (from, to) = (open_host_dir(&from)?, open_host_dir(&files)?);
     relink(from.as_fd(), tree, to.as_fd(), single_id)?;
-    put(store, &dir, tree, single_id)
+    put(store, &dir, tree, None, single_id)
 }
 
 #[cfg(test)]
@@ -137,7 +141,7 @@ mod tests {
             ("/tmp/x", 0o644),
         ];
         assert_eq!(modes, want.map(|(path, mode)| (path.to_owned(), mode)));
-        let on_disk = fs::metadata(store.layer_fs(&settled[1]).join("tmp")).unwrap();
+        let on_disk = fs::metadata(store.layer_dirs(&settled[1])[0].join("tmp")).unwrap();
         assert_eq!(std::os::unix::fs::MetadataExt::mode(&on_disk) & 0o7777, 0o1777);
         assert_eq!(settle(&store, std::slice::from_ref(&upper), true).unwrap(), [upper]);
         assert_eq!(

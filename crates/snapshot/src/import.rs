@@ -37,7 +37,7 @@ pub fn import_layer(
     let options = UnpackOptions { squash_ids: single_id, ..UnpackOptions::default() };
     let unpacked = unpack_layer(tar, root.as_fd(), &options)?;
     implied::note(&dir, &unpacked.implied_dirs)?;
-    let layer = put(store, &dir, &unpacked.tree, single_id)?;
+    let layer = put(store, &dir, &unpacked.tree, None, single_id)?;
     let diff_id = DiffId(digest(&unpacked.diff_id));
     store.link_diff(&diff_id, &layer)?;
     Ok(Imported { layer, diff_id })
@@ -48,7 +48,7 @@ pub fn adopt_layer(store: &Store, dir: &std::path::Path) -> Result<LayerId, Snap
     let root = open_host_dir(&dir.join("fs"))?;
     let options = lapstrake_tree::scan::ScanOptions { owner_default: Some((0, 0)), ..Default::default() };
     let tree = lapstrake_tree::scan::scan(root.as_fd(), &options)?;
-    put(store, dir, &tree, false)
+    put(store, dir, &tree, None, false)
 }
 
 /// SHA-256 bytes as a digest.

@@ -1,7 +1,5 @@
 //! Whether a layer in the store is whole.
 
-use std::os::fd::AsFd as _;
-
 use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::Tree;
 use lapstrake_tree::inroot::open_host_dir;
@@ -20,8 +18,9 @@ pub fn damage(store: &Store, id: &LayerId) -> Option<String> {
     if tree.l_digest().to_string() != id.as_str() {
         return Some("its tree is another layer's".to_owned());
     }
-    match open_host_dir(&store.layer_fs(id)) {
-        Ok(files) => first_damage(files.as_fd(), &tree).map(|path| format!("`{path}` is not what it was")),
+    let dirs: Result<Vec<_>, _> = store.layer_dirs(id).iter().rev().map(|dir| open_host_dir(dir)).collect();
+    match dirs {
+        Ok(dirs) => first_damage(&dirs, &tree).map(|path| format!("`{path}` is not what it was")),
         Err(error) => Some(format!("its files cannot be read: {error}")),
     }
 }

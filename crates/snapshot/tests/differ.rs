@@ -48,7 +48,7 @@ fn check(rows: &[Row], mode: Mode) {
     let base = Active::new(&store, Vec::new()).unwrap();
     fill(&path_of(&base));
     let base = base.commit(&store, &Copied::default(), single_id).unwrap();
-    let below = store.layer_fs(&base);
+    let below = store.layer_dirs(&base).remove(0);
     for (name, change, expected) in rows {
         let active = Active::new(&store, vec![below.clone()]).unwrap();
         change(&path_of(&active));
@@ -57,7 +57,7 @@ fn check(rows: &[Row], mode: Mode) {
         let tree = Tree::decode(&store.layer_tree(&layer).unwrap()).unwrap();
         let entries: Vec<String> = tree.entries().iter().map(describe).collect();
         assert_eq!(entries, *expected, "{name}");
-        let again = mount(&[below.clone(), store.layer_fs(&layer)], None).unwrap();
+        let again = mount(&[below.clone(), store.layer_dirs(&layer).remove(0)], None).unwrap();
         let found = scan(again.as_fd(), &ScanOptions::default()).unwrap();
         assert_eq!(unlinked(&found), unlinked(&seen), "{name}, mounted again");
     }
@@ -360,7 +360,7 @@ fn large_files(mode: Mode) {
     let base = base.commit(&store, &Copied::default(), single_id).unwrap();
     for last in [7, 8] {
         bytes[(1 << 20) - 1] = last;
-        let active = Active::new(&store, vec![store.layer_fs(&base)]).unwrap();
+        let active = Active::new(&store, vec![store.layer_dirs(&base).remove(0)]).unwrap();
         fs::write(path_of(&active).join("large"), &bytes).unwrap();
         settle(&path_of(&active).join("large"));
         let layer = active.commit(&store, &Copied::default(), single_id).unwrap();

@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT N
 
 /// What later versions added, by the version that did. Tables of earlier versions never change their meaning, so an
 /// older lapstrake may go on using what a newer one has opened.
-const ADDED: [(i64, &str); 2] = [(
+const ADDED: [(i64, &str); 3] = [(
     4,
     "
 ALTER TABLE layers ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
@@ -40,6 +40,12 @@ CREATE INDEX builds_by_time ON builds (started);
     "
 ALTER TABLE layers ADD COLUMN unsynced TEXT;
 CREATE INDEX layers_unsynced ON layers (unsynced) WHERE unsynced IS NOT NULL;
+",
+), (
+    6,
+    "
+ALTER TABLE layers ADD COLUMN base TEXT;
+CREATE INDEX layers_by_base ON layers (base) WHERE base IS NOT NULL;
 ",
 )];
 

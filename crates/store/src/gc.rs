@@ -73,17 +73,23 @@ pub struct Item {
     pub description: String,
 }
 
+/// Takes back a layer and what it lies on.
+const SPARE: &str = "UPDATE layers SET condemned = NULL \
+                     WHERE (id = ?1 OR id = (SELECT base FROM layers WHERE id = ?1)) AND condemned IS NOT NULL";
+
 impl Store {
     /// Remembers that these layers were used now. Writes only what the last hour does not say already.
     pub fn touch_layers(&self, ids: &BTreeSet<LayerId>) -> Result<(), StoreError> {
         let now = now();
         let due = self.with_db(|db| {
-            let mut statement = db.prepare_cached("SELECT used FROM layers WHERE id = ?1")?;
+            let mut statement = db.prepare_cached("SELECT used, base FROM layers WHERE id = ?1")?;
             let mut due = Vec::new();
             for id in ids {
-                let used: i64 = statement.query_row([id.as_str()], |row| row.get(0)).unwrap_or(now);
+                let (used, base): (i64, Option<String>) = statement
+                    .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+                    .unwrap_or((now, None));
                 if used < now - 3_600 {
-                    due.push(id);
+                    due.extend([id.as_str().to_owned()].into_iter().chain(base));
                 }
             }
             Ok(due)
@@ -96,7 +102,7 @@ impl Store {
             for id in due {
                 change
                     .prepare_cached("UPDATE layers SET used = ?2, uses = uses + 1 WHERE id = ?1")?
-                    .execute(params![id.as_str(), now])?;
+                    .execute(params![id, now])?;
             }
             change.commit()
         })
@@ -112,9 +118,7 @@ impl Store {
             match condemned {
                 Some(None) => Ok(true),
                 None => Ok(false),
-                Some(Some(_)) => {
-                    Ok(db.execute("UPDATE layers SET condemned = NULL WHERE id = ?1", [id.as_str()])? > 0)
-                }
+                Some(Some(_)) => Ok(db.execute(SPARE, [id.as_str()])? > 0),
             }
         })
     }
@@ -145,8 +149,7 @@ pub(crate) fn spare_named<'a>(
     if !any {
         return Ok(());
     }
-    let mut spare = change
-        .prepare_cached("UPDATE layers SET condemned = NULL WHERE id = ?1 AND condemned IS NOT NULL")?;
+    let mut spare = change.prepare_cached(SPARE)?;
     for text in texts {
         for id in layer_ids(&String::from_utf8_lossy(text)) {
             spare.execute([id])?;

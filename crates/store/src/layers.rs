@@ -14,6 +14,7 @@ use crate::boot::boot_id;
 use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::patches::base_of;
 
 /// The identity of a layer: the digest of its tree with times, 64 hex digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -74,18 +75,8 @@ pub struct LayerRow {
 }
 
 impl Store {
-    fn layer_dir(&self, id: &LayerId) -> PathBuf {
+    pub(crate) fn layer_dir(&self, id: &LayerId) -> PathBuf {
         self.root().join("layers").join(id.as_str())
-    }
-
-    /// The directory of a layer's files.
-    pub fn layer_fs(&self, id: &LayerId) -> PathBuf {
-        self.layer_dir(id).join("fs")
-    }
-
-    /// Whether the layer is there.
-    pub fn has_layer(&self, id: &LayerId) -> bool {
-        self.layer_fs(id).is_dir()
     }
 
     /// What is known of a layer; `None` if it is not there.
@@ -125,7 +116,8 @@ impl Store {
         fs::read(&path).map_err(io_error("read", &path))
     }
 
-    /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`. If the layer is there already, `dir` is dropped.
+    /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`, or it was made a patch by [`Store::make_patch`]. If the
+    /// layer is there already, `dir` is dropped.
     pub fn put_layer(
         &self,
         id: &LayerId,
@@ -136,18 +128,22 @@ impl Store {
     ) -> Result<(), StoreError> {
         let tree_path = dir.join("tree");
         fs::write(&tree_path, tree).map_err(io_error("write", &tree_path))?;
+        let base = base_of(dir);
         // The row comes first: a row without a directory is no layer, a directory without a row would stay for ever.
         self.with_db(|db| {
             db.prepare_cached(
-                "INSERT INTO layers (id, size, content, created, used, unsynced) VALUES (?1, ?2, ?3, ?4, ?4, ?5) \
-                 ON CONFLICT (id) DO UPDATE SET condemned = NULL WHERE condemned IS NOT NULL",
+                "INSERT INTO layers (id, size, content, created, used, unsynced, base) \
+                 VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6) \
+                 ON CONFLICT (id) DO UPDATE SET condemned = NULL, base = excluded.base \
+                 WHERE condemned IS NOT NULL OR base IS NOT excluded.base",
             )?
             .execute(params![
                 id.as_str(),
                 i64::try_from(size).unwrap_or(i64::MAX),
                 content.as_slice(),
                 now(),
-                Some(boot_id()).filter(|boot| !boot.is_empty())
+                Some(boot_id()).filter(|boot| !boot.is_empty()),
+                base.as_ref().map(LayerId::as_str)
             ])
         })?;
         let target = self.layer_dir(id);
@@ -159,7 +155,7 @@ impl Store {
                     io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
                 ) =>
             {
-                Ok(())
+                self.note_base(id)
             }
             Err(error) => Err(io_error("move a layer to", &target)(error)),
         }

@@ -71,15 +71,18 @@ impl Store {
     fn named_layers(&self) -> Result<BTreeSet<String>, StoreError> {
         let texts = "SELECT CAST(value AS TEXT) FROM records1 UNION ALL SELECT layers FROM images \
                      UNION ALL SELECT layer FROM diffs";
+        let bases = self.bases()?;
         self.with_db(|db| {
             let mut statement = db.prepare(texts)?;
             let mut rows = statement.query([])?;
-            let mut named = BTreeSet::new();
+            let mut named: BTreeSet<String> = BTreeSet::new();
             while let Some(row) = rows.next()? {
                 let text = row.get_ref(0)?.as_str().unwrap_or_default();
                 let words = text.split(|c: char| !c.is_ascii_hexdigit());
                 named.extend(words.filter(|word| word.len() == 64).map(str::to_owned));
             }
+            let lower: Vec<String> = named.iter().filter_map(|id| bases.get(id)).cloned().collect();
+            named.extend(lower);
             Ok(named)
         })
     }

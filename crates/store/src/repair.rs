@@ -37,10 +37,12 @@ impl Store {
     /// Puts a layer that is there back into the database.
     pub fn restore_layer(&self, id: &LayerId, content: [u8; 32], size: u64) -> Result<(), StoreError> {
         let size = i64::try_from(size).unwrap_or(i64::MAX);
+        let base = self.layer_base(id);
         self.with_db(|db| {
             db.execute(
-                "INSERT OR IGNORE INTO layers (id, size, content, created, used) VALUES (?1, ?2, ?3, ?4, ?4)",
-                params![id.as_str(), size, content.as_slice(), now()],
+                "INSERT OR IGNORE INTO layers (id, size, content, created, used, base) \
+                 VALUES (?1, ?2, ?3, ?4, ?4, ?5)",
+                params![id.as_str(), size, content.as_slice(), now(), base.as_ref().map(LayerId::as_str)],
             )
             .map(drop)
         })
@@ -48,10 +50,13 @@ impl Store {
 
     /// Removes a damaged layer with everything that names it, and gives the images among that.
     pub fn forget_layer(&self, id: &LayerId) -> Result<Vec<Digest>, StoreError> {
+        let bases = self.bases()?;
+        let needs =
+            |layer: &str| layer == id.as_str() || bases.get(layer).is_some_and(|base| base == id.as_str());
         let images: Vec<Digest> = self
             .images()?
             .into_iter()
-            .filter(|image| layer_ids(&image.layers).any(|layer| layer == id.as_str()))
+            .filter(|image| layer_ids(&image.layers).any(needs))
             .map(|image| image.id)
             .collect();
         for image in &images {

@@ -227,6 +227,22 @@ fn at(action: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> TreeError {
     }
 }
 
+/// As [`Root::open_plain`], in the first of several roots that has the path.
+///
+/// # Errors
+/// [`TreeError::Io`]; `NOENT` if none has it.
+pub fn open_plain_in(roots: &[OwnedFd], path: &TreePath, flags: OFlags) -> Result<OwnedFd, TreeError> {
+    let mut opened = Err(Errno::NOENT);
+    for root in roots {
+        opened = open_plain_raw(root.as_fd(), path, flags, Mode::empty());
+        // Other errors are about what is there, and must not bring out what lies below.
+        if !matches!(opened, Err(Errno::NOENT)) {
+            break;
+        }
+    }
+    opened.map_err(TreeError::io("open", path))
+}
+
 /// Opens a link-free path beneath `root`; see [`Root::open_plain`].
 pub(crate) fn open_plain_raw(
     root: BorrowedFd<'_>,

@@ -48,11 +48,12 @@ fn two(text: &str) -> Option<(u32, u32)> {
     Some((first.parse().ok()?, second.parse().ok()?))
 }
 
-/// Writes the owners of `tree`, whose files are beneath `root`, as attributes. A file system without them has none.
+/// Writes the owners of `tree`, whose files are beneath `root`, as attributes. A file system without them has none. Of a
+/// `patch` most files are elsewhere.
 ///
 /// # Errors
 /// [`TreeError::Io`] naming the path.
-pub fn record_owners(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), TreeError> {
+pub fn record_owners(root: BorrowedFd<'_>, tree: &Tree, patch: bool) -> Result<(), TreeError> {
     for entry in tree.entries().iter().filter(|entry| !entry.path.is_root()) {
         let (is_dir, owner) = (entry.is_dir(), (entry.meta.uid, entry.meta.gid));
         let flags = match entry.kind {
@@ -60,8 +61,10 @@ pub fn record_owners(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), TreeError>
             Kind::File { .. } if owner != (0, 0) => OFlags::RDONLY | OFlags::NONBLOCK,
             _ => continue,
         };
-        let fd = open_plain_raw(root, &entry.path, flags, Mode::empty())
-            .map_err(TreeError::io("open", &entry.path))?;
+        let fd = match open_plain_raw(root, &entry.path, flags, Mode::empty()) {
+            Err(Errno::NOENT) if patch => continue,
+            opened => opened.map_err(TreeError::io("open", &entry.path))?,
+        };
         let result = if owner == (0, 0) && is_dir {
             // A directory may have come up from a lower layer, with its owner there.
             fs::fremovexattr(&fd, OWNER)

@@ -8,6 +8,7 @@ mod below;
 mod entries;
 mod file;
 mod mode;
+mod patch;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -51,6 +52,8 @@ pub struct Copied {
     pub skipped_devices: Vec<TreePath>,
     /// All there is in the upper directory below one of its directories, where that is known.
     pub known: Option<Known>,
+    /// What of that is the same in the previous layer was not put: the new one has to lie on that one.
+    pub patch: bool,
 }
 
 /// Where things are put.
@@ -65,8 +68,8 @@ pub struct Dest<'a> {
     pub previous: Option<Previous<'a>>,
 }
 
-/// A layer of an earlier build. What is in it just as it would be now is linked instead of copied: nobody ever writes
-/// to a file of a committed layer.
+/// A layer of an earlier build, whole. What is in it just as it would be now is left out if the rest is little, else linked
+/// instead of copied: nobody ever writes to a file of a committed layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Previous<'a> {
     /// Its files.
@@ -169,7 +172,20 @@ fn copy_contents(
         // A file that overlayfs has to make cannot be a link to one that it does not know.
         putter.previous = dest.previous;
     }
-    let entries = putter.all(&from.entries)?;
+    let patched = match (dest.layers, putter.previous) {
+        (Some(layers), Some(previous))
+            if !patch::hides(layers.upper, &made.path) && !patch::hides(previous.files, &made.path) =>
+        {
+            putter.patch(&from.entries)?
+        }
+        _ => None,
+    };
+    let patch = patched.is_some();
+    let entries = match patched {
+        Some(all) => all,
+        None => putter.all(&from.entries)?,
+    };
+    copied.patch = patch;
     copied.known = directly.then(|| Known { dir: made.path.clone(), entries });
     if is_new && options.mtime.is_none() {
         crate::inroot::set_times_fd(upper.as_fd(), from.mtime)

@@ -17,6 +17,7 @@ use crate::stack::Stack;
 /// whatever cannot be read is not there.
 pub(crate) struct Earlier {
     note: PathBuf,
+    id: Option<LayerId>,
     layer: Option<(OwnedFd, Tree)>,
 }
 
@@ -29,16 +30,25 @@ impl Earlier {
         let layer = || {
             let id: LayerId = fs::read_to_string(&note).ok()?.parse().ok()?;
             inner.store.spare_layer(&id).ok().filter(|there| *there)?;
+            // Changes to changes would pile up.
+            let id = inner.store.layer_base(&id).unwrap_or(id);
             let tree = Tree::decode(&inner.store.layer_tree(&id).ok()?).ok()?;
-            Some((open_host_dir(&inner.store.layer_fs(&id)).ok()?, tree))
+            let files = open_host_dir(inner.store.layer_dirs(&id).first()?).ok()?;
+            Some((id, (files, tree)))
         };
-        let layer = layer();
-        Some(Earlier { note, layer })
+        let (id, layer) = layer().unzip();
+        Some(Earlier { note, id, layer })
     }
 
     /// As a copy takes it.
     pub(crate) fn previous(&self) -> Option<Previous<'_>> {
         self.layer.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree })
+    }
+
+    /// The copy is over: the layer that [`Earlier::previous`] showed. Its tree is not needed any more, and trees are big.
+    pub(crate) fn end(&mut self) -> Option<&LayerId> {
+        self.layer = None;
+        self.id.as_ref()
     }
 
     /// Leaves a note for the next build.

@@ -91,10 +91,11 @@ fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsErro
 fn change(inner: &Inner, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
     let base = files::base(inner, inputs)?;
     let active = Active::new(&inner.store, base.lowers(&inner.store))?;
-    let earlier = Earlier::of(inner, file, inputs);
+    let mut earlier = Earlier::of(inner, file, inputs);
     let previous = earlier.as_ref().and_then(Earlier::previous);
     let copied = files::apply_all(inner, &file.actions, inputs, &active, previous)?;
-    let layer = active.commit(&inner.store, &copied, inner.settings.single_id)?;
+    let lies_on = earlier.as_mut().and_then(Earlier::end);
+    let layer = active.commit_on(&inner.store, &copied, lies_on, inner.settings.single_id)?;
     if let Some(earlier) = earlier {
         earlier.remember(&layer);
     }

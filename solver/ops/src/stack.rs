@@ -75,13 +75,13 @@ impl Stack {
         stack
     }
 
-    /// The directories to mount on each other, lowest first. Overlayfs takes no directory twice: of a layer that is
-    /// there more than once (two steps that did the same) only the topmost counts, which hides nothing that the lower
-    /// ones would show.
+    /// The directories to mount on each other, lowest first. Overlayfs takes no directory twice: of one that is there more
+    /// than once (two steps that did the same, or changes to the same layer) only the topmost counts, which hides
+    /// nothing that the lower ones would show.
     pub fn lowers(&self, store: &Store) -> Vec<PathBuf> {
         let mut seen = std::collections::BTreeSet::new();
-        let layers = self.layers.iter().rev().filter(|layer| seen.insert(layer.id.clone()));
-        let mut lowers: Vec<PathBuf> = layers.map(|layer| store.layer_fs(&layer.id)).collect();
+        let dirs = self.layers.iter().rev().flat_map(|layer| store.layer_dirs(&layer.id).into_iter().rev());
+        let mut lowers: Vec<PathBuf> = dirs.filter(|dir| seen.insert(dir.clone())).collect();
         lowers.extend(self.below.clone());
         lowers.reverse();
         lowers

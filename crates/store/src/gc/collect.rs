@@ -220,7 +220,7 @@ fn absent(error: io::Error) -> io::Result<()> {
 fn condemn_layer(change: &Transaction<'_>, id: &str, generation: i64) -> rusqlite::Result<()> {
     // An image may have been given it since the items were listed, or it may be just about to get its name.
     let needed: bool =
-        change.query_row("SELECT EXISTS (SELECT 1 FROM images WHERE instr(layers, ?1))", [id], |row| {
+        change.query_row("SELECT EXISTS (SELECT 1 FROM images WHERE instr(images.layers, ?1)) OR EXISTS (SELECT 1 FROM layers, images WHERE layers.base = ?1 AND instr(images.layers, layers.id))", [id], |row| {
             row.get(0)
         })?;
     if needed {

@@ -34,13 +34,17 @@ impl Store {
     /// The ids of the layers of images, and what their tars are called.
     pub(super) fn image_layers(&self) -> Result<BTreeSet<String>, StoreError> {
         let mut all = BTreeSet::new();
+        let bases = self.bases()?;
         for image in self.images()? {
-            all.extend(layer_ids(&image.layers).map(str::to_owned));
+            for id in layer_ids(&image.layers) {
+                all.extend([id].into_iter().chain(bases.get(id).map(String::as_str)).map(str::to_owned));
+            }
         }
         Ok(all)
     }
 
     pub(super) fn named(&self) -> Result<Named, StoreError> {
+        let bases = self.bases()?;
         self.with_db(|db| {
             let mut statement = db.prepare("SELECT key, CAST(value AS TEXT) FROM records1")?;
             let mut rows = statement.query([])?;
@@ -49,7 +53,9 @@ impl Store {
                 let key: Vec<u8> = row.get(0)?;
                 let text = row.get_ref(1)?.as_str().unwrap_or_default();
                 for id in layer_ids(text) {
-                    named.records.entry(id.to_owned()).or_default().push(key.clone());
+                    for id in [id].into_iter().chain(bases.get(id).map(String::as_str)) {
+                        named.records.entry(id.to_owned()).or_default().push(key.clone());
+                    }
                 }
                 let record: Value = serde_json::from_str(text).unwrap_or_default();
                 let token = record["result"]["token"].as_str().unwrap_or_default();

@@ -152,7 +152,7 @@ fn state_of_earlier_versions_is_taken_over() {
         .with_db(|db| {
             db.execute_batch(
                 "ALTER TABLE layers DROP COLUMN used; ALTER TABLE layers DROP COLUMN uses; \
-                 ALTER TABLE layers DROP COLUMN condemned; DROP INDEX layers_unsynced; ALTER TABLE layers DROP COLUMN unsynced; DROP TABLE condemned_blobs; DROP TABLE generation; \
+                 ALTER TABLE layers DROP COLUMN condemned; DROP INDEX layers_unsynced; ALTER TABLE layers DROP COLUMN unsynced; DROP INDEX layers_by_base; ALTER TABLE layers DROP COLUMN base; DROP TABLE condemned_blobs; DROP TABLE generation; \
                  DROP TABLE mounts; DROP TABLE builds; PRAGMA user_version = 2;",
             )
         })
@@ -161,4 +161,48 @@ fn state_of_earlier_versions_is_taken_over() {
     fs::remove_dir_all(root.path().join("s/users")).unwrap();
     let store = open(root.path());
     assert_eq!(store.items().unwrap()[0].id, id.as_str());
+}
+
+fn patch(store: &Store, digit: &str, base: &LayerId) -> LayerId {
+    let id: LayerId = digit.repeat(64).parse().unwrap();
+    let dir = store.temp_dir().unwrap();
+    fs::create_dir(dir.path().join("fs")).unwrap();
+    Store::make_patch(dir.path(), base).unwrap();
+    store.put_layer(&id, dir.path(), b"", [0; 32], 1_000).unwrap();
+    id
+}
+
+#[test]
+fn a_layer_stays_while_changes_to_it_are_needed() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let base = layer(&store, "a");
+    let changes = patch(&store, "b", &base);
+    record(&store, 1, &[&base]);
+    record(&store, 2, &[&changes]);
+    image(&store, &changes);
+    assert!(store.items().unwrap().iter().all(|item| item.shared));
+    assert_eq!(store.collect(&everything()).unwrap(), []);
+    store.remove_image(&Digest::sha256(changes.as_str().as_bytes())).unwrap();
+    assert_eq!(store.collect(&everything()).unwrap().len(), 2);
+    // Whoever comes to need the changes takes both back.
+    assert!(store.spare_layer(&changes).unwrap());
+    assert_eq!(store.items().unwrap().len(), 2);
+    record(&store, 3, &[&changes]);
+    store.collect(&everything()).unwrap();
+    assert_eq!(store.reclaim().unwrap().count, 2);
+}
+
+#[test]
+fn changes_go_with_what_they_lie_on() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let base = layer(&store, "a");
+    let changes = patch(&store, "b", &base);
+    record(&store, 1, &[&changes]);
+    image(&store, &changes);
+    // What is damaged takes with it what cannot be without it.
+    assert_eq!(store.forget_layer(&base).unwrap(), [Digest::sha256(changes.as_str().as_bytes())]);
+    assert!(!store.has_layer(&changes) && store.record(&[1; 32]).unwrap().is_none());
+    assert_eq!(store.items().unwrap(), []);
 }

@@ -23,8 +23,8 @@ use crate::tree::{Inode, join_links};
 pub(super) struct Putter<'a> {
     source: BorrowedFd<'a>,
     dest: BorrowedFd<'a>,
-    below: Below,
-    base: &'a TreePath,
+    pub(super) below: Below,
+    pub(super) base: &'a TreePath,
     options: &'a CopyOptions,
     copied: &'a mut Copied,
     pub(super) previous: Option<Previous<'a>>,
@@ -96,7 +96,7 @@ impl<'a> Putter<'a> {
     }
 
     /// What `picked` is at its new place; `kept` are attributes that were there.
-    fn entry(&self, picked: &Picked, kept: &[Xattr]) -> Entry {
+    pub(super) fn entry(&self, picked: &Picked, kept: &[Xattr]) -> Entry {
         let (uid, gid) = self.owner(&picked.meta);
         let is_dir = matches!(picked.kind, Kind::Dir { .. });
         let mode = match picked.kind {
@@ -111,7 +111,7 @@ impl<'a> Putter<'a> {
         Entry { path: self.at(picked), kind: picked.kind.clone(), meta }
     }
 
-    fn note(&mut self, entry: &Picked) {
+    pub(super) fn note(&mut self, entry: &Picked) {
         if self.options.squash_ids {
             let (uid, gid) = self.owner(&entry.meta);
             let path = self.base.join(&entry.to);
@@ -128,7 +128,7 @@ impl<'a> Putter<'a> {
         Mode::from_raw_mode(change.map_or(meta.mode, |change| change.apply(meta.mode, is_dir)))
     }
 
-    fn at(&self, entry: &Picked) -> TreePath {
+    pub(super) fn at(&self, entry: &Picked) -> TreePath {
         self.base.join(&entry.to)
     }
 
@@ -138,10 +138,20 @@ impl<'a> Putter<'a> {
             .map_err(TreeError::io("open", &self.base.join(&parent)))
     }
 
+    /// The attributes that a directory of lower layers has at the same place.
+    pub(super) fn kept(&mut self, entry: &Picked) -> Result<Vec<Xattr>, TreeError> {
+        let path = self.at(entry);
+        let Some(lower) = self.below.enter(&entry.to, &path)? else { return Ok(Vec::new()) };
+        let lower = open_child(lower.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(TreeError::io("open", &path))?;
+        hash::read_xattrs(lower.as_fd(), |name, _| xattr_counts(name))
+            .map_err(TreeError::io("read attributes of", &path))
+    }
+
     /// Makes a directory, and returns the attributes that one of lower layers has at the same place.
     fn make_dir(&mut self, entry: &Picked) -> Result<Vec<Xattr>, TreeError> {
         let path = self.at(entry);
-        let lower = self.below.enter(&entry.to, &path)?;
+        let kept = self.kept(entry)?;
         let parent = self.parent(&entry.to)?;
         let name = entry.to.name();
         match fs::mkdirat(&parent, name, Mode::RWXU) {
@@ -152,11 +162,7 @@ impl<'a> Putter<'a> {
             },
             other => other.map_err(TreeError::io("make directory", &path))?,
         }
-        let Some(lower) = lower else { return Ok(Vec::new()) };
-        let lower = open_child(lower.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
-            .map_err(TreeError::io("open", &path))?;
-        hash::read_xattrs(lower.as_fd(), |name, _| xattr_counts(name))
-            .map_err(TreeError::io("read attributes of", &path))
+        Ok(kept)
     }
 
     fn finish_dir(&self, entry: &Picked, kept: &[Xattr]) -> Result<(), TreeError> {

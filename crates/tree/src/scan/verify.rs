@@ -1,26 +1,27 @@
 //! Whether files on the disk are still what a tree says.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 
 use rayon::prelude::*;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
 use super::hash::hash_file;
 use crate::entry::Kind;
-use crate::inroot::open_plain_raw;
+use crate::inroot::open_plain_in;
 use crate::path::TreePath;
 use crate::tree::Tree;
 
-/// The first entry of `tree` below `root` that is not there, is of another kind, or has other bytes; owners, modes and
+/// The first entry of `tree` below all of `roots` (the first that has it counts) that is not there, is of another kind, or has other bytes; owners, modes and
 /// times are not looked at. Reads every file.
 #[must_use]
-pub fn first_damage(root: BorrowedFd<'_>, tree: &Tree) -> Option<TreePath> {
+pub fn first_damage(roots: &[OwnedFd], tree: &Tree) -> Option<TreePath> {
     let damaged = tree.entries().par_iter().find_first(|entry| {
-        let open = |flags| open_plain_raw(root, &entry.path, flags, Mode::empty());
+        let open = |flags| open_plain_in(roots, &entry.path, flags);
         match &entry.kind {
-            Kind::File { size, content } => !open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
-                .and_then(|fd| hash_file(&fd, *size))
-                .is_ok_and(|found| found == (*size, *content)),
+            Kind::File { size, content } => open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+                .ok()
+                .and_then(|fd| hash_file(&fd, *size).ok())
+                .is_none_or(|found| found != (*size, *content)),
             Kind::Dir { .. } => open(OFlags::PATH | OFlags::DIRECTORY).is_err(),
             // They have no bytes of their own; that they are there is enough.
             _ => open(OFlags::PATH | OFlags::NOFOLLOW).is_err(),

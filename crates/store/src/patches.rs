@@ -1,0 +1,76 @@
+//! Layers that are the changes to another one.
+//!
+//! A copy that is made again after a file was saved differs from the last one in that file. Its layer then has the file in
+//! `patch/`, and in `base` the name of the layer, always a whole one, on which that directory is put. Its tree and its tar
+//! are those of all of it. Whoever has such a layer in use has its base in use: records and images that name the one
+//! keep the other.
+//!
+//! An older lapstrake looks for `fs/`, and takes such a layer for one that is not there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{StoreError, io_error};
+use crate::layers::LayerId;
+use crate::layout::Store;
+
+const BASE: &str = "base";
+const PATCH: &str = "patch";
+const FILES: &str = "fs";
+
+impl Store {
+    /// The directories of a layer's files, to be put on each other, the lowest first.
+    pub fn layer_dirs(&self, id: &LayerId) -> Vec<PathBuf> {
+        let dir = self.layer_dir(id);
+        match base_of(&dir) {
+            Some(base) => vec![self.layer_dir(&base).join(FILES), dir.join(PATCH)],
+            None => vec![dir.join(FILES)],
+        }
+    }
+
+    /// The layer of which this one is changes.
+    pub fn layer_base(&self, id: &LayerId) -> Option<LayerId> {
+        base_of(&self.layer_dir(id))
+    }
+
+    /// Whether the layer is there, with what it lies on.
+    pub fn has_layer(&self, id: &LayerId) -> bool {
+        let dir = self.layer_dir(id);
+        dir.join(FILES).is_dir()
+            || base_of(&dir)
+                .is_some_and(|base| dir.join(PATCH).is_dir() && self.layer_dir(&base).join(FILES).is_dir())
+    }
+
+    /// Makes the layer in `dir`, whose files are in `fs/` and which is not in the store yet, the changes to `base`.
+    pub fn make_patch(dir: &Path, base: &LayerId) -> Result<(), StoreError> {
+        let note = dir.join(BASE);
+        fs::write(&note, base.as_str()).map_err(io_error("write", &note))?;
+        let files = dir.join(FILES);
+        fs::rename(&files, dir.join(PATCH)).map_err(io_error("rename", &files))
+    }
+
+    /// The database says of a layer what its directory says: another process may have made it of other parts.
+    pub(crate) fn note_base(&self, id: &LayerId) -> Result<(), StoreError> {
+        let base = self.layer_base(id);
+        self.with_db(|db| {
+            db.prepare_cached("UPDATE layers SET base = ?2 WHERE id = ?1 AND base IS NOT ?2")?
+                .execute((id.as_str(), base.as_ref().map(LayerId::as_str)))
+                .map(drop)
+        })
+    }
+
+    /// All layers that are changes to another one, and to which.
+    pub(crate) fn bases(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached("SELECT id, base FROM layers WHERE base IS NOT NULL")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })
+    }
+}
+
+/// What the layer in `dir` lies on.
+pub(crate) fn base_of(dir: &Path) -> Option<LayerId> {
+    fs::read_to_string(dir.join(BASE)).ok()?.parse().ok()
+}
