@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::Path;
 
 use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::inroot::open_host_dir;
@@ -15,22 +14,10 @@ use lapstrake_tree::{Entry, Tree, TreePath};
 
 use crate::active::put;
 use crate::error::SnapshotError;
-
-/// Beside a layer's files: the paths, each ended by a NUL. Missing where there are none.
-const NAME: &str = "implied";
-
-/// Notes the directories in the layer's directory-to-be.
-pub(crate) fn note(dir: &Path, implied: &[TreePath]) -> Result<(), SnapshotError> {
-    if implied.is_empty() {
-        return Ok(());
-    }
-    let text: Vec<u8> = implied.iter().flat_map(|path| path.as_bytes().iter().copied().chain([0])).collect();
-    let path = dir.join(NAME);
-    fs::write(&path, text).map_err(|source| SnapshotError::Directory { path, source })
-}
+use crate::import::{IMPLIED, unpack_packed};
 
 fn noted(store: &Store, layer: &LayerId) -> Vec<TreePath> {
-    let Some(beside) = store.layer_dirs(layer).first().map(|dir| dir.with_file_name(NAME)) else {
+    let Some(beside) = store.layer_dirs(layer).first().map(|dir| dir.with_file_name(IMPLIED)) else {
         return Vec::new();
     };
     let text = fs::read(beside).unwrap_or_default();
@@ -89,6 +76,8 @@ fn as_meant(tree: &Tree, implied: &[TreePath], below: &Tree) -> Result<Option<Tr
 }
 
 fn replace(store: &Store, layer: &LayerId, tree: &Tree, single_id: bool) -> Result<LayerId, SnapshotError> {
+    // What takes its place has no blob of its own to wait in.
+    unpack_packed(store, layer, single_id)?;
     let temp = store.temp_dir()?;
     let dir = temp.join("layer");
     let files = dir.join("fs");

@@ -3,15 +3,19 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use lapstrake_oci::{DiffId, Digest};
-use lapstrake_store::{LayerId, Store};
+use lapstrake_store::{LayerId, Store, StoreError};
+use lapstrake_tree::TreePath;
 use lapstrake_tree::inroot::open_host_dir;
-use lapstrake_tree::unpack::{UnpackOptions, unpack_layer};
+use lapstrake_tree::unpack::{UnpackOptions, read_layer, unpack_layer};
 
 use crate::active::put;
 use crate::error::SnapshotError;
-use crate::implied;
+
+/// Beside a layer's files: the directories that its tar did not name, each ended by a NUL. Missing where there are none.
+pub(crate) const IMPLIED: &str = "implied";
 
 /// A layer that came from a tar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,19 +40,68 @@ pub fn import_layer(
     let root = open_host_dir(&files)?;
     let options = UnpackOptions { squash_ids: single_id, ..UnpackOptions::default() };
     let unpacked = unpack_layer(tar, root.as_fd(), &options)?;
-    implied::note(&dir, &unpacked.implied_dirs)?;
+    note_implied(&dir, &unpacked.implied_dirs)?;
     let layer = put(store, &dir, &unpacked.tree, None, single_id)?;
     let diff_id = DiffId(digest(&unpacked.diff_id));
     store.link_diff(&diff_id, &layer)?;
     Ok(Imported { layer, diff_id })
 }
 
+/// Takes a layer in without its files: whoever needs those has them unpacked by [`unpack_packed`] from the blob that `tar`
+/// is, which the caller links to the diff id.
+pub fn import_packed(store: &Store, tar: impl Read + Send) -> Result<Imported, SnapshotError> {
+    let temp = store.temp_dir()?;
+    let dir = temp.join("layer");
+    fs::create_dir_all(&dir).map_err(|source| SnapshotError::Directory { path: dir.clone(), source })?;
+    let read = read_layer(tar, &UnpackOptions::default())?;
+    note_implied(&dir, &read.implied_dirs)?;
+    let layer: LayerId = read.tree.l_digest().to_string().parse()?;
+    store.put_layer(&layer, &dir, &read.tree.encode(), read.tree.k_digest().0, read.tree.content_size())?;
+    let diff_id = DiffId(digest(&read.diff_id));
+    store.link_diff(&diff_id, &layer)?;
+    Ok(Imported { layer, diff_id })
+}
+
+/// Unpacks a layer's files if they are not there yet.
+///
+/// # Errors
+/// [`SnapshotError`] if its blob is gone, or is not what it was.
+pub fn unpack_packed(store: &Store, layer: &LayerId, single_id: bool) -> Result<(), SnapshotError> {
+    if store.has_files(layer) {
+        return Ok(());
+    }
+    let missing = || StoreError::Missing { what: "layer", name: layer.to_string() };
+    // One unpacks, the others wait for it.
+    let lock = store.lock(&format!("unpack-{layer}"))?;
+    if !store.has_files(layer) {
+        let blob = store.packed_in(layer)?.ok_or_else(missing)?;
+        let found = import_layer(store, store.open_blob(&blob.digest)?, single_id)?.layer;
+        if found != *layer || !store.has_files(layer) {
+            return Err(
+                StoreError::WrongDigest { expected: layer.to_string(), found: found.to_string() }.into()
+            );
+        }
+    }
+    drop(lock);
+    Ok(())
+}
+
 /// Scans the plain directory `dir` (with its files in `fs/`, in `tmp/`) and takes it in as a layer.
-pub fn adopt_layer(store: &Store, dir: &std::path::Path) -> Result<LayerId, SnapshotError> {
+pub fn adopt_layer(store: &Store, dir: &Path) -> Result<LayerId, SnapshotError> {
     let root = open_host_dir(&dir.join("fs"))?;
     let options = lapstrake_tree::scan::ScanOptions { owner_default: Some((0, 0)), ..Default::default() };
     let tree = lapstrake_tree::scan::scan(root.as_fd(), &options)?;
     put(store, dir, &tree, None, false)
+}
+
+/// Notes the directories in the layer's directory-to-be.
+fn note_implied(dir: &Path, implied: &[TreePath]) -> Result<(), SnapshotError> {
+    if implied.is_empty() {
+        return Ok(());
+    }
+    let text: Vec<u8> = implied.iter().flat_map(|path| path.as_bytes().iter().copied().chain([0])).collect();
+    let path = dir.join(IMPLIED);
+    fs::write(&path, text).map_err(|source| SnapshotError::Directory { path, source })
 }
 
 /// SHA-256 bytes as a digest.

@@ -18,6 +18,13 @@ pub fn damage(store: &Store, id: &LayerId) -> Option<String> {
     if tree.l_digest().to_string() != id.as_str() {
         return Some("its tree is another layer's".to_owned());
     }
+    if !store.has_files(id) {
+        return match store.packed_in(id) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some("neither its files nor the blob that they came in are there".to_owned()),
+            Err(error) => Some(format!("its blob cannot be found: {error}")),
+        };
+    }
     let dirs: Result<Vec<_>, _> = store.layer_dirs(id).iter().rev().map(|dir| open_host_dir(dir)).collect();
     match dirs {
         Ok(dirs) => first_damage(&dirs, &tree).map(|path| format!("`{path}` is not what it was")),
@@ -32,7 +39,8 @@ pub fn damage(store: &Store, id: &LayerId) -> Option<String> {
 pub fn readopt(store: &Store) -> Result<usize, SnapshotError> {
     let mut count = 0;
     for id in store.layers_on_disk()? {
-        if store.layer(&id)?.is_some() {
+        // Nobody knows any more which blob a packed one is in.
+        if !store.has_files(&id) || store.layer(&id)?.is_some() {
             continue;
         }
         let Ok(bytes) = store.layer_tree(&id) else { continue };

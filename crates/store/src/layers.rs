@@ -116,8 +116,8 @@ impl Store {
         fs::read(&path).map_err(io_error("read", &path))
     }
 
-    /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`, or it was made a patch by [`Store::make_patch`]. If the
-    /// layer is there already, `dir` is dropped.
+    /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`, or none if it is packed, or it was made a patch by
+    /// [`Store::make_patch`]. If the layer is there already, `dir` is dropped, but for the files of one that was packed.
     pub fn put_layer(
         &self,
         id: &LayerId,
@@ -155,6 +155,7 @@ impl Store {
                     io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
                 ) =>
             {
+                self.put_files(id, &dir.join("fs"))?;
                 self.note_base(id)
             }
             Err(error) => Err(io_error("move a layer to", &target)(error)),
@@ -188,7 +189,7 @@ impl Store {
         })?;
         let found: Option<LayerId> = found.and_then(|text| text.parse().ok());
         match found {
-            Some(id) if self.has_layer(&id) && self.spare_layer(&id)? => Ok(Some(id)),
+            Some(id) if self.can_be_had(&id)? && self.spare_layer(&id)? => Ok(Some(id)),
             _ => Ok(None),
         }
     }

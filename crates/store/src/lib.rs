@@ -21,6 +21,7 @@ mod lock;
 mod log;
 mod mounts;
 mod orphans;
+mod packed;
 mod patches;
 mod records;
 mod repair;

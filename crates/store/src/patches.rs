@@ -34,8 +34,8 @@ impl Store {
         base_of(&self.layer_dir(id))
     }
 
-    /// Whether the layer is there, with what it lies on.
-    pub fn has_layer(&self, id: &LayerId) -> bool {
+    /// Whether the layer's files are there, with what it lies on.
+    pub fn has_files(&self, id: &LayerId) -> bool {
         let dir = self.layer_dir(id);
         dir.join(FILES).is_dir()
             || base_of(&dir)

@@ -14,6 +14,7 @@ use crate::error::{StoreError, io_error};
 use crate::gc::layer_ids;
 use crate::layers::LayerId;
 use crate::layout::Store;
+use crate::packed::UNSYNCED_FILES;
 
 /// The database's files, all that it needs.
 const DATABASE: [&str; 3] = ["state.db", "state.db-wal", "state.db-shm"];
@@ -70,12 +71,7 @@ impl Store {
     fn remove_layers(&self, ids: BTreeSet<String>) -> Result<(), StoreError> {
         self.condemn_layers(ids.clone())?;
         for id in ids {
-            let (path, away) = (self.root().join("layers").join(&id), self.temp_path()?);
-            match fs::rename(&path, &away) {
-                Ok(()) => fs::remove_dir_all(&away).map_err(io_error("remove", &away))?,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(io_error("remove", &path)(error)),
-            }
+            self.move_away(&self.root().join("layers").join(&id))?;
             self.with_db(|db| db.execute("DELETE FROM layers WHERE id = ?1", [&id]).map(drop))?;
         }
         Ok(())
@@ -111,6 +107,9 @@ impl Store {
         }
         let path = self.blob_path(digest);
         fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        for id in self.unreachable()? {
+            images.extend(self.forget_layer(&id)?);
+        }
         Ok(images)
     }
 
@@ -118,18 +117,32 @@ impl Store {
     /// boot that were never synced. It costs doing those steps again.
     pub(crate) fn drop_unsynced(&self) -> Result<(), StoreError> {
         let boot = boot_id();
-        let lost: BTreeSet<String> = self.with_db(|db| {
+        let unsynced: Vec<(String, String)> = self.with_db(|db| {
             db.prepare_cached(
-                "SELECT id FROM layers WHERE unsynced IS NOT NULL AND unsynced <> ?1 AND condemned IS NULL",
+                "SELECT id, unsynced FROM layers WHERE unsynced NOT IN (?1, ?2) AND condemned IS NULL",
             )?
-            .query_map([&boot], |row| row.get(0))?
+            .query_map([&boot, &format!("{UNSYNCED_FILES}{boot}")], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect()
         })?;
-        if lost.is_empty() || boot.is_empty() {
+        if unsynced.is_empty() || boot.is_empty() {
             return Ok(());
         }
         // Nobody of that boot is left who could be using them.
-        self.remove_layers(lost)
+        let (files, lost): (Vec<_>, Vec<_>) =
+            unsynced.into_iter().partition(|(_, boot)| boot.starts_with(UNSYNCED_FILES));
+        for (id, _) in files {
+            self.drop_files(&id)?;
+        }
+        self.remove_layers(lost.into_iter().map(|(id, _)| id).collect())
+    }
+
+    pub(crate) fn move_away(&self, path: &Path) -> Result<(), StoreError> {
+        let away = self.temp_path()?;
+        match fs::rename(path, &away) {
+            Ok(()) => fs::remove_dir_all(&away).map_err(io_error("remove", &away)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io_error("remove", path)(error)),
+        }
     }
 
     /// Makes everything written so far durable, and remembers that.

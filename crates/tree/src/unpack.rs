@@ -69,10 +69,22 @@ pub fn unpack_layer(
     dest: BorrowedFd<'_>,
     options: &UnpackOptions,
 ) -> Result<Unpacked, TreeError> {
+    unpack(input, Disk::new(dest, options.squash_ids), options)
+}
+
+/// What [`unpack_layer`] would give, with the same errors, and nothing on any disk.
+///
+/// # Errors
+/// As [`unpack_layer`].
+pub fn read_layer(input: impl Read + Send, options: &UnpackOptions) -> Result<Unpacked, TreeError> {
+    unpack(input, Disk::none(), options)
+}
+
+fn unpack(input: impl Read + Send, disk: Disk<'_>, options: &UnpackOptions) -> Result<Unpacked, TreeError> {
     let ((tree, implied_dirs, skipped_devices), diff_id, size) =
         stream::with_plain(input, options.max_bytes, |plain| {
             let mut reader = TarReader::new(plain, options.max_entries);
-            let mut unpacker = Unpacker::new(dest, options);
+            let mut unpacker = Unpacker::new(disk);
             while let Some(entry) = reader.next_entry()? {
                 unpacker.entry(&entry, &mut reader)?;
             }
@@ -99,8 +111,7 @@ struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    fn new(dest: BorrowedFd<'a>, options: &UnpackOptions) -> Self {
-        let disk = Disk::new(dest, options.squash_ids);
+    fn new(disk: Disk<'a>) -> Self {
         Self { disk, nodes: BTreeMap::new(), last_dir: None, files: 0, skipped: Vec::new() }
     }
 

@@ -18,6 +18,7 @@ mod language;
 mod limits;
 mod many;
 mod model;
+mod packed;
 mod place;
 mod proxy;
 mod pty;
@@ -106,6 +107,7 @@ fn cases() -> Vec<Case> {
         hostile::CASES,
         servers::CASES,
         push::CASES,
+        packed::CASES,
         images::CASES,
         exporters::CASES,
         evil::CASES,

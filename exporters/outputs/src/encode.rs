@@ -1,11 +1,13 @@
 //! Layers as blobs: which compression, which media type.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read as _, Write};
 
 use lapstrake_oci::media::{self, Compression};
+use lapstrake_oci::{DiffId, Sha256};
 use lapstrake_snapshot::write_tar;
-use lapstrake_store::{Blob, BlobWriter, Store};
+use lapstrake_store::{Blob, BlobWriter, Store, StoreError};
+use lapstrake_tree::decompress::decompress;
 
 use crate::error::OutputError;
 use crate::gzip::ParallelGzip;
@@ -127,11 +129,35 @@ pub(crate) fn layer_blob(
     let clamp = image.clamp.filter(|_| number >= image.base);
     let failed = |source| OutputError::Write { what: "layer's blob", source };
     let mut out = Encoder::new(store.blob_writer()?, encoding).map_err(failed)?;
-    write_tar(store, id, clamp, &mut out)?;
+    match store.layer_blob(diff_id, "original")? {
+        // Somebody else's tar, which ours of the same files need not be.
+        Some(original) => copy_tar(store, &original, diff_id, &mut out)?,
+        None => write_tar(store, id, clamp, &mut out)?,
+    }
     let (digest, size) = out.finish().map_err(failed)?.finish(None)?;
     let blob = Blob { digest, size, media_type: encoding.compression.oci_layer().to_owned() };
     store.link_layer_blob(diff_id, &encoding.variant(), &blob)?;
     Ok(Blob { media_type: encoding.media_type(encoding.compression).to_owned(), ..blob })
+}
+
+/// Writes the tar that is in `blob`.
+fn copy_tar(store: &Store, blob: &Blob, diff_id: &DiffId, out: &mut impl Write) -> Result<(), OutputError> {
+    let failed = |source| OutputError::Write { what: "layer's blob", source };
+    let (_, mut tar) = decompress(BufReader::new(store.open_blob(&blob.digest)?)).map_err(failed)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
+    loop {
+        let got = tar.read(&mut buffer).map_err(failed)?;
+        if got == 0 {
+            break;
+        }
+        hash.update(&buffer[..got]);
+        out.write_all(&buffer[..got]).map_err(failed)?;
+    }
+    let found = hash.finish();
+    if found == diff_id.0 {
+        return Ok(());
+    }
+    Err(StoreError::WrongDigest { expected: diff_id.to_string(), found: found.to_string() }.into())
 }
 
 /// A blob being compressed.

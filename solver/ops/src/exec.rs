@@ -74,11 +74,11 @@ fn attempt(
 ) -> Result<Stack, OpsError> {
     let debug = inner.settings.debug.as_ref();
     if let Some(debug) = debug.filter(|debug| debug.stops_before(name)) {
-        let scratch = Active::new(&inner.store, base.lowers(&inner.store))?;
+        let scratch = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
         let prepared = prepare(inner, exec, base, inputs, &scratch)?;
         debug::shell(inner.sandbox()?, debug, &format!("before {name}"), exec, &scratch, prepared)?;
     }
-    let active = Active::new(&inner.store, base.lowers(&inner.store))?;
+    let active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
     let (spec, mut mounts) = prepare(inner, exec, base, inputs, &active)?;
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
@@ -327,10 +327,10 @@ fn add_bind(
             mounts.kept.push(Kept::Active(copy));
             return Ok(());
         }
-        None => input.lowers(&inner.store),
+        None => input.lowers(&inner.store, inner.settings.single_id)?,
     };
     if bind.readonly {
-        mounts.add(target, input.open(&inner.store)?, &bind.source, true);
+        mounts.add(target, input.open(&inner.store, inner.settings.single_id)?, &bind.source, true);
     } else {
         let scratch = Active::new(&inner.store, lowers)?;
         let root = scratch.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;

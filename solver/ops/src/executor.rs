@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lapstrake_engine::{
     CacheMap, Dep, Executor, Key, KeyHasher, Progress, ResultRef, Selector, Step, StepId,
 };
-use lapstrake_graph::{File, FileAction, MountKind, Op, Source, Vertex};
+use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
 use lapstrake_snapshot::Active;
 use lapstrake_store::Store;
 
@@ -27,6 +27,11 @@ impl Ops {
         Ops(Arc::new(Inner::new(store, images, settings)))
     }
 
+    /// Tells what is going to be built: images that no step needs files of are not unpacked.
+    pub fn expect(&self, graph: &Graph) {
+        self.0.expect(graph);
+    }
+
     /// Ends the build: keeps what was learnt about the files of its contexts, so that the next one need not read
     /// those that stay as they are, and how large its cache directories are now.
     pub fn finish(&self) -> Result<(), OpsError> {
@@ -44,7 +49,8 @@ impl Ops {
         let inputs: Vec<Stack> = inputs.iter().map(Stack::parse).collect::<Result<_, _>>()?;
         let stack = match vertex.op.clone() {
             Op::Source(Source::Image { manifest, reference, .. }) => {
-                self.0.images.fetch(&manifest, &reference, step).await?
+                let files = self.0.files_of(&manifest);
+                self.0.images.fetch(&manifest, &reference, files, step).await?
             }
             Op::Source(source @ (Source::Http(_) | Source::Git(_) | Source::Archive { .. })) => {
                 self.bring(&source, step).await?
@@ -90,7 +96,7 @@ fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsErro
 
 fn change(inner: &Inner, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
     let base = files::base(inner, inputs)?;
-    let active = Active::new(&inner.store, base.lowers(&inner.store))?;
+    let active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
     let mut earlier = Earlier::of(inner, file, inputs);
     let previous = earlier.as_ref().and_then(Earlier::previous);
     let copied = files::apply_all(inner, &file.actions, inputs, &active, previous)?;

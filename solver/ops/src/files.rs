@@ -37,7 +37,7 @@ pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Re
     let origin = inner.origins.of(stack)?;
     let selection = origin.select(&Selector::new("/")).map_err(OpsError::checksum)?;
     let options = CopyOptions { squash_ids: inner.settings.single_id, ..CopyOptions::default() };
-    let from = origin.open(&inner.store, stack)?;
+    let from = origin.open(&inner.store, stack, inner.settings.single_id)?;
     Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
 }
 
@@ -107,7 +107,7 @@ fn copy_input(inner: &Inner, copy: &Copy, inputs: &[Stack], dest: Dest<'_>) -> R
     let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum)?;
     let mut options = options(inner, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
-    let from = origin.open(&inner.store, stack)?;
+    let from = origin.open(&inner.store, stack, inner.settings.single_id)?;
     let archives = if copy.unpack { archives(from.as_fd(), &mut selection)? } else { Vec::new() };
     if archives.is_empty() {
         return Ok(put(from.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?);

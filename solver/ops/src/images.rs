@@ -13,7 +13,7 @@ use lapstrake_oci::{
     Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
 };
 use lapstrake_registry::{Client, Registries, choose};
-use lapstrake_snapshot::{Imported, import_layer};
+use lapstrake_snapshot::{Imported, import_layer, import_packed};
 use lapstrake_store::{Blob, ImageRow, Store};
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -24,6 +24,15 @@ use crate::stack::{Stack, StackLayer};
 
 /// How many layers come at once. More do not come sooner, and each is being unpacked as well.
 const DOWNLOADS: usize = 4;
+
+/// When the files of layers that come are unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// While they come: a step is going to need them.
+    Now,
+    /// When somebody needs them.
+    Later,
+}
 
 /// Where an image's layers can be had.
 #[derive(Clone, Debug)]
@@ -93,6 +102,11 @@ impl Images {
     /// [`OpsError::Registry`] if the settings cannot be read.
     pub fn insecure_client(&self) -> Result<Client, OpsError> {
         Ok(Client::new(Registries { insecure: true, ..self.registries.clone() })?)
+    }
+
+    /// Whether only one user id is mapped.
+    pub fn single_id(&self) -> bool {
+        self.single_id
     }
 
     fn remember(&self, known: Known) -> Known {
@@ -223,7 +237,13 @@ impl Images {
     }
 
     /// Brings all layers of a resolved image into the store.
-    pub async fn fetch(&self, manifest: &Digest, reference: &str, step: &Step) -> Result<Stack, OpsError> {
+    pub async fn fetch(
+        &self,
+        manifest: &Digest,
+        reference: &str,
+        files: Files,
+        step: &Step,
+    ) -> Result<Stack, OpsError> {
         let known = self.known(manifest, reference)?;
         let descriptors = match &known.place {
             Place::Store(layers) => return Ok(Stack { layers: layers.clone(), ..Stack::default() }),
@@ -241,7 +261,7 @@ impl Images {
             let media_type = descriptor.media_type().to_string();
             wanted.push((diff_id.clone(), Blob { digest, size: descriptor.size(), media_type }));
         }
-        let layers = self.fetch_layers(&known.place, wanted, step).await?;
+        let layers = self.fetch_layers(&known.place, wanted, files, step).await?;
         self.keep(&known, &layers)?;
         Ok(Stack { layers, ..Stack::default() })
     }
@@ -251,6 +271,7 @@ impl Images {
         &self,
         place: &Place,
         wanted: Vec<(DiffId, Blob)>,
+        files: Files,
         step: &Step,
     ) -> Result<Vec<StackLayer>, OpsError> {
         let work = wanted.iter().map(|(diff_id, blob)| async {
@@ -260,7 +281,7 @@ impl Images {
             let store = self.store.clone();
             let lock = tokio::task::spawn_blocking(move || store.lock(&lock_name)).await;
             let lock = lock.map_err(|_| OpsError::Worker)??;
-            let layer = self.layer(place, diff_id, blob, step).await;
+            let layer = self.layer(place, (diff_id, blob), files, step).await;
             drop((lock, leave));
             layer
         });
@@ -298,8 +319,8 @@ impl Images {
     async fn layer(
         &self,
         place: &Place,
-        diff_id: &DiffId,
-        blob: &Blob,
+        (diff_id, blob): (&DiffId, &Blob),
+        files: Files,
         step: &Step,
     ) -> Result<StackLayer, OpsError> {
         if let Some(id) = self.store.layer_of_diff(diff_id)? {
@@ -307,7 +328,7 @@ impl Images {
         }
         let imported = match place {
             Place::Registry(reference, ..) if !self.store.has_blob(&blob.digest) => {
-                self.pulled(reference, blob, step).await?
+                self.pulled(reference, blob, files, step).await?
             }
             place => {
                 if let Place::Layout(dir, _) = place
@@ -317,7 +338,7 @@ impl Images {
                     let file = fs::File::open(&path).map_err(OpsError::io("open", &path))?;
                     self.store.copy_blob(file, Some(&blob.digest))?;
                 }
-                self.unpacked(self.store.open_blob(&blob.digest)?, blob, step).await?
+                self.taken_in(self.store.open_blob(&blob.digest)?, blob, files, step).await?
             }
         };
         if imported.diff_id != *diff_id {
@@ -332,12 +353,18 @@ impl Images {
         Ok(StackLayer { id: imported.layer, diff_id: Some(diff_id.clone()) })
     }
 
-    /// A layer unpacked while it comes.
-    async fn pulled(&self, reference: &Reference, blob: &Blob, step: &Step) -> Result<Imported, OpsError> {
+    /// A layer checked, and unpacked if that is wanted, while it comes.
+    async fn pulled(
+        &self,
+        reference: &Reference,
+        blob: &Blob,
+        files: Files,
+        step: &Step,
+    ) -> Result<Imported, OpsError> {
         let writer = self.store.unhashed_blob_writer()?;
         let (told, arriving) = arriving(writer.reader()?);
         let mut writer = Counting::new(Telling::new(writer, told), step, &blob.digest, blob.size);
-        let mut importing = std::pin::pin!(self.unpacked(arriving, blob, step));
+        let mut importing = std::pin::pin!(self.taken_in(arriving, blob, files, step));
         let client = self.client().await?;
         let mut early = None;
         let downloaded = tokio::select! {
@@ -358,18 +385,23 @@ impl Images {
         importing.await
     }
 
-    async fn unpacked(
+    async fn taken_in(
         &self,
         input: impl io::Read + Send + 'static,
         blob: &Blob,
+        files: Files,
         step: &Step,
     ) -> Result<Imported, OpsError> {
         let (store, single_id) = (self.store.clone(), self.single_id);
-        let extracting = format!("extracting sha256:{}", blob.digest.short());
-        step.status(&extracting, 0, 0, false);
-        let imported = tokio::task::spawn_blocking(move || import_layer(&store, input, single_id));
+        let doing = if files == Files::Now { "extracting" } else { "verifying" };
+        let doing = format!("{doing} sha256:{}", blob.digest.short());
+        step.status(&doing, 0, 0, false);
+        let imported = tokio::task::spawn_blocking(move || match files {
+            Files::Now => import_layer(&store, input, single_id),
+            Files::Later => import_packed(&store, input),
+        });
         let imported = imported.await.map_err(|_| OpsError::Worker)??;
-        step.status(&extracting, 0, 0, true);
+        step.status(&doing, 0, 0, true);
         Ok(imported)
     }
 }

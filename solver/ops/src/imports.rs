@@ -13,7 +13,7 @@ use lapstrake_store::Blob;
 use serde::Deserialize;
 
 use crate::error::OpsError;
-use crate::images::{Images, Place, layout_blob, parse, parsed_digest};
+use crate::images::{Files, Images, Place, layout_blob, parse, parsed_digest};
 use crate::stack::{Stack, StackLayer};
 
 /// No cache config is longer, in bytes.
@@ -129,7 +129,7 @@ impl Images {
         layers: Vec<(DiffId, Blob)>,
         step: &lapstrake_engine::Step,
     ) -> Result<Vec<StackLayer>, OpsError> {
-        self.fetch_layers(place, layers, step).await
+        self.fetch_layers(place, layers, Files::Later, step).await
     }
 }
 

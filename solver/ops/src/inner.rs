@@ -1,13 +1,16 @@
 //! What all ops of a build have at hand.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use lapstrake_graph::{Graph, Op, Source, Vertex};
+use lapstrake_oci::Digest;
 use lapstrake_runtime::Sandbox;
 use lapstrake_store::Store;
 
 use crate::brought::Remotes;
 use crate::error::OpsError;
-use crate::images::Images;
+use crate::images::{Files, Images};
 use crate::origin::Origins;
 use crate::settings::Settings;
 
@@ -19,6 +22,8 @@ pub(crate) struct Inner {
     pub(crate) origins: Origins,
     pub(crate) remotes: Remotes,
     sandbox: OnceLock<Sandbox>,
+    /// The manifests of images whose files no step needs.
+    untouched: OnceLock<BTreeSet<Digest>>,
     starting: Mutex<()>,
 }
 
@@ -33,8 +38,43 @@ impl Inner {
             origins,
             remotes: Remotes::default(),
             sandbox: OnceLock::new(),
+            untouched: OnceLock::new(),
             starting: Mutex::new(()),
         }
+    }
+
+    /// Finds out which images no step of `graph` needs files of.
+    pub(crate) fn expect(&self, graph: &Graph) {
+        let mut touched = BTreeSet::new();
+        let mut images = Vec::new();
+        for id in graph.topological() {
+            let Some(vertex) = graph.get(id) else { continue };
+            if let Op::Source(Source::Image { manifest, .. }) = &vertex.op {
+                images.push((id, manifest));
+            }
+            match &vertex.op {
+                Op::File(_) | Op::Exec(_) => touched.extend(vertex.inputs.iter().map(|edge| edge.vertex)),
+                Op::Source(_) | Op::Merge => {}
+            }
+        }
+        // What is merged is needed if the whole is: from the last merge to the first.
+        for id in graph.topological().into_iter().rev() {
+            if let Some(Vertex { op: Op::Merge, inputs, .. }) = graph.get(id)
+                && touched.contains(&id)
+            {
+                touched.extend(inputs.iter().map(|edge| edge.vertex));
+            }
+        }
+        let untouched = images.into_iter().filter(|(id, _)| !touched.contains(id));
+        let untouched = untouched.map(|(_, manifest)| manifest.clone()).collect();
+        // Whoever expects another build after the first only loses the knowledge: files are then unpacked early.
+        self.untouched.set(untouched).unwrap_or_default();
+    }
+
+    /// When the files of an image are to be unpacked.
+    pub(crate) fn files_of(&self, manifest: &Digest) -> Files {
+        let untouched = self.untouched.get().is_some_and(|all| all.contains(manifest));
+        if untouched { Files::Later } else { Files::Now }
     }
 
     /// The sandbox, started when a step first needs it.

@@ -29,7 +29,7 @@ pub use cache::Cache;
 pub use debug::{Debug, HandOver};
 pub use error::OpsError;
 pub use executor::Ops;
-pub use images::{Images, Known};
+pub use images::{Files, Images, Known};
 pub use imports::{CacheFrom, Import, Imports, shared_key};
 pub use settings::{LocalContext, Secret, Settings};
 pub use stack::{Stack, StackLayer};

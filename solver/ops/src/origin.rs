@@ -51,12 +51,12 @@ impl Origin {
     }
 
     /// The directory behind it; `stack` is what [`Origins::of`] was asked for.
-    pub(crate) fn open(&self, store: &Store, stack: &Stack) -> Result<OwnedFd, OpsError> {
+    pub(crate) fn open(&self, store: &Store, stack: &Stack, single_id: bool) -> Result<OwnedFd, OpsError> {
         match self {
             Origin::Context(loaded) => {
                 loaded.dir.try_clone().map_err(OpsError::io("duplicate", &loaded.file))
             }
-            Origin::Tree(_) => stack.open(store),
+            Origin::Tree(_) => stack.open(store, single_id),
         }
     }
 }
@@ -108,7 +108,7 @@ impl Origins {
         }
         let tree = if stack.below.is_some() {
             // A directory of the host has no tree yet.
-            scan(stack.open(&self.store)?.as_fd(), &ScanOptions::default())?
+            scan(stack.open(&self.store, self.settings.single_id)?.as_fd(), &ScanOptions::default())?
         } else {
             stack.tree(&self.store)?
         };

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::OpsError;
 
+/// How many layers are unpacked side by side.
+const AT_ONCE: usize = 4;
+
 /// A layer in a stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackLayer {
@@ -78,18 +81,37 @@ impl Stack {
     /// The directories to mount on each other, lowest first. Overlayfs takes no directory twice: of one that is there more
     /// than once (two steps that did the same, or changes to the same layer) only the topmost counts, which hides
     /// nothing that the lower ones would show.
-    pub fn lowers(&self, store: &Store) -> Vec<PathBuf> {
+    ///
+    /// Layers that are packed are unpacked first.
+    pub fn lowers(&self, store: &Store, single_id: bool) -> Result<Vec<PathBuf>, OpsError> {
+        self.unpack(store, single_id)?;
         let mut seen = std::collections::BTreeSet::new();
         let dirs = self.layers.iter().rev().flat_map(|layer| store.layer_dirs(&layer.id).into_iter().rev());
         let mut lowers: Vec<PathBuf> = dirs.filter(|dir| seen.insert(dir.clone())).collect();
         lowers.extend(self.below.clone());
         lowers.reverse();
-        lowers
+        Ok(lowers)
+    }
+
+    fn unpack(&self, store: &Store, single_id: bool) -> Result<(), OpsError> {
+        let packed: Vec<&LayerId> =
+            self.layers.iter().map(|layer| &layer.id).filter(|id| !store.has_files(id)).collect();
+        for some in packed.chunks(AT_ONCE) {
+            std::thread::scope(|scope| {
+                let unpack =
+                    |id| scope.spawn(move || lapstrake_snapshot::unpack_packed(store, id, single_id));
+                let threads: Vec<_> = some.iter().map(|id| unpack(*id)).collect();
+                threads.into_iter().try_for_each(|thread| {
+                    thread.join().map_err(|_| OpsError::Worker)?.map_err(OpsError::from)
+                })
+            })?;
+        }
+        Ok(())
     }
 
     /// Its tree, for reading.
-    pub fn open(&self, store: &Store) -> Result<OwnedFd, OpsError> {
-        let mut lowers = self.lowers(store);
+    pub fn open(&self, store: &Store, single_id: bool) -> Result<OwnedFd, OpsError> {
+        let mut lowers = self.lowers(store, single_id)?;
         if lowers.is_empty() {
             let empty = store.root().join("empty");
             std::fs::create_dir_all(&empty).map_err(OpsError::io("create", &empty))?;

@@ -147,6 +147,7 @@ async fn run(
         cache = cache.with(imports);
     }
     let target = plan.targets.first().context("nothing to build")?;
+    tools.ops.expect(&plan.graph);
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
     // Dropped half-way if the build is canceled: then there is nothing to report.
     let solved = solver.solve(target.edge).await;

@@ -1,7 +1,7 @@
 //! Where a build's result goes.
 
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +15,6 @@ use lapstrake_outputs::{
     Encoding, Files, Finished, Flavour, Layer, Push, Saved, SharedStep, assemble, descriptor_annotations,
     image_manifest, keep, with_inline_cache, write_archive, write_files, write_layout, write_rootfs,
 };
-use lapstrake_snapshot::mount;
 use lapstrake_store::Store;
 
 use super::file::to_file;
@@ -101,7 +100,8 @@ impl Export<'_> {
             }
             Output::Engine { image: asked } => self.loaded(asked, metadata, step).map(Some),
             Output::Tar { dest, split } => during(step, "sending tarball", || {
-                let (root, prefix) = (root(store, stack)?, split.then(|| self.platform()));
+                let (root, prefix) =
+                    (stack.open(store, self.images.single_id())?, split.then(|| self.platform()));
                 let epoch = target.image.epoch;
                 to_file(dest.as_deref(), |out| {
                     Ok(write_rootfs(root.as_fd(), epoch, prefix.as_deref(), out)?)
@@ -111,7 +111,11 @@ impl Export<'_> {
             Output::Local { dest, split, delete } => during(step, "copying files", || {
                 let dest = if *split { dest.join(self.platform()) } else { dest.clone() };
                 fs::create_dir_all(&dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
-                write_files(root(store, stack)?.as_fd(), &dest, Files { delete: *delete })?;
+                write_files(
+                    stack.open(store, self.images.single_id())?.as_fd(),
+                    &dest,
+                    Files { delete: *delete },
+                )?;
                 Ok(None)
             }),
             Output::Cache => Ok(None),
@@ -272,16 +276,6 @@ fn during<T>(step: &Step, part: &str, work: impl FnOnce() -> anyhow::Result<T>) 
     let done = work()?;
     step.status(part, 0, 0, true);
     Ok(done)
-}
-
-fn root(store: &Store, stack: &Stack) -> anyhow::Result<OwnedFd> {
-    let mut lowers = stack.lowers(store);
-    if lowers.is_empty() {
-        let empty = store.root().join("empty");
-        fs::create_dir_all(&empty).with_context(|| format!("cannot create `{}`", empty.display()))?;
-        lowers.push(empty);
-    }
-    Ok(mount(&lowers, None)?)
 }
 
 /// The layers as the store remembers them: with the digests that the config has.

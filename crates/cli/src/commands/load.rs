@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use lapstrake_oci::media::{self, Kind, kind};
 use lapstrake_oci::{DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference};
 use lapstrake_ops::StackLayer;
-use lapstrake_snapshot::import_layer;
+use lapstrake_snapshot::import_packed;
 use lapstrake_store::{Blob, ImageRow, TempDir};
 use lapstrake_tree::decompress::Compression;
 use lapstrake_tree::members::{Member, members};
@@ -222,7 +222,7 @@ fn keep_layer(
     if let (Some(id), Some(_)) = (known, store.layer_blob(expected, "original")?) {
         return Ok(StackLayer { id, diff_id: Some(expected.clone()) });
     }
-    let imported = import_layer(store, File::open(path)?, session.single_id)?;
+    let imported = import_packed(store, File::open(path)?)?;
     if imported.diff_id != *expected {
         bail!(
             "the archive is damaged: a layer has digest {}, and the config says {expected}",

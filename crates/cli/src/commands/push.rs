@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_ops::Images;
+use lapstrake_ops::{Files, Images};
 use lapstrake_outputs::{Encoding, Push, Status};
 use lapstrake_registry::Client;
 
@@ -107,7 +107,7 @@ async fn pull_one(
 ) -> anyhow::Result<lapstrake_oci::Digest> {
     let images = Images::new(session.store.clone(), session.single_id, true, registries());
     let known = images.resolve_there(reference, platform).await?;
-    images.fetch(&known.manifest, &reference.to_string(), step).await?;
+    images.fetch(&known.manifest, &reference.to_string(), Files::Later, step).await?;
     Ok(known.digest().clone())
 }
 

@@ -182,7 +182,7 @@ async fn bring(tools: &Tools, source: &Source, progress: &Progress) -> anyhow::R
     let step = progress.start(StepId(format!("internal:{name}")), &name);
     let brought = tools.ops.bring(source, &step).await;
     step.complete(false, brought.as_ref().err().map(ToString::to_string));
-    Ok(brought?.open(&tools.store)?)
+    Ok(brought?.open(&tools.store, tools.images.single_id())?)
 }
 
 /// What came on standard input.

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let config = config(&session.store, &image.id)?.config;
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     let stack = Stack { layers, ..Stack::default() };
-    let active = Active::new(&session.store, stack.lowers(&session.store))?;
+    let active = Active::new(&session.store, stack.lowers(&session.store, session.single_id)?)?;
     let mut spec = spec(args, &config, &active)?;
     spec.one_id = session.single_id;
     (spec.limits, spec.no_new_privs) = (limits, no_new_privs);

@@ -81,7 +81,12 @@ impl Store {
             }
             change.commit()
         })?;
-        self.condemn_layers(of(ItemKind::Layer).map(|item| item.id.clone()).collect())?;
+        let mut layers: BTreeSet<String> = of(ItemKind::Layer).map(|item| item.id.clone()).collect();
+        if of(ItemKind::Blob).next().is_some() {
+            // Without its blob a packed layer is nothing.
+            layers.extend(self.unreachable()?.iter().map(ToString::to_string));
+        }
+        self.condemn_layers(layers)?;
         for context in of(ItemKind::Context) {
             // Derived: whoever is reading it has it open, and whoever comes next makes another one.
             fs::remove_file(self.root().join("contexts").join(&context.id)).unwrap_or_default();

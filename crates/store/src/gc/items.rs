@@ -89,8 +89,14 @@ impl Store {
                     description,
                 })
             })?;
-            rows.collect()
+            rows.map(|row| row.map(|item| self.with_room(item))).collect()
         })
+    }
+
+    /// A packed layer takes no room: its blob does.
+    fn with_room(&self, item: Item) -> Item {
+        let packed = item.id.parse().is_ok_and(|id| !self.has_files(&id));
+        Item { size: if packed { 0 } else { item.size }, ..item }
     }
 
     /// Layers' tars. An image has those of its layers, whichever form they are in.

@@ -18,7 +18,8 @@ use crate::path::TreePath;
 const BUFFER: usize = 128 << 10;
 
 pub(crate) struct Disk<'a> {
-    dest: BorrowedFd<'a>,
+    /// `None` where only the tree is wanted: nothing is made, and files are only hashed.
+    dest: Option<BorrowedFd<'a>>,
     squash_ids: bool,
     buffer: Vec<u8>,
     /// The directory of the last operation.
@@ -27,56 +28,62 @@ pub(crate) struct Disk<'a> {
 
 impl<'a> Disk<'a> {
     pub(crate) fn new(dest: BorrowedFd<'a>, squash_ids: bool) -> Self {
-        Self { dest, squash_ids, buffer: vec![0; BUFFER], last: RefCell::new(None) }
+        Self { dest: Some(dest), squash_ids, buffer: vec![0; BUFFER], last: RefCell::new(None) }
     }
 
-    fn parent(&self, path: &TreePath) -> Result<Rc<OwnedFd>, TreeError> {
+    /// One that is nowhere.
+    pub(crate) fn none() -> Self {
+        Self { dest: None, squash_ids: true, buffer: vec![0; BUFFER], last: RefCell::new(None) }
+    }
+
+    /// The directory that `path` lies in; `None` on a disk that is nowhere.
+    fn parent(&self, path: &TreePath) -> Result<Option<Rc<OwnedFd>>, TreeError> {
+        let Some(dest) = self.dest else { return Ok(None) };
         let dir = path.parent().unwrap_or_default();
         if let Some((_, fd)) = self.last.borrow().as_ref().filter(|(last, _)| *last == dir) {
-            return Ok(Rc::clone(fd));
+            return Ok(Some(Rc::clone(fd)));
         }
-        let fd = open_plain_raw(self.dest, &dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        let fd = open_plain_raw(dest, &dir, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
             .map_err(TreeError::io("open", &dir))?;
         let fd = Rc::new(fd);
         *self.last.borrow_mut() = Some((dir, Rc::clone(&fd)));
-        Ok(fd)
+        Ok(Some(fd))
     }
 
     pub(crate) fn mkdir(&self, path: &TreePath) -> Result<(), TreeError> {
         // Ours alone until its own metadata come at the end.
-        let parent = self.parent(path)?;
+        let Some(parent) = self.parent(path)? else { return Ok(()) };
         fs::mkdirat(&*parent, path.name(), Mode::RWXU).map_err(TreeError::io("make directory", path))
     }
 
     pub(crate) fn unlink(&self, path: &TreePath, is_dir: bool) -> Result<(), TreeError> {
-        let parent = self.parent(path)?;
+        let Some(parent) = self.parent(path)? else { return Ok(()) };
         *self.last.borrow_mut() = None;
         let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         fs::unlinkat(&*parent, path.name(), flags).map_err(TreeError::io("remove", path))
     }
 
     pub(crate) fn whiteout(&self, path: &TreePath) -> Result<(), TreeError> {
-        let parent = self.parent(path)?;
+        let Some(parent) = self.parent(path)? else { return Ok(()) };
         fs::mknodat(&*parent, path.name(), FileType::CharacterDevice, Mode::empty(), 0)
             .map_err(TreeError::io("make whiteout", path))
     }
 
     pub(crate) fn link(&self, target: &TreePath, path: &TreePath) -> Result<(), TreeError> {
-        let from = self.parent(target)?;
-        let to = self.parent(path)?;
+        let (Some(from), Some(to)) = (self.parent(target)?, self.parent(path)?) else { return Ok(()) };
         fs::linkat(&*from, target.name(), &*to, path.name(), AtFlags::empty())
             .map_err(TreeError::io("link", path))
     }
 
     /// Gives `path` to what has the same name in the directory `from` of another tree.
     pub(crate) fn link_from(&self, from: BorrowedFd<'_>, path: &TreePath) -> Result<(), TreeError> {
-        let to = self.parent(path)?;
+        let Some(to) = self.parent(path)? else { return Ok(()) };
         fs::linkat(from, path.name(), &*to, path.name(), AtFlags::empty())
             .map_err(TreeError::io("link", path))
     }
 
     pub(crate) fn symlink(&self, path: &TreePath, target: &[u8], meta: &Meta) -> Result<(), TreeError> {
-        let parent = self.parent(path)?;
+        let Some(parent) = self.parent(path)? else { return Ok(()) };
         fs::symlinkat(target, &*parent, path.name()).map_err(TreeError::io("make link", path))?;
         self.own_name(&parent, path, meta)?;
         set_times_at(parent.as_fd(), path.name(), meta.mtime).map_err(TreeError::io("set times of", path))
@@ -89,7 +96,7 @@ impl<'a> Disk<'a> {
             Kind::BlockDev { major, minor } => (FileType::BlockDevice, fs::makedev(*major, *minor)),
             _ => (FileType::Fifo, 0),
         };
-        let parent = self.parent(path)?;
+        let Some(parent) = self.parent(path)? else { return Ok(true) };
         match fs::mknodat(&*parent, path.name(), file_type, Mode::empty(), device) {
             Err(Errno::PERM | Errno::ACCESS) if file_type != FileType::Fifo => return Ok(false),
             other => other.map_err(TreeError::io("make device", path))?,
@@ -118,30 +125,31 @@ impl<'a> Disk<'a> {
         xattrs: &[Xattr],
         content: &mut impl Read,
     ) -> Result<ContentDigest, TreeError> {
-        let parent = self.parent(path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&*parent, path.name(), flags, Mode::RUSR | Mode::WUSR)
-            .map_err(TreeError::io("create", path))?;
-        let mut file = std::fs::File::from(fd);
+        let mut file = self.parent(path)?.map(|parent| create(&parent, path)).transpose()?;
         let mut hasher = blake3::Hasher::new();
         loop {
             match content.read(&mut self.buffer) {
                 Ok(0) => break,
                 Ok(got) => {
                     hasher.update(&self.buffer[..got]);
-                    io::Write::write_all(&mut file, &self.buffer[..got])
-                        .map_err(TreeError::io("write", path))?;
+                    if let Some(file) = &mut file {
+                        io::Write::write_all(file, &self.buffer[..got])
+                            .map_err(TreeError::io("write", path))?;
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(TreeError::stream("read the archive")(e)),
             }
         }
-        self.finish_fd(file.as_fd(), path, meta, xattrs)?;
+        if let Some(file) = file {
+            self.finish_fd(file.as_fd(), path, meta, xattrs)?;
+        }
         Ok(ContentDigest(*hasher.finalize().as_bytes()))
     }
 
     pub(crate) fn finish_dir(&self, path: &TreePath, meta: &Meta, opaque: bool) -> Result<(), TreeError> {
-        let fd = open_plain_raw(self.dest, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+        let Some(dest) = self.dest else { return Ok(()) };
+        let fd = open_plain_raw(dest, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(TreeError::io("open", path))?;
         if opaque {
             fs::fsetxattr(&fd, "user.overlay.opaque", b"y", XattrFlags::empty())
@@ -171,4 +179,10 @@ impl<'a> Disk<'a> {
         fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).map_err(TreeError::io("set mode of", path))?;
         set_times_fd(fd, meta.mtime).map_err(TreeError::io("set times of", path))
     }
+}
+
+fn create(parent: &OwnedFd, path: &TreePath) -> Result<std::fs::File, TreeError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = fs::openat(parent, path.name(), flags, Mode::RUSR | Mode::WUSR);
+    fd.map(std::fs::File::from).map_err(TreeError::io("create", path))
 }

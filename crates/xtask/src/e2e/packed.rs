@@ -1,0 +1,95 @@
+//! Layers of images whose files nobody needs: they stay in the blobs that they came in.
+
+use std::process::Output;
+
+use super::place::{Mode, dockerfile, expect, must, nothing_left, script, text};
+use super::registry::Registry;
+
+pub(super) const CASES: &[super::Case] = &[("packed_layers", packed)];
+
+const BASE: &str =
+    "FROM busybox\nRUN echo base > /base && ln -s base /link && echo x:x:7:7::/: >> /etc/passwd\n";
+const CONFIG_ONLY: &str = "FROM BASE\nENV A=b\nCMD [\"cat\", \"/base\"]\n";
+const LINKED: &str = "FROM BASE\nCOPY --link Dockerfile /new/\nCMD [\"ls\", \"/new\"]\n";
+const COPIED: &str = "FROM BASE\nCOPY --chown=x Dockerfile /link2/\nRUN stat -c %u /link2/Dockerfile\n";
+
+fn packed(mode: &Mode) -> Result<(), String> {
+    let server = Registry::start(mode, "")?;
+    let name = format!("{}/packed", server.address);
+    let here =
+        |context: &str, text: &str| dockerfile(mode, context, &text.replace("BASE", &format!("{name}:base")));
+    here("packed-base", BASE)?;
+    here("packed-config", CONFIG_ONLY)?;
+    here("packed-linked", LINKED)?;
+    here("packed-copied", COPIED)?;
+    let base = script(mode, &format!("./lapstrake build -q -t {name}:base --push packed-base"))?;
+    expect(&base, 0, &["sha256:"])?;
+    let state = format!("{}/packed-{}", mode.place.display(), mode.name);
+    must(&format!("rm -rf '{state}'"))?;
+    let run = |commands: &str| script(mode, &format!("export LAPSTRAKE_ROOT='{state}'; {commands}"));
+    // How many layers there are, and how many of them have their files.
+    let layers = |all: u32, unpacked: u32| {
+        let count =
+            run("ls $LAPSTRAKE_ROOT/layers | wc -l; ls -d $LAPSTRAKE_ROOT/layers/*/fs 2>/dev/null | wc -l")?;
+        same(&count, &format!("{all}\n{unpacked}\n"))
+    };
+    expect(&run(&format!("./lapstrake pull -q {name}:base"))?, 0, &[&name])?;
+    layers(2, 0)?;
+    // What is told of it is what would be told if it were unpacked.
+    let sizes = |command: &str| {
+        let ours = run(&format!("./lapstrake {command} {name}:base"))?;
+        let unpacked = script(mode, &format!("./lapstrake {command} {name}:base"))?;
+        same(&ours, &String::from_utf8_lossy(&unpacked.stdout))
+    };
+    sizes("history --format '{{.CreatedBy}} {{.Size}}'")?;
+    sizes("images --format '{{.Size}}'")?;
+    for (tag, context) in [("config", "packed-config"), ("linked", "packed-linked")] {
+        let build = format!("./lapstrake build -q -t {name}:{tag} --push {context}");
+        expect(&run(&build)?, 0, &["sha256:"])?;
+    }
+    // The one that is new.
+    layers(3, 1)?;
+    let forced = "-o type=oci,dest=packed.tar,compression=zstd,force-compression=true";
+    expect(&run(&format!("./lapstrake build {forced} packed-config"))?, 0, &[])?;
+    expect(&run(&format!("./lapstrake save {name}:linked | ./lapstrake load -q"))?, 0, &["Loaded image"])?;
+    layers(3, 1)?;
+    // The same again where there is nothing yet: what comes during the build stays packed too.
+    must(&format!("rm -rf '{state}'"))?;
+    expect(&run(&format!("./lapstrake build -q -t {name}:linked --push packed-linked"))?, 0, &["sha256:"])?;
+    layers(3, 1)?;
+    expect(&run("./lapstrake load -i packed.tar && ./lapstrake doctor --state")?, 0, &["3 are whole"])?;
+    drop(server);
+    // Now somebody needs them: no registry is asked.
+    same(&run(&format!("./lapstrake run {name}:linked"))?, "Dockerfile\n")?;
+    layers(3, 3)?;
+    expect(&run("./lapstrake build --progress plain packed-copied")?, 0, &[" 7\n"])?;
+    gone(mode)?;
+    nothing_left(mode)
+}
+
+/// A packed layer is as good as its blob.
+fn gone(mode: &Mode) -> Result<(), String> {
+    let state = format!("{}/packed-{}", mode.place.display(), mode.name);
+    must(&format!("rm -rf '{state}'"))?;
+    let run = |commands: &str| script(mode, &format!("export LAPSTRAKE_ROOT='{state}'; {commands}"));
+    expect(&run("./lapstrake load -i packed.tar")?, 0, &["Loaded image ID"])?;
+    let id = run("./lapstrake images -q")?;
+    let id = String::from_utf8_lossy(&id.stdout).trim().to_owned();
+    expect(&run("./lapstrake prune -f && ./lapstrake load -i packed.tar")?, 0, &["Loaded image ID"])?;
+    let damage = "big=$(ls -S $LAPSTRAKE_ROOT/blobs/sha256/* | head -n1); printf x | dd of=$big bs=1 seek=1000 conv=notrunc 2>/dev/null";
+    let broken = run(&format!("{damage}; ./lapstrake run {id} cat /base"))?;
+    if broken.status.success() {
+        return Err(format!("a damaged layer was run: {}", text(&broken)));
+    }
+    expect(&run("./lapstrake doctor --state --repair")?, 0, &["dropped, with image"])?;
+    expect(&run(&format!("./lapstrake run {id} cat /base"))?, 1, &["no such image"])?;
+    expect(&run("./lapstrake load -q -i packed.tar")?, 0, &["Loaded image ID"])?;
+    same(&run(&format!("./lapstrake run {id} cat /base"))?, "base\n")
+}
+
+fn same(output: &Output, expected: &str) -> Result<(), String> {
+    if output.stdout == expected.as_bytes() {
+        return Ok(());
+    }
+    Err(format!("not {expected:?}: {}", text(output)))
+}
