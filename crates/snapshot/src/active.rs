@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use lapstrake_store::{LayerId, Store, TempDir};
+use lapstrake_tree::discard::discard;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, Layers};
 use lapstrake_tree::scan::{Found, Ownership, ScanMode, ScanOptions, compare, scan};
@@ -60,6 +61,9 @@ impl Active {
     }
 
     /// As [`Active::commit`]; if `copied` says that only changes to the layer `base` were put, the new one lies on it.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotAPatch`] if `base` has something that is no change here: then all of it has to be put.
     pub fn commit_on(
         self,
         store: &Store,
@@ -76,13 +80,21 @@ impl Active {
             known: copied.known.as_ref(),
             ..ScanOptions::default()
         };
-        let tree = scan(upper.as_fd(), &options)?;
-        let tree = if tree.is_empty() {
-            tree
-        } else {
-            without_copies(tree, &mount(&self.lowers, None)?, single_id)?
-        };
-        put(store, &self.dir.join("layer"), &tree, base.filter(|_| copied.patch), single_id)
+        let mut tree = scan(upper.as_fd(), &options)?;
+        let base = base.filter(|_| copied.patch);
+        if !tree.is_empty() {
+            let (kept, gone) = without_copies(tree, &mount(&self.lowers, None)?, single_id)?;
+            if let Some(base) = base.filter(|_| !gone.is_empty()) {
+                let below = Tree::decode(&store.layer_tree(base)?)?;
+                if gone.iter().any(|entry| below.get(&entry.path).is_some()) {
+                    return Err(SnapshotError::NotAPatch);
+                }
+            }
+            // The same tree may come of other roots: what it does not tell of would be shown there.
+            discard(upper.as_fd(), &gone, &kept)?;
+            tree = kept;
+        }
+        put(store, &self.dir.join("layer"), &tree, base, single_id)
     }
 
     /// Whom links, pipes and the like belong to, by their inodes as the root shows them: no attribute can say it of them.
@@ -154,8 +166,9 @@ pub(crate) fn put(
     Ok(id)
 }
 
-/// The tree without what overlayfs copied up and nobody changed, and without deletions of what is not there.
-fn without_copies(tree: Tree, lower: &OwnedFd, single_id: bool) -> Result<Tree, SnapshotError> {
+/// The tree without what overlayfs copied up and nobody changed, and without deletions of what is not there; and these, what
+/// is in a directory before it.
+fn without_copies(tree: Tree, lower: &OwnedFd, single_id: bool) -> Result<(Tree, Vec<Entry>), SnapshotError> {
     let below = ScanOptions { owner_default: single_id.then_some((0, 0)), ..ScanOptions::default() };
     let linked: BTreeSet<TreePath> = tree
         .entries()
@@ -164,6 +177,7 @@ fn without_copies(tree: Tree, lower: &OwnedFd, single_id: bool) -> Result<Tree, 
         .collect();
     let in_new = in_new_directories(&Root::new(lower), tree.entries());
     let mut kept: Vec<Entry> = Vec::with_capacity(tree.len());
+    let mut gone = Vec::new();
     // Backwards, so that a directory comes after all that is in it.
     for (entry, in_new) in tree.into_entries().into_iter().zip(in_new).rev() {
         let has_child =
@@ -175,9 +189,11 @@ fn without_copies(tree: Tree, lower: &OwnedFd, single_id: bool) -> Result<Tree, 
         let keep = has_child || linked.contains(&entry.path) || changed()?;
         if keep {
             kept.push(entry);
+        } else {
+            gone.push(entry);
         }
     }
-    Ok(Tree::from_entries(kept)?)
+    Ok((Tree::from_entries(kept)?, gone))
 }
 
 /// For every entry in walk order, whether it lies in a directory that is not there below, or hides what is: then nothing

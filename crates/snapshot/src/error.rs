@@ -35,6 +35,9 @@ pub enum SnapshotError {
         /// How many there may be.
         limit: usize,
     },
+    /// Changes to another layer do not make the layer that was to be made.
+    #[error("the layer below shows what this one does not have")]
+    NotAPatch,
     /// A tree could not be read.
     #[error(transparent)]
     Tree(#[from] TreeError),

@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lapstrake_snapshot::{Active, damage, mount, write_tar};
+use lapstrake_snapshot::{Active, SnapshotError, damage, mount, write_tar};
 use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::context::{ContextIndex, Trust, file_clock};
 use lapstrake_tree::ignore::Patterns;
@@ -54,6 +54,7 @@ fn copied(
     lower: &Path,
     source: &Path,
     earlier: Option<&LayerId>,
+    patch: bool,
 ) -> Result<(LayerId, bool), TreeError> {
     let from = open_host_dir(source).unwrap();
     let index = source.with_extension("index");
@@ -64,11 +65,13 @@ fn copied(
     let halves = active.halves().unwrap();
     let shown = earlier.map(|id| (open_host_dir(&store.layer_dirs(id)[0]).unwrap(), stored(store, id)));
     let previous = shown.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree });
-    let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous };
+    let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous, patch };
     let done = put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default())?;
-    let patch = done.patch;
     drop(halves);
-    Ok((active.commit_on(store, &done, earlier, false).unwrap(), patch))
+    match active.commit_on(store, &done, earlier, false) {
+        Err(SnapshotError::NotAPatch) => copied(store, lower, source, earlier, false),
+        layer => Ok((layer.unwrap(), done.patch)),
+    }
 }
 
 fn stored(store: &Store, layer: &LayerId) -> Tree {
@@ -79,6 +82,11 @@ fn stored(store: &Store, layer: &LayerId) -> Tree {
 fn seen(store: &Store, lower: &Path, layer: &LayerId) -> Vec<Entry> {
     let dirs: Vec<PathBuf> = [lower.to_owned()].into_iter().chain(store.layer_dirs(layer)).collect();
     deeper(&scan(mount(&dirs, None).unwrap().as_fd(), &ScanOptions::default()).unwrap())
+}
+
+/// What there is of a layer on the disk.
+fn shown(store: &Store, layer: &LayerId) -> Vec<Entry> {
+    deeper(&scan(mount(&store.layer_dirs(layer), None).unwrap().as_fd(), &ScanOptions::default()).unwrap())
 }
 
 fn deeper(tree: &Tree) -> Vec<Entry> {
@@ -102,16 +110,20 @@ fn a_patch_is_the_whole_layer() {
         fill(&at("lower"), &below);
         fill(&at("source"), &source);
         let (store, fresh) = (Store::open(&at("state")).unwrap(), Store::open(&at("fresh")).unwrap());
-        let Ok((first, _)) = copied(&store, &at("lower"), &at("source"), None) else { return Ok(()) };
+        let Ok((first, _)) = copied(&store, &at("lower"), &at("source"), None, true) else { return Ok(()) };
         fill(&at("source"), &edits);
         fill(&at("lower"), &below_later);
-        let patched = copied(&store, &at("lower"), &at("source"), Some(&first));
-        let whole = copied(&fresh, &at("lower"), &at("source"), None);
+        fill(&at("other"), &below);
+        let patched = copied(&store, &at("lower"), &at("source"), Some(&first), true);
+        let whole = copied(&fresh, &at("lower"), &at("source"), None, true);
         match (patched, whole) {
             (Ok((patched, patch)), Ok((whole, _))) => {
                 patches.fetch_add(usize::from(patch), Ordering::Relaxed);
                 prop_assert_eq!(deeper(&stored(&store, &patched)), deeper(&stored(&fresh, &whole)));
                 prop_assert_eq!(seen(&store, &at("lower"), &patched), seen(&fresh, &at("lower"), &whole));
+                // The layer may lie on another root, whose files its own must not hide by accident.
+                prop_assert_eq!(seen(&store, &at("other"), &patched), seen(&fresh, &at("other"), &whole));
+                prop_assert_eq!(shown(&store, &patched), deeper(&stored(&store, &patched)));
                 prop_assert_eq!(damage(&store, &patched), None);
             }
             (Err(patched), Err(whole)) => prop_assert_eq!(patched.to_string(), whole.to_string()),
@@ -135,10 +147,10 @@ fn one_saved_file_is_one_file_on_the_disk() {
         fs::write(at(&format!("source/deep/er/{number}")), "same").unwrap();
     }
     let store = Store::open(&at("state")).unwrap();
-    let (first, patch) = copied(&store, &at("lower"), &at("source"), None).unwrap();
+    let (first, patch) = copied(&store, &at("lower"), &at("source"), None, true).unwrap();
     assert!(!patch);
     fs::write(at("source/deep/er/7"), "changed").unwrap();
-    let (second, patch) = copied(&store, &at("lower"), &at("source"), Some(&first)).unwrap();
+    let (second, patch) = copied(&store, &at("lower"), &at("source"), Some(&first), true).unwrap();
     assert!(patch);
     assert_eq!(store.layer_base(&second), Some(first.clone()));
     let own = store.layer_dirs(&second).remove(1);

@@ -14,7 +14,6 @@ use crate::boot::boot_id;
 use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
-use crate::patches::base_of;
 
 /// The identity of a layer: the digest of its tree with times, 64 hex digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -193,6 +192,14 @@ impl Store {
             _ => Ok(None),
         }
     }
+}
+
+/// In a layer's directory: the name of the layer that it is changes to.
+pub(crate) const BASE: &str = "base";
+
+/// What the layer in `dir` lies on.
+pub(crate) fn base_of(dir: &Path) -> Option<LayerId> {
+    fs::read_to_string(dir.join(BASE)).ok()?.parse().ok()
 }
 
 fn row(db: &Connection, id: &LayerId) -> rusqlite::Result<Option<LayerRow>> {

@@ -92,7 +92,7 @@ impl Store {
     pub fn context_copy(&self, context: &Path, op: &[u8]) -> PathBuf {
         let index = self.context_index(context);
         let name = index.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        index.with_file_name(format!("{name}-{}", &lapstrake_oci::Digest::sha256(op).hex()[..32]))
+        index.with_file_name(format!("{name}-2-{}", &lapstrake_oci::Digest::sha256(op).hex()[..32]))
     }
 
     /// Waits for the lock `name` (letters, digits and dashes). Blocks the thread.

@@ -12,10 +12,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{StoreError, io_error};
-use crate::layers::LayerId;
+use crate::layers::{BASE, LayerId, base_of};
 use crate::layout::Store;
 
-const BASE: &str = "base";
 const PATCH: &str = "patch";
 const FILES: &str = "fs";
 
@@ -68,9 +67,4 @@ impl Store {
                 .collect()
         })
     }
-}
-
-/// What the layer in `dir` lies on.
-pub(crate) fn base_of(dir: &Path) -> Option<LayerId> {
-    fs::read_to_string(dir.join(BASE)).ok()?.parse().ok()
 }

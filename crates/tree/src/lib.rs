@@ -7,7 +7,8 @@
 pub mod archive;
 pub mod context;
 pub mod decompress;
-pub mod entry;
+pub mod discard;
+mod entry;
 pub mod error;
 pub mod ignore;
 pub mod inroot;

@@ -66,6 +66,8 @@ pub struct Dest<'a> {
     pub layers: Option<Layers<'a>>,
     /// What the same copy gave before, on the same file system.
     pub previous: Option<Previous<'a>>,
+    /// Whether it will do to put what has changed since.
+    pub patch: bool,
 }
 
 /// A layer of an earlier build, whole. What is in it just as it would be now is left out if the rest is little, else linked
@@ -82,7 +84,7 @@ impl<'a> Dest<'a> {
     /// A plain tree.
     #[must_use]
     pub fn plain(root: BorrowedFd<'a>) -> Self {
-        Self { root, layers: None, previous: None }
+        Self { root, layers: None, previous: None, patch: false }
     }
 }
 
@@ -174,7 +176,9 @@ fn copy_contents(
     }
     let patched = match (dest.layers, putter.previous) {
         (Some(layers), Some(previous))
-            if !patch::hides(layers.upper, &made.path) && !patch::hides(previous.files, &made.path) =>
+            if dest.patch
+                && !patch::hides(layers.upper, &made.path)
+                && !patch::hides(previous.files, &made.path) =>
         {
             putter.patch(&from.entries)?
         }

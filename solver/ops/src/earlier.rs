@@ -45,10 +45,14 @@ impl Earlier {
         self.layer.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree })
     }
 
-    /// The copy is over: the layer that [`Earlier::previous`] showed. Its tree is not needed any more, and trees are big.
-    pub(crate) fn end(&mut self) -> Option<&LayerId> {
-        self.layer = None;
+    /// The layer that [`Earlier::previous`] shows.
+    pub(crate) fn id(&self) -> Option<&LayerId> {
         self.id.as_ref()
+    }
+
+    /// Nothing is compared with the layer any more.
+    pub(crate) fn forget_tree(&mut self) {
+        self.layer = None;
     }
 
     /// Leaves a note for the next build.

@@ -6,7 +6,7 @@ use lapstrake_engine::{
     CacheMap, Dep, Executor, Key, KeyHasher, Progress, ResultRef, Selector, Step, StepId,
 };
 use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
-use lapstrake_snapshot::Active;
+use lapstrake_snapshot::{Active, SnapshotError};
 use lapstrake_store::Store;
 
 use crate::earlier::Earlier;
@@ -96,12 +96,25 @@ fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsErro
 
 fn change(inner: &Inner, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
     let base = files::base(inner, inputs)?;
-    let active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
     let mut earlier = Earlier::of(inner, file, inputs);
-    let previous = earlier.as_ref().and_then(Earlier::previous);
-    let copied = files::apply_all(inner, &file.actions, inputs, &active, previous)?;
-    let lies_on = earlier.as_mut().and_then(Earlier::end);
-    let layer = active.commit_on(&inner.store, &copied, lies_on, inner.settings.single_id)?;
+    let lies_on = earlier.as_ref().and_then(Earlier::id).cloned();
+    let mut make = |patch: bool| {
+        let active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
+        let previous = earlier.as_ref().and_then(Earlier::previous).map(|previous| (previous, patch));
+        let copied = files::apply_all(inner, &file.actions, inputs, &active, previous)?;
+        if copied.patch
+            && let Some(earlier) = &mut earlier
+        {
+            // Trees are big.
+            earlier.forget_tree();
+        }
+        let single_id = inner.settings.single_id;
+        Ok::<_, OpsError>(active.commit_on(&inner.store, &copied, lies_on.as_ref(), single_id))
+    };
+    let layer = match make(true)? {
+        Err(SnapshotError::NotAPatch) => make(false)?,
+        made => made,
+    }?;
     if let Some(earlier) = earlier {
         earlier.remember(&layer);
     }

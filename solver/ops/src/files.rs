@@ -41,18 +41,21 @@ pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Re
     Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
 }
 
-/// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known.
+/// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known, and whether
+/// it will do to put what has changed since.
 pub(crate) fn apply_all(
     inner: &Inner,
     actions: &[FileAction],
     inputs: &[Stack],
     active: &Active,
-    previous: Option<Previous<'_>>,
+    previous: Option<(Previous<'_>, bool)>,
 ) -> Result<Copied, OpsError> {
     // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
     if let [FileAction::Copy(copy)] = actions {
         let halves = active.halves()?;
-        let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous };
+        let (previous, patch) = previous.unzip();
+        let (layers, patch) = (Some(halves.layers()), patch.unwrap_or(false));
+        let dest = Dest { root: active.root(), layers, previous, patch };
         return copy_input(inner, copy, inputs, dest);
     }
     let mut all = Copied::default();

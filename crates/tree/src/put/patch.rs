@@ -10,6 +10,7 @@ use std::os::fd::BorrowedFd;
 
 use rayon::prelude::*;
 use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::below::check_room;
 use super::entries::Putter;
@@ -126,8 +127,8 @@ pub(super) fn hides(root: BorrowedFd<'_>, path: &TreePath) -> bool {
         let opaque = open_plain_raw(root, &at, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .and_then(|dir| fs::fgetxattr(&dir, "user.overlay.opaque", &mut value[..]));
         match opaque {
-            Ok(_) | Err(rustix::io::Errno::RANGE) => return true,
-            Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => {}
+            Ok(_) | Err(Errno::RANGE) => return true,
+            Err(Errno::NODATA | Errno::NOTSUP) => {}
             // It cannot be told.
             Err(_) => return true,
         }

@@ -23,7 +23,7 @@ pub enum Found {
 }
 
 /// Compares `entry` with what is at its path beneath `root`. Contents are read only where nothing else differs, in
-/// pieces. Hard links and whiteouts are the same as nothing that there is.
+/// pieces. Times of directories do not count, as for BuildKit. Hard links and whiteouts are the same as nothing that there is.
 ///
 /// # Errors
 /// [`TreeError::Io`] naming the path.
@@ -41,6 +41,10 @@ pub fn compare(root: BorrowedFd<'_>, entry: &Entry, options: &ScanOptions<'_>) -
         scanner.leaf(parent.as_fd(), path.clone(), &stat)?
     };
     let Some(mut below) = below else { return Ok(Found::Other) };
+    if entry.is_dir() && below.is_dir() {
+        // Whoever only passes through a directory changes its time: that it differs says nothing.
+        below.meta.mtime = entry.meta.mtime;
+    }
     if let (Kind::File { size: ours, .. }, Kind::File { size: theirs, .. }) = (&entry.kind, &below.kind) {
         // Attributes of files are read with the content.
         below.meta.xattrs.clone_from(&entry.meta.xattrs);
