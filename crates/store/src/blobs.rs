@@ -136,6 +136,16 @@ impl Store {
         }))
     }
 
+    /// What is inside the blob `digest`, which is the form `variant` of it.
+    pub fn diff_id_of(&self, digest: &Digest, variant: &str) -> Result<Option<DiffId>, StoreError> {
+        let found: Option<String> = self.with_db(|db| {
+            db.prepare_cached("SELECT diff_id FROM blobs WHERE digest = ?1 AND variant = ?2")?
+                .query_row([&digest.to_string(), variant], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(found.and_then(|text| text.parse().ok()).map(DiffId))
+    }
+
     /// Remembers that a repository of a registry has a blob, so that another one can take it over.
     pub fn set_blob_repository(
         &self,

@@ -36,7 +36,7 @@ impl Store {
         let forms: Vec<(String, String)> = self.with_db(|db| {
             db.prepare_cached(
                 "SELECT blobs.diff_id, blobs.variant FROM blobs JOIN diffs ON diffs.diff_id = blobs.diff_id \
-                 WHERE diffs.layer = ?1 ORDER BY blobs.variant = 'original' DESC",
+                 WHERE diffs.layer = ?1 AND blobs.variant NOT LIKE 'to-%' ORDER BY blobs.variant = 'original' DESC",
             )?
             .query_map([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect()

@@ -11,7 +11,9 @@ pub use cache::{
     inline_cache, read_cache, read_inline,
 };
 pub use config::{AssembleError, Layer, image_config};
-pub use manifest::{DockerImage, LayoutImage, docker_manifest_json, index, layout_index, manifest};
+pub use manifest::{
+    DockerImage, LayoutImage, ListedLayer, docker_manifest_json, index, layout_index, manifest,
+};
 
 /// A JSON document and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]

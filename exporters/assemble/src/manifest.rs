@@ -19,10 +19,23 @@ struct Desc<'a> {
     platform: Option<&'a Platform>,
 }
 
+/// A layer as a manifest lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedLayer {
+    /// How the blob is to be read.
+    pub media_type: String,
+    /// The blob's digest.
+    pub digest: Digest,
+    /// The blob's size.
+    pub size: u64,
+    /// What is said of it.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// The manifest of one image, in the words of the OCI or of Docker.
 pub fn manifest(
     config: (&Digest, u64),
-    layers: &[(String, Digest, u64)],
+    layers: &[ListedLayer],
     annotations: &BTreeMap<String, String>,
     docker_types: bool,
 ) -> Document {
@@ -45,9 +58,16 @@ pub fn manifest(
         schema_version: 2,
         media_type,
         config: plain(config_type, config.0, config.1),
-        layers: layers.iter().map(|(media_type, digest, size)| plain(media_type, digest, *size)).collect(),
+        layers: layers.iter().map(ListedLayer::descriptor).collect(),
         annotations,
     }))
+}
+
+impl ListedLayer {
+    fn descriptor(&self) -> Desc<'_> {
+        let annotations = self.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        Desc { annotations: annotations.collect(), ..plain(&self.media_type, &self.digest, self.size) }
+    }
 }
 
 fn plain<'a>(media_type: &'a str, digest: &'a Digest, size: u64) -> Desc<'a> {

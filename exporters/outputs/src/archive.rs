@@ -10,7 +10,7 @@ use lapstrake_oci::{Digest, Reference, rfc3339};
 use lapstrake_store::{Blob, Store};
 use rayon::prelude::*;
 
-use crate::encode::{Encoding, layer_blob};
+use crate::encode::{Encoding, layer_blob, listed};
 use crate::error::OutputError;
 use crate::image::Finished;
 
@@ -46,8 +46,7 @@ pub(crate) fn written(store: &Store, image: &Finished, encoding: &Encoding) -> R
         .enumerate()
         .map(|(number, _)| layer_blob(store, image, number, encoding))
         .collect::<Result<_, _>>()?;
-    let layers: Vec<(String, Digest, u64)> =
-        blobs.iter().map(|blob| (blob.media_type.clone(), blob.digest.clone(), blob.size)).collect();
+    let layers = blobs.iter().map(|blob| listed(store, blob)).collect::<Result<Vec<_>, _>>()?;
     let config = (&image.document.digest, image.document.bytes.len() as u64);
     let manifest = manifest(config, &layers, &encoding.annotations, encoding.docker_types);
     Ok(Written { manifest, blobs })

@@ -1,20 +1,19 @@
 //! Layers as blobs: which compression, which media type.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, Read as _, Write};
+use std::io::{self, Write};
 
+use lapstrake_assemble::ListedLayer;
 use lapstrake_oci::media::{self, Compression};
-use lapstrake_oci::{DiffId, Sha256};
 use lapstrake_snapshot::write_tar;
-use lapstrake_store::{Blob, BlobWriter, Store, StoreError};
-use lapstrake_tree::decompress::decompress;
+use lapstrake_store::{Blob, BlobWriter, Store};
 
+use crate::convert::{GZIP_LEVEL, copy_tar, estargz_variant};
 use crate::error::OutputError;
+use crate::estargz;
 use crate::gzip::ParallelGzip;
 use crate::image::Finished;
 
-/// zlib-rs at level 4 is as small as Go's default and faster than its fastest that is.
-const GZIP_LEVEL: u32 = 4;
 const ZSTD_LEVEL: u32 = 3;
 
 /// How an image is written down: everything that changes bytes of blobs and manifests, but not the image's id.
@@ -26,6 +25,8 @@ pub struct Encoding {
     pub level: Option<u32>,
     /// Compress layers anew that came compressed in another way.
     pub force: bool,
+    /// Layers that were made eStargz are taken as such; see [`crate::Tars`]. The compression is gzip then.
+    pub estargz: bool,
     /// Docker's media types instead of those of the OCI.
     pub docker_types: bool,
     /// Annotations of the manifest.
@@ -42,6 +43,7 @@ impl Default for Encoding {
             compression: Compression::Gzip,
             level: None,
             force: false,
+            estargz: false,
             docker_types: false,
             annotations: BTreeMap::new(),
             descriptor_annotations: BTreeMap::new(),
@@ -79,7 +81,8 @@ impl Encoding {
     /// The forms in which a layer may be had, the best one first.
     fn variants(&self) -> Vec<String> {
         let original = (!self.force).then(|| "original".to_owned());
-        original.into_iter().chain([self.variant()]).collect()
+        let estargz = self.estargz.then(|| estargz_variant(self.level.unwrap_or(GZIP_LEVEL)));
+        original.into_iter().chain(estargz).chain([self.variant()]).collect()
     }
 
     /// A blob as this encoding names it; `None` if it is compressed in a way that is not wanted.
@@ -93,6 +96,24 @@ impl Encoding {
         }
         Some(Blob { media_type: self.media_type(compression).to_owned(), ..blob })
     }
+}
+
+/// The layer of a manifest that `blob` is, with what has to be said of it there.
+pub(crate) fn listed(store: &Store, blob: &Blob) -> Result<ListedLayer, OutputError> {
+    let mut layer = ListedLayer {
+        media_type: blob.media_type.clone(),
+        digest: blob.digest.clone(),
+        size: blob.size,
+        annotations: BTreeMap::new(),
+    };
+    let failed = |source| OutputError::Write { what: "manifest", source };
+    if blob.media_type == media::OCI_LAYER_GZIP
+        && let Some((toc, size)) = estargz::look(store.open_blob(&blob.digest)?).map_err(failed)?
+    {
+        layer.annotations.insert("containerd.io/snapshot/stargz/toc.digest".to_owned(), toc.to_string());
+        layer.annotations.insert("io.containers.estargz.uncompressed-size".to_owned(), size.to_string());
+    }
+    Ok(layer)
 }
 
 /// The blob of layer `number` if it was ever made; its bytes need not be here any more.
@@ -138,26 +159,6 @@ pub(crate) fn layer_blob(
     let blob = Blob { digest, size, media_type: encoding.compression.oci_layer().to_owned() };
     store.link_layer_blob(diff_id, &encoding.variant(), &blob)?;
     Ok(Blob { media_type: encoding.media_type(encoding.compression).to_owned(), ..blob })
-}
-
-/// Writes the tar that is in `blob`.
-fn copy_tar(store: &Store, blob: &Blob, diff_id: &DiffId, out: &mut impl Write) -> Result<(), OutputError> {
-    let failed = |source| OutputError::Write { what: "layer's blob", source };
-    let (_, mut tar) = decompress(BufReader::new(store.open_blob(&blob.digest)?)).map_err(failed)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
-    loop {
-        let got = tar.read(&mut buffer).map_err(failed)?;
-        if got == 0 {
-            break;
-        }
-        hash.update(&buffer[..got]);
-        out.write_all(&buffer[..got]).map_err(failed)?;
-    }
-    let found = hash.finish();
-    if found == diff_id.0 {
-        return Ok(());
-    }
-    Err(StoreError::WrongDigest { expected: diff_id.to_string(), found: found.to_string() }.into())
 }
 
 /// A blob being compressed.

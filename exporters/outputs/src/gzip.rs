@@ -89,6 +89,18 @@ impl<W: Write> Write for ParallelGzip<W> {
     }
 }
 
+/// `bytes` as a member.
+pub(crate) fn member(bytes: &[u8], level: u32) -> io::Result<Vec<u8>> {
+    let mut out = HEADER.to_vec();
+    out.extend(deflate(bytes, &[], Compression::new(level), true)?);
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(bytes);
+    out.extend(crc.finalize().to_le_bytes());
+    let length = u32::try_from(bytes.len() as u64 & u64::from(u32::MAX)).unwrap_or_default();
+    out.extend(length.to_le_bytes());
+    Ok(out)
+}
+
 fn deflate(block: &[u8], before: &[u8], level: Compression, last: bool) -> io::Result<Vec<u8>> {
     let mut deflate = Compress::new(level, false);
     if !before.is_empty() {

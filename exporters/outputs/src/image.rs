@@ -7,6 +7,7 @@ use lapstrake_snapshot::diff_id;
 use lapstrake_store::{ImageRow, LayerId, Store};
 use rayon::prelude::*;
 
+use crate::convert::to_estargz;
 use crate::error::OutputError;
 
 /// A layer of a result.
@@ -33,16 +34,33 @@ pub struct Finished {
     pub base: usize,
 }
 
-/// Makes the config of `layers`. Digests that nobody knows yet are computed, layers side by side. With `rewrite`, no
-/// time in a new layer is later than the draft's epoch.
+/// What an image's tars are to be, where that changes their digests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tars {
+    /// No time in a new layer is later than the draft's epoch.
+    pub rewrite: bool,
+    /// New layers are made eStargz, which has a table among the files.
+    pub estargz: Option<Estargz>,
+}
+
+/// How layers are made eStargz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estargz {
+    /// How hard pieces are compressed.
+    pub level: Option<u32>,
+    /// The base's layers too.
+    pub all: bool,
+}
+
+/// Makes the config of `layers`. Digests that nobody knows yet are computed, layers side by side.
 pub fn assemble(
     store: &Store,
     draft: &ImageDraft,
     layers: &[Layer],
-    rewrite: bool,
+    tars: Tars,
 ) -> Result<Finished, OutputError> {
     let base = draft.config.rootfs.diff_ids.len();
-    let clamp = draft.epoch.filter(|_| rewrite);
+    let clamp = draft.epoch.filter(|_| tars.rewrite);
     let rows = store.layers(layers.iter().map(|layer| &layer.id))?;
     // Most are known, always in a cached build: threads are for those that have to be read.
     let known: Vec<Option<DiffId>> = layers
@@ -53,17 +71,23 @@ pub fn assemble(
             layer.diff_id.clone().or_else(|| row.diff_id.clone().filter(|_| clamp.is_none() || number < base))
         })
         .collect();
-    let found: Vec<DiffId> = if let Some(known) = known.iter().cloned().collect() {
+    let clamps = |number: usize| clamp.filter(|_| number >= base);
+    let mut found: Vec<DiffId> = if let Some(known) = known.iter().cloned().collect() {
         known
     } else {
         known
             .into_par_iter()
             .enumerate()
             .map(|(number, known)| {
-                known.map_or_else(|| diff_id(store, &layers[number].id, clamp.filter(|_| number >= base)), Ok)
+                known.map_or_else(|| diff_id(store, &layers[number].id, clamps(number)), Ok)
             })
             .collect::<Result<_, _>>()?
     };
+    if let Some(Estargz { level, all }) = tars.estargz {
+        for (number, digest) in found.iter_mut().enumerate().filter(|(number, _)| all || *number >= base) {
+            *digest = to_estargz(store, (&layers[number].id, digest), clamps(number), level)?;
+        }
+    }
     let told: Vec<lapstrake_assemble::Layer> = found
         .iter()
         .zip(&rows)

@@ -4,19 +4,22 @@
 
 mod archive;
 mod cache;
+mod convert;
 mod encode;
 mod engine;
 mod error;
+mod estargz;
 mod gzip;
 mod image;
 mod push;
 mod rootfs;
+mod toc;
 
 pub use archive::{Flavour, Saved, descriptor_annotations, image_manifest, write_archive, write_layout};
 pub use cache::{CacheForm, CacheTo, SharedStep, export_cache, with_inline_cache};
 pub use encode::Encoding;
 pub use engine::load;
 pub use error::OutputError;
-pub use image::{Finished, Layer, assemble, keep};
+pub use image::{Estargz, Finished, Layer, Tars, assemble, keep};
 pub use push::{Push, Status};
 pub use rootfs::{Files, write_files, write_rootfs};

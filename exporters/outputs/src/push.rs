@@ -10,7 +10,7 @@ use lapstrake_registry::{self as registry, Client, Pushed};
 use lapstrake_store::{Blob, Store};
 use tokio::sync::Semaphore;
 
-use crate::encode::{Encoding, known_blob, layer_blob};
+use crate::encode::{Encoding, known_blob, layer_blob, listed};
 use crate::error::OutputError;
 use crate::image::Finished;
 
@@ -92,8 +92,11 @@ impl Push<'_> {
         let size = self.image.document.bytes.len() as u64;
         self.send(name, &config, size).await?;
         (self.status)("pushing layers", 0, 0, true);
-        let layers: Vec<(String, Digest, u64)> =
-            layers.into_iter().map(|blob| (blob.media_type, blob.digest, blob.size)).collect();
+        let store = self.store.clone();
+        let listed = tokio::task::spawn_blocking(move || {
+            layers.iter().map(|blob| listed(&store, blob)).collect::<Result<Vec<_>, _>>()
+        });
+        let layers = listed.await.map_err(|_| OutputError::Worker)??;
         Ok(manifest((&config, size), &layers, &self.encoding.annotations, self.encoding.docker_types))
     }
 

@@ -113,6 +113,9 @@ fn to_keys(argument: &str) -> Result<Target, String> {
     let mut form = CacheForm::default();
     encoding(&mut keys, &mut form.encoding)?;
     keys.end(&kind)?;
+    if form.encoding.estargz {
+        return Err("`compression=estargz` is for images: a cache's layers keep their digests".to_owned());
+    }
     if form.encoding.docker_types && manifest == Some(true) {
         return Err("an image manifest needs the types of the OCI".to_owned());
     }

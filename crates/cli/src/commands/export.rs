@@ -12,8 +12,9 @@ use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Images, Stack};
 use lapstrake_outputs::{
-    Encoding, Files, Finished, Flavour, Layer, Push, Saved, SharedStep, assemble, descriptor_annotations,
-    image_manifest, keep, with_inline_cache, write_archive, write_files, write_layout, write_rootfs,
+    Encoding, Estargz, Files, Finished, Flavour, Layer, Push, Saved, SharedStep, Tars, assemble,
+    descriptor_annotations, image_manifest, keep, with_inline_cache, write_archive, write_files,
+    write_layout, write_rootfs,
 };
 use lapstrake_store::Store;
 
@@ -139,8 +140,10 @@ impl Export<'_> {
             .iter()
             .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
             .collect();
-        let image =
-            during(step, "exporting layers", || Ok(assemble(self.store, &draft, &layers, asked.rewrite)?))?;
+        let Encoding { level, force, .. } = asked.encoding;
+        let estargz = asked.encoding.estargz.then_some(Estargz { level, all: force });
+        let tars = Tars { rewrite: asked.rewrite, estargz };
+        let image = during(step, "exporting layers", || Ok(assemble(self.store, &draft, &layers, tars)?))?;
         match &self.inline {
             Some(steps) => Ok(with_inline_cache(self.store, image, steps)?),
             None => Ok(image),
@@ -161,6 +164,11 @@ impl Export<'_> {
         let names = self.names(asked);
         if asked.store {
             self.keep(&image, &names, step)?;
+        }
+        if asked.unpack {
+            let part =
+                format!("unpacking to {}", names.first().map_or_else(|| id.to_string(), ToString::to_string));
+            during(step, &part, || Ok(self.stack.lowers(self.store, self.images.single_id()).map(drop)?))?;
         }
         let dangling = asked.dangling.as_ref().filter(|_| !asked.dangling_alone || names.is_empty());
         let mut manifest = None;
@@ -283,7 +291,7 @@ fn tokens(stack: &Stack, image: &Finished) -> String {
     let mut layers = stack.layers.clone();
     if image.clamp.is_none() {
         for (layer, (_, diff_id)) in layers.iter_mut().zip(&image.layers) {
-            layer.diff_id.get_or_insert_with(|| diff_id.clone());
+            layer.diff_id = Some(diff_id.clone());
         }
     }
     String::from_utf8_lossy(&lapstrake_oci::to_json(&layers)).into_owned()

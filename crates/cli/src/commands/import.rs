@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use lapstrake_graph::{Graph, HistoryDraft, ImageDraft, Op, Source, VertexMeta};
 use lapstrake_oci::{ImageConfig, Platform, Reference};
 use lapstrake_ops::StackLayer;
-use lapstrake_outputs::{Layer, assemble, keep};
+use lapstrake_outputs::{Layer, Tars, assemble, keep};
 use lapstrake_snapshot::import_layer;
 
 use crate::args::images::Import;
@@ -39,7 +39,7 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     let draft = ImageDraft { config, history, epoch: epoch()? };
     // Its tar is ours to write: the one that came need not be kept.
     let layers = [Layer { id: layer.clone(), diff_id: None }];
-    let image = assemble(&session.store, &draft, &layers, false)?;
+    let image = assemble(&session.store, &draft, &layers, Tars::default())?;
     let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
     let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id }]);
     let names = [name];

@@ -24,6 +24,8 @@ pub(crate) struct ImageOutput {
     pub(crate) annotations: Vec<Annotation>,
     /// Whether the local store keeps it.
     pub(crate) store: bool,
+    /// Whether the files of its layers are unpacked there, though nobody needs them yet.
+    pub(crate) unpack: bool,
     /// Whether it is also named by its digest.
     pub(crate) canonical: bool,
     /// A name that it has with its digest, without a tag.
@@ -43,6 +45,7 @@ impl Default for ImageOutput {
             encoding: Encoding::default(),
             annotations: Vec::new(),
             store: true,
+            unpack: false,
             canonical: false,
             dangling: None,
             dangling_alone: false,
@@ -156,8 +159,8 @@ fn stored(keys: &mut Keys) -> Result<ImageOutput, String> {
         let parsed = prefix.parse().map_err(|error| format!("dangling-name-prefix `{prefix}`: {error}"))?;
         image.dangling = Some(parsed);
     }
-    // Every image in the store is unpacked, so there is nothing to do.
-    if keys.flag("unpack")? == Some(true) && image.rewrite {
+    image.unpack = keys.flag("unpack")?.unwrap_or(false);
+    if image.unpack && image.rewrite {
         return Err(
             "`rewrite-timestamp` conflicts with `unpack`: what is unpacked keeps its times".to_owned()
         );
@@ -207,13 +210,12 @@ pub(super) fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), S
             "zstd" => Compression::Zstd,
             "uncompressed" => Compression::None,
             "estargz" => {
-                return Err(
-                    "compression `estargz` is not supported: its layers have other digests than the \
-                     tars that they are made of; use gzip or zstd"
-                        .to_owned(),
-                );
+                encoding.estargz = true;
+                Compression::Gzip
             }
-            other => return Err(format!("compression `{other}` is not one of uncompressed, gzip, zstd")),
+            other => {
+                return Err(format!("compression `{other}` is not one of uncompressed, gzip, zstd, estargz"));
+            }
         };
     }
     if let Some(value) = keys.take("compression-level") {
@@ -224,6 +226,12 @@ pub(super) fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), S
     }
     encoding.force = keys.flag("force-compression")?.unwrap_or(false);
     encoding.docker_types = !keys.flag("oci-mediatypes")?.unwrap_or(true);
+    if encoding.docker_types && encoding.estargz {
+        tell!(
+            "warning: compression=estargz needs the OCI's media types: oci-mediatypes=false is not followed"
+        );
+        encoding.docker_types = false;
+    }
     encoding.nondistributable = keys.flag("prefer-nondist-layers")?.unwrap_or(false);
     Ok(())
 }
@@ -418,6 +426,8 @@ mod tests {
             "type=oci,dest=x,compression=zstd,compression-level=19,force-compression=true,prefer-nondist-layers=1",
         );
         assert_eq!((tuned.encoding.compression, tuned.encoding.level), (Compression::Zstd, Some(19)));
+        let estargz = image_of("type=oci,dest=x,compression=estargz,oci-mediatypes=false").encoding;
+        assert!(estargz.estargz && !estargz.docker_types && estargz.compression == Compression::Gzip);
         assert!(tuned.encoding.force && tuned.encoding.nondistributable);
         let named =
             image_of(r#"type=image,"name=a:1,b:2",name-canonical=,store=false,registry.insecure=true"#);
@@ -464,7 +474,6 @@ mod tests {
             ("type=image,push=maybe", "neither true nor false"),
             ("type=image,push", "invalid value push"),
             ("type=image,compression=lzma", "not one of uncompressed"),
-            ("type=image,compression=estargz", "estargz"),
             ("type=image,compression-level=10", "not 0 to 9"),
             ("type=image,compression=zstd,compression-level=23", "not 0 to 22"),
             ("type=image,source-date-epoch=x", "invalid SOURCE_DATE_EPOCH"),

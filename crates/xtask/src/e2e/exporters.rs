@@ -16,6 +16,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("exporters_more_names", more_names),
     ("exporters_files", files),
     ("exporters_docker", docker),
+    ("exporters_estargz", estargz),
     ("round_trip", round_trip),
 ];
 
@@ -38,6 +39,8 @@ fn layout(mode: &Mode) -> Result<(), String> {
         ",compression=zstd,force-compression=true,compression-level=19",
         ",compression=uncompressed,force-compression=true",
         ",oci-mediatypes=false",
+        ",compression=estargz",
+        ",compression=estargz,force-compression=true",
         ",annotation.k=v,annotation-manifest[linux/amd64].k2=v2,annotation-manifest-descriptor.k3=v3",
         ",rewrite-timestamp=true,source-date-epoch=1000000000",
     ]
@@ -60,10 +63,10 @@ fn layout(mode: &Mode) -> Result<(), String> {
         expect(&script(mode, &read)?, 0, &["\"Architecture\""]).map_err(|why| format!("{keys}: {why}"))?;
         must(&format!("rm -rf '{place}/copied-{number}'"))?;
     }
-    let index = json(mode, "layout-4/index.json")?;
+    let index = json(mode, "layout-6/index.json")?;
     let annotations = &index["manifests"][0]["annotations"];
     let digest = index["manifests"][0]["digest"].as_str().unwrap_or_default().replace(':', "/");
-    let manifest = json(mode, &format!("layout-4/blobs/{digest}"))?;
+    let manifest = json(mode, &format!("layout-6/blobs/{digest}"))?;
     if annotations["k3"] != "v3" || manifest["annotations"] != serde_json::json!({"k": "v", "k2": "v2"}) {
         return Err(format!("annotations are elsewhere: {index} {manifest}"));
     }
@@ -320,5 +323,70 @@ fn round_trip(mode: &Mode) -> Result<(), String> {
             return Err(format!("{tag}: the layers are not the same: {before:?} {after:?}"));
         }
     }
+    nothing_left(mode)
+}
+
+const EXTENSIONS: [&str; 2] =
+    ["containerd.io/snapshot/stargz/toc.digest", "io.containers.estargz.uncompressed-size"];
+
+/// Which layers of a manifest say that they are eStargz.
+fn told(manifest: &serde_json::Value) -> Vec<bool> {
+    let layers = manifest["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    layers.iter().map(|layer| EXTENSIONS.iter().all(|key| layer["annotations"][key].is_string())).collect()
+}
+
+/// Layers with a table of contents: others take them for gzip, they are always the same, and they stay what they are.
+fn estargz(mode: &Mode) -> Result<(), String> {
+    let server = Registry::start(mode, "")?;
+    let name = format!("{}/estargz/{}", server.address, mode.name);
+    dockerfile(
+        mode,
+        "estargz",
+        "FROM busybox\nRUN head -c 5000000 /bin/busybox > /big; echo stargz > /x\nCMD [\"cat\", \"/x\"]\n",
+    )?;
+    let build = |tag: &str, more: &str| {
+        let keys = format!("type=image,name={name}:{tag},push=true,compression=estargz{more}");
+        expect(&lap(mode, &format!("build -q -o {keys} estargz"))?, 0, &["sha256:"])
+    };
+    let manifest = |tag: &str| -> Result<serde_json::Value, String> {
+        let raw = script(mode, &format!("skopeo inspect --raw --tls-verify=false docker://{name}:{tag}"))?;
+        serde_json::from_slice(&raw.stdout).map_err(|_| text(&raw))
+    };
+    build("new", "")?;
+    build("all", ",force-compression=true")?;
+    let (new, all) = (manifest("new")?, manifest("all")?);
+    if told(&new) != [false, true] || told(&all) != [true, true] || new["layers"][1] != all["layers"][1] {
+        return Err(format!("the layers are not what was asked for: {new} {all}"));
+    }
+    let copy = format!(
+        "rm -rf estargz-copy && skopeo --insecure-policy copy --src-tls-verify=false docker://{name}:all oci:estargz-copy:1 && umoci unpack --rootless --image estargz-copy:1 estargz-umoci && cat estargz-umoci/rootfs/x && rm -rf estargz-umoci"
+    );
+    expect(&script(mode, &copy)?, 0, &["stargz\n"])?;
+    conform::layout(&mode.place.join("estargz-copy"))?;
+    // Elsewhere it is run, built on, saved, loaded and pushed as it is.
+    let state = format!("{}/estargz-{}", mode.place.display(), mode.name);
+    must(&format!("rm -rf '{state}'"))?;
+    let elsewhere = |commands: &str| script(mode, &format!("export LAPSTRAKE_ROOT='{state}'; {commands}"));
+    let pull = format!(
+        "./lapstrake pull -q {name}:all && ./lapstrake run {name}:all && ./lapstrake run {name}:all ls /"
+    );
+    let ran = elsewhere(&pull)?;
+    expect(&ran, 0, &["stargz\n"])?;
+    if text(&ran).contains("stargz.index") {
+        return Err(format!("the table is among the files: {}", text(&ran)));
+    }
+    dockerfile(mode, "estargz-on", &format!("FROM {name}:all\nRUN cat /x > /y\n"))?;
+    let on = format!(
+        "./lapstrake build -q -o type=image,name={name}:on,push=true,compression=estargz,force-compression=true estargz-on && ./lapstrake tag {name}:all {name}:again && ./lapstrake push -q {name}:again"
+    );
+    expect(&elsewhere(&on)?, 0, &["sha256:"])?;
+    let (on, again) = (manifest("on")?, manifest("again")?);
+    let same = (0..2).all(|number| on["layers"][number] == all["layers"][number]);
+    if !same || told(&on) != [true; 3] || again["layers"] != all["layers"] {
+        return Err(format!("layers changed on their way: {all} {on} {again}"));
+    }
+    let refused = lap(mode, "build -q --cache-to type=local,dest=x,compression=estargz estargz")?;
+    expect(&refused, 2, &["`compression=estargz` is for images"])?;
+    must(&format!("rm -rf '{state}'"))?;
     nothing_left(mode)
 }

@@ -53,6 +53,10 @@ fn packed(mode: &Mode) -> Result<(), String> {
     expect(&run(&format!("./lapstrake build {forced} packed-config"))?, 0, &[])?;
     expect(&run(&format!("./lapstrake save {name}:linked | ./lapstrake load -q"))?, 0, &["Loaded image"])?;
     layers(3, 1)?;
+    let unpacked =
+        format!("./lapstrake build -q -o type=image,name={name}:unpacked,unpack=true packed-config");
+    expect(&run(&unpacked)?, 0, &["sha256:"])?;
+    layers(3, 3)?;
     // The same again where there is nothing yet: what comes during the build stays packed too.
     must(&format!("rm -rf '{state}'"))?;
     expect(&run(&format!("./lapstrake build -q -t {name}:linked --push packed-linked"))?, 0, &["sha256:"])?;
