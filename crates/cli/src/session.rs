@@ -1,5 +1,6 @@
 //! What every verb that touches state begins with: the namespace and the store.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -8,7 +9,7 @@ use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::StackLayer;
 use lapstrake_outputs::Finished;
 use lapstrake_registry::{Credentials, DockerConfig, Registries};
-use lapstrake_store::{ImageRow, Store};
+use lapstrake_store::{ImageRow, Store, spend_ballast};
 use lapstrake_sys::userns::{Entered, Ids, enter};
 
 use crate::env;
@@ -24,11 +25,24 @@ pub(crate) struct Session {
 
 /// Enters a user namespace as an ordinary user, then opens the state. Must come before the first thread.
 pub(crate) fn open() -> anyhow::Result<Session> {
+    open_at(&root()?)
+}
+
+/// As [`open`], for a verb that makes room: it is to work where there is none.
+pub(crate) fn open_to_remove() -> anyhow::Result<Session> {
+    let root = root()?;
+    spend_ballast(&root);
+    open_at(&root)
+}
+
+fn root() -> Result<PathBuf, Usage> {
     let is_root = rustix::process::geteuid().is_root();
-    let root = env::state_root(is_root)
-        .ok_or_else(|| Usage("no state directory: set HOME or LAPSTRAKE_ROOT".to_owned()))?;
+    env::state_root(is_root).ok_or_else(|| Usage("no state directory: set HOME or LAPSTRAKE_ROOT".to_owned()))
+}
+
+fn open_at(root: &Path) -> anyhow::Result<Session> {
     let single_id = matches!(enter()?, Entered::User { ids: Ids::Single { .. } });
-    let store = Store::open(&root).with_context(|| "cannot open the state directory")?;
+    let store = Store::open(root).with_context(|| "cannot open the state directory")?;
     Ok(Session { store: Arc::new(store), single_id })
 }
 

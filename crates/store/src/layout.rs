@@ -7,8 +7,9 @@
 //! layers/<id>/fs/        a layer's files in overlayfs format (whiteouts are char 0:0, `user.overlay.opaque`)
 //! layers/<id>/tree       its encoded tree: every entry with its metadata and the digest of its content
 //! layers/<id>/implied    directories that its tar did not name, each ended by a NUL; missing when there are none
+//! ballast                 a megabyte of nothing, given up by who makes room on a full disk
 //! contexts/v2-<hash>     stat indexes of build contexts (derived: may be deleted at any time)
-//! contexts/v2-<hash>-<hash> the layer that a copy from that context made last (derived too)
+//! contexts/v2-<hash>-2-<hash> the layer that a copy from that context made last (derived too)
 //! mounts/<hash>/         RUN --mount=type=cache directories: `data/` and `lock`
 //! users/0, users/1       held shared by living processes: what is pruned goes when nobody is left who may use it
 //! locks/<name>           one file for each key that somebody works on; removed when done

@@ -8,6 +8,7 @@
 //!   and never gives a wrong image. [`Store::sync`] is called before a person is told that an image is stored.
 //! - What a killed process left in `tmp/` is removed by the next one that opens the root.
 
+mod ballast;
 mod blobs;
 mod boot;
 mod builds;
@@ -30,6 +31,7 @@ mod tmp;
 mod used;
 mod users;
 
+pub use ballast::spend_ballast;
 pub use blobs::{Blob, BlobWriter};
 pub use builds::BuildRow;
 pub use error::{StoreError, is_disk_full};

@@ -18,7 +18,8 @@ use crate::session;
 
 /// Shows or forgets builds.
 pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
-    let session = session::open()?;
+    let removes = matches!(what, Builds::Rm { .. });
+    let session = if removes { session::open_to_remove() } else { session::open() }?;
     let store = &*session.store;
     match what {
         Builds::Ls { quiet, json } => list(store, *quiet, *json)?,

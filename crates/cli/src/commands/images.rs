@@ -107,7 +107,7 @@ fn exact(image: &Listed) -> Vec<serde_json::Value> {
 
 /// Removes images, or names of them.
 pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
-    let session = session::open()?;
+    let session = session::open_to_remove()?;
     for name in &args.images {
         remove(&session.store, name, args)?;
     }

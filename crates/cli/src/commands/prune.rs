@@ -17,7 +17,7 @@ use crate::session::{self, Session};
 /// Removes images that nobody needs, and the build cache.
 pub(crate) fn prune(args: &Prune) -> anyhow::Result<ExitCode> {
     let rule = rule(args)?;
-    let session = session::open()?;
+    let session = session::open_to_remove()?;
     if args.background {
         sweeper::sweep(&session)?;
         return Ok(ExitCode::SUCCESS);

@@ -48,8 +48,8 @@ impl Keep {
 /// log has become long. A build does not
 /// fail for want of it: the next one tries again.
 pub(super) fn start_if_needed(store: &Store) {
-    let pruning = |most| store.wants_pruning(most).unwrap_or(false);
-    if !store.log_is_long() && !Keep::from_env().most().is_some_and(pruning) {
+    let Some(most) = Keep::from_env().most() else { return };
+    if !store.log_is_long() && !store.wants_pruning(most).unwrap_or(false) {
         return;
     }
     let started = Command::new("/proc/self/exe")
@@ -67,11 +67,11 @@ pub(super) fn start_if_needed(store: &Store) {
 
 /// What the sweeper does.
 pub(super) fn sweep(session: &Session) -> anyhow::Result<()> {
+    let Some(most) = Keep::from_env().most() else { return Ok(()) };
     // If it may not be nice, it is quick.
     rustix::process::nice(19).unwrap_or_default();
     let store = &session.store;
     store.shorten_log()?;
-    let Some(most) = Keep::from_env().most() else { return Ok(()) };
     store.collect(&Rule::defaults(store.space()?, most))?;
     store.reclaim()?;
     Ok(())

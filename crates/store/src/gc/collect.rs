@@ -166,6 +166,7 @@ impl Store {
             })?;
         }
         drop(lock);
+        self.keep_ballast();
         Ok(done)
     }
 

@@ -7,6 +7,7 @@ use super::place::{Apart, Mode, dockerfile, expect, is_root, lap, must, nothing_
 pub(super) const CASES: &[super::Case] = &[
     ("disk_full", disk_full),
     ("disk_full_anywhere", disk_full_anywhere),
+    ("disk_full_prune", disk_full_prune),
     ("no_namespaces", no_namespaces),
     ("unreadable", unreadable),
     ("bad_json", bad_json),
@@ -89,6 +90,30 @@ fn disk_full_anywhere(mode: &Mode) -> Result<(), String> {
         expect(&on(&disk, &again)?, 0, &[&format!("{pages}\n")])?;
     }
     if (2..40).contains(&failed) { Ok(()) } else { Err(format!("{failed} builds had too little room")) }
+}
+
+/// Not a byte is free on the disk, and nobody but lapstrake can give one back: `rmi` and `prune` do.
+fn disk_full_prune(mode: &Mode) -> Result<(), String> {
+    if !is_root() {
+        return Ok(());
+    }
+    let disk = small_disk(mode, "24m")?;
+    dockerfile(mode, "big", "FROM busybox\nRUN dd if=/dev/urandom of=/b bs=65536 count=120\n")?;
+    dockerfile(mode, "small-step", "FROM busybox\nRUN echo fits > /x\n")?;
+    expect(&on(&disk, "./lapstrake build -t big big && ./lapstrake build -t kept small-step")?, 0, &[])?;
+    let fill = "cat /dev/zero > small/fill 2> /dev/null; df --output=avail small | tail -1";
+    expect(&on(&disk, fill)?, 0, &["0\n"])?;
+    dockerfile(mode, "other-step", "FROM busybox\nRUN head -c 300000 /dev/urandom > /y\n")?;
+    expect(&on(&disk, "./lapstrake build other-step")?, 3, &FULL)?;
+    expect(&on(&disk, "./lapstrake rmi big")?, 0, &["Untagged: "])?;
+    expect(&on(&disk, "./lapstrake prune --force")?, 0, &["Total reclaimed space: "])?;
+    expect(&on(&disk, "./lapstrake doctor --state")?, 0, &[])?;
+    expect(
+        &on(&disk, "./lapstrake build -t other other-step && ./lapstrake run other ls /y")?,
+        0,
+        &["/y\n"],
+    )?;
+    expect(&on(&disk, "./lapstrake run kept cat /x && ls small/state/ballast")?, 0, &["fits\n", "ballast"])
 }
 
 /// A user namespace in which no others can be made: the message says what is missing and how to get it.
