@@ -166,7 +166,8 @@ pub(crate) struct Build {
     /// Write what was built as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// The network of RUN: `default`, `none` or `host`
+    /// The network of RUN that does not say: `isolated` (one of its own with a way out), `none`, `host` (needs `--allow`),
+    /// or `default`, which is the host's unless $LAPSTRAKE_NETWORK says `isolated`
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
     /// Grant an entitlement: `network.host`, `security.insecure`, `device` or `device=NAME`
@@ -289,8 +290,9 @@ pub(crate) struct Run {
     /// Run this instead of the image's entry point
     #[arg(long, value_name = "COMMAND")]
     pub(crate) entrypoint: Option<String>,
-    /// The network: `host` or `none`
-    #[arg(long, value_name = "MODE", default_value = "host")]
+    /// The network: `host`, `none`, `isolated` (one of its own with a way out), or `default`, which is the host's unless
+    /// $LAPSTRAKE_NETWORK says `isolated`
+    #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
     #[command(flatten)]
     pub(crate) hold: limits::Hold,

@@ -82,6 +82,11 @@ pub(crate) fn keep_storage() -> Option<String> {
     value("LAPSTRAKE_KEEP_STORAGE").filter(|value| !value.is_empty())
 }
 
+/// `LAPSTRAKE_NETWORK`: what `--network=default` means.
+pub(crate) fn network() -> Option<String> {
+    value("LAPSTRAKE_NETWORK").filter(|value| !value.is_empty())
+}
+
 /// `BUILDKIT_PROGRESS`: the progress mode when no flag says.
 pub(crate) fn progress() -> Option<String> {
     value("BUILDKIT_PROGRESS")

@@ -109,6 +109,9 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
         let text = "the image is in lapstrake's own store; `lapstrake save` writes an archive for any engine";
         return Some(text.to_owned());
     }
+    if let Some(error) = cause.downcast_ref::<RuntimeError>() {
+        return error.hint();
+    }
     cause.downcast_ref::<UsernsError>().and_then(UsernsError::hint).map(str::to_owned)
 }
 
@@ -162,7 +165,8 @@ fn is_web_down(error: &RemoteError) -> bool {
 }
 
 fn is_kernel(error: &RuntimeError) -> bool {
-    matches!(error, RuntimeError::Kernel { .. } | RuntimeError::Start { .. } | RuntimeError::Limit { .. })
+    use RuntimeError::{Kernel, Limit, Network, Start};
+    matches!(error, Kernel { .. } | Start { .. } | Limit { .. } | Network { .. })
 }
 
 /// The error of a step or of a base image; the latter are shared.

@@ -18,7 +18,7 @@ use crate::error::RuntimeError;
 use find::Place;
 
 /// What a container may use at most. Nothing given is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory, page cache included; there is no swap beyond.
     pub memory: Option<u64>,
@@ -26,6 +26,49 @@ pub struct Limits {
     pub millicpus: Option<u64>,
     /// Processes and threads at a time.
     pub pids: Option<u64>,
+    /// What goes to and from disks.
+    pub io: Vec<IoLimit>,
+}
+
+/// A limit of one disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoLimit {
+    /// Major and minor number of the block device.
+    pub device: (u32, u32),
+    /// What is counted.
+    pub rate: IoRate,
+    /// How many of it a second.
+    pub value: u64,
+}
+
+/// What an [`IoLimit`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoRate {
+    /// Bytes read.
+    ReadBytes,
+    /// Bytes written.
+    WriteBytes,
+    /// Reads.
+    Reads,
+    /// Writes.
+    Writes,
+}
+
+impl IoLimit {
+    /// The file that it is written to, and what.
+    fn line(&self, unified: bool) -> (&'static str, String) {
+        let (major, minor) = self.device;
+        let (key, file) = match self.rate {
+            IoRate::ReadBytes => ("rbps", "blkio.throttle.read_bps_device"),
+            IoRate::WriteBytes => ("wbps", "blkio.throttle.write_bps_device"),
+            IoRate::Reads => ("riops", "blkio.throttle.read_iops_device"),
+            IoRate::Writes => ("wiops", "blkio.throttle.write_iops_device"),
+        };
+        match unified {
+            true => ("io.max", format!("{major}:{minor} {key}={}", self.value)),
+            false => (file, format!("{major}:{minor} {}", self.value)),
+        }
+    }
 }
 
 /// Which limits a container has run into.
@@ -45,6 +88,7 @@ enum Kind {
     Memory,
     Cpu,
     Pids,
+    Io,
 }
 
 impl Kind {
@@ -53,7 +97,13 @@ impl Kind {
             Self::Memory => "memory",
             Self::Cpu => "cpu",
             Self::Pids => "pids",
+            Self::Io => "io",
         }
+    }
+
+    /// What version 1 calls the controller.
+    fn old_name(self) -> &'static str {
+        if self == Self::Io { "blkio" } else { self.name() }
     }
 }
 
@@ -64,14 +114,19 @@ impl Limits {
     }
 
     fn kinds(&self) -> Vec<Kind> {
-        let all = [(Kind::Memory, self.memory), (Kind::Cpu, self.millicpus), (Kind::Pids, self.pids)];
-        all.into_iter().filter_map(|(kind, limit)| limit.map(|_| kind)).collect()
+        let all = [
+            (Kind::Memory, self.memory.is_some()),
+            (Kind::Cpu, self.millicpus.is_some()),
+            (Kind::Pids, self.pids.is_some()),
+            (Kind::Io, !self.io.is_empty()),
+        ];
+        all.into_iter().filter(|(_, wanted)| *wanted).map(|(kind, _)| kind).collect()
     }
 }
 
 /// Which limits this process could set, and why not the others.
-pub fn available() -> [(&'static str, Result<&'static str, String>); 3] {
-    [Kind::Memory, Kind::Cpu, Kind::Pids].map(|kind| {
+pub fn available() -> [(&'static str, Result<&'static str, String>); 4] {
+    [Kind::Memory, Kind::Cpu, Kind::Pids, Kind::Io].map(|kind| {
         let tried = find::place(kind).and_then(|place| {
             let dir = place.dir.join(unique());
             make(&place, &dir)?;
@@ -182,6 +237,12 @@ fn set(kind: Kind, limits: &Limits, dir: &Path, unified: bool) -> io::Result<()>
             write("cpu.cfs_quota_us", quota.to_string())
         }
         (Kind::Pids, _) => write("pids.max", value(limits.pids).to_string()),
+        (Kind::Io, _) => limits.io.iter().try_for_each(|limit| {
+            let (file, line) = limit.line(unified);
+            let (major, minor) = limit.device;
+            // A partition, as a rule: the kernel counts whole disks only.
+            write(file, line).map_err(|error| io::Error::other(format!("of device {major}:{minor}: {error}")))
+        }),
     }
 }
 
@@ -236,12 +297,16 @@ mod tests {
 
     #[test]
     fn what_is_written_where() {
-        let limits = Limits { memory: Some(64 << 20), millicpus: Some(1500), pids: Some(7) };
+        let io = vec![IoLimit { device: (8, 16), rate: IoRate::WriteBytes, value: 1000 }];
+        let limits = Limits { memory: Some(64 << 20), millicpus: Some(1500), pids: Some(7), io };
         for (unified, expected) in [
-            (true, "cpu.max=150000 100000 memory.max=67108864 memory.swap.max=0 pids.max=7"),
+            (
+                true,
+                "cpu.max=150000 100000 io.max=8:16 wbps=1000 memory.max=67108864 memory.swap.max=0 pids.max=7",
+            ),
             (
                 false,
-                "cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 memory.limit_in_bytes=67108864 \
+                "blkio.throttle.write_bps_device=8:16 1000 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 memory.limit_in_bytes=67108864 \
                      memory.memsw.limit_in_bytes=67108864 pids.max=7",
             ),
         ] {

@@ -48,6 +48,9 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// There is no network for it.
+    #[error("cannot give the container a network of its own")]
+    Network(#[from] lapstrake_net::NetError),
     /// A limit that cannot be set here.
     #[error("cannot limit {kind}: {why}")]
     Limit {
@@ -74,6 +77,14 @@ impl RuntimeError {
         match self {
             Self::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(127),
             Self::Exec { .. } => Some(126),
+            _ => None,
+        }
+    }
+
+    /// What would help, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Network(error) => error.hint().map(str::to_owned),
             _ => None,
         }
     }

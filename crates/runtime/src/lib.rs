@@ -14,6 +14,8 @@
 //! container starts with descriptors 0 to 2 and nothing else of the machine; privilege is given up before the first
 //! byte of it runs.
 //!
+//! Networks of a container's own are lent by [`lapstrake_net`]: the container enters the namespace as its first act.
+//!
 //! Resource limits are control groups ([`Limits`]), made by the caller and joined by the container as its first act.
 
 mod cgroup;
@@ -32,9 +34,10 @@ mod wire;
 mod world;
 mod zygote;
 
-pub use cgroup::{Held, Limits, available as limits_available};
+pub use cgroup::{Held, IoLimit, IoRate, Limits, available as limits_available};
 pub use error::RuntimeError;
 pub use ids::OwnedInode;
+pub use lapstrake_net::{Firewall, NetError, Way, firewall};
 pub use plan::{Attr, Base, Filter, Fs, Place, SetupOp, Source, SpecError, plan};
 pub use resolv::resolv_conf;
 pub use sandbox::{Exit, Finished, RunFds, Running, Sandbox, Usage};

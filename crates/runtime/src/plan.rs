@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{
-    FIXED_FDS, MAX_FDS, MAX_GROUPS, Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User,
-    WindowSize,
+    FIXED_FDS, MAX_FDS, MAX_GROUPS, MAX_NETWORKS, Mount, MountSource, Network, Resource, Rlimit, RunSpec,
+    Security, User, WindowSize,
 };
 
 /// One step of making a container.
@@ -16,6 +16,11 @@ use crate::spec::{
 pub enum SetupOp {
     /// Joins a control group.
     Join {
+        /// By which descriptor of the caller's.
+        index: usize,
+    },
+    /// Moves into a network namespace.
+    Network {
         /// By which descriptor of the caller's.
         index: usize,
     },
@@ -164,6 +169,7 @@ impl SetupOp {
     pub fn describe(&self) -> &'static str {
         match self {
             Self::Join { .. } => "join the control group",
+            Self::Network { .. } => "enter the network of",
             Self::Loopback => "bring up the loopback interface",
             Self::Hostname { .. } => "set the host name",
             Self::AttachRoot { .. } => "attach the root",
@@ -596,7 +602,7 @@ fn check(spec: &RunSpec, sources: usize) -> Result<(), SpecError> {
     if spec.hostname.len() > 64 {
         return Err(SpecError::Host { value: spec.hostname.clone() });
     }
-    let max = MAX_FDS - FIXED_FDS - MAX_GROUPS;
+    let max = MAX_FDS - FIXED_FDS - MAX_GROUPS - MAX_NETWORKS;
     if sources > max {
         return Err(SpecError::TooMany { count: sources, max });
     }

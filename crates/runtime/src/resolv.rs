@@ -1,26 +1,64 @@
-//! The resolver configuration that a container is given. Pure.
+//! The resolver configuration that a container is given, and who answers where that is ourselves.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use lapstrake_net::RELAY;
 
 use crate::spec::Network;
 
-/// What to read for `/etc/resolv.conf` in a container: `host` is the host's file, `upstream` that of systemd-resolved
-/// (`/run/systemd/resolve/resolv.conf`), which takes the place of a file that names nothing but its stub.
+/// What to read for `/etc/resolv.conf` in a container on this machine.
 ///
-/// With the host's network the result is otherwise the host's. With none, servers on the loopback interface are left
-/// out, as nobody listens there.
-pub fn resolv_conf(host: &str, upstream: Option<&str>, network: Network) -> Vec<u8> {
-    let servers =
-        |text: &str| -> Vec<String> { text.lines().filter_map(server).map(str::to_owned).collect() };
-    let own = servers(host);
-    let text = if !own.is_empty() && own.iter().all(|server| server == "127.0.0.53") {
-        upstream.unwrap_or(host)
-    } else {
-        host
-    };
+/// With the host's network it is the host's file, or that of systemd-resolved where the host's names nothing but its stub.
+/// With another, servers on the loopback interface are left out, as nobody listens there. Where none is left for an
+/// isolated network, the container asks us.
+pub fn resolv_conf(network: Network) -> Vec<u8> {
+    let (host, upstream) = files();
+    content(&host, upstream.as_deref(), network)
+}
+
+/// Whom we ask for a container in an isolated network; nobody where it asks for itself.
+pub(crate) fn relayed() -> Vec<SocketAddr> {
+    let (host, upstream) = files();
+    asked(&host, upstream.as_deref())
+}
+
+/// The host's file, and that of systemd-resolved.
+fn files() -> (String, Option<String>) {
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    (host, std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok())
+}
+
+/// Of the two files, the one that counts.
+fn counts<'a>(host: &'a str, upstream: Option<&'a str>) -> &'a str {
+    let mut own = host.lines().filter_map(server).peekable();
+    match (own.peek().is_some() && own.all(|server| server == "127.0.0.53"), upstream) {
+        (true, Some(upstream)) => upstream,
+        _ => host,
+    }
+}
+
+fn content(host: &str, upstream: Option<&str>, network: Network) -> Vec<u8> {
+    let text = counts(host, upstream);
     if network == Network::Host {
         return text.as_bytes().to_vec();
     }
     let kept = text.lines().filter(|line| !server(line).is_some_and(is_loopback));
-    kept.flat_map(|line| [line, "\n"]).collect::<String>().into_bytes()
+    let mut kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+    if network == Network::Isolated && !asked(host, upstream).is_empty() {
+        kept.push_str(&format!("nameserver {RELAY}\n"));
+    }
+    kept.into_bytes()
+}
+
+fn asked(host: &str, upstream: Option<&str>) -> Vec<SocketAddr> {
+    let servers: Vec<&str> = counts(host, upstream).lines().filter_map(server).collect();
+    if servers.iter().any(|server| !is_loopback(server)) {
+        return Vec::new();
+    }
+    let asked: Vec<IpAddr> = servers.iter().filter_map(|server| server.parse().ok()).collect();
+    // What the C library asks without a configuration.
+    let asked = if asked.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { asked };
+    asked.into_iter().map(|address| SocketAddr::new(address, 53)).collect()
 }
 
 fn server(line: &str) -> Option<&str> {
@@ -48,8 +86,27 @@ mod tests {
             (stub, None, Network::Host, stub),
             (stub, None, Network::None, "options edns0\n"),
             ("", Some(real), Network::Host, ""),
+            (real, None, Network::Isolated, "search lan\nnameserver 192.0.2.1\n"),
+            (stub, Some(real), Network::Isolated, "search lan\nnameserver 192.0.2.1\n"),
+            (stub, None, Network::Isolated, "options edns0\nnameserver 127.0.0.11\n"),
+            ("", None, Network::Isolated, "nameserver 127.0.0.11\n"),
         ] {
-            assert_eq!(String::from_utf8(resolv_conf(host, upstream, network)).unwrap(), expected);
+            assert_eq!(String::from_utf8(content(host, upstream, network)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn whom_we_ask() {
+        let real = "nameserver 192.0.2.1\nnameserver 127.0.0.1\n";
+        for (host, upstream, expected) in [
+            (real, None, ""),
+            ("nameserver 127.0.0.53\n", Some(real), ""),
+            ("nameserver 127.0.0.53\n", None, "127.0.0.53:53"),
+            ("nameserver 127.0.0.1\nnameserver ::1\n", None, "127.0.0.1:53 [::1]:53"),
+            ("", None, "127.0.0.1:53"),
+        ] {
+            let asked: Vec<String> = asked(host, upstream).iter().map(ToString::to_string).collect();
+            assert_eq!(asked.join(" "), expected, "{host}");
         }
     }
 }

@@ -3,8 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::Child;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use lapstrake_net::{Lease, NetError, Networks, Way};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -15,7 +17,8 @@ use crate::error::RuntimeError;
 use crate::ids::OwnedInode;
 use crate::launch;
 use crate::plan::{SetupOp, plan};
-use crate::spec::{Network, RunSpec};
+use crate::resolv;
+use crate::spec::{Network, RunSpec, Security};
 use crate::wire::{self, Hello, Request, Update};
 
 /// A process that makes containers. Threads share it; dropping it kills every container it has made.
@@ -23,6 +26,7 @@ use crate::wire::{self, Hello, Request, Update};
 pub struct Sandbox {
     control: OwnedFd,
     keeper: Child,
+    networks: OnceLock<Arc<Networks>>,
 }
 
 /// What a container is given of the caller's.
@@ -49,6 +53,9 @@ pub struct Running {
     finished: bool,
     /// Ends after everything that is in it.
     group: Option<Group>,
+    network: Option<Lease>,
+    /// Whether its program could change its network.
+    changes_network: bool,
 }
 
 /// How a program ended.
@@ -110,7 +117,7 @@ impl Sandbox {
     fn start_from(executable: Option<&Path>) -> Result<Self, RuntimeError> {
         let (control, theirs) = wire::pair().map_err(RuntimeError::talk)?;
         let keeper = launch::launch(executable, theirs)?;
-        let sandbox = Self { control, keeper };
+        let sandbox = Self { control, keeper, networks: OnceLock::new() };
         let (hello, _) =
             wire::receive(&sandbox.control).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
         match hello {
@@ -119,6 +126,23 @@ impl Sandbox {
                 Err(RuntimeError::start(trouble.action, Errno::from_raw_os_error(trouble.errno)))
             }
         }
+    }
+
+    /// Begins to make a network for a container that will want one of its own.
+    pub fn prepare_network(&self) {
+        self.networks().prepare();
+    }
+
+    fn networks(&self) -> &Arc<Networks> {
+        self.networks.get_or_init(|| Networks::new(resolv::relayed()))
+    }
+
+    /// How containers with a network of their own get out.
+    ///
+    /// # Errors
+    /// [`NetError`] where they do not.
+    pub fn way_out(&self) -> Result<Option<Way>, NetError> {
+        self.networks().take().map(|lease| lease.way())
     }
 
     /// Makes a container and starts its program; returns when that has been executed.
@@ -134,14 +158,29 @@ impl Sandbox {
             true => (None, Vec::new()),
             false => Group::new(&spec.limits).map(|(group, doors)| (Some(group), doors))?,
         };
+        let network = match spec.network {
+            Network::Isolated => Some(self.networks().take()?),
+            Network::Host | Network::None => None,
+        };
+        let namespace = match network.as_ref().and_then(Lease::namespace) {
+            Some(namespace) => Some(
+                namespace
+                    .try_clone_to_owned()
+                    .map_err(|_| RuntimeError::Talk { source: Errno::MFILE.into() })?,
+            ),
+            None => None,
+        };
         let first = fds.mounts.len();
-        ops.splice(0..0, (first..first + doors.len()).map(|index| SetupOp::Join { index }));
+        let joins = (first..first + doors.len()).map(|index| SetupOp::Join { index });
+        let enters = namespace.iter().map(|_| SetupOp::Network { index: first + doors.len() });
+        ops.splice(0..0, joins.chain(enters));
         let memory =
             wire::to_memory(&Request { private_network: spec.network == Network::None, ops: ops.clone() })
                 .map_err(RuntimeError::talk)?;
         let (channel, theirs) = wire::pair().map_err(RuntimeError::talk)?;
         let root = detached(fds.root);
-        let mounts: Vec<OwnedFd> = fds.mounts.into_iter().map(detached).chain(doors).collect();
+        let mounts: Vec<OwnedFd> =
+            fds.mounts.into_iter().map(detached).chain(doors).chain(namespace).collect();
         let mut all: Vec<BorrowedFd<'_>> =
             [&memory, &theirs, &fds.stdin, &fds.stdout, &fds.stderr, &root].map(AsFd::as_fd).to_vec();
         all.extend(mounts.iter().map(AsFd::as_fd));
@@ -155,7 +194,8 @@ impl Sandbox {
             Update::Started { terminal } => {
                 let pidfd = fds.next().ok_or(RuntimeError::Gone)?;
                 let terminal = if terminal { fds.next() } else { None };
-                Ok(Running { channel, pidfd, terminal, finished: false, group })
+                let changes_network = spec.security == Security::Insecure;
+                Ok(Running { channel, pidfd, terminal, finished: false, group, network, changes_network })
             }
             Update::Failed(failure) => Err(RuntimeError::setup(failure, &ops)),
             Update::Exited { .. } => Err(RuntimeError::Gone),
@@ -229,6 +269,10 @@ impl Running {
         };
         let (user, system) = (Duration::from_micros(user_us), Duration::from_micros(system_us));
         let exit = if signal { Exit::Signal(status) } else { Exit::Code(status) };
+        // Everything of the container is gone.
+        if let Some(network) = self.network.as_mut().filter(|_| !self.changes_network) {
+            network.is_clean();
+        }
         let owned = fds.into_iter().next().map_or(Ok(Vec::new()), wire::from_memory);
         let owned = owned.map_err(RuntimeError::talk)?;
         let usage = Usage { user, system, max_rss, read, written };

@@ -113,6 +113,7 @@ impl Setup<'_> {
     fn apply(&mut self, op: &SetupOp) -> Result<(), Fault> {
         match op {
             SetupOp::Join { index } => self.join(*index),
+            SetupOp::Network { index } => self.network(*index),
             SetupOp::Loopback => Ok(lapstrake_sys::net::loopback_up()?),
             SetupOp::Hostname { name } => rustix::system::sethostname(name.as_bytes()).about(name),
             SetupOp::AttachRoot { attrs } => self.attach_root(attrs),
@@ -151,6 +152,12 @@ impl Setup<'_> {
     fn join(&mut self, index: usize) -> Result<(), Fault> {
         let door = self.sources.get_mut(index).and_then(Option::take).ok_or(Errno::BADF)?;
         Ok(rustix::io::write(&door, b"0").map(drop)?)
+    }
+
+    fn network(&mut self, index: usize) -> Result<(), Fault> {
+        let network = self.sources.get_mut(index).and_then(Option::take).ok_or(Errno::BADF)?;
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind)).about("the container")
     }
 
     /// Loads a filter. Where it has questions, the zygote gets what they are answered through.

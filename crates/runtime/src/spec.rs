@@ -7,7 +7,9 @@ use crate::cgroup::Limits;
 /// Descriptors that travel with one request. `SCM_MAX_FD` is 253.
 pub(crate) const MAX_FDS: usize = 250;
 /// Control groups of one run: a hierarchy for each kind of limit.
-pub(crate) const MAX_GROUPS: usize = 3;
+pub(crate) const MAX_GROUPS: usize = 4;
+/// Network namespaces of one run.
+pub(crate) const MAX_NETWORKS: usize = 1;
 /// Those of a request before the mounts.
 pub(crate) const FIXED_FDS: usize = 6;
 /// Where programs are looked for when the environment has no `PATH`.
@@ -155,6 +157,9 @@ pub enum Network {
     Host,
     /// A loopback interface.
     None,
+    /// A loopback interface, and one of its own with a way out: what the machine reaches can be reached, but for what
+    /// listens on the machine's loopback interface. Nobody outside reaches the container.
+    Isolated,
 }
 
 /// How tightly the container is held.

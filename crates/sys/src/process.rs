@@ -6,7 +6,9 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::ptr;
 use std::time::Duration;
 
@@ -99,6 +101,19 @@ pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> Result<Infallible
     // SAFETY: both arrays end in a null pointer and point to C strings that the caller keeps alive.
     unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
     Err(last_errno())
+}
+
+/// Has what `command` starts killed when the thread that starts it ends, be it with the whole process.
+pub fn dies_with_thread(command: &mut Command) {
+    let us = rustix::process::getpid();
+    let tie = move || {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // Too late for a parent that has gone already.
+        if rustix::process::getppid() == Some(us) { Ok(()) } else { Err(Errno::SRCH.into()) }
+    };
+    // SAFETY: runs in a child of a process with threads, and does nothing but two system calls: no memory is allocated,
+    // no lock is taken.
+    unsafe { command.pre_exec(tie) };
 }
 
 /// Gives every signal its default action and unblocks all, so that a program started from here finds the signals as

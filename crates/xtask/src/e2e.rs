@@ -18,6 +18,7 @@ mod language;
 mod limits;
 mod many;
 mod model;
+mod networks;
 mod packed;
 mod place;
 mod proxy;
@@ -105,6 +106,7 @@ fn cases() -> Vec<Case> {
         limits::CASES,
         held::CASES,
         hostile::CASES,
+        networks::CASES,
         servers::CASES,
         push::CASES,
         packed::CASES,

@@ -4,17 +4,21 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// Debian packages that the tests use.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 16] = [
     "busybox-static",
     "debootstrap",
     "docker-registry",
     "gcc",
     "git",
+    "iproute2",
     "libc6-dev",
+    "nftables",
     "openssh-client",
     "openssl",
+    "passt",
     "python3",
     "skopeo",
+    "slirp4netns",
     "uidmap",
     "umoci",
 ];

@@ -187,6 +187,7 @@ impl OpsError {
             OpsError::TooManyProcesses { limit, .. } => {
                 Some(format!("it reached the limit of {limit} processes: raise it with `--pids-limit`"))
             }
+            OpsError::Runtime(error) => error.hint(),
             OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
             OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
             OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),

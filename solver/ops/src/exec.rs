@@ -151,9 +151,9 @@ fn prepare(
     }
     add_secret_env(inner, exec, &mut mounts)?;
     let groups = add_devices(inner, exec, &mut mounts)?;
-    let mut spec = spec(exec, active, &mut mounts)?;
+    let mut spec = spec(exec, inner.settings.isolated, active, &mut mounts)?;
     spec.one_id = inner.settings.single_id;
-    spec.limits = inner.settings.limits;
+    spec.limits = inner.settings.limits.clone();
     spec.no_new_privs = inner.settings.no_new_privs;
     spec.user.groups.extend(groups);
     Ok((spec, mounts))
@@ -234,7 +234,7 @@ fn check_entitlements(inner: &Inner, exec: &Exec) -> Result<(), OpsError> {
     Ok(())
 }
 
-fn spec(exec: &Exec, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, OpsError> {
+fn spec(exec: &Exec, isolated: bool, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, OpsError> {
     let root = active.root();
     let ids = resolve_user(&Root::new(&root), &exec.user)?;
     let mut spec = RunSpec::new(exec.args.clone());
@@ -252,7 +252,11 @@ fn spec(exec: &Exec, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, Op
     if !exec.hostname.is_empty() {
         spec.hostname.clone_from(&exec.hostname);
     }
-    spec.network = if exec.network == NetworkMode::None { Network::None } else { Network::Host };
+    spec.network = match exec.network {
+        NetworkMode::None => Network::None,
+        NetworkMode::Default if isolated => Network::Isolated,
+        NetworkMode::Default | NetworkMode::Host => Network::Host,
+    };
     if exec.security == SecurityMode::Insecure {
         spec.security = Security::Insecure;
     }
@@ -266,9 +270,7 @@ fn spec(exec: &Exec, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, Op
         spec.rlimits.push(Rlimit { resource, soft: value(limit.soft), hard: value(limit.hard) });
     }
     spec.extra_hosts.clone_from(&exec.extra_hosts);
-    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let upstream = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
-    spec.resolv_conf = resolv_conf(&host, upstream.as_deref(), spec.network);
+    spec.resolv_conf = resolv_conf(spec.network);
     spec.mounts = std::mem::take(&mut mounts.mounts);
     Ok(spec)
 }

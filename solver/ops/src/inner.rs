@@ -82,7 +82,12 @@ impl Inner {
         let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.sandbox.get().is_none() {
             // Nobody else sets it while we hold the lock.
-            self.sandbox.set(Sandbox::start()?).unwrap_or_default();
+            let sandbox = Sandbox::start()?;
+            if self.settings.isolated {
+                // While the first step's mounts are made.
+                sandbox.prepare_network();
+            }
+            self.sandbox.set(sandbox).unwrap_or_default();
         }
         drop(starting);
         self.sandbox.get().ok_or(OpsError::Worker)

@@ -29,6 +29,8 @@ pub struct Settings {
     pub output_limit: Option<u64>,
     /// What each step may use at most.
     pub limits: Limits,
+    /// Steps that do not say have networks of their own; otherwise the host's.
+    pub isolated: bool,
     /// Set-user-id programs gain nothing.
     pub no_new_privs: bool,
     /// Only one user id is mapped: owners are recorded, not set.

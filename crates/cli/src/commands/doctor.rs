@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use lapstrake_runtime::{Sandbox, limits_available};
+use lapstrake_runtime::{Firewall, Sandbox, Way, firewall, limits_available};
 use lapstrake_store::{Store, TempDir};
 use lapstrake_sys::userns::{Entered, Ids, enter};
 use serde::Serialize;
@@ -85,12 +85,13 @@ fn look(args: &Doctor) -> Vec<Finding> {
         None => all.push(finding("state directory", State::Missing, "set HOME or LAPSTRAKE_ROOT")),
     }
     if entered {
-        all.push(sandbox());
+        all.extend(sandbox());
     }
     for (kind, found) in limits_available() {
         let name = match kind {
             "memory" => "limit of memory",
             "cpu" => "limit of cpus",
+            "io" => "limit of disks",
             _ => "limit of processes",
         };
         all.push(match found {
@@ -98,7 +99,6 @@ fn look(args: &Doctor) -> Vec<Finding> {
             Err(why) => finding(name, State::Limited, why),
         });
     }
-    all.push(finding("network", State::Ok, "host and none; networks of their own are not there yet"));
     all.push(match env::on_path("git") {
         Some(path) => finding("git", State::Ok, path.display().to_string()),
         None => finding("git", State::Limited, "not installed: addresses of repositories are refused"),
@@ -186,9 +186,38 @@ fn overlay(place: &TempDir) -> Finding {
     }
 }
 
-fn sandbox() -> Finding {
+fn sandbox() -> Vec<Finding> {
     match Sandbox::start() {
-        Ok(_) => finding("sandbox", State::Ok, "namespaces and mounts can be made"),
-        Err(error) => finding("sandbox", State::Missing, text(chain(&error))),
+        Ok(sandbox) => {
+            vec![finding("sandbox", State::Ok, "namespaces and mounts can be made"), network(&sandbox)]
+        }
+        Err(error) => vec![finding("sandbox", State::Missing, text(chain(&error)))],
+    }
+}
+
+/// Whether containers can have networks of their own. The other two kinds need nothing.
+fn network(sandbox: &Sandbox) -> Finding {
+    let name = "network";
+    let way = match sandbox.way_out() {
+        Ok(way) => way,
+        Err(error) => {
+            let hint = error.hint().map(str::to_owned);
+            let detail = format!("host and none only: {}", text(chain(&error)));
+            return Finding { hint, ..finding(name, State::Limited, detail) };
+        }
+    };
+    match (way, firewall()) {
+        (Some(Way::Nat), Firewall::Drops(chains)) => {
+            let detail = format!(
+                "isolated: what the machine forwards is dropped by {} unless a rule lets it through",
+                chains.join(", ")
+            );
+            let hint = "let packets from interfaces `lap*` through there".to_owned();
+            Finding { hint: Some(hint), ..finding(name, State::Limited, detail) }
+        }
+        (Some(Way::Program(program)), _) => {
+            finding(name, State::Ok, format!("host, none, isolated by {program}"))
+        }
+        (Some(Way::Nat) | None, _) => finding(name, State::Ok, "host, none, isolated by address translation"),
     }
 }

@@ -7,7 +7,7 @@ use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::Dialect;
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_ops::Secret;
-use lapstrake_runtime::Limits;
+use lapstrake_runtime::{IoLimit, IoRate, Limits, Network};
 
 use crate::args::limits::Hold;
 use crate::env;
@@ -111,13 +111,31 @@ pub(crate) fn ssh(text: &String) -> Result<(String, PathBuf), Usage> {
     }
 }
 
-/// `--network`
-pub(crate) fn network(text: &str) -> Result<NetworkMode, Usage> {
+/// `--network`, for steps that do not say; also whether the default is a network of their own.
+pub(crate) fn network(text: &str) -> Result<(NetworkMode, bool), Usage> {
     match text {
-        "default" | "" => Ok(NetworkMode::Default),
-        "host" => Ok(NetworkMode::Host),
-        "none" => Ok(NetworkMode::None),
-        other => Err(Usage(format!("--network {other}: not one of default, none, host"))),
+        "default" | "" => Ok((NetworkMode::Default, isolated_by_default()?)),
+        "isolated" | "bridge" => Ok((NetworkMode::Default, true)),
+        "host" => Ok((NetworkMode::Host, false)),
+        "none" => Ok((NetworkMode::None, false)),
+        other => Err(Usage(format!("--network {other}: not one of default, isolated, none, host"))),
+    }
+}
+
+/// `--network` of `run`.
+pub(crate) fn run_network(text: &str) -> Result<Network, Usage> {
+    Ok(match network(text)? {
+        (NetworkMode::None, _) => Network::None,
+        (NetworkMode::Default, true) => Network::Isolated,
+        (NetworkMode::Default | NetworkMode::Host, _) => Network::Host,
+    })
+}
+
+fn isolated_by_default() -> Result<bool, Usage> {
+    match env::network().as_deref() {
+        None | Some("host") => Ok(false),
+        Some("isolated" | "bridge") => Ok(true),
+        Some(other) => Err(Usage(format!("LAPSTRAKE_NETWORK={other}: not one of host, isolated"))),
     }
 }
 
@@ -156,7 +174,7 @@ pub(crate) fn size(text: &str) -> Result<u64, Usage> {
     digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)
 }
 
-/// `--memory`, `--cpus`, `--pids-limit`
+/// `--memory`, `--cpus`, `--pids-limit`, and those of disks
 pub(crate) fn limits(hold: &Hold) -> Result<Limits, Usage> {
     let cpus = |text: &String| {
         let number = text.parse::<f64>().ok().filter(|number| (0.001..1e6).contains(number));
@@ -171,7 +189,40 @@ pub(crate) fn limits(hold: &Hold) -> Result<Limits, Usage> {
         memory: hold.memory.as_deref().map(size).transpose()?,
         millicpus: hold.cpus.as_ref().map(cpus).transpose()?,
         pids: hold.pids_limit,
+        io: io_limits(hold)?,
     })
+}
+
+/// `--device-read-bps` and the like.
+fn io_limits(hold: &Hold) -> Result<Vec<IoLimit>, Usage> {
+    let flags = [
+        ("--device-read-bps", IoRate::ReadBytes, &hold.device_read_bps),
+        ("--device-write-bps", IoRate::WriteBytes, &hold.device_write_bps),
+        ("--device-read-iops", IoRate::Reads, &hold.device_read_iops),
+        ("--device-write-iops", IoRate::Writes, &hold.device_write_iops),
+    ];
+    let all =
+        flags.into_iter().flat_map(|(flag, rate, texts)| texts.iter().map(move |text| (flag, rate, text)));
+    all.map(|(flag, rate, text)| io_limit(rate, text).map_err(|why| Usage(format!("{flag} {text}: {why}"))))
+        .collect()
+}
+
+fn io_limit(rate: IoRate, text: &str) -> Result<IoLimit, String> {
+    let (path, value) = text.rsplit_once(':').ok_or("not DEVICE:RATE, as `/dev/sda:1mb`")?;
+    let value = match rate {
+        IoRate::ReadBytes | IoRate::WriteBytes => size(value).map_err(|Usage(why)| why)?,
+        IoRate::Reads | IoRate::Writes => value.parse().map_err(|_| format!("`{value}` is not a number"))?,
+    };
+    // Zero would be no limit in one version of control groups and an error in the other.
+    if value == 0 {
+        return Err("nothing could be read or written".to_owned());
+    }
+    let stat = rustix::fs::stat(path).map_err(|errno| format!("{path}: {}", std::io::Error::from(errno)))?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::BlockDevice {
+        return Err(format!("{path} is not a disk"));
+    }
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    Ok(IoLimit { device, rate, value })
 }
 
 /// `--security-opt`: whether new privileges are ruled out.

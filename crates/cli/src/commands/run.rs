@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use lapstrake_oci::ContainerConfig;
 use lapstrake_ops::{Debug, Stack, StackLayer};
 use lapstrake_runtime::{
-    Exit, Held, Mount, MountSource, Network, RunFds, RunSpec, RuntimeError, Sandbox, User, resolv_conf,
+    Exit, Held, Mount, MountSource, RunFds, RunSpec, RuntimeError, Sandbox, User, resolv_conf,
 };
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_tree::inroot::Root;
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let signals = Signals::catch()?;
     let running = match sandbox.run(&spec, fds) {
         Ok(running) => running,
-        Err(error @ RuntimeError::Limit { .. }) => return Err(error.into()),
+        Err(error @ (RuntimeError::Limit { .. } | RuntimeError::Network(_))) => return Err(error.into()),
         Err(error) => {
             tell!("ERROR: {}", crate::exit::text(crate::exit::chain(&error)));
             let code = error.exit_code().and_then(|code| u8::try_from(code).ok());
@@ -146,14 +146,8 @@ fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> anyhow::Result
     spec.user = User { uid: ids.uid, gid: ids.gid, groups: ids.groups };
     spec.terminal = args.tty.then(terminal::size);
     spec.hostname = "lapstrake".to_owned();
-    spec.network = match args.network.as_str() {
-        "host" | "default" => Network::Host,
-        "none" => Network::None,
-        other => return Err(Usage(format!("--network {other}: not one of host, none")).into()),
-    };
-    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let upstream = std::fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
-    spec.resolv_conf = resolv_conf(&host, upstream.as_deref(), spec.network);
+    spec.network = options::run_network(&args.network)?;
+    spec.resolv_conf = resolv_conf(spec.network);
     Ok(spec)
 }
 

@@ -23,6 +23,8 @@ impl Place {
             (Kind::Cpu, true) => "cpu.max",
             (Kind::Cpu, false) => "cpu.cfs_quota_us",
             (Kind::Pids, _) => "pids.max",
+            (Kind::Io, true) => "io.max",
+            (Kind::Io, false) => "blkio.throttle.read_bps_device",
         }
     }
 
@@ -51,7 +53,7 @@ pub(super) fn place(kind: Kind) -> Result<Place, String> {
 /// The same from the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`. Version 1 goes first: a controller that is
 /// there is not in version 2.
 fn from(kind: Kind, mounts: &str, own: &str) -> Option<Place> {
-    let has = |list: &str| list.split(',').any(|one| one == kind.name());
+    let has = |list: &str| list.split(',').any(|one| one == kind.old_name());
     let mut unified = None;
     for line in mounts.lines() {
         let (left, right) = line.split_once(" - ")?;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use lapstrake_runtime::{Network, RunSpec, Security};
 use lapstrake_testkit::{ALL, Mode, Test};
+use rustix::thread::UnshareFlags;
 
 use crate::fixture::{Fixture, shell};
 
@@ -27,15 +28,21 @@ echo '# masks'; for at in /proc/acpi /proc/asound /proc/interrupts /proc/kcore /
   test $size = 0 && echo "$at hidden" || echo "$at visible"; done
 echo '# written to'; for at in /proc/sys/kernel/panic /proc/sysrq-trigger /proc/bus/x /proc/fs/x /proc/irq/x /sys/x; do
   (echo 0 > $at) 2>/dev/null && echo "$at yes" || echo "$at no"; done
+echo '# network'; test "$(readlink /proc/self/ns/net)" = "$OUTER_net" || (ls /sys/class/net; busybox ip -4 route)
 echo '# the rest'; hostname; pwd; umask; echo $$; sort /etc/hosts | head -n 2; ls /
 "#;
 
 fn probe(mode: Mode) {
+    // A machine that is connected with nothing, where ordinary users have all rights too: nothing of the real one changes.
+    lapstrake_sys::namespace::unshare(UnshareFlags::NEWNET).unwrap();
+    lapstrake_sys::net::loopback_up().unwrap();
     let fixture = Fixture::new();
     let outer = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).unwrap().display().to_string();
-    for (name, security, network) in
-        [("sandbox", Security::Sandbox, Network::None), ("host-network", Security::Sandbox, Network::Host)]
-    {
+    for (name, security, network) in [
+        ("sandbox", Security::Sandbox, Network::None),
+        ("host-network", Security::Sandbox, Network::Host),
+        ("isolated-network", Security::Sandbox, Network::Isolated),
+    ] {
         let mut spec = RunSpec { security, network, one_id: mode == Mode::Oneid, ..shell(PROBE) };
         for ns in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
             spec.env.push(format!("OUTER_{ns}={}", outer(ns)));

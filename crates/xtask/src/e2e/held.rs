@@ -10,6 +10,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("memory_bomb", memory_bomb),
     ("fork_bomb", fork_bomb),
     ("limits_of_run", limits_of_run),
+    ("disk_limits", disk_limits),
     ("output_flood", output_flood),
     ("full_shm", full_shm),
     ("no_new_privileges", no_new_privileges),
@@ -231,5 +232,54 @@ fn insecure_by_leave(mode: &Mode) -> Result<(), String> {
     expect(&lap(mode, "build --allow security.insecure tight")?, 1, &["mount: permission denied"])?;
     dockerfile(mode, "wide", "FROM busybox\nRUN --network=host true\n")?;
     expect(&lap(mode, "build wide")?, 1, &["network.host is not allowed", "--allow network.host"])?;
+    nothing_left(mode)
+}
+
+/// Disks are limited where they can be; what is no disk, and what is no rate, is refused by name.
+fn disk_limits(mode: &Mode) -> Result<(), String> {
+    for (flag, word) in [
+        ("--device-write-bps /dev/null:1mb", "/dev/null is not a disk"),
+        ("--device-read-bps /dev/none:1mb", "/dev/none: No such file or directory"),
+        ("--device-read-iops /dev/null", "not DEVICE:RATE"),
+        ("--device-write-iops /dev/null:x", "`x` is not a number"),
+        ("--device-write-bps /dev/null:0", "nothing could be read or written"),
+    ] {
+        expect(&lap(mode, &format!("run {flag} busybox true"))?, 2, &[word])?;
+    }
+    let disk =
+        must_say(&format!("findmnt --noheadings --output SOURCE --target '{}'", mode.place.display()))?;
+    let disk = disk.trim();
+    if must(&format!("test -b '{disk}'")).is_err() {
+        // A file system without a disk of its own has nothing to be limited.
+        return nothing_left(mode);
+    }
+    let flag = format!("--device-write-bps {disk}:2mb");
+    dockerfile(
+        mode,
+        "writes",
+        "FROM busybox\nRUN busybox dd if=/dev/zero of=/x bs=512k count=8 oflag=direct && rm /x\n",
+    )?;
+    if !can_limit(mode, &flag, "writes")? {
+        return nothing_left(mode);
+    }
+    let took = |flag: &str| -> Result<std::time::Duration, String> {
+        let begun = std::time::Instant::now();
+        expect(&lap(mode, &format!("build --no-cache {flag} writes"))?, 0, &[])?;
+        Ok(begun.elapsed())
+    };
+    let (free, held) = (took("")?, took(&flag)?);
+    // Four megabytes at two a second.
+    if held < std::time::Duration::from_millis(1500) || held < free {
+        return Err(format!("without a limit it took {free:?}, with one {held:?}"));
+    }
+    let written = script(
+        mode,
+        "./lapstrake builds inspect --json | python3 -c 'import json, sys; \
+         print(max(s[\"used\"][\"written\"] for s in json.load(sys.stdin)[\"steps\"] if \"used\" in s))'",
+    )?;
+    let bytes = String::from_utf8_lossy(&written.stdout).trim().parse::<u64>();
+    if !bytes.is_ok_and(|bytes| bytes >= 4 << 20) {
+        return Err(format!("the record does not know what was written: {}", text(&written)));
+    }
     nothing_left(mode)
 }

@@ -144,9 +144,14 @@ impl<'a> Apart<'a> {
         if matches!(told, Some(Ok(()))) { Ok(apart) } else { Err(format!("`{setup}` failed")) }
     }
 
+    /// A process in there.
+    pub(super) fn pid(&self) -> String {
+        self.holder.id().to_string()
+    }
+
     /// As [`script`], in there.
     pub(super) fn script(&self, commands: &str) -> Result<Output, String> {
-        let pid = self.holder.id().to_string();
+        let pid = self.pid();
         let enter = ["nsenter", "--mount", "--net", "--target", &pid];
         run(&enter, self.mode.user, &(surroundings(self.mode) + commands))
     }

@@ -1,0 +1,34 @@
+//! Networks of a container's own with a way out: made ahead, used again, gone with their maker.
+//!
+//! ```text
+//! who has the right (root)                        who has not
+//!
+//! machine     lapN ── 10.209.N.1, nft table       machine     pasta or slirp4netns, a program for each
+//!              │      (masquerade, no way in)                   │ (sockets of an ordinary user)
+//! switch      up ── bridge ── port, port, …       container   tap, and loopback
+//!                              │ (isolated from each other)
+//! container                   eth0, and loopback
+//! ```
+//! Nothing is left behind, however this process ends: namespaces live by our descriptors and the processes in them, the
+//! interface of the machine goes with its other end in the switch, the table belongs to our socket (`NFT_TABLE_F_OWNER`),
+//! the helpers die with the thread that started them. Only `net.ipv4.ip_forward` stays on, as with every other tool.
+//!
+//! Speaks netlink by itself: the crates for it bring an async runtime (`rtnetlink`) or a C library or program
+//! (`nftables`, `rustables`), for a dozen kinds of messages.
+//!
+//! Does not know containers, images or builds.
+
+mod error;
+mod helper;
+mod link;
+mod namespace;
+mod nat;
+mod netlink;
+mod nft;
+mod pool;
+mod relay;
+
+pub use error::NetError;
+pub use nat::{Firewall, firewall};
+pub use pool::{Lease, Networks, Way};
+pub use relay::RELAY;

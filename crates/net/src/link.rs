@@ -1,0 +1,202 @@
+//! Interfaces, addresses and routes of one network namespace.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::netlink::{Answer, Message, Socket, u32_at};
+
+const IFINFO: usize = 16;
+const RTMSG: usize = 12;
+/// From `linux/veth.h` and `linux/if_link.h`, where libc lacks them.
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+
+/// An interface that takes longer to pass packets does not have to.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// An interface's number.
+pub(crate) type Index = u32;
+
+/// Talks about links, addresses and routes.
+#[derive(Debug)]
+pub(crate) struct Links {
+    socket: Socket,
+}
+
+/// Where packets for some addresses go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The first of the addresses; any of the family where `length` is 0.
+    pub(crate) network: IpAddr,
+    /// How many bits of it count.
+    pub(crate) length: u8,
+}
+
+impl Links {
+    /// Of the network namespace that the calling thread is in.
+    pub(crate) fn here() -> Result<Self, Errno> {
+        Ok(Self { socket: Socket::open(None)? })
+    }
+
+    /// The number of an interface.
+    pub(crate) fn index(&self, name: &str) -> Result<Index, Errno> {
+        let ask = Message::new(libc::RTM_GETLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, 0, 0));
+        let answers = self.socket.list(ask.text(libc::IFLA_IFNAME, name))?;
+        let link = answers.iter().find(|answer| answer.kind == libc::RTM_NEWLINK);
+        link.map(|link| u32_at(&link.body, 4)).ok_or(Errno::NODEV)
+    }
+
+    /// Makes a pair of interfaces, one here and one in `other`.
+    pub(crate) fn pair(&self, here: &str, there: &str, other: BorrowedFd<'_>) -> Result<Index, Errno> {
+        let fd = other.as_raw_fd().cast_unsigned();
+        let peer = |peer: Message| peer.text(libc::IFLA_IFNAME, there).number(libc::IFLA_NET_NS_FD, fd);
+        let make = make_link(here).nest(libc::IFLA_LINKINFO, &[], |kind| {
+            kind.text(libc::IFLA_INFO_KIND, "veth").nest(libc::IFLA_INFO_DATA, &[], |data| {
+                data.nest(VETH_INFO_PEER, &info(libc::AF_UNSPEC, 0, 0), peer)
+            })
+        });
+        self.socket.ask(make)?;
+        self.index(here)
+    }
+
+    /// Makes a bridge.
+    pub(crate) fn bridge(&self, name: &str) -> Result<Index, Errno> {
+        let kind = |kind: Message| kind.text(libc::IFLA_INFO_KIND, "bridge");
+        self.socket.ask(make_link(name).nest(libc::IFLA_LINKINFO, &[], kind))?;
+        self.index(name)
+    }
+
+    /// Makes an interface a port of a bridge.
+    pub(crate) fn attach(&self, port: Index, bridge: Index) -> Result<(), Errno> {
+        let set = Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, port, 0));
+        self.socket.ask(set.number(libc::IFLA_MASTER, bridge))
+    }
+
+    /// Keeps a port from all others that are kept so.
+    pub(crate) fn isolate(&self, port: Index) -> Result<(), Errno> {
+        let set = Message::new(libc::RTM_SETLINK, libc::NLM_F_ACK, &info(libc::AF_BRIDGE, port, 0));
+        self.socket.ask(set.nest(libc::IFLA_PROTINFO, &[], |port| port.with(IFLA_BRPORT_ISOLATED, &[1])))
+    }
+
+    /// Switches an interface on.
+    pub(crate) fn up(&self, link: Index) -> Result<(), Errno> {
+        let on = libc::IFF_UP.cast_unsigned();
+        self.socket.ask(Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, link, on)))
+    }
+
+    /// Waits until an interface that is on passes packets: the kernel learns of the other end a moment later, and what
+    /// is sent until then is lost, which costs a second.
+    pub(crate) fn settle(&self, link: Index) -> Result<(), Errno> {
+        const UP: u8 = 6;
+        let begun = Instant::now();
+        loop {
+            let ask = Message::new(libc::RTM_GETLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, link, 0));
+            let answers = self.socket.list(ask)?;
+            let state = answers.iter().filter(|answer| answer.kind == libc::RTM_NEWLINK).find_map(|answer| {
+                let found = answer.attributes(IFINFO);
+                found
+                    .iter()
+                    .find(|(kind, _)| *kind == libc::IFLA_OPERSTATE)
+                    .and_then(|(_, value)| value.first().copied())
+            });
+            // Late is better than not at all.
+            if state == Some(UP) || begun.elapsed() > SETTLED {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Removes an interface, and the other one of its pair.
+    pub(crate) fn remove(&self, link: Index) -> Result<(), Errno> {
+        self.socket.ask(Message::new(libc::RTM_DELLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, link, 0)))
+    }
+
+    /// Gives an interface an address, which nobody else is asked about.
+    pub(crate) fn address(&self, link: Index, address: IpAddr, length: u8) -> Result<(), Errno> {
+        let flags = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        let mut header = vec![family(address), length, flags, libc::RT_SCOPE_UNIVERSE];
+        header.extend(link.to_ne_bytes());
+        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        let bytes = octets(address);
+        let add = Message::new(libc::RTM_NEWADDR, flags, &header);
+        self.socket.ask(add.with(libc::IFA_LOCAL, &bytes).with(libc::IFA_ADDRESS, &bytes))
+    }
+
+    /// Sends everything else to `gateway`.
+    pub(crate) fn default_route(&self, link: Index, gateway: IpAddr) -> Result<(), Errno> {
+        let header = [
+            family(gateway),
+            0,
+            0,
+            0,
+            libc::RT_TABLE_MAIN,
+            libc::RTPROT_STATIC,
+            libc::RT_SCOPE_UNIVERSE,
+            libc::RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        let add = Message::new(libc::RTM_NEWROUTE, flags, &header);
+        self.socket.ask(add.with(libc::RTA_GATEWAY, &octets(gateway)).number(libc::RTA_OIF, link))
+    }
+
+    /// The routes of the main table.
+    pub(crate) fn routes(&self, of: libc::c_int) -> Result<Vec<Route>, Errno> {
+        let mut header = [0; RTMSG];
+        header[0] = of as u8;
+        let answers = self.socket.list(Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &header))?;
+        Ok(answers.iter().filter_map(|answer| route(answer, of)).collect())
+    }
+
+    /// Whether there is a way to everywhere.
+    pub(crate) fn leads_out(&self, of: libc::c_int) -> bool {
+        self.routes(of).is_ok_and(|routes| routes.iter().any(|route| route.length == 0))
+    }
+}
+
+fn make_link(name: &str) -> Message {
+    let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    Message::new(libc::RTM_NEWLINK, flags, &info(libc::AF_UNSPEC, 0, 0)).text(libc::IFLA_IFNAME, name)
+}
+
+/// `struct ifinfomsg`, with `flags` to be set.
+fn info(family: libc::c_int, index: Index, flags: u32) -> [u8; IFINFO] {
+    let mut header = [0; IFINFO];
+    header[0] = family as u8;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&flags.to_ne_bytes());
+    header
+}
+
+fn route(answer: &Answer, of: libc::c_int) -> Option<Route> {
+    let (found, length, table) = (*answer.body.first()?, *answer.body.get(1)?, *answer.body.get(4)?);
+    if answer.kind != libc::RTM_NEWROUTE || libc::c_int::from(found) != of || table != libc::RT_TABLE_MAIN {
+        return None;
+    }
+    let destination = answer.attributes(RTMSG).into_iter().find(|(kind, _)| *kind == libc::RTA_DST);
+    let bytes = destination.map_or(&[][..], |(_, bytes)| bytes);
+    let network = match of {
+        libc::AF_INET => Ipv4Addr::from(<[u8; 4]>::try_from(bytes).unwrap_or_default()).into(),
+        _ => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).unwrap_or_default()).into(),
+    };
+    Some(Route { network, length })
+}
+
+fn family(address: IpAddr) -> u8 {
+    (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}

@@ -1,0 +1,215 @@
+//! The way out for who may change the machine's network: a switch, and addresses translated by the machine.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::error::{NetError, cannot};
+use crate::link::{Index, Links, Route};
+use crate::namespace::Namespace;
+use crate::nft::{self, Table};
+
+/// Where IPv4 packets are passed on if it is 1.
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// The same of IPv6. Switching it on makes the machine deaf to its routers, so it stays as it is.
+const FORWARD6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+
+/// The machine's own number in each network.
+const GATEWAY: u8 = 1;
+
+/// A bridge in a namespace of its own, and its wire to the machine.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    number: u8,
+    _table: Table,
+    namespace: Namespace,
+    bridge: Index,
+    ipv6: bool,
+    taken: Mutex<BTreeSet<u8>>,
+}
+
+/// A container's wire to a switch.
+#[derive(Debug)]
+pub(crate) struct Port {
+    switch: Arc<Switch>,
+    link: Index,
+    host: u8,
+}
+
+impl Switch {
+    /// Makes one, with the first network that nobody has.
+    pub(crate) fn new() -> Result<Self, NetError> {
+        let machine = Links::here().map_err(cannot("talk about the network"))?;
+        let routes = machine.routes(libc::AF_INET).map_err(cannot("read the routes"))?;
+        let (number, table) = claim(&routes)?;
+        let namespace = Namespace::new().map_err(cannot("make a network namespace"))?;
+        let ipv6 = reads(FORWARD6, "1") && machine.leads_out(libc::AF_INET6);
+        let wire = |machine: &Links| -> Result<Index, Errno> {
+            let name = name(number);
+            let link = match machine.pair(&name, "up", namespace.as_fd()) {
+                // Its owner has gone, else we had not got the table, and the kernel has not cleaned up yet.
+                Err(Errno::EXIST) => {
+                    // It may go this very moment.
+                    machine.index(&name).and_then(|old| machine.remove(old)).unwrap_or_default();
+                    machine.pair(&name, "up", namespace.as_fd())?
+                }
+                made => made?,
+            };
+            machine.address(link, v4(number, GATEWAY), 24)?;
+            if ipv6 {
+                machine.address(link, v6(number, GATEWAY), 64)?;
+            }
+            machine.up(link)?;
+            let links = &namespace.links;
+            let (bridge, up) = (links.bridge("bridge")?, links.index("up")?);
+            links.attach(up, bridge)?;
+            links.up(up)?;
+            links.up(bridge)?;
+            links.settle(up)?;
+            machine.settle(link)?;
+            Ok(bridge)
+        };
+        let bridge = wire(&machine).map_err(cannot("wire a switch to the machine's network"))?;
+        if !reads(FORWARD, "1") {
+            fs::write(FORWARD, "1")
+                .map_err(|source| NetError::Kernel { action: "set net.ipv4.ip_forward", source })?;
+        }
+        Ok(Self { number, _table: table, namespace, bridge, ipv6, taken: Mutex::default() })
+    }
+
+    /// A namespace with a wire to it.
+    pub(crate) fn plug(self: &Arc<Self>) -> Result<(Namespace, Port), NetError> {
+        let namespace = Namespace::new().map_err(cannot("make a network namespace"))?;
+        let host = self.take().ok_or(NetError::NoAddress)?;
+        // Owns the number from here on.
+        let mut port = Port { switch: self.clone(), link: 0, host };
+        let mut wire = || -> Result<(), Errno> {
+            let links = &self.namespace.links;
+            port.link = links.pair(&format!("port{host}"), "eth0", namespace.as_fd())?;
+            links.attach(port.link, self.bridge)?;
+            links.isolate(port.link)?;
+            let inside = &namespace.links;
+            let link = inside.index("eth0")?;
+            inside.address(link, v4(self.number, host), 24)?;
+            if self.ipv6 {
+                inside.address(link, v6(self.number, host), 64)?;
+            }
+            inside.up(link)?;
+            // After its other end: the bridge passes nothing on before it has heard that the wire is whole.
+            links.up(port.link)?;
+            inside.default_route(link, v4(self.number, GATEWAY))?;
+            if self.ipv6 {
+                inside.default_route(link, v6(self.number, GATEWAY))?;
+            }
+            links.settle(port.link)?;
+            inside.settle(link)
+        };
+        wire().map_err(cannot("wire a container to its switch"))?;
+        Ok((namespace, port))
+    }
+
+    fn take(&self) -> Option<u8> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        (GATEWAY + 1..u8::MAX).find(|host| taken.insert(*host))
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        // The kernel would do it a moment later, and until then our network would look taken.
+        self.namespace.links.index("up").and_then(|up| self.namespace.links.remove(up)).unwrap_or_default();
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // Now, not when the kernel comes to it: the name and the number are used again.
+        if self.link != 0 {
+            self.switch.namespace.links.remove(self.link).unwrap_or_default();
+        }
+        self.switch.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.host);
+    }
+}
+
+/// The first network that no route of the machine leads to and no other process has.
+fn claim(routes: &[Route]) -> Result<(u8, Table), NetError> {
+    for number in 0..u8::MAX {
+        if routes.iter().any(|route| overlaps(route, number)) {
+            continue;
+        }
+        if let Some(table) = Table::new(&name(number)).map_err(cannot("make a table of packet rules"))? {
+            return Ok((number, table));
+        }
+    }
+    Err(NetError::NoAddress)
+}
+
+fn name(number: u8) -> String {
+    format!("lap{number}")
+}
+
+fn v4(network: u8, host: u8) -> IpAddr {
+    Ipv4Addr::new(10, 209, network, host).into()
+}
+
+fn v6(network: u8, host: u8) -> IpAddr {
+    Ipv6Addr::new(0xfd6c, 0x6170, 0x7374, network.into(), 0, 0, 0, host.into()).into()
+}
+
+/// Whether a route other than the one to everywhere has addresses of ours. One that a switch of ours has made has.
+fn overlaps(route: &Route, number: u8) -> bool {
+    let (IpAddr::V4(theirs), IpAddr::V4(ours)) = (route.network, v4(number, 0)) else { return false };
+    let length = u32::from(route.length.min(24));
+    if length == 0 {
+        return false;
+    }
+    let mask = u32::MAX << (32 - length);
+    theirs.to_bits() & mask == ours.to_bits() & mask
+}
+
+fn reads(path: &str, value: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
+}
+
+/// What keeps forwarded packets from where they go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Firewall {
+    /// Nothing that we could see.
+    Open,
+    /// These chains drop what no rule lets through.
+    Drops(Vec<String>),
+}
+
+/// What the machine's packet filter does with packets of containers. Rules of the old `iptables-legacy` are not seen.
+pub fn firewall() -> Firewall {
+    match nft::dropping() {
+        Ok(chains) if !chains.is_empty() => Firewall::Drops(chains),
+        // What cannot be looked at by us cannot be used by us either.
+        _ => Firewall::Open,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_of_others() {
+        for (network, length, expected) in [
+            ([0, 0, 0, 0], 0, false),
+            ([10, 0, 0, 0], 8, true),
+            ([10, 209, 7, 0], 24, true),
+            ([10, 209, 7, 128], 25, true),
+            ([10, 209, 6, 0], 24, false),
+            ([10, 209, 6, 0], 23, true),
+            ([192, 0, 2, 0], 24, false),
+        ] {
+            let route = Route { network: IpAddr::from(network), length };
+            assert_eq!(overlaps(&route, 7), expected, "{route:?}");
+        }
+    }
+}

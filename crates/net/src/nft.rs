@@ -1,0 +1,174 @@
+//! The machine's table of packet rules for one switch.
+//!
+//! ```text
+//! table inet lapN                              owned by our socket: the kernel removes it with that
+//!   chain out    nat hook postrouting          iifname "lapN" masquerade
+//!   chain across filter hook forward           oifname "lapN" ct state established,related accept
+//!                                              oifname "lapN" drop
+//! ```
+//! So a container reaches what the machine reaches, and nobody reaches a container: neither other switches nor machines
+//! that send packets for its address to this one.
+
+use rustix::io::Errno;
+use rustix::net::netlink::NETFILTER;
+
+use crate::netlink::{Answer, Message, Refused, Socket, attributes};
+
+const SUBSYSTEM: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8;
+const BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
+const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
+const NEW_TABLE: u16 = SUBSYSTEM | libc::NFT_MSG_NEWTABLE as u16;
+const NEW_CHAIN: u16 = SUBSYSTEM | libc::NFT_MSG_NEWCHAIN as u16;
+const GET_CHAIN: u16 = SUBSYSTEM | libc::NFT_MSG_GETCHAIN as u16;
+const NEW_RULE: u16 = SUBSYSTEM | libc::NFT_MSG_NEWRULE as u16;
+
+// From `linux/netfilter/nf_tables.h`.
+const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+const TABLE_OWNED: u32 = 2;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+const FORWARD: u32 = 2;
+const POSTROUTING: u32 = 4;
+const SOURCE_NAT: u32 = 100;
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const ELEMENT: u16 = 1;
+const NAME: u16 = 1;
+const DATA: u16 = 2;
+const REGISTER: u32 = 1;
+const KEY_IIFNAME: u32 = 6;
+const KEY_OIFNAME: u32 = 7;
+const CT_STATE: u32 = 0;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`, in the machine's order.
+const ANSWERS: u32 = 6;
+const EQUAL: u32 = 0;
+const UNEQUAL: u32 = 1;
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+
+/// A table that is there as long as this is.
+#[derive(Debug)]
+pub(crate) struct Table {
+    _socket: Socket,
+}
+
+impl Table {
+    /// Makes the table for the interface `link`, and calls it the same; nothing where another process has it.
+    pub(crate) fn new(link: &str) -> Result<Option<Self>, Errno> {
+        let socket = Socket::open(Some(NETFILTER))?;
+        match socket.batch(batch(link)) {
+            Ok(()) => Ok(Some(Self { _socket: socket })),
+            // Without rights it is the first message that is refused, which only begins the batch.
+            Err(Refused { at: TABLE, errno: Errno::PERM | Errno::EXIST }) => Ok(None),
+            Err(Refused { errno, .. }) => Err(errno),
+        }
+    }
+}
+
+/// Where in the batch the table is.
+const TABLE: u32 = 2;
+
+fn batch(link: &str) -> Vec<Message> {
+    let edge = |kind| Message::new(kind, 0, &[0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8]);
+    let ack = libc::NLM_F_ACK;
+    let create = ack | libc::NLM_F_CREATE;
+    // Exclusive: a table of this name would be another's.
+    let table = Message::new(NEW_TABLE, create | libc::NLM_F_EXCL, &INET)
+        .text(TABLE_NAME, link)
+        .big(TABLE_FLAGS, TABLE_OWNED);
+    let chain = |name: &str, kind: &str, hook, priority| {
+        Message::new(NEW_CHAIN, create, &INET)
+            .text(CHAIN_TABLE, link)
+            .text(CHAIN_NAME, name)
+            .nest(CHAIN_HOOK, &[], |at| at.big(HOOK_NUMBER, hook).big(HOOK_PRIORITY, priority))
+            .text(CHAIN_TYPE, kind)
+    };
+    let rule = |chain: &str, expressions: &dyn Fn(Message) -> Message| {
+        Message::new(NEW_RULE, create | libc::NLM_F_APPEND, &INET)
+            .text(RULE_TABLE, link)
+            .text(RULE_CHAIN, chain)
+            .nest(RULE_EXPRESSIONS, &[], expressions)
+    };
+    vec![
+        edge(BEGIN),
+        table,
+        chain("out", "nat", POSTROUTING, SOURCE_NAT),
+        chain("across", "filter", FORWARD, 0),
+        rule("out", &|all| masquerade(interface(all, KEY_IIFNAME, link))),
+        rule("across", &|all| verdict(answers(interface(all, KEY_OIFNAME, link)), ACCEPT)),
+        rule("across", &|all| verdict(interface(all, KEY_OIFNAME, link), DROP)),
+        edge(END),
+    ]
+}
+
+/// `struct nfgenmsg` of the family for both versions of IP.
+const INET: [u8; 4] = [libc::NFPROTO_INET as u8, 0, 0, 0];
+
+fn expression(all: Message, name: &str, data: impl FnOnce(Message) -> Message) -> Message {
+    all.nest(ELEMENT, &[], |one| one.text(NAME, name).nest(DATA, &[], data))
+}
+
+/// The packet goes through the interface `link`.
+fn interface(all: Message, key: u32, link: &str) -> Message {
+    let mut name = [0; libc::IFNAMSIZ];
+    for (to, from) in name.iter_mut().zip(link.bytes()) {
+        *to = from;
+    }
+    let all = expression(all, "meta", |data| data.big(2, key).big(1, REGISTER));
+    compare(all, EQUAL, &name)
+}
+
+/// The packet belongs to a connection that was there.
+fn answers(all: Message) -> Message {
+    let all = expression(all, "ct", |data| data.big(2, CT_STATE).big(1, REGISTER));
+    let all = expression(all, "bitwise", |data| {
+        let data = data.big(1, REGISTER).big(2, REGISTER).big(3, 4);
+        data.nest(4, &[], |mask| mask.number(1, ANSWERS)).nest(5, &[], |xor| xor.number(1, 0))
+    });
+    compare(all, UNEQUAL, &[0; 4])
+}
+
+fn compare(all: Message, how: u32, with: &[u8]) -> Message {
+    expression(all, "cmp", |data| data.big(1, REGISTER).big(2, how).nest(3, &[], |value| value.with(1, with)))
+}
+
+fn masquerade(all: Message) -> Message {
+    expression(all, "masq", |data| data)
+}
+
+fn verdict(all: Message, verdict: u32) -> Message {
+    expression(all, "immediate", |data| {
+        data.big(1, 0).nest(2, &[], |value| value.nest(2, &[], |code| code.big(1, verdict)))
+    })
+}
+
+/// Chains of others through which forwarded packets go and that drop what no rule of theirs lets through, as
+/// `FAMILY TABLE CHAIN`.
+pub(crate) fn dropping() -> Result<Vec<String>, Errno> {
+    let socket = Socket::open(Some(NETFILTER))?;
+    let list = Message::new(GET_CHAIN, libc::NLM_F_DUMP, &[libc::NFPROTO_UNSPEC as u8, 0, 0, 0]);
+    Ok(socket.list(list)?.iter().filter_map(drops).collect())
+}
+
+fn drops(answer: &Answer) -> Option<String> {
+    let family = match i32::from(*answer.body.first()?) {
+        libc::NFPROTO_INET => "inet",
+        libc::NFPROTO_IPV4 => "ip",
+        _ => return None,
+    };
+    let found = answer.attributes(4);
+    let of = |wanted: u16| found.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+    let text =
+        |wanted| of(wanted).map(|value| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned());
+    let hook = attributes(of(CHAIN_HOOK)?);
+    let number = hook.iter().find(|(kind, _)| *kind == HOOK_NUMBER).map(|(_, value)| *value)?;
+    let drops = number == FORWARD.to_be_bytes() && of(CHAIN_POLICY)? == DROP.to_be_bytes();
+    drops.then(|| Some(format!("{family} {} {}", text(CHAIN_TABLE)?, text(CHAIN_NAME)?)))?
+}
