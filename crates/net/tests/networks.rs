@@ -1,6 +1,11 @@
 //! Networks on a machine of their own: a network namespace in which nothing else is, as root and as ordinary users (who
 //! have all rights there).
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "all of this is tests, but with a main of its own clippy cannot know"
+)]
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;

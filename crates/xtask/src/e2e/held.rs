@@ -275,7 +275,7 @@ fn disk_limits(mode: &Mode) -> Result<(), String> {
     let written = script(
         mode,
         "./lapstrake builds inspect --json | python3 -c 'import json, sys; \
-         print(max(s[\"used\"][\"written\"] for s in json.load(sys.stdin)[\"steps\"] if \"used\" in s))'",
+         print(max(s[\"used\"][\"written\"] for s in json.load(sys.stdin)[\"StepList\"] if \"used\" in s))'",
     )?;
     let bytes = String::from_utf8_lossy(&written.stdout).trim().parse::<u64>();
     if !bytes.is_ok_and(|bytes| bytes >= 4 << 20) {
