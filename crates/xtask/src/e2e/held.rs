@@ -13,6 +13,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("disk_limits", disk_limits),
     ("output_flood", output_flood),
     ("full_shm", full_shm),
+    ("stubborn", stubborn),
     ("no_new_privileges", no_new_privileges),
     ("hermetic", hermetic),
     ("insecure_by_leave", insecure_by_leave),
@@ -122,6 +123,23 @@ fn full_shm(mode: &Mode) -> Result<(), String> {
     expect(&lap(mode, "build --shm-size 8m shm")?, 1, &["/dev/shm/x", "No space left on device"])?;
     expect(&lap(mode, "build --shm-size 10m shm")?, 0, &[])?;
     nothing_left(mode)
+}
+
+/// A step that hears no signal, has let go of its children and takes its mounts apart ends with the build that is given up.
+fn stubborn(mode: &Mode) -> Result<(), String> {
+    let step = "FROM busybox\nRUN trap '' TERM INT HUP QUIT; (busybox setsid busybox sleep 4321 > /dev/null 2>&1 &); \
+                busybox umount -l /proc; busybox mount -o remount,rw /sys; busybox mount -o remount,ro /; \
+                echo deaf; while :; do sleep 0.1; done\n";
+    dockerfile(mode, "stubborn", step)?;
+    let script = "timeout --signal INT --kill-after 60 3 ./lapstrake build --progress plain stubborn";
+    let begun = std::time::Instant::now();
+    let ended = super::place::script(mode, &format!("{script}; test $? = 124"))?;
+    expect(&ended, 0, &[" deaf\n", "CANCELED"])?;
+    if begun.elapsed() > std::time::Duration::from_secs(20) {
+        return Err(format!("it took {:?}", begun.elapsed()));
+    }
+    let orphans = must_say("ps -eo args | grep '^[b]usybox sleep 4321'; true")?;
+    if orphans.is_empty() { nothing_left(mode) } else { Err(orphans) }
 }
 
 fn no_new_privileges(mode: &Mode) -> Result<(), String> {

@@ -1,7 +1,9 @@
 //! Builds that mean harm, each called after the hole that it would have found elsewhere. Beside the state directory lies
 //! a canary that nothing may change or show.
 
-use super::place::{Mode, dockerfile, expect, lap, must, must_say, nothing_left, state, text};
+use super::place::{
+    Mode, dockerfile, expect, is_root, lap, must, must_say, nothing_left, script, state, text,
+};
 
 pub(super) const CASES: &[super::Case] = &[
     ("cve_2024_1753_sources_as_links", sources_as_links),
@@ -11,6 +13,9 @@ pub(super) const CASES: &[super::Case] = &[
     ("cve_2024_11218_stages_exchange", stages_exchange),
     ("cve_2026_55686_workdir_through_a_link", workdir_through_a_link),
     ("cve_2024_23652_stubs", stubs),
+    ("cve_2022_23648_volumes_outside", volumes_outside),
+    ("cve_2024_24557_history_is_no_cache", history_is_no_cache),
+    ("state_of_others", state_of_others),
     ("secret_hygiene", secret_hygiene),
     ("a_thousand_steps", a_thousand_steps),
 ];
@@ -240,6 +245,85 @@ mod base64_words {
             }
         }
         text
+    }
+}
+
+/// What an image calls its volumes and its directory is of its own root, whatever it says.
+fn volumes_outside(mode: &Mode) -> Result<(), String> {
+    beside_a_canary(mode, |canary| {
+        let up = format!("/../../../../../../../..{canary}");
+        dockerfile(
+            mode,
+            "volumes",
+            &format!(
+                "FROM busybox\nVOLUME {up} {canary}\nWORKDIR {up}\nCMD cat song {up}/song; ls -a; touch new; echo ran\n"
+            ),
+        )?;
+        expect(&lap(mode, "build -t volumes volumes")?, 0, &[])?;
+        let shown = silent(mode, "run volumes")?;
+        if shown.contains("ran\n") { Ok(()) } else { Err(shown) }
+    })
+}
+
+/// An image whose history says that it was made by the same steps is no reason to believe it.
+fn history_is_no_cache(mode: &Mode) -> Result<(), String> {
+    let forge = r#"
+import hashlib, json, os
+def blob(digest): return 'forged/blobs/sha256/' + digest.split(':')[1]
+def put(value):
+    data = json.dumps(value).encode()
+    digest = 'sha256:' + hashlib.sha256(data).hexdigest()
+    open(blob(digest), 'wb').write(data)
+    return digest, len(data)
+index = json.load(open('forged/index.json'))
+manifest = json.load(open(blob(index['manifests'][0]['digest'])))
+config = json.load(open(blob(manifest['config']['digest'])))
+for entry in config['history']:
+    entry['created_by'] = entry['created_by'].replace('evil', 'good')
+manifest['config']['digest'], manifest['config']['size'] = put(config)
+index['manifests'][0]['digest'], index['manifests'][0]['size'] = put(manifest)
+json.dump(index, open('forged/index.json', 'w'))
+"#;
+    std::fs::write(mode.place.join("forge.py"), forge).map_err(|error| error.to_string())?;
+    // With a store of its own, so that nothing but the image brings it here.
+    let forged = "rm -rf forged forged.tar && mkdir forged && (export LAPSTRAKE_ROOT=\"$LAPSTRAKE_ROOT-forger\" && \
+                  ./lapstrake import bb.tar busybox && ./lapstrake build -o type=oci,dest=forged.tar,name=app:1 history) && \
+                  tar -C forged -xf forged.tar && python3 forge.py && tar -C forged -cf forged.tar . && \
+                  ./lapstrake load -i forged.tar && ./lapstrake history app:1";
+    let step = |word: &str| dockerfile(mode, "history", &format!("FROM busybox\nRUN echo {word} > /word\n"));
+    step("evil")?;
+    expect(&script(mode, forged)?, 0, &["echo good > /word"])?;
+    step("good")?;
+    let built = lap(mode, "build --progress plain -t app:2 --cache-from app:1 history")?;
+    expect(&built, 0, &[])?;
+    expect(&lap(mode, "run app:2 cat /word")?, 0, &["good\n"])?;
+    if text(&built).contains("CACHED") {
+        return Err(text(&built));
+    }
+    nothing_left(mode)
+}
+
+/// A state directory is its owner's alone: nobody else looks in, and what another one owns is not used.
+fn state_of_others(mode: &Mode) -> Result<(), String> {
+    let own = must_say(&format!("stat -c %a '{}'", state(mode).display()))?;
+    if own != "700\n" {
+        return Err(format!("the state directory has mode {own}"));
+    }
+    if !is_root() {
+        return Ok(());
+    }
+    let planted = mode.place.join("planted");
+    must(&format!(
+        "cp -a '{0}' '{1}' && chown -R 12345 '{1}' && chmod 777 '{1}'",
+        state(mode).display(),
+        planted.display()
+    ))?;
+    let used = script(mode, "LAPSTRAKE_ROOT=\"$PWD/planted\" ./lapstrake run busybox true")?;
+    must(&format!("rm -rf '{}'", planted.display()))?;
+    if used.status.success() {
+        Err(format!("it was used: {}", text(&used)))
+    } else {
+        expect(&used, 1, &["planted", "belongs to"])
     }
 }
 

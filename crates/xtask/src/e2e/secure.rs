@@ -180,6 +180,10 @@ fn mounts(mode: &Mode, proxy: &Proxy, tokens: &Proxy, docker: &str) -> Result<()
     Ok(())
 }
 
+/// A challenge that names a server in nobody's network.
+const ELSEWHERE: &str =
+    "401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://169.254.169.254/token\",service=\"x\"";
+
 fn token(mode: &Mode) -> Result<(), String> {
     let dir = mode.place.join("signer");
     let signer = Signer::new(&dir)?;
@@ -222,14 +226,8 @@ fn token(mode: &Mode) -> Result<(), String> {
     let pulled = script(mode, &pull)?;
     expect(&pulled, 0, &["secured\n"])?;
     // A registry that sends the login to somebody who must not have it.
-    let bad =
-        "401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://169.254.169.254/token\",service=\"x\"";
-    proxy.rules(&[Rule {
-        method: "GET",
-        path: "/manifests/",
-        times: 1,
-        fault: Fault::Answer(bad.to_owned()),
-    }]);
+    let fault = Fault::Answer(ELSEWHERE.to_owned());
+    proxy.rules(&[Rule { method: "GET", path: "/manifests/", times: 1, fault }]);
     let refused = script(mode, &format!("{docker} pull {name}:1"))?;
     expect(&refused, 1, &["not a safe address"])?;
     for output in [pushed, pulled, refused] {
