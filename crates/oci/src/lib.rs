@@ -17,4 +17,4 @@ pub use json::{to_json, to_json_indented};
 pub use oci_spec::image::{Descriptor, DescriptorBuilder, ImageIndex, ImageManifest, MediaType};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
-pub use time::{now_seconds, rfc3339};
+pub use time::{now_seconds, rfc3339, seconds_of};

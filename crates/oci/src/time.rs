@@ -14,6 +14,11 @@ pub fn rfc3339(seconds: i64, nanoseconds: u32) -> String {
     }
 }
 
+/// The seconds since the Unix epoch that an RFC 3339 time says, if it is one.
+pub fn seconds_of(text: &str) -> Option<i64> {
+    text.parse::<Timestamp>().ok().map(Timestamp::as_second)
+}
+
 /// Now, in seconds and nanoseconds since the Unix epoch.
 pub fn now_seconds() -> (i64, u32) {
     let now = Timestamp::now();
@@ -28,6 +33,8 @@ mod tests {
     fn fractions_as_go_prints_them() {
         assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(1_700_000_000, 120_000_000), "2023-11-14T22:13:20.12Z");
+        assert_eq!(seconds_of("2023-11-14T22:13:20.12Z"), Some(1_700_000_000));
+        assert_eq!(seconds_of("yesterday"), None);
         assert_eq!(rfc3339(i64::MAX, 7), rfc3339(i64::MAX - 1, 7));
     }
 }

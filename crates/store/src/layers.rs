@@ -170,6 +170,15 @@ impl Store {
         self.link_diff(diff_id, id)
     }
 
+    /// The layer was made at `created`, seconds since the Unix epoch, if that is earlier than what is known.
+    pub fn made_at(&self, id: &LayerId, created: i64) -> Result<(), StoreError> {
+        self.with_db(|db| {
+            db.prepare_cached("UPDATE layers SET created = ?2 WHERE id = ?1 AND created > ?2")?
+                .execute(params![id.as_str(), created])
+                .map(drop)
+        })
+    }
+
     /// Remembers that the tar with `diff_id` unpacks to the layer `id`.
     pub fn link_diff(&self, diff_id: &DiffId, id: &LayerId) -> Result<(), StoreError> {
         self.with_db(|db| {

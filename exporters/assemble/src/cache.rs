@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lapstrake_oci::{DiffId, Digest, media, rfc3339, to_json, to_json_indented};
+use lapstrake_oci::{DiffId, Digest, media, rfc3339, seconds_of, to_json, to_json_indented};
 use serde::{Deserialize, Serialize};
 
 use crate::Document;
@@ -241,6 +241,8 @@ pub struct OfferedLayer {
     pub media_type: String,
     /// The digest of its tar.
     pub diff_id: DiffId,
+    /// When it was made, seconds since the Unix epoch, where the cache says so.
+    pub created: Option<i64>,
 }
 
 /// Results that a cache offers: by the digest of the key, the layers, lowest first.
@@ -285,6 +287,7 @@ pub fn read_cache(config: &[u8]) -> Result<Offer, BadCache> {
             size: told.size,
             media_type: told.media_type.clone(),
             diff_id: DiffId(diff_id),
+            created: seconds_of(&told.created_at),
         });
     }
     let chain = |top: usize| -> Result<Vec<OfferedLayer>, BadCache> {
@@ -385,6 +388,7 @@ mod tests {
                 size: blob.size,
                 media_type: blob.media_type.clone(),
                 diff_id: blob.diff_id.clone(),
+                created: None,
             })
             .collect();
         let offer = read_inline(&inline_cache(&blobs, &steps()), &layers).unwrap();

@@ -74,7 +74,7 @@ impl Known {
 
 /// Knows images and fetches them.
 pub struct Images {
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     client: OnceCell<Client>,
     known: Mutex<HashMap<Digest, Known>>,
     single_id: bool,

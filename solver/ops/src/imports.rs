@@ -7,7 +7,7 @@ use lapstrake_assemble::{BadCache, CACHE_CONFIG, Offer, OfferedLayer, read_cache
 use lapstrake_engine::{Key, Progress, StepId};
 use lapstrake_oci::media::{Kind, kind};
 use lapstrake_oci::{
-    Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, seconds_of,
 };
 use lapstrake_store::Blob;
 use serde::Deserialize;
@@ -81,7 +81,6 @@ impl Imports {
             let Some(layers) = import.offer.get(&wanted) else { continue };
             let name = format!("[internal] taking {} layers from cache {}", layers.len(), import.name);
             let step = self.progress.start(StepId(format!("internal:cache:{wanted}")), &name);
-            let layers = layers.iter().map(|layer| (layer.diff_id.clone(), blob(layer))).collect();
             let brought = self.images.bring(&import.place, layers, &step).await;
             step.complete(false, brought.as_ref().err().map(ToString::to_string));
             if let Ok(layers) = brought {
@@ -122,14 +121,22 @@ impl Images {
         Ok(Import { name, place, offer })
     }
 
-    /// Brings layers into the store, those that are not there already.
+    /// Brings layers into the store, those that are not there already. They were made when the cache says, not now: else an
+    /// image of them would be another one on every machine.
     async fn bring(
         &self,
         place: &Place,
-        layers: Vec<(DiffId, Blob)>,
+        layers: &[OfferedLayer],
         step: &lapstrake_engine::Step,
     ) -> Result<Vec<StackLayer>, OpsError> {
-        self.fetch_layers(place, layers, Files::Later, step).await
+        let wanted = layers.iter().map(|layer| (layer.diff_id.clone(), blob(layer))).collect();
+        let brought = self.fetch_layers(place, wanted, Files::Later, step).await?;
+        for (layer, offered) in brought.iter().zip(layers) {
+            if let Some(created) = offered.created {
+                self.store.made_at(&layer.id, created)?;
+            }
+        }
+        Ok(brought)
     }
 }
 
@@ -195,12 +202,14 @@ impl Source<'_> {
             .decode(cache)
             .map_err(|error| BadCache::Malformed(error.to_string()))?;
         let mut layers = Vec::new();
+        let mut made = config.history.iter().filter(|row| !row.empty_layer);
         for (descriptor, diff_id) in manifest.layers().iter().zip(&config.rootfs.diff_ids) {
             layers.push(OfferedLayer {
                 blob: parsed_digest(descriptor.digest().as_ref())?,
                 size: descriptor.size(),
                 media_type: descriptor.media_type().to_string(),
                 diff_id: diff_id.clone(),
+                created: made.next().and_then(|row| seconds_of(row.created.as_ref()?)),
             });
         }
         Ok(read_inline(&records, &layers)?)

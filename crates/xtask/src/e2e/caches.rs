@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use super::place::{Mode, dockerfile, expect, must, nothing_left_in, script, state};
+use super::place::{Mode, dockerfile, expect, must, nothing_left_in, script, state, text};
 use super::registry::Registry;
 
 pub(super) const CASES: &[super::Case] =
@@ -53,7 +53,14 @@ fn local(mode: &Mode) -> Result<(), String> {
     let machines = Machines::new(mode, "cache-local")?;
     let to = "type=local,dest=shared-cache,mode=max";
     expect(&machines.build("one", &format!("--cache-to {to}"))?, 0, &["exporting cache to", "of 6 results"])?;
+    // The other machine builds later, and the layers are as old as they are.
+    must("sleep 1.1")?;
     machines.takes_all("two", "type=local,src=shared-cache", "found 6 results")?;
+    let times = "./lapstrake history --format '{{.CreatedAt}} {{.CreatedBy}}' --no-trunc made | head -3";
+    let (one, two) = (machines.on("one", times)?, machines.on("two", times)?);
+    if one.stdout.is_empty() || one.stdout != two.stdout {
+        return Err(format!("made at other times: {} and {}", text(&one), text(&two)));
+    }
     // What is not there, or damaged, is told, and the build goes on without.
     let without = machines.build(
         "three",
