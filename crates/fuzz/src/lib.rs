@@ -5,6 +5,7 @@
 //! whatever bytes it is given, and must keep what it promises. `cargo xtask bench language` measures typical files and the
 //! worst kinds of long ones. What once fell out lies in `testdata/fuzz/NAME` for good.
 
+mod images;
 mod mutate;
 mod seeds;
 mod targets;

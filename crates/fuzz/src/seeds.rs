@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::images;
+
 /// Pieces that inputs are made of, for all targets.
 const WORDS: &str = "FROM |RUN |COPY |ADD |ENV |ARG |LABEL |ONBUILD |HEALTHCHECK |EXPOSE |VOLUME |SHELL |USER |WORKDIR |\
     STOPSIGNAL |CMD |ENTRYPOINT |MAINTAINER |INCLUDE |NONE|AS |--from=|--mount=|--platform=|--chmod=|--chown=|--link |\
@@ -47,6 +49,9 @@ pub fn seeds(target: &str) -> Result<Vec<Vec<u8>>, String> {
             all.push(b"docker.io/library/alpine:3@sha256:".to_vec());
             all
         }
+        "layers" => images::tars(),
+        "documents" => images::examples(),
+        "challenges" => images::headers(),
         _ => return Err(format!("there is no target `{target}`")),
     };
     all.extend(found(target)?);

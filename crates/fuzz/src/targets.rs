@@ -14,6 +14,7 @@ use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
 use lapstrake_tree::TreePath;
 use lapstrake_tree::ignore::Patterns;
 
+use crate::images;
 use crate::worst::Reader;
 
 /// One thing that is fuzzed.
@@ -46,7 +47,7 @@ pub fn read(reader: Reader, text: &str) -> usize {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "parse", run: parser, longest: 4096 },
     Target { name: "lower", run: lowering, longest: 4096 },
     Target { name: "words", run: expansion, longest: 1024 },
@@ -55,6 +56,9 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "git", run: git, longest: 512 },
     Target { name: "mount", run: mount, longest: 512 },
     Target { name: "names", run: names, longest: 256 },
+    Target { name: "layers", run: images::layers, longest: 16 << 10 },
+    Target { name: "documents", run: images::documents, longest: 4096 },
+    Target { name: "challenges", run: images::challenges, longest: 512 },
 ];
 
 /// The tree as JSON without places: what printing must keep.

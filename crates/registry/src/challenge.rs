@@ -2,7 +2,7 @@
 
 /// What a registry wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Challenge {
+pub enum Challenge {
     /// A user with a password.
     Basic,
     /// A token.
@@ -11,13 +11,15 @@ pub(crate) enum Challenge {
 
 /// A `Bearer` challenge: where to get a token, and for which service. What for is known to who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bearer {
-    pub(crate) realm: String,
-    pub(crate) service: Option<String>,
+pub struct Bearer {
+    /// Where.
+    pub realm: String,
+    /// Which service.
+    pub service: Option<String>,
 }
 
 /// The challenge in a header's value, if it is one that we can meet.
-pub(crate) fn challenge(header: &str) -> Option<Challenge> {
+pub fn challenge(header: &str) -> Option<Challenge> {
     let header = header.trim();
     let (scheme, rest) = header.split_once(' ').unwrap_or((header, ""));
     if scheme.eq_ignore_ascii_case("basic") {

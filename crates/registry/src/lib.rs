@@ -20,6 +20,7 @@ mod send;
 mod settings;
 mod token;
 
+pub use challenge::{Bearer, Challenge, challenge};
 pub use client::{Client, Fetched};
 pub use credentials::{Credentials, DockerConfig, Login};
 pub use error::RegistryError;

@@ -62,6 +62,9 @@ pub enum TreeError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// It does not begin like an archive.
+    #[error("it is no tar archive, plain or compressed")]
+    NoArchive,
     /// An archive is bigger than allowed.
     #[error("archive exceeds the limit of {limit} {what}")]
     TooBig {

@@ -15,6 +15,10 @@ use crate::path::lossy;
 /// Longest extension (PAX records, long name) that is believed.
 const MAX_EXTENSION: u64 = 1 << 20;
 
+/// Most bytes of names, links and attributes in one archive. Whoever reads one keeps them all, and a compressed archive
+/// has room for a thousand times its own length.
+const MAX_NAMES: u64 = 256 << 20;
+
 /// One header with all extensions applied.
 #[derive(Debug)]
 pub(crate) struct TarEntry {
@@ -46,6 +50,8 @@ pub(crate) struct TarReader<R> {
     padding: u64,
     entries: u64,
     max_entries: u64,
+    /// The bytes of names, links and attributes so far.
+    names: u64,
 }
 
 /// What precedes a header and changes it.
@@ -58,7 +64,7 @@ struct Extensions {
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(inner: R, max_entries: u64) -> Self {
-        Self { inner, left: 0, padding: 0, entries: 0, max_entries }
+        Self { inner, left: 0, padding: 0, entries: 0, max_entries, names: 0 }
     }
 
     /// The next entry; `None` at the end mark or where the stream ends between entries.
@@ -121,6 +127,8 @@ impl<R: Read> TarReader<R> {
         // Some old writers added signed bytes.
         match header.cksum() {
             Ok(found) if found == sum || i64::from(found) == signed => Ok(Some(header)),
+            // What is no archive has no entry to name.
+            _ if self.entries == 0 => Err(TreeError::NoArchive),
             _ => {
                 Err(TreeError::BadArchive { name: lossy(&header.path_bytes()), why: "its checksum is wrong" })
             }
@@ -133,6 +141,7 @@ impl<R: Read> TarReader<R> {
         while have < block.len() {
             match self.inner.read(&mut block[have..]) {
                 Ok(0) if have == 0 => return Ok(false),
+                Ok(0) if self.entries == 0 => return Err(TreeError::NoArchive),
                 Ok(0) => {
                     return Err(TreeError::BadArchive {
                         name: String::new(),
@@ -190,6 +199,12 @@ impl<R: Read> TarReader<R> {
         let size = number(b"size", Ok(size)).ok_or_else(|| bad("its size is not a number"))?;
         let size = if has_content(kind) { size } else { 0 };
         self.begin(size)?;
+        let xattrs = xattrs(&pax);
+        let attributes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+        self.names += (name.len() + link.len() + attributes) as u64;
+        if self.names > MAX_NAMES {
+            return Err(TreeError::TooBig { what: "bytes of names and attributes", limit: MAX_NAMES });
+        }
         let device = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
         Ok(TarEntry {
             kind,
@@ -200,7 +215,7 @@ impl<R: Read> TarReader<R> {
             size,
             mtime,
             device: (device(header.device_major()), device(header.device_minor())),
-            xattrs: xattrs(&pax),
+            xattrs,
             name,
         })
     }

@@ -27,7 +27,8 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     };
     let layer = import_layer(&session.store, tar, session.single_id)
         .with_context(|| {
-            format!("cannot import to the state directory `{}`", session.store.root().display())
+            let (tar, state) = (args.tar.display(), session.store.root().display());
+            format!("cannot import `{tar}` to the state directory `{state}`")
         })?
         .layer;
     let platform = Platform::host();

@@ -101,6 +101,7 @@ fn registry(mode: &Mode) -> Result<(), String> {
         0,
         &["cannot be used: ", "not found"],
     )?;
+    super::conform::pushed(&mode.place.join("registry"))?;
     drop(server);
     let gone = machines.build("one", &to("max", ""))?;
     expect(&gone, 3, &["cannot reach registry", "hint: `ignore-error=true`"])?;

@@ -271,6 +271,38 @@ pub(super) fn layout(dir: &Path) -> Result<(), String> {
     if faults.0.is_empty() { Ok(()) } else { Err(faults.0.join("\n")) }
 }
 
+/// Checks every manifest, index and config that a registry of the place was ever sent. Fails too if there is none.
+pub(super) fn pushed(storage: &Path) -> Result<(), String> {
+    let blobs = storage.join("docker/registry/v2/blobs/sha256");
+    let list = |dir: &Path| -> Result<Vec<std::path::PathBuf>, String> {
+        let entries = fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        Ok(entries.flatten().map(|entry| entry.path()).collect())
+    };
+    let (mut faults, mut counts) = (Faults::default(), [0; 3]);
+    for blob in list(&blobs)?.iter().map(|prefix| list(prefix)).collect::<Result<Vec<_>, _>>()?.concat() {
+        // Only what is being uploaded has no data.
+        let bytes = fs::read(blob.join("data")).unwrap_or_default();
+        let Ok(value) = serde_json::from_slice::<Value>(&bytes) else { continue };
+        let before = faults.0.len();
+        let kind = match &value {
+            value if value["layers"].is_array() && value["config"].is_object() => 0,
+            value if value["manifests"].is_array() => 1,
+            value if value["rootfs"].is_object() => 2,
+            // The config of a cache is BuildKit's own.
+            _ => continue,
+        };
+        [Faults::manifest, Faults::index, Faults::config][kind](&mut faults, &value);
+        counts[kind] += 1;
+        for fault in &mut faults.0[before..] {
+            *fault = format!("{}: {fault}", blob.display());
+        }
+    }
+    if counts[0] == 0 {
+        return Err(format!("there is nothing to check: {counts:?}"));
+    }
+    if faults.0.is_empty() { Ok(()) } else { Err(faults.0.join("\n")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

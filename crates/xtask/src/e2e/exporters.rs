@@ -323,6 +323,7 @@ fn round_trip(mode: &Mode) -> Result<(), String> {
             return Err(format!("{tag}: the layers are not the same: {before:?} {after:?}"));
         }
     }
+    conform::pushed(&mode.place.join("registry"))?;
     nothing_left(mode)
 }
 

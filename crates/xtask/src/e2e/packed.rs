@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use super::conform;
 use super::place::{Mode, dockerfile, expect, must, nothing_left, script, text};
 use super::registry::Registry;
 
@@ -67,6 +68,7 @@ fn packed(mode: &Mode) -> Result<(), String> {
     same(&run(&format!("./lapstrake run {name}:linked"))?, "Dockerfile\n")?;
     layers(3, 3)?;
     expect(&run("./lapstrake build --progress plain packed-copied")?, 0, &[" 7\n"])?;
+    conform::pushed(&mode.place.join("registry"))?;
     gone(mode)?;
     nothing_left(mode)
 }

@@ -70,6 +70,7 @@ fn push(mode: &Mode) -> Result<(), String> {
         format!("build -q -o type=registry,name={name}:d,oci-mediatypes=false,push-by-digest=true pushed");
     expect(&lap(mode, &docker)?, 0, &["sha256:"])?;
     expect(&inspect("d")?, 1, &[])?;
+    super::conform::pushed(&mode.place.join("registry"))?;
     let failed = lap(mode, "build -q --push pushed")?;
     expect(&failed, 2, &["there is no name to push the image to"])?;
     drop(server);
