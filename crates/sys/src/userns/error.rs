@@ -161,6 +161,8 @@ pub(super) fn diagnose(call: &'static str, errno: Errno) -> UsernsError {
         return UsernsError::Disabled { sysctl: "user.max_user_namespaces" };
     }
     match errno {
+        // Docker's filter denies this call as if the kernel did not know it.
+        Errno::NOSYS if call == "clone3" && seccomp_is_on() => UsernsError::Filtered { call, errno },
         Errno::NOSPC | Errno::USERS => UsernsError::Exhausted,
         Errno::INVAL if call == "unshare" => UsernsError::Unsupported,
         Errno::PERM | Errno::ACCESS => {

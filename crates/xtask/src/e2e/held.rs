@@ -1,7 +1,7 @@
 //! What the machine tells (`doctor`), what steps are held to, and a look at them (`build --debug`).
 
 use super::place::{
-    Mode, dockerfile, expect, is_root, lap, must, must_say, nothing_left, run, script, state, text,
+    Apart, Mode, dockerfile, expect, is_root, lap, must, must_say, nothing_left, run, script, state, text,
 };
 use super::pty::Pty;
 
@@ -13,6 +13,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("disk_limits", disk_limits),
     ("output_flood", output_flood),
     ("full_shm", full_shm),
+    ("inside_a_container", inside_a_container),
     ("stubborn", stubborn),
     ("no_new_privileges", no_new_privileges),
     ("hermetic", hermetic),
@@ -122,6 +123,36 @@ fn full_shm(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "shm", "FROM busybox\nRUN busybox dd if=/dev/zero of=/dev/shm/x bs=1M count=9\n")?;
     expect(&lap(mode, "build --shm-size 8m shm")?, 1, &["/dev/shm/x", "No space left on device"])?;
     expect(&lap(mode, "build --shm-size 10m shm")?, 0, &[])?;
+    nothing_left(mode)
+}
+
+/// In a container that lets it make namespaces it works; in one that does not, `doctor` says what that is.
+fn inside_a_container(mode: &Mode) -> Result<(), String> {
+    // One that an ordinary user can make.
+    let nested = "export LAPSTRAKE_ROOT=\"$PWD/nested-$(id -u)\" && unshare -Urpmf --mount-proc sh -ec \"\
+                  ./lapstrake import bb.tar busybox; ./lapstrake run busybox echo in a container; \
+                  printf 'FROM busybox\\nRUN echo built inside\\n' | ./lapstrake build --progress plain -\"";
+    expect(&script(mode, nested)?, 0, &["in a container", " built inside\n"])?;
+    // Ours, with Docker's filter and capabilities, as its root and as a user of it.
+    let host: String = ["/lib", "/lib64", "/usr"].map(|dir| format!(" -v {dir}:{dir}:ro")).concat();
+    for user in ["0", "1000"] {
+        let inner =
+            format!("run -u {user} -v \"$PWD/lapstrake\":/lap:ro{host} -e HOME=/dev/shm busybox /lap doctor");
+        let told = lap(mode, &inner)?;
+        let words = [
+            "MISSING  user ids",
+            "is denied by a seccomp filter: this looks like a container",
+            "hint: run the",
+        ];
+        expect(&told, 3, &words).map_err(|why| format!("as {user}: {why}"))?;
+    }
+    if mode.user.is_none() {
+        // A part of /proc is hidden, as engines do it, and a user may not mount another one.
+        let masked = Apart::new(mode, &["--mount"], "mount -t tmpfs none /proc/fs")?;
+        let doctor = "mkdir -m 777 masked && setpriv --reuid 64001 --regid 64001 --clear-groups \
+                      env LAPSTRAKE_ROOT=\"$PWD/masked/state\" ./lapstrake doctor";
+        expect(&masked.script(doctor)?, 3, &["MISSING  sandbox", "its /proc has to be unmasked"])?;
+    }
     nothing_left(mode)
 }
 
