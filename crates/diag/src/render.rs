@@ -44,19 +44,19 @@ fn snippets<'a>(
     let mut found: Vec<(Span, Snippet<'a, annotate_snippets::Annotation<'a>>)> = Vec::new();
     for (number, label) in diagnostic.labels.iter().enumerate() {
         let span = file.clamp(label.span);
-        let origin = file.origin(file.position(span.start).line);
+        let origin = file.origin(file.position(span.start()).line);
         let (first, last) = origin.part;
-        let part = Span::new(file.line_span(first).start, file.line_span(last).end);
-        let end = span.end.clamp(span.start, part.end);
+        let part = file.line_span(first).join(file.line_span(last));
+        let end = span.end().clamp(span.start(), part.end());
         let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-        let annotation = kind.span(span.start - part.start..end - part.start);
+        let annotation = kind.span(span.start() - part.start()..end - part.start());
         let annotation =
             if label.note.is_empty() { annotation } else { annotation.label(label.note.as_str()) };
         match found.iter_mut().find(|(known, _)| *known == part) {
             Some((_, snippet)) => *snippet = snippet.clone().annotation(annotation),
             None => {
                 let start = file.origin(first);
-                let text = &file.text()[part.start..part.end];
+                let text = &file.text()[part.range()];
                 let line = usize::try_from(start.line).unwrap_or(1);
                 let snippet = Snippet::source(text).path(start.name).line_start(line);
                 found.push((part, snippet.annotation(annotation)));

@@ -1,18 +1,36 @@
 //! A text with a name, and places in it.
 
+use std::ops::Range;
+
 /// A range of bytes of a source file: `start..end`.
+///
+/// A tree has a few for each word, so they are small. In a text of over 4 GiB, what lies beyond is all at one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
-    /// The first byte.
-    pub start: usize,
-    /// One past the last byte.
-    pub end: usize,
+    start: u32,
+    end: u32,
 }
 
 impl Span {
     /// The bytes `start..end`.
     pub fn new(start: usize, end: usize) -> Span {
-        Span { start, end: end.max(start) }
+        let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Span { start: narrow(start), end: narrow(end.max(start)) }
+    }
+
+    /// The first byte.
+    pub fn start(self) -> usize {
+        self.start as usize
+    }
+
+    /// One past the last byte.
+    pub fn end(self) -> usize {
+        self.end as usize
+    }
+
+    /// The bytes themselves, to index a text with.
+    pub fn range(self) -> Range<usize> {
+        self.start()..self.end()
     }
 
     /// The smallest span that holds both.
@@ -95,9 +113,9 @@ impl SourceFile {
     /// `name` is what diagnostics call the file.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> SourceFile {
         let text = text.into();
-        let after = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        let starts =
-            std::iter::once(0).chain(after).filter(|start| *start == 0 || *start < text.len()).collect();
+        let ends = || text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let mut starts = Vec::with_capacity(ends().count() + 1);
+        starts.extend(std::iter::once(0).chain(ends().filter(|start| *start < text.len())));
         SourceFile { name: name.into(), starts, text, parts: Vec::new() }
     }
 
@@ -163,7 +181,7 @@ impl SourceFile {
     /// The text of line `line` (from 1) without its terminator.
     pub fn line(&self, line: u32) -> &str {
         let span = self.line_span(line);
-        self.text[span.start..span.end].trim_end_matches(['\r', '\n'])
+        self.text[span.range()].trim_end_matches(['\r', '\n'])
     }
 
     /// Line and column of a byte.
@@ -177,14 +195,14 @@ impl SourceFile {
 
     /// First and last line of a span.
     pub fn lines(&self, span: Span) -> (u32, u32) {
-        let first = self.position(span.start).line;
-        let last = if span.end > span.start { self.position(span.end - 1).line } else { first };
+        let first = self.position(span.start()).line;
+        let last = if span.end > span.start { self.position(span.end() - 1).line } else { first };
         (first, last)
     }
 
     /// `span` cut to the text, on character boundaries.
     pub fn clamp(&self, span: Span) -> Span {
-        Span::new(self.floor(span.start), self.floor(span.end))
+        Span::new(self.floor(span.start()), self.floor(span.end()))
     }
 
     fn floor(&self, offset: usize) -> usize {

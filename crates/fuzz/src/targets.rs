@@ -87,7 +87,7 @@ fn parser(bytes: &[u8]) {
     parse_as(&file, Dialect::Lapstrake);
     for diagnostic in &parsed.diagnostics {
         let span = diagnostic.span().unwrap_or_default();
-        assert!(span.start <= span.end && span.end <= file.text().len(), "{span:?}");
+        assert!(span.start() <= span.end() && span.end() <= file.text().len(), "{span:?}");
         let shown = lapstrake_diag::render(diagnostic, &file, lapstrake_diag::Style::Plain);
         assert!(!shown.is_empty());
     }

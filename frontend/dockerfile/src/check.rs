@@ -7,12 +7,13 @@ mod options;
 mod rule;
 mod syntax;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use lapstrake_diag::Span;
 
-use crate::syntax::Command;
+use crate::syntax::{Command, Text};
 
 pub use options::CheckOptions;
 pub use rule::Rule;
@@ -40,7 +41,7 @@ pub struct Finding {
     /// Which rule.
     pub rule: Rule,
     /// What it is, in a sentence.
-    pub detail: String,
+    pub detail: Cow<'static, str>,
     /// Where: the whole instruction.
     pub place: Place,
 }
@@ -59,8 +60,15 @@ impl Checks {
     }
 
     /// Reports a finding, unless the options, with those in the comments above the instruction, do not want it.
-    pub fn report(&self, comments: &[String], rule: Rule, place: Place, detail: String) {
+    pub fn report(
+        &self,
+        comments: &[Text],
+        rule: Rule,
+        place: Place,
+        detail: impl Into<Cow<'static, str>>,
+    ) {
         if self.options.with_comments(comments).wants(rule) {
+            let detail = detail.into();
             self.findings.borrow_mut().push(Finding { rule, detail, place });
         }
     }

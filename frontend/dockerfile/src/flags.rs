@@ -57,17 +57,17 @@ impl Flags {
                 return Err(bad(format!("duplicate flag specified: {name}")));
             }
             let value = match (takes, value) {
-                (Takes::Bool, None) => "true".to_owned(),
+                (Takes::Bool, None) => "true".into(),
                 (Takes::Bool, Some("")) | (_, None) => {
                     return Err(bad(format!("missing a value on flag: {name}")));
                 }
                 (Takes::Bool, Some(value)) => match lower(value) {
-                    value if value == "true" || value == "false" => value,
+                    value if value == "true" || value == "false" => value.into(),
                     _ => {
                         return Err(bad(format!("expecting boolean value for flag {name}, not: {value}")));
                     }
                 },
-                (_, Some(value)) => value.to_owned(),
+                (_, Some(value)) => value.into(),
             };
             found.push((known_name, Spanned::new(value, flag.span)));
         }

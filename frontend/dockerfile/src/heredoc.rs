@@ -1,7 +1,6 @@
 //! Heredoc words: `<<EOF`, `3<<-"E O F"`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use lapstrake_diag::Span;
 use nom::Parser;
@@ -9,13 +8,14 @@ use nom::bytes::complete::{tag, take_while};
 use nom::character::complete::{char, digit0};
 use nom::combinator::{all_consuming, opt};
 
+use crate::syntax::Text;
 use crate::words::{self, Mode};
 
 /// A heredoc with its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heredoc {
     /// The delimiter, quotes taken off.
-    pub name: String,
+    pub name: Text,
     /// The file descriptor before `<<`; only the shell of a RUN cares.
     pub fd: u64,
     /// Whether variables in the body are expanded where the builder writes it (COPY, ADD).
@@ -23,7 +23,7 @@ pub struct Heredoc {
     /// `<<-`: leading tabs do not count.
     pub chomp: bool,
     /// The body, byte for byte.
-    pub content: String,
+    pub content: Text,
     /// Where the body stands.
     pub span: Span,
 }
@@ -65,16 +65,16 @@ pub(crate) fn heredoc_word(word: &str) -> Result<Option<Heredoc>, String> {
     if delimiter.is_empty() {
         return Ok(None);
     }
-    let here = |name: String, expand: bool| Heredoc {
+    let here = |name: Text, expand: bool| Heredoc {
         name,
         fd: if fd.is_empty() { 0 } else { fd.parse().unwrap_or(u64::MAX) },
         expand,
         chomp: dash.is_some(),
-        content: String::new(),
+        content: Text::new(),
         span: Span::default(),
     };
     if delimiter.bytes().all(plain) {
-        return Ok(Some(here(delimiter.to_owned(), true)));
+        return Ok(Some(here(delimiter.into(), true)));
     }
     let unset = |_: &str| None;
     let bare = words::expand(delimiter, &unset, mode()).map_err(|error| error.to_string())?.words;
@@ -86,7 +86,7 @@ pub(crate) fn heredoc_word(word: &str) -> Result<Option<Heredoc>, String> {
         return Err(format!("internal lexing of heredoc produced inconsistent results: {delimiter}"));
     };
     let quotes = |text: &str| text.matches(['\'', '"']).count();
-    Ok(Some(here(name.clone(), quotes(raw) == quotes(name))))
+    Ok(Some(here(name.as_str().into(), quotes(raw) == quotes(name))))
 }
 
 /// Whether all of `text` is one heredoc word.
@@ -115,7 +115,7 @@ pub(crate) fn heredoc_words(text: &str) -> Result<Vec<Heredoc>, String> {
 pub(crate) struct Bodies<'h> {
     last: BTreeMap<&'h str, &'h Heredoc>,
     /// What was asked for before, so that naming one body many times costs nothing.
-    given: BTreeMap<(&'h str, bool), Arc<str>>,
+    given: BTreeMap<(&'h str, bool), Text>,
 }
 
 impl<'h> Bodies<'h> {
@@ -124,9 +124,9 @@ impl<'h> Bodies<'h> {
         Bodies { last, given: BTreeMap::new() }
     }
 
-    pub(crate) fn of(&mut self, word: &Heredoc) -> Arc<str> {
-        let Some((name, body)) = self.last.get_key_value(word.name.as_str()) else { return Arc::default() };
-        let data = || if word.chomp { body.chomped().into() } else { body.content.as_str().into() };
+    pub(crate) fn of(&mut self, word: &Heredoc) -> Text {
+        let Some((name, body)) = self.last.get_key_value(word.name.as_str()) else { return Text::new() };
+        let data = || if word.chomp { body.chomped().into() } else { body.content.clone() };
         self.given.entry((name, word.chomp)).or_insert_with(data).clone()
     }
 }

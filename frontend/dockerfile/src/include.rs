@@ -130,8 +130,8 @@ impl Joiner<'_> {
         if first > last {
             return;
         }
-        let (start, end) = (file.line_span(first).start, file.line_span(last).end);
-        let mut text = file.text()[start..end].to_owned();
+        let lines = file.line_span(first).join(file.line_span(last));
+        let mut text = file.text()[lines.range()].to_owned();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }

@@ -13,7 +13,7 @@ use crate::quote::quoted;
 use crate::scalar::{csv_fields, lower, parse_bool, parse_int, upper};
 use crate::syntax::{
     Add, Arg, Attempts, CommandLine, Copy, Device, Dialect, Flag, From, Healthcheck, InlineFile, Instruction,
-    Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Transfer, Word,
+    Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Text, Transfer, Word,
 };
 
 /// What is wrong with an instruction, and where exactly, if that is less than all of it.
@@ -52,9 +52,9 @@ pub(crate) struct Request {
     pub(crate) args: Args,
     pub(crate) json: bool,
     pub(crate) heredocs: Vec<Heredoc>,
-    pub(crate) comments: Vec<String>,
+    pub(crate) comments: Vec<Text>,
     /// The line, continuation joined.
-    pub(crate) text: String,
+    pub(crate) text: Text,
 }
 
 /// Arguments as the line parser of the keyword splits them.
@@ -70,28 +70,14 @@ pub(crate) enum Args {
     Trigger(Option<Word>),
 }
 
-impl Args {
-    /// All words, in the order written.
-    pub(crate) fn into_words(self) -> Vec<Word> {
-        match self {
-            Args::Words(words) | Args::Health(words) => words,
-            Args::Pairs(pairs) => pairs
-                .iter()
-                .map(|pair| Spanned::new(format!("{}={}", pair.key, pair.value), pair.span))
-                .collect(),
-            Args::Trigger(keyword) => keyword.into_iter().collect(),
-        }
-    }
-}
-
 /// What a line turned out to be.
 pub(crate) enum Typed {
     From(From),
     Instruction(Instruction),
 }
 
-/// Makes an instruction of `request`.
-pub(crate) fn typed(request: &Request) -> Result<Typed, Problem> {
+/// Makes an instruction of `request`, and takes what it needs of its arguments if there is nothing wrong with it.
+pub(crate) fn typed(request: &mut Request) -> Result<Typed, Problem> {
     let Some(keyword) = Keyword::parse(&request.keyword.node) else {
         return Err(unknown(&request.keyword, request.brief));
     };
@@ -158,7 +144,8 @@ fn no_flags(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-fn words(request: &Request) -> &[Word] {
+/// The arguments, if they are words.
+pub(crate) fn words(request: &Request) -> &[Word] {
     match &request.args {
         Args::Words(words) | Args::Health(words) => words,
         Args::Pairs(_) | Args::Trigger(_) => &[],
@@ -182,12 +169,12 @@ fn single(request: &Request, keyword: Keyword) -> Result<Word, Problem> {
     Ok(word)
 }
 
-fn pairs(request: &Request, keyword: Keyword) -> Result<Vec<Pair>, Problem> {
+fn pairs(request: &mut Request, keyword: Keyword) -> Result<Vec<Pair>, Problem> {
     no_flags(request)?;
-    match &request.args {
+    match &mut request.args {
         Args::Pairs(pairs) if !pairs.is_empty() => match pairs.iter().find(|pair| pair.key.is_empty()) {
             Some(pair) => Err(blank_name(keyword, pair.span)),
-            None => Ok(pairs.clone()),
+            None => Ok(std::mem::take(pairs)),
         },
         _ => Err(at_least_one(keyword)),
     }
@@ -208,13 +195,13 @@ fn from(request: &Request) -> Result<From, Problem> {
                 );
                 return Err(Problem::at(message, name.span));
             }
-            (base, Some((word.clone(), name.clone())))
+            (base, Some(Box::new((word.clone(), name.clone()))))
         }
         _ => return Err(Problem::new("FROM requires either one or three arguments")),
     };
     let flags = check_flags(request, &[("platform", Takes::Value)], &[("after", Takes::Values)])?;
-    let after = flags.values("after");
-    Ok(From { base: base.clone(), platform: flags.value("platform"), alias, after })
+    let after = flags.values("after").into();
+    Ok(From { base: base.clone(), platform: flags.value("platform").map(Box::new), alias, after })
 }
 
 /// `as` in any case; Unicode has a third form of its `s`.
@@ -238,11 +225,11 @@ fn arg(request: &Request) -> Result<Instruction, Problem> {
     for word in words {
         let (name, value) = match word.node.split_once('=') {
             Some(("", _)) => return Err(blank_name(Keyword::Arg, word.span)),
-            Some((name, value)) => (name, Some(value.to_owned())),
+            Some((name, value)) => (name, Some(value.into())),
             None => (word.node.as_str(), None),
         };
         let doc = docs.of(name);
-        args.push(Arg { name: name.to_owned(), value, span: word.span, doc });
+        args.push(Arg { name: name.into(), value, span: word.span, doc });
     }
     Ok(Instruction::Arg(args))
 }
@@ -276,7 +263,7 @@ fn transfer(
                 data: bodies.of(&here),
                 name: here.name,
                 expand: here.expand,
-                span: source.span,
+                word: source.clone(),
             }),
             None => paths.push(source.clone()),
         }
@@ -325,7 +312,7 @@ fn line_of(request: &Request, words: &[Word]) -> CommandLine {
     match words {
         _ if request.json => CommandLine::Exec(texts().collect()),
         [word] => CommandLine::Shell(word.node.clone()),
-        _ => CommandLine::Shell(texts().collect::<Vec<_>>().join(" ")),
+        _ => CommandLine::Shell(texts().collect::<Vec<_>>().join(" ").into()),
     }
 }
 
@@ -341,17 +328,18 @@ fn shell(request: &Request) -> Result<Instruction, Problem> {
         return Err(at_least_one(Keyword::Shell));
     }
     match line_of(request, words) {
-        CommandLine::Exec(args) => Ok(Instruction::Shell(args)),
+        CommandLine::Exec(args) => Ok(Instruction::Shell(args.into_vec())),
         CommandLine::Shell(_) => Err(Problem::new("SHELL requires the arguments to be in JSON form")),
     }
 }
 
-fn expose(request: &Request) -> Result<Vec<Word>, Problem> {
-    let mut ports = words(request).to_vec();
-    if ports.is_empty() {
+fn expose(request: &mut Request) -> Result<Vec<Word>, Problem> {
+    if words(request).is_empty() {
         return Err(at_least_one(Keyword::Expose));
     }
     no_flags(request)?;
+    let Args::Words(ports) = &mut request.args else { return Err(at_least_one(Keyword::Expose)) };
+    let mut ports = std::mem::take(ports);
     ports.sort_by(|a, b| a.node.cmp(&b.node));
     Ok(ports)
 }
@@ -368,7 +356,7 @@ fn volume(request: &Request) -> Result<Vec<Word>, Problem> {
         if path.is_empty() {
             return Err(Problem::at("VOLUME specified can not be an empty string", word.span));
         }
-        volumes.push(Spanned::new(path.to_owned(), word.span));
+        volumes.push(Spanned::new(path.into(), word.span));
     }
     Ok(volumes)
 }
@@ -386,13 +374,13 @@ fn onbuild(request: &Request) -> Result<Instruction, Problem> {
         }
         _ => {}
     }
-    let mut expression = behind_onbuild(&request.text).to_owned();
+    let mut expression = Text::from(behind_onbuild(&request.text));
     for heredoc in &request.heredocs {
         expression.push('\n');
         expression.push_str(&heredoc.content);
         expression.push_str(&heredoc.name);
     }
-    Ok(Instruction::Onbuild(Onbuild { expression, keyword }))
+    Ok(Instruction::Onbuild(Onbuild { expression, keyword: keyword.into() }))
 }
 
 /// The text of the trigger. White space is what a regular expression's `\\s` has: an ONBUILD behind another kind of space
@@ -415,7 +403,7 @@ fn healthcheck(request: &Request) -> Result<Healthcheck, Problem> {
         if let Some(word) = command.first() {
             return Err(Problem::at("HEALTHCHECK NONE takes no arguments", word.span));
         }
-        return Ok(Healthcheck { test: vec![upper], ..Healthcheck::default() });
+        return Ok(Healthcheck { test: vec![upper.into()], ..Healthcheck::default() });
     }
     let known =
         ["interval", "timeout", "start-period", "start-interval", "retries"].map(|name| (name, Takes::Value));
@@ -428,8 +416,8 @@ fn healthcheck(request: &Request) -> Result<Healthcheck, Problem> {
         return Err(Problem::new("Missing command after HEALTHCHECK CMD"));
     }
     let test = match line_of(request, command) {
-        CommandLine::Exec(args) => std::iter::once("CMD".to_owned()).chain(args).collect(),
-        CommandLine::Shell(text) => vec!["CMD-SHELL".to_owned(), text],
+        CommandLine::Exec(args) => std::iter::once("CMD".into()).chain(args).collect(),
+        CommandLine::Shell(text) => vec!["CMD-SHELL".into(), text],
     };
     Ok(Healthcheck {
         test,
@@ -535,9 +523,9 @@ fn device(text: &str) -> Result<Device, String> {
                 device.required =
                     parse_bool(value).ok_or_else(|| format!("invalid value for {key}: {value}"))?;
             }
-            ("name", Some(value)) if device.name.is_empty() => device.name = value.to_owned(),
+            ("name", Some(value)) if device.name.is_empty() => device.name = value.into(),
             ("name", Some(_)) => return Err(format!("device name already set to {}", device.name)),
-            _ if device.name.is_empty() => device.name = field,
+            _ if device.name.is_empty() => device.name = field.into(),
             (_, None) => return Err(format!("invalid field '{field}' must be a key=value pair")),
             (_, Some(_)) => {
                 let hint = lapstrake_diag::did_you_mean_exactly(&key, ["name", "required"])

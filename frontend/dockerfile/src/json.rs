@@ -50,7 +50,7 @@ fn parts(file: &SourceFile) -> Vec<Value> {
 
 /// Lines are those that BuildKit reports. The column is that of the exact place, if it is on the first of the lines.
 fn error(diagnostic: &Diagnostic, fault: &Fault, file: &SourceFile) -> Value {
-    let places = diagnostic.labels.iter().rev().map(|label| file.position(label.span.start));
+    let places = diagnostic.labels.iter().rev().map(|label| file.position(label.span.start()));
     let exact = places.clone().find(|place| place.line == fault.lines.0);
     json!({
         "phase": fault.phase.name(),
@@ -67,11 +67,11 @@ fn stage(index: usize, stage: &Stage) -> Value {
         "index": index,
         "name": stage.from.name(),
         "base": stage.from.base.node,
-        "platform": stage.from.platform.as_ref().map(text),
-        "after": texts(&stage.from.after),
+        "platform": stage.from.platform.as_deref().map(text),
+        "after": texts(&*stage.from.after),
         "doc": stage.doc,
         "lines": stage.lines,
-        "flags": flags(&stage.flags),
+        "flags": flags(stage.around.flags()),
         "commands": stage.instructions.iter().map(command).collect::<Vec<_>>(),
     })
 }
@@ -80,10 +80,10 @@ fn command(command: &Command) -> Value {
     json!({
         "type": command.instruction.keyword().name(),
         "lines": command.lines,
-        "flags": flags(&command.flags),
+        "flags": flags(command.around.flags()),
         "args": args(command),
         "json": command.json,
-        "heredocs": command.heredocs.iter().map(heredoc).collect::<Vec<_>>(),
+        "heredocs": command.around.heredocs().iter().map(heredoc).collect::<Vec<_>>(),
         "fields": fields(command),
     })
 }
@@ -96,8 +96,8 @@ fn text(word: &Word) -> &str {
     &word.node
 }
 
-fn texts(words: &[Word]) -> Vec<&str> {
-    words.iter().map(text).collect()
+fn texts<'w>(words: impl IntoIterator<Item = &'w Word>) -> Vec<&'w str> {
+    words.into_iter().map(text).collect()
 }
 
 fn heredoc(heredoc: &Heredoc) -> Value {
@@ -112,11 +112,12 @@ fn heredoc(heredoc: &Heredoc) -> Value {
 
 fn args(command: &Command) -> Value {
     match &command.instruction {
-        Instruction::Add(_) | Instruction::Copy(_) => json!(texts(&command.args)),
+        Instruction::Add(add) => json!(texts(add.transfer.words())),
+        Instruction::Copy(copy) => json!(texts(copy.transfer.words())),
         Instruction::Arg(args) => {
             let declared = |arg: &Arg| match &arg.value {
                 Some(value) => format!("{}={value}", arg.name),
-                None => arg.name.clone(),
+                None => arg.name.to_string(),
             };
             json!(args.iter().map(declared).collect::<Vec<_>>())
         }
@@ -141,7 +142,7 @@ fn line(command: &CommandLine) -> Vec<&str> {
     match command {
         CommandLine::Shell(text) if text.is_empty() => Vec::new(),
         CommandLine::Shell(text) => vec![text],
-        CommandLine::Exec(words) => words.iter().map(String::as_str).collect(),
+        CommandLine::Exec(words) => words.iter().map(|word| word.as_str()).collect(),
     }
 }
 
@@ -153,7 +154,7 @@ fn fields(command: &Command) -> Value {
             let arg = |arg: &Arg| json!({ "key": arg.name, "value": arg.value, "doc": &*arg.doc });
             json!({ "args": args.iter().map(arg).collect::<Vec<_>>() })
         }
-        Instruction::Run(found) => run(found, &command.heredocs),
+        Instruction::Run(found) => run(found, command.around.heredocs()),
         Instruction::Cmd(found) | Instruction::Entrypoint(found) => {
             json!({ "cmdline": line(found), "shell": !command.json })
         }

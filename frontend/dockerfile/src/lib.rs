@@ -43,7 +43,7 @@ pub use port::{Port, PortStyle, parse_port, port_style};
 pub use print::print;
 pub use quote::quoted;
 pub use syntax::{
-    Add, Arg, Attempts, Command, CommandLine, Copy, Device, Dialect, Dockerfile, Flag, From, Healthcheck,
+    Add, Arg, Around, Attempts, Command, CommandLine, Copy, Device, Dialect, Dockerfile, Flag, From, Healthcheck,
     InlineFile, Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Stage,
-    Transfer, Word,
+    Text, Transfer, Word,
 };

@@ -5,6 +5,7 @@
 use lapstrake_diag::{SourceFile, Span, Spanned};
 
 use crate::directives::{Directive, DirectiveZone};
+use crate::syntax::{Text, Word};
 
 /// A longer physical line is refused, as BuildKit's scanner does.
 pub(crate) const MAX_LINE: usize = 65_535;
@@ -28,7 +29,7 @@ pub(crate) struct Logical {
     /// First and last physical line.
     pub(crate) lines: (u32, u32),
     /// The comment lines above, `#` taken off.
-    pub(crate) comments: Vec<String>,
+    pub(crate) comments: Vec<Text>,
     /// Where the first empty line within is, if there is one.
     pub(crate) empty_continuation: Option<Span>,
     /// (offset in `text`, offset in the source), ascending.
@@ -47,7 +48,7 @@ impl Logical {
 
     fn source_offset(&self, offset: usize) -> usize {
         let index = self.pieces.partition_point(|(logical, _)| *logical <= offset).saturating_sub(1);
-        self.pieces.get(index).map_or(self.span.start, |(logical, source)| source + (offset - logical))
+        self.pieces.get(index).map_or(self.span.start(), |(logical, source)| source + (offset - logical))
     }
 }
 
@@ -67,7 +68,7 @@ pub(crate) struct Reader<'a> {
     next: u32,
     offset: usize,
     zone: DirectiveZone,
-    comments: Vec<String>,
+    comments: Vec<Text>,
     /// The escape character in force.
     pub(crate) escape: char,
     /// Parser directives found so far.
@@ -138,7 +139,7 @@ impl<'a> Reader<'a> {
         };
         let mut logical = Logical {
             text: String::new(),
-            span: Span::new(first.span.start + indent, first.span.end),
+            span: Span::new(first.span.start() + indent, first.span.end()),
             lines: (first.number, first.number),
             comments: std::mem::take(&mut self.comments),
             empty_continuation: None,
@@ -152,7 +153,7 @@ impl<'a> Reader<'a> {
                 break;
             };
             logical.lines.1 = line.number;
-            logical.span.end = line.span.end.max(logical.span.end);
+            logical.span = logical.span.join(line.span);
             let trimmed = line.text.trim_start();
             if trimmed.starts_with('#') {
                 continue;
@@ -177,7 +178,7 @@ impl<'a> Reader<'a> {
             if !continued {
                 logical.text.reserve_exact(text.len());
             }
-            logical.pieces.push((logical.text.len(), line.span.start + from));
+            logical.pieces.push((logical.text.len(), line.span.start() + from));
             logical.text.push_str(text);
         }
         continued
@@ -197,7 +198,7 @@ impl<'a> Reader<'a> {
         // One byte is dropped, whatever it is: an indented comment keeps its `#`, and perhaps half a space.
         match String::from_utf8_lossy(&line.text.as_bytes()[1..]).trim() {
             "" => self.comments.clear(),
-            comment => self.comments.push(comment.to_owned()),
+            comment => self.comments.push(comment.into()),
         }
     }
 
@@ -232,18 +233,18 @@ impl<'a> Reader<'a> {
 
     /// The lines up to one that is `terminator`, byte for byte, and the last line taken. With `chomp`, tabs in front
     /// of the terminator do not count. `None`: there is no such line, and nothing is left to read.
-    pub(crate) fn heredoc(&mut self, terminator: &str, chomp: bool) -> Option<(Spanned<String>, u32, usize)> {
+    pub(crate) fn heredoc(&mut self, terminator: &str, chomp: bool) -> Option<(Word, u32, Span)> {
         let start = self.offset;
         while let Some(line) = self.physical() {
             let candidate = if chomp { line.text.trim_start_matches('\t') } else { line.text };
             if candidate == terminator {
-                let span = Span::new(start, line.span.start);
-                let body = self.file.text()[span.start..span.end].to_owned();
-                return Some((Spanned::new(body, span), line.number, line.span.end));
+                let span = Span::new(start, line.span.start());
+                let body = Text::from(&self.file.text()[span.range()]);
+                return Some((Spanned::new(body, span), line.number, line.span));
             }
         }
         // BuildKit's scanner gives up on a long line without saying so here.
-        self.problems.retain(|problem| problem.span.start < start);
+        self.problems.retain(|problem| problem.span.start() < start);
         None
     }
 }

@@ -7,7 +7,7 @@ use lapstrake_diag::did_you_mean_exactly;
 
 use crate::quote::quoted;
 use crate::scalar::{csv_fields, lower, parse_bool, parse_size};
-use crate::syntax::Dialect;
+use crate::syntax::{Dialect, Text};
 
 /// `type=`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +116,7 @@ const KEYS: [&str; 19] = [
 ];
 
 /// The `from` of a mount whose values are not expanded yet: only [`Dialect::Lapstrake`] has variables in it.
-pub(crate) fn unexpanded_from(text: &str, dialect: Dialect) -> Result<Option<String>, String> {
+pub(crate) fn unexpanded_from(text: &str, dialect: Dialect) -> Result<Option<Text>, String> {
     let mut from = None;
     for field in fields(text)? {
         let Some((key, value)) = field.split_once('=') else { continue };
@@ -128,7 +128,7 @@ pub(crate) fn unexpanded_from(text: &str, dialect: Dialect) -> Result<Option<Str
                     "'{key}' doesn't support variable expansion, define alias stage instead"
                 ));
             }
-            from = Some(value.to_owned());
+            from = Some(Text::from(value));
         }
     }
     Ok(from.filter(|from| !from.is_empty()))

@@ -7,12 +7,14 @@ use lapstrake_diag::{Diagnostic, SourceFile, Span, Spanned};
 use crate::directives::detect_syntax;
 use crate::docs::Docs;
 use crate::heredoc::heredoc_words;
-use crate::instruction::{Args, Problem, Request, Typed, typed};
+use crate::instruction::{Args, Problem, Request, Typed, typed, words};
 use crate::json_array::{self, Array};
 use crate::lines::{Logical, Reader};
 use crate::quote::quoted;
 use crate::split::{Piece, blank, blank_words, byte_space, quoted_words, split};
-use crate::syntax::{Command, Dialect, Dockerfile, Flag, Instruction, Keyword, Pair, Stage, Word};
+use crate::syntax::{
+    Around, Command, Dialect, Dockerfile, Flag, Instruction, Keyword, Pair, Stage, Text, Word,
+};
 
 /// The codes of this crate's diagnostics.
 pub mod code {
@@ -69,7 +71,7 @@ pub struct EmptyContinuation {
     /// The instruction's last line, heredoc bodies left out.
     pub line: u32,
     /// The line with its continuation joined.
-    pub text: String,
+    pub text: Text,
     /// The instruction's last line.
     pub span: Span,
 }
@@ -82,7 +84,7 @@ pub struct Refused {
     /// The arguments, split.
     pub args: Vec<Word>,
     /// The comment lines above, `#` taken off.
-    pub comments: Vec<String>,
+    pub comments: Vec<Text>,
     /// All its bytes.
     pub span: Span,
     /// First and last line.
@@ -226,8 +228,8 @@ impl<'a> Parser<'a> {
 
     fn warn_of_empty(&mut self, place: Span, logical: &Logical) {
         let last = self.file.line_span(logical.lines.1);
-        let (line, text) = (logical.lines.1, logical.text.clone());
-        make_room(&mut self.empty_continuations, logical.span.end, self.file.text().len());
+        let (line, text) = (logical.lines.1, logical.text.as_str().into());
+        make_room(&mut self.empty_continuations, logical.span.end(), self.file.text().len());
         self.empty_continuations.push(EmptyContinuation { line, text, span: last });
         if self.warnings.len() < MOST_ERRORS {
             let message = "Empty continuation line";
@@ -254,16 +256,16 @@ impl<'a> Parser<'a> {
         if self.late_errors.is_empty() {
             self.refused = Some(Refused {
                 keyword: request.keyword.clone(),
-                args: request.args.into_words(),
+                args: words(&request).to_vec(),
                 comments: request.comments,
                 span: logical.span,
                 lines: logical.lines,
             });
         }
-        self.fail_late(request.keyword.node, problem, logical);
+        self.fail_late(request.keyword.node.into(), problem, logical);
     }
 
-    fn accept(&mut self, request: Request, logical: &Logical) {
+    fn accept(&mut self, mut request: Request, logical: &Logical) {
         if is_include(&request.keyword.node, self.dialect) {
             let problem = include(&request, logical.lines).map_or_else(
                 |problem| problem,
@@ -275,40 +277,34 @@ impl<'a> Parser<'a> {
                     problem
                 },
             );
-            return self.fail_late(request.keyword.node, problem, logical);
+            return self.fail_late(request.keyword.node.into(), problem, logical);
         }
-        let typed = match typed(&request) {
+        let typed = match typed(&mut request) {
             Ok(typed) => typed,
             Err(problem) => return self.refuse(request, problem, logical),
         };
         match typed {
             Typed::From(from) => {
                 let name = from.name().unwrap_or_default();
-                make_room(&mut self.stages, logical.span.end, self.file.text().len());
+                make_room(&mut self.stages, logical.span.end(), self.file.text().len());
                 self.stages.push(Stage {
                     from,
                     span: logical.span,
                     lines: logical.lines,
-                    keyword: request.keyword,
                     text: request.text,
-                    flags: request.flags,
-                    doc: Docs::new(&request.comments).of(&name).as_ref().to_owned(),
-                    comments: request.comments,
+                    doc: Docs::new(&request.comments).of(&name),
+                    around: Around::new(request.flags, request.heredocs, request.comments),
                     instructions: Vec::new(),
                 });
             }
             Typed::Instruction(instruction) => {
                 let command = Command {
-                    args: request.args.into_words(),
                     instruction,
-                    keyword: request.keyword,
                     span: logical.span,
                     lines: logical.lines,
                     text: request.text,
-                    flags: request.flags,
                     json: request.json,
-                    heredocs: request.heredocs,
-                    comments: request.comments,
+                    around: Around::new(request.flags, request.heredocs, request.comments),
                 };
                 self.place(command, logical);
             }
@@ -316,7 +312,7 @@ impl<'a> Parser<'a> {
     }
 
     fn place(&mut self, command: Command, logical: &Logical) {
-        let (read, all) = (logical.span.end, self.file.text().len());
+        let (read, all) = (logical.span.end(), self.file.text().len());
         if self.trigger {
             self.commands.push(command);
         } else if let Some(stage) = self.stages.last_mut() {
@@ -331,7 +327,7 @@ impl<'a> Parser<'a> {
             let message = "no build stage in current context";
             let error = Diagnostic::error(code::STAGE, message, command.span);
             let fault =
-                Fault { phase: Phase::Stage, lines: command.lines, instruction: command.keyword.node };
+                Fault { phase: Phase::Stage, lines: command.lines, instruction: command.keyword().to_owned() };
             self.late_errors.push((error.with_hint("only ARG may stand in front of the first FROM"), fault));
         }
     }
@@ -343,7 +339,7 @@ impl<'a> Parser<'a> {
             let error = Diagnostic::error(code::PARSE, problem.message, problem.span);
             self.errors.push((error, about_file(Phase::Parse, problem.behind)));
         }
-        self.errors.sort_by_key(|(error, _)| error.span().map_or(0, |span| span.start));
+        self.errors.sort_by_key(|(error, _)| error.span().map_or(0, Span::start));
         let whole = Span::new(0, 0);
         if self.file.text().is_empty() {
             let error = Diagnostic::error(code::PARSE, "the Dockerfile cannot be empty", whole);
@@ -432,7 +428,7 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
     let escape = reader.escape;
     let split = split(&logical.text, escape);
     let word =
-        |piece: &Piece<'_>| Spanned::new(piece.text.to_string(), logical.source_span(piece.start, piece.end));
+        |piece: &Piece<'_>| Spanned::new(Text::from(&*piece.text), logical.source_span(piece.start, piece.end));
     let flag = |piece| {
         let word = word(piece);
         Flag { text: word.node, span: word.span }
@@ -443,7 +439,7 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
     let (args, json) = match known {
         Some(known) => arguments(known, &split.rest, escape, &word)?,
         None if is_include(&keyword.node, dialect) => {
-            (Args::Words(blank_words(&split.rest).iter().map(word).collect()), false)
+            (Args::Words(blank_words(&split.rest).map(|piece| word(&piece)).collect()), false)
         }
         None => (Args::Words(Vec::new()), false),
     };
@@ -466,12 +462,12 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
             heredoc.content = body.node;
             heredoc.span = body.span;
             logical.lines.1 = line;
-            logical.span.end = end;
+            logical.span = logical.span.join(end);
             heredocs.push(heredoc);
         }
     }
     let comments = std::mem::take(&mut logical.comments);
-    let text = std::mem::take(&mut logical.text);
+    let text = Text::from(logical.text.as_str());
     Ok(Request { dialect, brief: false, keyword, flags, args, json, heredocs, comments, text })
 }
 
@@ -481,20 +477,28 @@ fn arguments(
     escape: char,
     word: &dyn Fn(&Piece<'_>) -> Word,
 ) -> Result<(Args, bool), Problem> {
-    let words = |pieces: Vec<Piece<'_>>| Args::Words(pieces.iter().map(word).collect());
+    let size = rest.text.len();
+    let listed = |pieces: &mut dyn Iterator<Item = Piece<'_>>| {
+        let mut words = Vec::new();
+        for piece in pieces {
+            make_room(&mut words, piece.start - rest.start, size);
+            words.push(word(&piece));
+        }
+        Args::Words(words)
+    };
     let whole = || Args::Words(if rest.text.is_empty() { Vec::new() } else { vec![word(rest)] });
     Ok(match keyword {
         Keyword::Add | Keyword::Copy | Keyword::Volume => match json_array(rest)? {
-            Some(items) => (words(items), true),
-            None => (words(blank_words(rest)), false),
+            Some(items) => (listed(&mut items.into_iter()), true),
+            None => (listed(&mut blank_words(rest)), false),
         },
         Keyword::Cmd | Keyword::Entrypoint | Keyword::Run | Keyword::Shell => match json_array(rest)? {
-            Some(items) => (words(items), true),
+            Some(items) => (listed(&mut items.into_iter()), true),
             None => (whole(), false),
         },
-        Keyword::Expose | Keyword::From => (words(blank_words(rest)), false),
-        Keyword::Arg => (words(quoted_words(rest, escape)), false),
-        Keyword::Env | Keyword::Label => (Args::Pairs(name_values(keyword, rest, escape, word)?), false),
+        Keyword::Expose | Keyword::From => (listed(&mut blank_words(rest)), false),
+        Keyword::Arg => (listed(&mut quoted_words(rest, escape)), false),
+        Keyword::Env | Keyword::Label => (Args::Pairs(name_values(keyword, rest, escape, &|piece| word(piece).span)?), false),
         Keyword::User | Keyword::Workdir | Keyword::Stopsignal | Keyword::Maintainer => (whole(), false),
         Keyword::Healthcheck => health(rest, word)?,
         Keyword::Onbuild => {
@@ -586,20 +590,21 @@ fn name_values(
     keyword: Keyword,
     rest: &Piece<'_>,
     escape: char,
-    word: &dyn Fn(&Piece<'_>) -> Word,
+    place: &dyn Fn(&Piece<'_>) -> Span,
 ) -> Result<Vec<Pair>, Problem> {
-    let words = quoted_words(rest, escape);
-    let Some(first) = words.first() else { return Ok(Vec::new()) };
+    let mut words = quoted_words(rest, escape).peekable();
+    let Some(first) = words.peek() else { return Ok(Vec::new()) };
     if !first.text.contains('=') {
         let Some((key, value)) = rest.text.split_once(blank) else {
             return Err(Problem::new(format!("{} must have two arguments", keyword.name())));
         };
-        let value = value.trim_start_matches(blank).to_owned();
-        return Ok(vec![Pair { key: key.to_owned(), value, legacy: true, span: word(rest).span }]);
+        let value = value.trim_start_matches(blank).into();
+        return Ok(vec![Pair { key: key.into(), value, legacy: true, span: place(rest) }]);
     }
-    let mut pairs = Vec::with_capacity(words.len());
-    for piece in &words {
-        let place = word(piece).span;
+    let mut pairs = Vec::new();
+    for piece in words {
+        make_room(&mut pairs, piece.start - rest.start, rest.text.len());
+        let place = place(&piece);
         let Some((key, value)) = piece.text.split_once('=') else {
             let message = format!(
                 "Syntax error - can't find = in {}. Must be of the form: name=value",
@@ -607,7 +612,7 @@ fn name_values(
             );
             return Err(Problem::at(message, place));
         };
-        pairs.push(Pair { key: key.to_owned(), value: value.to_owned(), legacy: false, span: place });
+        pairs.push(Pair { key: key.into(), value: value.into(), legacy: false, span: place });
     }
     Ok(pairs)
 }

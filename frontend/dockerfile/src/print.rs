@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use crate::heredoc::Heredoc;
 use crate::lines::MAX_LINE;
 use crate::syntax::{
-    Arg, Command, CommandLine, Dockerfile, Flag, Healthcheck, Instruction, Pair, Stage, Word,
+    Arg, Command, CommandLine, Dockerfile, Flag, Healthcheck, Instruction, Pair, Stage, Text, Word,
 };
 
 /// The text of a tree.
@@ -38,27 +38,27 @@ impl Printer {
         self.out.push('\n');
     }
 
-    fn comments(&mut self, comments: &[String]) {
+    fn comments(&mut self, comments: &[Text]) {
         comments.iter().for_each(|comment| self.line(&format!("# {comment}")));
     }
 
     fn stage(&mut self, stage: &Stage) {
-        self.comments(&stage.comments);
+        self.comments(stage.around.comments());
         let mut words = vec![stage.from.base.node.as_str()];
-        if let Some((keyword, name)) = &stage.from.alias {
+        if let Some((keyword, name)) = stage.from.alias.as_deref() {
             words.extend([keyword.node.as_str(), &name.node]);
         }
-        self.instruction(&stage.keyword.node, &stage.flags, &words.join(" "), &[]);
+        self.instruction(stage.keyword(), stage.around.flags(), &words.join(" "), &[]);
     }
 
     fn command(&mut self, command: &Command) {
-        self.comments(&command.comments);
+        self.comments(command.around.comments());
         // The bodies of a trigger are in its text.
         let bodies = match command.instruction {
             Instruction::Onbuild(_) => &[],
-            _ => command.heredocs.as_slice(),
+            _ => command.around.heredocs(),
         };
-        self.instruction(&command.keyword.node, &command.flags, &rest(command), bodies);
+        self.instruction(command.keyword(), command.around.flags(), &rest(command), bodies);
     }
 
     fn instruction(&mut self, keyword: &str, flags: &[Flag], rest: &str, bodies: &[Heredoc]) {
@@ -124,9 +124,9 @@ impl Printer {
 /// What stands behind keyword and flags.
 fn rest(command: &Command) -> String {
     match &command.instruction {
-        Instruction::Add(_) | Instruction::Copy(_) | Instruction::Volume(_) | Instruction::Expose(_) => {
-            words(&command.args, command.json)
-        }
+        Instruction::Add(add) => words(add.transfer.words(), command.json),
+        Instruction::Copy(copy) => words(copy.transfer.words(), command.json),
+        Instruction::Volume(list) | Instruction::Expose(list) => words(list, command.json),
         Instruction::Arg(args) => args.iter().map(arg).collect::<Vec<_>>().join(" "),
         Instruction::Run(run) => line(&run.command),
         Instruction::Cmd(command) | Instruction::Entrypoint(command) => line(command),
@@ -134,17 +134,17 @@ fn rest(command: &Command) -> String {
             pairs.iter().map(Pair::text).collect::<Vec<_>>().join(" ")
         }
         Instruction::Healthcheck(check) => healthcheck(check, command),
-        Instruction::Onbuild(onbuild) => onbuild.expression.clone(),
+        Instruction::Onbuild(onbuild) => onbuild.expression.to_string(),
         Instruction::Shell(argv) => json(argv),
         Instruction::Maintainer(word)
         | Instruction::Stopsignal(word)
         | Instruction::User(word)
-        | Instruction::Workdir(word) => word.node.clone(),
+        | Instruction::Workdir(word) => word.node.to_string(),
     }
 }
 
-fn words(words: &[Word], as_json: bool) -> String {
-    let texts: Vec<&str> = words.iter().map(|word| word.node.as_str()).collect();
+fn words<'w>(words: impl IntoIterator<Item = &'w Word>, as_json: bool) -> String {
+    let texts: Vec<&str> = words.into_iter().map(|word| word.node.as_str()).collect();
     if as_json {
         return json(&texts);
     }
@@ -156,13 +156,13 @@ fn words(words: &[Word], as_json: bool) -> String {
 fn arg(arg: &Arg) -> String {
     match &arg.value {
         Some(value) => format!("{}={value}", arg.name),
-        None => arg.name.clone(),
+        None => arg.name.to_string(),
     }
 }
 
 fn line(command: &CommandLine) -> String {
     match command {
-        CommandLine::Shell(text) => text.clone(),
+        CommandLine::Shell(text) => text.to_string(),
         CommandLine::Exec(argv) => json(argv),
     }
 }
@@ -170,7 +170,7 @@ fn line(command: &CommandLine) -> String {
 fn healthcheck(check: &Healthcheck, command: &Command) -> String {
     match check.test.as_slice() {
         [] => String::new(),
-        [none] => none.clone(),
+        [none] => none.to_string(),
         [_, argv @ ..] if command.json => format!("CMD {}", json(argv)),
         [_, text @ ..] => format!("CMD {}", text.join(" ")),
     }

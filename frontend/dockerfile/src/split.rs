@@ -112,35 +112,26 @@ fn joined(mut text: String, part: String) -> String {
 }
 
 /// Words between [`blank`]s; quotes mean nothing.
-pub(crate) fn blank_words<'t>(rest: &'t Piece<'_>) -> Vec<Piece<'t>> {
-    let mut words = Vec::new();
+pub(crate) fn blank_words<'t>(rest: &'t Piece<'_>) -> impl Iterator<Item = Piece<'t>> {
     let mut at = rest.start;
-    for part in rest.text.split_inclusive(blank) {
-        let word = part.trim_end_matches(blank);
-        if !word.is_empty() {
-            words.push(piece(word, at));
-        }
+    rest.text.split_inclusive(blank).filter_map(move |part| {
+        let word = piece(part.trim_end_matches(blank), at);
         at += part.len();
-    }
-    words
+        (!word.text.is_empty()).then_some(word)
+    })
 }
 
 /// Words between white space, where quotes and escapes protect white space and are kept.
-pub(crate) fn quoted_words<'t>(rest: &'t Piece<'_>, escape: char) -> Vec<Piece<'t>> {
-    let mut words = Vec::new();
+pub(crate) fn quoted_words<'t>(rest: &'t Piece<'_>, escape: char) -> impl Iterator<Item = Piece<'t>> {
     let mut input: &str = &rest.text;
-    loop {
+    std::iter::from_fn(move || {
         input = input.trim_start();
         let at = rest.start + rest.text.len() - input.len();
-        match quoted_word(escape, input) {
-            Ok((after, word)) => {
-                words.push(piece(word, at));
-                // An escape character at the very end is dropped.
-                input = if after.starts_with(escape) { "" } else { after };
-            }
-            Err(_) => return words,
-        }
-    }
+        let (after, word) = quoted_word(escape, input).ok()?;
+        // An escape character at the very end is dropped.
+        input = if after.starts_with(escape) { "" } else { after };
+        Some(piece(word, at))
+    })
 }
 
 fn quoted_word(escape: char, input: &str) -> IResult<&str, &str> {
@@ -197,7 +188,7 @@ mod tests {
         ];
         for (text, expected) in table {
             let rest = piece(text, 10);
-            let words = quoted_words(&rest, '\\');
+            let words: Vec<Piece<'_>> = quoted_words(&rest, '\\').collect();
             assert_eq!(texts(&words), expected, "{text}");
             for word in words {
                 assert_eq!(&text[word.start - 10..word.end - 10], word.text);

@@ -1,14 +1,17 @@
 //! The syntax tree. Nothing in it is expanded; every word knows its place.
 
-use std::sync::Arc;
-
+use ecow::EcoString;
 use lapstrake_diag::{Span, Spanned};
 
 use crate::scalar::lower;
+use crate::split::blank;
 use crate::{Directive, Heredoc};
 
+/// A text of the tree. Most are short and need no memory of their own; where one stands in two places it is there once.
+pub type Text = EcoString;
+
 /// A word of the text.
-pub type Word = Spanned<String>;
+pub type Word = Spanned<Text>;
 
 /// Which language a file is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub struct Dockerfile {
 impl Dockerfile {
     /// First and last line of the instruction that `span` begins in: where BuildKit places what is wrong with a part of it.
     pub fn lines_at(&self, span: Span) -> Option<(u32, u32)> {
-        let inside = |whole: Span| whole.start <= span.start && span.start < whole.end.max(whole.start + 1);
+        let inside = |whole: Span| whole.start() <= span.start() && span.start() < whole.end().max(whole.start() + 1);
         let commands = |commands: &[Command]| {
             commands.iter().find(|command| inside(command.span)).map(|command| command.lines)
         };
@@ -68,18 +71,21 @@ pub struct Stage {
     pub span: Span,
     /// First and last line of the `FROM`.
     pub lines: (u32, u32),
-    /// The keyword as written.
-    pub keyword: Word,
     /// The `FROM` line, continuation joined.
-    pub text: String,
-    /// The flags of the `FROM`.
-    pub flags: Vec<Flag>,
-    /// The comment lines above, `#` taken off.
-    pub comments: Vec<String>,
+    pub text: Text,
+    /// Its flags and the comments above.
+    pub around: Around,
     /// What the comments say of this stage: the text behind its name.
-    pub doc: String,
+    pub doc: Text,
     /// What comes behind, in order.
     pub instructions: Vec<Command>,
+}
+
+impl Stage {
+    /// The keyword as written.
+    pub fn keyword(&self) -> &str {
+        keyword_of(&self.text)
+    }
 }
 
 /// `FROM [--platform=…] base [AS name]`.
@@ -88,17 +94,17 @@ pub struct From {
     /// The base as written.
     pub base: Word,
     /// The value of `--platform`.
-    pub platform: Option<Word>,
+    pub platform: Option<Box<Word>>,
     /// The `AS` keyword and the name, both as written.
-    pub alias: Option<(Word, Word)>,
+    pub alias: Option<Box<(Word, Word)>>,
     /// `--after`: stages that are done before this one begins. Only [`Dialect::Lapstrake`] has it.
-    pub after: Vec<Word>,
+    pub after: Box<[Word]>,
 }
 
 impl From {
     /// The stage's name, in lower case.
     pub fn name(&self) -> Option<String> {
-        self.alias.as_ref().map(|(_, name)| lower(&name.node))
+        self.alias.as_deref().map(|(_, name)| lower(&name.node))
     }
 }
 
@@ -107,31 +113,67 @@ impl From {
 pub struct Command {
     /// What it says.
     pub instruction: Instruction,
-    /// The keyword as written.
-    pub keyword: Word,
     /// All its bytes, heredoc bodies included.
     pub span: Span,
     /// First and last line, heredoc bodies and terminators included.
     pub lines: (u32, u32),
     /// The line with its continuation joined, without heredoc bodies.
-    pub text: String,
-    /// Flags, quotes taken off.
-    pub flags: Vec<Flag>,
-    /// The arguments: split as the instruction splits them, not interpreted.
-    pub args: Vec<Word>,
+    pub text: Text,
     /// Whether the arguments were a JSON array.
     pub json: bool,
+    /// What most instructions do not have.
+    pub around: Around,
+}
+
+impl Command {
+    /// The keyword as written.
+    pub fn keyword(&self) -> &str {
+        keyword_of(&self.text)
+    }
+}
+
+fn keyword_of(text: &str) -> &str {
+    text.trim().split(blank).next().unwrap_or_default()
+}
+
+/// What was written around the arguments of an instruction. In a box, as most have none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Around(Option<Box<Parts>>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Parts {
+    flags: Vec<Flag>,
+    heredocs: Vec<Heredoc>,
+    comments: Vec<Text>,
+}
+
+impl Around {
+    pub(crate) fn new(flags: Vec<Flag>, heredocs: Vec<Heredoc>, comments: Vec<Text>) -> Around {
+        let any = !(flags.is_empty() && heredocs.is_empty() && comments.is_empty());
+        Around(any.then(|| Box::new(Parts { flags, heredocs, comments })))
+    }
+
+    /// Flags, quotes taken off.
+    pub fn flags(&self) -> &[Flag] {
+        self.0.as_ref().map_or(&[], |parts| &parts.flags)
+    }
+
     /// Heredocs in order of appearance.
-    pub heredocs: Vec<Heredoc>,
+    pub fn heredocs(&self) -> &[Heredoc] {
+        self.0.as_ref().map_or(&[], |parts| &parts.heredocs)
+    }
+
     /// The comment lines above, `#` taken off.
-    pub comments: Vec<String>,
+    pub fn comments(&self) -> &[Text] {
+        self.0.as_ref().map_or(&[], |parts| &parts.comments)
+    }
 }
 
 /// `--name[=value]` before the arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flag {
     /// The whole word, quotes and escapes taken off.
-    pub text: String,
+    pub text: Text,
     /// Its place.
     pub span: Span,
 }
@@ -219,7 +261,7 @@ pub enum Instruction {
     Maintainer(Word),
     Onbuild(Onbuild),
     Run(Run),
-    Shell(Vec<String>),
+    Shell(Vec<Text>),
     Stopsignal(Word),
     User(Word),
     Volume(Vec<Word>),
@@ -255,9 +297,9 @@ impl Instruction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandLine {
     /// Text for a shell.
-    Shell(String),
+    Shell(Text),
     /// Words for `exec`.
-    Exec(Vec<String>),
+    Exec(Box<[Text]>),
 }
 
 /// What COPY and ADD have in common.
@@ -279,17 +321,28 @@ pub struct Transfer {
     pub exclude: Vec<Word>,
 }
 
+impl Transfer {
+    /// Sources and destination in the order written.
+    pub fn words(&self) -> Vec<&Word> {
+        let mut words: Vec<&Word> =
+            self.sources.iter().chain(self.inline.iter().map(|file| &file.word)).collect();
+        words.sort_by_key(|word| word.span);
+        words.push(&self.dest);
+        words
+    }
+}
+
 /// A heredoc as a source file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InlineFile {
     /// The file's name: the delimiter.
-    pub name: String,
+    pub name: Text,
     /// The content, leading tabs taken off where asked for. Shared by all words that name the same delimiter.
-    pub data: Arc<str>,
+    pub data: Text,
     /// Whether variables in it are expanded.
     pub expand: bool,
-    /// The place of the heredoc word.
-    pub span: Span,
+    /// The heredoc word as written.
+    pub word: Word,
 }
 
 /// COPY.
@@ -322,22 +375,22 @@ pub struct Add {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arg {
     /// The name as written.
-    pub name: String,
+    pub name: Text,
     /// The default, quotes kept.
-    pub value: Option<String>,
+    pub value: Option<Text>,
     /// The place of the declaration.
     pub span: Span,
     /// What the comments above say of it.
-    pub doc: Arc<str>,
+    pub doc: Text,
 }
 
 /// One pair of ENV or LABEL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// The name, quotes kept.
-    pub key: String,
+    pub key: Text,
     /// The value, quotes kept.
-    pub value: String,
+    pub value: Text,
     /// Whether it was written without `=`.
     pub legacy: bool,
     /// The place of the pair.
@@ -356,7 +409,7 @@ impl Pair {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
-    pub test: Vec<String>,
+    pub test: Vec<Text>,
     /// `--interval`
     pub interval: i64,
     /// `--timeout`
@@ -373,9 +426,9 @@ pub struct Healthcheck {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Onbuild {
     /// The trigger, heredoc bodies included.
-    pub expression: String,
+    pub expression: Text,
     /// The trigger's keyword.
-    pub keyword: String,
+    pub keyword: Text,
 }
 
 /// RUN.
@@ -433,7 +486,7 @@ pub struct MountFlag {
     /// The value of the flag.
     pub text: Word,
     /// Its `from`, which is never expanded.
-    pub from: Option<String>,
+    pub from: Option<Text>,
 }
 
 /// `--network`
@@ -462,7 +515,7 @@ pub enum Security {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
     /// The CDI name.
-    pub name: String,
+    pub name: Text,
     /// Whether the build fails without it.
     pub required: bool,
 }

@@ -178,7 +178,7 @@ impl Lowering<'_> {
                     .steps
                     .iter()
                     .filter_map(|step| match &step.command.instruction {
-                        Instruction::Onbuild(onbuild) => Some(onbuild.expression.clone()),
+                        Instruction::Onbuild(onbuild) => Some(onbuild.expression.to_string()),
                         _ => None,
                     })
                     .collect()

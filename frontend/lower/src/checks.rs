@@ -105,7 +105,7 @@ impl StageRun<'_, '_> {
 
     pub(crate) fn check_legacy(&self, step: &Step<'_>, pair: &Pair) {
         if pair.legacy {
-            let keyword = &step.command.keyword.node;
+            let keyword = step.command.keyword();
             let detail = format!(
                 "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
             );
@@ -126,7 +126,7 @@ impl StageRun<'_, '_> {
     /// Told of the earlier one: it is the one without effect.
     pub(crate) fn check_once(&self, command: &Command, earlier: Option<Place>) {
         let Some(place) = earlier else { return };
-        let keyword = &command.keyword.node;
+        let keyword = command.keyword();
         let detail = format!(
             "Multiple {keyword} instructions should not be used in the same stage because only the last one will be used"
         );
@@ -135,7 +135,7 @@ impl StageRun<'_, '_> {
 
     pub(crate) fn check_shell_form(&self, command: &Command) {
         if self.state.config.config.shell.is_empty() {
-            let keyword = &command.keyword.node;
+            let keyword = command.keyword();
             let detail = format!(
                 "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
             );

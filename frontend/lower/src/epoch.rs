@@ -86,7 +86,7 @@ impl StageSource<'_> {
                 Instruction::Add(add) => found = Some(self.source(add, &env)?),
                 _ => {
                     let why = "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported";
-                    return Err(self.bad(format!("{why} {} instruction", command.keyword.node)));
+                    return Err(self.bad(format!("{why} {} instruction", command.keyword())));
                 }
             }
         }
@@ -94,7 +94,7 @@ impl StageSource<'_> {
     }
 
     fn declare(&self, arg: &Arg, env: &mut Env) -> Result<(), LowerError> {
-        let value = match (self.inputs.build_args.get(&arg.name), &arg.value) {
+        let value = match (self.inputs.build_args.get(arg.name.as_str()), &arg.value) {
             (Some(given), _) => given.clone(),
             (None, Some(default)) => self.expand(default, env)?,
             (None, None) => return Ok(()),

@@ -46,7 +46,7 @@ pub(crate) fn check_from_args(
         let hint = did_you_mean_exactly(name, known.iter().copied())
             .map_or(String::new(), |found| format!(" (did you mean {found}?)"));
         let detail = format!("FROM argument '{name}' is not declared{hint}");
-        checks.report(&stage.comments, Rule::UndefinedArgInFrom, place(stage), detail);
+        checks.report(stage.around.comments(), Rule::UndefinedArgInFrom, place(stage), detail);
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn check_from_platform(
             "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
             word.node
         );
-        checks.report(&stage.comments, Rule::RedundantTargetPlatform, place(stage), detail);
+        checks.report(stage.around.comments(), Rule::RedundantTargetPlatform, place(stage), detail);
     }
     if !expanded.matched.is_empty() || !expanded.unmatched.is_empty() {
         return;
@@ -74,6 +74,6 @@ pub(crate) fn check_from_platform(
     let name = stage.from.name().unwrap_or_default();
     if !name.contains(&platform.os) && !name.contains(&platform.architecture) {
         let detail = format!("FROM --platform flag should not use constant value {}", quoted(&expanded.text));
-        checks.report(&stage.comments, Rule::FromPlatformFlagConstDisallowed, place(stage), detail);
+        checks.report(stage.around.comments(), Rule::FromPlatformFlagConstDisallowed, place(stage), detail);
     }
 }

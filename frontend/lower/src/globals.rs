@@ -103,7 +103,7 @@ fn global_value(
     build_args: &BTreeMap<String, String>,
     escape: char,
 ) -> Result<Option<String>, LowerError> {
-    if let Some(value) = build_args.get(&arg.name) {
+    if let Some(value) = build_args.get(arg.name.as_str()) {
         return Ok(Some(value.clone()));
     }
     let Some(default) = &arg.value else { return Ok(None) };

@@ -54,7 +54,7 @@ pub fn outline(
     let stage = lowering.stages[target].stage;
     let mut found = Outline {
         name: stage.and_then(|stage| stage.from.name()),
-        description: stage.map(|stage| stage.doc.clone()).unwrap_or_default(),
+        description: stage.map(|stage| stage.doc.to_string()).unwrap_or_default(),
         ..Outline::default()
     };
     collect(&lowering, target, &globals, &mut found);
@@ -153,7 +153,7 @@ fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global>
     for command in &dockerfile.global_args {
         let Instruction::Arg(declared) = &command.instruction else { continue };
         for arg in declared {
-            let given = known.build_args.contains_key(&arg.name);
+            let given = known.build_args.contains_key(arg.name.as_str());
             // What is declared further down is not set yet, unless the platform sets it.
             let lookup = |name: &str| {
                 let set = found.contains_key(name) || !names.contains(name) || is_platform_arg(name);
@@ -163,15 +163,15 @@ fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global>
             let expanded =
                 default.and_then(|text| words::expand(text, &lookup, Mode::plain(dockerfile.escape)).ok());
             let mut made_of = expanded.map(|expanded| expanded.matched).unwrap_or_default();
-            if made_of.remove(&arg.name)
-                && let Some(earlier) = found.get(&arg.name)
+            if made_of.remove(arg.name.as_str())
+                && let Some(earlier) = found.get(arg.name.as_str())
             {
                 made_of.extend(earlier.made_of.iter().cloned());
             }
             // A declaration without a default has no value of its own, though the platform may give the name one.
             let arg_value = known.args.get(&arg.name).filter(|_| given || arg.value.is_some());
             let global = Global { arg: described(arg, arg_value, command.lines), made_of };
-            found.insert(arg.name.clone(), global);
+            found.insert(arg.name.to_string(), global);
         }
     }
     found

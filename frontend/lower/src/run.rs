@@ -40,7 +40,7 @@ impl Mounts {
 }
 
 fn device(device: &dockerfile::Device) -> Device {
-    Device { name: device.name.clone(), required: device.required }
+    Device { name: device.name.to_string(), required: device.required }
 }
 
 impl StageRun<'_, '_> {
@@ -95,17 +95,17 @@ impl StageRun<'_, '_> {
             CommandLine::Exec(args) if args.is_empty() => {
                 return Err(LowerError::instruction("arguments are required", step.span));
             }
-            CommandLine::Exec(args) => return Ok((args.clone(), None)),
+            CommandLine::Exec(args) => return Ok((args.iter().map(ToString::to_string).collect(), None)),
             CommandLine::Shell(line) => line,
         };
-        let bodies = &step.command.heredocs;
+        let bodies = step.command.around.heredocs();
         let Some(first) = bodies.first() else { return Ok((self.state.with_shell(line), None)) };
         if !dockerfile::is_heredoc_word(line) {
             let written = bodies.iter().flat_map(|body| ["\n", &body.content, &body.name]);
             let text: String = std::iter::once(line.as_str()).chain(written).collect();
             return Ok((self.state.with_shell(&text), None));
         }
-        let data = if first.chomp { first.chomped() } else { first.content.clone() };
+        let data = if first.chomp { first.chomped() } else { first.content.to_string() };
         let summary = Some(names::summary(&first.content));
         if !data.starts_with("#!") || self.state.config.os == "windows" {
             return Ok((self.state.with_shell(&data), summary));

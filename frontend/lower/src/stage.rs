@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
-use lapstrake_dockerfile::{Arg, Command, CommandLine, Dialect, Instruction, Pair, Place, Word, parse_port};
+use lapstrake_dockerfile::{Arg, Command, CommandLine, Dialect, Instruction, Pair, Place, Text, Word, parse_port};
 use lapstrake_graph::{Edge, File, FileAction, HistoryDraft, MakeDir, Op, Owner, VertexId, VertexMeta};
 use lapstrake_oci::Healthcheck;
 
@@ -37,7 +37,7 @@ pub(crate) struct StageRun<'r, 'd> {
     /// Where the instruction stands that is being lowered.
     pub(crate) at: Place,
     /// The comments above it.
-    pub(crate) comments: Vec<String>,
+    pub(crate) comments: Vec<Text>,
 }
 
 /// Instructions of which only the last one in a stage counts.
@@ -88,7 +88,7 @@ impl Lowering<'_> {
         run.begin();
         for step in &steps {
             run.at = Place { span: step.span, lines: (step.lines.first, step.lines.last) };
-            run.comments.clone_from(&step.command.comments);
+            run.comments = step.command.around.comments().to_vec();
             run.check_words(&step.command);
             run.step(step)?;
         }
@@ -186,18 +186,19 @@ impl StageRun<'_, '_> {
             }
             Instruction::Label(pairs) => self.label(pairs, step),
             Instruction::Maintainer(who) => {
-                self.state.config.author.clone_from(&who.node);
+                self.state.config.author = who.node.to_string();
                 self.row(format!("MAINTAINER {}", who.node));
                 Ok(())
             }
             Instruction::Onbuild(onbuild) => {
-                self.state.config.config.on_build.push(onbuild.expression.clone());
+                self.state.config.config.on_build.push(onbuild.expression.to_string());
                 Ok(())
             }
             Instruction::Run(run) => self.run(step, run),
             Instruction::Shell(shell) => {
-                self.state.config.config.shell.clone_from(shell);
-                self.row(format!("SHELL {}", text::list(shell)));
+                let shell: Vec<String> = shell.iter().map(ToString::to_string).collect();
+                self.row(format!("SHELL {}", text::list(&shell)));
+                self.state.config.config.shell = shell;
                 Ok(())
             }
             Instruction::Stopsignal(signal) => {
@@ -236,7 +237,7 @@ impl StageRun<'_, '_> {
     pub(crate) fn step_text(&self, command: &Command) -> String {
         let mode = Mode::plain(self.lowering.escape);
         let text = match self.lowering.dialect {
-            Dialect::BuildKit => Cow::Borrowed(&command.text),
+            Dialect::BuildKit => Cow::Borrowed(command.text.as_str()),
             Dialect::Lapstrake => Cow::Owned(self.with_from(&command.text, mode)),
         };
         names::text(&text, mode, &|name| self.state.lookup(name))
@@ -313,7 +314,7 @@ impl StageRun<'_, '_> {
         let mut texts = Vec::new();
         for arg in args {
             self.check_secret("ARG", &arg.name);
-            let given = self.lowering.globals.build_args.get(&arg.name).cloned();
+            let given = self.lowering.globals.build_args.get(arg.name.as_str()).cloned();
             let inherited =
                 given.is_none() && arg.value.is_none() && self.lowering.globals.args.get(&arg.name).is_some();
             let value = match (given, &arg.value) {
@@ -333,9 +334,9 @@ impl StageRun<'_, '_> {
             self.used.arg(arg, value.as_deref(), inherited, self.at.lines);
             texts.push(match &value {
                 Some(value) => format!("{}={value}", arg.name),
-                None => arg.name.clone(),
+                None => arg.name.to_string(),
             });
-            self.state.args.push((arg.name.clone(), value));
+            self.state.args.push((arg.name.to_string(), value));
         }
         self.row(format!("ARG {}", texts.join(" ")));
         Ok(())
@@ -352,7 +353,7 @@ impl StageRun<'_, '_> {
 
     fn default_command(&self, command: &Command, line: &CommandLine) -> Vec<String> {
         match line {
-            CommandLine::Exec(args) => args.clone(),
+            CommandLine::Exec(args) => args.iter().map(ToString::to_string).collect(),
             CommandLine::Shell(text) => {
                 self.check_shell_form(command);
                 self.state.with_shell(text)
@@ -374,7 +375,7 @@ impl StageRun<'_, '_> {
 
     fn healthcheck(&mut self, check: &lapstrake_dockerfile::Healthcheck) {
         let check = Healthcheck {
-            test: check.test.clone(),
+            test: check.test.iter().map(ToString::to_string).collect(),
             interval: check.interval,
             timeout: check.timeout,
             start_period: check.start_period,

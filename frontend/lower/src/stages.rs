@@ -207,7 +207,7 @@ impl<'d> StageGraph<'d> {
             return Err(LowerError::stage(message, base.span));
         }
         let platform = |word: &Word| self.platform(word, globals, stage.span);
-        let platform = stage.from.platform.as_ref().map(platform).transpose()?;
+        let platform = stage.from.platform.as_deref().map(platform).transpose()?;
         let name = stage.from.name();
         let replaced = name
             .as_ref()
@@ -255,7 +255,7 @@ impl<'d> StageGraph<'d> {
 
     /// The arguments that a FROM is made of.
     fn names_in_from(&self, stage: &Stage, globals: &Globals) -> BTreeSet<String> {
-        let words = std::iter::once(&stage.from.base).chain(&stage.from.platform);
+        let words = std::iter::once(&stage.from.base).chain(stage.from.platform.as_deref());
         words
             .filter_map(|word| self.expand_global(&word.node, globals, stage.span).ok())
             .flat_map(|expanded| expanded.matched)
@@ -362,7 +362,7 @@ impl<'d> StageGraph<'d> {
 
     /// `COPY --from`: a number is the index of a stage.
     fn copy_source(&mut self, from: &Word, lines: Lines) -> Result<NodeId, LowerError> {
-        let from = &Word::new(self.expand_from(&from.node, from.span)?, from.span);
+        let from = &Word::new(self.expand_from(&from.node, from.span)?.into(), from.span);
         let expanded = words::expand(&from.node, &|_| None, Mode::plain(self.escape))
             .map_err(|error| LowerError::instruction(error.to_string(), from.span))?;
         if expanded.text != from.node && self.from_args.is_none() {

@@ -206,7 +206,7 @@ impl StageRun<'_, '_> {
                 dest: dest.to_owned(),
                 chown: attributes.owner.clone(),
                 chmod: attributes.chmod.clone(),
-                exclude: transfer.exclude.iter().map(|word| word.node.clone()).collect(),
+                exclude: transfer.exclude.iter().map(|word| word.node.to_string()).collect(),
                 parents: kind.parents,
                 optional: kind.optional,
                 unpack,
@@ -272,7 +272,7 @@ impl StageRun<'_, '_> {
         let data = if file.expand {
             // Bodies know only `\` as an escape, whatever the file says.
             let mode = Mode { skip_process_quotes: true, ..Mode::plain('\\') };
-            let span: Span = if step.onbuild { step.span } else { file.span };
+            let span: Span = if step.onbuild { step.span } else { file.word.span };
             let known = |name: &str| self.state.env.get(name).map(str::to_owned);
             let expanded = words::expand(&file.data, &known, mode)
                 .map_err(|error| LowerError::instruction(error.why, span))?;
@@ -282,7 +282,7 @@ impl StageRun<'_, '_> {
         };
         Ok(FileAction::MakeFile(MakeFile {
             dest: dest.to_owned(),
-            name: file.name.clone(),
+            name: file.name.to_string(),
             mode: 0o644,
             chmod: attributes.chmod.clone(),
             data: data.into_bytes(),

@@ -53,9 +53,9 @@ impl Used {
     /// An ARG; one that only takes a global value over is declared elsewhere.
     pub(crate) fn arg(&mut self, arg: &Arg, value: Option<&str>, inherited: bool, lines: Range) {
         if !inherited {
-            self.args.insert(arg.name.clone(), described(arg, value, lines));
+            self.args.insert(arg.name.to_string(), described(arg, value, lines));
         }
-        self.names.insert(arg.name.clone());
+        self.names.insert(arg.name.to_string());
     }
 
     /// A mount of a secret or an agent.
@@ -68,7 +68,7 @@ impl Used {
 
 pub(crate) fn described(arg: &Arg, value: Option<&str>, lines: Range) -> OutlineArg {
     OutlineArg {
-        name: arg.name.clone(),
+        name: arg.name.to_string(),
         value: value.unwrap_or_default().to_owned(),
         description: arg.doc.to_string(),
         lines,

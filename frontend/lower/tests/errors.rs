@@ -24,7 +24,7 @@ impl ImageResolver for Fake {
 
 /// Place and message, and what a person sees.
 fn told(diagnostic: &Diagnostic, lines: (u32, u32), file: &SourceFile) -> String {
-    let at = diagnostic.span().map(|span| file.position(span.start));
+    let at = diagnostic.span().map(|span| file.position(span.start()));
     let column = at.map_or(0, |position| position.column);
     let shown = render(diagnostic, file, Style::Plain);
     let shown: Vec<String> = shown.lines().map(|line| line.chars().take(120).collect()).collect();

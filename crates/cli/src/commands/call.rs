@@ -88,7 +88,7 @@ fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
             (name, true) => format!("{name} (default)"),
             (name, false) => name.to_owned(),
         };
-        rows.push([name, stage.doc.clone()]);
+        rows.push([name, stage.doc.to_string()]);
     }
     rows
 }

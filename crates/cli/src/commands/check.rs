@@ -185,10 +185,7 @@ pub(super) fn sources(file: &SourceFile) -> Vec<Value> {
     let text = |name: &str| -> String {
         let lines = (1..=file.line_count()).filter(|line| file.origin(*line).name == name);
         lines
-            .map(|line| {
-                let span = file.line_span(line);
-                &file.text()[span.start..span.end]
-            })
+            .map(|line| &file.text()[file.line_span(line).range()])
             .collect()
     };
     let source = |name: &str| {

@@ -6,6 +6,7 @@ use crate::check::Rule;
 use crate::directives::{detect_directive, directive_in_comment};
 use crate::quote::quoted;
 use crate::scalar::parse_bool;
+use crate::syntax::Text;
 
 /// Which rules count, and whether what they find is an error. Names of rules that there are not count for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl CheckOptions {
     }
 
     /// These options with those of the first `check=` in the comment lines above an instruction.
-    pub fn with_comments(&self, comments: &[String]) -> CheckOptions {
+    pub fn with_comments(&self, comments: &[Text]) -> CheckOptions {
         let mut merged = self.clone();
         let found = comments.iter().find_map(|comment| directive_in_comment(comment, "check"));
         let value = found.as_deref().map(|value| value.split(' ').next().unwrap_or(value));
@@ -113,7 +114,7 @@ mod tests {
     #[test]
     fn comments_add_to_them() {
         let own = CheckOptions::parse("skip=UndefinedVar").unwrap();
-        let comment = |text: &str| own.with_comments(&[text.to_owned()]);
+        let comment = |text: &str| own.with_comments(&[text.into()]);
         let more = comment("check=skip=StageNameCasing;error=true");
         assert!(!more.wants(Rule::UndefinedVar) && !more.wants(Rule::StageNameCasing) && !more.error);
         assert!(!comment("check = skip=all and more").wants(Rule::DuplicateStageName));

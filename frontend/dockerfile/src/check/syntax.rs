@@ -6,7 +6,7 @@ use crate::check::{Checks, Place, Rule};
 use crate::parse::{Parsed, Phase, Refused};
 use crate::quote::quoted;
 use crate::scalar::{is_lower, is_upper, lower};
-use crate::syntax::{Command, Instruction, Keyword, Stage, Word};
+use crate::syntax::{Command, Instruction, Keyword, Stage, Text, Word};
 
 /// Names that mean something else already.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -24,7 +24,7 @@ pub fn check_syntax(parsed: &Parsed, checks: &Checks) {
     let end = if end == 0 { u32::MAX } else { end };
     for found in &parsed.empty_continuations {
         let place = Place { lines: (found.line, found.line), span: found.span };
-        checks.report(&[], Rule::NoEmptyContinuation, place, "Empty continuation line".to_owned());
+        checks.report(&[], Rule::NoEmptyContinuation, place, "Empty continuation line");
     }
     let file = &parsed.dockerfile;
     for command in file.global_args.iter().take_while(|command| command.lines.0 < end) {
@@ -50,24 +50,24 @@ fn check_refused(refused: &Refused, checks: &Checks) {
         (Some(Keyword::Maintainer), _) => check_maintainer(&refused.comments, place, checks),
         (Some(Keyword::From), [_, word, names @ ..]) if !names.is_empty() => {
             let name = if let [name] = names { Some(name) } else { None };
-            check_alias(&refused.keyword, (word, name), &refused.comments, place, checks);
+            check_alias(&refused.keyword.node, (word, name), &refused.comments, place, checks);
         }
         _ => {}
     }
 }
 
-fn check_maintainer(comments: &[String], place: Place, checks: &Checks) {
-    let detail = "Maintainer instruction is deprecated in favor of using label".to_owned();
+fn check_maintainer(comments: &[Text], place: Place, checks: &Checks) {
+    let detail = "Maintainer instruction is deprecated in favor of using label";
     checks.report(comments, Rule::MaintainerDeprecated, place, detail);
 }
 
 fn check_command(command: &Command, checks: &Checks) {
     let place = Place::of(command);
     match &command.instruction {
-        Instruction::Maintainer(_) => check_maintainer(&command.comments, place, checks),
+        Instruction::Maintainer(_) => check_maintainer(command.around.comments(), place, checks),
         Instruction::Arg(args) => {
             let names: Vec<&str> = args.iter().map(|arg| arg.name.as_str()).collect();
-            check_description("ARG", &names, &command.comments, place, checks);
+            check_description("ARG", &names, command.around.comments(), place, checks);
         }
         _ => {}
     }
@@ -75,16 +75,16 @@ fn check_command(command: &Command, checks: &Checks) {
 
 fn check_from(stage: &Stage, checks: &Checks) {
     let place = Place { span: stage.span, lines: stage.lines };
-    let Some((word, name)) = &stage.from.alias else { return };
-    check_alias(&stage.keyword, (word, Some(name)), &stage.comments, place, checks);
-    check_description("FROM", &[&lower(&name.node)], &stage.comments, place, checks);
+    let Some((word, name)) = stage.from.alias.as_deref() else { return };
+    check_alias(stage.keyword(), (word, Some(name)), stage.around.comments(), place, checks);
+    check_description("FROM", &[&lower(&name.node)], stage.around.comments(), place, checks);
 }
 
 /// AS and the name behind it.
 fn check_alias(
-    from: &Word,
+    from: &str,
     (word, name): (&Word, Option<&Word>),
-    comments: &[String],
+    comments: &[Text],
     place: Place,
     checks: &Checks,
 ) {
@@ -93,18 +93,18 @@ fn check_alias(
         checks.report(comments, Rule::StageNameCasing, place, detail);
     }
     if !same_casing(from, word) {
-        let detail = format!("'{}' and '{}' keywords' casing do not match", word.node, from.node);
+        let detail = format!("'{}' and '{}' keywords' casing do not match", word.node, from);
         checks.report(comments, Rule::FromAsCasing, place, detail);
     }
 }
 
 /// Whether AS is written like FROM. A FROM in both cases is another rule's matter.
-fn same_casing(from: &Word, word: &Word) -> bool {
-    if is_lower(&from.node) { is_lower(&word.node) } else { !is_upper(&from.node) || is_upper(&word.node) }
+fn same_casing(from: &str, word: &Word) -> bool {
+    if is_lower(from) { is_lower(&word.node) } else { !is_upper(from) || is_upper(&word.node) }
 }
 
 /// Only the last comment line counts.
-fn check_description(keyword: &str, names: &[&str], comments: &[String], place: Place, checks: &Checks) {
+fn check_description(keyword: &str, names: &[&str], comments: &[Text], place: Place, checks: &Checks) {
     let Some(last) = comments.last() else { return };
     let first_word = last.split(' ').next().unwrap_or_default();
     if names.is_empty() || names.contains(&first_word) {
@@ -137,8 +137,8 @@ fn check_names(stages: &[Stage], checks: &Checks) {
 fn check_casing(stages: &[Stage], checks: &Checks) {
     let keywords = || {
         stages.iter().flat_map(|stage| {
-            let from = (&stage.keyword.node, Place { span: stage.span, lines: stage.lines });
-            let rest = stage.instructions.iter().map(|command| (&command.keyword.node, Place::of(command)));
+            let from = (stage.keyword(), Place { span: stage.span, lines: stage.lines });
+            let rest = stage.instructions.iter().map(|command| (command.keyword(), Place::of(command)));
             std::iter::once(from).chain(rest)
         })
     };
