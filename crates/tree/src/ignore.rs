@@ -164,14 +164,19 @@ fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
     // What `!` takes back is decided once the text is simple: `./!x` takes back, and `!/` is a lone `!`.
     let simple = if negated && body.is_empty() { "!".to_owned() } else { shown };
     let simple = if negated && !body.is_empty() { format!("!{simple}") } else { simple };
-    let (negated, wanted) = match simple.strip_prefix('!') {
+    // Space that stood behind a slash is at the edge now, and goes; a slash behind it stays.
+    let (negated, wanted) = match simple.trim().strip_prefix('!') {
         Some(rest) => (true, rest.trim_end_matches('/')),
-        None => (false, simple.as_str()),
+        None => (false, simple.trim()),
     };
+    if wanted.is_empty() && !negated {
+        return Ok(None);
+    }
     if wanted.is_empty() {
         return Err(TreeError::IllegalExclusion { pattern: text.into(), line: number });
     }
-    let wanted = clean(wanted);
+    let rooted = if wanted.starts_with('/') { "/" } else { "" };
+    let wanted = format!("{rooted}{}", clean(wanted));
     let pattern =
         Pattern::new(&wanted).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
     Ok(Some(Rule { pattern, negated, text: text.into(), clean: simple, line: number }))

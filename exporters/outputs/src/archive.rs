@@ -46,7 +46,11 @@ pub(crate) fn written(store: &Store, image: &Finished, encoding: &Encoding) -> R
         .enumerate()
         .map(|(number, _)| layer_blob(store, image, number, encoding))
         .collect::<Result<_, _>>()?;
-    let layers = blobs.iter().map(|blob| listed(store, blob)).collect::<Result<Vec<_>, _>>()?;
+    let layers = blobs
+        .iter()
+        .enumerate()
+        .map(|(number, blob)| listed(store, blob, image.rewritten(number)))
+        .collect::<Result<Vec<_>, _>>()?;
     let config = (&image.document.digest, image.document.bytes.len() as u64);
     let manifest = manifest(config, &layers, &encoding.annotations, encoding.docker_types);
     Ok(Written { manifest, blobs })

@@ -98,14 +98,18 @@ impl Encoding {
     }
 }
 
-/// The layer of a manifest that `blob` is, with what has to be said of it there.
-pub(crate) fn listed(store: &Store, blob: &Blob) -> Result<ListedLayer, OutputError> {
+/// The layer of a manifest that `blob` is, with what has to be said of it there: also, as BuildKit does, the second that no
+/// time in it is behind, if times were rewritten. Docker's types know no annotations.
+pub(crate) fn listed(store: &Store, blob: &Blob, rewritten: Option<i64>) -> Result<ListedLayer, OutputError> {
     let mut layer = ListedLayer {
         media_type: blob.media_type.clone(),
         digest: blob.digest.clone(),
         size: blob.size,
         annotations: BTreeMap::new(),
     };
+    if let Some(second) = rewritten.filter(|_| !blob.media_type.starts_with("application/vnd.docker.")) {
+        layer.annotations.insert("buildkit/rewritten-timestamp".to_owned(), second.to_string());
+    }
     let failed = |source| OutputError::Write { what: "manifest", source };
     if blob.media_type == media::OCI_LAYER_GZIP
         && let Some((toc, size)) = estargz::look(store.open_blob(&blob.digest)?).map_err(failed)?

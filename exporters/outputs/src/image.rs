@@ -34,6 +34,13 @@ pub struct Finished {
     pub base: usize,
 }
 
+impl Finished {
+    /// The second that no time in layer `number` is behind. Layers of the base keep their times.
+    pub(crate) fn rewritten(&self, number: usize) -> Option<i64> {
+        self.clamp.filter(|_| number >= self.base)
+    }
+}
+
 /// What an image's tars are to be, where that changes their digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tars {

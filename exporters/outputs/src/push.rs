@@ -93,8 +93,11 @@ impl Push<'_> {
         self.send(name, &config, size).await?;
         (self.status)("pushing layers", 0, 0, true);
         let store = self.store.clone();
+        let layers: Vec<_> =
+            layers.into_iter().enumerate().map(|(at, blob)| (blob, self.image.rewritten(at))).collect();
         let listed = tokio::task::spawn_blocking(move || {
-            layers.iter().map(|blob| listed(&store, blob)).collect::<Result<Vec<_>, _>>()
+            let listed = layers.iter().map(|(blob, rewritten)| listed(&store, blob, *rewritten));
+            listed.collect::<Result<Vec<_>, _>>()
         });
         let layers = listed.await.map_err(|_| OutputError::Worker)??;
         Ok(manifest((&config, size), &layers, &self.encoding.annotations, self.encoding.docker_types))

@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 
 use lapstrake_diag::Span;
 
-use crate::syntax::{Command, Text};
+use crate::syntax::Command;
+use crate::text::Text;
 
 pub use options::CheckOptions;
 pub use rule::Rule;
@@ -60,13 +61,7 @@ impl Checks {
     }
 
     /// Reports a finding, unless the options, with those in the comments above the instruction, do not want it.
-    pub fn report(
-        &self,
-        comments: &[Text],
-        rule: Rule,
-        place: Place,
-        detail: impl Into<Cow<'static, str>>,
-    ) {
+    pub fn report(&self, comments: &[Text], rule: Rule, place: Place, detail: impl Into<Cow<'static, str>>) {
         if self.options.with_comments(comments).wants(rule) {
             let detail = detail.into();
             self.findings.borrow_mut().push(Finding { rule, detail, place });

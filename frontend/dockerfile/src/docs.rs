@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::syntax::Text;
+use crate::text::Text;
 
 /// What the comment lines say of names: the text behind a name on the first line that starts with it.
 pub(crate) struct Docs<'c> {

@@ -3,7 +3,8 @@
 use lapstrake_diag::{Spanned, did_you_mean_exactly};
 
 use crate::scalar::lower;
-use crate::syntax::{Flag, Word};
+use crate::syntax::Flag;
+use crate::text::Word;
 
 /// What a flag takes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use nom::bytes::complete::{tag, take_while};
 use nom::character::complete::{char, digit0};
 use nom::combinator::{all_consuming, opt};
 
-use crate::syntax::Text;
+use crate::text::Text;
 use crate::words::{self, Mode};
 
 /// A heredoc with its body.

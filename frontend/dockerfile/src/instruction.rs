@@ -13,8 +13,9 @@ use crate::quote::quoted;
 use crate::scalar::{csv_fields, lower, parse_bool, parse_int, upper};
 use crate::syntax::{
     Add, Arg, Attempts, CommandLine, Copy, Device, Dialect, Flag, From, Healthcheck, InlineFile, Instruction,
-    Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Text, Transfer, Word,
+    Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Transfer,
 };
+use crate::text::{Text, Word};
 
 /// What is wrong with an instruction, and where exactly, if that is less than all of it.
 #[derive(Debug)]

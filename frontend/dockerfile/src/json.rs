@@ -10,8 +10,9 @@ use crate::mount::Mount;
 use crate::parse::{Fault, Parsed, parse};
 use crate::syntax::{
     Add, Arg, Command, CommandLine, Copy, Flag, Healthcheck, Instruction, Network, Pair, Run, Security,
-    Stage, Transfer, Word,
+    Stage, Transfer,
 };
+use crate::text::{Text, Word};
 
 /// Parses `file` and gives the tree, or what could be read of it, in the schema `lapstrake-parse/1`.
 pub fn parse_json(file: &SourceFile) -> Value {
@@ -142,7 +143,7 @@ fn line(command: &CommandLine) -> Vec<&str> {
     match command {
         CommandLine::Shell(text) if text.is_empty() => Vec::new(),
         CommandLine::Shell(text) => vec![text],
-        CommandLine::Exec(words) => words.iter().map(|word| word.as_str()).collect(),
+        CommandLine::Exec(words) => words.iter().map(Text::as_str).collect(),
     }
 }
 

@@ -27,6 +27,7 @@ mod quote;
 mod scalar;
 mod split;
 mod syntax;
+mod text;
 pub mod words;
 
 pub use check::{CheckOptions, Checks, Finding, Place, Rule, check_syntax};
@@ -43,7 +44,8 @@ pub use port::{Port, PortStyle, parse_port, port_style};
 pub use print::print;
 pub use quote::quoted;
 pub use syntax::{
-    Add, Arg, Around, Attempts, Command, CommandLine, Copy, Device, Dialect, Dockerfile, Flag, From, Healthcheck,
-    InlineFile, Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Stage,
-    Text, Transfer, Word,
+    Add, Arg, Around, Attempts, Command, CommandLine, Copy, Device, Dialect, Dockerfile, Flag, From,
+    Healthcheck, InlineFile, Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags,
+    Security, Stage, Transfer,
 };
+pub use text::{Text, Word};

@@ -5,7 +5,7 @@
 use lapstrake_diag::{SourceFile, Span, Spanned};
 
 use crate::directives::{Directive, DirectiveZone};
-use crate::syntax::{Text, Word};
+use crate::text::{Text, Word};
 
 /// A longer physical line is refused, as BuildKit's scanner does.
 pub(crate) const MAX_LINE: usize = 65_535;

@@ -7,7 +7,8 @@ use lapstrake_diag::did_you_mean_exactly;
 
 use crate::quote::quoted;
 use crate::scalar::{csv_fields, lower, parse_bool, parse_size};
-use crate::syntax::{Dialect, Text};
+use crate::syntax::Dialect;
+use crate::text::Text;
 
 /// `type=`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,9 +12,8 @@ use crate::json_array::{self, Array};
 use crate::lines::{Logical, Reader};
 use crate::quote::quoted;
 use crate::split::{Piece, blank, blank_words, byte_space, quoted_words, split};
-use crate::syntax::{
-    Around, Command, Dialect, Dockerfile, Flag, Instruction, Keyword, Pair, Stage, Text, Word,
-};
+use crate::syntax::{Around, Command, Dialect, Dockerfile, Flag, Instruction, Keyword, Pair, Stage};
+use crate::text::{Text, Word};
 
 /// The codes of this crate's diagnostics.
 pub mod code {
@@ -326,8 +325,11 @@ impl<'a> Parser<'a> {
         } else if !self.failed_from {
             let message = "no build stage in current context";
             let error = Diagnostic::error(code::STAGE, message, command.span);
-            let fault =
-                Fault { phase: Phase::Stage, lines: command.lines, instruction: command.keyword().to_owned() };
+            let fault = Fault {
+                phase: Phase::Stage,
+                lines: command.lines,
+                instruction: command.keyword().to_owned(),
+            };
             self.late_errors.push((error.with_hint("only ARG may stand in front of the first FROM"), fault));
         }
     }
@@ -427,8 +429,9 @@ fn include(request: &Request, lines: (u32, u32)) -> Result<Include, Problem> {
 fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> Result<Request, Problem> {
     let escape = reader.escape;
     let split = split(&logical.text, escape);
-    let word =
-        |piece: &Piece<'_>| Spanned::new(Text::from(&*piece.text), logical.source_span(piece.start, piece.end));
+    let word = |piece: &Piece<'_>| {
+        Spanned::new(Text::from(&*piece.text), logical.source_span(piece.start, piece.end))
+    };
     let flag = |piece| {
         let word = word(piece);
         Flag { text: word.node, span: word.span }
@@ -498,7 +501,9 @@ fn arguments(
         },
         Keyword::Expose | Keyword::From => (listed(&mut blank_words(rest)), false),
         Keyword::Arg => (listed(&mut quoted_words(rest, escape)), false),
-        Keyword::Env | Keyword::Label => (Args::Pairs(name_values(keyword, rest, escape, &|piece| word(piece).span)?), false),
+        Keyword::Env | Keyword::Label => {
+            (Args::Pairs(name_values(keyword, rest, escape, &|piece| word(piece).span)?), false)
+        }
         Keyword::User | Keyword::Workdir | Keyword::Stopsignal | Keyword::Maintainer => (whole(), false),
         Keyword::Healthcheck => health(rest, word)?,
         Keyword::Onbuild => {

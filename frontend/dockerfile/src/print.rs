@@ -7,9 +7,8 @@ use std::fmt::Write as _;
 
 use crate::heredoc::Heredoc;
 use crate::lines::MAX_LINE;
-use crate::syntax::{
-    Arg, Command, CommandLine, Dockerfile, Flag, Healthcheck, Instruction, Pair, Stage, Text, Word,
-};
+use crate::syntax::{Arg, Command, CommandLine, Dockerfile, Flag, Healthcheck, Instruction, Pair, Stage};
+use crate::text::{Text, Word};
 
 /// The text of a tree.
 pub fn print(dockerfile: &Dockerfile) -> String {

@@ -1,17 +1,11 @@
 //! The syntax tree. Nothing in it is expanded; every word knows its place.
 
-use ecow::EcoString;
-use lapstrake_diag::{Span, Spanned};
+use lapstrake_diag::Span;
 
 use crate::scalar::lower;
 use crate::split::blank;
+use crate::text::{Text, Word};
 use crate::{Directive, Heredoc};
-
-/// A text of the tree. Most are short and need no memory of their own; where one stands in two places it is there once.
-pub type Text = EcoString;
-
-/// A word of the text.
-pub type Word = Spanned<Text>;
 
 /// Which language a file is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +45,8 @@ pub struct Dockerfile {
 impl Dockerfile {
     /// First and last line of the instruction that `span` begins in: where BuildKit places what is wrong with a part of it.
     pub fn lines_at(&self, span: Span) -> Option<(u32, u32)> {
-        let inside = |whole: Span| whole.start() <= span.start() && span.start() < whole.end().max(whole.start() + 1);
+        let inside =
+            |whole: Span| whole.start() <= span.start() && span.start() < whole.end().max(whole.start() + 1);
         let commands = |commands: &[Command]| {
             commands.iter().find(|command| inside(command.span)).map(|command| command.lines)
         };

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
-use lapstrake_dockerfile::{Arg, Command, CommandLine, Dialect, Instruction, Pair, Place, Text, Word, parse_port};
+use lapstrake_dockerfile::{
+    Arg, Command, CommandLine, Dialect, Instruction, Pair, Place, Text, Word, parse_port,
+};
 use lapstrake_graph::{Edge, File, FileAction, HistoryDraft, MakeDir, Op, Owner, VertexId, VertexMeta};
 use lapstrake_oci::Healthcheck;
 

@@ -184,9 +184,7 @@ fn names(file: &SourceFile) -> Vec<&str> {
 pub(super) fn sources(file: &SourceFile) -> Vec<Value> {
     let text = |name: &str| -> String {
         let lines = (1..=file.line_count()).filter(|line| file.origin(*line).name == name);
-        lines
-            .map(|line| &file.text()[file.line_span(line).range()])
-            .collect()
+        lines.map(|line| &file.text()[file.line_span(line).range()]).collect()
     };
     let source = |name: &str| {
         let data = if file.is_joined() { text(name) } else { file.text().to_owned() };

@@ -1,154 +1,176 @@
-//! One pattern as a small automaton: linear in pattern times path, whatever the stars.
+//! One pattern, and which paths it matches.
 //!
-//! `*` and `?` stay within a component, `[a-z]` and `[^a-z]` are one character, a backslash takes the next character
-//! literally. `**` is whole directories or nothing, its slash may be left out (`a**b` is `a**/b`); only at the end, and
-//! in front of plain text, it is any text (`a**`, `**.c`).
+//! A pattern of an ignore file becomes, as in moby's matcher, a plain comparison or a regular expression. That it is one
+//! shows: `|`, `{2}` and `^` reach the expression as they are once the pattern has a `*` that is not `**` at an end, a `?`, a bracket or
+//! a backslash. So `*.a|b` hides all that ends in `b`, and so it does here. A pattern of COPY is no such expression
+//! ([`Pattern::shallow`]): there `*` and `?` stay within a component, `[a-z]` and `[^a-z]` are one character, a backslash takes
+//! the next character literally, and nothing else means anything.
+
+mod regex;
+
+use regex::{Builder, Program};
 
 /// A compiled pattern.
 #[derive(Clone, Debug)]
-pub(crate) struct Pattern {
-    steps: Vec<Step>,
-    /// The whole pattern, when it has nothing special: most have not.
-    literal: Option<Vec<u8>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Char(char),
-    /// `?`
-    One,
-    /// `*`
-    Star,
-    /// `**`
-    Any,
-    /// `**/`: whole directories or nothing; always followed by [`Step::InDirs`].
-    Dirs,
-    InDirs,
-    Class {
-        negated: bool,
-        ranges: Vec<(char, char)>,
-    },
+pub(crate) enum Pattern {
+    /// One text.
+    Exact(Box<[u8]>),
+    /// All that starts so: `a/**`.
+    Prefix(Box<[u8]>),
+    /// All that ends so: `**.c`, `**/a`, which also is `a`.
+    Suffix(Box<[u8]>),
+    /// Everything else.
+    Program(Program),
 }
 
 impl Pattern {
-    /// Compiles; `None` for bad syntax.
+    /// Compiles a pattern of an ignore file; `None` for bad syntax.
     pub(crate) fn new(text: &str) -> Option<Self> {
-        Self::compile(text, true)
+        glob(text)?;
+        let (kind, expression) = expression(text);
+        let bytes = |text: &str| text.as_bytes().into();
+        Some(match kind {
+            Kind::Exact => Self::Exact(bytes(text)),
+            Kind::Prefix => Self::Prefix(bytes(text.strip_suffix("**").unwrap_or(text))),
+            Kind::Suffix => Self::Suffix(bytes(text.strip_prefix("**").unwrap_or(text))),
+            Kind::Expression => Self::Program(Program::parse(&expression)?),
+        })
     }
 
-    /// Compiles a pattern in which `**` is no more than `*`.
+    /// Compiles a pattern in which `**` is no more than `*`, and which means nothing but itself otherwise.
     pub(crate) fn shallow(text: &str) -> Option<Self> {
-        Self::compile(text, false)
+        let (program, literal) = glob(text)?;
+        Some(literal.map_or(Self::Program(program), |literal| Self::Exact(literal.into_bytes().into())))
     }
 
     /// True when it matches one text only.
     pub(crate) fn is_literal(&self) -> bool {
-        self.literal.is_some()
+        matches!(self, Self::Exact(_))
     }
 
-    fn compile(text: &str, deep: bool) -> Option<Self> {
-        let mut steps = Vec::new();
-        let mut chars = text.chars().peekable();
-        while let Some(c) = chars.next() {
-            match c {
-                '*' if deep && chars.next_if_eq(&'*').is_some() => {
-                    let slash = chars.next_if_eq(&'/').is_some();
-                    let special = |c| matches!(c, '*' | '?' | '[' | ']' | '\\');
-                    let suffix = steps.is_empty() && !slash && !chars.clone().any(special);
-                    if suffix || chars.peek().is_none() {
-                        steps.push(Step::Any);
-                    } else {
-                        steps.extend([Step::Dirs, Step::InDirs]);
-                    }
-                }
-                '*' => steps.push(Step::Star),
-                '?' => steps.push(Step::One),
-                '\\' => steps.push(Step::Char(chars.next()?)),
-                '[' => steps.push(class(&mut chars)?),
-                c => steps.push(Step::Char(c)),
-            }
-        }
-        let literal = steps.iter().all(|step| matches!(step, Step::Char(_)));
-        let plain = || steps.iter().filter_map(|s| if let Step::Char(c) = s { Some(*c) } else { None });
-        let literal = literal.then(|| plain().collect::<String>().into_bytes());
-        Some(Self { steps, literal })
-    }
-
-    /// True when the pattern matches the whole path.
+    /// True when the pattern matches the path.
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
-        match &self.literal {
-            Some(literal) => literal == path,
-            None => self.run(path).is_some_and(|states| states[self.steps.len()]),
+        match self {
+            Self::Exact(text) => **text == *path,
+            Self::Prefix(text) => path.starts_with(text),
+            Self::Suffix(text) => path.ends_with(text) || text.strip_prefix(b"/") == Some(path),
+            Self::Program(program) => program.matches(&String::from_utf8_lossy(path)),
         }
     }
 
     /// True when some continuation of `start` would match.
     pub(crate) fn could_continue(&self, start: &[u8]) -> bool {
-        match &self.literal {
-            Some(literal) => literal.len() > start.len() && literal.starts_with(start),
-            // A match that needs nothing more is none below.
-            None => self.run(start).is_some_and(|states| states[..self.steps.len()].contains(&true)),
-        }
-    }
-
-    /// Which steps may come next after `text`; one more than there are steps means the end.
-    fn run(&self, text: &[u8]) -> Option<Vec<bool>> {
-        let mut now = vec![false; self.steps.len() + 1];
-        let mut next = now.clone();
-        self.enter(&mut now, 0);
-        let text = String::from_utf8_lossy(text);
-        for c in text.chars() {
-            next.fill(false);
-            for (i, step) in self.steps.iter().enumerate().filter(|&(i, _)| now[i]) {
-                match step {
-                    Step::Char(want) if *want == c => self.enter(&mut next, i + 1),
-                    Step::One if c != '/' => self.enter(&mut next, i + 1),
-                    Step::Star if c != '/' => self.enter(&mut next, i),
-                    Step::Any => self.enter(&mut next, i),
-                    Step::InDirs => {
-                        next[i] = true;
-                        if c == '/' {
-                            self.enter(&mut next, i + 1);
-                        }
-                    }
-                    Step::Class { negated, ranges }
-                        if c != '/'
-                            && ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != *negated =>
-                    {
-                        self.enter(&mut next, i + 1);
-                    }
-                    _ => {}
-                }
-            }
-            std::mem::swap(&mut now, &mut next);
-            if !now.contains(&true) {
-                return None;
-            }
-        }
-        Some(now)
-    }
-
-    fn enter(&self, states: &mut [bool], mut i: usize) {
-        loop {
-            states[i] = true;
-            match self.steps.get(i) {
-                Some(Step::Star | Step::Any) => i += 1,
-                Some(Step::Dirs) => {
-                    states[i + 1] = true;
-                    i += 2;
-                }
-                _ => return,
-            }
+        match self {
+            Self::Exact(text) => text.len() > start.len() && text.starts_with(start),
+            Self::Prefix(text) => text.starts_with(start) || start.starts_with(text),
+            Self::Suffix(_) => true,
+            Self::Program(program) => program.could_continue(&String::from_utf8_lossy(start)),
         }
     }
 }
 
-fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Step> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Exact,
+    Prefix,
+    Suffix,
+    Expression,
+}
+
+/// How moby's matcher compares with a pattern, and the regular expression that it makes of it.
+fn expression(text: &str) -> (Kind, String) {
+    let mut kind = Kind::Exact;
+    let mut out = String::from("^");
+    // A byte order mark in front is passed over.
+    let mut chars = text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable();
+    let mut first = true;
+    while let Some(c) = chars.next() {
+        match c {
+            '*' if chars.next_if_eq(&'*').is_some() => {
+                chars.next_if_eq(&'/');
+                if chars.peek().is_some() {
+                    out.push_str("(.*/)?");
+                    kind = Kind::Expression;
+                } else if kind == Kind::Exact {
+                    kind = Kind::Prefix;
+                } else {
+                    out.push_str(".*");
+                    kind = Kind::Expression;
+                }
+                if first {
+                    kind = Kind::Suffix;
+                }
+            }
+            '*' | '?' => {
+                out.push_str(if c == '*' { "[^/]*" } else { "[^/]" });
+                kind = Kind::Expression;
+            }
+            // `|{}` are meant to be among these, and are not: moby's table of them has 64 places.
+            '.' | '+' | '(' | ')' | '$' => out.extend(['\\', c]),
+            '\\' => {
+                out.push('\\');
+                if let Some(next) = chars.next() {
+                    out.push(next);
+                    kind = Kind::Expression;
+                }
+            }
+            _ => {
+                out.push(c);
+                if matches!(c, '[' | ']') {
+                    kind = Kind::Expression;
+                }
+            }
+        }
+        first = false;
+    }
+    out.push('$');
+    (kind, out)
+}
+
+/// A pattern as Go's `filepath.Match` reads it, and the text that it is if nothing in it is special.
+fn glob(text: &str) -> Option<(Program, Option<String>)> {
+    let mut program = Builder::default();
+    let mut literal = Some(String::new());
+    let mut chars = text.chars().peekable();
+    program.begin();
+    while let Some(c) = chars.next() {
+        let plain = match c {
+            '*' | '?' => None,
+            '[' => {
+                let (negated, ranges) = class(&mut chars)?;
+                program.class_in_component(negated, ranges);
+                literal = None;
+                continue;
+            }
+            '\\' => Some(chars.next()?),
+            c => Some(c),
+        };
+        match plain {
+            Some(c) => {
+                program.char(c);
+                literal.iter_mut().for_each(|text| text.push(c));
+            }
+            None => {
+                program.class_in_component(true, Vec::new());
+                if c == '*' {
+                    program.repeat(0, None);
+                }
+                literal = None;
+            }
+        }
+    }
+    program.end();
+    Some((program.finish()?, literal))
+}
+
+type Ranges = Vec<(char, char)>;
+
+fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<(bool, Ranges)> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     loop {
         if !ranges.is_empty() && chars.next_if_eq(&']').is_some() {
-            return Some(Step::Class { negated, ranges });
+            return Some((negated, ranges));
         }
         let low = class_char(chars)?;
         let high = if chars.next_if_eq(&'-').is_some() { class_char(chars)? } else { low };

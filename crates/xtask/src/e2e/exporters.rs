@@ -30,6 +30,30 @@ fn json(mode: &Mode, name: &str) -> Result<serde_json::Value, String> {
     serde_json::from_slice(&bytes).map_err(|error| format!("{name}: {error}"))
 }
 
+/// Layers of which the times were rewritten say so, those of the base do not.
+fn rewritten(mode: &Mode) -> Result<(), String> {
+    let keys = "rewrite-timestamp=true,source-date-epoch=1000000000";
+    expect(&lap(mode, "build -q -t full-base full")?, 0, &["sha256:"])?;
+    dockerfile(mode, "on-base", "FROM full-base\nCOPY Dockerfile /of-its-own\n")?;
+    let form = format!("type=oci,tar=false,dest=layout-on-base,name=on-base,{keys}");
+    expect(&lap(mode, &format!("build -q -o {form} on-base"))?, 0, &["sha256:"])?;
+    let index = json(mode, "layout-on-base/index.json")?;
+    let digest = index["manifests"][0]["digest"].as_str().unwrap_or_default().replace(':', "/");
+    let manifest = json(mode, &format!("layout-on-base/blobs/{digest}"))?;
+    let told = |layer: &serde_json::Value| {
+        layer["annotations"]["buildkit/rewritten-timestamp"].as_str().map(str::to_owned)
+    };
+    let told: Vec<Option<String>> = manifest["layers"].as_array().into_iter().flatten().map(told).collect();
+    match told.split_last() {
+        Some((Some(own), base))
+            if own == "1000000000" && !base.is_empty() && base.iter().all(Option::is_none) =>
+        {
+            Ok(())
+        }
+        _ => Err(format!("which layers were rewritten: {manifest}")),
+    }
+}
+
 /// All forms of manifests, indexes and configs, checked by the spec's rules and read by others.
 fn layout(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "full", &format!("{FULL}MAINTAINER somebody\n"))?;
@@ -70,6 +94,7 @@ fn layout(mode: &Mode) -> Result<(), String> {
     if annotations["k3"] != "v3" || manifest["annotations"] != serde_json::json!({"k": "v", "k2": "v2"}) {
         return Err(format!("annotations are elsewhere: {index} {manifest}"));
     }
+    rewritten(mode)?;
     // Another image in the same layout, and docker's archive, which has a layout in it.
     expect(
         &lap(mode, "build -q -o type=oci,tar=false,dest=layout-0,name=more:1 --build-arg X=1 full")?,

@@ -6,7 +6,8 @@ use crate::check::{Checks, Place, Rule};
 use crate::parse::{Parsed, Phase, Refused};
 use crate::quote::quoted;
 use crate::scalar::{is_lower, is_upper, lower};
-use crate::syntax::{Command, Instruction, Keyword, Stage, Text, Word};
+use crate::syntax::{Command, Instruction, Keyword, Stage};
+use crate::text::{Text, Word};
 
 /// Names that mean something else already.
 const RESERVED: [&str; 2] = ["context", "scratch"];

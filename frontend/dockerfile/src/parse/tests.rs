@@ -229,9 +229,10 @@ fn doc_comments_survive_blank_lines() {
 #[test]
 fn env_and_label_in_both_forms() {
     let pairs = |text: &str| match only(text).instruction {
-        Instruction::Env(pairs) | Instruction::Label(pairs) => {
-            pairs.into_iter().map(|pair| (pair.key.to_string(), pair.value.to_string(), pair.legacy)).collect::<Vec<_>>()
-        }
+        Instruction::Env(pairs) | Instruction::Label(pairs) => pairs
+            .into_iter()
+            .map(|pair| (pair.key.to_string(), pair.value.to_string(), pair.legacy))
+            .collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
     let pair = |key: &str, value: &str, legacy| (key.to_owned(), value.to_owned(), legacy);
