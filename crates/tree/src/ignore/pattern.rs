@@ -8,7 +8,7 @@
 
 mod regex;
 
-use regex::{Builder, Program};
+use regex::{Builder, Class, Program};
 
 /// A compiled pattern.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub(crate) enum Pattern {
 impl Pattern {
     /// Compiles a pattern of an ignore file; `None` for bad syntax.
     pub(crate) fn new(text: &str) -> Option<Self> {
-        glob(text)?;
+        glob(text, &mut |_| ())?;
         let (kind, expression) = expression(text);
         let bytes = |text: &str| text.as_bytes().into();
         Some(match kind {
@@ -39,8 +39,25 @@ impl Pattern {
 
     /// Compiles a pattern in which `**` is no more than `*`, and which means nothing but itself otherwise.
     pub(crate) fn shallow(text: &str) -> Option<Self> {
-        let (program, literal) = glob(text)?;
-        Some(literal.map_or(Self::Program(program), |literal| Self::Exact(literal.into_bytes().into())))
+        let mut literal = Some(String::new());
+        let mut program = Builder::default();
+        program.begin();
+        glob(text, &mut |part| match part {
+            Part::Char(c) => {
+                program.char(c);
+                literal.iter_mut().for_each(|text| text.push(c));
+            }
+            Part::Other { many, of } => {
+                program.class(of);
+                if many {
+                    program.repeat(0, None);
+                }
+                literal = None;
+            }
+        })?;
+        program.end();
+        let literal = literal.map(|literal| Self::Exact(literal.into_bytes().into()));
+        literal.or_else(|| program.finish().map(Self::Program))
     }
 
     /// True when it matches one text only.
@@ -127,50 +144,34 @@ fn expression(text: &str) -> (Kind, String) {
     (kind, out)
 }
 
-/// A pattern as Go's `filepath.Match` reads it, and the text that it is if nothing in it is special.
-fn glob(text: &str) -> Option<(Program, Option<String>)> {
-    let mut program = Builder::default();
-    let mut literal = Some(String::new());
-    let mut chars = text.chars().peekable();
-    program.begin();
-    while let Some(c) = chars.next() {
-        let plain = match c {
-            '*' | '?' => None,
-            '[' => {
-                let (negated, ranges) = class(&mut chars)?;
-                program.class_in_component(negated, ranges);
-                literal = None;
-                continue;
-            }
-            '\\' => Some(chars.next()?),
-            c => Some(c),
-        };
-        match plain {
-            Some(c) => {
-                program.char(c);
-                literal.iter_mut().for_each(|text| text.push(c));
-            }
-            None => {
-                program.class_in_component(true, Vec::new());
-                if c == '*' {
-                    program.repeat(0, None);
-                }
-                literal = None;
-            }
-        }
-    }
-    program.end();
-    Some((program.finish()?, literal))
+/// A part of a pattern as Go's `filepath.Match` reads it.
+enum Part {
+    /// Itself.
+    Char(char),
+    /// `?`, a class or, for any number of them, `*`.
+    Other { many: bool, of: Class },
 }
 
-type Ranges = Vec<(char, char)>;
+/// Reads a pattern part by part; `None` for bad syntax.
+fn glob(text: &str, tell: &mut dyn FnMut(Part)) -> Option<()> {
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        tell(match c {
+            '*' | '?' => Part::Other { many: c == '*', of: Class::component() },
+            '[' => Part::Other { many: false, of: class(&mut chars)? },
+            '\\' => Part::Char(chars.next()?),
+            c => Part::Char(c),
+        });
+    }
+    Some(())
+}
 
-fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<(bool, Ranges)> {
+fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Class> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     loop {
         if !ranges.is_empty() && chars.next_if_eq(&']').is_some() {
-            return Some((negated, ranges));
+            return Some(Class { negated, ranges });
         }
         let low = class_char(chars)?;
         let high = if chars.next_if_eq(&'-').is_some() { class_char(chars)? } else { low };

@@ -44,9 +44,13 @@ fn rewritten(mode: &Mode) -> Result<(), String> {
         layer["annotations"]["buildkit/rewritten-timestamp"].as_str().map(str::to_owned)
     };
     let told: Vec<Option<String>> = manifest["layers"].as_array().into_iter().flatten().map(told).collect();
-    match told.split_last() {
-        Some((Some(own), base))
-            if own == "1000000000" && !base.is_empty() && base.iter().all(Option::is_none) =>
+    // The base's trigger makes a layer of its own.
+    match told.as_slice() {
+        [base @ .., Some(trigger), Some(own)]
+            if own == "1000000000"
+                && trigger == own
+                && base.iter().all(Option::is_none)
+                && !base.is_empty() =>
         {
             Ok(())
         }

@@ -10,19 +10,35 @@ const MOST_STEPS: usize = 200_000;
 /// Go's limit of `{n}`.
 const MOST_REPEATS: u32 = 1000;
 
-/// Jumps are relative to their step, so that a part can be copied.
-#[derive(Clone, Debug)]
+/// A set of characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Class {
+    pub(super) negated: bool,
+    pub(super) ranges: Vec<(char, char)>,
+}
+
+impl Class {
+    /// `[^/]`
+    pub(super) fn component() -> Class {
+        Class { negated: true, ranges: vec![('/', '/')] }
+    }
+
+    fn has(&self, c: char) -> bool {
+        self.ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != self.negated
+    }
+}
+
+/// Jumps are relative to their step, so that a part can be copied. A file may have a million patterns: they are small.
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Char(char),
     /// `.`: anything but a new line.
     Any,
-    Class {
-        negated: bool,
-        ranges: Vec<(char, char)>,
-    },
+    /// One of the program's classes.
+    Class(u32),
     /// The next step, and the one so far away.
-    Fork(isize),
-    Jump(isize),
+    Fork(i32),
+    Jump(i32),
     /// Between two characters.
     At(Place),
     Match,
@@ -53,6 +69,7 @@ pub(super) struct Builder {
     /// Alternatives that are complete.
     before: Vec<Vec<Step>>,
     steps: Vec<Step>,
+    classes: Vec<Class>,
     /// Where the last part of `steps` begins, if it can be repeated.
     last: Option<usize>,
 }
@@ -75,24 +92,20 @@ impl Builder {
         self.part([Step::At(Place::End)]);
     }
 
-    /// One character of a class, which is no slash.
-    pub(super) fn class_in_component(&mut self, negated: bool, mut ranges: Vec<(char, char)>) {
-        if negated {
-            ranges.push(('/', '/'));
-            return self.part([Step::Class { negated, ranges }]);
+    /// One character of a class.
+    pub(super) fn class(&mut self, class: Class) {
+        let known = self.classes.iter().position(|known| *known == class);
+        let index = known.unwrap_or(self.classes.len());
+        if known.is_none() {
+            self.classes.push(class);
         }
-        let cut = ranges.into_iter().flat_map(|(low, high)| {
-            // The characters beside the slash.
-            [(low, high.min('.')), (low.max('0'), high)]
-        });
-        let ranges = cut.filter(|(low, high)| low <= high).collect();
-        self.part([Step::Class { negated, ranges }]);
+        self.part([Step::Class(index as u32)]);
     }
 
     /// Repeats the last part; `None` if there is none, or if it is a repetition already.
     pub(super) fn repeat(&mut self, least: u32, most: Option<u32>) -> Option<()> {
         let part = self.steps.split_off(self.last.take()?);
-        let length = part.len() as isize;
+        let length = part.len() as i32;
         let copies = most.unwrap_or(least) as usize;
         if self.steps.len() + (copies + 1) * (part.len() + 2) > MOST_STEPS {
             return None;
@@ -128,19 +141,20 @@ impl Builder {
         for mut other in self.before.into_iter().rev() {
             // Each alternative has an end of its own, so none has to be jumped over.
             other.push(Step::Match);
-            let mut all = vec![Step::Fork(other.len() as isize + 1)];
+            let mut all = vec![Step::Fork(other.len() as i32 + 1)];
             all.append(&mut other);
             all.append(&mut steps);
             steps = all;
         }
-        Some(Program { steps })
+        Some(Program { steps: steps.into(), classes: self.classes.into() })
     }
 }
 
 /// A compiled expression.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
-    steps: Vec<Step>,
+    steps: Box<[Step]>,
+    classes: Box<[Class]>,
 }
 
 impl Program {
@@ -154,8 +168,8 @@ impl Program {
                 '$' => out.end(),
                 '|' => out.alternative(),
                 '[' => {
-                    let (negated, ranges) = class(&mut chars)?;
-                    out.part([Step::Class { negated, ranges }]);
+                    let class = class(&mut chars)?;
+                    out.class(class);
                 }
                 '(' => {
                     // Only ever `(.*/)?`.
@@ -176,7 +190,11 @@ impl Program {
                     }
                     None => out.char('{'),
                 },
-                '\\' => out.part([escape(&mut chars)?]),
+                '\\' => match escape(&mut chars)? {
+                    Escape::Char(c) => out.char(c),
+                    Escape::Class(class) => out.class(class),
+                    Escape::At(place) => out.part([Step::At(place)]),
+                },
                 c => out.char(c),
             }
         }
@@ -198,7 +216,7 @@ impl Program {
 
     /// Whether there is a text that starts so and may match.
     pub(super) fn could_continue(&self, start: &str) -> bool {
-        let takes = |step: &Step| matches!(step, Step::Char(_) | Step::Any | Step::Class { .. });
+        let takes = |step: &Step| matches!(step, Step::Char(_) | Step::Any | Step::Class(_));
         let mut alive = false;
         self.run(start, false, |states| {
             alive = states.iter().zip(&self.steps).any(|(reached, step)| *reached && takes(step));
@@ -230,9 +248,7 @@ impl Program {
                 let takes = match step {
                     Step::Char(wanted) => *wanted == c,
                     Step::Any => c != '\n',
-                    Step::Class { negated, ranges } => {
-                        ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != *negated
-                    }
+                    Step::Class(class) => self.classes[*class as usize].has(c),
                     Step::Fork(_) | Step::Jump(_) | Step::At(_) | Step::Match => false,
                 };
                 if takes {
@@ -261,8 +277,8 @@ impl Program {
                 continue;
             }
             match &self.steps[at] {
-                Step::Fork(far) => pending.extend([at + 1, at.wrapping_add_signed(*far)]),
-                Step::Jump(far) => pending.push(at.wrapping_add_signed(*far)),
+                Step::Fork(far) => pending.extend([at + 1, at.wrapping_add_signed(*far as isize)]),
+                Step::Jump(far) => pending.push(at.wrapping_add_signed(*far as isize)),
                 Step::At(place) if place.holds(before, after) => pending.push(at + 1),
                 _ => {}
             }
@@ -292,7 +308,7 @@ fn number(chars: &mut Peekable<Chars<'_>>) -> Option<u32> {
     (!digits.is_empty() && !zero).then(|| digits.parse().unwrap_or(u32::MAX))
 }
 
-fn class(chars: &mut Peekable<Chars<'_>>) -> Option<(bool, Vec<(char, char)>)> {
+fn class(chars: &mut Peekable<Chars<'_>>) -> Option<Class> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     let mut first = true;
@@ -306,12 +322,12 @@ fn class(chars: &mut Peekable<Chars<'_>>) -> Option<(bool, Vec<(char, char)>)> {
         }
         let low = match chars.next()? {
             '\\' => match escape(chars)? {
-                Step::Char(c) => c,
-                Step::Class { negated, ranges: of } => {
-                    ranges.extend(if negated { others(&of) } else { of });
+                Escape::Char(c) => c,
+                Escape::Class(of) => {
+                    ranges.extend(if of.negated { others(&of.ranges) } else { of.ranges });
                     continue;
                 }
-                _ => return None,
+                Escape::At(_) => return None,
             },
             c => c,
         };
@@ -321,8 +337,8 @@ fn class(chars: &mut Peekable<Chars<'_>>) -> Option<(bool, Vec<(char, char)>)> {
             *chars = behind;
             high = match chars.next()? {
                 '\\' => match escape(chars)? {
-                    Step::Char(c) => c,
-                    _ => return None,
+                    Escape::Char(c) => c,
+                    Escape::Class(_) | Escape::At(_) => return None,
                 },
                 c => c,
             };
@@ -332,7 +348,7 @@ fn class(chars: &mut Peekable<Chars<'_>>) -> Option<(bool, Vec<(char, char)>)> {
         }
         ranges.push((low, high));
     }
-    Some((negated, ranges))
+    Some(Class { negated, ranges })
 }
 
 /// What a class without a hole lacks.
@@ -375,9 +391,17 @@ fn named(name: &str) -> Option<Vec<(char, char)>> {
     })
 }
 
+/// What a backslash makes of what is behind it.
+enum Escape {
+    Char(char),
+    Class(Class),
+    At(Place),
+}
+
 /// What stands for itself behind a backslash does; letters mean something.
-fn escape(chars: &mut Peekable<Chars<'_>>) -> Option<Step> {
-    let class = |negated: bool, ranges: &[(char, char)]| Step::Class { negated, ranges: ranges.to_vec() };
+fn escape(chars: &mut Peekable<Chars<'_>>) -> Option<Escape> {
+    let class =
+        |negated: bool, ranges: &[(char, char)]| Escape::Class(Class { negated, ranges: ranges.to_vec() });
     Some(match chars.next()? {
         'd' => class(false, &[('0', '9')]),
         'D' => class(true, &[('0', '9')]),
@@ -385,35 +409,35 @@ fn escape(chars: &mut Peekable<Chars<'_>>) -> Option<Step> {
         'S' => class(true, &SPACE),
         'w' => class(false, &WORD),
         'W' => class(true, &WORD),
-        'A' => Step::At(Place::Begin),
-        'z' => Step::At(Place::End),
-        'b' => Step::At(Place::Boundary(true)),
-        'B' => Step::At(Place::Boundary(false)),
-        'a' => Step::Char('\u{7}'),
-        'f' => Step::Char('\u{c}'),
-        'n' => Step::Char('\n'),
-        'r' => Step::Char('\r'),
-        't' => Step::Char('\t'),
-        'v' => Step::Char('\u{b}'),
+        'A' => Escape::At(Place::Begin),
+        'z' => Escape::At(Place::End),
+        'b' => Escape::At(Place::Boundary(true)),
+        'B' => Escape::At(Place::Boundary(false)),
+        'a' => Escape::Char('\u{7}'),
+        'f' => Escape::Char('\u{c}'),
+        'n' => Escape::Char('\n'),
+        'r' => Escape::Char('\r'),
+        't' => Escape::Char('\t'),
+        'v' => Escape::Char('\u{b}'),
         'x' => hexadecimal(chars)?,
         digit @ '0'..='7' => octal(digit, chars)?,
-        c if c.is_ascii() && !c.is_ascii_alphanumeric() => Step::Char(c),
+        c if c.is_ascii() && !c.is_ascii_alphanumeric() => Escape::Char(c),
         _ => return None,
     })
 }
 
 /// Two digits, or any number of them in braces.
-fn hexadecimal(chars: &mut Peekable<Chars<'_>>) -> Option<Step> {
+fn hexadecimal(chars: &mut Peekable<Chars<'_>>) -> Option<Escape> {
     let digits: String = match chars.next_if_eq(&'{') {
         Some(_) => chars.by_ref().take_while(|c| *c != '}').collect(),
         None => chars.by_ref().take(2).collect(),
     };
     let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-    u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).map(Step::Char)
+    u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).map(Escape::Char)
 }
 
 /// Up to three digits; one alone that is no zero would be a reference, which Go does not have.
-fn octal(first: char, chars: &mut Peekable<Chars<'_>>) -> Option<Step> {
+fn octal(first: char, chars: &mut Peekable<Chars<'_>>) -> Option<Escape> {
     let mut value = first.to_digit(8)?;
     let mut digits = 1;
     while digits < 3
@@ -425,5 +449,5 @@ fn octal(first: char, chars: &mut Peekable<Chars<'_>>) -> Option<Step> {
     if digits == 1 && first != '0' {
         return None;
     }
-    char::from_u32(value).map(Step::Char)
+    char::from_u32(value).map(Escape::Char)
 }
