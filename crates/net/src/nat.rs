@@ -74,10 +74,6 @@ impl Switch {
             Ok(bridge)
         };
         let bridge = wire(&machine).map_err(cannot("wire a switch to the machine's network"))?;
-        if !reads(FORWARD, "1") {
-            fs::write(FORWARD, "1")
-                .map_err(|source| NetError::Kernel { action: "set net.ipv4.ip_forward", source })?;
-        }
         Ok(Self { number, _table: table, namespace, bridge, ipv6, taken: Mutex::default() })
     }
 
@@ -158,6 +154,14 @@ fn v4(network: u8, host: u8) -> IpAddr {
 
 fn v6(network: u8, host: u8) -> IpAddr {
     Ipv6Addr::new(0xfd6c, 0x6170, 0x7374, network.into(), 0, 0, 0, host.into()).into()
+}
+
+/// Has the machine pass on packets of containers.
+pub(crate) fn forward() -> Result<(), NetError> {
+    if reads(FORWARD, "1") {
+        return Ok(());
+    }
+    fs::write(FORWARD, "1").map_err(|source| NetError::Kernel { action: "set net.ipv4.ip_forward", source })
 }
 
 /// Whether a route other than the one to everywhere has addresses of ours. One that a switch of ours has made has.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use crate::error::NetError;
 use crate::helper::{self, Helper};
 use crate::namespace::Namespace;
-use crate::nat::{Port, Switch};
+use crate::nat::{self, Port, Switch};
 use crate::relay::Relay;
 
 /// Networks of one process. One that was given back clean is lent again: nothing that its last user has left can still
@@ -98,7 +98,18 @@ impl Networks {
             (None, Some(Ok(made))) => made?,
             (None, _) => self.make()?,
         };
+        if matches!(network.carrier, Carrier::Port { .. }) {
+            nat::forward()?;
+        }
         Ok(Lease { networks: self.clone(), network: Some(network), clean: false })
+    }
+
+    /// How containers would get out. Nothing of the machine is other afterwards.
+    ///
+    /// # Errors
+    /// As [`Networks::take`].
+    pub fn way(&self) -> Result<Way, NetError> {
+        self.make().map(|network| network.way())
     }
 
     fn make(&self) -> Result<Network, NetError> {
@@ -135,6 +146,15 @@ impl Networks {
     }
 }
 
+impl Network {
+    fn way(&self) -> Way {
+        match &self.carrier {
+            Carrier::Port { .. } => Way::Nat,
+            Carrier::Helper(helper) => Way::Program(helper.program),
+        }
+    }
+}
+
 impl Lease {
     /// The network namespace.
     pub fn namespace(&self) -> Option<BorrowedFd<'_>> {
@@ -143,10 +163,7 @@ impl Lease {
 
     /// How it gets out.
     pub fn way(&self) -> Option<Way> {
-        self.network.as_ref().map(|network| match &network.carrier {
-            Carrier::Port { .. } => Way::Nat,
-            Carrier::Helper(helper) => Way::Program(helper.program),
-        })
+        self.network.as_ref().map(Network::way)
     }
 
     /// Promises that nothing runs in it any more and that nobody who ran in it could change it, so that another one

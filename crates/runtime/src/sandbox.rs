@@ -141,8 +141,8 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`NetError`] where they do not.
-    pub fn way_out(&self) -> Result<Option<Way>, NetError> {
-        self.networks().take().map(|lease| lease.way())
+    pub fn way_out(&self) -> Result<Way, NetError> {
+        self.networks().way()
     }
 
     /// Makes a container and starts its program; returns when that has been executed.

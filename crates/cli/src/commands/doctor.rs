@@ -207,7 +207,7 @@ fn network(sandbox: &Sandbox) -> Finding {
         }
     };
     match (way, firewall()) {
-        (Some(Way::Nat), Firewall::Drops(chains)) => {
+        (Way::Nat, Firewall::Drops(chains)) => {
             let detail = format!(
                 "isolated: what the machine forwards is dropped by {} unless a rule lets it through",
                 chains.join(", ")
@@ -215,9 +215,7 @@ fn network(sandbox: &Sandbox) -> Finding {
             let hint = "let packets from interfaces `lap*` through there".to_owned();
             Finding { hint: Some(hint), ..finding(name, State::Limited, detail) }
         }
-        (Some(Way::Program(program)), _) => {
-            finding(name, State::Ok, format!("host, none, isolated by {program}"))
-        }
-        (Some(Way::Nat) | None, _) => finding(name, State::Ok, "host, none, isolated by address translation"),
+        (Way::Program(program), _) => finding(name, State::Ok, format!("host, none, isolated by {program}")),
+        (Way::Nat, _) => finding(name, State::Ok, "host, none, isolated by address translation"),
     }
 }
