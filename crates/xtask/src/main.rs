@@ -5,6 +5,7 @@ mod bench;
 mod e2e;
 mod example;
 mod fuzz;
+mod registry;
 mod tests;
 mod tidy;
 

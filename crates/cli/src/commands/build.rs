@@ -17,6 +17,7 @@ use super::check;
 use super::export::Export;
 use super::lock::Lock;
 use super::options;
+use super::output::Output;
 use super::place::Place;
 use super::plan::plan;
 use super::read::{Tools, placed, read, status_of};
@@ -147,7 +148,9 @@ async fn run(
         cache = cache.with(imports);
     }
     let target = plan.targets.first().context("nothing to build")?;
-    tools.ops.expect(&plan.graph);
+    if !wanted.outputs.iter().any(Output::takes_files) {
+        tools.ops.expect(&plan.graph);
+    }
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
     // Dropped half-way if the build is canceled: then there is nothing to report.
     let solved = solver.solve(target.edge).await;

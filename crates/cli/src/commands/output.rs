@@ -93,6 +93,17 @@ pub(crate) enum Output {
     Cache,
 }
 
+impl Output {
+    /// Whether the result's files are needed, not only its layers.
+    pub(crate) fn takes_files(&self) -> bool {
+        match self {
+            Output::Tar { .. } | Output::Local { .. } => true,
+            Output::Image { image, .. } => image.unpack,
+            Output::Archive { .. } | Output::Layout { .. } | Output::Engine { .. } | Output::Cache => false,
+        }
+    }
+}
+
 /// `-o`
 pub(crate) fn output(text: &String) -> Result<Output, Usage> {
     if !text.contains([',', '=']) {

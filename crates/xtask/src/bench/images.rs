@@ -3,12 +3,11 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{self, Child, Stdio};
-use std::time::{Duration, Instant};
+use std::process;
 
 use super::measure::{Command, measure, on_path};
+use crate::registry::Registry;
 
 /// Megabytes of the layer.
 const MEGABYTES: usize = 500;
@@ -21,7 +20,7 @@ pub(super) fn bench(lapstrake: &Path, place: &Path) -> Result<(), String> {
     fs::create_dir_all(&context).map_err(failed)?;
     fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY big /big\n").map_err(failed)?;
     fill(&context.join("big")).map_err(failed)?;
-    let registry = Registry::start(place)?;
+    let registry = Registry::start(place, "registry", "")?;
     let (state, at) = (place.join("image-state"), place.display());
     let name = format!("{}/bench/app:1", registry.address);
     let lap = |args: &str| {
@@ -57,19 +56,37 @@ pub(super) fn bench(lapstrake: &Path, place: &Path) -> Result<(), String> {
     export("compression=gzip").run()?;
     let compressed = fs::metadata(place.join("out.tar")).map_err(failed)?.len();
     println!("gzip makes {:.2} of it", compressed as f64 / (MEGABYTES as f64 * 1e6));
+    wire((&lap, &sh), (&name, &registry.address), (&at.to_string(), &fresh))
+}
+
+/// Makes a command of a text.
+type Make<'a> = &'a dyn Fn(&str) -> Command;
+
+/// Through a registry on loopback: away, and back.
+fn wire(
+    (lap, sh): (Make<'_>, Make<'_>),
+    (name, registry): (&str, &str),
+    (at, fresh): (&str, &str),
+) -> Result<(), String> {
+    let big = "image/big";
     let emptied = format!("rm -rf '{at}/registry/docker'");
     let mut rows = vec![("lapstrake push", lap(&format!("push -q {name}")).before(&emptied))];
     if on_path("skopeo") {
         let copy = format!(
-            "skopeo --insecure-policy copy -q --dest-tls-verify=false oci-archive:out.tar docker://{}/bench/other:1",
-            registry.address
+            "skopeo --insecure-policy copy -q --dest-tls-verify=false oci-archive:out.tar docker://{registry}/bench/other:1"
         );
         rows.push(("skopeo copy", sh(&copy).before(&emptied)));
     }
     rows.push(("cp of the blob", sh("cp out.tar copy && rm copy")));
     table("push to loopback, compressed before", rows)?;
     lap(&format!("push -q {name}")).run()?;
-    let mut rows = vec![("lapstrake pull", lap(&format!("pull -q {name}")).before(&fresh))];
+    // A pull checks everything and leaves the layer packed.
+    let unpacking = "build -q -o type=image,unpack=true unpacking";
+    sh(&format!("mkdir -p unpacking && echo FROM {name} > unpacking/Dockerfile")).run()?;
+    let mut rows = vec![
+        ("lapstrake pull", lap(&format!("pull -q {name}")).before(fresh)),
+        ("lapstrake pull, unpacked", lap(unpacking).before(fresh)),
+    ];
     if on_path("skopeo") {
         // It unpacks nothing.
         let copy = format!(
@@ -124,46 +141,4 @@ fn bytes_of(dir: &Path) -> Result<u64, String> {
     let all: u64 = text.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0);
     // The directory itself counts as a block.
     Ok(all.saturating_sub(4096))
-}
-
-/// Debian's `docker-registry`. Ends with this value.
-struct Registry {
-    server: Child,
-    address: String,
-}
-
-impl Registry {
-    fn start(place: &Path) -> Result<Registry, String> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.map_err(|error| error.to_string())?;
-        let (file, storage) = (place.join("registry.yml"), place.join("registry"));
-        let config = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            storage.display()
-        );
-        fs::write(&file, config).map_err(|error| error.to_string())?;
-        let server = process::Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
-            .arg(file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("docker-registry (package docker-registry): {error}"))?;
-        let registry = Registry { server, address: address.to_string() };
-        let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if begun.elapsed() > Duration::from_secs(20) {
-                return Err(format!("docker-registry does not listen on {address}"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(registry)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.server.kill().and_then(|()| self.server.wait().map(drop)).unwrap_or_default();
-    }
 }

@@ -80,7 +80,7 @@ fn local(mode: &Mode) -> Result<(), String> {
 }
 
 fn registry(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let machines = Machines::new(mode, "cache-registry")?;
     let name = format!("{}/team/cache", server.address);
     let to = |tag: &str, more: &str| format!("--cache-to type=registry,ref={name}:{tag}{more}");
@@ -109,7 +109,7 @@ fn registry(mode: &Mode) -> Result<(), String> {
 }
 
 fn inline(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let machines = Machines::new(mode, "cache-inline")?;
     let pushed = |name: &str, flags: &str| {
         machines.on("one", &format!("./lapstrake build -t {name} --push {flags} {}", machines.context))

@@ -122,7 +122,7 @@ fn build_named(mode: &Mode, output: &str) -> Result<Output, String> {
 
 /// Names of all kinds, and what is told of them in the metadata file.
 fn names(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let at = format!("{}/exporters/{}", server.address, mode.name);
     dockerfile(mode, "named", "FROM busybox\nRUN echo named > /x\n")?;
     let build = |output: &str| build_named(mode, output);
@@ -171,7 +171,7 @@ fn names(mode: &Mode) -> Result<(), String> {
 
 /// Names without a tag, without a place in the store, and several outputs at once.
 fn more_names(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let at = format!("{}/exporters/more-{}", server.address, mode.name);
     dockerfile(mode, "named", "FROM busybox\nRUN echo named > /x\n")?;
     let build = |output: &str| build_named(mode, output);
@@ -302,7 +302,7 @@ fn layers(mode: &Mode, name: &str) -> Result<Vec<(serde_json::Value, serde_json:
 
 /// Pulled, saved, loaded elsewhere and pushed from there, the layers of somebody else's image have the same bytes.
 fn round_trip(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let at = format!("{}/round/{}", server.address, mode.name);
     dockerfile(mode, "round", "FROM busybox\nRUN head -c 300000 /dev/urandom > /r\nRUN echo round > /x\n")?;
     let copy = |from: &str, to: &str, more: &str| {
@@ -367,7 +367,7 @@ fn told(manifest: &serde_json::Value) -> Vec<bool> {
 
 /// Layers with a table of contents: others take them for gzip, they are always the same, and they stay what they are.
 fn estargz(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let name = format!("{}/estargz/{}", server.address, mode.name);
     dockerfile(
         mode,

@@ -15,7 +15,7 @@ const LINKED: &str = "FROM BASE\nCOPY --link Dockerfile /new/\nCMD [\"ls\", \"/n
 const COPIED: &str = "FROM BASE\nCOPY --chown=x Dockerfile /link2/\nRUN stat -c %u /link2/Dockerfile\n";
 
 fn packed(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let name = format!("{}/packed", server.address);
     let here =
         |context: &str, text: &str| dockerfile(mode, context, &text.replace("BASE", &format!("{name}:base")));

@@ -29,7 +29,7 @@ fn without(output: &Output, word: &str) -> Result<(), String> {
 }
 
 fn push(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let name = format!("{}/team/app", server.address);
     dockerfile(mode, "pushed", APP)?;
     let first = lap(mode, &format!("build -t {name}:1 --push --metadata-file meta.json pushed"))?;
@@ -82,7 +82,7 @@ fn push_with_login(mode: &Mode) -> Result<(), String> {
     let htpasswd = mode.place.join("htpasswd");
     fs::write(&htpasswd, HTPASSWD).map_err(|error| error.to_string())?;
     let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", htpasswd.display());
-    let server = Registry::start(mode, &auth)?;
+    let server = Registry::of(mode, &auth)?;
     let name = format!("{}/team/secret:1", server.address);
     dockerfile(mode, "pushed", "FROM busybox\nRUN echo pushed > /x\n")?;
     let docker = "export DOCKER_CONFIG=$PWD/docker-login && ./lapstrake";

@@ -44,7 +44,7 @@ fn stands_on(mode: &Mode, flags: &str, layers: &str) -> Result<Output, String> {
 
 fn registry(mode: &Mode) -> Result<(), String> {
     let layers = archive(mode)?;
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let name = format!("{}/team/app", server.address);
     let copy = "skopeo --insecure-policy copy --dest-tls-verify=false oci-archive:app.tar";
     for (tag, format) in [("oci", "oci"), ("docker", "v2s2")] {

@@ -35,7 +35,7 @@ fn all_right(state: &str) -> Result<(), String> {
 }
 
 fn push(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let proxy = Proxy::start(&server.address)?;
     dockerfile(mode, "trouble", APP)?;
     let name = format!("{}/trouble/push-{}", proxy.address, mode.name);
@@ -78,7 +78,7 @@ fn digest_of(mode: &Mode) -> Result<String, String> {
 }
 
 fn pull(mode: &Mode) -> Result<(), String> {
-    let server = Registry::start(mode, "")?;
+    let server = Registry::of(mode, "")?;
     let proxy = Proxy::start(&server.address)?;
     dockerfile(mode, "trouble", APP)?;
     let name = format!("{}/trouble/pull-{}", proxy.address, mode.name);
