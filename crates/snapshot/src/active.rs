@@ -56,7 +56,7 @@ impl Active {
 
     /// Makes a layer of everything that was changed. `copied` is what is known about that, and whom the disk cannot
     /// say that things belong to; with `single_id` everything else belongs to 0:0. All users of the root must be gone.
-    pub fn commit(self, store: &Store, copied: &Copied, single_id: bool) -> Result<LayerId, SnapshotError> {
+    pub fn commit(self, store: &Store, copied: Copied, single_id: bool) -> Result<LayerId, SnapshotError> {
         self.commit_on(store, copied, None, single_id)
     }
 
@@ -67,7 +67,7 @@ impl Active {
     pub fn commit_on(
         self,
         store: &Store,
-        copied: &Copied,
+        copied: Copied,
         base: Option<&LayerId>,
         single_id: bool,
     ) -> Result<LayerId, SnapshotError> {
@@ -77,10 +77,14 @@ impl Active {
             mode: ScanMode::OverlayUpper,
             owners: Some(&copied.owners),
             owner_default: single_id.then_some((0, 0)),
-            known: copied.known.as_ref(),
+            known: copied.known.as_ref().map(|known| &known.dir),
             ..ScanOptions::default()
         };
         let mut tree = scan(upper.as_fd(), &options)?;
+        if let Some(known) = copied.known {
+            let scanned = tree.into_entries().into_iter();
+            tree = Tree::from_entries(scanned.chain(known.entries).collect())?;
+        }
         let base = base.filter(|_| copied.patch);
         if !tree.is_empty() {
             let (kept, gone) = without_copies(tree, &mount(&self.lowers, None)?, single_id)?;

@@ -48,13 +48,13 @@ fn check(rows: &[Row], mode: Mode) {
     let single_id = mode == Mode::Oneid;
     let base = Active::new(&store, Vec::new()).unwrap();
     fill(&path_of(&base));
-    let base = base.commit(&store, &Copied::default(), single_id).unwrap();
+    let base = base.commit(&store, Copied::default(), single_id).unwrap();
     let below = store.layer_dirs(&base).remove(0);
     for (name, change, expected) in rows {
         let active = Active::new(&store, vec![below.clone()]).unwrap();
         change(&path_of(&active));
         let seen = scan(active.root(), &ScanOptions::default()).unwrap();
-        let layer = active.commit(&store, &Copied::default(), single_id).unwrap();
+        let layer = active.commit(&store, Copied::default(), single_id).unwrap();
         let tree = Tree::decode(&store.layer_tree(&layer).unwrap()).unwrap();
         let entries: Vec<String> = tree.entries().iter().map(describe).collect();
         assert_eq!(entries, *expected, "{name}");
@@ -381,13 +381,13 @@ fn large_files(mode: Mode) {
     let mut bytes = vec![7; 1 << 20];
     fs::write(path_of(&base).join("large"), &bytes).unwrap();
     settle(&path_of(&base).join("large"));
-    let base = base.commit(&store, &Copied::default(), single_id).unwrap();
+    let base = base.commit(&store, Copied::default(), single_id).unwrap();
     for last in [7, 8] {
         bytes[(1 << 20) - 1] = last;
         let active = Active::new(&store, vec![store.layer_dirs(&base).remove(0)]).unwrap();
         fs::write(path_of(&active).join("large"), &bytes).unwrap();
         settle(&path_of(&active).join("large"));
-        let layer = active.commit(&store, &Copied::default(), single_id).unwrap();
+        let layer = active.commit(&store, Copied::default(), single_id).unwrap();
         let tree = Tree::decode(&store.layer_tree(&layer).unwrap()).unwrap();
         assert_eq!(tree.len(), usize::from(last == 8));
     }

@@ -49,11 +49,10 @@ fn copied(store: &Store, lower: &Path, source: &Path, directly: bool) -> Result<
     let selection = tree.select(&Selector::new("/")).unwrap();
     let active = Active::new(store, vec![lower.to_owned()]).unwrap();
     let halves = active.halves().unwrap();
-    let dest =
-        Dest { root: active.root(), layers: directly.then(|| halves.layers()), previous: None, patch: false };
+    let dest = Dest { root: active.root(), layers: directly.then(|| halves.layers()), previous: None };
     let done = put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default())?;
     assert_eq!(done.known.is_some(), directly);
-    let layer = active.commit(store, &done, false).unwrap();
+    let layer = active.commit(store, done, false).unwrap();
     if directly {
         let read = reread(store, lower, source);
         assert_eq!(entries(&stored(store, &layer)), entries(&read), "what was known is what is there");
@@ -68,9 +67,9 @@ fn reread(store: &Store, lower: &Path, source: &Path) -> Tree {
     let selection = tree.select(&Selector::new("/")).unwrap();
     let active = Active::new(store, vec![lower.to_owned()]).unwrap();
     let halves = active.halves().unwrap();
-    let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous: None, patch: false };
+    let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous: None };
     put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default()).unwrap();
-    let layer = active.commit(store, &Copied::default(), false).unwrap();
+    let layer = active.commit(store, Copied::default(), false).unwrap();
     stored(store, &layer)
 }
 

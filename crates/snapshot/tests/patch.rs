@@ -64,13 +64,14 @@ fn copied(
     let active = Active::new(store, vec![lower.to_owned()]).unwrap();
     let halves = active.halves().unwrap();
     let shown = earlier.map(|id| (open_host_dir(&store.layer_dirs(id)[0]).unwrap(), stored(store, id)));
-    let previous = shown.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree });
-    let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous, patch };
+    let previous = shown.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree, patch });
+    let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous };
     let done = put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default())?;
     drop(halves);
-    match active.commit_on(store, &done, earlier, false) {
+    let patched = done.patch;
+    match active.commit_on(store, done, earlier, false) {
         Err(SnapshotError::NotAPatch) => copied(store, lower, source, earlier, false),
-        layer => Ok((layer.unwrap(), done.patch)),
+        layer => Ok((layer.unwrap(), patched)),
     }
 }
 

@@ -6,8 +6,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::gc::space_of;
 use crate::layout::Store;
 
 /// Its size in bytes. What is written before anything is removed is a row for each thing, and the directory of the process.
@@ -41,8 +42,7 @@ fn place(root: &Path) -> PathBuf {
 }
 
 fn free(root: &Path) -> Option<u64> {
-    let stat = statvfs(root).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Some(space_of(root).ok()?.free)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub(crate) mod policy;
 use std::collections::BTreeSet;
 
 use lapstrake_oci::Digest;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::db::now;
 use crate::error::StoreError;
@@ -21,6 +21,7 @@ use crate::layers::LayerId;
 use crate::layout::Store;
 
 pub use collect::Reclaimed;
+pub(crate) use collect::space_of;
 
 /// What kinds of things can be pruned. Their names are BuildKit's record types, where it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,14 +83,12 @@ impl Store {
     pub fn touch_layers(&self, ids: &BTreeSet<LayerId>) -> Result<(), StoreError> {
         let now = now();
         let due = self.with_db(|db| {
-            let mut statement = db.prepare_cached("SELECT used, base FROM layers WHERE id = ?1")?;
+            let mut statement = db.prepare_cached("SELECT used FROM layers WHERE id = ?1")?;
             let mut due = Vec::new();
             for id in ids {
-                let (used, base): (i64, Option<String>) = statement
-                    .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
-                    .unwrap_or((now, None));
+                let used: i64 = statement.query_row([id.as_str()], |row| row.get(0)).unwrap_or(now);
                 if used < now - 3_600 {
-                    due.extend([id.as_str().to_owned()].into_iter().chain(base));
+                    due.push(id);
                 }
             }
             Ok(due)
@@ -102,24 +101,28 @@ impl Store {
             for id in due {
                 change
                     .prepare_cached("UPDATE layers SET used = ?2, uses = uses + 1 WHERE id = ?1")?
-                    .execute(params![id, now])?;
+                    .execute(params![id.as_str(), now])?;
             }
             change.commit()
         })
     }
 
-    /// Whether the layer may be relied on; takes it back if it was condemned.
+    /// Whether the layer may be relied on; takes it back if it, or what it lies on, was condemned.
     pub fn spare_layer(&self, id: &LayerId) -> Result<bool, StoreError> {
         self.with_db(|db| {
-            let condemned: Option<Option<i64>> = rusqlite::OptionalExtension::optional(
-                db.prepare_cached("SELECT condemned FROM layers WHERE id = ?1")?
-                    .query_row([id.as_str()], |row| row.get(0)),
-            )?;
-            match condemned {
-                Some(None) => Ok(true),
-                None => Ok(false),
-                Some(Some(_)) => Ok(db.execute(SPARE, [id.as_str()])? > 0),
+            let condemned = |db: &Connection| {
+                db.prepare_cached(
+                    "SELECT condemned IS NOT NULL OR EXISTS (SELECT 1 FROM layers AS below \
+                     WHERE below.id = layers.base AND below.condemned IS NOT NULL) FROM layers WHERE id = ?1",
+                )?
+                .query_row([id.as_str()], |row| row.get(0))
+                .optional()
+            };
+            if condemned(db)? == Some(true) {
+                db.execute(SPARE, [id.as_str()])?;
             }
+            // It may have gone in between.
+            Ok(condemned(db)? == Some(false))
         })
     }
 

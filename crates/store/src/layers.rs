@@ -127,7 +127,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let tree_path = dir.join("tree");
         fs::write(&tree_path, tree).map_err(io_error("write", &tree_path))?;
-        let base = base_of(dir);
+        // If it is there already, this one is dropped.
+        let base = if self.has_layer(id) { self.layer_base(id) } else { base_of(dir) };
         // The row comes first: a row without a directory is no layer, a directory without a row would stay for ever.
         self.with_db(|db| {
             db.prepare_cached(

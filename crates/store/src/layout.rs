@@ -5,6 +5,8 @@
 //! state.db               SQLite (WAL): records, layers, blobs' diff ids, images, tags, who has which blob
 //! blobs/sha256/<hex>     immutable OCI blobs: configs and manifests, and layers that came or go compressed
 //! layers/<id>/fs/        a layer's files in overlayfs format (whiteouts are char 0:0, `user.overlay.opaque`)
+//! layers/<id>/patch/     instead of `fs/`: what differs from the layer that `base` names
+//! layers/<id>/base       the id of that layer; missing where there is `fs/`
 //! layers/<id>/tree       its encoded tree: every entry with its metadata and the digest of its content
 //! layers/<id>/implied    directories that its tar did not name, each ended by a NUL; missing when there are none
 //! ballast                 a megabyte of nothing, given up by who makes room on a full disk

@@ -11,7 +11,7 @@ use crate::db::BUSY;
 use crate::error::StoreError;
 use crate::layout::Store;
 
-/// Bytes of log from which it is worth starting a process to shorten it: 62 pages, read in half a millisecond.
+/// Bytes of log from which it is worth starting a process to shorten it: 62 pages, of ten cached builds.
 const LONG: u64 = 256 << 10;
 
 impl Store {

@@ -66,25 +66,25 @@ pub struct Dest<'a> {
     pub layers: Option<Layers<'a>>,
     /// What the same copy gave before, on the same file system.
     pub previous: Option<Previous<'a>>,
-    /// Whether it will do to put what has changed since.
-    pub patch: bool,
 }
 
-/// A layer of an earlier build, whole. What is in it just as it would be now is left out if the rest is little, else linked
-/// instead of copied: nobody ever writes to a file of a committed layer.
+/// A layer of an earlier build, whole. What is in it just as it would be now is left out if that is wanted and the rest is
+/// little, else linked instead of copied: nobody ever writes to a file of a committed layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Previous<'a> {
     /// Its files.
     pub files: BorrowedFd<'a>,
     /// What they are.
     pub tree: &'a Tree,
+    /// Whether it will do to put what has changed since, so that the new layer lies on this one.
+    pub patch: bool,
 }
 
 impl<'a> Dest<'a> {
     /// A plain tree.
     #[must_use]
     pub fn plain(root: BorrowedFd<'a>) -> Self {
-        Self { root, layers: None, previous: None, patch: false }
+        Self { root, layers: None, previous: None }
     }
 }
 
@@ -176,7 +176,7 @@ fn copy_contents(
     }
     let patched = match (dest.layers, putter.previous) {
         (Some(layers), Some(previous))
-            if dest.patch
+            if previous.patch
                 && !patch::hides(layers.upper, &made.path)
                 && !patch::hides(previous.files, &made.path) =>
         {

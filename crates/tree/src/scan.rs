@@ -67,8 +67,8 @@ pub struct ScanOptions<'a> {
     /// Every other entry has this owner, unless an attribute says otherwise (where one id is mapped, everything on disk
     /// belongs to it).
     pub owner_default: Option<(u32, u32)>,
-    /// A directory whose content need not be looked at.
-    pub known: Option<&'a Known>,
+    /// A directory whose content is not looked at, as it is known.
+    pub known: Option<&'a TreePath>,
 }
 
 /// Scans the directory behind `root`.
@@ -85,7 +85,6 @@ pub fn scan(root: BorrowedFd<'_>, options: &ScanOptions<'_>) -> Result<Tree, Tre
         entries.par_iter_mut().with_min_len(16).map(|entry| scanner.content(entry)).collect();
     hashed?;
     copy_link_metadata(&mut entries);
-    entries.extend(options.known.iter().flat_map(|known| known.entries.iter().cloned()));
     Tree::from_entries(entries)
 }
 
@@ -135,7 +134,7 @@ impl Scanner<'_> {
         let fd = open_plain_raw(self.root, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(TreeError::io("open", path))?;
         let dir = fd.as_fd();
-        let known = self.options.known.is_some_and(|known| known.dir == *path);
+        let known = self.options.known == Some(path);
         let names = if known { Vec::new() } else { read_names(dir).map_err(TreeError::io("list", path))? };
         let mut listed = Listed { found: Vec::with_capacity(names.len() + 1), below: Vec::new() };
         if !path.is_root() || self.options.with_root {

@@ -277,27 +277,14 @@ pub(crate) fn look(mut blob: std::fs::File) -> io::Result<Option<(Digest, u64)>>
     if &*toc.path_bytes() != TOC_NAME.as_bytes() {
         return Ok(None);
     }
-    let mut hash = Hashing(Sha256::new());
+    let mut hash = Sha256::new();
     io::copy(&mut toc, &mut hash)?;
     drop(toc);
     drop(archive);
     blob.seek(SeekFrom::Start(0))?;
     let mut plain = flate2::bufread::MultiGzDecoder::new(io::BufReader::with_capacity(128 << 10, blob));
     let size = io::copy(&mut plain, &mut io::sink())?;
-    Ok(Some((hash.0.finish(), size)))
-}
-
-struct Hashing(Sha256);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(Some((hash.finish(), size)))
 }
 
 #[cfg(test)]

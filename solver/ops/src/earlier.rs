@@ -40,9 +40,9 @@ impl Earlier {
         Some(Earlier { note, id, layer })
     }
 
-    /// As a copy takes it.
-    pub(crate) fn previous(&self) -> Option<Previous<'_>> {
-        self.layer.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree })
+    /// As a copy takes it; `patch` if it will do to put what has changed since.
+    pub(crate) fn previous(&self, patch: bool) -> Option<Previous<'_>> {
+        self.layer.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree, patch })
     }
 
     /// The layer that [`Earlier::previous`] shows.
@@ -50,7 +50,7 @@ impl Earlier {
         self.id.as_ref()
     }
 
-    /// Nothing is compared with the layer any more.
+    /// Nothing is compared with the layer any more, and trees are big.
     pub(crate) fn forget_tree(&mut self) {
         self.layer = None;
     }

@@ -113,7 +113,7 @@ fn attempt(
     drop(mounts);
     let owned = owned.iter().map(|one| ((one.dev, one.ino), (one.uid, one.gid))).collect();
     let copied = active.owners(&owned)?;
-    let layer = active.commit(&inner.store, &copied, inner.settings.single_id)?;
+    let layer = active.commit(&inner.store, copied, inner.settings.single_id)?;
     Ok(base.clone().with(layer))
 }
 

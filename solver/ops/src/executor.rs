@@ -7,7 +7,7 @@ use lapstrake_engine::{
 };
 use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
 use lapstrake_snapshot::{Active, SnapshotError};
-use lapstrake_store::Store;
+use lapstrake_store::{LayerId, Store};
 
 use crate::earlier::Earlier;
 use crate::error::OpsError;
@@ -96,29 +96,35 @@ fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsErro
 
 fn change(inner: &Inner, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
     let base = files::base(inner, inputs)?;
-    let mut earlier = Earlier::of(inner, file, inputs);
-    let lies_on = earlier.as_ref().and_then(Earlier::id).cloned();
-    let mut make = |patch: bool| {
-        let active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
-        let previous = earlier.as_ref().and_then(Earlier::previous).map(|previous| (previous, patch));
-        let copied = files::apply_all(inner, &file.actions, inputs, &active, previous)?;
-        if copied.patch
-            && let Some(earlier) = &mut earlier
-        {
-            // Trees are big.
-            earlier.forget_tree();
-        }
-        let single_id = inner.settings.single_id;
-        Ok::<_, OpsError>(active.commit_on(&inner.store, &copied, lies_on.as_ref(), single_id))
-    };
-    let layer = match make(true)? {
-        Err(SnapshotError::NotAPatch) => make(false)?,
+    let layer = match changed(inner, file, inputs, &base, true) {
+        Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => changed(inner, file, inputs, &base, false),
         made => made,
     }?;
+    Ok(base.with(layer))
+}
+
+/// The layer that `file` makes on `base`: perhaps only what has changed since the last time, if `patch`.
+fn changed(
+    inner: &Inner,
+    file: &File,
+    inputs: &[Stack],
+    base: &Stack,
+    patch: bool,
+) -> Result<LayerId, OpsError> {
+    let single_id = inner.settings.single_id;
+    let active = Active::new(&inner.store, base.lowers(&inner.store, single_id)?)?;
+    let mut earlier = Earlier::of(inner, file, inputs);
+    let previous = earlier.as_ref().and_then(|earlier| earlier.previous(patch));
+    let copied = files::apply_all(inner, &file.actions, inputs, &active, previous)?;
+    if let Some(earlier) = &mut earlier {
+        earlier.forget_tree();
+    }
+    let lies_on = earlier.as_ref().and_then(Earlier::id);
+    let layer = active.commit_on(&inner.store, copied, lies_on, single_id)?;
     if let Some(earlier) = earlier {
         earlier.remember(&layer);
     }
-    Ok(base.with(layer))
+    Ok(layer)
 }
 
 fn merge(inputs: &[Stack]) -> Stack {

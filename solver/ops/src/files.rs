@@ -28,7 +28,7 @@ pub(crate) fn base(inner: &Inner, inputs: &[Stack]) -> Result<Stack, OpsError> {
     // A local context as a base: its files, as COPY would bring them.
     let active = Active::new(&inner.store, Vec::new())?;
     let copied = copy_all(inner, &base, active.root())?;
-    let layer = active.commit(&inner.store, &copied, inner.settings.single_id)?;
+    let layer = active.commit(&inner.store, copied, inner.settings.single_id)?;
     Ok(Stack::default().with(layer))
 }
 
@@ -41,21 +41,18 @@ pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Re
     Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
 }
 
-/// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known, and whether
-/// it will do to put what has changed since.
+/// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known.
 pub(crate) fn apply_all(
     inner: &Inner,
     actions: &[FileAction],
     inputs: &[Stack],
     active: &Active,
-    previous: Option<(Previous<'_>, bool)>,
+    previous: Option<Previous<'_>>,
 ) -> Result<Copied, OpsError> {
     // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
     if let [FileAction::Copy(copy)] = actions {
         let halves = active.halves()?;
-        let (previous, patch) = previous.unzip();
-        let (layers, patch) = (Some(halves.layers()), patch.unwrap_or(false));
-        let dest = Dest { root: active.root(), layers, previous, patch };
+        let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous };
         return copy_input(inner, copy, inputs, dest);
     }
     let mut all = Copied::default();

@@ -318,7 +318,7 @@ fn archive_layer(inner: &Inner, blob: &Digest) -> Result<LayerId, OpsError> {
     };
     let active = Active::new(&inner.store, Vec::new())?;
     let copied = extract(inner.store.open_blob(blob)?, active.root(), b"/", &options)?;
-    Ok(active.commit(&inner.store, &copied, squash_ids)?)
+    Ok(active.commit(&inner.store, copied, squash_ids)?)
 }
 
 fn file_layer(inner: &Inner, blob: &Digest, name: &str, modified: i64) -> Result<LayerId, OpsError> {
@@ -365,7 +365,7 @@ fn layer_of(inner: &Inner, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
     let options = CopyOptions { chown: Some((0, 0)), squash_ids, ..CopyOptions::default() };
     let active = Active::new(&inner.store, Vec::new())?;
     let copied = put(dir, &selection, Dest::plain(active.root()), b"/", &options)?;
-    Ok(active.commit(&inner.store, &copied, squash_ids)?)
+    Ok(active.commit(&inner.store, copied, squash_ids)?)
 }
 
 #[cfg(test)]

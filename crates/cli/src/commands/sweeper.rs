@@ -45,8 +45,7 @@ impl Keep {
 }
 
 /// Starts the sweeper if there is more than there should be, if something condemned is still there, or if the database's
-/// log has become long. A build does not
-/// fail for want of it: the next one tries again.
+/// log has become long. A build does not fail for want of it: the next one tries again.
 pub(super) fn start_if_needed(store: &Store) {
     let Some(most) = Keep::from_env().most() else { return };
     if !store.log_is_long() && !store.wants_pruning(most).unwrap_or(false) {

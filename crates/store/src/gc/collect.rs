@@ -28,11 +28,7 @@ pub struct Reclaimed {
 impl Store {
     /// How full the disk is that the store is on.
     pub fn space(&self) -> Result<Space, StoreError> {
-        let stat = statvfs(self.root()).map_err(|e| io_error("look at", self.root())(e.into()))?;
-        Ok(Space {
-            total: stat.f_blocks.saturating_mul(stat.f_frsize),
-            free: stat.f_bavail.saturating_mul(stat.f_frsize),
-        })
+        space_of(self.root()).map_err(io_error("look at", self.root()))
     }
 
     /// Condemns what the rules say, and gives it. Nothing is removed before [`Store::reclaim`].
@@ -216,6 +212,15 @@ impl Store {
         };
         removed.or_else(absent).map_err(io_error("remove", path))
     }
+}
+
+/// How full the disk is that `path` is on.
+pub(crate) fn space_of(path: &Path) -> io::Result<Space> {
+    let stat = statvfs(path)?;
+    Ok(Space {
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
 }
 
 /// What is not there need not be removed.

@@ -163,21 +163,21 @@ fn state_of_earlier_versions_is_taken_over() {
     assert_eq!(store.items().unwrap()[0].id, id.as_str());
 }
 
-fn patch(store: &Store, digit: &str, base: &LayerId) -> LayerId {
-    let id: LayerId = digit.repeat(64).parse().unwrap();
+/// A layer, and another one that is changes to it.
+fn changed(store: &Store) -> (LayerId, LayerId) {
+    let (base, id): (_, LayerId) = (layer(store, "a"), "b".repeat(64).parse().unwrap());
     let dir = store.temp_dir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
-    Store::make_patch(dir.path(), base).unwrap();
+    Store::make_patch(dir.path(), &base).unwrap();
     store.put_layer(&id, dir.path(), b"", [0; 32], 1_000).unwrap();
-    id
+    (base, id)
 }
 
 #[test]
 fn a_layer_stays_while_changes_to_it_are_needed() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
-    let base = layer(&store, "a");
-    let changes = patch(&store, "b", &base);
+    let (base, changes) = changed(&store);
     record(&store, 1, &[&base]);
     record(&store, 2, &[&changes]);
     image(&store, &changes);
@@ -194,11 +194,29 @@ fn a_layer_stays_while_changes_to_it_are_needed() {
 }
 
 #[test]
+fn changes_take_back_what_they_lie_on_and_keep_it_in_use() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let (base, changes) = changed(&store);
+    let both_are_there = || store.items().unwrap().len() == 2;
+    let of_base = |what: &str| {
+        let text = format!("UPDATE layers SET {what} WHERE id = '{base}'");
+        store.with_db(|db| db.execute(&text, []).map(drop)).unwrap();
+    };
+    of_base("condemned = 0");
+    assert!(!both_are_there());
+    assert!(store.spare_layer(&changes).unwrap() && both_are_there());
+    // It is not the first to be pruned because nobody has used it alone for long.
+    of_base("created = 1, used = 1");
+    let used: BTreeSet<i64> = store.items().unwrap().iter().map(|item| item.used).collect();
+    assert_eq!(used.len(), 1);
+}
+
+#[test]
 fn changes_go_with_what_they_lie_on() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
-    let base = layer(&store, "a");
-    let changes = patch(&store, "b", &base);
+    let (base, changes) = changed(&store);
     record(&store, 1, &[&changes]);
     image(&store, &changes);
     // What is damaged takes with it what cannot be without it.

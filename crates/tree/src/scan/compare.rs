@@ -23,7 +23,8 @@ pub enum Found {
 }
 
 /// Compares `entry` with what is at its path beneath `root`. Contents are read only where nothing else differs, in
-/// pieces. Times of directories do not count, as for BuildKit. Hard links and whiteouts are the same as nothing that there is.
+/// pieces. Times of directories do not count, as for BuildKit. Hard links and whiteouts are the same as nothing that there
+/// is.
 ///
 /// # Errors
 /// [`TreeError::Io`] naming the path.

@@ -11,8 +11,8 @@ use crate::inroot::open_plain_in;
 use crate::path::TreePath;
 use crate::tree::Tree;
 
-/// The first entry of `tree` below all of `roots` (the first that has it counts) that is not there, is of another kind, or has other bytes; owners, modes and
-/// times are not looked at. Reads every file.
+/// The first entry of `tree` that none of `roots` has, or that is of another kind or has other bytes in the first root that
+/// has it; owners, modes and times are not looked at. Reads every file.
 #[must_use]
 pub fn first_damage(roots: &[OwnedFd], tree: &Tree) -> Option<TreePath> {
     let damaged = tree.entries().par_iter().find_first(|entry| {

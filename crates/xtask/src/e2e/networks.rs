@@ -128,7 +128,7 @@ fn isolated_network(mode: &Mode) -> Result<(), String> {
     nothing_left(mode)
 }
 
-/// Root and a user without `pasta`.
+/// A user whose `pasta` does not work.
 fn isolated_network_by_slirp(mode: &Mode) -> Result<(), String> {
     if mode.user.is_none() {
         return Ok(());
