@@ -11,6 +11,7 @@ use lapstrake_tree::discard::discard;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, Layers};
 use lapstrake_tree::scan::{Found, Ownership, ScanMode, ScanOptions, compare, scan};
+use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::{Entry, Kind, Tree, TreePath, record_owners};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, statat};
 use rustix::io::Errno;
@@ -28,18 +29,22 @@ pub struct Active {
 impl Active {
     /// Puts a fresh upper directory on `lowers` (lowest first).
     pub fn new(store: &Store, lowers: Vec<PathBuf>) -> Result<Active, SnapshotError> {
+        Active::on(store.temp_dir()?, lowers)
+    }
+
+    /// Puts a fresh upper directory on what little of lower layers there is in `sketch`, which must be all that is going to
+    /// be looked at. With `single_id` owners are attributes.
+    pub fn sketched(store: &Store, sketch: Sketch<'_>, single_id: bool) -> Result<Active, SnapshotError> {
         let dir = store.temp_dir()?;
-        let made = |name: &str| {
-            let path = dir.join(name);
-            // The umask of whoever builds is not the mode of the image's root.
-            fs::create_dir(&path)
-                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
-                .map_err(|source| SnapshotError::Directory { path: path.clone(), source })?;
-            Ok::<PathBuf, SnapshotError>(path)
-        };
-        made("layer")?;
-        let (upper, work) = (made("layer/fs")?, made("work")?);
-        let lowers = if lowers.is_empty() { vec![made("empty")?] } else { lowers };
+        let lower = made(&dir, "sketch")?;
+        sketch.make(open_host_dir(&lower)?.as_fd(), single_id)?;
+        Active::on(dir, vec![lower])
+    }
+
+    fn on(dir: TempDir, lowers: Vec<PathBuf>) -> Result<Active, SnapshotError> {
+        made(&dir, "layer")?;
+        let (upper, work) = (made(&dir, "layer/fs")?, made(&dir, "work")?);
+        let lowers = if lowers.is_empty() { vec![made(&dir, "empty")?] } else { lowers };
         let mount = mount(&lowers, Some((&upper, &work)))?;
         Ok(Active { dir, lowers, mount })
     }
@@ -134,6 +139,16 @@ impl Active {
         }
         Ok(copied)
     }
+}
+
+/// A fresh directory in `dir`.
+fn made(dir: &TempDir, name: &str) -> Result<PathBuf, SnapshotError> {
+    let path = dir.join(name);
+    // The umask of whoever builds is not the mode of the image's root.
+    fs::create_dir(&path)
+        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+        .map_err(|source| SnapshotError::Directory { path: path.clone(), source })?;
+    Ok(path)
 }
 
 /// The upper directory, and the layers below it mounted alone.

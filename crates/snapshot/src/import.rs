@@ -7,9 +7,11 @@ use std::path::Path;
 
 use lapstrake_oci::{DiffId, Digest};
 use lapstrake_store::{LayerId, Store, StoreError};
-use lapstrake_tree::TreePath;
-use lapstrake_tree::inroot::open_host_dir;
+use lapstrake_tree::inroot::{open_host_dir, open_plain_in};
+use lapstrake_tree::members::{Member, members};
 use lapstrake_tree::unpack::{UnpackOptions, read_layer, unpack_layer};
+use lapstrake_tree::{ContentDigest, Kind, Tree, TreeError, TreePath};
+use rustix::fs::OFlags;
 
 use crate::active::put;
 use crate::error::SnapshotError;
@@ -84,6 +86,37 @@ pub fn unpack_packed(store: &Store, layer: &LayerId, single_id: bool) -> Result<
     }
     drop(lock);
     Ok(())
+}
+
+/// What is in the file `path` of a layer, packed or not, if that can be found without unpacking anything.
+pub fn read_file(store: &Store, layer: &LayerId, path: &TreePath) -> Result<Option<Vec<u8>>, SnapshotError> {
+    let tree = Tree::decode(&store.layer_tree(layer)?)?;
+    let Some(file) = tree.get(path).map(|entry| tree.resolve_hardlink(entry)) else { return Ok(None) };
+    let Kind::File { content: expected, .. } = file.kind else { return Ok(None) };
+    let mut found = Vec::new();
+    let Some(blob) = store.packed_in(layer)? else {
+        let dirs: Vec<_> =
+            store.layer_dirs(layer).iter().rev().map(|dir| open_host_dir(dir)).collect::<Result<_, _>>()?;
+        let Ok(opened) = open_plain_in(&dirs, &file.path, OFlags::RDONLY | OFlags::NONBLOCK) else {
+            return Ok(None);
+        };
+        let read = fs::File::from(opened).read_to_end(&mut found);
+        return Ok(read.is_ok().then_some(found));
+    };
+    let limits = UnpackOptions::default();
+    let limits = (limits.max_entries, limits.max_bytes);
+    members(store.open_blob(&blob.digest)?, limits, |member, content| {
+        let Member::File { name } = member else { return Ok::<_, TreeError>(()) };
+        if TreePath::clean(name)? == file.path {
+            found.clear();
+            if content.read_to_end(&mut found).is_err() {
+                // Whoever reads on is told why.
+                found.clear();
+            }
+        }
+        Ok(())
+    })?;
+    Ok((ContentDigest::of(&found) == expected).then_some(found))
 }
 
 /// Scans the plain directory `dir` (with its files in `fs/`, in `tmp/`) and takes it in as a layer.

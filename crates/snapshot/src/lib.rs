@@ -15,6 +15,6 @@ pub use active::{Active, Halves};
 pub use error::SnapshotError;
 pub use export::{diff_id, write_tar};
 pub use implied::settle;
-pub use import::{Imported, adopt_layer, import_layer, import_packed, unpack_packed};
+pub use import::{Imported, adopt_layer, import_layer, import_packed, read_file, unpack_packed};
 pub use mount::{MAX_LAYERS, bind, mount};
 pub use verify::{damage, readopt};

@@ -20,6 +20,7 @@ pub mod put;
 pub mod relink;
 pub mod scan;
 pub mod select;
+pub mod sketch;
 mod tar_read;
 pub mod tree;
 pub mod unpack;

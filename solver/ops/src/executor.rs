@@ -6,11 +6,12 @@ use lapstrake_engine::{
     CacheMap, Dep, Executor, Key, KeyHasher, Progress, ResultRef, Selector, Step, StepId,
 };
 use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
-use lapstrake_snapshot::{Active, SnapshotError};
+use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::{LayerId, Store};
 
 use crate::earlier::Earlier;
 use crate::error::OpsError;
+use crate::ground::ground;
 use crate::images::Images;
 use crate::inner::Inner;
 use crate::settings::Settings;
@@ -112,10 +113,11 @@ fn changed(
     patch: bool,
 ) -> Result<LayerId, OpsError> {
     let single_id = inner.settings.single_id;
-    let active = Active::new(&inner.store, base.lowers(&inner.store, single_id)?)?;
+    let actions = files::ready(inner, &file.actions, inputs)?;
+    let active = ground(inner, base, &actions)?;
     let mut earlier = Earlier::of(inner, file, inputs);
     let previous = earlier.as_ref().and_then(|earlier| earlier.previous(patch));
-    let copied = files::apply_all(inner, &file.actions, inputs, &active, previous)?;
+    let copied = files::apply_all(single_id, actions, &active, previous)?;
     if let Some(earlier) = &mut earlier {
         earlier.forget_tree();
     }

@@ -1,7 +1,7 @@
 //! File actions.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use lapstrake_graph::{Copy, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
 use lapstrake_snapshot::Active;
@@ -41,34 +41,74 @@ pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Re
     Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
 }
 
+/// An action with what it copies, before anything is known of what it copies it to.
+pub(crate) enum Ready<'a> {
+    MakeDir(&'a MakeDir),
+    MakeFile(&'a MakeFile),
+    Copy(ReadyCopy<'a>),
+}
+
+/// A copy with what it copies.
+pub(crate) struct ReadyCopy<'a> {
+    pub(crate) copy: &'a Copy,
+    pub(crate) selection: Selection,
+    /// What of it is unpacked instead.
+    pub(crate) archives: Vec<File>,
+    from: OwnedFd,
+}
+
+impl Ready<'_> {
+    /// Whom what it makes is to belong to.
+    pub(crate) fn owner(&self) -> Option<&Owner> {
+        match self {
+            Ready::MakeDir(dir) => dir.owner.as_ref(),
+            Ready::MakeFile(file) => file.owner.as_ref(),
+            Ready::Copy(ready) => ready.copy.chown.as_ref(),
+        }
+    }
+}
+
+/// Selects what actions copy.
+pub(crate) fn ready<'a>(
+    inner: &Inner,
+    actions: &'a [FileAction],
+    inputs: &[Stack],
+) -> Result<Vec<Ready<'a>>, OpsError> {
+    let ready = actions.iter().map(|action| match action {
+        FileAction::MakeDir(dir) => Ok(Ready::MakeDir(dir)),
+        FileAction::MakeFile(file) => Ok(Ready::MakeFile(file)),
+        FileAction::Copy(copy) => ready_copy(inner, copy, inputs).map(Ready::Copy),
+    });
+    ready.collect()
+}
+
 /// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known.
 pub(crate) fn apply_all(
-    inner: &Inner,
-    actions: &[FileAction],
-    inputs: &[Stack],
+    single_id: bool,
+    actions: Vec<Ready<'_>>,
     active: &Active,
     previous: Option<Previous<'_>>,
 ) -> Result<Copied, OpsError> {
-    // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
-    if let [FileAction::Copy(copy)] = actions {
-        let halves = active.halves()?;
-        let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous };
-        return copy_input(inner, copy, inputs, dest);
-    }
+    let alone = actions.len() == 1;
     let mut all = Copied::default();
     for action in actions {
         let root = active.root();
         all.owners.extend(match action {
-            FileAction::MakeDir(dir) => make_dir(inner, dir, root)?.owners,
-            FileAction::MakeFile(file) => make_file(inner, file, root)?.owners,
-            FileAction::Copy(copy) => copy_input(inner, copy, inputs, Dest::plain(root))?.owners,
+            Ready::MakeDir(dir) => make_dir(single_id, dir, root)?.owners,
+            Ready::MakeFile(file) => make_file(single_id, file, root)?.owners,
+            // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
+            Ready::Copy(copy) if alone => {
+                let halves = active.halves()?;
+                return copy_input(single_id, copy, Dest { root, layers: Some(halves.layers()), previous });
+            }
+            Ready::Copy(copy) => copy_input(single_id, copy, Dest::plain(root))?.owners,
         });
     }
     Ok(all)
 }
 
 fn options(
-    inner: &Inner,
+    squash_ids: bool,
     root: BorrowedFd<'_>,
     chown: Option<&Owner>,
     timestamp: Option<i64>,
@@ -77,24 +117,24 @@ fn options(
         chown: owner(&Root::from_fd(root), chown)?,
         chmod: None,
         mtime: timestamp.map(|seconds| seconds.saturating_mul(1_000_000_000)),
-        squash_ids: inner.settings.single_id,
+        squash_ids,
     })
 }
 
-fn make_dir(inner: &Inner, dir: &MakeDir, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
-    let mut options = options(inner, root, dir.owner.as_ref(), dir.timestamp)?;
+fn make_dir(single_id: bool, dir: &MakeDir, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
+    let mut options = options(single_id, root, dir.owner.as_ref(), dir.timestamp)?;
     options.chmod = Some(format!("{:o}", dir.mode).parse()?);
     Ok(make_directory(root, dir.path.as_bytes(), &options)?)
 }
 
-fn make_file(inner: &Inner, file: &MakeFile, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
-    let mut options = options(inner, root, file.owner.as_ref(), file.timestamp)?;
+fn make_file(single_id: bool, file: &MakeFile, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
+    let mut options = options(single_id, root, file.owner.as_ref(), file.timestamp)?;
     options.chmod = file.chmod.as_deref().map(str::parse).transpose()?;
     let new = NewFile { name: file.name.as_bytes(), content: &file.data, mode: file.mode };
     Ok(write_file(root, file.dest.as_bytes(), &new, &options)?)
 }
 
-fn copy_input(inner: &Inner, copy: &Copy, inputs: &[Stack], dest: Dest<'_>) -> Result<Copied, OpsError> {
+fn ready_copy<'a>(inner: &Inner, copy: &'a Copy, inputs: &[Stack]) -> Result<ReadyCopy<'a>, OpsError> {
     let stack = inputs.get(copy.input).ok_or(OpsError::Worker)?;
     let origin = inner.origins.of(stack)?;
     let asked = lapstrake_engine::Selector {
@@ -105,10 +145,15 @@ fn copy_input(inner: &Inner, copy: &Copy, inputs: &[Stack], dest: Dest<'_>) -> R
         optional: copy.optional,
     };
     let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum)?;
-    let mut options = options(inner, dest.root, copy.chown.as_ref(), copy.timestamp)?;
-    options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     let from = origin.open(&inner.store, stack, inner.settings.single_id)?;
     let archives = if copy.unpack { archives(from.as_fd(), &mut selection)? } else { Vec::new() };
+    Ok(ReadyCopy { copy, selection, archives, from })
+}
+
+fn copy_input(single_id: bool, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Result<Copied, OpsError> {
+    let ReadyCopy { copy, selection, archives, from } = ready;
+    let mut options = options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
+    options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     if archives.is_empty() {
         return Ok(put(from.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use lapstrake_graph::{Graph, Op, Source, Vertex};
+use lapstrake_graph::{Graph, Op, Source};
 use lapstrake_oci::Digest;
 use lapstrake_runtime::Sandbox;
 use lapstrake_store::Store;
@@ -53,17 +53,21 @@ impl Inner {
                 images.push((id, manifest));
             }
             match &vertex.op {
-                Op::File(_) | Op::Exec(_) => touched.extend(vertex.inputs.iter().map(|edge| edge.vertex)),
+                Op::Exec(_) => touched.extend(vertex.inputs.iter().map(|edge| edge.vertex)),
+                // What they stand on is only looked at: see `ground`.
+                Op::File(_) => touched.extend(vertex.inputs.iter().skip(1).map(|edge| edge.vertex)),
                 Op::Source(_) | Op::Merge => {}
             }
         }
-        // What is merged is needed if the whole is: from the last merge to the first.
+        // What is merged or stood on is needed if the whole is: from the last vertex to the first.
         for id in graph.topological().into_iter().rev() {
-            if let Some(Vertex { op: Op::Merge, inputs, .. }) = graph.get(id)
-                && touched.contains(&id)
-            {
-                touched.extend(inputs.iter().map(|edge| edge.vertex));
-            }
+            let Some(vertex) = graph.get(id).filter(|_| touched.contains(&id)) else { continue };
+            let below = match &vertex.op {
+                Op::Merge => vertex.inputs.len(),
+                Op::File(_) => 1,
+                Op::Source(_) | Op::Exec(_) => 0,
+            };
+            touched.extend(vertex.inputs.iter().take(below).map(|edge| edge.vertex));
         }
         let untouched = images.into_iter().filter(|(id, _)| !touched.contains(id));
         let untouched = untouched.map(|(_, manifest)| manifest.clone()).collect();

@@ -93,6 +93,11 @@ impl Stack {
         Ok(lowers)
     }
 
+    /// Whether files of some layer would have to be unpacked first.
+    pub(crate) fn has_packed(&self, store: &Store) -> bool {
+        self.layers.iter().any(|layer| !store.has_files(&layer.id))
+    }
+
     fn unpack(&self, store: &Store, single_id: bool) -> Result<(), OpsError> {
         let packed: Vec<&LayerId> =
             self.layers.iter().map(|layer| &layer.id).filter(|id| !store.has_files(id)).collect();

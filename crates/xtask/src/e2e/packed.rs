@@ -6,35 +6,85 @@ use super::conform;
 use super::place::{Mode, dockerfile, expect, must, nothing_left, script, text};
 use super::registry::Registry;
 
-pub(super) const CASES: &[super::Case] = &[("packed_layers", packed)];
+pub(super) const CASES: &[super::Case] = &[("packed_layers", packed), ("packed_below_copy", copied)];
 
-const BASE: &str =
-    "FROM busybox\nRUN echo base > /base && ln -s base /link && echo x:x:7:7::/: >> /etc/passwd\n";
+const BASE: &str = "FROM busybox\nRUN echo base > /base && mkdir -m 750 -p /real/dir && ln -s real /way && echo x:x:7:7::/: >> /etc/passwd\n";
 const CONFIG_ONLY: &str = "FROM BASE\nENV A=b\nCMD [\"cat\", \"/base\"]\n";
 const LINKED: &str = "FROM BASE\nCOPY --link Dockerfile /new/\nCMD [\"ls\", \"/new\"]\n";
-const COPIED: &str = "FROM BASE\nCOPY --chown=x Dockerfile /link2/\nRUN stat -c %u /link2/Dockerfile\n";
+const COPIED: &str =
+    "FROM BASE\nWORKDIR /way/dir\nCOPY --chown=x Dockerfile .\nADD Dockerfile <<base /\nover\nbase\n";
+const RUN: &str = "FROM BASE\nCOPY --chown=x Dockerfile /way/\nRUN stat -c %u /real/Dockerfile\n";
+
+/// A state directory that has nothing of an image that a registry has.
+struct Away<'a> {
+    mode: &'a Mode,
+    /// The image's repository.
+    name: String,
+    state: String,
+}
+
+impl Away<'_> {
+    fn new(mode: &Mode) -> Result<(Registry, Away<'_>), String> {
+        let server = Registry::of(mode, "")?;
+        let name = format!("{}/packed", server.address);
+        for (context, text) in [
+            ("packed-base", BASE),
+            ("packed-config", CONFIG_ONLY),
+            ("packed-linked", LINKED),
+            ("packed-copied", COPIED),
+            ("packed-run", RUN),
+        ] {
+            dockerfile(mode, context, &text.replace("BASE", &format!("{name}:base")))?;
+        }
+        let base = script(mode, &format!("./lapstrake build -q -t {name}:base --push packed-base"))?;
+        expect(&base, 0, &["sha256:"])?;
+        let state = format!("{}/packed-{}", mode.place.display(), mode.name);
+        must(&format!("rm -rf '{state}'"))?;
+        Ok((server, Away { mode, name, state }))
+    }
+
+    fn run(&self, commands: &str) -> Result<Output, String> {
+        script(self.mode, &format!("export LAPSTRAKE_ROOT='{}'; {commands}", self.state))
+    }
+
+    /// How many layers there are, and how many of them have their files.
+    fn layers(&self, all: u32, unpacked: u32) -> Result<(), String> {
+        let count =
+            "ls $LAPSTRAKE_ROOT/layers | wc -l; ls -d $LAPSTRAKE_ROOT/layers/*/fs 2>/dev/null | wc -l";
+        same(&self.run(count)?, &format!("{all}\n{unpacked}\n"))
+    }
+}
+
+/// What is put on packed layers lands where it would on their files, and is the same layer.
+fn copied(mode: &Mode) -> Result<(), String> {
+    let (_server, away) = Away::new(mode)?;
+    let name = &away.name;
+    let copied = |tag: &str| {
+        let build =
+            "SOURCE_DATE_EPOCH=7 ./lapstrake build -q --no-cache -o type=image,rewrite-timestamp=true";
+        expect(&away.run(&format!("{build},name={name}:{tag} packed-copied"))?, 0, &["sha256:"])?;
+        away.run(&format!("./lapstrake inspect --format '{{{{json .RootFS.Layers}}}}' {name}:{tag}"))
+    };
+    let on_packed = copied("packed")?;
+    away.layers(5, 3)?;
+    // Also where nobody knew what was going to be built.
+    must(&format!("rm -rf '{}'", away.state))?;
+    expect(&away.run(&format!("./lapstrake pull -q {name}:base"))?, 0, &[name])?;
+    same(&copied("packed")?, &String::from_utf8_lossy(&on_packed.stdout))?;
+    away.layers(5, 3)?;
+    expect(&away.run(&format!("./lapstrake run {name}:base true"))?, 0, &[])?;
+    same(&copied("unpacked")?, &String::from_utf8_lossy(&on_packed.stdout))?;
+    let seen = "stat -c '%u %a' /real/dir/Dockerfile /real/dir; cat /base";
+    same(&away.run(&format!("./lapstrake run {name}:packed sh -c \"{seen}\""))?, "7 644\n0 750\nover\n")?;
+    nothing_left(mode)
+}
 
 fn packed(mode: &Mode) -> Result<(), String> {
-    let server = Registry::of(mode, "")?;
-    let name = format!("{}/packed", server.address);
-    let here =
-        |context: &str, text: &str| dockerfile(mode, context, &text.replace("BASE", &format!("{name}:base")));
-    here("packed-base", BASE)?;
-    here("packed-config", CONFIG_ONLY)?;
-    here("packed-linked", LINKED)?;
-    here("packed-copied", COPIED)?;
-    let base = script(mode, &format!("./lapstrake build -q -t {name}:base --push packed-base"))?;
-    expect(&base, 0, &["sha256:"])?;
-    let state = format!("{}/packed-{}", mode.place.display(), mode.name);
-    must(&format!("rm -rf '{state}'"))?;
-    let run = |commands: &str| script(mode, &format!("export LAPSTRAKE_ROOT='{state}'; {commands}"));
-    // How many layers there are, and how many of them have their files.
-    let layers = |all: u32, unpacked: u32| {
-        let count =
-            run("ls $LAPSTRAKE_ROOT/layers | wc -l; ls -d $LAPSTRAKE_ROOT/layers/*/fs 2>/dev/null | wc -l")?;
-        same(&count, &format!("{all}\n{unpacked}\n"))
-    };
-    expect(&run(&format!("./lapstrake pull -q {name}:base"))?, 0, &[&name])?;
+    let (server, away) = Away::new(mode)?;
+    let name = &away.name;
+    let run = |commands: &str| away.run(commands);
+    let layers = |all: u32, unpacked: u32| away.layers(all, unpacked);
+    expect(&run(&format!("./lapstrake pull -q {name}:base"))?, 0, &[name])?;
     layers(2, 0)?;
     // What is told of it is what would be told if it were unpacked.
     let sizes = |command: &str| {
@@ -59,7 +109,7 @@ fn packed(mode: &Mode) -> Result<(), String> {
     expect(&run(&unpacked)?, 0, &["sha256:"])?;
     layers(3, 3)?;
     // The same again where there is nothing yet: what comes during the build stays packed too.
-    must(&format!("rm -rf '{state}'"))?;
+    must(&format!("rm -rf '{}'", away.state))?;
     expect(&run(&format!("./lapstrake build -q -t {name}:linked --push packed-linked"))?, 0, &["sha256:"])?;
     layers(3, 1)?;
     expect(&run("./lapstrake load -i packed.tar && ./lapstrake doctor --state")?, 0, &["3 are whole"])?;
@@ -67,7 +117,7 @@ fn packed(mode: &Mode) -> Result<(), String> {
     // Now somebody needs them: no registry is asked.
     same(&run(&format!("./lapstrake run {name}:linked"))?, "Dockerfile\n")?;
     layers(3, 3)?;
-    expect(&run("./lapstrake build --progress plain packed-copied")?, 0, &[" 7\n"])?;
+    expect(&run("./lapstrake build --progress plain packed-run")?, 0, &[" 7\n"])?;
     conform::pushed(&mode.place.join("registry"))?;
     gone(mode)?;
     nothing_left(mode)
