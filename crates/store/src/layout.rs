@@ -12,6 +12,7 @@
 //! ballast                 a megabyte of nothing, given up by who makes room on a full disk
 //! contexts/v2-<hash>     stat indexes of build contexts (derived: may be deleted at any time)
 //! contexts/v2-<hash>-2-<hash> the layer that a copy from that context made last (derived too)
+//! contexts/v2-seen-<hash> what a step saw through a bind mount, by its content, for `explain` (derived too)
 //! mounts/<hash>/         RUN --mount=type=cache directories: `data/` and `lock`
 //! users/0, users/1       held shared by living processes: what is pruned goes when nobody is left who may use it
 //! locks/<name>           one file for each key that somebody works on; removed when done
@@ -22,7 +23,7 @@
 //! Primary data (blobs, layers, images, mounts) is governed by the superblock. Derived data (records, stat indexes)
 //! carries its version in its own name or key and is dropped rather than migrated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ pub struct Store {
     pub(crate) user: User,
     /// The cache directories that this process has used.
     pub(crate) mounts_used: Mutex<BTreeSet<String>>,
+    /// The directories of layers that were seen to be there, by the layers' ids.
+    pub(crate) known: Mutex<HashMap<String, Vec<PathBuf>>>,
     pub(crate) session: Session,
 }
 
@@ -72,7 +75,8 @@ impl Store {
         let db = Mutex::new(db::open(&root.join("state.db"))?);
         lock::sweep(&root.join("locks"))?;
         let (user, session) = (User::default(), Session::new(root.to_owned()));
-        let store = Store { root: root.to_owned(), db, user, mounts_used: Mutex::default(), session };
+        let (mounts_used, known) = (Mutex::default(), Mutex::default());
+        let store = Store { root: root.to_owned(), db, user, mounts_used, known, session };
         store.join_users()?;
         store.drop_unsynced()?;
         store.sweep()?;

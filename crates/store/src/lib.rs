@@ -21,6 +21,7 @@ pub mod layout;
 mod lock;
 mod log;
 mod mounts;
+mod noted;
 mod orphans;
 mod packed;
 mod patches;

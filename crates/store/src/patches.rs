@@ -7,9 +7,10 @@
 //!
 //! An older lapstrake looks for `fs/`, and takes such a layer for one that is not there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
 
 use crate::error::{StoreError, io_error};
 use crate::layers::{BASE, LayerId, base_of};
@@ -21,6 +22,11 @@ const FILES: &str = "fs";
 impl Store {
     /// The directories of a layer's files, to be put on each other, the lowest first.
     pub fn layer_dirs(&self, id: &LayerId) -> Vec<PathBuf> {
+        let known = self.known();
+        known.get(id.as_str()).cloned().unwrap_or_else(|| self.dirs_of(id))
+    }
+
+    fn dirs_of(&self, id: &LayerId) -> Vec<PathBuf> {
         let dir = self.layer_dir(id);
         match base_of(&dir) {
             Some(base) => vec![self.layer_dir(&base).join(FILES), dir.join(PATCH)],
@@ -33,12 +39,28 @@ impl Store {
         base_of(&self.layer_dir(id))
     }
 
-    /// Whether the layer's files are there, with what it lies on.
+    /// Whether the layer's files are there, with what it lies on. The disk is asked once: what a process has seen is not
+    /// taken away while it lives (see [`crate::users`]).
     pub fn has_files(&self, id: &LayerId) -> bool {
-        let dir = self.layer_dir(id);
-        dir.join(FILES).is_dir()
-            || base_of(&dir)
-                .is_some_and(|base| dir.join(PATCH).is_dir() && self.layer_dir(&base).join(FILES).is_dir())
+        if self.known().contains_key(id.as_str()) {
+            return true;
+        }
+        let dirs = self.dirs_of(id);
+        let there = dirs.iter().all(|dir| dir.is_dir());
+        if there {
+            self.known().insert(id.as_str().to_owned(), dirs);
+        }
+        there
+    }
+
+    /// The layers whose files are there for certain, and where.
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Vec<PathBuf>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this process uses nothing that it has found so far.
+    pub(crate) fn forget_known(&self) {
+        self.known().clear();
     }
 
     /// Makes the layer in `dir`, whose files are in `fs/` and which is not in the store yet, the changes to `base`.

@@ -137,6 +137,7 @@ impl Store {
     }
 
     pub(crate) fn move_away(&self, path: &Path) -> Result<(), StoreError> {
+        self.forget_known();
         let away = self.temp_path()?;
         match fs::rename(path, &away) {
             Ok(()) => fs::remove_dir_all(&away).map_err(io_error("remove", &away)),

@@ -48,6 +48,8 @@ type Case = (&'static str, fn(&Mode) -> Result<(), String>);
 
 /// No test takes longer. What hangs is killed, so that the run ends and names it.
 const LONGEST: Duration = Duration::from_secs(600);
+/// Unless somebody asked for more rounds of a test that goes on for as long as one likes.
+const LONGEST_ASKED: Duration = Duration::from_secs(6 * 3600);
 
 /// Runs all cases whose name contains `only` in all modes that are possible here.
 pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), String> {
@@ -131,11 +133,15 @@ fn cases() -> Vec<Case> {
 
 /// What `check` says, unless it takes too long.
 fn watched(mode: &Mode, check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let asked = ["LAPSTRAKE_SOAK_ROUNDS", "LAPSTRAKE_MODEL_ROUNDS"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
+    let longest = if asked { LONGEST_ASKED } else { LONGEST };
     let (done, over) = channel::<()>();
     std::thread::scope(|scope| {
         let watch = scope.spawn(move || {
             let mut late = false;
-            while over.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+            while over.recv_timeout(longest) == Err(RecvTimeoutError::Timeout) {
                 late = true;
                 place::kill_all(mode);
             }
@@ -145,7 +151,7 @@ fn watched(mode: &Mode, check: impl FnOnce() -> Result<(), String>) -> Result<()
         drop(done);
         match watch.join() {
             Ok(false) => result,
-            _ => Err(format!("it took more than {LONGEST:?}, and was killed: {result:?}")),
+            _ => Err(format!("it took more than {longest:?}, and was killed: {result:?}")),
         }
     })
 }

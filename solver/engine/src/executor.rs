@@ -32,6 +32,18 @@ pub struct Selector {
     pub optional: bool,
 }
 
+impl Selector {
+    /// All of a tree.
+    pub fn everything() -> Selector {
+        Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false, optional: false }
+    }
+
+    /// Whether nothing is left out: then the tree's own digest will do.
+    pub fn is_everything(&self) -> bool {
+        *self == Selector::everything()
+    }
+}
+
 /// How one input enters a step's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dep {

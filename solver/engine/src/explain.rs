@@ -39,6 +39,8 @@ pub enum Reason {
         input: usize,
         /// Which of them count, as the key says it.
         label: String,
+        /// The digests of what counts, then and now, as keys have them.
+        digests: (Option<String>, String),
     },
     /// The earlier build did not finish it, so there was nothing to take.
     Unfinished,
@@ -99,7 +101,8 @@ fn compare(
         reasons.push(match number.checked_sub(1).and_then(|input| this.inputs.get(input)) {
             None => Reason::Op(changes(before.map_or("", |part| &part.value), &part.value)),
             Some(input) if part.label.starts_with("content of") => {
-                Reason::Content { input: *input, label: part.label.clone() }
+                let digests = (before.map(|part| part.value.clone()), part.value.clone());
+                Reason::Content { input: *input, label: part.label.clone(), digests }
             }
             Some(input) => Reason::Input(*input),
         });

@@ -10,7 +10,7 @@ use crate::deep::Deep;
 use crate::event::{Progress, StepId};
 use crate::executor::{CacheIndex, Dep, Executor, ResultRef, Selector};
 use crate::key::Key;
-use crate::solve::{combine, whole};
+use crate::solve::combine;
 
 /// What a build would do with a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl<E: Executor, C: CacheIndex> Probe<'_, E, C> {
     async fn content(&self, input: VertexId, selector: &Selector) -> Option<Key> {
         let result = self.result(input).await?;
         match result.content {
-            Some(content) if *selector == whole() => Some(content),
+            Some(content) if selector.is_everything() => Some(content),
             _ => self.executor.content_key(&result, selector).await.ok(),
         }
     }

@@ -155,7 +155,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
             match dep {
                 // What a step that had to run again gave is only known from its content.
                 Dep::ByKey if self.graph[edge.vertex].meta.ignore_cache => {
-                    self.content(id, edge.vertex, &whole()).await
+                    self.content(id, edge.vertex, &Selector::everything()).await
                 }
                 Dep::ByKey => self.key(edge.vertex).await.map(|keyed| keyed.key),
                 Dep::ByContent(selector) => self.content(id, edge.vertex, selector).await,
@@ -168,7 +168,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     async fn content(&self, consumer: VertexId, input: VertexId, selector: &Selector) -> Outcome<Key> {
         let result = self.solved(input).await?.result;
         match result.content {
-            Some(content) if *selector == whole() => Ok(content),
+            Some(content) if selector.is_everything() => Ok(content),
             _ => self.executor.content_key(&result, selector).await.map_err(|e| self.failed(consumer, e)),
         }
     }
@@ -215,7 +215,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     async fn content_key_of(&self, id: VertexId) -> Outcome<Keyed> {
         let vertex = &self.graph[id];
         let map = self.executor.cache_map(vertex);
-        let everything = whole();
+        let everything = Selector::everything();
         let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| {
             let selector = match dep {
                 Dep::ByKey => &everything,
@@ -300,10 +300,6 @@ impl Drop for Canceled {
             step.complete(false, Some("canceled".to_owned()));
         }
     }
-}
-
-pub(crate) fn whole() -> Selector {
-    Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false, optional: false }
 }
 
 pub(crate) fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {

@@ -16,7 +16,7 @@ use crate::images::Images;
 use crate::inner::Inner;
 use crate::settings::Settings;
 use crate::stack::Stack;
-use crate::{files, host};
+use crate::{files, host, seen};
 
 /// Carries out ops. Cheap to clone.
 #[derive(Clone)]
@@ -47,7 +47,8 @@ impl Ops {
         inputs: &[ResultRef],
         step: &Step,
     ) -> Result<ResultRef, OpsError> {
-        let inputs: Vec<Stack> = inputs.iter().map(Stack::parse).collect::<Result<_, _>>()?;
+        let results = inputs;
+        let inputs: Vec<Stack> = results.iter().map(Stack::parse).collect::<Result<_, _>>()?;
         let stack = match vertex.op.clone() {
             Op::Source(Source::Image { manifest, reference, .. }) => {
                 let files = self.0.files_of(&manifest);
@@ -62,10 +63,14 @@ impl Ops {
             Op::Merge => merge(&inputs),
             Op::File(file) => self.blocking(move |inner| change(inner, &file, &inputs)).await?,
             Op::Exec(exec) => {
+                let (map, results) = (self.cache_map(vertex), results.to_vec());
                 let (step, name) = (step.clone(), vertex.meta.name.clone());
                 let (kill, killed) = crate::exec::kill_switch();
                 let ran = self
-                    .blocking(move |inner| crate::exec::run(inner, (&exec, &name), &inputs, &step, &killed))
+                    .blocking(move |inner| {
+                        seen::note(inner, &map, &results);
+                        crate::exec::run(inner, (&exec, &name), &inputs, &step, &killed)
+                    })
                     .await;
                 drop(kill);
                 ran?

@@ -23,6 +23,7 @@ mod mounts;
 mod origin;
 mod output;
 mod remote;
+mod seen;
 mod settings;
 mod stack;
 
@@ -32,5 +33,6 @@ pub use error::OpsError;
 pub use executor::Ops;
 pub use images::{Files, Images, Known};
 pub use imports::{CacheFrom, Import, Imports, shared_key};
+pub use seen::seen;
 pub use settings::{LocalContext, Secret, Settings};
 pub use stack::{Stack, StackLayer};

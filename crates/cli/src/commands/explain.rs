@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use lapstrake_engine::{Change, Explained, Fate, Key, Part, Reason, Record, StepReport, explain as compare};
-use lapstrake_ops::Stack;
+use lapstrake_ops::{Stack, seen};
 use lapstrake_store::{BuildRow, Store};
-use lapstrake_tree::Tree;
+use lapstrake_tree::{Tree, TreePath};
 use serde_json::{Value, json};
 
 use super::builds::{fate, time};
@@ -64,12 +64,22 @@ impl Comparison<'_> {
         Tree::decode(&self.store.layer_tree(&stack.layers.last()?.id).ok()?).ok()
     }
 
-    /// What differs between the layers of a step then and now: (path, how). `None` where nobody knows any more.
-    fn files_of(&self, explained: &Explained) -> Option<Vec<(String, &'static str)>> {
-        let this = self.layer(&self.this.steps[explained.step])?;
-        let before = self.layer(&self.earlier.as_ref()?.steps[explained.earlier?])?;
-        let changes = before.changes(&this).into_iter();
-        Some(changes.map(|(path, what)| (path.to_string(), what.name())).collect())
+    /// What differs between what a step was given then and now: (path, how). `None` where nobody knows any more. A copy
+    /// has it in its layer; of what was mounted there are notes.
+    fn files_of(
+        &self,
+        explained: &Explained,
+        digests: &(Option<String>, String),
+    ) -> Option<Vec<(String, &'static str)>> {
+        let step = &self.this.steps[explained.step];
+        let (above, before, this) = if copies(step) {
+            ("", self.layer(&self.earlier.as_ref()?.steps[explained.earlier?])?, self.layer(step)?)
+        } else {
+            // Below what the mount shows.
+            ("/", seen(self.store, digests.0.as_ref()?)?, seen(self.store, &digests.1)?)
+        };
+        let named = |path: &TreePath| path.to_string().trim_start_matches(above).to_owned();
+        Some(before.changes(&this).iter().map(|(path, what)| (named(path), what.name())).collect())
     }
 
     fn tell(&self, explained: &[Explained]) -> anyhow::Result<()> {
@@ -127,9 +137,9 @@ impl Comparison<'_> {
             }
             Reason::Input(input) => vec![format!("what it stands on changed: {}", step(*input))],
             Reason::Op(changes) => changes.iter().map(change_line).collect(),
-            Reason::Content { input, label } => {
+            Reason::Content { input, label, digests } => {
                 let mut lines = vec![format!("{label} changed, in {}", step(*input))];
-                match self.files_of(explained) {
+                match self.files_of(explained, digests) {
                     Some(files) => lines.extend(self.file_lines(&files)),
                     None => lines.push("  (which files is not known any more)".to_owned()),
                 }
@@ -179,8 +189,8 @@ impl Comparison<'_> {
                 let one = |change: &Change| json!({"place": change.place, "before": change.before, "after": change.after});
                 json!({"kind": "op", "changes": changes.iter().map(one).collect::<Vec<_>>()})
             }
-            Reason::Content { input, label } => {
-                let files = self.files_of(explained);
+            Reason::Content { input, label, digests } => {
+                let files = self.files_of(explained, digests);
                 let count = files.as_ref().map(Vec::len);
                 let files = files.map(|files| {
                     let named = files.into_iter().take(self.files);
@@ -190,6 +200,13 @@ impl Comparison<'_> {
             }
         }
     }
+}
+
+/// Whether what the step was given is in its own layer.
+fn copies(step: &StepReport) -> bool {
+    let op =
+        step.parts.first().and_then(|part| serde_json::from_str::<lapstrake_graph::File>(&part.value).ok());
+    op.is_some()
 }
 
 /// A changed value in words.

@@ -30,6 +30,7 @@ impl Store {
     /// before.
     pub(super) fn drained(&self) -> Result<i64, StoreError> {
         self.user.leave();
+        self.forget_known();
         let now = self.advance()?;
         Ok(if nobody_in(self.root(), now - 1)? { now - 1 } else { now - 2 })
     }

@@ -10,6 +10,7 @@ use super::place::{
 
 pub(super) const CASES: &[super::Case] = &[
     ("explain", explain),
+    ("explain_mounts", explain_mounts),
     // Not just "builds": that is all of the folders, too.
     ("builds_remembered", builds),
     ("graph", graph),
@@ -63,6 +64,41 @@ fn explain(mode: &Mode) -> Result<(), String> {
     says(&build("--no-cache")?, &["it was to run even if it is cached"])?;
     let two = lap(mode, "explain --json ^2 ^3")?;
     expect(&two, 0, &["\"kind\": \"op\"", "\"place\": \"env MODE\""])
+}
+
+/// Files that a step saw through a bind mount are in no layer, and are named all the same.
+fn explain_mounts(mode: &Mode) -> Result<(), String> {
+    let src = context(mode, "mounted")?;
+    let build = || -> Result<String, String> {
+        expect(&lap(mode, "build -q mounted")?, 0, &["sha256:"])?;
+        let told = lap(mode, "explain")?;
+        expect(&told, 0, &["build "])?;
+        Ok(text(&told))
+    };
+    let of_step = |told: &str, step: &str, lines: &[&str]| {
+        let below = told.lines().skip_while(|line| !line.contains(step)).skip(1);
+        let below: Vec<&str> = below.take_while(|line| line.starts_with(' ')).map(str::trim).collect();
+        if below == lines { Ok(()) } else { Err(format!("{below:?} is not {lines:?} in: {told}")) }
+    };
+    let text = "FROM busybox AS made\nCOPY src /made\nFROM busybox\nRUN --mount=target=/m,source=src cat /m/a > /out\n\
+        RUN --mount=from=made,target=/m,source=made cat /m/b > /second\n";
+    dockerfile(mode, "mounted", text)?;
+    build()?;
+    must(&format!(
+        "echo mounted > '{0}/a' && rm '{0}/b' && mkdir '{0}/d' && echo d > '{0}/d/b'",
+        src.display()
+    ))?;
+    dockerfile(mode, "mounted", &text.replace("cat /m/b", "cat /m/d/b"))?;
+    let told = build()?;
+    let files = ["a: content", "b: removed", "d: new", "d/b: new"];
+    let first = [&["content of /src changed, in [internal] load build context"], &files[..]].concat();
+    of_step(&told, "RUN --mount=target=/m,source=src cat", &first)?;
+    let changed = [
+        "the command was `/bin/sh -c cat /m/b > /second` and is `/bin/sh -c cat /m/d/b > /second`",
+        "what it stands on changed: [stage-1 2/3] RUN --mount=target=/m,source=src cat /m/a > /out",
+        "content of /made changed, in [made 2/2] COPY src /made",
+    ];
+    of_step(&told, "RUN --mount=from=made,target=/m,source=made cat", &[&changed[..], &files].concat())
 }
 
 fn builds(mode: &Mode) -> Result<(), String> {

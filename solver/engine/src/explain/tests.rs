@@ -53,7 +53,8 @@ fn files_and_what_stands_on_them() {
     this[2].parts[2].value = "files2".to_owned();
     this[3].parts[1].value = "k2b".to_owned();
     this[4].fate = Fate::Skipped;
-    let content = Reason::Content { input: 0, label: "content of src 1".to_owned() };
+    let digests = (Some("files1".to_owned()), "files2".to_owned());
+    let content = Reason::Content { input: 0, label: "content of src 1".to_owned(), digests };
     assert_eq!(reasons(&this, &build()), [vec![], vec![], vec![content], vec![Reason::Input(2)], vec![]]);
 }
 
