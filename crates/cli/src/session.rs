@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::StackLayer;
-use lapstrake_outputs::Finished;
+use lapstrake_outputs::{Finished, Manifest};
 use lapstrake_registry::{Credentials, DockerConfig, Registries};
 use lapstrake_store::{ImageRow, Store, spend_ballast};
 use lapstrake_sys::userns::{Entered, Ids, enter};
@@ -102,7 +102,9 @@ pub(crate) fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finish
     let layers: Vec<_> =
         layers.into_iter().map(|layer| layer.id).zip(config.rootfs.diff_ids.iter().cloned()).collect();
     let (document, base) = (Document::new(bytes), layers.len());
-    Ok(Finished { config, document, layers, clamp: None, base })
+    // One that was pruned is made anew.
+    let came = image.manifest.as_ref().and_then(|manifest| store.read_blob(manifest).ok()).map(Manifest::of);
+    Ok(Finished { config, document, layers, clamp: None, base, came })
 }
 
 /// The config of a stored image.

@@ -16,6 +16,7 @@ mod hostile;
 mod images;
 mod language;
 mod limits;
+mod lookalikes;
 mod many;
 mod model;
 mod networks;
@@ -105,6 +106,7 @@ fn cases() -> Vec<Case> {
         checks::CASES,
         extensions::CASES,
         archives::CASES,
+        lookalikes::CASES,
         limits::CASES,
         held::CASES,
         hostile::CASES,

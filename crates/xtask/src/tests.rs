@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// Debian packages that the tests use.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 18] = [
     "busybox-static",
     "debootstrap",
     "docker-registry",
@@ -17,10 +17,12 @@ const PACKAGES: [&str; 16] = [
     "openssl",
     "passt",
     "python3",
+    "python3-jsonschema",
     "skopeo",
     "slirp4netns",
     "uidmap",
     "umoci",
+    "zstd",
 ];
 
 /// How many tests did what.

@@ -5,14 +5,15 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use lapstrake_assemble::{DockerImage, Document, LayoutImage, docker_manifest_json, layout_index, manifest};
+use lapstrake_assemble::{DockerImage, Document, LayoutImage, docker_manifest_json, layout_index};
 use lapstrake_oci::{Digest, Reference, rfc3339};
 use lapstrake_store::{Blob, Store};
 use rayon::prelude::*;
 
 use crate::encode::{Encoding, layer_blob, listed};
 use crate::error::OutputError;
-use crate::image::Finished;
+use crate::image::{Finished, Manifest};
+use crate::manifest::manifest_of;
 
 /// Which archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub struct Saved<'a> {
 
 /// An image with the form that it leaves in: its manifest and the blobs of its layers, which are in the store.
 pub(crate) struct Written {
-    pub(crate) manifest: Document,
+    pub(crate) manifest: Manifest,
     pub(crate) blobs: Vec<Blob>,
 }
 
@@ -49,11 +50,9 @@ pub(crate) fn written(store: &Store, image: &Finished, encoding: &Encoding) -> R
     let layers = blobs
         .iter()
         .enumerate()
-        .map(|(number, blob)| listed(store, blob, image.rewritten(number)))
+        .map(|(number, blob)| listed(store, (blob, &image.layers[number].1), image.rewritten(number)))
         .collect::<Result<Vec<_>, _>>()?;
-    let config = (&image.document.digest, image.document.bytes.len() as u64);
-    let manifest = manifest(config, &layers, &encoding.annotations, encoding.docker_types);
-    Ok(Written { manifest, blobs })
+    Ok(Written { manifest: manifest_of(image, &layers, encoding), blobs })
 }
 
 /// The manifest that an image has in this form.
@@ -61,7 +60,7 @@ pub(crate) fn written(store: &Store, image: &Finished, encoding: &Encoding) -> R
 /// # Errors
 /// [`OutputError`] when a layer cannot be read or its blob not be written.
 pub fn image_manifest(store: &Store, image: &Finished, encoding: &Encoding) -> Result<Document, OutputError> {
-    Ok(written(store, image, encoding)?.manifest)
+    Ok(written(store, image, encoding)?.manifest.document)
 }
 
 /// Writes images to `out`. Gives their manifests.
@@ -123,7 +122,8 @@ fn write<W: Write>(
     let mut there = BTreeSet::new();
     let (mut in_index, mut in_docker, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
     for Saved { image, names } in images {
-        let Written { manifest, blobs } = written(store, image, encoding)?;
+        let Written { manifest: Manifest { media_type, document: manifest }, blobs } =
+            written(store, image, encoding)?;
         for blob in &blobs {
             if there.insert(blob.digest.clone()) {
                 let file = store.open_blob(&blob.digest)?;
@@ -137,7 +137,7 @@ fn write<W: Write>(
             }
         }
         in_index.push(LayoutImage {
-            media_type: encoding.manifest_type().to_owned(),
+            media_type,
             digest: manifest.digest.clone(),
             size: manifest.bytes.len() as u64,
             names: names.to_vec(),

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufReader, Read as _, Write};
 
-use lapstrake_oci::{DiffId, Sha256, media};
+use lapstrake_oci::{DiffId, Digest, Sha256, media};
 use lapstrake_snapshot::write_tar;
 use lapstrake_store::{Blob, LayerId, Store, StoreError};
 use lapstrake_tree::decompress::decompress;
@@ -69,6 +69,29 @@ pub(crate) fn to_estargz(
         store.link_layer_blob(diff_id, variant, &blob)?;
     }
     Ok(inside.diff_id)
+}
+
+/// The digest of the table of an eStargz blob, and how long its tar is; `None` for any other blob. The tar has to be read for
+/// that once; then a row tells of it, which names no blob: its digest is that of the table.
+pub(crate) fn table_of(
+    store: &Store,
+    (blob, diff_id): (&Blob, &DiffId),
+) -> Result<Option<(Digest, u64)>, OutputError> {
+    let memo = format!("to-table-of-{}", blob.digest.hex());
+    if let Some(table) = store.known_layer_blob(diff_id, &memo)? {
+        return Ok(Some((table.digest, table.size)));
+    }
+    // A layer that the registry has need not be here.
+    if !store.has_blob(&blob.digest) {
+        return Ok(None);
+    }
+    let failed = |source| OutputError::Write { what: "manifest", source };
+    let found = estargz::look(store.open_blob(&blob.digest)?).map_err(failed)?;
+    if let Some((digest, size)) = found.clone() {
+        let media_type = "eStargz table".to_owned();
+        store.link_layer_blob(diff_id, &memo, &Blob { digest, size, media_type })?;
+    }
+    Ok(found)
 }
 
 /// Writes the tar that is in `blob`.

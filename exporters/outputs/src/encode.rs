@@ -4,29 +4,52 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use lapstrake_assemble::ListedLayer;
+use lapstrake_oci::DiffId;
 use lapstrake_oci::media::{self, Compression};
 use lapstrake_snapshot::write_tar;
 use lapstrake_store::{Blob, BlobWriter, Store};
 
-use crate::convert::{GZIP_LEVEL, copy_tar, estargz_variant};
+use crate::convert::{GZIP_LEVEL, copy_tar, estargz_variant, table_of};
 use crate::error::OutputError;
-use crate::estargz;
 use crate::gzip::ParallelGzip;
 use crate::image::Finished;
 
 const ZSTD_LEVEL: u32 = 3;
 
+/// How a layer's tar becomes a blob.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LayerForm {
+    /// As it is.
+    Plain,
+    /// By gzip.
+    #[default]
+    Gzip,
+    /// By gzip, file by file and with a table of them. New layers have to be made so before their config is: see
+    /// [`crate::Tars`].
+    Estargz,
+    /// By Zstandard.
+    Zstd,
+}
+
+impl LayerForm {
+    fn compression(self) -> Compression {
+        match self {
+            LayerForm::Plain => Compression::None,
+            LayerForm::Gzip | LayerForm::Estargz => Compression::Gzip,
+            LayerForm::Zstd => Compression::Zstd,
+        }
+    }
+}
+
 /// How an image is written down: everything that changes bytes of blobs and manifests, but not the image's id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoding {
     /// How layers are compressed.
-    pub compression: Compression,
+    pub form: LayerForm,
     /// How hard: the compression's own levels; `None` is a good one.
     pub level: Option<u32>,
     /// Compress layers anew that came compressed in another way.
     pub force: bool,
-    /// Layers that were made eStargz are taken as such; see [`crate::Tars`]. The compression is gzip then.
-    pub estargz: bool,
     /// Docker's media types instead of those of the OCI.
     pub docker_types: bool,
     /// Annotations of the manifest.
@@ -37,21 +60,6 @@ pub struct Encoding {
     pub nondistributable: bool,
 }
 
-impl Default for Encoding {
-    fn default() -> Encoding {
-        Encoding {
-            compression: Compression::Gzip,
-            level: None,
-            force: false,
-            estargz: false,
-            docker_types: false,
-            annotations: BTreeMap::new(),
-            descriptor_annotations: BTreeMap::new(),
-            nondistributable: false,
-        }
-    }
-}
-
 impl Encoding {
     /// The media type of a manifest.
     pub fn manifest_type(&self) -> &'static str {
@@ -60,11 +68,11 @@ impl Encoding {
 
     /// The form's name in the store.
     fn variant(&self) -> String {
-        match self.compression {
-            Compression::None => "plain".to_owned(),
+        match self.form {
+            LayerForm::Plain => "plain".to_owned(),
             // The last number is that of the way in which blocks are cut.
-            Compression::Gzip => format!("gzip-{}-2", self.level.unwrap_or(GZIP_LEVEL)),
-            Compression::Zstd => format!("zstd-{}", self.level.unwrap_or(ZSTD_LEVEL)),
+            LayerForm::Gzip | LayerForm::Estargz => format!("gzip-{}-2", self.level.unwrap_or(GZIP_LEVEL)),
+            LayerForm::Zstd => format!("zstd-{}", self.level.unwrap_or(ZSTD_LEVEL)),
         }
     }
 
@@ -81,7 +89,8 @@ impl Encoding {
     /// The forms in which a layer may be had, the best one first.
     fn variants(&self) -> Vec<String> {
         let original = (!self.force).then(|| "original".to_owned());
-        let estargz = self.estargz.then(|| estargz_variant(self.level.unwrap_or(GZIP_LEVEL)));
+        let estargz = self.form == LayerForm::Estargz;
+        let estargz = estargz.then(|| estargz_variant(self.level.unwrap_or(GZIP_LEVEL)));
         original.into_iter().chain(estargz).chain([self.variant()]).collect()
     }
 
@@ -91,7 +100,7 @@ impl Encoding {
         if self.nondistributable && media::is_nondistributable(&blob.media_type) {
             return Some(blob);
         }
-        if self.force && compression != self.compression {
+        if self.force && compression != self.form.compression() {
             return None;
         }
         Some(Blob { media_type: self.media_type(compression).to_owned(), ..blob })
@@ -100,7 +109,11 @@ impl Encoding {
 
 /// The layer of a manifest that `blob` is, with what has to be said of it there: also, as BuildKit does, the second that no
 /// time in it is behind, if times were rewritten. Docker's types know no annotations.
-pub(crate) fn listed(store: &Store, blob: &Blob, rewritten: Option<i64>) -> Result<ListedLayer, OutputError> {
+pub(crate) fn listed(
+    store: &Store,
+    (blob, diff_id): (&Blob, &DiffId),
+    rewritten: Option<i64>,
+) -> Result<ListedLayer, OutputError> {
     let mut layer = ListedLayer {
         media_type: blob.media_type.clone(),
         digest: blob.digest.clone(),
@@ -110,9 +123,8 @@ pub(crate) fn listed(store: &Store, blob: &Blob, rewritten: Option<i64>) -> Resu
     if let Some(second) = rewritten.filter(|_| !blob.media_type.starts_with("application/vnd.docker.")) {
         layer.annotations.insert("buildkit/rewritten-timestamp".to_owned(), second.to_string());
     }
-    let failed = |source| OutputError::Write { what: "manifest", source };
     if blob.media_type == media::OCI_LAYER_GZIP
-        && let Some((toc, size)) = estargz::look(store.open_blob(&blob.digest)?).map_err(failed)?
+        && let Some((toc, size)) = table_of(store, (blob, diff_id))?
     {
         layer.annotations.insert("containerd.io/snapshot/stargz/toc.digest".to_owned(), toc.to_string());
         layer.annotations.insert("io.containers.estargz.uncompressed-size".to_owned(), size.to_string());
@@ -160,9 +172,9 @@ pub(crate) fn layer_blob(
         None => write_tar(store, id, clamp, &mut out)?,
     }
     let (digest, size) = out.finish().map_err(failed)?.finish(None)?;
-    let blob = Blob { digest, size, media_type: encoding.compression.oci_layer().to_owned() };
+    let blob = Blob { digest, size, media_type: encoding.form.compression().oci_layer().to_owned() };
     store.link_layer_blob(diff_id, &encoding.variant(), &blob)?;
-    Ok(Blob { media_type: encoding.media_type(encoding.compression).to_owned(), ..blob })
+    Ok(Blob { media_type: encoding.media_type(encoding.form.compression()).to_owned(), ..blob })
 }
 
 /// A blob being compressed.
@@ -174,12 +186,12 @@ enum Encoder<'s> {
 
 impl<'s> Encoder<'s> {
     fn new(blob: BlobWriter<'s>, encoding: &Encoding) -> io::Result<Encoder<'s>> {
-        Ok(match encoding.compression {
-            Compression::None => Encoder::Plain(blob),
-            Compression::Gzip => {
+        Ok(match encoding.form {
+            LayerForm::Plain => Encoder::Plain(blob),
+            LayerForm::Gzip | LayerForm::Estargz => {
                 Encoder::Gzip(ParallelGzip::new(blob, encoding.level.unwrap_or(GZIP_LEVEL))?)
             }
-            Compression::Zstd => {
+            LayerForm::Zstd => {
                 let level = i32::try_from(encoding.level.unwrap_or(ZSTD_LEVEL)).unwrap_or(i32::MAX);
                 let mut encoder = zstd::Encoder::new(blob, level)?;
                 // With any number of workers but none the bytes are the same.

@@ -2,7 +2,7 @@
 
 use lapstrake_assemble::{Document, image_config};
 use lapstrake_graph::ImageDraft;
-use lapstrake_oci::{DiffId, ImageConfig, Reference};
+use lapstrake_oci::{DiffId, ImageConfig, ImageManifest, Reference, media};
 use lapstrake_snapshot::diff_id;
 use lapstrake_store::{ImageRow, LayerId, Store};
 use rayon::prelude::*;
@@ -32,6 +32,27 @@ pub struct Finished {
     pub clamp: Option<i64>,
     /// How many of the layers are the base's.
     pub base: usize,
+    /// How it was written down where it came from, if it was not built here.
+    pub came: Option<Manifest>,
+}
+
+/// How an image is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The type of the document.
+    pub media_type: String,
+    /// The document.
+    pub document: Document,
+}
+
+impl Manifest {
+    /// What a registry or an archive had.
+    pub fn of(bytes: Vec<u8>) -> Manifest {
+        let told = serde_json::from_slice::<ImageManifest>(&bytes).ok();
+        let told = told.and_then(|told| told.media_type().as_ref().map(ToString::to_string));
+        let media_type = told.unwrap_or_else(|| media::OCI_MANIFEST.to_owned());
+        Manifest { media_type, document: Document::new(bytes) }
+    }
 }
 
 impl Finished {
@@ -102,7 +123,7 @@ pub fn assemble(
         .collect();
     let (config, document) = image_config(draft, &told)?;
     let layers = layers.iter().zip(found).map(|(layer, diff_id)| (layer.id.clone(), diff_id)).collect();
-    Ok(Finished { config, document, layers, clamp, base })
+    Ok(Finished { config, document, layers, clamp, base, came: None })
 }
 
 /// Stores the image under these names, durably. `tokens` is how the store's owner finds the layers again.

@@ -11,15 +11,16 @@ mod error;
 mod estargz;
 mod gzip;
 mod image;
+mod manifest;
 mod push;
 mod rootfs;
 mod toc;
 
 pub use archive::{Flavour, Saved, descriptor_annotations, image_manifest, write_archive, write_layout};
 pub use cache::{CacheForm, CacheTo, SharedStep, export_cache, with_inline_cache};
-pub use encode::Encoding;
+pub use encode::{Encoding, LayerForm};
 pub use engine::load;
 pub use error::OutputError;
-pub use image::{Estargz, Finished, Layer, Tars, assemble, keep};
+pub use image::{Estargz, Finished, Layer, Manifest, Tars, assemble, keep};
 pub use push::{Push, Status};
 pub use rootfs::{Files, write_files, write_rootfs};

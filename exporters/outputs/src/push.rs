@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use lapstrake_assemble::{Document, manifest};
+use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_registry::{self as registry, Client, Pushed};
 use lapstrake_store::{Blob, Store};
@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 
 use crate::encode::{Encoding, known_blob, layer_blob, listed};
 use crate::error::OutputError;
-use crate::image::Finished;
+use crate::image::{Finished, Manifest};
+use crate::manifest::manifest_of;
 
 /// How many blobs are on their way at once.
 const UPLOADS: usize = 4;
@@ -50,13 +51,13 @@ impl Push<'_> {
         }
         let mut pushed = None;
         for names in places.into_values() {
-            let document = self.blobs(names[0]).await?;
+            let Manifest { media_type, document } = self.blobs(names[0]).await?;
             for name in names {
                 let by_digest = by_digest.then(|| name.with_digest(document.digest.clone()));
                 let what = format!("pushing manifest for {name}@{}", document.digest);
                 (self.status)(&what, 0, 0, false);
                 let target = by_digest.as_ref().unwrap_or(name);
-                self.client.push_manifest(target, self.encoding.manifest_type(), &document.bytes).await?;
+                self.client.push_manifest(target, &media_type, &document.bytes).await?;
                 (self.status)(&what, 0, 0, true);
             }
             pushed = Some(document);
@@ -82,7 +83,7 @@ impl Push<'_> {
     }
 
     /// Brings all blobs into the repository of `name`, and gives the manifest that names them.
-    async fn blobs(&self, name: &Reference) -> Result<Document, OutputError> {
+    async fn blobs(&self, name: &Reference) -> Result<Manifest, OutputError> {
         let (compressions, uploads) = (Semaphore::new(COMPRESSIONS), Semaphore::new(UPLOADS));
         (self.status)("pushing layers", 0, 0, false);
         let layers =
@@ -93,14 +94,15 @@ impl Push<'_> {
         self.send(name, &config, size).await?;
         (self.status)("pushing layers", 0, 0, true);
         let store = self.store.clone();
-        let layers: Vec<_> =
-            layers.into_iter().enumerate().map(|(at, blob)| (blob, self.image.rewritten(at))).collect();
+        let image = self.image.clone();
         let listed = tokio::task::spawn_blocking(move || {
-            let listed = layers.iter().map(|(blob, rewritten)| listed(&store, blob, *rewritten));
+            let of = layers.iter().zip(&image.layers).enumerate();
+            let listed =
+                of.map(|(at, (blob, (_, diff_id)))| listed(&store, (blob, diff_id), image.rewritten(at)));
             listed.collect::<Result<Vec<_>, _>>()
         });
         let layers = listed.await.map_err(|_| OutputError::Worker)??;
-        Ok(manifest((&config, size), &layers, &self.encoding.annotations, self.encoding.docker_types))
+        Ok(manifest_of(self.image, &layers, self.encoding))
     }
 
     async fn layer(

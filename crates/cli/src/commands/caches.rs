@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lapstrake_engine::{Key, Progress, Record, StepId, StepReport};
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{CacheFrom, Images, Import, Imports, Stack, shared_key};
-use lapstrake_outputs::{CacheForm, CacheTo, Layer, SharedStep, export_cache};
+use lapstrake_outputs::{CacheForm, CacheTo, Layer, LayerForm, SharedStep, export_cache};
 use lapstrake_store::Store;
 
 use super::options::absolute;
@@ -113,7 +113,7 @@ fn to_keys(argument: &str) -> Result<Target, String> {
     let mut form = CacheForm::default();
     encoding(&mut keys, &mut form.encoding)?;
     keys.end(&kind)?;
-    if form.encoding.estargz {
+    if form.encoding.form == LayerForm::Estargz {
         return Err("`compression=estargz` is for images: a cache's layers keep their digests".to_owned());
     }
     if form.encoding.docker_types && manifest == Some(true) {

@@ -12,7 +12,7 @@ use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Images, Stack};
 use lapstrake_outputs::{
-    Encoding, Estargz, Files, Finished, Flavour, Layer, Push, Saved, SharedStep, Tars, assemble,
+    Encoding, Estargz, Files, Finished, Flavour, Layer, LayerForm, Push, Saved, SharedStep, Tars, assemble,
     descriptor_annotations, image_manifest, keep, with_inline_cache, write_archive, write_files,
     write_layout, write_rootfs,
 };
@@ -141,7 +141,8 @@ impl Export<'_> {
             .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
             .collect();
         let Encoding { level, force, .. } = asked.encoding;
-        let estargz = asked.encoding.estargz.then_some(Estargz { level, all: force });
+        let estargz = asked.encoding.form == LayerForm::Estargz;
+        let estargz = estargz.then_some(Estargz { level, all: force });
         let tars = Tars { rewrite: asked.rewrite, estargz };
         let image = during(step, "exporting layers", || Ok(assemble(self.store, &draft, &layers, tars)?))?;
         match &self.inline {

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use lapstrake_oci::media::{self, Kind, kind};
-use lapstrake_oci::{DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference};
+use lapstrake_oci::{
+    Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
+};
 use lapstrake_ops::StackLayer;
 use lapstrake_snapshot::import_packed;
 use lapstrake_store::{Blob, ImageRow, TempDir};
@@ -142,7 +144,37 @@ impl Archive {
         }
         let tags = image.repo_tags.as_deref().unwrap_or_default();
         let names = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Reference>, _>>()?;
-        keep(session, &config, &layers, None, names)
+        match self.manifest_of(image)? {
+            Some(digest) => self.manifest(session, &digest, names),
+            None => keep(session, &config, &layers, None, names),
+        }
+    }
+
+    /// The manifest of an image that `manifest.json` tells of, where the archive is a layout as well: it knows more, what
+    /// layers are and annotations.
+    fn manifest_of(&self, image: &DockerImage) -> anyhow::Result<Option<String>> {
+        let Some(index) = self.read("index.json")? else { return Ok(None) };
+        let index: ImageIndex =
+            serde_json::from_slice(&index).context("the archive's index.json cannot be read")?;
+        let mut left: Vec<String> =
+            index.manifests().iter().map(|entry| entry.digest().to_string()).collect();
+        let name = |descriptor: &Descriptor| Archive::blob_name(descriptor.digest().as_ref());
+        while let Some(digest) = left.pop() {
+            // An index may name what is not in the archive.
+            let Ok(bytes) = self.blob(&digest) else { continue };
+            if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(&bytes) {
+                let layers = manifest.layers().iter().map(name);
+                if name(manifest.config()) == image.config && layers.eq(image.layers.iter().cloned()) {
+                    return Ok(Some(digest));
+                }
+            } else if let Ok(inner) = serde_json::from_slice::<ImageIndex>(&bytes) {
+                // An index in it is that of one image; it names manifests only, or we would not come to an end.
+                let manifests = inner.manifests().iter();
+                let manifests = manifests.filter(|e| kind(e.media_type().as_ref()) == Some(Kind::Manifest));
+                left.extend(manifests.map(|entry| entry.digest().to_string()));
+            }
+        }
+        Ok(None)
     }
 
     fn layout(&self, session: &Session, index: &[u8]) -> anyhow::Result<Vec<Loaded>> {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use lapstrake_oci::media::Compression;
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_outputs::Encoding;
+use lapstrake_outputs::{Encoding, LayerForm};
 
 use crate::exit::Usage;
 
@@ -216,28 +215,25 @@ fn seconds(value: &str) -> Result<Option<i64>, String> {
 /// Keys about blobs and manifests.
 pub(super) fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), String> {
     if let Some(value) = keys.take("compression") {
-        encoding.compression = match value.as_str() {
-            "gzip" => Compression::Gzip,
-            "zstd" => Compression::Zstd,
-            "uncompressed" => Compression::None,
-            "estargz" => {
-                encoding.estargz = true;
-                Compression::Gzip
-            }
+        encoding.form = match value.as_str() {
+            "gzip" => LayerForm::Gzip,
+            "zstd" => LayerForm::Zstd,
+            "uncompressed" => LayerForm::Plain,
+            "estargz" => LayerForm::Estargz,
             other => {
                 return Err(format!("compression `{other}` is not one of uncompressed, gzip, zstd, estargz"));
             }
         };
     }
     if let Some(value) = keys.take("compression-level") {
-        let most = if encoding.compression == Compression::Zstd { 22 } else { 9 };
+        let most = if encoding.form == LayerForm::Zstd { 22 } else { 9 };
         let level = value.parse().ok().filter(|level| *level <= most);
         encoding.level =
             Some(level.ok_or_else(|| format!("compression-level `{value}` is not 0 to {most}"))?);
     }
     encoding.force = keys.flag("force-compression")?.unwrap_or(false);
     encoding.docker_types = !keys.flag("oci-mediatypes")?.unwrap_or(true);
-    if encoding.docker_types && encoding.estargz {
+    if encoding.docker_types && encoding.form == LayerForm::Estargz {
         tell!(
             "warning: compression=estargz needs the OCI's media types: oci-mediatypes=false is not followed"
         );
@@ -436,9 +432,9 @@ mod tests {
         let tuned = image_of(
             "type=oci,dest=x,compression=zstd,compression-level=19,force-compression=true,prefer-nondist-layers=1",
         );
-        assert_eq!((tuned.encoding.compression, tuned.encoding.level), (Compression::Zstd, Some(19)));
+        assert_eq!((tuned.encoding.form, tuned.encoding.level), (LayerForm::Zstd, Some(19)));
         let estargz = image_of("type=oci,dest=x,compression=estargz,oci-mediatypes=false").encoding;
-        assert!(estargz.estargz && !estargz.docker_types && estargz.compression == Compression::Gzip);
+        assert!(estargz.form == LayerForm::Estargz && !estargz.docker_types);
         assert!(tuned.encoding.force && tuned.encoding.nondistributable);
         let named =
             image_of(r#"type=image,"name=a:1,b:2",name-canonical=,store=false,registry.insecure=true"#);

@@ -1,7 +1,10 @@
-//! What the OCI image spec demands of manifests, indexes, configs and layouts: the rules of its JSON schemas, said again.
+//! What the OCI image spec demands of manifests, indexes, configs and layouts: its JSON schemas, and what they leave to
+//! their readers, as fields that nobody knows.
 
 use std::fs;
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -234,6 +237,50 @@ fn is_time(text: &str) -> bool {
     text.len() > pattern.len() && text.bytes().zip(pattern).all(fits) && (rest == "Z" || rest.len() == 6)
 }
 
+/// Validates documents by the official schemas: reads a schema's name and a path in each line.
+const VALIDATE: &str = r#"
+import json, os, sys, jsonschema
+schemas = {name: json.load(open(os.path.join(sys.argv[1], name))) for name in os.listdir(sys.argv[1]) if name.endswith(".json")}
+
+class Here(jsonschema.RefResolver):
+    # Schemas refer to each other by addresses: nothing is fetched.
+    def resolve_remote(self, uri):
+        return schemas[uri.rsplit("/", 1)[-1]]
+
+count = 0
+for line in sys.stdin:
+    name, path = line.rstrip("\n").split(" ", 1)
+    schema = schemas[name + ".json"]
+    validator = jsonschema.Draft4Validator(schema, resolver=Here(schema["id"], schema), format_checker=jsonschema.FormatChecker())
+    for error in validator.iter_errors(json.load(open(path))):
+        print(f"{path}: {name}: {'/'.join(map(str, error.path))}: {error.message}")
+    count += 1
+print(f"{count} validated")
+"#;
+
+/// Holds documents, each with the name of its schema, to the official schemas.
+fn official(documents: &[(&str, PathBuf)]) -> Result<(), String> {
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/oci-schemas");
+    // Debian's own, which has the package python3-jsonschema.
+    let mut python = Command::new("/usr/bin/python3")
+        .args(["-W", "ignore", "-c", VALIDATE])
+        .arg(schemas)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("python3: {error}"))?;
+    let lines: String = documents.iter().map(|(name, path)| format!("{name} {}\n", path.display())).collect();
+    if let Some(mut input) = python.stdin.take() {
+        input.write_all(lines.as_bytes()).map_err(|error| error.to_string())?;
+    }
+    let output = python.wait_with_output().map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if said.trim() == format!("{} validated", documents.len()) {
+        return Ok(());
+    }
+    Err(format!("the schemas of the OCI are not followed (or python3-jsonschema is missing): {said}"))
+}
+
 fn blob(dir: &Path, descriptor: &Value) -> Result<Vec<u8>, String> {
     let digest = descriptor["digest"].as_str().unwrap_or_default();
     let bytes =
@@ -256,9 +303,16 @@ pub(super) fn layout(dir: &Path) -> Result<(), String> {
     }
     let index = json(&read("index.json")?)?;
     faults.index(&index);
+    let mut documents =
+        vec![("image-layout-schema", dir.join("oci-layout")), ("image-index-schema", dir.join("index.json"))];
+    let path = |descriptor: &Value| {
+        dir.join("blobs").join(descriptor["digest"].as_str().unwrap_or_default().replace(':', "/"))
+    };
     for entry in index["manifests"].as_array().into_iter().flatten() {
         let manifest = json(&blob(dir, entry)?)?;
         faults.manifest(&manifest);
+        documents.push(("image-manifest-schema", path(entry)));
+        documents.push(("config-schema", path(&manifest["config"])));
         if manifest["mediaType"] != entry["mediaType"] {
             faults.add("index", "a manifest's type is another one than is listed");
         }
@@ -268,6 +322,7 @@ pub(super) fn layout(dir: &Path) -> Result<(), String> {
             blob(dir, layer)?;
         }
     }
+    official(&documents)?;
     if faults.0.is_empty() { Ok(()) } else { Err(faults.0.join("\n")) }
 }
 
@@ -278,7 +333,7 @@ pub(super) fn pushed(storage: &Path) -> Result<(), String> {
         let entries = fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         Ok(entries.flatten().map(|entry| entry.path()).collect())
     };
-    let (mut faults, mut counts) = (Faults::default(), [0; 3]);
+    let (mut faults, mut counts, mut documents) = (Faults::default(), [0; 3], Vec::new());
     for blob in list(&blobs)?.iter().map(|prefix| list(prefix)).collect::<Result<Vec<_>, _>>()?.concat() {
         // Only what is being uploaded has no data.
         let bytes = fs::read(blob.join("data")).unwrap_or_default();
@@ -293,6 +348,8 @@ pub(super) fn pushed(storage: &Path) -> Result<(), String> {
         };
         [Faults::manifest, Faults::index, Faults::config][kind](&mut faults, &value);
         counts[kind] += 1;
+        let schema = ["image-manifest-schema", "image-index-schema", "config-schema"][kind];
+        documents.push((schema, blob.join("data")));
         for fault in &mut faults.0[before..] {
             *fault = format!("{}: {fault}", blob.display());
         }
@@ -300,12 +357,57 @@ pub(super) fn pushed(storage: &Path) -> Result<(), String> {
     if counts[0] == 0 {
         return Err(format!("there is nothing to check: {counts:?}"));
     }
+    official(&documents)?;
     if faults.0.is_empty() { Ok(()) } else { Err(faults.0.join("\n")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slips_are_found_by_the_official_schemas() {
+        if Command::new("/usr/bin/python3")
+            .args(["-c", "import jsonschema"])
+            .status()
+            .is_ok_and(|s| !s.success())
+        {
+            // A bare machine: `cargo xtask test` installs it first.
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let check = |schema: &'static str, value: &Value| {
+            let path = dir.path().join("document");
+            fs::write(&path, value.to_string()).unwrap();
+            official(&[(schema, path)]).map_err(|why| why.lines().next().unwrap_or_default().to_owned())
+        };
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let descriptor = serde_json::json!({"mediaType": "a/b", "digest": digest, "size": 1});
+        let manifest = serde_json::json!({"schemaVersion": 2, "config": descriptor, "layers": [descriptor]});
+        assert_eq!(check("image-manifest-schema", &manifest), Ok(()));
+        let config = serde_json::json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest]}});
+        assert_eq!(check("config-schema", &config), Ok(()));
+        let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor]});
+        assert_eq!(check("image-index-schema", &index), Ok(()));
+        for (schema, wrong) in [
+            (
+                "image-manifest-schema",
+                serde_json::json!({"schemaVersion": 2, "config": descriptor, "layers": []}),
+            ),
+            (
+                "image-manifest-schema",
+                serde_json::json!({"schemaVersion": 2, "config": {"digest": "x"}, "layers": [descriptor]}),
+            ),
+            ("image-index-schema", serde_json::json!({"schemaVersion": 1, "manifests": [descriptor]})),
+            (
+                "config-schema",
+                serde_json::json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}),
+            ),
+            ("image-layout-schema", serde_json::json!({"imageLayoutVersion": "2"})),
+        ] {
+            assert!(check(schema, &wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn slips_are_found() {

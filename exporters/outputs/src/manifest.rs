@@ -1,0 +1,28 @@
+//! The manifest that an image leaves with.
+
+use lapstrake_assemble::{ListedLayer, manifest};
+use lapstrake_oci::{Descriptor, Digest, ImageManifest};
+
+use crate::encode::Encoding;
+use crate::image::{Finished, Manifest};
+
+/// The manifest of these blobs: the one that the image came with if that names them and nothing else is asked for, with
+/// all that it says, and else one of ours.
+pub(crate) fn manifest_of(image: &Finished, layers: &[ListedLayer], encoding: &Encoding) -> Manifest {
+    let came = image.came.as_ref().filter(|_| *encoding == Encoding::default());
+    if let Some(came) = came.filter(|came| names(&came.document.bytes, image, layers)) {
+        return came.clone();
+    }
+    let config = (&image.document.digest, image.document.bytes.len() as u64);
+    let document = manifest(config, layers, &encoding.annotations, encoding.docker_types);
+    Manifest { media_type: encoding.manifest_type().to_owned(), document }
+}
+
+/// Whether a manifest is of this config and these blobs.
+fn names(manifest: &[u8], image: &Finished, layers: &[ListedLayer]) -> bool {
+    let Ok(manifest) = serde_json::from_slice::<ImageManifest>(manifest) else { return false };
+    let is = |told: &Descriptor, digest: &Digest| told.digest().to_string() == digest.to_string();
+    is(manifest.config(), &image.document.digest)
+        && manifest.layers().len() == layers.len()
+        && manifest.layers().iter().zip(layers).all(|(told, layer)| is(told, &layer.digest))
+}
