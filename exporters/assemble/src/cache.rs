@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lapstrake_oci::{DiffId, Digest, media, rfc3339, seconds_of, to_json, to_json_indented};
+use lapstrake_oci::{Descriptor, DiffId, Digest, media, rfc3339, seconds_of, to_json, to_json_indented};
 use serde::{Deserialize, Serialize};
 
 use crate::Document;
@@ -14,6 +14,8 @@ use crate::Document;
 pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// Where containerd and BuildKit look for the digest of a layer's tar.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+/// Where BuildKit looks for when a layer was made.
+const CREATED: &str = "buildkit/createdat";
 /// A result of more layers than this is none.
 const MOST_LAYERS: usize = 500;
 
@@ -60,6 +62,19 @@ struct Layer {
     parent: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     annotations: Option<LayerAnnotations>,
+}
+
+impl Layer {
+    fn told(&self) -> Option<OfferedLayer> {
+        let told = self.annotations.as_ref()?;
+        Some(OfferedLayer {
+            blob: self.blob.clone(),
+            size: told.size,
+            media_type: told.media_type.clone(),
+            diff_id: DiffId(told.diff_id.clone()?),
+            created: seconds_of(&told.created_at),
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -139,7 +154,8 @@ pub fn cache_config(blobs: &[CacheBlob], steps: &[CacheStep]) -> Document {
             let next = i64::try_from(layers.len()).unwrap_or(i64::MAX);
             let place = *known.entry((parent, *at)).or_insert(next);
             if place == next {
-                layers.push(layer(&blobs[*at], parent));
+                // What they are is said in the manifest.
+                layers.push(Layer { blob: blobs[*at].digest.clone(), parent, annotations: None });
             }
             parent = place;
         }
@@ -147,16 +163,6 @@ pub fn cache_config(blobs: &[CacheBlob], steps: &[CacheStep]) -> Document {
     }
     let records = records(blobs, steps, |layers| tops.get(layers).copied());
     Document::new(to_json(&Config { layers, records }))
-}
-
-fn layer(blob: &CacheBlob, parent: i64) -> Layer {
-    let annotations = LayerAnnotations {
-        media_type: blob.media_type.clone(),
-        diff_id: Some(blob.diff_id.0.clone()),
-        size: blob.size,
-        created_at: rfc3339(blob.created, 0),
-    };
-    Layer { blob: blob.digest.clone(), parent, annotations: Some(annotations) }
 }
 
 /// The records of a cache that an image carries in its config: the layers are the image's, `blobs` in their order.
@@ -209,11 +215,8 @@ pub fn cache_manifest(
             media_type: &blob.media_type,
             digest: &blob.digest,
             size: blob.size,
-            annotations: [
-                ("buildkit/createdat", rfc3339(blob.created, 0)),
-                (UNCOMPRESSED, blob.diff_id.to_string()),
-            ]
-            .into(),
+            annotations: [(CREATED, rfc3339(blob.created, 0)), (UNCOMPRESSED, blob.diff_id.to_string())]
+                .into(),
         })
         .collect();
     let size = config.bytes.len() as u64;
@@ -271,24 +274,29 @@ pub fn read_inline(records: &[u8], layers: &[OfferedLayer]) -> Result<Offer, Bad
 
 const NO_LAYER: BadCache = BadCache::Inconsistent("a record names a layer that is not there");
 
-/// What a cache config offers.
-pub fn read_cache(config: &[u8]) -> Result<Offer, BadCache> {
+/// What a layer is, by what its descriptor in the cache's manifest says; `None` if that is not enough.
+pub fn described(descriptor: &Descriptor) -> Option<OfferedLayer> {
+    let said = descriptor.annotations().as_ref()?;
+    Some(OfferedLayer {
+        blob: descriptor.digest().as_ref().parse().ok()?,
+        size: descriptor.size(),
+        media_type: descriptor.media_type().to_string(),
+        diff_id: DiffId(said.get(UNCOMPRESSED)?.parse().ok()?),
+        created: said.get(CREATED).and_then(|time| seconds_of(time)),
+    })
+}
+
+/// What a cache config offers. What its layers are is `described` by the manifest, as BuildKit has it in registries and
+/// layouts, or else in the config itself.
+pub fn read_cache(config: &[u8], described: &[OfferedLayer]) -> Result<Offer, BadCache> {
     let config: Config =
         serde_json::from_slice(config).map_err(|error| BadCache::Malformed(error.to_string()))?;
+    let by_digest: BTreeMap<&Digest, &OfferedLayer> =
+        described.iter().map(|layer| (&layer.blob, layer)).collect();
     let mut layers = Vec::with_capacity(config.layers.len());
     for layer in &config.layers {
-        let told = layer.annotations.as_ref();
-        let diff_id = told.and_then(|told| told.diff_id.clone());
-        let (Some(told), Some(diff_id)) = (told, diff_id) else {
-            return Err(BadCache::Inconsistent("a layer does not say what it is"));
-        };
-        layers.push(OfferedLayer {
-            blob: layer.blob.clone(),
-            size: told.size,
-            media_type: told.media_type.clone(),
-            diff_id: DiffId(diff_id),
-            created: seconds_of(&told.created_at),
-        });
+        let told = by_digest.get(&layer.blob).map(|told| (*told).clone()).or_else(|| layer.told());
+        layers.push(told.ok_or(BadCache::Inconsistent("a layer does not say what it is"))?);
     }
     let chain = |top: usize| -> Result<Vec<OfferedLayer>, BadCache> {
         let mut chain = Vec::new();
@@ -365,7 +373,12 @@ mod tests {
     fn what_is_written_is_read() {
         let blobs = [blob("a"), blob("b"), blob("c")];
         let config = cache_config(&blobs, &steps());
-        let offer = read_cache(&config.bytes).unwrap();
+        let (_, manifest) = cache_manifest(&config, &blobs, false, false);
+        let manifest: lapstrake_oci::ImageManifest = serde_json::from_slice(&manifest.bytes).unwrap();
+        let described: Vec<OfferedLayer> = manifest.layers().iter().filter_map(described).collect();
+        let offer = read_cache(&config.bytes, &described).unwrap();
+        assert_eq!(offer[&key("one")][0].created, Some(1));
+        assert!(read_cache(&config.bytes, &described[1..]).is_err());
         assert_eq!(offer.len(), 4);
         let digests =
             |at: &[usize]| -> Vec<Digest> { at.iter().map(|at| blobs[*at].digest.clone()).collect() };
@@ -420,7 +433,7 @@ mod tests {
         let layers = |parent: &str| format!(r#"[{{"blob":"{digest}","parent":{parent},{told}}}]"#);
         let whole = |layers: &str, records: &str| format!(r#"{{"layers":{layers},"records":[{records}]}}"#);
         let top = format!(r#"{{"digest":"{digest}","layers":[{{"layer":0}}]}}"#);
-        assert!(read_cache(whole(&layers("-1"), &top).as_bytes()).is_ok());
+        assert!(read_cache(whole(&layers("-1"), &top).as_bytes(), &[]).is_ok());
         for bad in [
             whole(&layers("0"), &top),
             whole(&layers("7"), &top),
@@ -430,7 +443,7 @@ mod tests {
             whole(&format!(r#"[{{"blob":"{digest}","parent":-1}}]"#), &top),
             "{".to_owned(),
         ] {
-            assert!(read_cache(bad.as_bytes()).is_err(), "{bad}");
+            assert!(read_cache(bad.as_bytes(), &[]).is_err(), "{bad}");
         }
     }
 }

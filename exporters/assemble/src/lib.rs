@@ -8,7 +8,7 @@ mod manifest;
 
 pub use cache::{
     BadCache, CACHE_CONFIG, CacheBlob, CacheStep, Offer, OfferedLayer, cache_config, cache_manifest,
-    inline_cache, read_cache, read_inline,
+    described, inline_cache, read_cache, read_inline,
 };
 pub use config::{AssembleError, Layer, image_config};
 pub use manifest::{

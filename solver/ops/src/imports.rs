@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lapstrake_assemble::{BadCache, CACHE_CONFIG, Offer, OfferedLayer, read_cache, read_inline};
+use lapstrake_assemble::{BadCache, CACHE_CONFIG, Offer, OfferedLayer, described, read_cache, read_inline};
 use lapstrake_engine::{Key, Progress, StepId};
 use lapstrake_oci::media::{Kind, kind};
 use lapstrake_oci::{
@@ -152,6 +152,8 @@ struct Seen {
     #[serde(default)]
     config: Option<Descriptor>,
     #[serde(default)]
+    layers: Vec<Descriptor>,
+    #[serde(default)]
     manifests: Vec<Descriptor>,
 }
 
@@ -167,7 +169,9 @@ impl Source<'_> {
         let seen: Seen = parse("the cache's manifest", manifest)?;
         let is_cache = |descriptor: &&Descriptor| descriptor.media_type().as_ref() == CACHE_CONFIG;
         if let Some(config) = seen.config.iter().chain(&seen.manifests).find(is_cache) {
-            return Ok(read_cache(&self.blob(config).await?)?);
+            let layers = seen.layers.iter().chain(&seen.manifests);
+            let layers: Vec<OfferedLayer> = layers.filter_map(described).collect();
+            return Ok(read_cache(&self.blob(config).await?, &layers)?);
         }
         if seen.manifests.is_empty() {
             return self.inline(manifest).await;
