@@ -121,6 +121,14 @@ pub(crate) fn go_time(time: Option<&str>) -> String {
     }
 }
 
+/// An RFC 3339 time to the second.
+pub(crate) fn rfc3339(time: Option<&str>) -> String {
+    match time.and_then(|time| time.parse::<jiff::Timestamp>().ok()) {
+        Some(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        None => "N/A".to_owned(),
+    }
+}
+
 /// `text` cut to `width` characters, the last of them an ellipsis.
 pub(crate) fn shortened(text: &str, width: usize) -> String {
     if text.chars().count() <= width {

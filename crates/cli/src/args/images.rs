@@ -59,6 +59,10 @@ pub(crate) struct History {
     /// Print ids and instructions in full
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Round sizes and times; `--human=false` prints bytes and the times themselves
+    #[arg(short = 'H', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) human: bool,
     /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
@@ -114,10 +118,20 @@ pub(crate) struct Import {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Apply an instruction to the config: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER,
+    /// VOLUME or WORKDIR
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub(crate) change: Vec<String>,
+    /// What its history says
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// What it is for (default: this machine)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// The tar, plain or compressed; `-` is standard input
     pub(crate) tar: PathBuf,
     /// The image's name
-    pub(crate) name: String,
+    pub(crate) name: Option<String>,
 }
 
 /// `lapstrake load`

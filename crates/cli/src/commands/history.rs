@@ -7,7 +7,7 @@ use lapstrake_ops::StackLayer;
 use serde_json::json;
 
 use crate::args::images::History;
-use crate::rows::{Rows, ago, go_time, shortened, size};
+use crate::rows::{Rows, ago, rfc3339, shortened, size};
 use crate::session::{self, config, find_image};
 
 const HEADINGS: &[(&str, &str)] = &[
@@ -19,6 +19,7 @@ const HEADINGS: &[(&str, &str)] = &[
     ("Comment", "COMMENT"),
 ];
 const USUAL: &str = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+const EXACT: &str = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
 const WIDTH: usize = 45;
 
 /// Shows how an image was made, newest first.
@@ -58,11 +59,12 @@ pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
             continue;
         }
         let by = if args.no_trunc { by } else { shortened(&by, WIDTH) };
-        shown.push(json!({"ID": id, "CreatedSince": ago(created), "CreatedAt": go_time(created),
-            "CreatedBy": by, "Size": size(*bytes), "Comment": row.comment}));
+        let size = if args.human { size(*bytes) } else { bytes.to_string() };
+        shown.push(json!({"ID": id, "CreatedSince": ago(created), "CreatedAt": rfc3339(created),
+            "CreatedBy": by, "Size": size, "Comment": row.comment}));
     }
     if !args.quiet && !args.json {
-        let rows = Rows { headings: HEADINGS, usual: USUAL, rows: shown };
+        let rows = Rows { headings: HEADINGS, usual: if args.human { USUAL } else { EXACT }, rows: shown };
         std::io::stdout().write_all(rows.text(args.format.as_deref())?.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)

@@ -20,10 +20,14 @@ const HEADINGS: &[(&str, &str)] = &[
     ("CreatedSince", "CREATED"),
     ("CreatedAt", "CREATED AT"),
     ("Size", "SIZE"),
+    ("Containers", "CONTAINERS"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
 ];
 const USUAL: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 const WITH_DIGESTS: &str = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 const NONE: &str = "<none>";
+const NOT_KNOWN: &str = "N/A";
 
 /// Lists images.
 pub(crate) fn images(args: &Images) -> anyhow::Result<ExitCode> {
@@ -38,10 +42,8 @@ pub(crate) fn images(args: &Images) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.quiet {
-        let mut said = std::collections::BTreeSet::new();
-        for image in listed.iter().filter(|image| said.insert(&image.row.id)) {
-            let id = if args.no_trunc { image.row.id.to_string() } else { image.row.id.short().to_owned() };
-            say!("{id}");
+        for row in listed.iter().flat_map(|image| rows(image, false, args.no_trunc)) {
+            say!("{}", row["ID"].as_str().unwrap_or_default());
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -91,7 +93,9 @@ fn rows(image: &Listed, digests: bool, full: bool) -> Vec<serde_json::Value> {
     let id = if full { image.row.id.to_string() } else { image.row.id.short().to_owned() };
     let row = |(repository, tag, digest): (String, String, String)| {
         json!({"Repository": repository, "Tag": tag, "Digest": digest, "ID": id, "CreatedSince": ago(created),
-            "CreatedAt": go_time(created), "Size": size(image.row.size)})
+            "CreatedAt": go_time(created), "Size": size(image.row.size),
+            // What Docker's engine does not tell its client of either.
+            "Containers": NOT_KNOWN, "SharedSize": NOT_KNOWN, "UniqueSize": NOT_KNOWN})
     };
     names(image, digests).into_iter().map(row).collect()
 }
@@ -105,13 +109,16 @@ fn exact(image: &Listed) -> Vec<serde_json::Value> {
     names(image, true).into_iter().map(row).collect()
 }
 
-/// Removes images, or names of them.
+/// Removes images, or names of them. What cannot be removed holds up none of the others.
 pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
     let session = session::open_to_remove()?;
-    for name in &args.images {
-        remove(&session.store, name, args)?;
+    let failed = args.images.iter().filter_map(|name| remove(&session.store, name, args).err());
+    let mut failed: Vec<anyhow::Error> = failed.collect();
+    let Some(last) = failed.pop() else { return Ok(ExitCode::SUCCESS) };
+    for error in failed {
+        tell!("ERROR: {error:#}");
     }
-    Ok(ExitCode::SUCCESS)
+    Err(last)
 }
 
 fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
@@ -121,7 +128,15 @@ fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
     match named {
         Some(reference) if all().count() > 1 && !args.force && others(&image, reference) => {
             store.untag(reference)?;
-            tell_of("Untagged", &reference.familiar(), args.json)
+            tell_of("Untagged", &reference.familiar(), args.json)?;
+            // Digests of a repository go with its last tag.
+            let own = |other: &&Reference| other.familiar_name() == reference.familiar_name();
+            let last = !image.tags.iter().filter(own).any(|tag| tag != reference);
+            for digest in image.digests.iter().filter(own).filter(|digest| last && *digest != reference) {
+                store.untag(digest)?;
+                tell_of("Untagged", &digest.familiar(), args.json)?;
+            }
+            Ok(())
         }
         None if image.tags.len() > 1 && !args.force => {
             let id = image.row.id.short();

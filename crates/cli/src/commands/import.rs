@@ -5,20 +5,31 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use lapstrake_assemble::Document;
+use lapstrake_diag::SourceFile;
+use lapstrake_dockerfile::{Dialect, parse_as};
 use lapstrake_graph::{Graph, HistoryDraft, ImageDraft, Op, Source, VertexMeta};
+use lapstrake_lower::{BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, lower};
 use lapstrake_oci::{ImageConfig, Platform, Reference};
 use lapstrake_ops::StackLayer;
 use lapstrake_outputs::{Layer, Tars, assemble, keep};
 use lapstrake_snapshot::import_layer;
 
+use super::read::usable;
 use crate::args::images::Import;
 use crate::exit::Usage;
 use crate::session;
 
 /// Makes an image of a root file system's tar.
 pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
-    let name: Reference =
-        args.name.parse().map_err(|e| Usage(format!("invalid name `{}`: {e}", args.name)))?;
+    let parsed =
+        |name: &String| name.parse::<Reference>().map_err(|e| Usage(format!("invalid name `{name}`: {e}")));
+    let names: Vec<Reference> = args.name.iter().map(parsed).collect::<Result<_, _>>()?;
+    let platform = match &args.platform {
+        Some(text) => text.parse().map_err(|error| Usage(format!("--platform {text}: {error}")))?,
+        None => Platform::host(),
+    };
+    let config = changed(&platform, &args.change)?;
     let session = session::open()?;
     let tar: Box<dyn Read + Send> = if args.tar.as_os_str() == "-" {
         Box::new(io::stdin())
@@ -31,26 +42,74 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
             format!("cannot import `{tar}` to the state directory `{state}`")
         })?
         .layer;
-    let platform = Platform::host();
-    let mut config =
-        ImageConfig { architecture: platform.architecture, os: platform.os, ..ImageConfig::default() };
-    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
     let vertex = Graph::new().add(Op::Source(Source::Scratch), Vec::new(), VertexMeta::default())?;
     let history = vec![HistoryDraft { created_by: "lapstrake import".to_owned(), layer: Some(vertex) }];
     let draft = ImageDraft { config, history, epoch: epoch()? };
     // Its tar is ours to write: the one that came need not be kept.
     let layers = [Layer { id: layer.clone(), diff_id: None }];
-    let image = assemble(&session.store, &draft, &layers, Tars::default())?;
+    let mut image = assemble(&session.store, &draft, &layers, Tars::default())?;
+    for row in &mut image.config.history {
+        row.comment = args.message.clone().unwrap_or_default();
+    }
+    image.document = Document::new(lapstrake_oci::to_json(&image.config));
     let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
     let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id }]);
-    let names = [name];
     keep(&session.store, &image, String::from_utf8_lossy(&tokens).into_owned(), &names)?;
     if args.json {
-        say!("{}", serde_json::json!({"ID": image.document.digest, "Name": names[0].familiar()}));
+        say!(
+            "{}",
+            serde_json::json!({"ID": image.document.digest, "Name": names.first().map(Reference::familiar)})
+        );
     } else {
         say!("{}", image.document.digest);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Knows no image: there is none to be asked for.
+struct Nobody;
+
+impl ImageResolver for Nobody {
+    fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+        Err(format!("{} is not asked for", request.reference).into())
+    }
+}
+
+/// What may be said of an image whose files are there already.
+const CHANGES: [&str; 11] = [
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
+/// The config that these instructions make of that of `scratch`.
+fn changed(platform: &Platform, changes: &[String]) -> anyhow::Result<ImageConfig> {
+    for change in changes {
+        let word = change.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        if change.contains('\n') || !CHANGES.contains(&word.as_str()) {
+            let known = CHANGES.join(", ");
+            return Err(Usage(format!("--change `{change}`: it is no line with one of {known}")).into());
+        }
+    }
+    let text: String = ["FROM scratch"]
+        .into_iter()
+        .chain(changes.iter().map(String::as_str))
+        .flat_map(|l| [l, "\n"])
+        .collect();
+    let file = SourceFile::new("--change", text);
+    let parsed = parse_as(&file, Dialect::BuildKit);
+    usable(&parsed, &file)?;
+    let inputs = BuildInputs { platforms: vec![platform.clone()], ..BuildInputs::new() };
+    let plan = lower(&parsed.dockerfile, &inputs, &Nobody)?;
+    Ok(plan.targets.into_iter().next().context("an import has one target")?.image.config)
 }
 
 /// `SOURCE_DATE_EPOCH`: two imports of the same tar then give the same image.

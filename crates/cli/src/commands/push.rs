@@ -84,6 +84,7 @@ pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
         Some(text) => text.parse().map_err(|error| Usage(format!("--platform {text}: {error}")))?,
         None => Platform::host(),
     };
+    let before = session.store.tagged(&reference)?;
     let digest = shown(args.quiet || args.json, &format!("pulling {reference}"), async |step| {
         pull_one(&session, &reference, &platform, &step).await
     })?;
@@ -93,7 +94,9 @@ pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if !args.quiet {
-        say!("Digest: {digest}");
+        let same = before.is_some() && before == session.store.tagged(&reference)?;
+        let status = if same { "Image is up to date" } else { "Downloaded newer image" };
+        say!("Digest: {digest}\nStatus: {status} for {}", reference.familiar());
     }
     say!("{reference}");
     Ok(ExitCode::SUCCESS)

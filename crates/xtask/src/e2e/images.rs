@@ -5,9 +5,15 @@ use std::net::TcpListener;
 use std::process::Stdio;
 
 use super::place::{Mode, dockerfile, expect, lap, must, nothing_left, script, state, text};
+use super::registry::Registry;
 
-pub(super) const CASES: &[super::Case] =
-    &[("image_lists", lists), ("image_in_use", in_use), ("save_many", save_many), ("search", search)];
+pub(super) const CASES: &[super::Case] = &[
+    ("image_lists", lists),
+    ("image_commands", commands),
+    ("image_in_use", in_use),
+    ("save_many", save_many),
+    ("search", search),
+];
 
 /// Runs a command that must print exactly this.
 fn prints(mode: &Mode, args: &str, expected: &str) -> Result<(), String> {
@@ -16,6 +22,49 @@ fn prints(mode: &Mode, args: &str, expected: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{args}` does not print {expected:?}: {}", text(&output)))
+}
+
+/// What Docker 28 was seen to do, word by word.
+fn commands(mode: &Mode) -> Result<(), String> {
+    let server = Registry::of(mode, "")?;
+    let name = format!("{}/walk", server.address);
+    dockerfile(mode, "walked", "FROM busybox\nRUN head -c 12345 /bin/busybox > /x\nCMD [\"true\"]\n")?;
+    let state = format!("{}/walked-{}", mode.place.display(), mode.name);
+    must(&format!("rm -rf '{state}'"))?;
+    let build = lap(mode, &format!("build -q -t {name}:1 --push walked"))?;
+    expect(&build, 0, &["sha256:"])?;
+    let away = |args: &str| script(mode, &format!("export LAPSTRAKE_ROOT='{state}'; ./lapstrake {args}"));
+    let pulled = away(&format!("pull {name}:1"))?;
+    expect(&pulled, 0, &[&format!("Status: Downloaded newer image for {name}:1\n")])?;
+    expect(&away(&format!("pull {name}:1"))?, 0, &[&format!("Status: Image is up to date for {name}:1\n")])?;
+    let exact = away(&format!("history --human=false {name}:1"))?;
+    expect(&exact, 0, &["CREATED AT", "   12345     buildkit.dockerfile.v0"])?;
+    let made =
+        away(&format!("history --format '{{{{.CreatedAt}}}}' {name}:1 | grep -cE '^[0-9-]+T[0-9:]+Z$'"))?;
+    expect(&made, 0, &["\n"])?;
+    expect(&away(&format!("tag {name}:1 other"))?, 0, &[])?;
+    expect(&away("images --format json other")?, 0, &["\"SharedSize\":\"N/A\"", "\"Containers\":\"N/A\""])?;
+    // What cannot be removed holds up nothing, and a repository's digests go with its last tag.
+    let removed = away(&format!("rmi nothing {name}:1 nowhere"))?;
+    let digest = format!("Untagged: {name}:1\nUntagged: {name}@sha256:");
+    expect(&removed, 1, &[&digest, "no such image: nothing", "no such image: nowhere"])?;
+    if away("images --digests --format '{{.Repository}}'")?.stdout != b"other\n" {
+        return Err(text(&away("images --digests")?));
+    }
+    let import = "tar -cf walked.tar walked && ./lapstrake import -m 'by hand' -c 'ENV A=b' -c 'CMD [\"x\", \"y\"]' -c 'EXPOSE 80' walked.tar";
+    let id = script(mode, &format!("export LAPSTRAKE_ROOT='{state}'; {import}"))?;
+    expect(&id, 0, &["sha256:"])?;
+    let id = String::from_utf8_lossy(&id.stdout).trim().to_owned();
+    let shown = "{{json .Config.Cmd}} {{index .Config.Env 1}} {{json .Config.ExposedPorts}} {{.Comment}} {{.RepoTags}}";
+    let seen = away(&format!("inspect -f '{shown}' {id}"))?;
+    expect(&seen, 0, &["[\"x\",\"y\"] A=b {\"80/tcp\":{}} by hand []"])?;
+    for (bad, why) in
+        [("RUN true", "it is no line with one of CMD"), ("ENV", "ENV requires at least one argument")]
+    {
+        expect(&away(&format!("import -c '{bad}' walked.tar"))?, if bad == "ENV" { 1 } else { 2 }, &[why])?;
+    }
+    must(&format!("rm -rf '{state}'"))?;
+    nothing_left(mode)
 }
 
 const LABELLED: &str = "FROM busybox\nLABEL kind=listed deep.key=v\nENV A=b\nEXPOSE 80\nCMD [\"true\"]\n";
@@ -32,7 +81,8 @@ fn lists(mode: &Mode) -> Result<(), String> {
         0,
         &["REPOSITORY    TAG       IMAGE ID       CREATED", &short, "team/listed   2         "],
     )?;
-    prints(mode, "images -q --filter label=kind", &format!("{short}\n"))?;
+    // A row for each name, as Docker has it.
+    prints(mode, "images -q --filter label=kind", &format!("{short}\n{short}\n"))?;
     prints(mode, "images -q --no-trunc listed", &format!("{id}\n"))?;
     prints(
         mode,
