@@ -1,9 +1,10 @@
 //! The namespace sandbox: a run spec becomes set-up operations, a process, an exit.
 //!
 //! ```text
-//! RunSpec ── plan (pure) ──► [SetupOp] ── socket ──► zygote ── clone3 ──► interpreter ──► the user's program
+//!                                                    zygote ── clone3 ──► interpreter: a blank, made ahead
+//! RunSpec ── plan (pure) ──► [SetupOp] ── socket ──►   │ ── operations ──► interpreter ──► the user's program
 //!                                                      │ ◄── stubs, failure, end of file at exec ──┘
-//! Running ◄── started, exited with usage ──────────────┘
+//! Running ◄── started, exited with usage ──────────────┘ ── mounts ──► undertaker: takes them apart
 //! ```
 //! The zygote is this executable started afresh, with one thread and an almost empty view of the machine. It is the
 //! first process of a pid namespace, so that nothing it has made outlives it, and it dies with its maker.
@@ -30,6 +31,7 @@ mod setup;
 mod spec;
 mod stub;
 mod text;
+mod undertaker;
 mod wire;
 mod world;
 mod zygote;
@@ -38,7 +40,7 @@ pub use cgroup::{Held, IoLimit, IoRate, Limits, available as limits_available};
 pub use error::RuntimeError;
 pub use ids::OwnedInode;
 pub use lapstrake_net::{Firewall, NetError, Way, firewall};
-pub use plan::{Attr, Base, Filter, Fs, Place, SetupOp, Source, SpecError, plan};
+pub use plan::{Attr, Base, Filter, Fs, Place, Plan, SetupOp, Source, SpecError, plan};
 pub use resolv::resolv_conf;
 pub use sandbox::{Exit, Finished, RunFds, Running, Sandbox, Usage};
 pub use spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize};

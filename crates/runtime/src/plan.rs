@@ -3,6 +3,9 @@
 //! The order is the design: the file systems of the kernel first, then the caller's mounts, then the move into the
 //! root, then everything that gives privilege up, last the program. An operation names its place as a path beneath
 //! the root or beneath one of the mounts made here, never as a path of the host.
+//!
+//! What needs nothing of the caller's comes first of all and is done ahead ([`Plan::ahead`]): the file systems of the
+//! kernel are put together in the kit, and moved from there into the root once there is one.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +39,15 @@ pub enum SetupOp {
         /// With these attributes.
         attrs: Vec<Attr>,
     },
-    /// Makes the private file system that staged files live on and that vanishes with the move into the root.
+    /// Moves a mount of the kit, with all that is in it, to the same name in the root, where no symlink is followed.
+    Install {
+        /// `proc`, `dev` or `sys`.
+        name: String,
+    },
+    /// Makes the private file system that staged files and the kit are on.
     Stage,
+    /// Moves onto the stage, and lets go of everything else.
+    Leave,
     /// Writes a file to the stage.
     StageFile {
         /// Its name there.
@@ -106,7 +116,7 @@ pub enum SetupOp {
         /// Who owns that; `None` where no other than root can be set.
         uid: Option<u32>,
     },
-    /// Moves into the root and lets go of everything outside.
+    /// Moves into the root, which from then on covers the stage.
     Enter,
     /// Sets a limit.
     Limit {
@@ -173,8 +183,10 @@ impl SetupOp {
             Self::Loopback => "bring up the loopback interface",
             Self::Hostname { .. } => "set the host name",
             Self::AttachRoot { .. } => "attach the root",
-            Self::Stage | Self::StageFile { .. } | Self::StageSource { .. } => "stage the mounts",
-            Self::Mount { .. } => "mount",
+            Self::Stage | Self::Leave | Self::StageFile { .. } | Self::StageSource { .. } => {
+                "stage the mounts"
+            }
+            Self::Mount { .. } | Self::Install { .. } => "mount",
             Self::Device { .. } => "bind the device",
             Self::Symlink { .. } => "make the symlink",
             Self::Bind { .. } => "bind",
@@ -242,13 +254,13 @@ pub struct Place {
 pub enum Base {
     /// The root, whose content is hostile: symlinks are followed inside it, what is missing is made.
     Root,
-    /// The root, refusing symlinks: for `/proc`, `/sys` and `/dev` themselves.
-    RootPlain,
-    /// The mount made at `/proc`.
+    /// Where the file systems of the kernel are put together.
+    Kit,
+    /// The mount made for `/proc`.
     Proc,
-    /// The mount made at `/sys`.
+    /// The mount made for `/sys`.
     Sys,
-    /// The mount made at `/dev`.
+    /// The mount made for `/dev`.
     Dev,
 }
 
@@ -345,26 +357,37 @@ pub enum SpecError {
     },
 }
 
+/// The operations that carry a [`RunSpec`] out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// All of them, in order.
+    pub ops: Vec<SetupOp>,
+    /// How many of them, from the first, are the same for every container of this kind and need nothing of the caller's.
+    pub ahead: usize,
+}
+
 /// The operations that carry `spec` out, for a run with `sources` mount descriptors.
 ///
 /// # Errors
 /// [`SpecError`] where the spec contradicts itself; what only the machine can tell comes later.
-pub fn plan(spec: &RunSpec, sources: usize) -> Result<Vec<SetupOp>, SpecError> {
+pub fn plan(spec: &RunSpec, sources: usize) -> Result<Plan, SpecError> {
     check(spec, sources)?;
     let secure = spec.security == Security::Sandbox;
     let mut ops = Vec::with_capacity(64);
     if spec.network == Network::None {
         ops.push(SetupOp::Loopback);
     }
+    ops.push(SetupOp::Stage);
+    kit(&mut ops, spec.shm_size, secure);
+    // sysfs shows the network of whoever mounts it: a lent one has to be entered first.
+    let own_network = spec.network == Network::Isolated;
+    let ahead = ops.len();
+    system(&mut ops, secure);
+    let ahead = if own_network { ahead } else { ops.len() };
     ops.push(SetupOp::Hostname { name: spec.hostname.clone() });
     let root = if secure { vec![Attr::Nodev] } else { Vec::new() };
     ops.push(SetupOp::AttachRoot { attrs: root });
-    ops.push(SetupOp::Stage);
-    kernel_mounts(&mut ops, spec.shm_size, secure);
-    devices(&mut ops, secure);
-    if secure {
-        masks(&mut ops);
-    }
+    ops.extend(["proc", "dev", "sys"].map(|name| SetupOp::Install { name: name.to_owned() }));
     names(&mut ops, spec);
     for (slot, mount) in spec.mounts.iter().enumerate() {
         user_mount(&mut ops, spec, mount, slot + FIRST_SLOT);
@@ -376,27 +399,42 @@ pub fn plan(spec: &RunSpec, sources: usize) -> Result<Vec<SetupOp>, SpecError> {
     }
     ops.push(SetupOp::Enter);
     process(&mut ops, spec);
-    Ok(ops)
+    Ok(Plan { ops, ahead })
 }
 
 /// Slots of staged files: 0 and 1 are `resolv.conf` and `hosts`.
 const FIRST_SLOT: usize = 2;
 
-fn kernel_mounts(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
-    use Attr::{Nodev, Noexec, Nosuid, Readonly};
+/// `/proc` and `/dev`.
+fn kit(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
+    use Attr::{Nodev, Noexec, Nosuid};
     let mut mount = |fs, base, path: &str, attrs: &[Attr]| {
         ops.push(SetupOp::Mount { fs, at: place(base, path), attrs: attrs.to_vec() });
     };
-    let frozen: &[Attr] = if secure { &[Readonly, Nosuid, Nodev, Noexec] } else { &[Nosuid, Nodev, Noexec] };
     // Device nodes work through their own mounts; the file system that holds them need not let new ones work.
     let dev: &[Attr] = if secure { &[Nosuid, Nodev] } else { &[Nosuid] };
-    mount(Fs::Proc, Base::RootPlain, "proc", &[Nosuid, Nodev, Noexec]);
-    mount(Fs::Tmpfs { size: Some(64 << 20), mode: 0o755 }, Base::RootPlain, "dev", dev);
+    mount(Fs::Proc, Base::Kit, "proc", &[Nosuid, Nodev, Noexec]);
+    mount(Fs::Tmpfs { size: Some(64 << 20), mode: 0o755 }, Base::Kit, "dev", dev);
     mount(Fs::Devpts, Base::Dev, "pts", &[Nosuid, Noexec]);
     mount(Fs::Tmpfs { size: Some(shm_size), mode: 0o1777 }, Base::Dev, "shm", &[Nosuid, Nodev, Noexec]);
     mount(Fs::Mqueue, Base::Dev, "mqueue", &[Nosuid, Nodev, Noexec]);
-    mount(Fs::Sys, Base::RootPlain, "sys", frozen);
-    mount(Fs::Cgroup, Base::Sys, "fs/cgroup", frozen);
+    devices(ops, secure);
+    if secure {
+        masks(ops, Base::Proc, &MASKED_PROC, &FROZEN_PROC);
+    }
+}
+
+/// `/sys`, the last thing that needs what the zygote sees.
+fn system(ops: &mut Vec<SetupOp>, secure: bool) {
+    use Attr::{Nodev, Noexec, Nosuid, Readonly};
+    let frozen: &[Attr] = if secure { &[Readonly, Nosuid, Nodev, Noexec] } else { &[Nosuid, Nodev, Noexec] };
+    for (fs, base, path) in [(Fs::Sys, Base::Kit, "sys"), (Fs::Cgroup, Base::Sys, "fs/cgroup")] {
+        ops.push(SetupOp::Mount { fs, at: place(base, path), attrs: frozen.to_vec() });
+    }
+    if secure {
+        masks(ops, Base::Sys, &["firmware", "devices/virtual/powercap"], &[]);
+    }
+    ops.push(SetupOp::Leave);
 }
 
 fn devices(ops: &mut Vec<SetupOp>, secure: bool) {
@@ -441,24 +479,24 @@ fn devices(ops: &mut Vec<SetupOp>, secure: bool) {
     );
 }
 
-fn masks(ops: &mut Vec<SetupOp>) {
-    const MASKED: [(Base, &str); 12] = [
-        (Base::Proc, "acpi"),
-        (Base::Proc, "asound"),
-        (Base::Proc, "interrupts"),
-        (Base::Proc, "kcore"),
-        (Base::Proc, "keys"),
-        (Base::Proc, "latency_stats"),
-        (Base::Proc, "timer_list"),
-        (Base::Proc, "timer_stats"),
-        (Base::Proc, "sched_debug"),
-        (Base::Proc, "scsi"),
-        (Base::Sys, "firmware"),
-        (Base::Sys, "devices/virtual/powercap"),
-    ];
-    const FROZEN: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
-    ops.extend(MASKED.map(|(base, path)| SetupOp::Mask { at: place(base, path) }));
-    ops.extend(FROZEN.map(|path| SetupOp::Freeze { at: place(Base::Proc, path) }));
+const MASKED_PROC: [&str; 10] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "timer_list",
+    "timer_stats",
+    "sched_debug",
+    "scsi",
+];
+
+const FROZEN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+fn masks(ops: &mut Vec<SetupOp>, base: Base, masked: &[&str], frozen: &[&str]) {
+    ops.extend(masked.iter().map(|path| SetupOp::Mask { at: place(base, path) }));
+    ops.extend(frozen.iter().map(|path| SetupOp::Freeze { at: place(base, path) }));
 }
 
 /// `/etc/resolv.conf` and `/etc/hosts`.

@@ -16,10 +16,10 @@ use crate::cgroup::{Group, Held};
 use crate::error::RuntimeError;
 use crate::ids::OwnedInode;
 use crate::launch;
-use crate::plan::{SetupOp, plan};
+use crate::plan::{Plan, SetupOp, plan};
 use crate::resolv;
 use crate::spec::{Network, RunSpec, Security};
-use crate::wire::{self, Hello, Request, Update};
+use crate::wire::{self, Hello, Kind, Request, Update};
 
 /// A process that makes containers. Threads share it; dropping it kills every container it has made.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Sandbox {
     /// [`RuntimeError::Spec`], [`RuntimeError::Setup`] and [`RuntimeError::Exec`] are about this run;
     /// [`RuntimeError::Gone`] means that the sandbox cannot be used any more.
     pub fn run(&self, spec: &RunSpec, fds: RunFds) -> Result<Running, RuntimeError> {
-        let mut ops = plan(spec, fds.mounts.len())?;
+        let Plan { mut ops, ahead } = plan(spec, fds.mounts.len())?;
         let (group, doors) = match spec.limits.is_none() {
             true => (None, Vec::new()),
             false => Group::new(&spec.limits).map(|(group, doors)| (Some(group), doors))?,
@@ -173,18 +173,19 @@ impl Sandbox {
         let first = fds.mounts.len();
         let joins = (first..first + doors.len()).map(|index| SetupOp::Join { index });
         let enters = namespace.iter().map(|_| SetupOp::Network { index: first + doors.len() });
-        ops.splice(0..0, joins.chain(enters));
-        let memory =
-            wire::to_memory(&Request { private_network: spec.network == Network::None, ops: ops.clone() })
-                .map_err(RuntimeError::talk)?;
+        // Groups and networks are joined before anything of the caller's is touched.
+        ops.splice(ahead..ahead, joins.chain(enters));
+        let kind = Kind { private_network: spec.network == Network::None, ops: ops[..ahead].to_vec() };
+        let kind = wire::to_bytes(&kind).map_err(RuntimeError::talk)?;
+        let memory = wire::to_memory(&Request { ops: ops[ahead..].to_vec() }).map_err(RuntimeError::talk)?;
         let (channel, theirs) = wire::pair().map_err(RuntimeError::talk)?;
         let root = detached(fds.root);
         let mounts: Vec<OwnedFd> =
             fds.mounts.into_iter().map(detached).chain(doors).chain(namespace).collect();
         let mut all: Vec<BorrowedFd<'_>> =
-            [&memory, &theirs, &fds.stdin, &fds.stdout, &fds.stderr, &root].map(AsFd::as_fd).to_vec();
+            [&theirs, &memory, &fds.stdin, &fds.stdout, &fds.stderr, &root].map(AsFd::as_fd).to_vec();
         all.extend(mounts.iter().map(AsFd::as_fd));
-        wire::send_bytes(&self.control, b"run", &all).map_err(RuntimeError::talk)?;
+        wire::send_bytes(&self.control, &kind, &all).map_err(RuntimeError::talk)?;
         // Our copies would keep the pipes open beyond the container, and the channel beyond the zygote.
         drop(all);
         drop((memory, theirs, fds.stdin, fds.stdout, fds.stderr, root, mounts));

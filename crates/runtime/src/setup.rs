@@ -3,6 +3,9 @@
 //! It starts as a copy of the zygote in fresh namespaces and ends by becoming the user's program. Until then it is
 //! trusted code, which treats everything beneath the root as hostile.
 //!
+//! Its first part is done ahead, so that a container is there when it is asked for: a *blank* has all that needs nothing
+//! of the caller's, and waits for the rest.
+//!
 //! Invariants: whatever is made in the root is reported to the zygote before it is used, so that it is removed even
 //! where this process dies on the way; nothing is looked up twice.
 
@@ -12,22 +15,20 @@ mod resolve;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use lapstrake_sys::process::{Turns, take_turns};
 use lapstrake_sys::{SingleThreaded, fd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 
 use crate::plan::{Filter, SetupOp};
 use crate::seccomp::Programs;
-use crate::wire::{self, Failure, Report, Request};
+use crate::wire::{self, Failure, Kind, Report, Request};
 use crate::world::World;
 
-/// Everything a container is made from.
+/// What a blank is made from: a container that has everything but what one run asks for.
 pub(crate) struct Job<'a> {
-    pub(crate) request: Request,
-    pub(crate) root: OwnedFd,
-    /// The caller's mounts, each until it is attached.
-    pub(crate) sources: Vec<Option<OwnedFd>>,
-    pub(crate) stdio: [OwnedFd; 3],
+    pub(crate) kind: Kind,
     /// To the zygote.
     pub(crate) channel: OwnedFd,
     /// The system call filters; `None` where this machine has no table for them.
@@ -59,33 +60,35 @@ impl<T> About<T> for Result<T, Errno> {
     }
 }
 
-/// Makes the container and becomes its program; the status of a process that could not.
+/// Makes a blank, waits for what it is to run, and becomes that; the status of a process that could not.
 pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
-    let Job { request, root, sources, stdio, channel, filters, world } = job;
-    let mut keep = vec![root.as_raw_fd(), channel.as_raw_fd()];
-    keep.extend(sources.iter().flatten().chain(&stdio).map(AsRawFd::as_raw_fd));
+    let Job { kind, channel, filters, world } = job;
+    let keep = [channel.as_raw_fd()];
     let mut setup = Setup {
-        root,
-        sources,
-        stdio,
+        root: None,
+        sources: Vec::new(),
+        stdio: None,
         channel,
         filters,
         unified_cgroups: world.unified_cgroups,
         stage: None,
+        staged: Vec::new(),
         proc: None,
         sys: None,
         dev: None,
         pts: None,
     };
     rustix::process::umask(Mode::empty());
-    let mut result = fd::close_others(token, &keep).map_err(|errno| (request.ops.len(), Fault::from(errno)));
-    if result.is_ok() {
-        result = request
-            .ops
-            .iter()
-            .enumerate()
-            .try_for_each(|(at, op)| setup.apply(op).map_err(|fault| (at, fault)));
-    }
+    let ahead = kind.ops.len();
+    let result = fd::close_others(token, &keep)
+        .map_err(|errno| (0, Fault::from(errno)))
+        .and_then(|()| setup.apply_all(&kind.ops, 0))
+        .and_then(|()| match setup.receive() {
+            Ok(Some(request)) => setup.apply_all(&request.ops, ahead),
+            // Nobody wants it any more.
+            Ok(None) => Ok(()),
+            Err(errno) => Err((usize::MAX, Fault::from(errno))),
+        });
     if let Err((op, Fault { errno, path })) = result {
         let failure = Failure { op, errno: errno.raw_os_error(), path };
         let _ = wire::send(&setup.channel, &Report::Failed(failure), &[]);
@@ -95,14 +98,17 @@ pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
 
 /// A container under construction.
 struct Setup<'a> {
-    root: OwnedFd,
+    root: Option<OwnedFd>,
+    /// The caller's mounts, each until it is attached.
     sources: Vec<Option<OwnedFd>>,
-    stdio: [OwnedFd; 3],
+    stdio: Option<[OwnedFd; 3]>,
     channel: OwnedFd,
     filters: Option<&'a Programs>,
     unified_cgroups: bool,
     /// The roots of the mounts made so far: looked things up beneath, never by path again.
     stage: Option<OwnedFd>,
+    /// The caller's mounts that are on the stage.
+    staged: Vec<usize>,
     proc: Option<OwnedFd>,
     sys: Option<OwnedFd>,
     dev: Option<OwnedFd>,
@@ -110,6 +116,23 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// Waits for the request; `None` where there will be none.
+    fn receive(&mut self) -> Result<Option<Request>, Errno> {
+        let Some((_, fds)) = wire::receive_bytes(&self.channel)? else { return Ok(None) };
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or(Errno::BADF);
+        let memory = next()?;
+        self.stdio = Some([next()?, next()?, next()?]);
+        self.root = Some(next()?);
+        self.sources = fds.map(Some).collect();
+        wire::from_memory(memory).map(Some)
+    }
+
+    /// Carries operations out of which the first is number `first`; says at which one it failed.
+    fn apply_all(&mut self, ops: &[SetupOp], first: usize) -> Result<(), (usize, Fault)> {
+        ops.iter().zip(first..).try_for_each(|(op, at)| self.apply(op).map_err(|fault| (at, fault)))
+    }
+
     fn apply(&mut self, op: &SetupOp) -> Result<(), Fault> {
         match op {
             SetupOp::Join { index } => self.join(*index),
@@ -117,7 +140,9 @@ impl Setup<'_> {
             SetupOp::Loopback => Ok(lapstrake_sys::net::loopback_up()?),
             SetupOp::Hostname { name } => rustix::system::sethostname(name.as_bytes()).about(name),
             SetupOp::AttachRoot { attrs } => self.attach_root(attrs),
+            SetupOp::Install { name } => self.install(name),
             SetupOp::Stage => self.make_stage(),
+            SetupOp::Leave => self.leave(),
             SetupOp::StageFile { slot, data, mode, owner } => self.stage_file(*slot, data, *mode, *owner),
             SetupOp::StageSource { index } => self.stage_source(*index),
             SetupOp::Mount { fs, at, attrs } => self.mount(fs, at, attrs),
@@ -143,6 +168,7 @@ impl Setup<'_> {
             SetupOp::Capabilities { keep, ambient } => process::capabilities(*keep, *ambient),
             SetupOp::Exec { args, env } => {
                 wire::send(&self.channel, &Report::Exec, &[])?;
+                take_turns(Turns::Plain);
                 process::exec(args, env)
             }
         }
@@ -175,6 +201,12 @@ impl Setup<'_> {
     /// Tells the zygote of something made in the root.
     fn report_stub(&self, made: &resolve::Made<'_>) -> Result<(), Errno> {
         let (name, directory, ino) = (made.name.to_bytes().to_vec(), made.directory, made.ino);
-        wire::send(&self.channel, &Report::Stub { name, directory, ino }, &[made.parent.as_fd()])
+        // By a mount of its own: what is removed through the one that has been covered takes the cover apart first, and
+        // waits for the whole machine to have noticed.
+        let apart =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let apart = rustix::mount::open_tree(made.parent, c"", apart);
+        let parent = apart.as_ref().map_or(made.parent, AsFd::as_fd);
+        wire::send(&self.channel, &Report::Stub { name, directory, ino }, &[parent])
     }
 }

@@ -20,10 +20,10 @@ pub(crate) struct Stub {
 }
 
 /// Removes what is left of them, the last one first, and leaves the times of their directories as they are.
-pub(crate) fn remove_all(stubs: Vec<Stub>) {
-    for stub in stubs.into_iter().rev() {
+pub(crate) fn remove_all(stubs: &[Stub]) {
+    for stub in stubs.iter().rev() {
         // One that cannot be removed is an empty directory in a layer, no reason to fail a step that succeeded.
-        let _ = remove(&stub);
+        let _ = remove(stub);
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
             stub(&at("run/secrets"), "a", false),
         ];
         let before = fs::metadata(root.path()).unwrap().modified().unwrap();
-        remove_all(stubs);
+        remove_all(&stubs);
         assert!(!at("run").exists());
         assert_eq!(fs::metadata(root.path()).unwrap().modified().unwrap(), before);
     }
@@ -106,7 +106,7 @@ mod tests {
         symlink(canary.path(), at("link")).unwrap();
         fs::rename(at("other"), at("moved")).unwrap();
         fs::create_dir(at("other")).unwrap();
-        remove_all(stubs);
+        remove_all(&stubs);
         for name in ["full/file", "link", "other", "moved", "written"] {
             assert!(fs::symlink_metadata(at(name)).is_ok(), "{name}");
         }

@@ -2,7 +2,8 @@
 //! descriptors beside it.
 //!
 //! ```text
-//! parent → zygote   (control)  []            fds: request (memfd of Request), run, stdin, stdout, stderr, root, mounts…
+//! parent → zygote   (control)  Kind          fds: run, request (memfd of Request), stdin, stdout, stderr, root, mounts…
+//! zygote → child    (setup)    go            the same without run: a blank becomes a container
 //! zygote → parent   (control)  Hello         once
 //! child  → zygote   (setup)    Report…       fd with Stub: its parent; with Terminal: the master, with Listener: it. EOF: exec or death
 //! zygote → parent   (run)      Update…       fds with Started: pidfd [, terminal master]
@@ -28,10 +29,17 @@ use crate::spec::MAX_FDS;
 /// Longest datagram; a failure with a path is the longest there is.
 const MAX_BYTES: usize = 32 << 10;
 
-/// A container to make.
+/// What containers have in common that can be made of the same blanks.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Kind {
+    pub(crate) private_network: bool,
+    /// Done ahead.
+    pub(crate) ops: Vec<SetupOp>,
+}
+
+/// What one container has besides.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Request {
-    pub(crate) private_network: bool,
     pub(crate) ops: Vec<SetupOp>,
 }
 
@@ -71,7 +79,7 @@ pub(crate) enum Report {
 /// An operation that went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    /// Index into [`Request::ops`]; the number of them where it was before the first.
+    /// Index into the operations of the kind and then those of the request; beyond them where it was before the first.
     pub(crate) op: usize,
     pub(crate) errno: i32,
     pub(crate) path: String,
@@ -95,7 +103,7 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Sends one value.
 pub(crate) fn send<T: Serialize>(socket: impl AsFd, value: &T, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    let bytes = serde_json::to_vec(value).map_err(|_| Errno::INVAL)?;
+    let bytes = to_bytes(value)?;
     send_bytes(socket, &bytes, fds)
 }
 
@@ -115,7 +123,7 @@ pub(crate) fn send_bytes(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]
 /// Receives one value; `None` at the end.
 pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
     let Some((bytes, fds)) = receive_bytes(socket)? else { return Ok(None) };
-    let value = serde_json::from_slice(&bytes).map_err(|_| Errno::BADMSG)?;
+    let value = from_bytes(&bytes)?;
     Ok(Some((value, fds)))
 }
 
@@ -150,9 +158,19 @@ pub(crate) fn receive_bytes(socket: impl AsFd) -> Result<Option<Datagram>, Errno
     Ok(Some((bytes, fds)))
 }
 
+/// One value as it is sent.
+pub(crate) fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, Errno> {
+    serde_json::to_vec(value).map_err(|_| Errno::INVAL)
+}
+
+/// The inverse of [`to_bytes`].
+pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Errno> {
+    serde_json::from_slice(bytes).map_err(|_| Errno::BADMSG)
+}
+
 /// Puts a request, which may carry megabytes of secrets, into anonymous memory.
 pub(crate) fn to_memory(request: &Request) -> Result<OwnedFd, Errno> {
-    let bytes = serde_json::to_vec(request).map_err(|_| Errno::INVAL)?;
+    let bytes = to_bytes(request)?;
     let memory = rustix::fs::memfd_create(c"request", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memory);
     file.write_all(&bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
@@ -165,7 +183,7 @@ pub(crate) fn from_memory<T: DeserializeOwned>(memory: OwnedFd) -> Result<T, Err
     let mut bytes = Vec::new();
     let mut file = std::fs::File::from(memory);
     file.read_to_end(&mut bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    serde_json::from_slice(&bytes).map_err(|_| Errno::BADMSG)
+    from_bytes(&bytes)
 }
 
 #[cfg(test)]
@@ -188,9 +206,8 @@ mod tests {
     #[test]
     fn a_request_survives_memory() {
         let ops = vec![SetupOp::Umask { mask: 0o22 }, SetupOp::Loopback];
-        let memory = to_memory(&Request { private_network: true, ops: ops.clone() }).unwrap();
+        let memory = to_memory(&Request { ops: ops.clone() }).unwrap();
         let back: Request = from_memory(memory).unwrap();
-        assert!(back.private_network);
         assert_eq!(back.ops, ops);
     }
 }

@@ -5,11 +5,10 @@
 //! /proc   of the zygote's pid namespace; one has to be visible for a container to be given its own
 //! /dev    the host's, to bind devices from
 //! /sys    the host's, where the zygote is in a user namespace and a container may not have its own
-//! /root   where a container's root is attached
-//! /stage  where its sources are
+//! /stage  where a container puts what it is made of
 //! ```
-//! A container's mount namespace starts as a copy of this. So nothing of the host is within its reach even before it
-//! has moved into its root, and the copy is cheap.
+//! A container's mount namespace starts as a copy of this, and then has nothing but its stage. So nothing of the host is
+//! within its reach even before it has moved into its root, and the copy is cheap.
 
 use std::os::fd::OwnedFd;
 
@@ -41,7 +40,7 @@ pub(crate) fn shrink() -> Start<World> {
         rustix::fs::statfs(c"/sys/fs/cgroup").is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC);
     private()?;
     let root = memory()?;
-    for name in [c"proc", c"dev", c"sys", c"root", c"stage"] {
+    for name in [c"proc", c"dev", c"sys", c"stage"] {
         rustix::fs::mkdirat(&root, name, Mode::from(0o755)).map_err(trouble("make the zygote's root"))?;
     }
     let dev = whole(c"/dev").map_err(trouble("bind /dev"))?;

@@ -3,16 +3,18 @@
 //! ```text
 //! caller ── keeper            waits for the caller's end; one thread, so that a death signal is tied to a process
 //!             └── zygote      first process of a pid namespace, dies with the keeper, and everything with it
+//!                   ├── undertaker
 //!                   ├── container
-//!                   └── container
+//!                   └── blank   the next container
 //! ```
 
+mod blank;
 mod serve;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use lapstrake_sys::process::{self, exit_now};
+use lapstrake_sys::process::{self, Turns, exit_now};
 use lapstrake_sys::{SingleThreaded, fd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
@@ -90,6 +92,8 @@ fn zygote(control: &OwnedFd) -> i32 {
         .and_then(|()| world::shrink());
     match started {
         Ok(world) => {
+            // Everything that waits for a container waits for this process, and for the set-up that it becomes.
+            process::take_turns(Turns::Short);
             let Some(token) = SingleThreaded::check() else { return 1 };
             if wire::send(control, &Hello::Ready, &[]).is_err() {
                 return 1;

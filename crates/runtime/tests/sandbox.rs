@@ -19,12 +19,14 @@ mod life;
 mod owners;
 #[path = "sandbox/probe.rs"]
 mod probe;
+#[path = "sandbox/races.rs"]
+mod races;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     lapstrake_runtime::zygote_main_if_asked();
     lapstrake_testkit::main(
-        &[inside::TESTS, hostile::TESTS, life::TESTS, owners::TESTS, probe::TESTS].concat(),
+        &[inside::TESTS, hostile::TESTS, races::TESTS, life::TESTS, owners::TESTS, probe::TESTS].concat(),
     )
 }

@@ -37,6 +37,11 @@ pub fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedF
         fsconfig_set_string(fs.as_fd(), "upperdir", upper).map_err(refused("setting the upper directory"))?;
         fsconfig_set_string(fs.as_fd(), "workdir", work).map_err(refused("setting the work directory"))?;
     }
+    if upper.is_some() {
+        // What has to last is synced by whoever makes an image of it. Else each end of a step would sync the disk, and so
+        // would each program that asks for it. Linux before 5.10 does not know the word.
+        fsconfig_set_flag(fs.as_fd(), "volatile").unwrap_or_default();
+    }
     // Root too marks in `user.*`: one format on disk, one code path, and nothing that only root could read.
     fsconfig_set_flag(fs.as_fd(), "userxattr").map_err(refused("asking for user attributes"))?;
     fsconfig_create(fs.as_fd()).map_err(refused("creating it"))?;

@@ -116,6 +116,45 @@ pub fn dies_with_thread(command: &mut Command) {
     unsafe { command.pre_exec(tie) };
 }
 
+/// How a process takes turns with others on a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// Short ones, which come sooner: for one that does little and that others wait for.
+    Short,
+    /// As any process.
+    Plain,
+}
+
+/// `struct sched_attr` as its first version had it.
+#[repr(C)]
+#[derive(Default)]
+struct Scheduling {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Sets how this thread takes turns; its share stays the same. Before Linux 6.12 it makes no difference, and where it is
+/// refused none has to be made: so nothing is said.
+pub fn take_turns(turns: Turns) {
+    let mut attr = Scheduling::default();
+    let size = size_of::<Scheduling>();
+    // SAFETY: the kernel writes as many bytes as it is told that there are, all of which may have any value.
+    let got = check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) });
+    if got.is_err() || attr.policy != libc::SCHED_OTHER as u32 {
+        return;
+    }
+    // The shortest that the kernel gives, in nanoseconds.
+    attr.runtime = if turns == Turns::Short { 100_000 } else { 0 };
+    // SAFETY: the kernel reads as many bytes as the structure itself says that it has.
+    let _ = check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) });
+}
+
 /// Gives every signal its default action and unblocks all, so that a program started from here finds the signals as
 /// a fresh process does (Rust's runtime ignores `SIGPIPE`).
 pub fn reset_signals(_: &SingleThreaded) {

@@ -31,22 +31,38 @@ fn outline(ops: &[SetupOp]) -> Vec<String> {
 
 #[test]
 fn the_whole_of_a_plain_plan() {
-    let expected = "Hostname, AttachRoot, Stage, Mount RootPlain proc, Mount RootPlain dev, Mount Dev pts, Mount Dev shm, \
-                    Mount Dev mqueue, Mount RootPlain sys, Mount Sys fs/cgroup, Device null, Device zero, Device full, \
-                    Device random, Device urandom, Device tty, Symlink fd, Symlink stdin, Symlink stdout, \
-                    Symlink stderr, Symlink ptmx, Symlink core, Mask Proc acpi, Mask Proc asound, \
-                    Mask Proc interrupts, Mask Proc kcore, Mask Proc keys, Mask Proc latency_stats, \
-                    Mask Proc timer_list, Mask Proc timer_stats, Mask Proc sched_debug, Mask Proc scsi, \
-                    Mask Sys firmware, Mask Sys devices/virtual/powercap, Freeze Proc bus, \
-                    Freeze Proc fs, Freeze Proc irq, Freeze Proc sys, Freeze Proc sysrq-trigger, StageFile, \
-                    Bind Root etc/resolv.conf, StageFile, Bind Root etc/hosts, Session, Enter, Cwd, Umask, Bound, \
-                    Fence, Filter, Become, Capabilities, Exec";
-    assert_eq!(outline(&plan(&spec(), 0).unwrap()).join(", "), expected);
+    let ahead = "Stage, Mount Kit proc, Mount Kit dev, Mount Dev pts, Mount Dev shm, Mount Dev mqueue, Device null, \
+                 Device zero, Device full, Device random, Device urandom, Device tty, Symlink fd, Symlink stdin, \
+                 Symlink stdout, Symlink stderr, Symlink ptmx, Symlink core, Mask Proc acpi, Mask Proc asound, \
+                 Mask Proc interrupts, Mask Proc kcore, Mask Proc keys, Mask Proc latency_stats, \
+                 Mask Proc timer_list, Mask Proc timer_stats, Mask Proc sched_debug, Mask Proc scsi, \
+                 Freeze Proc bus, Freeze Proc fs, Freeze Proc irq, Freeze Proc sys, Freeze Proc sysrq-trigger, \
+                 Mount Kit sys, Mount Sys fs/cgroup, Mask Sys firmware, Mask Sys devices/virtual/powercap, Leave";
+    let then = "Hostname, AttachRoot, Install, Install, Install, StageFile, Bind Root etc/resolv.conf, StageFile, \
+                Bind Root etc/hosts, Session, Enter, Cwd, Umask, Bound, Fence, Filter, Become, Capabilities, Exec";
+    let plan = plan(&spec(), 0).unwrap();
+    let (first, rest) = plan.ops.split_at(plan.ahead);
+    assert_eq!(outline(first).join(", "), ahead);
+    assert_eq!(outline(rest).join(", "), then);
+}
+
+/// What is made ahead is the same whatever is run, and sees no network that has to be entered first.
+#[test]
+fn what_is_made_ahead() {
+    let ahead = |spec: &RunSpec| {
+        let plan = plan(spec, 0).unwrap();
+        outline(&plan.ops[..plan.ahead])
+    };
+    let other = RunSpec { cwd: "/x".into(), hostname: "me".into(), readonly_root: true, ..spec() };
+    assert_eq!(ahead(&other), ahead(&spec()));
+    let own = ahead(&RunSpec { network: Network::Isolated, ..spec() });
+    assert!(own.iter().all(|op| !op.contains("sys") || op.contains("Proc")), "{own:?}");
+    assert_eq!(ahead(&RunSpec { network: Network::None, ..spec() })[0], "Loopback");
 }
 
 #[test]
 fn insecure_masks_and_filters_nothing() {
-    let ops = plan(&RunSpec { security: Security::Insecure, ..spec() }, 0).unwrap();
+    let ops = plan(&RunSpec { security: Security::Insecure, ..spec() }, 0).unwrap().ops;
     assert!(
         !ops.iter()
             .any(|op| matches!(op, SetupOp::Mask { .. } | SetupOp::Freeze { .. } | SetupOp::Filter { .. }))
@@ -66,7 +82,7 @@ fn secure_mounts_have_no_devices() {
             readonly: false,
         },
     ];
-    for op in plan(&RunSpec { mounts, ..spec() }, 2).unwrap() {
+    for op in plan(&RunSpec { mounts, ..spec() }, 2).unwrap().ops {
         let (SetupOp::Mount { attrs, .. } | SetupOp::Bind { attrs, .. } | SetupOp::AttachRoot { attrs }) =
             &op
         else {
@@ -80,7 +96,7 @@ fn secure_mounts_have_no_devices() {
 #[test]
 fn a_descriptor_is_staged_once_and_only_where_needed() {
     let mounts = vec![fd("/a", 0, "/"), fd("/b", 1, ""), fd("/c", 1, "x"), fd("/d", 2, "y/")];
-    let ops = plan(&RunSpec { mounts, ..spec() }, 3).unwrap();
+    let ops = plan(&RunSpec { mounts, ..spec() }, 3).unwrap().ops;
     let staged: Vec<_> = ops
         .iter()
         .filter_map(|op| if let SetupOp::StageSource { index } = op { Some(*index) } else { None })
@@ -142,7 +158,7 @@ fn hosts_has_the_name_and_the_extras() {
 
 #[test]
 fn privilege_goes_in_the_right_order() {
-    let ops = plan(&spec(), 0).unwrap();
+    let ops = plan(&spec(), 0).unwrap().ops;
     let at = |wanted: fn(&SetupOp) -> bool| ops.iter().position(wanted).unwrap();
     let order = [
         at(|op| matches!(op, SetupOp::Enter)),

@@ -1,4 +1,4 @@
-//! The operations on mounts: from the attached root to the move into it.
+//! The operations on mounts: from the stage to the move into the root that covers it.
 
 use std::ffi::{CStr, CString};
 use std::io::Write;
@@ -18,8 +18,7 @@ use crate::plan::{Attr, Base, Fs, Place, Source};
 use crate::spec::WindowSize;
 use crate::wire::{self, Report};
 
-/// In the zygote's root; see `zygote/world.rs`.
-const ROOT: &CStr = c"/root";
+/// In the zygote's root; see `world.rs`.
 const STAGE: &CStr = c"/stage";
 const SYS: &CStr = c"/sys";
 
@@ -32,17 +31,49 @@ const LOCKED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 impl Setup<'_> {
+    /// Covers the stage with the root.
     pub(super) fn attach_root(&mut self, attrs: &[Attr]) -> Result<(), Fault> {
-        restrict(&self.root, flags(attrs), Reach::Tree)?;
-        Ok(rustix::mount::move_mount(&self.root, c"", CWD, ROOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+        let root = self.root()?;
+        restrict(root, flags(attrs), Reach::Tree)?;
+        Ok(rustix::mount::move_mount(root, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
     }
 
     pub(super) fn make_stage(&mut self) -> Result<(), Fault> {
         let stage = new(&Fs::Tmpfs { size: None, mode: 0o700 }, &[Attr::Nosuid, Attr::Nodev, Attr::Noexec])?;
         rustix::mount::move_mount(&stage, c"", CWD, STAGE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-        rustix::fs::mkdirat(&stage, VOID, Mode::from(0o755))?;
+        for name in [VOID, c"proc", c"dev", c"sys"] {
+            rustix::fs::mkdirat(&stage, name, Mode::from(0o755))?;
+        }
         self.stage = Some(stage);
         Ok(())
+    }
+
+    /// From here on the mount namespace has nothing but the stage and what is on it.
+    pub(super) fn leave(&mut self) -> Result<(), Fault> {
+        rustix::process::fchdir(self.stage()?)?;
+        rustix::process::pivot_root(c".", c".")?;
+        // The old root is stacked on the new one, and "." is still what it was.
+        rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+        Ok(rustix::process::chdir(c"/")?)
+    }
+
+    pub(super) fn install(&mut self, name: &str) -> Result<(), Fault> {
+        let mount = match name {
+            "proc" => &self.proc,
+            "dev" => &self.dev,
+            _ => &self.sys,
+        };
+        let path = format!("/{name}");
+        let mount = mount.as_ref().ok_or(Errno::NXIO).about(&path)?;
+        let root = self.root()?;
+        let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let target = match resolve::find(root, name, how) {
+            Err(Errno::NOENT) => {
+                resolve::ensure(root, name, Kind::Directory, &mut |made| self.report_stub(made))
+            }
+            found => found,
+        };
+        attach(mount, &target.about(&path)?).about(&path)
     }
 
     pub(super) fn stage_file(
@@ -73,7 +104,9 @@ impl Setup<'_> {
             drop(rustix::fs::openat(stage, &name, flags, Mode::from(0o600))?);
         }
         let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        Ok(rustix::mount::move_mount(&source, c"", stage, &name, empty)?)
+        rustix::mount::move_mount(&source, c"", stage, &name, empty)?;
+        self.staged.push(index);
+        Ok(())
     }
 
     pub(super) fn mount(&mut self, fs: &Fs, at: &Place, attrs: &[Attr]) -> Result<(), Fault> {
@@ -94,7 +127,7 @@ impl Setup<'_> {
             (Fs::Proc, ..) => self.proc = Some(mount),
             (Fs::Sys, ..) => self.sys = Some(mount),
             (Fs::Devpts, ..) => self.pts = Some(mount),
-            (_, Base::RootPlain, "dev") => self.dev = Some(mount),
+            (_, Base::Kit, "dev") => self.dev = Some(mount),
             _ => {}
         }
         Ok(())
@@ -164,10 +197,10 @@ impl Setup<'_> {
     /// Goes on with a copy of the whole tree whose top alone is read-only. The original stays writable, so that what
     /// has been made in it can be removed after the exit.
     pub(super) fn freeze_root(&mut self) -> Result<(), Fault> {
-        let copy = clone_fd(&self.root)?;
+        let copy = clone_fd(self.root()?)?;
         restrict(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One)?;
-        rustix::mount::move_mount(&copy, c"", CWD, ROOT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-        self.root = copy;
+        attach(&copy, self.root()?)?;
+        self.root = Some(copy);
         Ok(())
     }
 
@@ -177,7 +210,7 @@ impl Setup<'_> {
         if let Some(size) = terminal {
             self.open_terminal(size, uid)?;
         }
-        let [stdin, stdout, stderr] = &self.stdio;
+        let [stdin, stdout, stderr] = self.stdio.as_ref().ok_or(Errno::BADF)?;
         rustix::stdio::dup2_stdin(stdin)?;
         rustix::stdio::dup2_stdout(stdout)?;
         Ok(rustix::stdio::dup2_stderr(stderr)?)
@@ -202,16 +235,20 @@ impl Setup<'_> {
         rustix::process::ioctl_tiocsctty(&slave).about("/dev/console")?;
         wire::send(&self.channel, &Report::Terminal, &[master.as_fd()])?;
         let again = || rustix::io::fcntl_dupfd_cloexec(&slave, 3);
-        self.stdio = [again()?, again()?, slave];
+        self.stdio = Some([again()?, again()?, slave]);
         Ok(())
     }
 
+    /// The stage stays beneath the root: `..` does not lead from the root of a mount to what it covers, and there is
+    /// nothing of the machine there. Going with `pivot_root` would take the unmounting of it, and that waits until every
+    /// processor has noticed. Only what the container may see parts of and not the whole is taken away first.
     pub(super) fn enter(&mut self) -> Result<(), Fault> {
-        rustix::process::fchdir(&self.root)?;
-        rustix::process::pivot_root(c".", c".")?;
-        // The old root is stacked on the new one, and "." is still what it was.
-        rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
-        Ok(rustix::process::chdir(c"/")?)
+        for index in &self.staged {
+            let path = [b"/", source_name(*index).as_bytes()].concat();
+            rustix::mount::unmount(path, UnmountFlags::DETACH)?;
+        }
+        rustix::process::fchdir(self.root()?)?;
+        Ok(rustix::process::chroot(c".")?)
     }
 
     /// Opens the place something is to be mounted at.
@@ -221,7 +258,7 @@ impl Setup<'_> {
         match at.base {
             Base::Root => {
                 let path = format!("/{path}");
-                let target = resolve::ensure(&self.root, &path, kind, &mut made).about(&path)?;
+                let target = resolve::ensure(self.root()?, &path, kind, &mut made).about(&path)?;
                 // Through a symlink of the image: mounts there could fool whoever reads /proc (CVE-2025-52881).
                 if rustix::fs::fstatfs(&target).about(&path)?.f_type == PROC_SUPER_MAGIC {
                     return Err(Errno::PERM).about(&path);
@@ -233,14 +270,7 @@ impl Setup<'_> {
                     _ => Ok(target),
                 }
             }
-            Base::RootPlain => {
-                let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-                let target = match resolve::find(&self.root, path, how) {
-                    Err(Errno::NOENT) => resolve::ensure(&self.root, path, kind, &mut made),
-                    found => found,
-                };
-                target.about(&format!("/{path}"))
-            }
+            Base::Kit => find_plain(self.stage()?, &name(path)).about(path),
             Base::Dev => {
                 resolve::ensure(self.dev()?, path, kind, &mut |_| Ok(())).about(&format!("/dev/{path}"))
             }
@@ -257,7 +287,7 @@ impl Setup<'_> {
             Base::Proc => &self.proc,
             Base::Sys => &self.sys,
             Base::Dev => &self.dev,
-            Base::Root | Base::RootPlain => return Err(Errno::INVAL).about(&at.path),
+            Base::Root | Base::Kit => return Err(Errno::INVAL).about(&at.path),
         };
         let base = base.as_ref().ok_or(Errno::NXIO).about(&at.path)?;
         match resolve::find(base, &at.path, ResolveFlags::NO_SYMLINKS) {
@@ -278,6 +308,10 @@ impl Setup<'_> {
 
     fn source(&mut self, index: usize) -> Result<OwnedFd, Errno> {
         self.sources.get_mut(index).and_then(Option::take).ok_or(Errno::BADF)
+    }
+
+    fn root(&self) -> Result<&OwnedFd, Errno> {
+        self.root.as_ref().ok_or(Errno::NXIO)
     }
 
     fn stage(&self) -> Result<&OwnedFd, Errno> {
@@ -366,6 +400,10 @@ fn flags(attrs: &[Attr]) -> MountAttrFlags {
                 Attr::Noexec => MountAttrFlags::MOUNT_ATTR_NOEXEC,
             }
     })
+}
+
+fn name(path: &str) -> CString {
+    CString::new(path).unwrap_or_default()
 }
 
 fn file_name(slot: usize) -> CString {

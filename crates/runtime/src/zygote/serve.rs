@@ -5,16 +5,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use lapstrake_sys::process::{self, Ended};
 use lapstrake_sys::{SingleThreaded, fd};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
+use super::blank::{Blank, Blanks};
 use crate::ids;
 use crate::seccomp::{Machine, Programs};
-use crate::setup::{self, Job};
 use crate::stub::{Stub, remove_all};
-use crate::wire::{self, Failure, Report, Request, Update};
+use crate::undertaker::Undertaker;
+use crate::wire::{self, Failure, Report, Update};
 use crate::world::World;
 
 /// A container of ours.
@@ -26,8 +27,8 @@ struct Container {
     stubs: Vec<Stub>,
     /// Who answers its calls about owners, and where that one writes down what it cannot keep on disk.
     supervisor: Option<(process::Child, OwnedFd)>,
-    /// How many operations it consists of.
-    ops: usize,
+    /// Its mount namespace.
+    mounts: OwnedFd,
 }
 
 /// How far a container has come.
@@ -40,32 +41,55 @@ enum Phase {
     Failed(Failure),
 }
 
+/// How long a container has to run before the next blank is made: most of what is shorter waits for its end to be told.
+const BREATH: Timespec = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
+
 /// Serves until the control socket ends.
 pub(super) fn serve(token: &SingleThreaded, world: &World, control: BorrowedFd<'_>) -> i32 {
     let filters = Machine::here().map(Programs::new);
+    let Ok(undertaker) = Undertaker::start(token) else { return 1 };
+    let mut blanks = Blanks::new(world, filters.as_ref());
     let mut containers: Vec<Container> = Vec::new();
     loop {
-        let ready = match wait(control, &containers) {
+        let pause = pause(&blanks, &containers);
+        let ready = match wait(control, &containers, pause.as_ref()) {
             Ok(ready) => ready,
             Err(Errno::INTR) => continue,
             Err(_) => return 1,
         };
         let (first, events) =
             ready.split_first().expect("the control socket is always among what is waited for");
+        if pause.is_some() && ready.iter().all(PollFlags::is_empty) {
+            blanks.refill(token);
+            continue;
+        }
         let mut alive = Vec::with_capacity(containers.len() + 1);
         for (container, events) in containers.into_iter().zip(events.chunks_exact(3)) {
-            alive.extend(attend(token, container, events[0], events[1], events[2]));
+            alive.extend(attend(token, &undertaker, container, events[0], events[1], events[2]));
         }
         containers = alive;
         if !first.is_empty() {
-            let Ok(Some((_, fds))) = wire::receive_bytes(control) else { return 0 };
-            containers.extend(make(token, world, filters.as_ref(), fds));
+            let Ok(Some((kind, fds))) = wire::receive_bytes(control) else { return 0 };
+            containers.extend(make(token, &mut blanks, kind, fds));
         }
     }
 }
 
+/// When there is time for the next blank; `None` where none is wanted, or not now.
+fn pause(blanks: &Blanks<'_>, containers: &[Container]) -> Option<Timespec> {
+    let busy = |container: &Container| matches!(container.phase, Phase::Setup { .. });
+    if !blanks.are_wanted() || containers.iter().any(busy) {
+        return None;
+    }
+    Some(if containers.is_empty() { Timespec::default() } else { BREATH })
+}
+
 /// What has happened, per descriptor: control, then set-up channel, run channel and process of each container.
-fn wait(control: BorrowedFd<'_>, containers: &[Container]) -> Result<Vec<PollFlags>, Errno> {
+fn wait(
+    control: BorrowedFd<'_>,
+    containers: &[Container],
+    pause: Option<&Timespec>,
+) -> Result<Vec<PollFlags>, Errno> {
     let mut fds = vec![PollFd::from_borrowed_fd(control, PollFlags::IN)];
     for container in containers {
         match &container.phase {
@@ -76,13 +100,14 @@ fn wait(control: BorrowedFd<'_>, containers: &[Container]) -> Result<Vec<PollFla
         fds.push(PollFd::new(&container.run, PollFlags::empty()));
         fds.push(PollFd::new(&container.pidfd, PollFlags::IN));
     }
-    rustix::event::poll(&mut fds, None)?;
+    rustix::event::poll(&mut fds, pause)?;
     Ok(fds.iter().map(PollFd::revents).collect())
 }
 
 /// Does what the events ask for; `None` when the container is no more.
 fn attend(
     token: &SingleThreaded,
+    undertaker: &Undertaker,
     mut container: Container,
     setup: PollFlags,
     run: PollFlags,
@@ -94,7 +119,7 @@ fn attend(
     if run.intersects(PollFlags::HUP | PollFlags::ERR) {
         let _ = rustix::process::pidfd_send_signal(&container.pidfd, Signal::KILL);
     }
-    if process.is_empty() { Some(container) } else { bury(token, container) }
+    if process.is_empty() { Some(container) } else { bury(token, undertaker, container) }
 }
 
 /// Takes one report from a container under construction.
@@ -119,7 +144,7 @@ fn hear(token: &SingleThreaded, container: &mut Container) {
             let failure = failure.take().or_else(|| {
                 // Killed on the way, as by the out-of-memory killer.
                 let died =
-                    || Failure { op: container.ops, errno: Errno::SRCH.raw_os_error(), path: String::new() };
+                    || Failure { op: usize::MAX, errno: Errno::SRCH.raw_os_error(), path: String::new() };
                 (!*execs).then(died)
             });
             let terminal = terminal.take();
@@ -160,7 +185,7 @@ fn settle(container: &Container, failure: Option<Failure>, terminal: Option<&Own
 }
 
 /// Takes the exit of a container that has ended.
-fn bury(token: &SingleThreaded, mut container: Container) -> Option<Container> {
+fn bury(token: &SingleThreaded, undertaker: &Undertaker, mut container: Container) -> Option<Container> {
     let (ended, usage) = match process::wait(&container.pidfd, false) {
         Ok(Some(end)) => end,
         Ok(None) => return Some(container),
@@ -174,7 +199,14 @@ fn bury(token: &SingleThreaded, mut container: Container) -> Option<Container> {
         // Nobody is left to ask it, so it ends.
         process::wait(&supervisor.pidfd, true).is_ok().then_some(list)
     });
-    remove_all(container.stubs);
+    if container.stubs.is_empty() {
+        undertaker.bury(container.mounts);
+    } else {
+        // What is covered cannot be removed without a wait for each of them; so they are uncovered at once.
+        drop(container.mounts);
+        remove_all(&container.stubs);
+        container.stubs.drain(..).for_each(|stub| undertaker.bury(stub.parent));
+    }
     let update = match container.phase {
         Phase::Failed(failure) => Update::Failed(failure),
         Phase::Running | Phase::Setup { .. } => {
@@ -196,49 +228,24 @@ fn bury(token: &SingleThreaded, mut container: Container) -> Option<Container> {
 /// Makes the container that a request asks for.
 fn make(
     token: &SingleThreaded,
-    world: &World,
-    filters: Option<&Programs>,
+    blanks: &mut Blanks<'_>,
+    kind: Vec<u8>,
     fds: Vec<OwnedFd>,
 ) -> Option<Container> {
     let mut fds = fds.into_iter();
-    let (memory, run) = (fds.next()?, fds.next()?);
-    let stdio = [fds.next()?, fds.next()?, fds.next()?];
-    let root = fds.next()?;
-    let request: Result<Request, Errno> = wire::from_memory(memory);
-    let fail = |op: usize, errno: Errno| {
-        let failure = Failure { op, errno: errno.raw_os_error(), path: String::new() };
-        let _ = wire::send(&run, &Update::Failed(failure), &[]);
-    };
-    let request = match request {
-        Ok(request) => request,
-        Err(errno) => {
-            fail(usize::MAX, errno);
-            return None;
-        }
-    };
-    let ops = request.ops.len();
-    let mut namespaces = UnshareFlags::NEWNS
-        | UnshareFlags::NEWPID
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS
-        | UnshareFlags::NEWCGROUP;
-    if request.private_network {
-        namespaces |= UnshareFlags::NEWNET;
-    }
-    let made = wire::pair().and_then(|(channel, theirs)| {
-        let sources = fds.map(Some).collect();
-        let job = Job { request, root, sources, stdio, channel: theirs, filters, world };
-        // The parent's copy of the job, and with it every descriptor of the request, goes away with the closure.
-        let child = process::spawn(token, namespaces, move || setup::run(token, job))?;
-        Ok((channel, child.pidfd))
-    });
-    match made {
-        Ok((channel, pidfd)) => {
+    let run = fds.next()?;
+    match blanks.take(token, kind) {
+        Ok(Blank { pidfd, channel, mounts, .. }) => {
+            let fds: Vec<OwnedFd> = fds.collect();
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            // One that has failed by now has left word why, or is seen to be dead.
+            let _ = wire::send_bytes(&channel, b"go", &fds);
             let phase = Phase::Setup { channel, terminal: None, execs: false, failure: None };
-            Some(Container { pidfd, run, phase, stubs: Vec::new(), supervisor: None, ops })
+            Some(Container { pidfd, run, mounts, phase, stubs: Vec::new(), supervisor: None })
         }
         Err(errno) => {
-            fail(ops, errno);
+            let failure = Failure { op: usize::MAX, errno: errno.raw_os_error(), path: String::new() };
+            let _ = wire::send(&run, &Update::Failed(failure), &[]);
             None
         }
     }

@@ -12,7 +12,7 @@ use lapstrake_testkit::{ALL, Mode, Test};
 use crate::fixture::{Fixture, open, read_all, shell};
 
 /// How often a race is run.
-const ROUNDS: usize = 1000;
+pub(crate) const ROUNDS: usize = 1000;
 
 pub(crate) const TESTS: &[Test] = &[
     ("cve_2024_23652_stub_swapped_for_a_link", ALL, cve_2024_23652_stub_swapped_for_a_link),
@@ -31,7 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// What lies beside a root, and how it looked at first.
-struct Canary {
+pub(crate) struct Canary {
     path: PathBuf,
     before: Vec<String>,
 }
@@ -44,7 +44,7 @@ impl Deref for Canary {
     }
 }
 
-fn canary(fixture: &Fixture) -> Canary {
+pub(crate) fn canary(fixture: &Fixture) -> Canary {
     let path = fixture.path("canary");
     fs::create_dir_all(path.join("empty/deep")).unwrap();
     fs::write(path.join("file"), "").unwrap();
@@ -75,13 +75,13 @@ fn listing(dir: &Path, to: &mut Vec<String>) {
     }
 }
 
-fn is_whole(canary: &Canary) {
+pub(crate) fn is_whole(canary: &Canary) {
     let mut now = Vec::new();
     listing(&canary.path, &mut now);
     assert_eq!(now, canary.before);
 }
 
-fn tmpfs(target: &str) -> Mount {
+pub(crate) fn tmpfs(target: &str) -> Mount {
     let source = MountSource::Tmpfs { size: None, mode: 0o755 };
     Mount { target: target.to_owned(), source, readonly: false }
 }

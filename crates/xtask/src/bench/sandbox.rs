@@ -1,6 +1,7 @@
 //! From the start to the exit of `true` in the whole sandbox, on an overlay of ten layers that is made for it, beside a
 //! plain fork and exec and beside other runtimes with a bundle of the same root. As root.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -126,10 +127,12 @@ fn line(title: &str, time: f64, limit: f64, budget: &str) {
     println!("{title:<34} {:>7.2} ms {ratio:>7.2}x  {budget}", time * 1e3);
 }
 
-fn timed(work: impl FnOnce() -> Result<(), String>) -> Result<Duration, String> {
+fn timed<T>(work: impl FnOnce() -> Result<T, String>) -> Result<Duration, String> {
     let begun = Instant::now();
-    work()?;
-    Ok(begun.elapsed())
+    let made = work()?;
+    let took = begun.elapsed();
+    drop(made);
+    Ok(took)
 }
 
 fn median(times: &mut [Duration]) -> f64 {
@@ -153,6 +156,7 @@ fn quiet(command: &mut Command) -> Result<(), String> {
 /// Ten layers, the lowest with a busybox.
 struct Roots {
     place: PathBuf,
+    runs: Cell<usize>,
 }
 
 impl Roots {
@@ -161,14 +165,19 @@ impl Roots {
             for layer in 0..LAYERS {
                 fs::create_dir_all(place.join(format!("layer{layer}/etc")))?;
             }
-            for name in ["upper", "work", "peer-upper", "peer-work", "layer0/bin", "bundle/rootfs"] {
+            let points = ["layer0/proc", "layer0/dev", "layer0/sys"];
+            for name in ["peer-upper", "peer-work", "layer0/bin", "bundle/rootfs"].into_iter().chain(points) {
                 fs::create_dir_all(place.join(name))?;
+            }
+            // What any distribution's root has, and what the first run of a peer makes and leaves.
+            for name in ["layer0/etc/hosts", "layer0/etc/resolv.conf"] {
+                fs::write(place.join(name), "")?;
             }
             fs::copy("/bin/busybox", place.join("layer0/bin/busybox"))?;
             std::os::unix::fs::symlink("busybox", place.join("layer0/bin/true"))
         };
         make().map_err(|error| format!("cannot make layers of busybox (package busybox-static): {error}"))?;
-        Ok(Roots { place: place.to_owned() })
+        Ok(Roots { place: place.to_owned(), runs: Cell::new(0) })
     }
 
     fn overlay(&self, upper: &str, work: &str) -> rustix::io::Result<OwnedFd> {
@@ -183,23 +192,33 @@ impl Roots {
         for (key, name) in [(c"upperdir", upper), (c"workdir", work)] {
             rustix::mount::fsconfig_set_string(&context, key, self.place.join(name))?;
         }
-        rustix::mount::fsconfig_set_flag(&context, c"userxattr")?;
+        // As a step's root.
+        for flag in [c"userxattr", c"volatile"] {
+            rustix::mount::fsconfig_set_flag(&context, flag)?;
+        }
         rustix::mount::fsconfig_create(&context)?;
         rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
 
-    /// Once, with all that a step has: a fresh mount, networks of its own left out as they are for a step.
-    fn run(&self, sandbox: &Sandbox) -> Result<(), String> {
+    /// Once, with all that a step has: a fresh mount on a fresh directory, networks of its own left out as they are for
+    /// a step. Gives what the caller has of the root, which it can let go of when it likes.
+    fn run(&self, sandbox: &Sandbox) -> Result<OwnedFd, String> {
         let open = || -> Result<OwnedFd, String> {
             let file = fs::File::options().read(true).write(true).open("/dev/null");
             file.map(OwnedFd::from).map_err(|error| error.to_string())
         };
-        let root = self.overlay("upper", "work").map_err(|error| error.to_string())?;
+        let number = self.runs.replace(self.runs.get() + 1);
+        let (upper, work) = (format!("upper{number}"), format!("work{number}"));
+        for name in [&upper, &work] {
+            fs::create_dir(self.place.join(name)).map_err(|error| error.to_string())?;
+        }
+        let mount = self.overlay(&upper, &work).map_err(|error| error.to_string())?;
+        let root = mount.try_clone().map_err(|error| error.to_string())?;
         let fds = RunFds { root, mounts: Vec::new(), stdin: open()?, stdout: open()?, stderr: open()? };
         let spec = RunSpec::new(vec!["/bin/true".to_owned()]);
         let running = sandbox.run(&spec, fds).map_err(|error| format!("{error:?}"))?;
         match running.wait().map_err(|error| format!("{error:?}"))?.exit {
-            Exit::Code(0) => Ok(()),
+            Exit::Code(0) => Ok(mount),
             other => Err(format!("true ended with {other:?}")),
         }
     }

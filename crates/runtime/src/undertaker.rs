@@ -1,0 +1,43 @@
+//! Takes apart what containers leave, beside the path of those who wait for their ends.
+//!
+//! A mount namespace goes with the last who holds it. Were that the container's first process, its end could not be told
+//! before some forty mounts are gone and every processor has noticed. So the zygote holds it too, and hands it over here:
+//! to a process whose only work is to let go. It ends with the zygote, as does everything it holds.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use lapstrake_sys::process::{self, Child, Turns};
+use lapstrake_sys::{SingleThreaded, fd};
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+use crate::wire;
+
+/// Who lets go of descriptors.
+pub(crate) struct Undertaker {
+    channel: OwnedFd,
+    _process: Child,
+}
+
+impl Undertaker {
+    pub(crate) fn start(token: &SingleThreaded) -> Result<Self, Errno> {
+        let (channel, theirs) = wire::pair()?;
+        let process = process::spawn(token, UnshareFlags::empty(), || {
+            if fd::close_others(token, &[theirs.as_raw_fd()]).is_err() {
+                return 1;
+            }
+            process::take_turns(Turns::Plain);
+            // What comes is dropped: that is the work.
+            while let Ok(Some(_)) = wire::receive_bytes(&theirs) {}
+            0
+        })?;
+        Ok(Self { channel, _process: process })
+    }
+
+    /// Lets go of something, some time.
+    pub(crate) fn bury(&self, what: OwnedFd) {
+        // Where it cannot be handed over, it goes here and now.
+        let _ = wire::send_bytes(&self.channel, b"gone", &[what.as_fd()]);
+        drop(what);
+    }
+}
