@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use lapstrake_store::{LayerId, Store, TempDir};
+use lapstrake_store::{LayerId, LayerSize, Store, TempDir};
 use lapstrake_tree::discard::discard;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, Layers};
@@ -90,10 +90,10 @@ impl Active {
             let scanned = tree.into_entries().into_iter();
             tree = Tree::from_entries(scanned.chain(known.entries).collect())?;
         }
-        let base = base.filter(|_| copied.patch);
+        let base = base.zip(copied.patch);
         if !tree.is_empty() {
             let (kept, gone) = without_copies(tree, &mount(&self.lowers, None)?, single_id)?;
-            if let Some(base) = base.filter(|_| !gone.is_empty()) {
+            if let Some((base, _)) = base.filter(|_| !gone.is_empty()) {
                 let below = Tree::decode(&store.layer_tree(base)?)?;
                 if gone.iter().any(|entry| below.get(&entry.path).is_some()) {
                     return Err(SnapshotError::NotAPatch);
@@ -164,24 +164,25 @@ impl Halves {
     }
 }
 
-/// Takes `dir`, whose files (or the changes to those of `base`) are in `fs/`, into the store as the layer `tree`. With
-/// `single_id` owners become attributes.
+/// Takes `dir`, whose files (or the changes to those of `base`, of so many bytes) are in `fs/`, into the store as the layer
+/// `tree`. With `single_id` owners become attributes.
 pub(crate) fn put(
     store: &Store,
     dir: &Path,
     tree: &Tree,
-    base: Option<&LayerId>,
+    base: Option<(&LayerId, u64)>,
     single_id: bool,
 ) -> Result<LayerId, SnapshotError> {
     if single_id {
         record_owners(open_host_dir(&dir.join("fs"))?.as_fd(), tree, base.is_some())?;
     }
-    if let Some(base) = base {
+    if let Some((base, _)) = base {
         Store::make_patch(dir, base)?;
     }
     let id: LayerId = tree.l_digest().to_string().parse()?;
     let content = tree.k_digest().0;
-    store.put_layer(&id, dir, &tree.encode(), content, tree.content_size())?;
+    let size = LayerSize { files: tree.content_size(), own: base.map(|(_, bytes)| bytes) };
+    store.put_layer(&id, dir, &tree.encode(), content, size)?;
     Ok(id)
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use lapstrake_oci::{DiffId, Digest};
-use lapstrake_store::{LayerId, Store, StoreError};
+use lapstrake_store::{LayerId, LayerSize, Store, StoreError};
 use lapstrake_tree::inroot::{open_host_dir, open_plain_in};
 use lapstrake_tree::members::{Member, members};
 use lapstrake_tree::unpack::{UnpackOptions, read_layer, unpack_layer};
@@ -58,7 +58,8 @@ pub fn import_packed(store: &Store, tar: impl Read + Send) -> Result<Imported, S
     let read = read_layer(tar, &UnpackOptions::default())?;
     note_implied(&dir, &read.implied_dirs)?;
     let layer: LayerId = read.tree.l_digest().to_string().parse()?;
-    store.put_layer(&layer, &dir, &read.tree.encode(), read.tree.k_digest().0, read.tree.content_size())?;
+    let size = LayerSize { files: read.tree.content_size(), own: None };
+    store.put_layer(&layer, &dir, &read.tree.encode(), read.tree.k_digest().0, size)?;
     let diff_id = DiffId(digest(&read.diff_id));
     store.link_diff(&diff_id, &layer)?;
     Ok(Imported { layer, diff_id })

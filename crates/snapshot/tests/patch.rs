@@ -68,7 +68,7 @@ fn copied(
     let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous };
     let done = put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default())?;
     drop(halves);
-    let patched = done.patch;
+    let patched = done.patch.is_some();
     match active.commit_on(store, done, earlier, false) {
         Err(SnapshotError::NotAPatch) => copied(store, lower, source, earlier, false),
         layer => Ok((layer.unwrap(), patched)),

@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT N
 
 /// What later versions added, by the version that did. Tables of earlier versions never change their meaning, so an
 /// older lapstrake may go on using what a newer one has opened.
-const ADDED: [(i64, &str); 3] = [(
+const ADDED: [(i64, &str); 4] = [(
     4,
     "
 ALTER TABLE layers ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
@@ -46,6 +46,11 @@ CREATE INDEX layers_unsynced ON layers (unsynced) WHERE unsynced IS NOT NULL;
     "
 ALTER TABLE layers ADD COLUMN base TEXT;
 CREATE INDEX layers_by_base ON layers (base) WHERE base IS NOT NULL;
+",
+), (
+    7,
+    "
+ALTER TABLE layers ADD COLUMN own INTEGER;
 ",
 )];
 

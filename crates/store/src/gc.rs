@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::db::now;
 use crate::error::StoreError;
-use crate::layers::LayerId;
+use crate::layers::{LayerId, id_list};
 use crate::layout::Store;
 
 pub use collect::Reclaimed;
@@ -82,16 +82,12 @@ impl Store {
     /// Remembers that these layers were used now. Writes only what the last hour does not say already.
     pub fn touch_layers(&self, ids: &BTreeSet<LayerId>) -> Result<(), StoreError> {
         let now = now();
-        let due = self.with_db(|db| {
-            let mut statement = db.prepare_cached("SELECT used FROM layers WHERE id = ?1")?;
-            let mut due = Vec::new();
-            for id in ids {
-                let used: i64 = statement.query_row([id.as_str()], |row| row.get(0)).unwrap_or(now);
-                if used < now - 3_600 {
-                    due.push(id);
-                }
-            }
-            Ok(due)
+        let due: Vec<String> = self.with_db(|db| {
+            db.prepare_cached(
+                "SELECT id FROM layers WHERE used < ?2 AND id IN (SELECT value FROM json_each(?1))",
+            )?
+            .query_map(params![id_list(ids), now - 3_600], |row| row.get(0))?
+            .collect()
         })?;
         if due.is_empty() {
             return Ok(());
@@ -101,7 +97,7 @@ impl Store {
             for id in due {
                 change
                     .prepare_cached("UPDATE layers SET used = ?2, uses = uses + 1 WHERE id = ?1")?
-                    .execute(params![id.as_str(), now])?;
+                    .execute(params![id, now])?;
             }
             change.commit()
         })

@@ -1,5 +1,6 @@
 //! Layers: a directory of files in overlay format and the encoded tree that describes it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use lapstrake_oci::DiffId;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 
 use crate::boot::boot_id;
@@ -60,6 +61,15 @@ impl From<LayerId> for String {
     }
 }
 
+/// How large a layer is, in bytes of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerSize {
+    /// All that it shows.
+    pub files: u64,
+    /// What it takes on the disk where that is less, because it is changes to another layer.
+    pub own: Option<u64>,
+}
+
 /// What is known of a layer without reading its tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerRow {
@@ -86,27 +96,23 @@ impl Store {
         self.with_db(|db| row(db, id))
     }
 
-    /// The rows of these layers, in their order, by one transaction.
+    /// The rows of these layers, in their order, by one query.
     pub fn layers<'a>(
         &self,
         ids: impl IntoIterator<Item = &'a LayerId>,
     ) -> Result<Vec<LayerRow>, StoreError> {
-        let mut rows = Vec::new();
-        let mut missing = None;
-        self.with_db(|db| {
-            let reading = db.transaction()?;
-            for id in ids {
-                match row(&reading, id)?.filter(|_| self.has_layer(id)) {
-                    Some(row) => rows.push(row),
-                    None => missing = missing.take().or(Some(id)),
-                }
-            }
-            Ok(())
+        let ids: Vec<&LayerId> = ids.into_iter().collect();
+        let rows: HashMap<String, LayerRow> = self.with_db(|db| {
+            db.prepare_cached(
+                "SELECT diff_id, size, content, created, id FROM layers \
+                 WHERE id IN (SELECT value FROM json_each(?1))",
+            )?
+            .query_map([id_list(ids.iter().copied())], |row| Ok((row.get(4)?, layer_row(row)?)))?
+            .collect()
         })?;
-        match missing {
-            Some(id) => Err(StoreError::Missing { what: "layer", name: id.to_string() }),
-            None => Ok(rows),
-        }
+        let known = |id: &&LayerId| rows.get(id.as_str()).filter(|_| self.has_layer(id)).cloned();
+        let missing = |id: &LayerId| StoreError::Missing { what: "layer", name: id.to_string() };
+        ids.iter().map(|id| known(id).ok_or_else(|| missing(id))).collect()
     }
 
     /// The encoded tree of a layer.
@@ -123,7 +129,7 @@ impl Store {
         dir: &Path,
         tree: &[u8],
         content: [u8; 32],
-        size: u64,
+        size: LayerSize,
     ) -> Result<(), StoreError> {
         let tree_path = dir.join("tree");
         fs::write(&tree_path, tree).map_err(io_error("write", &tree_path))?;
@@ -132,18 +138,19 @@ impl Store {
         // The row comes first: a row without a directory is no layer, a directory without a row would stay for ever.
         self.with_db(|db| {
             db.prepare_cached(
-                "INSERT INTO layers (id, size, content, created, used, unsynced, base) \
-                 VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6) \
-                 ON CONFLICT (id) DO UPDATE SET condemned = NULL, base = excluded.base \
+                "INSERT INTO layers (id, size, content, created, used, unsynced, base, own) \
+                 VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7) \
+                 ON CONFLICT (id) DO UPDATE SET condemned = NULL, base = excluded.base, own = excluded.own \
                  WHERE condemned IS NOT NULL OR base IS NOT excluded.base",
             )?
             .execute(params![
                 id.as_str(),
-                i64::try_from(size).unwrap_or(i64::MAX),
+                signed(size.files),
                 content.as_slice(),
                 now(),
                 Some(boot_id()).filter(|boot| !boot.is_empty()),
-                base.as_ref().map(LayerId::as_str)
+                base.as_ref().map(LayerId::as_str),
+                size.own.filter(|_| base.is_some()).map(signed)
             ])
         })?;
         let target = self.layer_dir(id);
@@ -212,16 +219,28 @@ pub(crate) fn base_of(dir: &Path) -> Option<LayerId> {
     fs::read_to_string(dir.join(BASE)).ok()?.parse().ok()
 }
 
+/// Ids as one parameter of a query: `json_each` makes rows of it.
+pub(crate) fn id_list<'a>(ids: impl IntoIterator<Item = &'a LayerId>) -> String {
+    let ids: Vec<String> = ids.into_iter().map(|id| format!("\"{id}\"")).collect();
+    format!("[{}]", ids.join(","))
+}
+
+fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
 fn row(db: &Connection, id: &LayerId) -> rusqlite::Result<Option<LayerRow>> {
     db.prepare_cached("SELECT diff_id, size, content, created FROM layers WHERE id = ?1")?
-        .query_row([id.as_str()], |row| {
-            let diff_id: Option<String> = row.get(0)?;
-            Ok(LayerRow {
-                diff_id: diff_id.and_then(|text| text.parse().ok()).map(DiffId),
-                size: u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
-                content: row.get(2)?,
-                created: row.get(3)?,
-            })
-        })
+        .query_row([id.as_str()], layer_row)
         .optional()
+}
+
+fn layer_row(row: &Row<'_>) -> rusqlite::Result<LayerRow> {
+    let diff_id: Option<String> = row.get(0)?;
+    Ok(LayerRow {
+        diff_id: diff_id.and_then(|text| text.parse().ok()).map(DiffId),
+        size: u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
+        content: row.get(2)?,
+        created: row.get(3)?,
+    })
 }

@@ -39,7 +39,7 @@ pub use error::{StoreError, is_disk_full};
 pub use gc::policy::{Filter, Limits, Rule, Space};
 pub use gc::{Item, ItemKind, Reclaimed};
 pub use images::{ImageRow, TagRow};
-pub use layers::{LayerId, LayerRow};
+pub use layers::{LayerId, LayerRow, LayerSize};
 pub use layout::Store;
 pub use lock::Lock;
 pub use mounts::{CacheDir, Sharing};

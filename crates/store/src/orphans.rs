@@ -91,13 +91,13 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LayerId;
+    use crate::{LayerId, LayerSize};
 
     fn layer(store: &Store, digit: &str) -> LayerId {
         let id: LayerId = digit.repeat(64).parse().unwrap();
         let dir = store.temp_dir().unwrap();
         fs::create_dir(dir.path().join("fs")).unwrap();
-        store.put_layer(&id, dir.path(), b"", [0; 32], 0).unwrap();
+        store.put_layer(&id, dir.path(), b"", [0; 32], LayerSize { files: 0, own: None }).unwrap();
         id
     }
 

@@ -75,7 +75,7 @@ impl Store {
     pub(crate) fn note_base(&self, id: &LayerId) -> Result<(), StoreError> {
         let base = self.layer_base(id);
         self.with_db(|db| {
-            db.prepare_cached("UPDATE layers SET base = ?2 WHERE id = ?1 AND base IS NOT ?2")?
+            db.prepare_cached("UPDATE layers SET base = ?2, own = iif(?2 IS NULL, NULL, own) WHERE id = ?1 AND base IS NOT ?2")?
                 .execute((id.as_str(), base.as_ref().map(LayerId::as_str)))
                 .map(drop)
         })

@@ -197,12 +197,13 @@ pub fn restore_superblock(root: &Path) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::LayerSize;
 
     fn layer(store: &Store, digit: &str) -> LayerId {
         let id: LayerId = digit.repeat(64).parse().unwrap();
         let dir = store.temp_dir().unwrap();
         fs::create_dir(dir.path().join("fs")).unwrap();
-        store.put_layer(&id, dir.path(), b"", [0; 32], 1).unwrap();
+        store.put_layer(&id, dir.path(), b"", [0; 32], LayerSize { files: 1, own: None }).unwrap();
         id
     }
 

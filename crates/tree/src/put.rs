@@ -28,6 +28,7 @@ use crate::select::{SelectedRoot, Selection};
 use crate::tree::Tree;
 use entries::Putter;
 pub(crate) use entries::make_room;
+use patch::Patched;
 
 /// How things are copied.
 #[derive(Clone, Debug, Default)]
@@ -52,8 +53,9 @@ pub struct Copied {
     pub skipped_devices: Vec<TreePath>,
     /// All there is in the upper directory below one of its directories, where that is known.
     pub known: Option<Known>,
-    /// What of that is the same in the previous layer was not put: the new one has to lie on that one.
-    pub patch: bool,
+    /// What of that is the same in the previous layer was not put: the new one has to lie on that one. The bytes of the
+    /// files that were put.
+    pub patch: Option<u64>,
 }
 
 /// Where things are put.
@@ -184,10 +186,9 @@ fn copy_contents(
         }
         _ => None,
     };
-    let patch = patched.is_some();
-    let entries = match patched {
-        Some(all) => all,
-        None => putter.all(&from.entries)?,
+    let (entries, patch) = match patched {
+        Some(Patched { all, bytes }) => (all, Some(bytes)),
+        None => (putter.all(&from.entries)?, None),
     };
     copied.patch = patch;
     copied.known = directly.then(|| Known { dir: made.path.clone(), entries });

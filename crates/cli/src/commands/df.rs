@@ -24,7 +24,8 @@ struct Row {
 pub(crate) fn df(args: &Df) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     let store = &*session.store;
-    let (items, images) = (store.items()?, sized(store)?);
+    let items = store.items()?;
+    let images = sized(store, &items)?;
     match (args.json, args.verbose) {
         (true, false) => {
             for row in rows(&items, &images) {
@@ -55,7 +56,9 @@ struct Sized {
     unique: u64,
 }
 
-fn sized(store: &Store) -> anyhow::Result<Vec<Sized>> {
+fn sized(store: &Store, items: &[Item]) -> anyhow::Result<Vec<Sized>> {
+    let layers_on_disk = items.iter().filter(|item| item.kind == ItemKind::Layer);
+    let room: BTreeMap<&str, u64> = layers_on_disk.map(|item| (item.id.as_str(), item.size)).collect();
     let (rows, tags) = (store.images()?, store.tags()?);
     let mut layers = Vec::new();
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
@@ -71,9 +74,9 @@ fn sized(store: &Store) -> anyhow::Result<Vec<Sized>> {
     for (row, ids) in rows.into_iter().zip(layers) {
         let (mut size, mut unique) = (0, 0);
         for id in ids {
-            let layer = store.layer(&id)?.map_or(0, |layer| layer.size);
-            size += layer;
-            unique += if owners.get(id.as_str()) == Some(&1) { layer } else { 0 };
+            size += store.layer(&id)?.map_or(0, |layer| layer.size);
+            let own = room.get(id.as_str()).filter(|_| owners.get(id.as_str()) == Some(&1));
+            unique += own.copied().unwrap_or(0);
         }
         let names = tags.iter().filter(|tag| tag.image == row.id).map(|tag| tag.reference.familiar());
         sized.push(Sized { names: names.collect(), row, size, unique });

@@ -50,7 +50,7 @@ impl Store {
         let space = self.space()?;
         let (used, condemned): (i64, i64) = self.with_db(|db| {
             db.query_row(
-                "SELECT coalesce(sum(size) FILTER (WHERE condemned IS NULL), 0), count(condemned) FROM layers",
+                "SELECT coalesce(sum(coalesce(own, size)) FILTER (WHERE condemned IS NULL), 0), count(condemned) FROM layers",
                 [],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )

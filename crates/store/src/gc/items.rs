@@ -72,7 +72,7 @@ impl Store {
     fn layer_items(&self, named: &Named, images: &BTreeSet<String>) -> Result<Vec<Item>, StoreError> {
         self.with_db(|db| {
             let mut statement = db.prepare(
-                "SELECT id, size, created, \
+                "SELECT id, coalesce(own, size), created, \
                  max(used, created, coalesce((SELECT max(max(above.used, above.created)) FROM layers AS above \
                  WHERE above.base = layers.id AND above.condemned IS NULL), 0)), uses \
                  FROM layers WHERE condemned IS NULL",

@@ -4,15 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::ImageRow;
 use crate::gc::policy::Rule;
+use crate::{ImageRow, LayerSize};
 
 fn layer(store: &Store, digit: &str) -> LayerId {
     let id: LayerId = digit.repeat(64).parse().unwrap();
     let dir = store.temp_dir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
     fs::write(dir.path().join("fs/file"), digit).unwrap();
-    store.put_layer(&id, dir.path(), b"", [0; 32], 1_000).unwrap();
+    store.put_layer(&id, dir.path(), b"", [0; 32], LayerSize { files: 1_000, own: None }).unwrap();
     id
 }
 
@@ -152,7 +152,7 @@ fn state_of_earlier_versions_is_taken_over() {
         .with_db(|db| {
             db.execute_batch(
                 "ALTER TABLE layers DROP COLUMN used; ALTER TABLE layers DROP COLUMN uses; \
-                 ALTER TABLE layers DROP COLUMN condemned; DROP INDEX layers_unsynced; ALTER TABLE layers DROP COLUMN unsynced; DROP INDEX layers_by_base; ALTER TABLE layers DROP COLUMN base; DROP TABLE condemned_blobs; DROP TABLE generation; \
+                 ALTER TABLE layers DROP COLUMN condemned; DROP INDEX layers_unsynced; ALTER TABLE layers DROP COLUMN unsynced; DROP INDEX layers_by_base; ALTER TABLE layers DROP COLUMN base; ALTER TABLE layers DROP COLUMN own; DROP TABLE condemned_blobs; DROP TABLE generation; \
                  DROP TABLE mounts; DROP TABLE builds; PRAGMA user_version = 2;",
             )
         })
@@ -169,7 +169,7 @@ fn changed(store: &Store) -> (LayerId, LayerId) {
     let dir = store.temp_dir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
     Store::make_patch(dir.path(), &base).unwrap();
-    store.put_layer(&id, dir.path(), b"", [0; 32], 1_000).unwrap();
+    store.put_layer(&id, dir.path(), b"", [0; 32], LayerSize { files: 1_000, own: Some(70) }).unwrap();
     (base, id)
 }
 
@@ -182,6 +182,9 @@ fn a_layer_stays_while_changes_to_it_are_needed() {
     record(&store, 2, &[&changes]);
     image(&store, &changes);
     assert!(store.items().unwrap().iter().all(|item| item.shared));
+    // What takes room is told, and not what is shown.
+    let sizes: Vec<u64> = store.items().unwrap().iter().map(|item| item.size).collect();
+    assert_eq!((sizes, store.layer(&changes).unwrap().unwrap().size), (vec![1_000, 70], 1_000));
     assert_eq!(store.collect(&everything()).unwrap(), []);
     store.remove_image(&Digest::sha256(changes.as_str().as_bytes())).unwrap();
     assert_eq!(store.collect(&everything()).unwrap().len(), 2);

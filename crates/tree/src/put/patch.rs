@@ -24,10 +24,18 @@ use crate::tree::Tree;
 /// So many changes are always few.
 const FEW: usize = 16;
 
+/// What has become of a destination of which only changes were put.
+pub(super) struct Patched {
+    /// All that is there, put or not.
+    pub(super) all: Vec<Entry>,
+    /// The bytes of the files that were put.
+    pub(super) bytes: u64,
+}
+
 impl Putter<'_> {
     /// Puts what is not in the previous layer already, and returns all that is then there. `None`, and nothing is put,
     /// where that layer has something that is not there any more, where files share an inode, or where most is new.
-    pub(super) fn patch(&mut self, entries: &[Picked]) -> Result<Option<Vec<Entry>>, TreeError> {
+    pub(super) fn patch(&mut self, entries: &[Picked]) -> Result<Option<Patched>, TreeError> {
         let Some(previous) = self.previous else { return Ok(None) };
         let shared = |entry: &Picked| match entry.kind {
             Kind::File { .. } => entry.linked,
@@ -43,6 +51,8 @@ impl Putter<'_> {
         let picked: Vec<Picked> = needed.iter().map(|at| entries[*at].clone()).collect();
         self.previous = None;
         let put = self.all(&picked)?;
+        let bytes =
+            put.iter().map(|entry| if let Kind::File { size, .. } = entry.kind { size } else { 0 }).sum();
         let rest = all.into_iter().enumerate().filter(|(at, _)| !needed.contains(at));
         let all = rest.map(|(_, entry)| entry).chain(put).collect();
         for (at, entry) in entries.iter().enumerate() {
@@ -50,7 +60,7 @@ impl Putter<'_> {
                 self.note(entry);
             }
         }
-        Ok(Some(all))
+        Ok(Some(Patched { all, bytes }))
     }
 
     /// All entries as they will be, nothing being made. What may not be put where it goes is refused here as well.
