@@ -2,12 +2,15 @@
 //! speaks for it through ordinary sockets outside.
 
 use std::io::{self, Read as _};
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::NetError;
@@ -15,6 +18,8 @@ use crate::namespace::Namespace;
 
 /// How long a program may take until the namespace has a route.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const SLIRP: &str = "slirp4netns";
 
 /// Both find the namespace in their standard input, since no other descriptor of ours reaches them. Both leave the
 /// machine's loopback interface out, and let nobody in. The addresses are not the machine's own, so that those can be
@@ -42,7 +47,7 @@ const PROGRAMS: [(&str, &[&str]); 2] = [
         ],
     ),
     (
-        "slirp4netns",
+        SLIRP,
         &[
             "--configure",
             "--mtu=65520",
@@ -55,6 +60,15 @@ const PROGRAMS: [(&str, &[&str]); 2] = [
     ),
 ];
 
+/// Whether `pasta` is one to be used only where there is nothing else.
+static DOUBTFUL: OnceLock<bool> = OnceLock::new();
+
+/// That of Debian 12, which does not know its version, was seen to keep connections open and to send data twice.
+fn is_doubtful() -> bool {
+    let asked = Command::new("pasta").arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    asked.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("unknown version"))
+}
+
 /// A program that works for a namespace, and ends with this value or with us.
 #[derive(Debug)]
 pub(crate) struct Helper {
@@ -66,7 +80,11 @@ pub(crate) struct Helper {
 /// Starts the first program that works.
 pub(crate) fn start(namespace: &Namespace) -> Result<Helper, NetError> {
     let mut first = NetError::NoHelper;
-    for (program, args) in PROGRAMS {
+    let mut programs = PROGRAMS;
+    if *DOUBTFUL.get_or_init(is_doubtful) {
+        programs.reverse();
+    }
+    for (program, args) in programs {
         match Helper::start(program, args, namespace) {
             Ok(Some(helper)) => return Ok(helper),
             Ok(None) => {}
@@ -93,7 +111,7 @@ impl Helper {
         let run = move || match command.spawn() {
             Ok(mut child) => {
                 let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-                let pidfd = pid.ok_or(rustix::io::Errno::SRCH);
+                let pidfd = pid.ok_or(Errno::SRCH);
                 let pidfd = pidfd.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
                 // Whoever waits gives up after a while; so nobody may listen.
                 say.send(pidfd.map_err(io::Error::from)).unwrap_or_default();
@@ -109,6 +127,10 @@ impl Helper {
             Ok(Ok(pidfd)) => {
                 let helper = Self { program, pidfd, thread: Some(thread) };
                 ready(namespace, &words).map_err(failed)?;
+                if program == SLIRP {
+                    // Without IPv6 there is only the rest.
+                    address6(namespace).unwrap_or_default();
+                }
                 Ok(Some(helper))
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -130,6 +152,14 @@ fn ready(namespace: &Namespace, words: &Receiver<String>) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// Says what `slirp4netns` would announce a second later: its network of IPv6 and its own address there.
+fn address6(namespace: &Namespace) -> Result<(), Errno> {
+    let address = |host| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host).into();
+    let link = namespace.links.index("eth0")?;
+    namespace.links.address(link, address(0x100), 64)?;
+    namespace.links.default_route(link, address(2))
 }
 
 /// What a program says until it ends, in one line.

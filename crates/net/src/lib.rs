@@ -11,7 +11,8 @@
 //! ```
 //! Nothing is left behind, however this process ends: namespaces live by our descriptors and the processes in them, the
 //! interface of the machine goes with its other end in the switch, the table belongs to our socket (`NFT_TABLE_F_OWNER`),
-//! the helpers die with the thread that started them. Only `net.ipv4.ip_forward` stays on, as with every other tool.
+//! the helpers die with the thread that started them. `net.ipv4.ip_forward` is switched off again by who switched it on, unless
+//! somebody else may count on it by then, or it was killed.
 //!
 //! Speaks netlink by itself: the crates for it bring an async runtime (`rtnetlink`) or a C library or program
 //! (`nftables`, `rustables`), for a dozen kinds of messages.

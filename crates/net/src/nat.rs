@@ -144,8 +144,11 @@ fn claim(routes: &[Route]) -> Result<(u8, Table), NetError> {
     Err(NetError::NoAddress)
 }
 
+/// What names of interfaces and tables of ours begin with.
+const PREFIX: &str = "lap";
+
 fn name(number: u8) -> String {
-    format!("lap{number}")
+    format!("{PREFIX}{number}")
 }
 
 fn v4(network: u8, host: u8) -> IpAddr {
@@ -156,12 +159,51 @@ fn v6(network: u8, host: u8) -> IpAddr {
     Ipv6Addr::new(0xfd6c, 0x6170, 0x7374, network.into(), 0, 0, 0, host.into()).into()
 }
 
-/// Has the machine pass on packets of containers.
-pub(crate) fn forward() -> Result<(), NetError> {
+/// That the machine passes packets on, because we have it do so. It stops when this goes, if everything else is as it
+/// was: whoever has come since with an interface or rules for forwarded packets may count on it, and so may another
+/// process of ours.
+#[derive(Debug)]
+pub(crate) struct Forwarding {
+    others: Others,
+}
+
+/// Who else may forward: interfaces, and chains of packet rules, but for ours.
+#[derive(Debug, PartialEq, Eq)]
+struct Others {
+    links: BTreeSet<String>,
+    chains: BTreeSet<String>,
+}
+
+/// Has the machine pass on packets of containers; nothing if it did before.
+pub(crate) fn forward() -> Result<Option<Forwarding>, NetError> {
     if reads(FORWARD, "1") {
-        return Ok(());
+        return Ok(None);
     }
-    fs::write(FORWARD, "1").map_err(|source| NetError::Kernel { action: "set net.ipv4.ip_forward", source })
+    let mut others = Others::look();
+    others.links.retain(|link| !link.starts_with(PREFIX));
+    others.chains.retain(|chain| !chain.contains(&format!(" {PREFIX}")));
+    fs::write(FORWARD, "1")
+        .map_err(|source| NetError::Kernel { action: "set net.ipv4.ip_forward", source })?;
+    Ok(Some(Forwarding { others }))
+}
+
+impl Others {
+    fn look() -> Self {
+        let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+        let links = text.lines().filter_map(|line| line.split_once(':'));
+        let links = links.map(|(name, _)| name.trim().to_owned()).collect();
+        let chains = nft::chains().unwrap_or_default().iter().map(nft::Chain::shown).collect();
+        Self { links, chains }
+    }
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        if Others::look() == self.others {
+            // Else it stays on, which is what every other tool leaves.
+            fs::write(FORWARD, "0").unwrap_or_default();
+        }
+    }
 }
 
 /// Whether a route other than the one to everywhere has addresses of ours. One that a switch of ours has made has.
@@ -186,6 +228,17 @@ pub enum Firewall {
     Open,
     /// These chains drop what no rule lets through.
     Drops(Vec<String>),
+}
+
+impl Firewall {
+    /// What lets packets of containers through, for whoever may change it.
+    pub fn advice(chains: &[String]) -> String {
+        let rules = chains.iter().flat_map(|chain| {
+            ["iifname \"lap*\" accept", "oifname \"lap*\" ct state established,related accept"]
+                .map(|rule| format!("nft 'insert rule {chain} {rule}'"))
+        });
+        format!("as root: {}", rules.collect::<Vec<_>>().join("; "))
+    }
 }
 
 /// What the machine's packet filter does with packets of containers. Rules of the old `iptables-legacy` are not seen.

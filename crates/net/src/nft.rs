@@ -20,6 +20,7 @@ const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 const NEW_TABLE: u16 = SUBSYSTEM | libc::NFT_MSG_NEWTABLE as u16;
 const NEW_CHAIN: u16 = SUBSYSTEM | libc::NFT_MSG_NEWCHAIN as u16;
 const GET_CHAIN: u16 = SUBSYSTEM | libc::NFT_MSG_GETCHAIN as u16;
+const GET_RULE: u16 = SUBSYSTEM | libc::NFT_MSG_GETRULE as u16;
 const NEW_RULE: u16 = SUBSYSTEM | libc::NFT_MSG_NEWRULE as u16;
 
 // From `linux/netfilter/nf_tables.h`.
@@ -149,26 +150,63 @@ fn verdict(all: Message, verdict: u32) -> Message {
     })
 }
 
-/// Chains of others through which forwarded packets go and that drop what no rule of theirs lets through, as
-/// `FAMILY TABLE CHAIN`.
-pub(crate) fn dropping() -> Result<Vec<String>, Errno> {
-    let socket = Socket::open(Some(NETFILTER))?;
-    let list = Message::new(GET_CHAIN, libc::NLM_F_DUMP, &[libc::NFPROTO_UNSPEC as u8, 0, 0, 0]);
-    Ok(socket.list(list)?.iter().filter_map(drops).collect())
+/// A chain of anybody's through which forwarded packets go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    family: u8,
+    pub(crate) table: String,
+    name: String,
+    drops: bool,
 }
 
-fn drops(answer: &Answer) -> Option<String> {
-    let family = match i32::from(*answer.body.first()?) {
-        libc::NFPROTO_INET => "inet",
-        libc::NFPROTO_IPV4 => "ip",
-        _ => return None,
-    };
+impl Chain {
+    /// `FAMILY TABLE CHAIN`, as `nft` has it.
+    pub(crate) fn shown(&self) -> String {
+        let family = if i32::from(self.family) == libc::NFPROTO_INET { "inet" } else { "ip" };
+        format!("{family} {} {}", self.table, self.name)
+    }
+}
+
+/// All chains through which forwarded packets of IPv4 go.
+pub(crate) fn chains() -> Result<Vec<Chain>, Errno> {
+    let socket = Socket::open(Some(NETFILTER))?;
+    let list = Message::new(GET_CHAIN, libc::NLM_F_DUMP, &[libc::NFPROTO_UNSPEC as u8, 0, 0, 0]);
+    Ok(socket.list(list)?.iter().filter_map(chain).collect())
+}
+
+/// Those that drop what no rule of theirs lets through, and in whose tables no rule is about interfaces of ours.
+pub(crate) fn dropping() -> Result<Vec<String>, Errno> {
+    let socket = Socket::open(Some(NETFILTER))?;
+    let mut all = Vec::new();
+    for chain in chains()?.into_iter().filter(|chain| chain.drops) {
+        let rules =
+            Message::new(GET_RULE, libc::NLM_F_DUMP, &[chain.family, 0, 0, 0]).text(RULE_TABLE, &chain.table);
+        if !socket.list(rules)?.iter().any(|rule| names_us(&rule.body)) {
+            all.push(chain.shown());
+        }
+    }
+    Ok(all)
+}
+
+/// Whether a rule compares something with a name that begins as our interfaces do.
+fn names_us(rule: &[u8]) -> bool {
+    // The value's own attribute has the kind 1, in the machine's order.
+    let [low, high] = 1_u16.to_ne_bytes();
+    rule.windows(5).any(|bytes| bytes == [low, high, b'l', b'a', b'p'])
+}
+
+fn chain(answer: &Answer) -> Option<Chain> {
+    let family = *answer.body.first()?;
+    if !matches!(i32::from(family), libc::NFPROTO_INET | libc::NFPROTO_IPV4) {
+        return None;
+    }
     let found = answer.attributes(4);
     let of = |wanted: u16| found.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
     let text =
         |wanted| of(wanted).map(|value| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned());
     let hook = attributes(of(CHAIN_HOOK)?);
     let number = hook.iter().find(|(kind, _)| *kind == HOOK_NUMBER).map(|(_, value)| *value)?;
-    let drops = number == FORWARD.to_be_bytes() && of(CHAIN_POLICY)? == DROP.to_be_bytes();
-    drops.then(|| Some(format!("{family} {} {}", text(CHAIN_TABLE)?, text(CHAIN_NAME)?)))?
+    let drops = of(CHAIN_POLICY) == Some(&DROP.to_be_bytes()[..]);
+    (number == FORWARD.to_be_bytes())
+        .then(|| Some(Chain { family, table: text(CHAIN_TABLE)?, name: text(CHAIN_NAME)?, drops }))?
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use crate::error::NetError;
 use crate::helper::{self, Helper};
 use crate::namespace::Namespace;
-use crate::nat::{self, Port, Switch};
+use crate::nat::{self, Forwarding, Port, Switch};
 use crate::relay::Relay;
 
 /// Networks of one process. One that was given back clean is lent again: nothing that its last user has left can still
@@ -19,6 +19,8 @@ pub struct Networks {
     names: Vec<SocketAddr>,
     switch: Mutex<Option<Out>>,
     idle: Mutex<Idle>,
+    /// Goes last, when our interfaces and rules have gone.
+    forwarding: Mutex<Option<Forwarding>>,
 }
 
 /// How containers get out, once that is known.
@@ -69,7 +71,12 @@ pub struct Lease {
 impl Networks {
     /// None yet. A container that asks [`crate::RELAY`] for names is answered by `names`.
     pub fn new(names: Vec<SocketAddr>) -> Arc<Self> {
-        Arc::new(Self { names, switch: Mutex::default(), idle: Mutex::default() })
+        Arc::new(Self {
+            names,
+            switch: Mutex::default(),
+            idle: Mutex::default(),
+            forwarding: Mutex::default(),
+        })
     }
 
     /// Begins to make one, so that it is there when it is wanted.
@@ -99,7 +106,10 @@ impl Networks {
             (None, _) => self.make()?,
         };
         if matches!(network.carrier, Carrier::Port { .. }) {
-            nat::forward()?;
+            let mut forwarding = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(begun) = nat::forward()? {
+                *forwarding = Some(begun);
+            }
         }
         Ok(Lease { networks: self.clone(), network: Some(network), clean: false })
     }

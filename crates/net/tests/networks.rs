@@ -22,6 +22,7 @@ const TESTS: &[Test] = &[
     ("beside_another_process", ALL, beside_another_process),
     ("names_are_carried", ALL, names_are_carried),
     ("nothing_stays", ALL, nothing_stays),
+    ("forwarding_ends", ALL, forwarding_ends),
 ];
 
 fn main() -> ExitCode {
@@ -186,4 +187,36 @@ fn nothing_stays(_: Mode) {
         lease.is_clean();
     }
     assert_eq!(interfaces(), before);
+}
+
+/// The machine passes packets on for as long as one of us needs it, unless it did before or somebody else may count on it.
+fn forwarding_ends(_: Mode) {
+    const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+    machine();
+    let set = |value: &str| std::fs::write(FORWARD, value).unwrap();
+    let is = || std::fs::read_to_string(FORWARD).unwrap().trim().to_owned();
+    let network = || {
+        let networks = Networks::new(Vec::new());
+        let lease = networks.take().unwrap();
+        assert_eq!(is(), "1");
+        (networks, lease)
+    };
+    set("0");
+    drop(network());
+    assert_eq!(is(), "0");
+    set("1");
+    drop(network());
+    assert_eq!(is(), "1", "it was on before");
+    set("0");
+    let (first, second) = (network(), network());
+    drop(first);
+    assert_eq!(is(), "1", "the second one needs it");
+    drop(second);
+    set("0");
+    let first = network();
+    let made =
+        std::process::Command::new("ip").args(["link", "add", "br9", "type", "bridge"]).status().unwrap();
+    assert!(made.success());
+    drop(first);
+    assert_eq!(is(), "1", "whose bridge that is may count on it");
 }

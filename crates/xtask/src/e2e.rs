@@ -68,7 +68,8 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         let mode = place::prepare(binary, name, *user)?;
         let single = *user == Some(single::USER);
         let wanted = |case: &str| format!("{name}::{case}").contains(only);
-        for (case, check) in cases.iter().filter(|(case, _)| !single && wanted(case)) {
+        let concerned = |case: &str| !single && wanted(case) && networks::concerns(case, user.is_none());
+        for (case, check) in cases.iter().filter(|(case, _)| concerned(case)) {
             report(&format!("{name}::{case}"), watched(&mode, || check(&mode)), count);
         }
         let folders: Vec<&String> = folders

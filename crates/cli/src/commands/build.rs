@@ -43,6 +43,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
         return Err(anyhow::Error::new(error).context(format!("cannot remove `{}`", path.display())));
     }
     let session = session::open()?;
+    let isolated = wanted.settings.isolated;
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
     let mut record = BuildRecord::begin(subject(args, &wanted)?);
     record.names = wanted.names.iter().map(Reference::familiar).collect();
@@ -63,6 +64,9 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     let id = result.map_err(|error| {
         if error.is::<StepFailed>() {
             print_failures(&failures);
+            if isolated {
+                super::run::tell_firewall();
+            }
         }
         match &checked {
             Some((file, _)) => told(error, file),
@@ -152,15 +156,28 @@ async fn run(
         tools.ops.expect(&plan.graph);
     }
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
-    // Dropped half-way if the build is canceled: then there is nothing to report.
+    // Dropped half-way if the build is canceled: what became of the steps is told then, too.
+    let report = AtEnd { value: &mut trace.steps, make: || solver.report(target.edge) };
     let solved = solver.solve(target.edge).await;
-    trace.steps = solver.report(target.edge);
+    drop(report);
     // A failed build has looked at the same files.
     let finished = tools.ops.finish().and_then(|()| cache.finish());
     let solved = solved?;
     finished?;
     let stack = Stack::parse(&solved.result)?;
     deliver(args, &wanted, &tools, (target, &stack), trace, &progress).await
+}
+
+/// Sets a value when it goes, however that comes.
+struct AtEnd<'a, T, F: Fn() -> T> {
+    value: &'a mut T,
+    make: F,
+}
+
+impl<T, F: Fn() -> T> Drop for AtEnd<'_, T, F> {
+    fn drop(&mut self) {
+        *self.value = (self.make)();
+    }
 }
 
 /// Brings the result, and the cache, to where they are wanted.

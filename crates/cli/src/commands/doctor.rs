@@ -212,7 +212,7 @@ fn network(sandbox: &Sandbox) -> Finding {
                 "isolated: what the machine forwards is dropped by {} unless a rule lets it through",
                 chains.join(", ")
             );
-            let hint = "let packets from interfaces `lap*` through there".to_owned();
+            let hint = Firewall::advice(&chains);
             Finding { hint: Some(hint), ..finding(name, State::Limited, detail) }
         }
         (Way::Program(program), _) => finding(name, State::Ok, format!("host, none, isolated by {program}")),

@@ -12,7 +12,8 @@ use std::sync::Mutex;
 use lapstrake_oci::ContainerConfig;
 use lapstrake_ops::{Debug, Stack, StackLayer};
 use lapstrake_runtime::{
-    Exit, Held, Mount, MountSource, RunFds, RunSpec, RuntimeError, Sandbox, User, resolv_conf,
+    Exit, Firewall, Held, Mount, MountSource, Network, RunFds, RunSpec, RuntimeError, Sandbox, User,
+    firewall, resolv_conf,
 };
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_tree::inroot::Root;
@@ -78,6 +79,9 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code.unwrap_or(CANNOT_START)));
         }
     };
+    if spec.network == Network::Isolated {
+        tell_firewall();
+    }
     let finished = follow::follow(signals, running, args.interactive)?;
     tell_limits(finished.held.unwrap_or_default());
     drop((sandbox, active));
@@ -86,6 +90,17 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         Exit::Signal(signal) => 128 + signal,
     };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// Says what keeps containers from a network of their own, where something does: they only see that nobody answers.
+pub(super) fn tell_firewall() {
+    if let Firewall::Drops(chains) = firewall() {
+        tell!(
+            "lapstrake: what the machine forwards is dropped by {}, so a container's own network may not get out",
+            chains.join(", ")
+        );
+        tell!("hint: {}", Firewall::advice(&chains));
+    }
 }
 
 /// Says which limits a program ran into, which most likely did not know itself.

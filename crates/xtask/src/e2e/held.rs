@@ -169,6 +169,8 @@ fn stubborn(mode: &Mode) -> Result<(), String> {
     if begun.elapsed() > std::time::Duration::from_secs(20) {
         return Err(format!("it took {:?}", begun.elapsed()));
     }
+    // What was canceled is remembered with its steps.
+    expect(&lap(mode, "builds ls")?, 0, &["stubborn", "Canceled", "/2\n"])?;
     let orphans = must_say("ps -eo args | grep '^[b]usybox sleep 4321'; true")?;
     if orphans.is_empty() { nothing_left(mode) } else { Err(orphans) }
 }

@@ -17,13 +17,24 @@ use super::place::{
 
 pub(super) const CASES: &[super::Case] = &[
     ("isolated_network", isolated_network),
-    ("isolated_network_by_slirp", isolated_network_by_slirp),
+    ("isolated_network_by_pasta", isolated_network_by_pasta),
+    ("isolated_network_behind_a_firewall", isolated_network_behind_a_firewall),
     ("isolated_steps", isolated_steps),
     ("isolated_names", isolated_names),
     ("isolated_network_is_closed", isolated_network_is_closed),
     ("isolated_network_leaves_nothing", isolated_network_leaves_nothing),
     ("isolated_network_not_there", isolated_network_not_there),
 ];
+
+/// What is about ways out that ordinary users have.
+const OF_USERS: &[&str] = &["isolated_network_by_pasta", "isolated_network_not_there"];
+/// What is about root's.
+const OF_ROOT: &[&str] = &["isolated_network_behind_a_firewall"];
+
+/// Whether a case says anything of root, or of ordinary users.
+pub(super) fn concerns(case: &str, root: bool) -> bool {
+    !if root { OF_USERS } else { OF_ROOT }.contains(&case)
+}
 
 /// Answers every question for an address with that of the world.
 const NAMES: &str = r#"
@@ -118,7 +129,12 @@ fn reaches(machine: &Apart<'_>) -> Result<(), String> {
 /// What the machine reaches can be reached by its address, and what listens on its loopback interface cannot.
 fn isolated_network(mode: &Mode) -> Result<(), String> {
     let Some(machine) = machine(mode)? else { return Ok(()) };
-    let way = if mode.user.is_none() { "isolated by address translation" } else { "isolated by pasta" };
+    let doubtful = "pasta --version 2> /dev/null | grep -q 'unknown version'";
+    let way = match (mode.user, must(doubtful)) {
+        (None, _) => "isolated by address translation",
+        (Some(_), Ok(())) => "isolated by slirp4netns",
+        (Some(_), Err(_)) => "isolated by pasta",
+    };
     expect(&machine.lap("doctor")?, 0, &[way])?;
     reaches(&machine)?;
     let log = fs::read_to_string(mode.place.join("world.log")).map_err(|error| error.to_string())?;
@@ -128,23 +144,61 @@ fn isolated_network(mode: &Mode) -> Result<(), String> {
     nothing_left(mode)
 }
 
-/// A user whose `pasta` does not work.
-fn isolated_network_by_slirp(mode: &Mode) -> Result<(), String> {
-    if mode.user.is_none() {
-        return Ok(());
-    }
+/// A user has `pasta`, whose version is known, or the other program where it does not work.
+fn isolated_network_by_pasta(mode: &Mode) -> Result<(), String> {
     let Some(machine) = machine(mode)? else { return Ok(()) };
-    // Somebody else's program, which does not work.
+    let with = |dir: &str, args: &str| {
+        machine.script(&format!("export PATH=\"$PWD/{dir}:$PATH\" && ./lapstrake {args}"))
+    };
+    // One that is told to be newer than it is, and somebody else's program, which does not work.
     must(&format!(
-        "cd '{}' && mkdir bin && printf '#!/bin/sh\\necho broken >&2; exit 1\\n' > bin/pasta && chmod -R a+rx bin",
+        "cd '{}' && mkdir known broken && printf '#!/bin/sh\\ntest \"$1\" != --version || exec echo pasta 1\\n\
+         exec %s \"$@\"\\n' $(command -v pasta) > known/pasta && \
+         printf '#!/bin/sh\\ntest \"$1\" != --version || exec echo pasta 1\\necho broken >&2; exit 1\\n' > broken/pasta && \
+         chmod -R a+rx known broken",
         mode.place.display()
     ))?;
-    let path = "export PATH=\"$PWD/bin:$PATH\" && ./lapstrake";
-    expect(&machine.script(&format!("{path} doctor"))?, 0, &["isolated by slirp4netns"])?;
-    let got = machine.script(&format!("{path} {}", get("203.0.113.9:8080")))?;
-    expect(&got, 0, &["from the world"])?;
-    let got = machine.script(&format!("{path} {}", get("10.0.2.2:8081")))?;
-    if got.status.success() { Err(text(&got)) } else { nothing_left(mode) }
+    for (dir, way) in [("known", "pasta"), ("broken", "slirp4netns")] {
+        expect(&with(dir, "doctor")?, 0, &[&format!("isolated by {way}")])?;
+        expect(&with(dir, &get("203.0.113.9:8080"))?, 0, &["from the world"])?;
+        let got = with(dir, &get("10.0.2.2:8081"))?;
+        if got.status.success() {
+            return Err(text(&got));
+        }
+    }
+    nothing_left(mode)
+}
+
+/// A machine that forwards nothing unless a rule says so, as Docker and ufw set it up: that is said, and what helps helps.
+fn isolated_network_behind_a_firewall(mode: &Mode) -> Result<(), String> {
+    let Some(machine) = machine(mode)? else { return Ok(()) };
+    let closed = "nft add table ip filter && \
+                  nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'";
+    expect(&machine.script(closed)?, 0, &[])?;
+    let words = ["dropped by ip filter FORWARD", "hint: as root: nft 'insert rule ip filter FORWARD"];
+    let ran = machine.lap(&get("203.0.113.9:8080"))?;
+    if ran.status.success() {
+        return Err(format!("a packet came through: {}", text(&ran)));
+    }
+    for word in words {
+        if !text(&ran).contains(word) {
+            return Err(format!("`{word}` is not in {}", text(&ran)));
+        }
+    }
+    let step = get("203.0.113.9:8080").replace("run --network isolated busybox sh -c", "");
+    dockerfile(mode, "walled", &format!("FROM busybox\nRUN {}\n", step.trim().trim_matches('\'')))?;
+    expect(&machine.lap("build --network isolated walled")?, 1, &words)?;
+    let told = text(&machine.lap("doctor")?);
+    let hint = told.lines().find_map(|line| line.split_once("hint: as root: ")).map(|(_, hint)| hint);
+    let hint = hint.ok_or_else(|| format!("no hint: {told}"))?;
+    expect(&machine.script(hint)?, 0, &[])?;
+    let open = machine.lap(&get("203.0.113.9:8080"))?;
+    expect(&open, 0, &["from the world"])?;
+    if text(&open).contains("dropped") {
+        return Err(text(&open));
+    }
+    expect(&machine.lap("doctor")?, 0, &["isolated by address translation"])?;
+    nothing_left(mode)
 }
 
 /// Steps of builds: what is asked for by flag, setting and instruction, and what a cache makes of it.
@@ -265,7 +319,8 @@ fn isolated_network_leaves_nothing(mode: &Mode) -> Result<(), String> {
             return Err("the container did not start".to_owned());
         }
         let ours = of_ours(&machine)?;
-        let helped = processes(&state(mode))?.contains("pasta");
+        let running_now = processes(&state(mode))?;
+        let helped = running_now.contains("pasta") || running_now.contains("slirp4netns");
         let shown = if root { ours.contains("lap0@") && ours.contains("table inet lap0") } else { helped };
         Command::new("kill")
             .args([signal, &running.id().to_string()])
@@ -292,9 +347,6 @@ fn isolated_network_leaves_nothing(mode: &Mode) -> Result<(), String> {
 
 /// Where there is no way, that is said, with what would help; nothing else is refused.
 fn isolated_network_not_there(mode: &Mode) -> Result<(), String> {
-    if mode.user.is_none() {
-        return Ok(());
-    }
     let Some(machine) = machine(mode)? else { return Ok(()) };
     must(&format!(
         "cd '{}' && mkdir few && for one in sh newuidmap newgidmap git; do ln -s $(command -v $one) few/; done",
