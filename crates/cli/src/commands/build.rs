@@ -64,9 +64,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     let id = result.map_err(|error| {
         if error.is::<StepFailed>() {
             print_failures(&failures);
-            if isolated {
-                super::run::tell_firewall();
-            }
+            super::run::tell_firewall(isolated);
         }
         match &checked {
             Some((file, _)) => told(error, file),

@@ -79,9 +79,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code.unwrap_or(CANNOT_START)));
         }
     };
-    if spec.network == Network::Isolated {
-        tell_firewall();
-    }
+    tell_firewall(spec.network == Network::Isolated);
     let finished = follow::follow(signals, running, args.interactive)?;
     tell_limits(finished.held.unwrap_or_default());
     drop((sandbox, active));
@@ -93,8 +91,8 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
 }
 
 /// Says what keeps containers from a network of their own, where something does: they only see that nobody answers.
-pub(super) fn tell_firewall() {
-    if let Firewall::Drops(chains) = firewall() {
+pub(super) fn tell_firewall(isolated: bool) {
+    if let (true, Firewall::Drops(chains)) = (isolated, firewall()) {
         tell!(
             "lapstrake: what the machine forwards is dropped by {}, so a container's own network may not get out",
             chains.join(", ")
