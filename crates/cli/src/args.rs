@@ -145,7 +145,7 @@ pub(crate) struct Build {
     /// Push the image to the registries that its names say: short for `-o type=registry`
     #[arg(long)]
     pub(crate) push: bool,
-    /// Load the image into a running Docker too
+    /// Load the image into a running Docker or containerd too
     #[arg(long)]
     pub(crate) load: bool,
     /// Add an annotation to the manifest: `[manifest|manifest-descriptor[[PLATFORM]]:]KEY=VALUE`

@@ -59,14 +59,26 @@ pub(crate) fn settings() -> Vec<PathBuf> {
     own.into_iter().chain([PathBuf::from("/etc")]).map(|dir| dir.join("lapstrake/lapstrake.toml")).collect()
 }
 
-/// Where Docker may listen; the error is a `DOCKER_HOST` that is no Unix socket.
-pub(crate) fn docker_sockets() -> Result<Vec<PathBuf>, String> {
+/// Where Docker may listen, and whether `DOCKER_HOST` says so; the error is one that is no Unix socket.
+pub(crate) fn docker_sockets() -> Result<(Vec<PathBuf>, bool), String> {
     if let Some(host) = value("DOCKER_HOST").filter(|host| !host.is_empty()) {
         let path = host.strip_prefix("unix://").map(PathBuf::from);
-        return path.map(|path| vec![path]).ok_or(host);
+        return path.map(|path| (vec![path], true)).ok_or(host);
     }
     let own = set("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("docker.sock"));
-    Ok(own.into_iter().chain([PathBuf::from("/var/run/docker.sock")]).collect())
+    Ok((own.into_iter().chain([PathBuf::from("/var/run/docker.sock")]).collect(), false))
+}
+
+/// Where containerd listens: the place that `CONTAINERD_ADDRESS` names, and whether it does.
+pub(crate) fn containerd_socket() -> (PathBuf, bool) {
+    let asked = value("CONTAINERD_ADDRESS").filter(|address| !address.is_empty());
+    let plain = asked.as_deref().map(|address| address.strip_prefix("unix://").unwrap_or(address));
+    (PathBuf::from(plain.unwrap_or("/run/containerd/containerd.sock")), asked.is_some())
+}
+
+/// `CONTAINERD_NAMESPACE`: whose images are meant there.
+pub(crate) fn containerd_namespace() -> String {
+    value("CONTAINERD_NAMESPACE").filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned())
 }
 
 /// `SOURCE_DATE_EPOCH`, which becomes a build argument.

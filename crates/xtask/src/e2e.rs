@@ -5,6 +5,7 @@ mod builds;
 mod caches;
 mod checks;
 mod conform;
+mod containerd;
 mod damage;
 mod epoch;
 mod errors;
@@ -117,6 +118,7 @@ fn cases() -> Vec<Case> {
         packed::CASES,
         images::CASES,
         exporters::CASES,
+        containerd::CASES,
         evil::CASES,
         trouble::CASES,
         secure::CASES,

@@ -30,7 +30,7 @@ pub enum OutputError {
     #[error("there is no name to push the image to")]
     NoName,
     /// Nobody listens at an engine's socket.
-    #[error("no Docker is running at `{}`", socket.display())]
+    #[error("no Docker or containerd is running at `{}`", socket.display())]
     NoEngine {
         /// The socket.
         socket: std::path::PathBuf,

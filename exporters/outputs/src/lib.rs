@@ -4,11 +4,13 @@
 
 mod archive;
 mod cache;
+mod containerd;
 mod convert;
 mod encode;
 mod engine;
 mod error;
 mod estargz;
+mod grpc;
 mod gzip;
 mod image;
 mod manifest;
@@ -18,6 +20,7 @@ mod toc;
 
 pub use archive::{Flavour, Saved, descriptor_annotations, image_manifest, write_archive, write_layout};
 pub use cache::{CacheForm, CacheTo, SharedStep, export_cache, with_inline_cache};
+pub use containerd::Containerd;
 pub use encode::{Encoding, LayerForm};
 pub use engine::load;
 pub use error::OutputError;

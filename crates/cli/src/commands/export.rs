@@ -12,8 +12,8 @@ use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Images, Stack};
 use lapstrake_outputs::{
-    Encoding, Estargz, Files, Finished, Flavour, Layer, LayerForm, Push, Saved, SharedStep, Tars, assemble,
-    descriptor_annotations, image_manifest, keep, with_inline_cache, write_archive, write_files,
+    Containerd, Encoding, Estargz, Files, Finished, Flavour, Layer, LayerForm, Push, Saved, SharedStep, Tars,
+    assemble, descriptor_annotations, image_manifest, keep, with_inline_cache, write_archive, write_files,
     write_layout, write_rootfs,
 };
 use lapstrake_store::Store;
@@ -206,19 +206,29 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// To the local store and to a running Docker.
+    /// To the local store and to a running Docker or containerd.
     fn loaded(&self, asked: &ImageOutput, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Digest> {
-        let socket = engine_socket()?;
+        let engine = engine()?;
         let image = self.image(asked, step)?;
         let encoding = asked.encoding_for(&image.config.platform())?;
         let names = self.names(asked);
         self.keep(&image, &names, step)?;
         let saved = [Saved { image: &image, names: &names }];
-        let manifests = during(step, "sending tarball", || {
-            Ok(lapstrake_outputs::load(&socket, |out| {
-                write_archive(self.store, &saved, Flavour::Docker, &encoding, out)
-            })?)
-        })?;
+        let manifests = match engine {
+            Engine::Docker(socket) => during(step, "sending tarball", || {
+                Ok(lapstrake_outputs::load(&socket, |out| {
+                    write_archive(self.store, &saved, Flavour::Docker, &encoding, out)
+                })?)
+            })?,
+            Engine::Containerd(_) if names.is_empty() => {
+                let text = "containerd knows images by their names: give one with `-t`";
+                return Err(Usage(text.to_owned()).into());
+            }
+            Engine::Containerd(to) => during(step, "sending blobs to containerd", || {
+                let load = to.load(self.store, &image, &names, &encoding);
+                Ok(vec![tokio::runtime::Handle::current().block_on(load)?])
+            })?,
+        };
         metadata.image(&image, &names);
         if let Some(manifest) = manifests.first() {
             let annotations = descriptor_annotations(&image, &encoding);
@@ -257,13 +267,27 @@ impl Export<'_> {
     }
 }
 
-/// Where Docker listens: where `DOCKER_HOST` says, else at the user's own socket or the machine's.
-fn engine_socket() -> Result<PathBuf, Usage> {
-    let sockets = env::docker_sockets().map_err(|host| {
+/// Who can be given an image.
+enum Engine {
+    /// The Docker at this socket.
+    Docker(PathBuf),
+    /// This containerd.
+    Containerd(Containerd),
+}
+
+/// Who is to have it: whom `DOCKER_HOST` or `CONTAINERD_ADDRESS` names, else the Docker at the user's own socket or the
+/// machine's, else the machine's containerd.
+fn engine() -> Result<Engine, Usage> {
+    let (sockets, named) = env::docker_sockets().map_err(|host| {
         Usage(format!("DOCKER_HOST is `{host}`: only `unix://` sockets can be loaded into"))
     })?;
-    let there = sockets.iter().find(|socket| socket.exists()).or(sockets.last()).cloned();
-    there.ok_or_else(|| Usage("there is no place where Docker could listen".to_owned()))
+    let (socket, asked) = env::containerd_socket();
+    let there = sockets.iter().find(|socket| socket.exists());
+    if !named && (asked || there.is_none() && socket.exists()) {
+        return Ok(Engine::Containerd(Containerd { socket, namespace: env::containerd_namespace() }));
+    }
+    let docker = there.or(sockets.last()).cloned().map(Engine::Docker);
+    docker.ok_or_else(|| Usage("there is no place where Docker could listen".to_owned()))
 }
 
 /// What the step of an output is called, in BuildKit's words.
