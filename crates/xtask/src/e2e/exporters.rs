@@ -286,7 +286,7 @@ fn docker(mode: &Mode) -> Result<(), String> {
     }
     // Nobody listens any more.
     let refused = script(mode, &format!("{host} ./lapstrake build -q -t docked:1 --load to-docker"))?;
-    expect(&refused, 3, &["no Docker is running at", "lapstrake's own store"])?;
+    expect(&refused, 3, &["no Docker or containerd is running at", "lapstrake's own store"])?;
     let tcp = script(mode, "DOCKER_HOST=tcp://127.0.0.1:1 ./lapstrake build -q --load to-docker")?;
     expect(&tcp, 2, &["only `unix://` sockets"])?;
     nothing_left(mode)
