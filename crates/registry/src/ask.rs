@@ -70,8 +70,14 @@ impl<'a> Ask<'a> {
     }
 
     pub(crate) fn unreachable(&self, source: reqwest::Error) -> RegistryError {
-        // Where a registry sends us may have a signature in its address, which is as good as a password.
-        RegistryError::Unreachable { registry: self.host.clone(), source: source.without_url() }
+        // Who is not there may be another one, to whom the registry has sent us.
+        let elsewhere = source.url().filter(|url| !self.is_own(url.as_str())).and_then(|url| {
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            url.host_str().map(|host| format!("{host}{port}"))
+        });
+        let registry = elsewhere.unwrap_or_else(|| self.host.clone());
+        // The rest of that address may be a signature, which is as good as a password.
+        RegistryError::Unreachable { registry, source: source.without_url() }
     }
 
     pub(crate) fn refused(&self, status: StatusCode) -> RegistryError {

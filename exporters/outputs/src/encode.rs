@@ -191,14 +191,7 @@ impl<'s> Encoder<'s> {
             LayerForm::Gzip | LayerForm::Estargz => {
                 Encoder::Gzip(ParallelGzip::new(blob, encoding.level.unwrap_or(GZIP_LEVEL))?)
             }
-            LayerForm::Zstd => {
-                let level = i32::try_from(encoding.level.unwrap_or(ZSTD_LEVEL)).unwrap_or(i32::MAX);
-                let mut encoder = zstd::Encoder::new(blob, level)?;
-                // With any number of workers but none the bytes are the same.
-                encoder.multithread(u32::try_from(rayon::current_num_threads()).unwrap_or(1))?;
-                encoder.include_checksum(true)?;
-                Encoder::Zstd(encoder)
-            }
+            LayerForm::Zstd => Encoder::Zstd(zstd_encoder(blob, encoding.level.unwrap_or(ZSTD_LEVEL))?),
         })
     }
 
@@ -209,6 +202,14 @@ impl<'s> Encoder<'s> {
             Encoder::Zstd(zstd) => zstd.finish(),
         }
     }
+}
+
+fn zstd_encoder<W: Write>(out: W, level: u32) -> io::Result<zstd::Encoder<'static, W>> {
+    let mut encoder = zstd::Encoder::new(out, i32::try_from(level).unwrap_or(i32::MAX))?;
+    // With any number of workers but none the bytes are the same.
+    encoder.multithread(u32::try_from(rayon::current_num_threads()).unwrap_or(1))?;
+    encoder.include_checksum(true)?;
+    Ok(encoder)
 }
 
 impl Write for Encoder<'_> {
@@ -222,5 +223,30 @@ impl Write for Encoder<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zstd_is_the_same_on_any_number_of_threads() {
+        // Some blocks of what a worker takes at once, and text that goes across them.
+        let line = |n: u64| format!("{n} {:x}\n", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let data: Vec<u8> = (0..700_000).flat_map(|n| line(n / 3).into_bytes()).collect();
+        let packed = |threads: usize, piece: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut encoder = zstd_encoder(Vec::new(), ZSTD_LEVEL).unwrap();
+                data.chunks(piece).for_each(|piece| encoder.write_all(piece).unwrap());
+                encoder.finish().unwrap()
+            })
+        };
+        let one = packed(1, 100_003);
+        assert!(zstd::decode_all(&one[..]).unwrap() == data);
+        for (threads, piece) in [(1, 1 << 20), (2, 100_003), (3, 7919), (8, 1 << 20)] {
+            assert!(packed(threads, piece) == one, "{threads} threads, pieces of {piece}");
+        }
     }
 }

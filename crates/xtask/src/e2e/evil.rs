@@ -8,7 +8,7 @@ pub(super) const CASES: &[super::Case] = &[("hostile_layers", layers)];
 
 /// Makes an image of an evil layer, loads it, and says what came of it and how much memory it took.
 const DRIVER: &str = r#"
-import gzip as gz, hashlib, io, json, os, resource, subprocess, sys, tarfile
+import gzip as gz, hashlib, io, json, os, resource, subprocess, sys, tarfile, threading
 canary, name = sys.argv[1], sys.argv[2]
 
 def entry(name, kind=tarfile.REGTYPE, link="", data=b"", **more):
@@ -28,6 +28,21 @@ def gzip(write):
         write(packed)
         packed.write(b"\0" * 1024)
     return out.getvalue()
+
+def zstd(write):
+    # A frame of a few kilobytes: more than a hundred thousand to one.
+    run = subprocess.Popen(["zstd", "-q", "-3", "-c"], stdin=-1, stdout=-1)
+    done = []
+    reader = threading.Thread(target=lambda: done.append(run.stdout.read()))
+    reader.start()
+    write(run.stdin); run.stdin.write(b"\0" * 1024); run.stdin.close()
+    reader.join(); run.wait()
+    return done[0]
+
+def plain(layer):
+    if layer[:4] == b"\x28\xb5\x2f\xfd":
+        return subprocess.run(["zstd", "-qdc"], input=layer, stdout=-1, check=True).stdout
+    return gz.decompress(layer)
 
 def zeros(out, size):
     big = tarfile.TarInfo("zeros"); big.size = size
@@ -67,6 +82,8 @@ layers = {
     "no-tar": b"this is text, and no archive\n" * 100,
     # Bombs: what little of them there is would become much.
     "zeros": lambda: gzip(lambda out: zeros(out, 1 << 30)),
+    "zeros-zstd": lambda: zstd(lambda out: zeros(out, 1 << 30)),
+    "many": lambda: gzip(lambda out: [out.write(entry(f"{n}")) for n in range(100000)]),
     "attributes": lambda: gzip(lambda out: [out.write(attribute(n)) for n in range(400)]),
     "sparse": entry("holes", b"S", realsize=1 << 40),
     "sparse-pax": paxed({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1099511627776"}),
@@ -89,7 +106,7 @@ with open(path, "wb") as out:
         layer = layers[name]
         if callable(layer):
             layer = layer()
-            digest.update(gz.decompress(layer) if name != "attributes" else b"")
+            digest.update(plain(layer) if name != "attributes" else b"")
         elif name != "no-tar":
             layer = (patched(layer) if name in ("size", "negative") else layer) + b"\0" * 1024
             digest.update(layer)

@@ -21,7 +21,7 @@ pub(super) enum Fault {
     Answer(String),
     /// The answer has another media type.
     Type(&'static str),
-    /// The same request has to be made to this `HOST:PORT`.
+    /// The same request has to be made to this `SCHEME://HOST:PORT`.
     Redirect(String),
 }
 
@@ -161,7 +161,7 @@ fn exchange(stream: TcpStream, behind: &str, log: &Log, rules: &Mutex<Vec<Rule>>
         Some(Fault::Redirect(host)) => {
             let path = request.split_whitespace().nth(1).unwrap_or("/");
             let answer = format!(
-                "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{host}{path}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                "HTTP/1.1 307 Temporary Redirect\r\nlocation: {host}{path}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             );
             return stream.write_all(answer.as_bytes());
         }

@@ -16,6 +16,7 @@ use super::registry::Registry;
 
 pub(super) const CASES: &[super::Case] = &[
     ("registry_tls", tls),
+    ("registry_redirect_certificates", redirected),
     ("registry_token", token),
     ("registry_mirror", mirror),
     ("registry_settings", settings),
@@ -91,6 +92,45 @@ fn tls(mode: &Mode) -> Result<(), String> {
         "mkdir -p certs-skopeo && cp '{at}/ca.pem' certs-skopeo/ca.crt && cp '{at}/client.pem' certs-skopeo/client.cert && cp '{at}/client.key' certs-skopeo/client.key && "
     );
     expect(&script(mode, &(prepare + &skopeo))?, 0, &["sha256:"])?;
+    must(&format!("rm -rf '{state}'"))
+}
+
+/// What is set for a host (its authority, our certificate, that there is no TLS) holds for no host that it sends us to.
+fn redirected(mode: &Mode) -> Result<(), String> {
+    let certs = mode.place.join("certs-redirect");
+    certificates(&certs)?;
+    let at = certs.display();
+    let tls = format!(
+        "  tls:\n    certificate: {at}/server.pem\n    key: {at}/server.key\n    clientcas: [{at}/ca.pem]\n"
+    );
+    let (here, there) = (Registry::named(mode, "here", "")?, Registry::named(mode, "there", &tls)?);
+    let proxy = Proxy::start(&here.address)?;
+    let name = format!("{}/secure/redirect-{}", proxy.address, mode.name);
+    dockerfile(mode, "secured", APP)?;
+    expect(&lap(mode, &format!("build -q -t {name}:1 --push secured"))?, 0, &["sha256:"])?;
+    let fault = Fault::Redirect(format!("https://{}", there.address));
+    let ca = |host: &str| format!("[registry.\"{host}\"]\nca = [\"{at}/ca.pem\"]\n");
+    let pair = |host: &str| {
+        format!("[[registry.\"{host}\".keypair]]\nkey = \"{at}/client.key\"\ncert = \"{at}/client.pem\"\n")
+    };
+    let own = format!("{}http = true\n{}", ca(&proxy.address), pair(&proxy.address));
+    let state = format!("{}/redirected-{}", mode.place.display(), mode.name);
+    for (what, settings, taken) in [
+        ("everything of the one host", own.clone(), false),
+        ("our certificate only there", own.clone() + &ca(&there.address), false),
+        ("no authority there", own.clone() + &pair(&there.address), false),
+        ("all of it", ca(&there.address) + &pair(&there.address), true),
+    ] {
+        write(mode, "redirected.toml", &settings)?;
+        proxy.rules(&[Rule { method: "GET", path: "/blobs/", times: 99, fault: fault.clone() }]);
+        must(&format!("rm -rf '{state}'"))?;
+        let pull = format!(
+            "export LAPSTRAKE_CONFIG=$PWD/redirected.toml LAPSTRAKE_ROOT='{state}'; ./lapstrake pull -q {name}:1 && ./lapstrake run {name}:1"
+        );
+        let pulled = script(mode, &pull)?;
+        let words: &[&str] = if taken { &["secured\n"] } else { &["cannot reach registry", &there.address] };
+        expect(&pulled, if taken { 0 } else { 3 }, words).map_err(|why| format!("{what}: {why}"))?;
+    }
     must(&format!("rm -rf '{state}'"))
 }
 

@@ -149,7 +149,7 @@ fn redirect(mode: &Mode) -> Result<(), String> {
     let login = format!("echo secret | ({docker} login -u me --password-stdin {})", proxy.address);
     expect(&script(mode, &login)?, 0, &["Login Succeeded"])?;
     expect(&script(mode, &format!("{docker} build -q -t {name}:1 --push trouble"))?, 0, &["sha256:"])?;
-    proxy.rules(&[rule("GET", "/blobs/", 99, Fault::Redirect(elsewhere.address.clone()))]);
+    proxy.rules(&[rule("GET", "/blobs/", 99, Fault::Redirect(format!("http://{}", elsewhere.address)))]);
     let state = format!("{}/redirect-{}", mode.place.display(), mode.name);
     must(&format!("rm -rf '{state}'"))?;
     let pulled = script(
@@ -167,7 +167,7 @@ fn redirect(mode: &Mode) -> Result<(), String> {
         return Err(format!("nobody was logged in: {here:#?}"));
     }
     // Round and round.
-    proxy.rules(&[rule("GET", "/blobs/", 99, Fault::Redirect(proxy.address.clone()))]);
+    proxy.rules(&[rule("GET", "/blobs/", 99, Fault::Redirect(format!("http://{}", proxy.address)))]);
     must(&format!("rm -rf '{state}'"))?;
     let failed = script(mode, &format!("export LAPSTRAKE_ROOT='{state}'; {docker} pull -q {name}:1"))?;
     expect(&failed, 1, &["answered 307"])?;
