@@ -10,6 +10,9 @@ const NO_COLOR: &str = "NO_COLOR";
 /// Where a user's data goes, by the XDG base directory specification.
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 
+/// `classic`: overlays are mounted as on kernels before 6.5.
+const MOUNTS: &str = "LAPSTRAKE_MOUNTS";
+
 /// The value of a variable that a person named (`--build-arg NAME`, `--secret env=NAME`).
 pub(crate) fn value(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -23,6 +26,11 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
 
 fn set(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// How overlays are to be mounted, if it is said.
+pub(crate) fn mounts() -> Option<String> {
+    value(MOUNTS)
 }
 
 /// Whether colours are unwanted.

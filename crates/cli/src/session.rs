@@ -41,6 +41,11 @@ fn root() -> Result<PathBuf, Usage> {
 }
 
 fn open_at(root: &Path) -> anyhow::Result<Session> {
+    match env::mounts().as_deref() {
+        None | Some("") => {}
+        Some("classic") => lapstrake_snapshot::mount_classically(),
+        Some(other) => return Err(Usage(format!("LAPSTRAKE_MOUNTS={other}: not `classic`")).into()),
+    }
     let single_id = matches!(enter()?, Entered::User { ids: Ids::Single { .. } });
     let store = Store::open(root).with_context(|| "cannot open the state directory")?;
     Ok(Session { store: Arc::new(store), single_id })

@@ -4,6 +4,7 @@
 //! holds it, however that ends.
 
 mod active;
+mod classic;
 mod error;
 mod export;
 mod implied;
@@ -16,5 +17,5 @@ pub use error::SnapshotError;
 pub use export::{diff_id, write_tar};
 pub use implied::settle;
 pub use import::{Imported, adopt_layer, import_layer, import_packed, read_file, unpack_packed};
-pub use mount::{MAX_LAYERS, bind, mount};
+pub use mount::{MAX_LAYERS, bind, mount, mount_classically};
 pub use verify::{damage, readopt};

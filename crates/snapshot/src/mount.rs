@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -10,6 +11,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
+use crate::classic;
 use crate::error::SnapshotError;
 
 /// The most lower layers that overlayfs takes.
@@ -28,25 +30,50 @@ pub fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedF
     if let ([only], None) = (lowers, upper) {
         return bind(only);
     }
+    let flags = flags(upper.is_some());
+    if CLASSIC.load(Ordering::Relaxed) {
+        return classic::overlay(lowers, upper, flags);
+    }
     let refused = |step| move |e: Errno| SnapshotError::Mount { step, source: e.into() };
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused("opening overlayfs"))?;
     for lower in lowers.iter().rev() {
-        fsconfig_set_string(fs.as_fd(), "lowerdir+", lower).map_err(refused("adding a layer"))?;
+        match fsconfig_set_string(fs.as_fd(), "lowerdir+", lower) {
+            // A kernel before 6.5 does not know the word: here once, and nowhere again.
+            Err(Errno::INVAL) if !KNOWN.load(Ordering::Relaxed) => {
+                CLASSIC.store(true, Ordering::Relaxed);
+                return classic::overlay(lowers, upper, flags);
+            }
+            set => set.map_err(refused("adding a layer"))?,
+        }
+        KNOWN.store(true, Ordering::Relaxed);
     }
     if let Some((upper, work)) = upper {
         fsconfig_set_string(fs.as_fd(), "upperdir", upper).map_err(refused("setting the upper directory"))?;
         fsconfig_set_string(fs.as_fd(), "workdir", work).map_err(refused("setting the work directory"))?;
     }
-    if upper.is_some() {
-        // What has to last is synced by whoever makes an image of it. Else each end of a step would sync the disk, and so
-        // would each program that asks for it. Linux before 5.10 does not know the word.
-        fsconfig_set_flag(fs.as_fd(), "volatile").unwrap_or_default();
+    for flag in flags {
+        fsconfig_set_flag(fs.as_fd(), *flag).map_err(refused("setting its options"))?;
     }
-    // Root too marks in `user.*`: one format on disk, one code path, and nothing that only root could read.
-    fsconfig_set_flag(fs.as_fd(), "userxattr").map_err(refused("asking for user attributes"))?;
     fsconfig_create(fs.as_fd()).map_err(refused("creating it"))?;
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(refused("mounting it"))
+}
+
+/// Root too marks in `user.*`: one format on disk, one code path, and nothing that only root could read. What has to last
+/// is synced by whoever makes an image of it: else each end of a step would sync the disk, and so would each program that
+/// asks for it.
+fn flags(written: bool) -> &'static [&'static str] {
+    if written { &["userxattr", "volatile"] } else { &["userxattr"] }
+}
+
+/// Whether overlays are mounted the old way.
+static CLASSIC: AtomicBool = AtomicBool::new(false);
+/// Whether this kernel was seen to know the new one.
+static KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on overlays are mounted as on kernels before 6.5, which is what happens there by itself.
+pub fn mount_classically() {
+    CLASSIC.store(true, Ordering::Relaxed);
 }
 
 /// A clone of the mount at `path`, a directory or file of the host, with what is mounted below. Attached nowhere.

@@ -32,7 +32,18 @@ const TESTS: &[Test] = &[
     ("owners", MANY, owners),
     ("capabilities", &[Mode::Root], capabilities),
     ("large_files", ALL, large_files),
+    ("files_by_classic_mounts", ALL, |mode| classic(files, mode)),
+    ("attributes_by_classic_mounts", ALL, |mode| classic(attributes, mode)),
+    ("directories_by_classic_mounts", ALL, |mode| classic(directories, mode)),
+    ("deletions_by_classic_mounts", ALL, |mode| classic(deletions, mode)),
+    ("links_by_classic_mounts", ALL, |mode| classic(links, mode)),
 ];
+
+/// As on a kernel before 6.5.
+fn classic(test: fn(Mode), mode: Mode) {
+    lapstrake_snapshot::mount_classically();
+    test(mode);
+}
 
 fn main() -> ExitCode {
     lapstrake_testkit::main(TESTS)

@@ -92,7 +92,10 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
 
 /// Says what keeps containers from a network of their own, where something does: they only see that nobody answers.
 pub(super) fn tell_firewall(isolated: bool) {
-    if let (true, Firewall::Drops(chains)) = (isolated, firewall()) {
+    if !isolated {
+        return;
+    }
+    if let Firewall::Drops(chains) = firewall() {
         tell!(
             "lapstrake: what the machine forwards is dropped by {}, so a container's own network may not get out",
             chains.join(", ")

@@ -18,6 +18,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("state_of_others", state_of_others),
     ("secret_hygiene", secret_hygiene),
     ("a_thousand_steps", a_thousand_steps),
+    ("classic_mounts", classic_mounts),
 ];
 
 const SONG: &str = "the canary sings";
@@ -334,5 +335,23 @@ fn a_thousand_steps(mode: &Mode) -> Result<(), String> {
     // Layers of nothing are one layer: overlayfs takes 500 different ones.
     dockerfile(mode, "thousand", &format!("FROM busybox\n{steps}"))?;
     expect(&lap(mode, "build --progress rawjson thousand")?, 0, &[])?;
+    nothing_left(mode)
+}
+
+/// On a kernel before 6.5 the same comes out, of few layers and of as many as one page of options holds.
+fn classic_mounts(mode: &Mode) -> Result<(), String> {
+    let steps: String = (0..40).map(|number| format!("RUN echo {number} > /made{number}\n")).collect();
+    let last = "RUN rm /made3 && mv /made4 /made5 && mkdir /dir && cat /made39\n";
+    dockerfile(mode, "classic", &format!("FROM busybox\n{steps}{last}"))?;
+    let build = |how: &str, to: &str| {
+        let flags = "build --progress plain --no-cache --build-arg SOURCE_DATE_EPOCH=0";
+        let output = format!("--output type=oci,rewrite-timestamp=true,tar=false,dest={to}");
+        script(mode, &format!("{how} ./lapstrake {flags} {output} classic"))
+    };
+    expect(&build("LAPSTRAKE_MOUNTS=classic", "classic.old")?, 0, &[" 39\n"])?;
+    expect(&build("", "classic.new")?, 0, &[" 39\n"])?;
+    expect(&script(mode, "diff classic.old/index.json classic.new/index.json")?, 0, &[])?;
+    expect(&script(mode, "LAPSTRAKE_MOUNTS=classic ./lapstrake run busybox echo ran")?, 0, &["ran"])?;
+    expect(&build("LAPSTRAKE_MOUNTS=x", "classic.not")?, 2, &["LAPSTRAKE_MOUNTS=x: not `classic`"])?;
     nothing_left(mode)
 }
