@@ -10,13 +10,12 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use lapstrake_sys::namespace::unshare;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags};
 use rustix::thread::UnshareFlags;
 
 use crate::error::SnapshotError;
-use crate::mount::bind;
 
 /// The kernel reads one page of options.
 const MOST_OPTIONS: usize = 4095;
@@ -76,5 +75,6 @@ fn apart(
     let flags = MountFlags::empty();
     rustix::mount::mount(c"overlay", place, c"overlay", flags, Some(options.as_c_str()))
         .map_err(refused("mounting it"))?;
-    bind(place)
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(CWD, place, clone).map_err(refused("taking it along"))
 }
