@@ -1,7 +1,9 @@
 //! Patterns of `.dockerignore` and of `--exclude`: which paths they hide, and which line decided it.
 //!
-//! The last pattern that matches wins; a pattern that matches a directory matches all below it; `!` takes back.
-//! Everything is anchored at the root (`foo` is not `**/foo`), case counts. Pure: no file is read here.
+//! The last pattern that matches wins; a pattern that matches a directory matches all below it; `!` takes back. As in
+//! moby's matcher a pattern is only asked where it can change the answer, and only if it was asked about a directory does it
+//! count for what is below: of `a/b` and `!a` the second is not asked about `a`, which nothing hides, and so `a/b` stays
+//! hidden. Everything is anchored at the root (`foo` is not `**/foo`), case counts. Pure: no file is read here.
 
 mod pattern;
 
@@ -32,6 +34,8 @@ pub struct Verdict {
     pub excluded: bool,
     /// Which pattern decided; `None` when none matched. An index for [`Patterns::rule`].
     pub rule: Option<usize>,
+    /// A pattern that is none, and was asked: there is no verdict then. See [`Patterns::settled`].
+    pub broken: Option<usize>,
 }
 
 /// Which patterns match a directory or one above it: what the verdict on its children starts from.
@@ -45,7 +49,8 @@ impl Patterns {
     /// a pattern and empty lines do not count.
     ///
     /// # Errors
-    /// [`TreeError::IllegalExclusion`] for a lone `!`, [`TreeError::Pattern`] for bad syntax.
+    /// [`TreeError::IllegalExclusion`] for a lone `!`, [`TreeError::Pattern`] for bad syntax; but what only Go's regular
+    /// expressions refuse is told by the verdict on the first path that is compared with it.
     pub fn parse(text: &str) -> Result<Self, TreeError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut rules = Vec::new();
@@ -105,12 +110,28 @@ impl Patterns {
         let mut verdict = Verdict::default();
         let mut matched = parent.matched.clone();
         for (index, (rule, matched)) in self.rules.iter().zip(&mut matched).enumerate() {
-            *matched = *matched || rule.pattern.matches(path.as_bytes());
+            if !*matched && rule.negated == verdict.excluded {
+                *matched = rule.pattern.matches(path.as_bytes());
+                if rule.pattern.is_broken() {
+                    verdict.broken = verdict.broken.or(Some(index));
+                }
+            }
             if *matched {
-                verdict = Verdict { excluded: !rule.negated, rule: Some(index) };
+                verdict = Verdict { excluded: !rule.negated, rule: Some(index), ..verdict };
             }
         }
         (verdict, DirState { matched })
+    }
+
+    /// The verdict, if there is one.
+    ///
+    /// # Errors
+    /// [`TreeError::Pattern`] if it hangs on a pattern that is none.
+    pub fn settled(&self, verdict: Verdict) -> Result<Verdict, TreeError> {
+        match verdict.broken.and_then(|index| self.rules.get(index)) {
+            Some(rule) => Err(TreeError::Pattern { pattern: rule.text.clone(), line: rule.line }),
+            None => Ok(verdict),
+        }
     }
 
     /// The verdict on any path, its parents included.
@@ -120,10 +141,14 @@ impl Patterns {
         if self.is_empty() || path.is_root() {
             return Verdict::default();
         }
+        let mut broken = None;
         for dir in path.ancestors().skip(1) {
-            state = self.child(&state, &dir).1;
+            let (verdict, below) = self.child(&state, &dir);
+            state = below;
+            broken = broken.or(verdict.broken);
         }
-        self.child(&state, path).0
+        let verdict = self.child(&state, path).0;
+        Verdict { broken: broken.or(verdict.broken), ..verdict }
     }
 
     /// Whether a pattern matches `path`, or a directory that it names on the way. The path is clean but need not lie
@@ -135,6 +160,10 @@ impl Patterns {
         let texts: Vec<&str> = dirs.chain([path]).collect();
         let mut matched = false;
         for rule in &self.rules {
+            if rule.negated == matched && rule.pattern.is_broken() {
+                // Who asks this way wants a warning, or none.
+                return false;
+            }
             if rule.negated == matched && texts.iter().any(|text| rule.pattern.matches(text.as_bytes())) {
                 matched = !rule.negated;
             }
@@ -250,6 +279,11 @@ mod tests {
             ("*\n./!a", "a", false),
             ("a.b", "axb", false),
             ("a+(b)", "a+(b)", true),
+            // Not asked about `a`, so no word of what is in it.
+            ("a/b\n!a", "a/b", true),
+            ("a/b\n!a", "a/c", false),
+            ("a\n!a/b\n!a", "a/c", false),
+            ("a/b\n!a/*", "a/b", false),
         ];
         for &(patterns, path, want) in cases {
             assert_eq!(excluded(patterns, path), want, "{patterns:?} on {path:?}");
@@ -277,6 +311,27 @@ mod tests {
         for bad in ["[", "[a", "a\\", "[]", "[a-]", "[-a]", "x[]a]"] {
             assert!(matches!(Patterns::parse(bad), Err(TreeError::Pattern { line: 1, .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_no_expression_counts_once_it_is_asked() {
+        let refused = |patterns: &str, path: &str| {
+            let patterns = Patterns::parse(patterns).unwrap();
+            let verdict = patterns.excluded(&TreePath::parse(path.as_bytes()).unwrap());
+            match patterns.settled(verdict) {
+                Ok(verdict) => Ok(verdict.excluded),
+                Err(TreeError::Pattern { pattern, line }) => Err((pattern, line)),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let told = Err(("[b-a]".to_owned(), 1));
+        assert_eq!(refused("[b-a]", "x"), told);
+        assert_eq!(refused("[b-a]", "x/y"), told);
+        assert_eq!(refused("*\n[b-a]", "x/y"), Ok(true));
+        assert_eq!(refused("![b-a]", "x"), Ok(false));
+        assert_eq!(refused("x\n![b-a]", "y"), Ok(false));
+        assert_eq!(refused("x\n![b-a]", "x"), Err(("![b-a]".to_owned(), 2)));
+        assert!(!Patterns::parse("[b-a]").unwrap().matches_or_parent("x"));
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Tree {
         }
         let path = TreePath::clean(source.as_bytes())?;
         let found = self.matches(source, &path, selector)?;
-        Ok(found.iter().map(|found| self.selected(&found.name, &found.path, selector)).collect())
+        found.iter().map(|found| self.selected(&found.name, &found.path, selector)).collect()
     }
 
     fn matches(&self, source: &str, path: &TreePath, selector: &Selector) -> Result<Vec<Found>, TreeError> {
@@ -225,19 +225,19 @@ impl Tree {
         Picked { source: entry.path.clone(), to, kind, meta, linked: true }
     }
 
-    fn selected(&self, name: &[u8], path: &TreePath, selector: &Selector) -> SelectedRoot {
+    fn selected(&self, name: &[u8], path: &TreePath, selector: &Selector) -> Result<SelectedRoot, TreeError> {
         let own = self.get(path);
         let (is_dir, mtime) = own.map_or((true, 0), |e| (e.is_dir(), e.meta.mtime));
         let mut entries = Vec::new();
         if let Some(entry) = own.filter(|_| !is_dir) {
             entries.push(self.picked(entry, TreePath::root()));
         } else {
-            for entry in filtered(self.subtree(path), path, &selector.exclude) {
+            for entry in filtered(self.subtree(path), path, &selector.exclude)? {
                 let to = entry.path.relative_to(path).unwrap_or_default();
                 entries.push(self.picked(entry, to));
             }
         }
-        SelectedRoot { name: name.into(), is_dir, mtime, entries }
+        Ok(SelectedRoot { name: name.into(), is_dir, mtime, entries })
     }
 
     /// A source of `--parents`: the directories above what it matches are copied with it.
@@ -248,6 +248,7 @@ impl Tree {
         let base = self.follow(&base, true)?.ok_or_else(|| self.not_found(&base))?;
         let rest = TreePath::clean(rest.as_bytes())?;
         let pattern = Pattern::new(&lossy(rest.as_bytes()))
+            .filter(|pattern| !pattern.is_broken())
             .ok_or_else(|| TreeError::Pattern { pattern: source.to_owned(), line: 0 })?;
         let glob = selector.wildcards && !pattern.is_literal();
         let mut keep: BTreeSet<TreePath> = BTreeSet::new();
@@ -259,7 +260,7 @@ impl Tree {
                 continue;
             }
             matched = true;
-            let below = filtered(self.subtree(&entry.path), &entry.path, &selector.exclude);
+            let below = filtered(self.subtree(&entry.path), &entry.path, &selector.exclude)?;
             keep.extend(below.map(|e| e.path.clone()));
             keep.insert(entry.path.clone());
             keep.extend(entry.path.ancestors().filter(|p| p.starts_with(&base)));
@@ -285,7 +286,7 @@ fn filtered<'t>(
     entries: &'t [Entry],
     base: &TreePath,
     exclude: &Patterns,
-) -> impl Iterator<Item = &'t Entry> {
+) -> Result<impl Iterator<Item = &'t Entry>, TreeError> {
     let mut kept: Vec<&Entry> = Vec::new();
     let mut hidden: Vec<&Entry> = Vec::new();
     for entry in entries.iter().filter(|e| e.path != *base) {
@@ -295,14 +296,14 @@ fn filtered<'t>(
         }
         hidden.retain(|dir| entry.path.starts_with(&dir.path));
         let relative = entry.path.relative_to(base).unwrap_or_default();
-        if !exclude.excluded(&relative).excluded {
+        if !exclude.settled(exclude.excluded(&relative))?.excluded {
             kept.append(&mut hidden);
             kept.push(entry);
         } else if entry.is_dir() {
             hidden.push(entry);
         }
     }
-    kept.into_iter()
+    Ok(kept.into_iter())
 }
 
 #[cfg(test)]

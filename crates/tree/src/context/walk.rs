@@ -75,6 +75,7 @@ fn list(root: BorrowedFd<'_>, dir: &Below, ignore: &Patterns) -> Result<Listed, 
     for (name, _) in names {
         let path = dir.path.join_name(&name);
         let (verdict, state) = ignore.child(&dir.state, &path);
+        let verdict = ignore.settled(verdict)?;
         let stat = match fs::statat(&fd, &*name, AtFlags::SYMLINK_NOFOLLOW) {
             // Gone since it was listed: editors and compilers do that.
             Err(Errno::NOENT) => continue,

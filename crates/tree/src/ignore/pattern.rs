@@ -21,6 +21,8 @@ pub(crate) enum Pattern {
     Suffix(Box<[u8]>),
     /// Everything else.
     Program(Program),
+    /// Go's regular expressions refuse it (`[b-a]`), which shows only once it is asked about a path.
+    Broken,
 }
 
 impl Pattern {
@@ -33,7 +35,7 @@ impl Pattern {
             Kind::Exact => Self::Exact(bytes(text)),
             Kind::Prefix => Self::Prefix(bytes(text.strip_suffix("**").unwrap_or(text))),
             Kind::Suffix => Self::Suffix(bytes(text.strip_prefix("**").unwrap_or(text))),
-            Kind::Expression => Self::Program(Program::parse(&expression)?),
+            Kind::Expression => Program::parse(&expression).map_or(Self::Broken, Self::Program),
         })
     }
 
@@ -60,6 +62,11 @@ impl Pattern {
         literal.or_else(|| program.finish().map(Self::Program))
     }
 
+    /// True when it cannot be asked about any path.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self, Self::Broken)
+    }
+
     /// True when it matches one text only.
     pub(crate) fn is_literal(&self) -> bool {
         matches!(self, Self::Exact(_))
@@ -72,6 +79,7 @@ impl Pattern {
             Self::Prefix(text) => path.starts_with(text),
             Self::Suffix(text) => path.ends_with(text) || text.strip_prefix(b"/") == Some(path),
             Self::Program(program) => program.matches(&String::from_utf8_lossy(path)),
+            Self::Broken => false,
         }
     }
 
@@ -82,6 +90,7 @@ impl Pattern {
             Self::Prefix(text) => text.starts_with(start) || start.starts_with(text),
             Self::Suffix(_) => true,
             Self::Program(program) => program.could_continue(&String::from_utf8_lossy(start)),
+            Self::Broken => false,
         }
     }
 }

@@ -58,7 +58,7 @@ fn why(args: &DebugIgnore, path: &str) -> anyhow::Result<ExitCode> {
     let context = args.context.as_deref().unwrap_or_else(|| Path::new("."));
     let patterns = local_context(context, args.file.as_deref())?.ignore;
     let clean = TreePath::clean(path.as_bytes()).map_err(|error| Usage(format!("{path}: {error}")))?;
-    let verdict = patterns.excluded(&clean);
+    let verdict = patterns.settled(patterns.excluded(&clean))?;
     let what = if verdict.excluded { "hidden" } else { "sent" };
     match verdict.rule.and_then(|rule| patterns.rule(rule)) {
         Some((text, line)) => say!("{path} is {what}: line {line} of the ignore file says `{text}`"),
@@ -79,7 +79,10 @@ fn answer(question: Question) -> Answer {
             Ok(clean) => clean,
             Err(error) => return Answer { error: Some(error.to_string()), ..answer },
         };
-        answer.ignored.insert(path.clone(), patterns.excluded(&clean).excluded);
+        match patterns.settled(patterns.excluded(&clean)) {
+            Ok(verdict) => drop(answer.ignored.insert(path.clone(), verdict.excluded)),
+            Err(error) => return Answer { error: Some(error.to_string()), ..answer },
+        }
         for parent in clean.ancestors().filter(|parent| !parent.is_root() && *parent != clean) {
             tree.insert(parent, true);
         }
