@@ -94,12 +94,23 @@ pub fn is_heredoc_word(text: &str) -> bool {
     matches!(heredoc_word(text), Ok(Some(_)))
 }
 
+/// What stands behind each `<<`.
+fn signs(text: &str) -> impl Iterator<Item = &[u8]> {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b'<', bytes).filter_map(move |at| bytes[at + 1..].strip_prefix(b"<"))
+}
+
+/// Whether there is a `<<` in it.
+pub(crate) fn has_sign(text: &str) -> bool {
+    signs(text).next().is_some()
+}
+
 /// The heredoc words of an instruction's text, in order. Text that is no valid shell words has none.
 pub(crate) fn heredoc_words(text: &str) -> Result<Vec<Heredoc>, String> {
     // Space behind the sign is the lexer's matter: the word goes on behind it.
-    let apart = text.contains("<< ") || text.contains("<<- ");
+    let apart = signs(text).any(|behind| behind.starts_with(b" ") || behind.starts_with(b"- "));
     if !apart && text.bytes().all(|byte| plain(byte) || matches!(byte, b' ' | b'<')) {
-        let words = text.split(' ').filter(|word| word.contains("<<"));
+        let words = text.split(' ').filter(|word| has_sign(word));
         return words.filter_map(|word| heredoc_word(word).transpose()).collect();
     }
     let raw = Mode { raw_quotes: true, raw_escapes: true, ..mode() };

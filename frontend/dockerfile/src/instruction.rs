@@ -49,6 +49,8 @@ pub(crate) struct Request {
     /// Whether nobody will read what is wrong with it, so that nothing need be suggested.
     pub(crate) brief: bool,
     pub(crate) keyword: Word,
+    /// What the keyword is.
+    pub(crate) known: Option<Keyword>,
     pub(crate) flags: Vec<Flag>,
     pub(crate) args: Args,
     pub(crate) json: bool,
@@ -79,7 +81,7 @@ pub(crate) enum Typed {
 
 /// Makes an instruction of `request`, and takes what it needs of its arguments if there is nothing wrong with it.
 pub(crate) fn typed(request: &mut Request) -> Result<Typed, Problem> {
-    let Some(keyword) = Keyword::parse(&request.keyword.node) else {
+    let Some(keyword) = request.known else {
         return Err(unknown(&request.keyword, request.brief));
     };
     let instruction = match keyword {

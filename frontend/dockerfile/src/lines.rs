@@ -2,10 +2,12 @@
 //!
 //! Knows nothing of instructions. Every byte is looked at a bounded number of times.
 
+use std::borrow::Cow;
+
 use lapstrake_diag::{SourceFile, Span, Spanned};
 
 use crate::directives::{Directive, DirectiveZone};
-use crate::text::{Text, Word};
+use crate::text::{Text, Word, trim_start};
 
 /// A longer physical line is refused, as BuildKit's scanner does.
 pub(crate) const MAX_LINE: usize = 65_535;
@@ -21,9 +23,9 @@ struct Physical<'a> {
 
 /// The text of one instruction with its continuation lines joined.
 #[derive(Debug)]
-pub(crate) struct Logical {
-    /// The joined text; pieces are joined without a separator.
-    pub(crate) text: String,
+pub(crate) struct Logical<'a> {
+    /// The joined text; pieces are joined without a separator. That of a single line is the source's own.
+    pub(crate) text: Cow<'a, str>,
     /// From the first to the last physical line, terminators left out.
     pub(crate) span: Span,
     /// First and last physical line.
@@ -32,11 +34,13 @@ pub(crate) struct Logical {
     pub(crate) comments: Vec<Text>,
     /// Where the first empty line within is, if there is one.
     pub(crate) empty_continuation: Option<Span>,
-    /// (offset in `text`, offset in the source), ascending.
+    /// Where the first piece of the text stands in the source.
+    first: usize,
+    /// (offset in `text`, offset in the source) of all other pieces, ascending.
     pieces: Vec<(usize, usize)>,
 }
 
-impl Logical {
+impl Logical<'_> {
     /// Where `start..end` of the text stands in the source.
     pub(crate) fn source_span(&self, start: usize, end: usize) -> Span {
         if end <= start {
@@ -47,8 +51,9 @@ impl Logical {
     }
 
     fn source_offset(&self, offset: usize) -> usize {
-        let index = self.pieces.partition_point(|(logical, _)| *logical <= offset).saturating_sub(1);
-        self.pieces.get(index).map_or(self.span.start(), |(logical, source)| source + (offset - logical))
+        let behind = self.pieces.partition_point(|(logical, _)| *logical <= offset);
+        let piece = behind.checked_sub(1).and_then(|index| self.pieces.get(index));
+        piece.map_or(self.first + offset, |(logical, source)| source + (offset - logical))
     }
 }
 
@@ -105,9 +110,11 @@ impl<'a> Reader<'a> {
             }
             None => text,
         };
-        let length = text.find('\n').map_or(text.len(), |at| at + 1);
-        let bare = text[..length].strip_suffix('\n').unwrap_or(&text[..length]);
-        let span = Span::new(self.offset, self.offset + bare.trim_end_matches(['\r', '\n']).len());
+        let end = memchr::memchr(b'\n', text.as_bytes());
+        let length = end.map_or(text.len(), |at| at + 1);
+        let bare = &text[..end.unwrap_or(text.len())];
+        let text = bare.trim_end_matches('\r');
+        let span = Span::new(self.offset, self.offset + text.len());
         if bare.len() > MAX_LINE {
             let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
             let behind = self.next - 1;
@@ -118,7 +125,7 @@ impl<'a> Reader<'a> {
         let number = self.next;
         self.next += 1;
         self.offset += length;
-        Some(Physical { text: bare.trim_end_matches(['\r', '\n']), span, number })
+        Some(Physical { text, span, number })
     }
 
     /// How many lines have been read.
@@ -127,18 +134,22 @@ impl<'a> Reader<'a> {
     }
 
     /// The next instruction's text.
-    pub(crate) fn logical(&mut self) -> Option<Logical> {
+    pub(crate) fn logical(&mut self) -> Option<Logical<'a>> {
         let (first, indent) = loop {
             let line = self.physical()?;
-            self.look_for_comment(line);
-            let trimmed = line.text.trim_start();
+            let trimmed = trim_start(line.text);
+            let comment = trimmed.starts_with('#');
+            if comment {
+                self.take_comment(line);
+            }
             self.look_for_directive(line, trimmed);
-            if !trimmed.is_empty() && !trimmed.starts_with('#') {
+            if !trimmed.is_empty() && !comment {
                 break (line, line.text.len() - trimmed.len());
             }
         };
         let mut logical = Logical {
-            text: String::new(),
+            text: Cow::Borrowed(""),
+            first: first.span.start() + indent,
             span: Span::new(first.span.start() + indent, first.span.end()),
             lines: (first.number, first.number),
             comments: std::mem::take(&mut self.comments),
@@ -154,7 +165,7 @@ impl<'a> Reader<'a> {
             };
             logical.lines.1 = line.number;
             logical.span = logical.span.join(line.span);
-            let trimmed = line.text.trim_start();
+            let trimmed = trim_start(line.text);
             if trimmed.starts_with('#') {
                 continue;
             }
@@ -168,18 +179,22 @@ impl<'a> Reader<'a> {
     }
 
     /// Appends a line's text from byte `from`; gives whether the next line continues it.
-    fn append(&self, logical: &mut Logical, line: Physical<'_>, from: usize) -> bool {
+    fn append(&self, logical: &mut Logical<'a>, line: Physical<'a>, from: usize) -> bool {
         let text = &line.text[from..];
         let (text, continued) = match self.without_continuation(text) {
             Some(text) => (text, true),
             None => (text, false),
         };
-        if !text.is_empty() {
-            if !continued {
-                logical.text.reserve_exact(text.len());
-            }
+        if logical.text.is_empty() {
+            logical.first = line.span.start() + from;
+            logical.text = Cow::Borrowed(text);
+        } else if !text.is_empty() {
             logical.pieces.push((logical.text.len(), line.span.start() + from));
-            logical.text.push_str(text);
+            let joined = logical.text.to_mut();
+            if !continued {
+                joined.reserve_exact(text.len());
+            }
+            joined.push_str(text);
         }
         continued
     }
@@ -191,10 +206,7 @@ impl<'a> Reader<'a> {
         (!before.ends_with(self.escape)).then_some(before)
     }
 
-    fn look_for_comment(&mut self, line: Physical<'_>) {
-        if !line.text.trim_start().starts_with('#') {
-            return;
-        }
+    fn take_comment(&mut self, line: Physical<'_>) {
         // One byte is dropped, whatever it is: an indented comment keeps its `#`, and perhaps half a space.
         match String::from_utf8_lossy(&line.text.as_bytes()[1..]).trim() {
             "" => self.comments.clear(),

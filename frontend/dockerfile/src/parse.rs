@@ -6,7 +6,7 @@ use lapstrake_diag::{Diagnostic, SourceFile, Span, Spanned};
 
 use crate::directives::detect_syntax;
 use crate::docs::Docs;
-use crate::heredoc::heredoc_words;
+use crate::heredoc::{has_sign, heredoc_words};
 use crate::instruction::{Args, Problem, Request, Typed, typed, words};
 use crate::json_array::{self, Array};
 use crate::lines::{Logical, Reader};
@@ -225,9 +225,9 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn warn_of_empty(&mut self, place: Span, logical: &Logical) {
+    fn warn_of_empty(&mut self, place: Span, logical: &Logical<'_>) {
         let last = self.file.line_span(logical.lines.1);
-        let (line, text) = (logical.lines.1, logical.text.as_str().into());
+        let (line, text) = (logical.lines.1, Text::from(&*logical.text));
         make_room(&mut self.empty_continuations, logical.span.end(), self.file.text().len());
         self.empty_continuations.push(EmptyContinuation { line, text, span: last });
         if self.warnings.len() < MOST_ERRORS {
@@ -238,20 +238,20 @@ impl<'a> Parser<'a> {
     }
 
     /// Counts an error that is not kept.
-    fn pass_over(&mut self, phase: Phase, logical: &Logical) {
+    fn pass_over(&mut self, phase: Phase, logical: &Logical<'_>) {
         let fault = || Fault { phase, lines: logical.lines, instruction: String::new() };
         self.more.get_or_insert_with(|| (logical.span, fault(), 0)).2 += 1;
     }
 
-    fn fail_late(&mut self, keyword: String, problem: Problem, logical: &Logical) {
+    fn fail_late(&mut self, keyword: String, problem: Problem, logical: &Logical<'_>) {
         if self.late_errors.len() >= MOST_ERRORS {
             return self.pass_over(Phase::Instruction, logical);
         }
         self.late_errors.push(failed(Phase::Instruction, keyword, problem, logical));
     }
 
-    fn refuse(&mut self, request: Request, problem: Problem, logical: &Logical) {
-        self.failed_from |= Keyword::parse(&request.keyword.node) == Some(Keyword::From);
+    fn refuse(&mut self, request: Request, problem: Problem, logical: &Logical<'_>) {
+        self.failed_from |= request.known == Some(Keyword::From);
         if self.late_errors.is_empty() {
             self.refused = Some(Refused {
                 keyword: request.keyword.clone(),
@@ -264,7 +264,7 @@ impl<'a> Parser<'a> {
         self.fail_late(request.keyword.node.into(), problem, logical);
     }
 
-    fn accept(&mut self, mut request: Request, logical: &Logical) {
+    fn accept(&mut self, mut request: Request, logical: &Logical<'_>) {
         if is_include(&request.keyword.node, self.dialect) {
             let problem = include(&request, logical.lines).map_or_else(
                 |problem| problem,
@@ -284,14 +284,17 @@ impl<'a> Parser<'a> {
         };
         match typed {
             Typed::From(from) => {
-                let name = from.name().unwrap_or_default();
+                let doc = match request.comments.as_slice() {
+                    [] => Text::new(),
+                    comments => Docs::new(comments).of(&from.name().unwrap_or_default()),
+                };
                 make_room(&mut self.stages, logical.span.end(), self.file.text().len());
                 self.stages.push(Stage {
                     from,
                     span: logical.span,
                     lines: logical.lines,
                     text: request.text,
-                    doc: Docs::new(&request.comments).of(&name),
+                    doc,
                     around: Around::new(request.flags, request.heredocs, request.comments),
                     instructions: Vec::new(),
                 });
@@ -310,7 +313,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn place(&mut self, command: Command, logical: &Logical) {
+    fn place(&mut self, command: Command, logical: &Logical<'_>) {
         let (read, all) = (logical.span.end(), self.file.text().len());
         if self.trigger {
             self.commands.push(command);
@@ -395,7 +398,7 @@ fn make_room<T>(list: &mut Vec<T>, read: usize, all: usize) {
 
 /// The main place is all of an instruction that has several lines, so that a reader sees it whole; the exact place is
 /// then a second one.
-fn failed(phase: Phase, instruction: String, problem: Problem, logical: &Logical) -> (Diagnostic, Fault) {
+fn failed(phase: Phase, instruction: String, problem: Problem, logical: &Logical<'_>) -> (Diagnostic, Fault) {
     let code = if phase == Phase::Parse { code::PARSE } else { code::INSTRUCTION };
     let mut diagnostic = match problem.place {
         Some(place) if logical.lines.0 == logical.lines.1 => Diagnostic::error(code, problem.message, place),
@@ -426,7 +429,7 @@ fn include(request: &Request, lines: (u32, u32)) -> Result<Include, Problem> {
 }
 
 /// Splits a line the way its keyword asks for, and takes the heredoc bodies behind it.
-fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> Result<Request, Problem> {
+fn request(reader: &mut Reader<'_>, logical: &mut Logical<'_>, dialect: Dialect) -> Result<Request, Problem> {
     let escape = reader.escape;
     let split = split(&logical.text, escape);
     let word = |piece: &Piece<'_>| {
@@ -454,7 +457,7 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
         _ => false,
     };
     let mut heredocs = Vec::new();
-    if takes_heredocs && logical.text.contains("<<") {
+    if takes_heredocs && has_sign(&logical.text) {
         let found = heredoc_words(&logical.text).map_err(Problem::new)?;
         heredocs.reserve_exact(found.len());
         for mut heredoc in found {
@@ -470,8 +473,8 @@ fn request(reader: &mut Reader<'_>, logical: &mut Logical, dialect: Dialect) -> 
         }
     }
     let comments = std::mem::take(&mut logical.comments);
-    let text = Text::from(logical.text.as_str());
-    Ok(Request { dialect, brief: false, keyword, flags, args, json, heredocs, comments, text })
+    let text = Text::from(&*logical.text);
+    Ok(Request { dialect, brief: false, keyword, known, flags, args, json, heredocs, comments, text })
 }
 
 fn arguments(

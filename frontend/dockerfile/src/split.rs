@@ -12,6 +12,8 @@ use nom::multi::{fold_many0, many0_count, many1_count};
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
+use crate::text::{trim_end, trim_start};
+
 /// A piece of a logical line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece<'t> {
@@ -41,11 +43,11 @@ pub(crate) fn byte_space(byte: u8) -> bool {
 
 /// Takes a line apart.
 pub(crate) fn split(line: &str, escape: char) -> Split<'_> {
-    let trimmed = line.trim();
-    let base = line.len() - line.trim_start().len();
-    let length = trimmed.find(blank).unwrap_or(trimmed.len());
+    let line = trim_end(line);
+    let trimmed = trim_start(line);
+    let base = line.len() - trimmed.len();
+    let length = trimmed.bytes().position(|byte| blank(char::from(byte))).unwrap_or(trimmed.len());
     let keyword = piece(&trimmed[..length], base);
-    let line = line.trim_end();
     let mut flags = Vec::new();
     let mut at = line.len() - trimmed[length..].trim_start_matches(blank).len();
     loop {
@@ -69,7 +71,10 @@ pub(crate) fn split(line: &str, escape: char) -> Split<'_> {
 /// What stands behind the flags. They are read byte by byte, so they may end within a character.
 fn rest_of(line: &str, at: usize) -> Piece<'_> {
     match line.get(at..) {
-        Some(rest) => piece(rest.trim(), at + rest.len() - rest.trim_start().len()),
+        Some(rest) => {
+            let from = trim_start(rest);
+            piece(trim_end(from), at + rest.len() - from.len())
+        }
         None => {
             let text = String::from_utf8_lossy(&line.as_bytes()[at..]).trim().to_owned();
             Piece { text: Cow::Owned(text), start: at, end: line.len() }

@@ -1,5 +1,6 @@
 //! The rules that the text alone decides.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::check::{Checks, Place, Rule};
@@ -66,7 +67,7 @@ fn check_command(command: &Command, checks: &Checks) {
     let place = Place::of(command);
     match &command.instruction {
         Instruction::Maintainer(_) => check_maintainer(command.around.comments(), place, checks),
-        Instruction::Arg(args) => {
+        Instruction::Arg(args) if !command.around.comments().is_empty() => {
             let names: Vec<&str> = args.iter().map(|arg| arg.name.as_str()).collect();
             check_description("ARG", &names, command.around.comments(), place, checks);
         }
@@ -78,7 +79,9 @@ fn check_from(stage: &Stage, checks: &Checks) {
     let place = Place { span: stage.span, lines: stage.lines };
     let Some((word, name)) = stage.from.alias.as_deref() else { return };
     check_alias(stage.keyword(), (word, Some(name)), stage.around.comments(), place, checks);
-    check_description("FROM", &[&lower(&name.node)], stage.around.comments(), place, checks);
+    if !stage.around.comments().is_empty() {
+        check_description("FROM", &[&lower(&name.node)], stage.around.comments(), place, checks);
+    }
 }
 
 /// AS and the name behind it.
@@ -119,18 +122,21 @@ fn check_description(keyword: &str, names: &[&str], comments: &[Text], place: Pl
 fn check_names(stages: &[Stage], checks: &Checks) {
     let mut seen = HashSet::new();
     for stage in stages {
-        let Some(name) = stage.from.name() else { continue };
+        let Some((_, name)) = stage.from.alias.as_deref() else { continue };
+        let name = match name.node.as_str() {
+            name if is_lower(name) => Cow::Borrowed(name),
+            name => Cow::Owned(lower(name)),
+        };
         let place = Place { span: stage.span, lines: stage.lines };
-        if RESERVED.contains(&name.as_str()) {
+        if RESERVED.contains(&&*name) {
             let detail =
                 format!("Stage name should not use the same name as reserved stage {}", quoted(&name));
             checks.report(&[], Rule::ReservedStageName, place, detail);
         }
-        if seen.contains(&name) {
+        if let Some(name) = seen.replace(name) {
             let detail = format!("Duplicate stage name {}, stage names should be unique", quoted(&name));
             checks.report(&[], Rule::DuplicateStageName, place, detail);
         }
-        seen.insert(name);
     }
 }
 
@@ -143,8 +149,15 @@ fn check_casing(stages: &[Stage], checks: &Checks) {
             std::iter::once(from).chain(rest)
         })
     };
-    let lowers = keywords().filter(|(keyword, _)| is_lower(keyword)).count();
-    let uppers = keywords().filter(|(keyword, _)| is_upper(keyword)).count();
+    let (mut all, mut lowers, mut uppers) = (0, 0, 0);
+    for (keyword, _) in keywords() {
+        all += 1;
+        lowers += usize::from(is_lower(keyword));
+        uppers += usize::from(is_upper(keyword));
+    }
+    if uppers == all || lowers == all {
+        return;
+    }
     for (keyword, place) in keywords() {
         let (right, casing) =
             if lowers > uppers { (is_lower(keyword), "lowercase") } else { (is_upper(keyword), "uppercase") };
