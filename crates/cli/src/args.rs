@@ -5,10 +5,12 @@ pub(crate) mod debug;
 pub(crate) mod images;
 pub(crate) mod limits;
 pub(crate) mod space;
+mod unused;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::images::{
     History, Images, Import, Inspect, Load, LoginArgs, Logout, Pull, PushImage, Rmi, Save, Search, Tag,
@@ -21,6 +23,18 @@ use crate::progress::Mode;
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// Reads a command line.
+    pub(crate) fn read<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Args, clap::Error> {
+        let mut command = unused::hide(Args::command());
+        let mut matches = command.try_get_matches_from_mut(words)?;
+        unused::refuse(&mut command, &matches)?;
+        Args::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
 }
 
 /// The verbs.

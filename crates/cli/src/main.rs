@@ -27,12 +27,10 @@ mod template;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
     // The sandbox's zygote is this binary under another name; it must be found out before anything else happens.
     lapstrake_runtime::zygote_main_if_asked();
-    let args = match args::Args::try_parse() {
+    let args = match args::Args::read(std::env::args_os()) {
         Ok(args) => args,
         Err(error) => {
             // Nobody may be listening: then there is nothing to say.

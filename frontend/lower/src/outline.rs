@@ -6,6 +6,7 @@ use std::rc::Rc;
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Dockerfile, Instruction};
 
+use crate::epoch::EPOCH;
 use crate::error::LowerError;
 use crate::globals::{Globals, is_platform_arg};
 use crate::inputs::BuildInputs;
@@ -162,7 +163,8 @@ fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global>
             let default = arg.value.as_ref().filter(|_| !given);
             let expanded =
                 default.and_then(|text| words::expand(text, &lookup, Mode::plain(dockerfile.escape)).ok());
-            let mut made_of = expanded.map(|expanded| expanded.matched).unwrap_or_default();
+            let (written, mut made_of) =
+                expanded.map(|expanded| (expanded.text, expanded.matched)).unwrap_or_default();
             if made_of.remove(arg.name.as_str())
                 && let Some(earlier) = found.get(arg.name.as_str())
             {
@@ -170,6 +172,8 @@ fn globals(dockerfile: &Dockerfile, known: &Globals) -> BTreeMap<String, Global>
             }
             // A declaration without a default has no value of its own, though the platform may give the name one.
             let arg_value = known.args.get(&arg.name).filter(|_| given || arg.value.is_some());
+            // A time that comes from a source is told by the source's name, as BuildKit does.
+            let arg_value = if arg.name == EPOCH && !given { Some(&*written) } else { arg_value };
             let global = Global { arg: described(arg, arg_value, command.lines), made_of };
             found.insert(arg.name.to_string(), global);
         }

@@ -10,6 +10,8 @@ use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::{Store, StoreError, is_disk_full};
 use lapstrake_tree::TreeError;
 
+use crate::stack::Stack;
+
 /// Why a step fails.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
@@ -52,6 +54,24 @@ pub enum OpsError {
         /// How long it may take.
         limit: std::time::Duration,
     },
+    /// A program of another platform.
+    #[error(
+        "cannot run {program}: it is a program for {processor}, and nothing on this {host} machine emulates that"
+    )]
+    Foreign {
+        /// The program as it was given.
+        program: String,
+        /// What it is for, in Go's names.
+        processor: String,
+        /// What this machine is.
+        host: String,
+    },
+    /// A text that is to be run as it is.
+    #[error("cannot run {program}: it is a text that does not say by which program it is to be run")]
+    NoInterpreter {
+        /// The file as it was given.
+        program: String,
+    },
     /// There is no room for what a step writes.
     #[error("the disk of the state directory `{}` is full", path.display())]
     DiskFull {
@@ -62,8 +82,10 @@ pub enum OpsError {
         source: Box<OpsError>,
     },
     /// A source of a COPY.
-    #[error("failed to compute cache key: failed to calculate checksum: {source}")]
+    #[error("failed to compute cache key: failed to calculate checksum of ref {of}: {source}")]
     Checksum {
+        /// What has no such source: a context's name, or the id of a layer.
+        of: String,
         /// What is wrong.
         source: Box<TreeError>,
     },
@@ -138,7 +160,7 @@ pub enum OpsError {
         source: serde_json::Error,
     },
     /// A file of the web that is not the one that was wanted.
-    #[error("digest mismatch {url}: {found} (expected: {expected})")]
+    #[error("digest mismatch for {url}: {found} (expected: {expected})")]
     DigestMismatch {
         /// Where it is.
         url: String,
@@ -189,6 +211,11 @@ impl OpsError {
             }
             OpsError::Runtime(error) => error.hint(),
             OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
+            OpsError::Foreign { processor, .. } => Some(format!(
+                "install an emulator for {processor} (qemu-user, registered as binfmt_misc), or do this in a stage \
+                 `FROM --platform=$BUILDPLATFORM` and copy the result"
+            )),
+            OpsError::NoInterpreter { .. } => Some("begin it with `#!/bin/sh`".to_owned()),
             OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
             OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
             OpsError::Remote(RemoteError::NoGit { .. }) => Some("install git".to_owned()),
@@ -200,7 +227,7 @@ impl OpsError {
                 Some(format!("allow it with `{}`", flags.join(" ")))
             }
             OpsError::NoContext { name } => Some(format!("name it with `--build-context {name}=PATH`")),
-            OpsError::Checksum { source } => match &**source {
+            OpsError::Checksum { source, .. } => match &**source {
                 TreeError::NotFound { hidden_by: Some((pattern, line)), .. } => {
                     Some(format!("it exists, but line {line} of the ignore file hides it: `{pattern}`"))
                 }
@@ -223,8 +250,8 @@ impl OpsError {
     }
 
     /// A source that cannot be had.
-    pub(crate) fn checksum(source: TreeError) -> OpsError {
-        OpsError::Checksum { source: Box::new(source) }
+    pub(crate) fn checksum(stack: &Stack) -> impl FnOnce(TreeError) -> OpsError + '_ {
+        |source| OpsError::Checksum { of: stack.name(), source: Box::new(source) }
     }
 
     /// Steps write to the state directory only: if there was no room, it is its disk that is full.

@@ -22,6 +22,7 @@ use crate::cdi::Devices;
 use crate::debug;
 use crate::error::OpsError;
 use crate::files;
+use crate::foreign::explained;
 use crate::inner::Inner;
 use crate::mounts::{Kept, Mounts};
 use crate::output;
@@ -85,7 +86,7 @@ fn attempt(
     let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
     let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
     let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
-    let running = inner.sandbox()?.run(&spec, fds)?;
+    let running = inner.sandbox()?.run(&spec, fds).map_err(|error| explained(error, active.root(), &spec))?;
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
     let watch = Watch { killed, limit, output: inner.settings.output_limit.unwrap_or(u64::MAX) };
     let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;

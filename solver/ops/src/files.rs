@@ -35,7 +35,7 @@ pub(crate) fn base(inner: &Inner, inputs: &[Stack]) -> Result<Stack, OpsError> {
 /// Copies all of `stack` to an empty root.
 pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
     let origin = inner.origins.of(stack)?;
-    let selection = origin.select(&Selector::new("/")).map_err(OpsError::checksum)?;
+    let selection = origin.select(&Selector::new("/")).map_err(OpsError::checksum(stack))?;
     let options = CopyOptions { squash_ids: inner.settings.single_id, ..CopyOptions::default() };
     let from = origin.open(&inner.store, stack, inner.settings.single_id)?;
     Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
@@ -144,7 +144,7 @@ fn ready_copy<'a>(inner: &Inner, copy: &'a Copy, inputs: &[Stack]) -> Result<Rea
         wildcards: true,
         optional: copy.optional,
     };
-    let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum)?;
+    let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum(stack))?;
     let from = origin.open(&inner.store, stack, inner.settings.single_id)?;
     let archives = if copy.unpack { archives(from.as_fd(), &mut selection)? } else { Vec::new() };
     Ok(ReadyCopy { copy, selection, archives, from })

@@ -14,6 +14,7 @@ mod error;
 mod exec;
 mod executor;
 mod files;
+mod foreign;
 mod ground;
 mod host;
 mod images;

@@ -80,7 +80,7 @@ impl Origins {
         stack: &Stack,
         asked: &lapstrake_engine::Selector,
     ) -> Result<Key, OpsError> {
-        let selection = self.of(stack)?.select(&selector(asked)?).map_err(OpsError::checksum)?;
+        let selection = self.of(stack)?.select(&selector(asked)?).map_err(OpsError::checksum(stack))?;
         Ok(Key::from_bytes(selection.k_digest().0))
     }
 

@@ -25,7 +25,8 @@ pub(crate) fn note(inner: &Inner, map: &CacheMap, inputs: &[ResultRef]) {
 
 fn keep(inner: &Inner, asked: &lapstrake_engine::Selector, input: &ResultRef) -> Result<(), OpsError> {
     let stack = Stack::parse(input)?;
-    let selection = inner.origins.of(&stack)?.select(&selector(asked)?).map_err(OpsError::checksum)?;
+    let selection =
+        inner.origins.of(&stack)?.select(&selector(asked)?).map_err(OpsError::checksum(&stack))?;
     if selection.len() > MOST {
         return Ok(());
     }

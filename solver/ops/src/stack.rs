@@ -71,6 +71,12 @@ impl Stack {
         Ok(ResultRef { token, content })
     }
 
+    /// What it is called in errors: one word, as tools that read them expect.
+    pub(crate) fn name(&self) -> String {
+        let last = self.layers.last().map(|layer| layer.id.to_string());
+        self.local.clone().or(last).unwrap_or_else(|| "scratch".to_owned())
+    }
+
     /// The same stack with one more layer on it.
     pub(crate) fn with(&self, id: LayerId) -> Stack {
         let mut stack = self.clone();

@@ -8,6 +8,7 @@ use lapstrake_lower::{Outline, OutlineItem, outline};
 use serde_json::{Value, json};
 
 use super::check::{self, location, sources};
+use super::plan::guess_time;
 use super::read::{Tools, placed, quietly, usable};
 use super::resolve::Guessing;
 use super::wanted::Wanted;
@@ -98,7 +99,7 @@ fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
     usable(&parsed, &file)?;
-    let outline = made(&tools, &wanted, &file, &parsed)?;
+    let outline = made(&tools, &mut wanted, &file, &parsed)?;
     match format {
         Format::Json => say!("{:#}", outline_json(&outline, &file)),
         Format::Text | Format::Sarif => outline_text(&outline)?,
@@ -106,8 +107,9 @@ fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn made(tools: &Tools, wanted: &Wanted, file: &SourceFile, parsed: &Parsed) -> anyhow::Result<Outline> {
+fn made(tools: &Tools, wanted: &mut Wanted, file: &SourceFile, parsed: &Parsed) -> anyhow::Result<Outline> {
     super::block_on(async {
+        guess_time(wanted, parsed, tools).await;
         let resolver = Guessing::new(tools.images.clone());
         let made = tokio::task::block_in_place(|| outline(&parsed.dockerfile, &wanted.inputs, &resolver));
         made.map_err(|error| placed(error.into(), file))

@@ -11,6 +11,7 @@ use lapstrake_engine::Warning;
 use lapstrake_lower::{BuildInputs, Scope, lower_checked};
 use serde_json::{Value, json};
 
+use super::plan::guess_time;
 use super::read::{Tools, first_error, quietly};
 use super::resolve::Guessing;
 use super::wanted::Wanted;
@@ -31,7 +32,7 @@ pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     let (checks, error) = match wanted_rules(&file, &wanted.inputs)? {
         Ok(options) => {
             let checks = Checks::new(options);
-            let error = run(&tools, &wanted, &file, &parsed, &checks)?;
+            let error = run(&tools, &mut wanted, &file, &parsed, &checks)?;
             (checks, error)
         }
         Err(error) => (Checks::default(), Some(error)),
@@ -78,7 +79,7 @@ pub(super) fn options(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result
 /// Without a target, all stages are checked.
 fn run(
     tools: &Tools,
-    wanted: &Wanted,
+    wanted: &mut Wanted,
     file: &SourceFile,
     parsed: &Parsed,
     checks: &Checks,
@@ -89,6 +90,7 @@ fn run(
     }
     let scope = if wanted.inputs.target.is_none() { Scope::All } else { Scope::Target };
     super::block_on(async {
+        guess_time(wanted, parsed, tools).await;
         let resolver = Guessing::new(tools.images.clone());
         let lowered = tokio::task::block_in_place(|| {
             lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, scope)

@@ -79,7 +79,10 @@ pub(super) fn load(root: &OwnedFd, path: &Path) -> Result<SourceFile, String> {
     Ok(SourceFile::from_bytes(path.to_string_lossy(), &bytes))
 }
 
-/// The kernel's reason alone: the path is in the message already.
-fn reason(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+/// The kernel's reason alone, as Go's programs write it: the path is in the message already.
+pub(super) fn reason(error: &dyn std::error::Error) -> String {
+    let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }

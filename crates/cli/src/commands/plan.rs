@@ -5,12 +5,13 @@ use std::sync::Arc;
 use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::{Checks, Parsed};
 use lapstrake_engine::{Progress, StepId};
-use lapstrake_graph::Plan;
-use lapstrake_lower::{Scope, epoch_source, lower_checked, required_images};
+use lapstrake_graph::{Plan, Source};
+use lapstrake_lower::{Scope, epoch_source, lower_checked, required_images, source_title};
+use lapstrake_ops::OpsError;
 
 use super::lock::Lock;
 use super::read::{Tools, usable};
-use super::resolve::Resolver;
+use super::resolve::{PATIENCE, Resolver};
 use super::wanted::Wanted;
 use crate::exit::Told;
 
@@ -57,11 +58,27 @@ async fn ask_time(
 ) -> anyhow::Result<()> {
     usable(parsed, file)?;
     if let Some(source) = epoch_source(&parsed.dockerfile, &wanted.inputs)? {
-        let step = progress
-            .start(StepId("internal:epoch".to_owned()), "[internal] resolve the time of SOURCE_DATE_EPOCH");
-        let time = tools.ops.time_of(&source, &step).await;
-        step.complete(false, time.as_ref().err().map(ToString::to_string));
-        wanted.inputs.source_epoch = time?;
+        wanted.inputs.source_epoch = time_of(&source, tools, progress).await?;
     }
     Ok(())
+}
+
+async fn time_of(source: &Source, tools: &Tools, progress: &Progress) -> Result<Option<i64>, OpsError> {
+    let title = "[internal] resolve the time of SOURCE_DATE_EPOCH";
+    let step = progress.start(StepId("internal:epoch".to_owned()), title);
+    let time = tools.ops.time_of(source, &step).await;
+    step.complete(false, time.as_ref().err().map(ToString::to_string));
+    time
+}
+
+/// As [`ask_time`], for what is told without building: a source that does not answer is no reason to tell nothing, and what is
+/// wrong with the Dockerfile is found when it is lowered.
+pub(super) async fn guess_time(wanted: &mut Wanted, parsed: &Parsed, tools: &Tools) {
+    let Ok(Some(source)) = epoch_source(&parsed.dockerfile, &wanted.inputs) else { return };
+    match tokio::time::timeout(PATIENCE, time_of(&source, tools, &Progress::none())).await {
+        Ok(Ok(time)) => wanted.inputs.source_epoch = time,
+        Ok(Err(_)) | Err(_) => {
+            tell!("{} could not be looked at: its time is not known", source_title(&source));
+        }
+    }
 }

@@ -15,7 +15,7 @@ use lapstrake_store::Store;
 use lapstrake_tree::archive::is_archive;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 
-use super::include::{included, load, root_of};
+use super::include::{included, load, reason, root_of};
 use super::options;
 use super::place::Place;
 use super::wanted::Wanted;
@@ -147,7 +147,7 @@ fn on_disk(args: &Build) -> anyhow::Result<Found> {
         path = lower;
     }
     let bytes =
-        std::fs::read(&path).map_err(|error| unreadable(&path.display().to_string(), &error.to_string()))?;
+        std::fs::read(&path).map_err(|error| unreadable(&path.display().to_string(), &reason(&error)))?;
     let name = path.file_name().map_or_else(|| NAME.into(), |name| name.to_string_lossy());
     let file = SourceFile::from_bytes(name, &bytes);
     Ok((file, Some(root_of(&path, &args.context)?)))

@@ -29,8 +29,8 @@ impl ImageResolver for Resolver {
     }
 }
 
-/// How long a registry may think about a base when nothing is built.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long somebody elsewhere may think when nothing is built.
+pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Knows images as a build does, and guesses what it cannot find out: for what is told without building.
 pub(super) struct Guessing {

@@ -34,6 +34,13 @@ fn check(mode: &Mode) -> Result<(), String> {
     expect(&raw, 0, &["{\"warnings\":[{", "\"filename\":\"Dockerfile\"", "legacy-key-value-format/\""])?;
     let failed = lap(mode, "build --build-arg BUILDKIT_DOCKERFILE_CHECK=error=true checked")?;
     expect(&failed, 1, &["lint violation found for rules: LegacyKeyValueFormat"])?;
+    dockerfile(mode, "checked", "# check=error=true\nFROM busybox AS Base\nENV a b\n")?;
+    let both = "lint violation found for rules: LegacyKeyValueFormat, StageNameCasing";
+    expect(&lap(mode, "build checked")?, 1, &[both])?;
+    expect(&lap(mode, "check checked")?, 1, &[both])?;
+    dockerfile(mode, "checked", "# check=error=perhaps\nFROM busybox\n")?;
+    expect(&lap(mode, "build checked")?, 1, &["failed to parse check option \"error=perhaps\""])?;
+    dockerfile(mode, "checked", "FROM busybox\nENV a b\n")?;
     let skipped = lap(mode, "build --build-arg BUILDKIT_DOCKERFILE_CHECK=skip=all checked")?;
     expect(&skipped, 0, &[])?;
     if text(&skipped).contains("warning") {

@@ -19,6 +19,14 @@ fn built(mode: &Mode, text: &str, args: &str) -> Result<Output, String> {
     script(mode, &build)
 }
 
+/// What is told without building knows the source's time too.
+fn told(mode: &Mode, text: &str, args: &str) -> Result<(), String> {
+    let text = format!("{text}ARG stamp=at-$SOURCE_DATE_EPOCH\\nRUN echo $stamp\\n");
+    let tell = |how: &str| script(mode, &format!("printf '{text}' | ./lapstrake {how} -f - {args} here"));
+    expect(&tell("build --call outline")?, 0, &["at-1000000000"])?;
+    expect(&tell("check")?, 0, &["no warnings found"])
+}
+
 /// Serves `web` without telling when files are from.
 fn timeless(mode: &Mode) -> Result<Server, String> {
     let program = "import functools, http.server, sys\n\
@@ -44,11 +52,13 @@ fn epoch(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "here", "FROM busybox\n")?;
     let of_file = ["epoch=1000000000.", "2001-09-09T01:46:40Z"];
     expect(&built(mode, &stage, "here")?, 0, &of_file)?;
+    told(mode, &stage, "")?;
     let number = "--build-arg SOURCE_DATE_EPOCH=5 here";
     expect(&built(mode, &stage, number)?, 0, &["epoch=5.", "1970-01-01T00:00:05Z"])?;
     let named = format!("ARG SOURCE_DATE_EPOCH=named\\nFROM busybox\\n{TELL}");
     let context = format!("--build-context named={url}/file here");
     expect(&built(mode, &named, &context)?, 0, &of_file)?;
+    told(mode, &named, &format!("--build-context named={url}/file"))?;
     let main = format!("FROM busybox\\n{TELL}");
     let of_main = "--build-arg SOURCE_DATE_EPOCH=context";
     expect(&built(mode, &main, &format!("{of_main} {url}/file"))?, 0, &of_file)?;
@@ -63,6 +73,12 @@ fn epoch(mode: &Mode) -> Result<(), String> {
     let context = format!("--build-context named={url}/pack.tgz here");
     expect(&built(mode, &named, &context)?, 0, &of_archive)?;
     expect(&built(mode, &main, &format!("{of_main} {url}/file"))?, 0, &["epoch=.\n"])?;
+    let unanswered = format!("printf '{stage}' | ./lapstrake check -f - here");
+    expect(
+        &script(mode, &unanswered.replace(&url, "http://127.0.0.1:1"))?,
+        0,
+        &["its time is not known", "no warnings"],
+    )?;
     let stdin = "printf 'FROM busybox\\nARG SOURCE_DATE_EPOCH\\nRUN echo epoch=$SOURCE_DATE_EPOCH.\\n' > t/Dockerfile && \
                  touch -d @1100000000 t/Dockerfile && tar -C t -c . | ./lapstrake build --build-arg SOURCE_DATE_EPOCH=context -";
     expect(&script(mode, stdin)?, 0, &["epoch=1200000000."])?;

@@ -31,8 +31,7 @@ const SHAPES: &[(&str, &[&str])] = &[
     (
         "COPY missing /x",
         &[
-            "ERROR: failed to solve: failed to compute cache key: failed to calculate checksum",
-            "\"/missing\": not found",
+            "ERROR: failed to solve: failed to compute cache key: failed to calculate checksum of ref context: \"/missing\": not found",
         ],
     ),
     (
@@ -56,10 +55,22 @@ const SHAPES: &[(&str, &[&str])] = &[
     ),
     ("USER nobody-here\nRUN true", &["unable to find user nobody-here: no matching entries in passwd file"]),
     ("COPY d /bin/busybox", &["cannot copy to non-directory: /bin/busybox"]),
+    (
+        "COPY f /g\nRUN [\"/g\"]",
+        &["cannot run /g: it is a text that does not say", "begin it with `#!/bin/sh`"],
+    ),
+    (
+        "COPY elf /elf\nRUN [\"/elf\"]",
+        &["cannot run /elf: it is a program for s390x", "binfmt_misc", "Dockerfile:3"],
+    ),
+    ("RUN []", &["ERROR: failed to solve: arguments are required", "Dockerfile:2:1", "2 | RUN []"]),
 ];
 
 fn shapes(mode: &Mode) -> Result<(), String> {
-    expect(&script(mode, "mkdir -p shapes/d && echo x > shapes/f && echo y > shapes/d/g")?, 0, &[])?;
+    // The last is the head of a program for a processor that nobody who runs these tests has.
+    let files = "mkdir -p shapes/d && echo x > shapes/f && echo y > shapes/d/g && \
+                 printf '\\177ELF\\002\\002\\001%09d\\000\\002\\000\\026%064d' 0 0 > shapes/elf && chmod 755 shapes/f shapes/elf";
+    expect(&script(mode, files)?, 0, &[])?;
     for (line, words) in SHAPES {
         dockerfile(mode, "shapes", &format!("FROM busybox\n{line}\n"))?;
         let failed = lap(mode, "build shapes")?;
@@ -85,11 +96,14 @@ fn failing(mode: &Mode) -> Result<(), String> {
 
 fn bad_input(mode: &Mode) -> Result<(), String> {
     let circular = "FROM busybox AS a\nCOPY --from=b /x /\nFROM busybox AS b\nCOPY --from=a /x /\n";
+    // Both lines that make the circle are shown.
+    let circle =
+        ["circular dependency detected on stage: a", "2 | COPY --from=b", "4 | COPY --from=a", "needs `a`"];
     let cases: [(&str, &str, i32, &[&str]); 5] = [
         ("unknown", "FROM busybox\nRUM true\n", 1, &["RUM", "RUN"]),
         ("missing-file", "FROM busybox\nCOPY nothing /\n", 1, &["/nothing", "not found"]),
         ("unreachable", "FROM localhost:1/bb\nRUN true\n", 3, &["localhost:1"]),
-        ("circular", circular, 1, &["circular dependency detected on stage: a"]),
+        ("circular", circular, 1, &circle),
         ("empty", "", 1, &["empty"]),
     ];
     for (name, content, code, words) in cases {
@@ -97,6 +111,30 @@ fn bad_input(mode: &Mode) -> Result<(), String> {
         let output = lap(mode, &format!("build {name}"))?;
         expect(&output, code, words).map_err(|why| format!("{name}: {why}"))?;
     }
+    let unread = lap(mode, "build -f unknown/none unknown")?;
+    expect(&unread, 1, &["failed to read dockerfile: open unknown/none: no such file or directory"])?;
+    let twice = script(mode, "./lapstrake build -f - - < /dev/null")?;
+    expect(&twice, 2, &["can't use stdin for both build context and dockerfile"])?;
+    let unclear = script(mode, "echo FROM busybox | ./lapstrake build -f Dockerfile -")?;
+    expect(&unclear, 2, &["ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles"])?;
+    expect(&lap(mode, "check -t x unknown")?, 2, &["`--tag` means nothing to `check`"])?;
+    dockerfile(mode, "ignored", "FROM busybox\nCOPY . /x\n")?;
+    for (pattern, told) in [
+        ("!", "illegal exclusion pattern: \"!\""),
+        ("[", "syntax error in pattern \"[\""),
+        ("[b-a]", "syntax error in pattern \"[b-a]\""),
+    ] {
+        std::fs::write(mode.place.join("ignored/.dockerignore"), pattern)
+            .map_err(|error| error.to_string())?;
+        let refused = lap(mode, "build ignored")?;
+        if refused.status.success() || !super::place::text(&refused).contains(told) {
+            return Err(format!("{pattern}: {}", super::place::text(&refused)));
+        }
+    }
+    // Nothing is left that could be compared with it.
+    std::fs::write(mode.place.join("ignored/.dockerignore"), "*\n[b-a]")
+        .map_err(|error| error.to_string())?;
+    expect(&lap(mode, "build ignored")?, 0, &[])?;
     expect(&lap(mode, "build no-such-directory")?, 2, &["not found"])
 }
 

@@ -1,0 +1,97 @@
+//! Flags of `build` that mean nothing to the verbs that build nothing: not in their help, and refused.
+//!
+//! `build --check` and `build --call` take all of them, as Docker's do: there one word is added to a line that builds.
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, Error};
+
+/// What is done with a result, and what steps have while they run.
+const OF_BUILDING: [&str; 27] = [
+    "tag",
+    "call",
+    "check",
+    "output",
+    "cache_from",
+    "cache_to",
+    "push",
+    "load",
+    "annotation",
+    "progress",
+    "quiet",
+    "timeline",
+    "iidfile",
+    "metadata_file",
+    "allow",
+    "cdi_spec_dir",
+    "memory",
+    "cpus",
+    "pids_limit",
+    "device_read_bps",
+    "device_write_bps",
+    "device_read_iops",
+    "device_write_iops",
+    "security_opt",
+    "hermetic",
+    "locked",
+    "debug",
+];
+/// What makes another step of a step, which nobody sees who only reads the Dockerfile.
+const OF_STEPS: [&str; 8] =
+    ["label", "no_cache", "no_cache_filter", "checksum", "network", "add_host", "shm_size", "ulimit"];
+
+/// The verbs, each with the flags that it does not take.
+fn verbs() -> [(&'static str, Vec<&'static str>); 2] {
+    [("check", [OF_BUILDING.as_slice(), &OF_STEPS].concat()), ("graph", OF_BUILDING.to_vec())]
+}
+
+/// Takes the flags out of the help.
+pub(super) fn hide(command: Command) -> Command {
+    verbs().into_iter().fold(command, |command, (verb, flags)| {
+        let hide = |verb: Command, flag: &&str| verb.mut_arg(*flag, |arg| arg.hide(true));
+        command.mut_subcommand(verb, |verb| flags.iter().fold(verb, hide))
+    })
+}
+
+/// Refuses the flags.
+pub(super) fn refuse(command: &mut Command, matches: &ArgMatches) -> Result<(), Error> {
+    let Some((name, given)) = matches.subcommand() else { return Ok(()) };
+    let Some((_, flags)) = verbs().into_iter().find(|(verb, _)| *verb == name) else { return Ok(()) };
+    match flags.into_iter().find(|flag| given.value_source(flag) == Some(ValueSource::CommandLine)) {
+        Some(flag) => {
+            let flag = flag.replace('_', "-");
+            let why = format!("`--{flag}` means nothing to `{name}`, which builds nothing: leave it out\n");
+            Err(command.error(ErrorKind::UnknownArgument, why))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Args;
+
+    fn said(line: &str) -> String {
+        let words = std::iter::once("lapstrake").chain(line.split(' '));
+        match Args::read(words) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn flags_that_mean_nothing_are_refused() {
+        for verb in ["check", "graph"] {
+            for flags in ["-t x", "--push", "-q", "-o out", "--debug", "-m 1g", "--locked", "--check"] {
+                let told = said(&format!("{verb} {flags} ."));
+                assert!(told.contains("means nothing to"), "{verb} {flags}: {told}");
+            }
+            assert_eq!(said(&format!("{verb} --target a --build-arg b=c --secret id=x --pull .")), "");
+            let help = said(&format!("{verb} --help"));
+            assert!(help.contains("--build-arg") && !help.contains("--iidfile"), "{help}");
+        }
+        assert!(said("check --no-cache .").contains("`--no-cache` means nothing to `check`"));
+        assert_eq!(said("graph --no-cache --network none ."), "");
+        assert_eq!(said("build --check -t x --push ."), "");
+    }
+}
