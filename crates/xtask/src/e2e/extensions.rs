@@ -106,10 +106,10 @@ fn include(mode: &Mode) -> Result<(), String> {
         "ext-include",
         "# syntax=lapstrake\nFROM busybox\nINCLUDE ../../../../../../etc/passwd\n",
     )?;
-    expect(&lap(mode, "build ext-include")?, 1, &["cannot include", "Dockerfile:3:9", "No such file"])?;
+    expect(&lap(mode, "build ext-include")?, 1, &["cannot include", "Dockerfile:3:9", "no such file"])?;
     script(mode, "ln -sf /etc/passwd ext-include/link").map(drop)?;
     dockerfile(mode, "ext-include", "# syntax=lapstrake\nFROM busybox\nINCLUDE link\n")?;
-    expect(&lap(mode, "build ext-include")?, 1, &["cannot include", "No such file"])?;
+    expect(&lap(mode, "build ext-include")?, 1, &["cannot include", "no such file"])?;
     dockerfile(mode, "ext-include", "FROM busybox\nINCLUDE link\n")?;
     expect(&lap(mode, "build ext-include")?, 1, &["unknown instruction: INCLUDE", "# syntax=lapstrake"])
 }
