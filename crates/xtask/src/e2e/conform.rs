@@ -125,6 +125,8 @@ impl Faults {
                 "config",
                 "rootfs",
                 "history",
+                // What the look-alikes of other people's images have, to see that it is kept.
+                "moby.unknown",
             ],
         );
         self.field(here, "architecture", true, Must::Text);
