@@ -131,8 +131,6 @@ impl Store {
         content: [u8; 32],
         size: LayerSize,
     ) -> Result<(), StoreError> {
-        let tree_path = dir.join("tree");
-        fs::write(&tree_path, tree).map_err(io_error("write", &tree_path))?;
         // If it is there already, this one is dropped.
         let base = if self.has_layer(id) { self.layer_base(id) } else { base_of(dir) };
         // The row comes first: a row without a directory is no layer, a directory without a row would stay for ever.
@@ -153,7 +151,11 @@ impl Store {
                 size.own.filter(|_| base.is_some()).map(signed)
             ])
         })?;
-        let target = self.layer_dir(id);
+        if self.has_files(id) {
+            return self.note_base(id);
+        }
+        let (tree_path, target) = (dir.join("tree"), self.layer_dir(id));
+        fs::write(&tree_path, tree).map_err(io_error("write", &tree_path))?;
         match fs::rename(dir, &target) {
             Ok(()) => Ok(()),
             Err(error)

@@ -26,6 +26,7 @@ mod orphans;
 mod packed;
 mod patches;
 mod records;
+mod remover;
 mod repair;
 mod session;
 mod tmp;

@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
+use crate::remover::Remover;
 
 /// The file in a process's directory that the process has locked.
 pub(crate) const LOCK: &str = "lock";
@@ -21,18 +22,24 @@ pub(crate) struct Session {
     parent: PathBuf,
     made: OnceLock<(PathBuf, File)>,
     next: AtomicU64,
+    remover: Arc<Remover>,
 }
 
 impl Session {
     pub(crate) fn new(root: PathBuf) -> Session {
         let parent = root.join("tmp");
-        Session { root, parent, made: OnceLock::new(), next: AtomicU64::new(0) }
+        Session { root, parent, made: OnceLock::new(), next: AtomicU64::new(0), remover: Arc::default() }
     }
 
     /// A path at which nothing exists yet: a number after `prefix`.
     pub(crate) fn path(&self, prefix: &str) -> Result<PathBuf, StoreError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         Ok(self.dir()?.join(format!("{prefix}{number}")))
+    }
+
+    /// Who removes what is in it.
+    pub(crate) fn remover(&self) -> &Arc<Remover> {
+        &self.remover
     }
 
     fn dir(&self) -> Result<&Path, StoreError> {
@@ -85,6 +92,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.remover.stop();
         if let Some((dir, _)) = self.made.get() {
             // If this fails the next process sweeps it.
             fs::remove_dir_all(dir).unwrap_or_default();

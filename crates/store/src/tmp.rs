@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::remover::Remover;
 
-/// A fresh directory in `tmp/`, removed when dropped.
+/// A fresh directory in `tmp/`, removed when dropped: soon, and at the latest when the store is closed.
 #[derive(Debug)]
 pub struct TempDir {
     path: PathBuf,
+    remover: Arc<Remover>,
 }
 
 impl TempDir {
@@ -21,8 +24,7 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        // Gone already if its content was renamed away whole; else the next process sweeps what we cannot remove.
-        fs::remove_dir_all(&self.path).unwrap_or_default();
+        self.remover.remove(std::mem::take(&mut self.path));
     }
 }
 
@@ -31,7 +33,7 @@ impl Store {
     pub fn temp_dir(&self) -> Result<TempDir, StoreError> {
         let path = self.session.path("")?;
         fs::create_dir(&path).map_err(io_error("create", &path))?;
-        Ok(TempDir { path })
+        Ok(TempDir { path, remover: Arc::clone(self.session.remover()) })
     }
 
     /// A path in `tmp/` at which nothing exists yet.

@@ -10,13 +10,24 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Below `place`, with a small base: the busybox of this machine.
+    /// Below `place`, with a small base: the busybox of this machine and, as in the images of distributions, the places
+    /// at which the sandbox mounts.
     pub(super) fn new(place: &Path) -> Result<Inputs, String> {
         let dir = place.join("inputs");
         let bin = dir.join("base/bin");
         let made = fs::create_dir_all(&bin)
             .and_then(|()| fs::copy("/bin/busybox", bin.join("busybox")))
-            .and_then(|_| std::os::unix::fs::symlink("busybox", bin.join("sh")));
+            .and_then(|_| std::os::unix::fs::symlink("busybox", bin.join("sh")))
+            .and_then(|()| {
+                ["proc", "sys", "dev", "etc"]
+                    .iter()
+                    .try_for_each(|name| fs::create_dir_all(dir.join("base").join(name)))
+            })
+            .and_then(|()| {
+                ["hosts", "resolv.conf"]
+                    .iter()
+                    .try_for_each(|name| fs::write(dir.join("base/etc").join(name), ""))
+            });
         made.map_err(|error| format!("cannot make a base of busybox (package busybox-static): {error}"))?;
         Ok(Inputs { dir })
     }
