@@ -33,6 +33,7 @@ mod resolve;
 mod run;
 mod save;
 mod search;
+mod staying;
 mod sweeper;
 mod timeline;
 mod wanted;

@@ -109,7 +109,7 @@ pub(crate) fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finish
     let (document, base) = (Document::new(bytes), layers.len());
     // One that was pruned is made anew.
     let came = image.manifest.as_ref().and_then(|manifest| store.read_blob(manifest).ok()).map(Manifest::of);
-    Ok(Finished { config, document, layers, clamp: None, base, came })
+    Ok(Finished { config, document, below: Vec::new(), layers, clamp: None, base, came })
 }
 
 /// The config of a stored image.

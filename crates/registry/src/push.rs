@@ -63,6 +63,27 @@ impl Client {
         }
     }
 
+    /// Has the registry take a blob over from another of its repositories; false if it would rather be sent it.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: the registry cannot be reached or does not take anything.
+    pub async fn mount_blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        from: &str,
+    ) -> Result<bool, RegistryError> {
+        let ask = self.channel.own(reference).await?.push(Some(from));
+        match self.begin(&ask, digest, Some(from)).await? {
+            Begun::Mounted => Ok(true),
+            Begun::At(place) => {
+                // Nothing is going to be sent there. A registry that cannot forget it forgets it some day.
+                let forget = |http: &Http, url: &str| http.delete(url);
+                self.channel.send_once(&ask, place.as_str(), forget).await.map_or(Ok(false), |_| Ok(false))
+            }
+        }
+    }
+
     /// Brings a blob into the repository. `from` is another repository of the same registry that may have it; `sent`
     /// is told how many bytes are on their way.
     ///
@@ -81,7 +102,7 @@ impl Client {
         let ask = self.channel.own(reference).await?.push(from);
         let mut attempt = 1;
         loop {
-            let place = match self.begin(&ask, blob, from).await? {
+            let place = match self.begin(&ask, &blob.digest, from).await? {
                 Begun::Mounted => return Ok(Pushed::Mounted),
                 Begun::At(place) => place,
             };
@@ -102,10 +123,15 @@ impl Client {
         }
     }
 
-    async fn begin(&self, ask: &Ask<'_>, blob: &Blob, from: Option<&str>) -> Result<Begun, RegistryError> {
+    async fn begin(
+        &self,
+        ask: &Ask<'_>,
+        digest: &Digest,
+        from: Option<&str>,
+    ) -> Result<Begun, RegistryError> {
         let mut url = parsed(ask, &ask.url("blobs/uploads/"))?;
         if let Some(from) = from {
-            url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from);
+            url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
         }
         let post = |http: &Http, url: &str| http.post(url).header(CONTENT_LENGTH, 0);
         let mut response = self.channel.send(ask, url.as_str(), post).await?;

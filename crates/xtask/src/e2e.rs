@@ -34,6 +34,7 @@ mod single;
 mod terminal;
 mod traps;
 mod trouble;
+mod unfetched;
 mod upkeep;
 
 use std::path::Path;
@@ -121,6 +122,7 @@ fn cases() -> Vec<Case> {
         containerd::CASES,
         evil::CASES,
         trouble::CASES,
+        unfetched::CASES,
         secure::CASES,
         remote::CASES,
         epoch::CASES,

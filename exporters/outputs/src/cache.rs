@@ -69,7 +69,8 @@ fn gathered(store: &Store, steps: &[SharedStep]) -> Result<(Finished, Vec<CacheS
         told.push(CacheStep { key: step.key.clone(), inputs: step.inputs.clone(), layers: of_step });
     }
     let (config, document, base) = (ImageConfig::default(), Document::new(Vec::new()), layers.len());
-    Ok((Finished { config, document, layers, clamp: None, base, came: None }, told))
+    let below = Vec::new();
+    Ok((Finished { config, document, below, layers, clamp: None, base, came: None }, told))
 }
 
 /// The blobs of the layers, compressed where that was not done yet.

@@ -12,9 +12,12 @@ use lapstrake_store::{Blob, BlobWriter, Store};
 use crate::convert::{GZIP_LEVEL, copy_tar, estargz_variant, table_of};
 use crate::error::OutputError;
 use crate::gzip::ParallelGzip;
-use crate::image::Finished;
+use crate::image::{Elsewhere, Finished};
 
 const ZSTD_LEVEL: u32 = 3;
+/// Annotations of an eStargz layer: its table, and how long its tar is.
+const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
+const TOC_SIZE: &str = "io.containers.estargz.uncompressed-size";
 
 /// How a layer's tar becomes a blob.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +98,7 @@ impl Encoding {
     }
 
     /// A blob as this encoding names it; `None` if it is compressed in a way that is not wanted.
-    fn fitting(&self, blob: Blob) -> Option<Blob> {
+    pub fn fitting(&self, blob: Blob) -> Option<Blob> {
         let Some(media::Kind::Layer(compression)) = media::kind(&blob.media_type) else { return Some(blob) };
         if self.nondistributable && media::is_nondistributable(&blob.media_type) {
             return Some(blob);
@@ -126,10 +129,20 @@ pub(crate) fn listed(
     if blob.media_type == media::OCI_LAYER_GZIP
         && let Some((toc, size)) = table_of(store, (blob, diff_id))?
     {
-        layer.annotations.insert("containerd.io/snapshot/stargz/toc.digest".to_owned(), toc.to_string());
-        layer.annotations.insert("io.containers.estargz.uncompressed-size".to_owned(), size.to_string());
+        layer.annotations.insert(TOC_DIGEST.to_owned(), toc.to_string());
+        layer.annotations.insert(TOC_SIZE.to_owned(), size.to_string());
     }
     Ok(layer)
+}
+
+/// The layer of a manifest that stays elsewhere, with what was said of it where it came from that a reader of parts needs.
+pub(crate) fn listed_elsewhere(layer: &Elsewhere, encoding: &Encoding) -> Option<ListedLayer> {
+    let Blob { digest, size, media_type } = encoding.fitting(layer.blob.clone())?;
+    let oci = media_type == media::OCI_LAYER_GZIP;
+    let said =
+        layer.annotations.iter().filter(|(key, _)| oci && [TOC_DIGEST, TOC_SIZE].contains(&key.as_str()));
+    let annotations = said.map(|(key, value)| (key.clone(), value.clone())).collect();
+    Some(ListedLayer { media_type, digest, size, annotations })
 }
 
 /// The blob of layer `number` if it was ever made; its bytes need not be here any more.

@@ -29,6 +29,9 @@ pub enum OutputError {
     /// There is nowhere to push to.
     #[error("there is no name to push the image to")]
     NoName,
+    /// A layer that stays elsewhere would have to be compressed anew.
+    #[error("a layer of the base is not here")]
+    NotHere,
     /// Nobody listens at an engine's socket.
     #[error("no Docker or containerd is running at `{}`", socket.display())]
     NoEngine {

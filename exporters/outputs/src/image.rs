@@ -1,10 +1,12 @@
 //! A result as an image in the store.
 
+use std::collections::BTreeMap;
+
 use lapstrake_assemble::{Document, image_config};
 use lapstrake_graph::ImageDraft;
 use lapstrake_oci::{DiffId, ImageConfig, ImageManifest, Reference, media};
 use lapstrake_snapshot::diff_id;
-use lapstrake_store::{ImageRow, LayerId, Store};
+use lapstrake_store::{Blob, ImageRow, LayerId, Store};
 use rayon::prelude::*;
 
 use crate::convert::to_estargz;
@@ -19,6 +21,17 @@ pub struct Layer {
     pub diff_id: Option<DiffId>,
 }
 
+/// A layer of a base that is not here: it stays in the repositories that the image is pushed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Its tar, by what the base's config says.
+    pub diff_id: DiffId,
+    /// What the base's manifest lists.
+    pub blob: Blob,
+    /// What the base's manifest says of it.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// An image whose config is made.
 #[derive(Clone, Debug)]
 pub struct Finished {
@@ -26,11 +39,13 @@ pub struct Finished {
     pub config: ImageConfig,
     /// Its bytes and digest: the image id.
     pub document: Document,
+    /// Layers that are not here, below those that are.
+    pub below: Vec<Elsewhere>,
     /// The layers with the digests of their tars, lowest first.
     pub layers: Vec<(LayerId, DiffId)>,
     /// The latest time of what is in new layers, where times are rewritten.
     pub clamp: Option<i64>,
-    /// How many of the layers are the base's.
+    /// How many of the layers that are here are the base's.
     pub base: usize,
     /// How it was written down where it came from, if it was not built here.
     pub came: Option<Manifest>,
@@ -80,14 +95,14 @@ pub struct Estargz {
     pub all: bool,
 }
 
-/// Makes the config of `layers`. Digests that nobody knows yet are computed, layers side by side.
+/// Makes the config of `layers` on those `below`. Digests that nobody knows yet are computed, layers side by side.
 pub fn assemble(
     store: &Store,
     draft: &ImageDraft,
-    layers: &[Layer],
+    (below, layers): (&[Elsewhere], &[Layer]),
     tars: Tars,
 ) -> Result<Finished, OutputError> {
-    let base = draft.config.rootfs.diff_ids.len();
+    let base = draft.config.rootfs.diff_ids.len().saturating_sub(below.len());
     let clamp = draft.epoch.filter(|_| tars.rewrite);
     let rows = store.layers(layers.iter().map(|layer| &layer.id))?;
     // Most are known, always in a cached build: threads are for those that have to be read.
@@ -116,14 +131,17 @@ pub fn assemble(
             *digest = to_estargz(store, (&layers[number].id, digest), clamps(number), level)?;
         }
     }
-    let told: Vec<lapstrake_assemble::Layer> = found
+    // A base's layers have their times in its history.
+    let below = below.to_vec();
+    let told: Vec<lapstrake_assemble::Layer> = below
         .iter()
-        .zip(&rows)
-        .map(|(diff_id, row)| lapstrake_assemble::Layer { diff_id: diff_id.clone(), created: row.created })
+        .map(|layer| (&layer.diff_id, 0))
+        .chain(found.iter().zip(rows.iter().map(|row| row.created)))
+        .map(|(diff_id, created)| lapstrake_assemble::Layer { diff_id: diff_id.clone(), created })
         .collect();
     let (config, document) = image_config(draft, &told)?;
     let layers = layers.iter().zip(found).map(|(layer, diff_id)| (layer.id.clone(), diff_id)).collect();
-    Ok(Finished { config, document, layers, clamp, base, came: None })
+    Ok(Finished { config, document, below, layers, clamp, base, came: None })
 }
 
 /// Stores the image under these names, durably. `tokens` is how the store's owner finds the layers again.

@@ -24,6 +24,6 @@ pub use containerd::Containerd;
 pub use encode::{Encoding, LayerForm};
 pub use engine::load;
 pub use error::OutputError;
-pub use image::{Estargz, Finished, Layer, Manifest, Tars, assemble, keep};
+pub use image::{Elsewhere, Estargz, Finished, Layer, Manifest, Tars, assemble, keep};
 pub use push::{Push, Status};
 pub use rootfs::{Files, write_files, write_rootfs};

@@ -10,7 +10,7 @@ use lapstrake_registry::{self as registry, Client, Pushed};
 use lapstrake_store::{Blob, Store};
 use tokio::sync::Semaphore;
 
-use crate::encode::{Encoding, known_blob, layer_blob, listed};
+use crate::encode::{Encoding, known_blob, layer_blob, listed, listed_elsewhere};
 use crate::error::OutputError;
 use crate::image::{Finished, Manifest};
 use crate::manifest::manifest_of;
@@ -95,13 +95,16 @@ impl Push<'_> {
         (self.status)("pushing layers", 0, 0, true);
         let store = self.store.clone();
         let image = self.image.clone();
+        let below = self.image.below.iter().map(|layer| listed_elsewhere(layer, self.encoding));
+        let below: Vec<_> = below.collect::<Option<_>>().ok_or(OutputError::NotHere)?;
         let listed = tokio::task::spawn_blocking(move || {
             let of = layers.iter().zip(&image.layers).enumerate();
             let listed =
                 of.map(|(at, (blob, (_, diff_id)))| listed(&store, (blob, diff_id), image.rewritten(at)));
             listed.collect::<Result<Vec<_>, _>>()
         });
-        let layers = listed.await.map_err(|_| OutputError::Worker)??;
+        let here = listed.await.map_err(|_| OutputError::Worker)??;
+        let layers: Vec<_> = below.into_iter().chain(here).collect();
         Ok(manifest_of(self.image, &layers, self.encoding))
     }
 
@@ -115,7 +118,7 @@ impl Push<'_> {
         // Never closed, so that there is always leave.
         let known = known_blob(self.store, self.image, number, self.encoding)?;
         if let Some(blob) = known
-            && self.client.has_blob(name, &blob.digest).await?
+            && self.there(name, &blob.digest).await?
         {
             self.remember(name, &blob.digest)?;
             return Ok(blob);
@@ -129,6 +132,18 @@ impl Push<'_> {
         self.send(name, &blob.digest, blob.size).await?;
         drop(leave);
         Ok(blob)
+    }
+
+    /// Whether the repository has a blob, or its registry could give it one whose bytes are not here.
+    async fn there(&self, name: &Reference, digest: &Digest) -> Result<bool, OutputError> {
+        if self.client.has_blob(name, digest).await? {
+            return Ok(true);
+        }
+        let from = self.store.blob_repository(digest, name.registry())?;
+        match from.filter(|from| from != name.repository() && !self.store.has_blob(digest)) {
+            Some(from) => Ok(self.client.mount_blob(name, digest, &from).await?),
+            None => Ok(false),
+        }
     }
 
     async fn send(&self, name: &Reference, digest: &Digest, size: u64) -> Result<(), OutputError> {

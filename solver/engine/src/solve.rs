@@ -99,6 +99,11 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         self.solved(edge.vertex).await
     }
 
+    /// Tells that `edge` is not needed, nor what it stands on that was not solved.
+    pub fn pass_over(&self, edge: Edge) {
+        self.announce_cached(edge.vertex);
+    }
+
     fn failed(&self, id: VertexId, source: impl std::error::Error + Send + Sync + 'static) -> StepFailed {
         let meta = &self.graph[id].meta;
         StepFailed { step: meta.name.clone(), lines: meta.lines, source: Arc::new(source) }

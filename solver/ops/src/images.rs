@@ -45,6 +45,15 @@ pub(crate) enum Place {
     Layout(PathBuf, Vec<Descriptor>),
 }
 
+/// What a registry has of an image.
+#[derive(Clone, Debug)]
+pub struct There {
+    /// Its name there.
+    pub name: Reference,
+    /// Its layers, lowest first, with what its config says of them.
+    pub layers: Vec<(DiffId, Descriptor)>,
+}
+
 /// A resolved image.
 #[derive(Clone, Debug)]
 pub struct Known {
@@ -286,6 +295,18 @@ impl Images {
             layer
         });
         self.settle(futures_util::future::try_join_all(work).await?).await
+    }
+
+    /// A resolved image where a registry has it and not all of its layers are here.
+    pub fn elsewhere(&self, manifest: &Digest, reference: &str) -> Result<Option<There>, OpsError> {
+        let known = self.known(manifest, reference)?;
+        let Place::Registry(name, _, descriptors) = &known.place else { return Ok(None) };
+        let diff_ids = &known.config.rootfs.diff_ids;
+        if diff_ids.len() != descriptors.len() || self.all_here(&known)?.is_some() {
+            return Ok(None);
+        }
+        let layers = diff_ids.iter().cloned().zip(descriptors.iter().cloned());
+        Ok(Some(There { name: name.clone(), layers: layers.collect() }))
     }
 
     /// The layers as they have to be on each other.

@@ -32,7 +32,7 @@ pub use cache::Cache;
 pub use debug::{Debug, HandOver};
 pub use error::OpsError;
 pub use executor::Ops;
-pub use images::{Files, Images, Known};
+pub use images::{Files, Images, Known, There};
 pub use imports::{CacheFrom, Import, Imports, shared_key};
 pub use seen::seen;
 pub use settings::{LocalContext, Secret, Settings};

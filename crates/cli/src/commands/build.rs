@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use lapstrake_diag::{SourceFile, excerpt};
 use lapstrake_dockerfile::{Checks, Finding, check_syntax};
-use lapstrake_engine::{Progress, Solver, StepFailed, StepReport};
-use lapstrake_graph::Target;
+use lapstrake_engine::{CacheIndex, Executor, Progress, Solver, StepFailed, StepReport};
+use lapstrake_graph::{Edge, Target};
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Cache, Stack};
+use lapstrake_outputs::Elsewhere;
 
 use super::caches;
 use super::call::call;
@@ -21,6 +22,7 @@ use super::output::Output;
 use super::place::Place;
 use super::plan::plan;
 use super::read::{Tools, placed, read, status_of};
+use super::staying::Staying;
 use super::sweeper;
 use super::timeline;
 use super::wanted::Wanted;
@@ -153,17 +155,25 @@ async fn run(
     if !wanted.outputs.iter().any(Output::takes_files) {
         tools.ops.expect(&plan.graph);
     }
+    let staying = Staying::find(&wanted, &tools, (&plan.graph, target)).await?;
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
     // Dropped half-way if the build is canceled: what became of the steps is told then, too.
     let report = AtEnd { value: &mut trace.steps, make: || solver.report(target.edge) };
-    let solved = solver.solve(target.edge).await;
+    let solved = match &staying {
+        Some(staying) => staying.solve(&solver, target.edge).await,
+        None => whole(&solver, target.edge).await,
+    };
     drop(report);
     // A failed build has looked at the same files.
     let finished = tools.ops.finish().and_then(|()| cache.finish());
-    let solved = solved?;
+    let stack = solved?;
     finished?;
-    let stack = Stack::parse(&solved.result)?;
-    deliver(args, &wanted, &tools, (target, &stack), trace, &progress).await
+    let below = staying.map_or_else(Vec::new, |staying| staying.layers);
+    deliver(args, &wanted, &tools, (target, &below, &stack), trace, &progress).await
+}
+
+async fn whole<E: Executor, C: CacheIndex>(solver: &Solver<'_, E, C>, edge: Edge) -> anyhow::Result<Stack> {
+    Ok(Stack::parse(&solver.solve(edge).await?.result)?)
 }
 
 /// Sets a value when it goes, however that comes.
@@ -183,7 +193,7 @@ async fn deliver(
     args: &Build,
     wanted: &Wanted,
     tools: &Tools,
-    (target, stack): (&Target, &Stack),
+    (target, below, stack): (&Target, &[Elsewhere], &Stack),
     trace: &Trace,
     progress: &Progress,
 ) -> anyhow::Result<Option<Digest>> {
@@ -192,7 +202,7 @@ async fn deliver(
         .cache_to
         .contains(&caches::Target::Inline)
         .then(|| caches::shared(store, &trace.steps, stack, caches::Scope::Result));
-    let export = Export { args, wanted, build, store, images, target, stack, inline };
+    let export = Export { args, wanted, build, store, images, target, below, stack, inline };
     let id = tokio::task::block_in_place(|| export.run(progress))?;
     caches::export(&wanted.cache_to, (store, images), (&trace.steps, stack), progress).await?;
     Ok(id)

@@ -12,9 +12,9 @@ use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{Images, Stack};
 use lapstrake_outputs::{
-    Containerd, Encoding, Estargz, Files, Finished, Flavour, Layer, LayerForm, Push, Saved, SharedStep, Tars,
-    assemble, descriptor_annotations, image_manifest, keep, with_inline_cache, write_archive, write_files,
-    write_layout, write_rootfs,
+    Containerd, Elsewhere, Encoding, Estargz, Files, Finished, Flavour, Layer, LayerForm, Push, Saved,
+    SharedStep, Tars, assemble, descriptor_annotations, image_manifest, keep, with_inline_cache,
+    write_archive, write_files, write_layout, write_rootfs,
 };
 use lapstrake_store::Store;
 
@@ -41,6 +41,8 @@ pub(crate) struct Export<'a> {
     pub(crate) images: &'a Images,
     /// The image without its layers.
     pub(crate) target: &'a Target,
+    /// Layers that are not here, below those that are.
+    pub(crate) below: &'a [Elsewhere],
     /// The layers.
     pub(crate) stack: &'a Stack,
     /// The steps whose results images tell of in their configs, if they are to.
@@ -144,7 +146,9 @@ impl Export<'_> {
         let estargz = asked.encoding.form == LayerForm::Estargz;
         let estargz = estargz.then_some(Estargz { level, all: force });
         let tars = Tars { rewrite: asked.rewrite, estargz };
-        let image = during(step, "exporting layers", || Ok(assemble(self.store, &draft, &layers, tars)?))?;
+        let image = during(step, "exporting layers", || {
+            Ok(assemble(self.store, &draft, (self.below, &layers), tars)?)
+        })?;
         match &self.inline {
             Some(steps) => Ok(with_inline_cache(self.store, image, steps)?),
             None => Ok(image),

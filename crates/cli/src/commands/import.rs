@@ -47,7 +47,7 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     let draft = ImageDraft { config, history, epoch: epoch()? };
     // Its tar is ours to write: the one that came need not be kept.
     let layers = [Layer { id: layer.clone(), diff_id: None }];
-    let mut image = assemble(&session.store, &draft, &layers, Tars::default())?;
+    let mut image = assemble(&session.store, &draft, (&[], &layers), Tars::default())?;
     for row in &mut image.config.history {
         row.comment = args.message.clone().unwrap_or_default();
     }

@@ -284,6 +284,13 @@ pub(crate) fn annotations(texts: &[String]) -> Result<Vec<Annotation>, Usage> {
 }
 
 impl ImageOutput {
+    /// Whether it can leave without the layers that the place it goes to has already.
+    pub(crate) fn needs_no_layers(&self) -> bool {
+        let Self { store, unpack, canonical, dangling, encoding, .. } = self;
+        // A whole eStargz image may need other layers than its base has, a manifest without a push all of them.
+        !store && !unpack && !canonical && dangling.is_none() && encoding.form != LayerForm::Estargz
+    }
+
     /// Adds annotations that were not given with the output itself.
     pub(crate) fn annotate(&mut self, all: &[Annotation]) {
         self.annotations.extend(all.iter().cloned());

@@ -143,7 +143,7 @@ fn gone(mode: &Mode) -> Result<(), String> {
     same(&run(&format!("./lapstrake run {id} cat /base"))?, "base\n")
 }
 
-fn same(output: &Output, expected: &str) -> Result<(), String> {
+pub(super) fn same(output: &Output, expected: &str) -> Result<(), String> {
     if output.stdout == expected.as_bytes() {
         return Ok(());
     }

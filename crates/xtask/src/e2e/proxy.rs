@@ -2,7 +2,7 @@
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -43,6 +43,7 @@ pub(super) struct Proxy {
     pub(super) address: String,
     log: Log,
     rules: Arc<Mutex<Vec<Rule>>>,
+    carried: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,9 +53,11 @@ impl Proxy {
     pub(super) fn start(behind: &str) -> Result<Proxy, String> {
         let (rules, behind): (Arc<Mutex<Vec<Rule>>>, _) = (Arc::default(), behind.to_owned());
         let own = rules.clone();
-        let handle = move |stream: TcpStream, log: &Log| exchange(stream, &behind, log, &own).map(drop);
+        let carried: Arc<AtomicUsize> = Arc::default();
+        let counted = carried.clone();
+        let handle = move |stream: TcpStream, log: &Log| exchange(stream, &behind, log, (&own, &counted));
         let mut proxy = Proxy::serve(handle)?;
-        proxy.rules = rules;
+        (proxy.rules, proxy.carried) = (rules, carried);
         Ok(proxy)
     }
 
@@ -76,13 +79,20 @@ impl Proxy {
                 std::thread::spawn(move || handle(stream, &log).unwrap_or_default());
             }
         });
-        Ok(Proxy { address, log, rules: Arc::default(), over, thread: Some(thread) })
+        let (rules, carried) = Default::default();
+        Ok(Proxy { address, log, rules, carried, over, thread: Some(thread) })
     }
 
-    /// From now on these rules hold, and the log is empty.
+    /// From now on these rules hold, the log is empty and nothing was carried.
     pub(super) fn rules(&self, rules: &[Rule]) {
         *lock(&self.rules) = rules.to_vec();
         lock(&self.log).clear();
+        self.carried.store(0, Ordering::Relaxed);
+    }
+
+    /// How many bytes of bodies were carried, either way.
+    pub(super) fn carried(&self) -> usize {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// What was asked.
@@ -141,7 +151,12 @@ fn fault(rules: &Mutex<Vec<Rule>>, request: &str) -> Option<Fault> {
     Some(rule.fault.clone())
 }
 
-fn exchange(stream: TcpStream, behind: &str, log: &Log, rules: &Mutex<Vec<Rule>>) -> std::io::Result<()> {
+fn exchange(
+    stream: TcpStream,
+    behind: &str,
+    log: &Log,
+    (rules, carried): (&Mutex<Vec<Rule>>, &AtomicUsize),
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut stream = stream;
     let request = head(&mut reader)?;
@@ -175,11 +190,13 @@ fn exchange(stream: TcpStream, behind: &str, log: &Log, rules: &Mutex<Vec<Rule>>
         return stream.shutdown(Shutdown::Both);
     }
     std::io::copy(&mut reader.take(length as u64), &mut up)?;
+    carried.fetch_add(length, Ordering::Relaxed);
     let mut answer = BufReader::new(up);
     let top = with(&head(&mut answer)?, "Connection", "close");
     let mut body = Vec::new();
     // A HEAD's answer has a length and no body; the server behind closes after either.
     answer.read_to_end(&mut body)?;
+    carried.fetch_add(body.len(), Ordering::Relaxed);
     answered(&mut stream, top, body, fault.as_ref())
 }
 

@@ -1,0 +1,135 @@
+//! Bases that stay where they are: an image that is only pushed needs no byte of layers that its registry has, or can take
+//! over from another repository.
+
+use lapstrake_engine::{CacheIndex, Executor, Solver};
+use lapstrake_graph::{Edge, Graph, Op, Source, Target, VertexId};
+use lapstrake_oci::{Digest, Reference};
+use lapstrake_ops::{Images, Stack};
+use lapstrake_outputs::Elsewhere;
+use lapstrake_registry::Client;
+use lapstrake_store::{Blob, Store};
+
+use super::output::{ImageOutput, Output};
+use super::read::Tools;
+use super::wanted::Wanted;
+
+/// A base that is not fetched.
+pub(super) struct Staying {
+    /// Its layers, lowest first.
+    pub(super) layers: Vec<Elsewhere>,
+    /// What lies on it, lowest first.
+    rest: Vec<Edge>,
+}
+
+impl Staying {
+    /// The base of `target`, if nothing that was asked for needs its bytes and every place that the image goes to has
+    /// all of its layers, perhaps since it was asked to take them over.
+    pub(super) async fn find(
+        wanted: &Wanted,
+        tools: &Tools,
+        (graph, target): (&Graph, &Target),
+    ) -> anyhow::Result<Option<Staying>> {
+        let Some(outputs) = only_pushed(wanted) else { return Ok(None) };
+        let Some((source, rest)) = base_of(graph, target.edge) else { return Ok(None) };
+        let Op::Source(Source::Image { manifest, reference, .. }) = &graph[source].op else {
+            return Ok(None);
+        };
+        let Some(base) = tools.images.elsewhere(manifest, reference)? else { return Ok(None) };
+        let mut layers = Vec::new();
+        for (diff_id, descriptor) in base.layers {
+            let media_type = descriptor.media_type().to_string();
+            let digest: Digest = descriptor.digest().as_ref().parse()?;
+            let annotations = descriptor.annotations().iter().flatten();
+            let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
+            let blob = Blob { digest, size: descriptor.size(), media_type };
+            layers.push(Elsewhere { diff_id, blob, annotations });
+        }
+        for output in outputs {
+            let fits = |layer: &Elsewhere| output.encoding.fitting(layer.blob.clone()).is_some();
+            if !layers.iter().all(fits)
+                || !there(wanted, output, (&tools.images, &tools.store), (&base.name, &layers)).await?
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Staying { layers, rest }))
+    }
+
+    /// Solves what lies on the base, and gives that alone.
+    pub(super) async fn solve<E: Executor, C: CacheIndex>(
+        &self,
+        solver: &Solver<'_, E, C>,
+        target: Edge,
+    ) -> anyhow::Result<Stack> {
+        let solved =
+            futures_util::future::try_join_all(self.rest.iter().map(|edge| solver.solve(*edge))).await?;
+        let mut all = Stack::default();
+        for stack in solved {
+            let stack = Stack::parse(&stack.result)?;
+            all.layers.extend(stack.layers);
+            all.below = all.below.or(stack.below);
+            all.binds.extend(stack.binds);
+        }
+        solver.pass_over(target);
+        Ok(all)
+    }
+}
+
+/// The outputs, if all of them only push, and nobody wants to have the layers for a cache.
+fn only_pushed(wanted: &Wanted) -> Option<Vec<&ImageOutput>> {
+    let pushed = |output| match output {
+        &Output::Image { ref image, push: Some(_) } if image.needs_no_layers() => Some(image),
+        _ => None,
+    };
+    let outputs: Option<Vec<&ImageOutput>> = wanted.outputs.iter().map(pushed).collect();
+    outputs.filter(|_| wanted.cache_to.is_empty())
+}
+
+/// The image that a result lies on, and what lies on it without looking at it.
+fn base_of(graph: &Graph, edge: Edge) -> Option<(VertexId, Vec<Edge>)> {
+    let vertex = graph.get(edge.vertex).filter(|vertex| vertex.after.is_empty())?;
+    match (&vertex.op, vertex.inputs.split_first()) {
+        (Op::Source(Source::Image { .. }), _) => Some((edge.vertex, Vec::new())),
+        (Op::Merge, Some((below, on))) => {
+            let (base, mut rest) = base_of(graph, *below)?;
+            rest.extend(on);
+            Some((base, rest))
+        }
+        _ => None,
+    }
+}
+
+/// Whether all repositories that an image goes to have these layers of `base`.
+async fn there(
+    wanted: &Wanted,
+    output: &ImageOutput,
+    (images, store): (&Images, &Store),
+    (base, layers): (&Reference, &[Elsewhere]),
+) -> anyhow::Result<bool> {
+    let insecure;
+    let client = if output.insecure {
+        insecure = images.insecure_client()?;
+        &insecure
+    } else {
+        images.client().await?
+    };
+    let mut names: Vec<&Reference> = wanted.names.iter().chain(&output.names).collect();
+    names.dedup_by_key(|name| (name.registry(), name.repository()));
+    for name in &names {
+        for layer in layers {
+            if !has(client, name, (base, &layer.blob)).await? {
+                return Ok(false);
+            }
+            store.set_blob_repository(&layer.blob.digest, name.registry(), name.repository())?;
+        }
+    }
+    Ok(!names.is_empty())
+}
+
+async fn has(client: &Client, name: &Reference, (base, blob): (&Reference, &Blob)) -> anyhow::Result<bool> {
+    if client.has_blob(name, &blob.digest).await? {
+        return Ok(true);
+    }
+    let elsewhere = name.registry() == base.registry() && name.repository() != base.repository();
+    Ok(elsewhere && client.mount_blob(name, &blob.digest, base.repository()).await?)
+}
