@@ -7,6 +7,8 @@
 
 mod pattern;
 
+use std::borrow::Cow;
+
 use crate::error::TreeError;
 use crate::path::TreePath;
 pub(crate) use pattern::Pattern;
@@ -21,9 +23,9 @@ pub struct Patterns {
 struct Rule {
     pattern: Pattern,
     negated: bool,
-    text: String,
-    /// The text made simple, with its `!`.
-    clean: String,
+    text: Box<str>,
+    /// The text made simple, with its `!`, if that is not the text.
+    clean: Option<Box<str>>,
     line: u32,
 }
 
@@ -77,7 +79,7 @@ impl Patterns {
     /// The patterns in their order, each made simple: no `.` or `..` that can go, no slash at an end.
     #[must_use]
     pub fn cleaned(&self) -> Vec<String> {
-        self.rules.iter().map(|rule| rule.clean.clone()).collect()
+        self.rules.iter().map(|rule| rule.clean.as_ref().unwrap_or(&rule.text).to_string()).collect()
     }
 
     /// True when nothing is ever hidden.
@@ -95,7 +97,7 @@ impl Patterns {
     /// Text (as written, with its `!`) and line of a pattern that a verdict names.
     #[must_use]
     pub fn rule(&self, index: usize) -> Option<(&str, u32)> {
-        self.rules.get(index).map(|rule| (rule.text.as_str(), rule.line))
+        self.rules.get(index).map(|rule| (&*rule.text, rule.line))
     }
 
     /// The state of the root, which is never hidden itself.
@@ -129,7 +131,7 @@ impl Patterns {
     /// [`TreeError::Pattern`] if it hangs on a pattern that is none.
     pub fn settled(&self, verdict: Verdict) -> Result<Verdict, TreeError> {
         match verdict.broken.and_then(|index| self.rules.get(index)) {
-            Some(rule) => Err(TreeError::Pattern { pattern: rule.text.clone(), line: rule.line }),
+            Some(rule) => Err(TreeError::Pattern { pattern: rule.text.to_string(), line: rule.line }),
             None => Ok(verdict),
         }
     }
@@ -187,12 +189,12 @@ fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
     let (negated, body) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim()));
     let shown = match clean(body) {
         clean if !clean.is_empty() => clean,
-        _ if body.starts_with('/') => "/".to_owned(),
-        _ => ".".to_owned(),
+        _ if body.starts_with('/') => Cow::Borrowed("/"),
+        _ => Cow::Borrowed("."),
     };
     // What `!` takes back is decided once the text is simple: `./!x` takes back, and `!/` is a lone `!`.
-    let simple = if negated && body.is_empty() { "!".to_owned() } else { shown };
-    let simple = if negated && !body.is_empty() { format!("!{simple}") } else { simple };
+    let simple = if negated && body.is_empty() { Cow::Borrowed("!") } else { shown };
+    let simple = if negated && !body.is_empty() { Cow::Owned(format!("!{simple}")) } else { simple };
     // Space that stood behind a slash is at the edge now, and goes; a slash behind it stays.
     let (negated, wanted) = match simple.trim().strip_prefix('!') {
         Some(rest) => (true, rest.trim_end_matches('/')),
@@ -204,15 +206,19 @@ fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
     if wanted.is_empty() {
         return Err(TreeError::IllegalExclusion { pattern: text.into(), line: number });
     }
-    let rooted = if wanted.starts_with('/') { "/" } else { "" };
-    let wanted = format!("{rooted}{}", clean(wanted));
+    let cleaned = clean(wanted);
+    let wanted = if wanted.starts_with('/') { Cow::Owned(format!("/{cleaned}")) } else { cleaned };
     let pattern =
         Pattern::new(&wanted).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
-    Ok(Some(Rule { pattern, negated, text: text.into(), clean: simple, line: number }))
+    let clean = (simple != text).then(|| simple.as_ref().into());
+    Ok(Some(Rule { pattern, negated, text: text.into(), clean, line: number }))
 }
 
 /// Lexical cleaning; unlike a path inside a tree a pattern may climb (`../x`), and then matches nothing.
-fn clean(text: &str) -> String {
+fn clean(text: &str) -> Cow<'_, str> {
+    if text.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+        return Cow::Borrowed(text);
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {
         match part {
@@ -222,7 +228,7 @@ fn clean(text: &str) -> String {
             part => parts.push(part),
         }
     }
-    parts.join("/")
+    Cow::Owned(parts.join("/"))
 }
 
 #[cfg(test)]

@@ -85,12 +85,48 @@ pub fn expand(word: &str, lookup: &Lookup<'_>, mode: Mode) -> Result<Expanded, E
         operands: 0,
         produced: 0,
         lookup,
-        matched: BTreeSet::new(),
-        unmatched: BTreeSet::new(),
+        matched: Names::default(),
+        unmatched: Names::default(),
     };
     match lexer.until(None, mode.raw_escapes) {
-        Ok((text, words)) => Ok(Expanded { text, words, matched: lexer.matched, unmatched: lexer.unmatched }),
-        Err(why) => Err(ExpandError { word: word.to_owned(), why, unmatched: lexer.unmatched }),
+        Ok((text, words)) => {
+            Ok(Expanded { text, words, matched: lexer.matched.finish(), unmatched: lexer.unmatched.finish() })
+        }
+        Err(why) => Err(ExpandError { word: word.to_owned(), why, unmatched: lexer.unmatched.finish() }),
+    }
+}
+
+/// A set of names. A word may have a million of them: they are sorted once they have doubled, not one by one.
+#[derive(Default)]
+struct Names<'w> {
+    /// Sorted and without doubles up to `sorted`.
+    all: Vec<&'w str>,
+    sorted: usize,
+}
+
+impl<'w> Names<'w> {
+    /// So few are not worth the sorting.
+    const FEW: usize = 64;
+
+    fn insert(&mut self, name: &'w str) {
+        if self.all.last() == Some(&name) {
+            return;
+        }
+        self.all.push(name);
+        if self.all.len() > 2 * self.sorted.max(Self::FEW) {
+            self.sort();
+        }
+    }
+
+    fn sort(&mut self) {
+        self.all.sort();
+        self.all.dedup();
+        self.sorted = self.all.len();
+    }
+
+    fn finish(mut self) -> BTreeSet<String> {
+        self.sort();
+        self.all.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -115,6 +151,14 @@ impl Words {
     fn push_raw(&mut self, c: char) {
         self.current.push(c);
         self.open = true;
+    }
+
+    /// Characters of which none is white space.
+    fn push_all(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.current.push_str(text);
+            self.open = true;
+        }
     }
 
     /// BuildKit collects the words of an operand in the same buffer as those around it, so `a${x:-b}` splits into the
@@ -142,13 +186,13 @@ struct Lexer<'w, 'l> {
     operands: usize,
     produced: usize,
     lookup: &'l Lookup<'l>,
-    matched: BTreeSet<String>,
-    unmatched: BTreeSet<String>,
+    matched: Names<'w>,
+    unmatched: Names<'w>,
 }
 
 const MISSING_BRACE: &str = "syntax error: missing '}'";
 
-impl Lexer<'_, '_> {
+impl<'w> Lexer<'w, '_> {
     fn peek(&self) -> Option<char> {
         self.rest.clone().next()
     }
@@ -185,7 +229,11 @@ impl Lexer<'_, '_> {
                     self.count(value.len())?;
                     words.forget_if(self.operands != before);
                     text.push_str(&value);
-                    value.chars().for_each(|c| words.push(c));
+                    if value.contains(char::is_whitespace) {
+                        value.chars().for_each(|c| words.push(c));
+                    } else {
+                        words.push_all(&value);
+                    }
                 }
                 '<' => {
                     let redirection = self.possible_heredoc();
@@ -314,7 +362,7 @@ impl Lexer<'_, '_> {
             if name.is_empty() {
                 return Ok("$".to_owned());
             }
-            let value = self.value(&name);
+            let value = self.value(name);
             return Ok(match value {
                 None if self.mode.skip_unset_env => format!("${name}"),
                 value => value.unwrap_or_default(),
@@ -330,19 +378,19 @@ impl Lexer<'_, '_> {
         match self.next() {
             // The end of the text is told as a character that is none.
             None => Err(unsupported("\u{fffd}")),
-            Some('}') => Ok(match self.value(&name) {
+            Some('}') => Ok(match self.value(name) {
                 None if self.mode.skip_unset_env => format!("${{{name}}}"),
                 value => value.unwrap_or_default(),
             }),
             Some(':') => match self.next() {
                 Some(operator @ ('#' | '%')) => Err(unsupported(&format!(":{operator}"))),
-                Some(operator) => self.conditional(&name, operator, true),
+                Some(operator) => self.conditional(name, operator, true),
                 None => Err(MISSING_BRACE.to_owned()),
             },
-            Some(operator @ ('+' | '-' | '?')) => self.conditional(&name, operator, false),
-            Some('#') => self.trim(&name, '#'),
-            Some('%') => self.trim(&name, '%'),
-            Some('/') => self.replace(&name),
+            Some(operator @ ('+' | '-' | '?')) => self.conditional(name, operator, false),
+            Some('#') => self.trim(name, '#'),
+            Some('%') => self.trim(name, '%'),
+            Some('/') => self.replace(name),
             Some(other) => Err(unsupported(&other.to_string())),
         }
     }
@@ -356,7 +404,7 @@ impl Lexer<'_, '_> {
         }
     }
 
-    fn conditional(&mut self, name: &str, operator: char, empty_is_unset: bool) -> Result<String, String> {
+    fn conditional(&mut self, name: &'w str, operator: char, empty_is_unset: bool) -> Result<String, String> {
         let word = self.operand('}', false, MISSING_BRACE)?;
         let value = self.value(name);
         if value.is_none() && self.mode.skip_unset_env {
@@ -377,7 +425,7 @@ impl Lexer<'_, '_> {
         }
     }
 
-    fn trim(&mut self, name: &str, operator: char) -> Result<String, String> {
+    fn trim(&mut self, name: &'w str, operator: char) -> Result<String, String> {
         let word = self.operand('}', true, MISSING_BRACE)?;
         let value = self.value(name);
         if value.is_none() && self.mode.skip_unset_env {
@@ -397,7 +445,7 @@ impl Lexer<'_, '_> {
         Ok(rest)
     }
 
-    fn replace(&mut self, name: &str) -> Result<String, String> {
+    fn replace(&mut self, name: &'w str) -> Result<String, String> {
         let all = self.peek() == Some('/');
         if all {
             self.next();
@@ -418,33 +466,23 @@ impl Lexer<'_, '_> {
     }
 
     /// A name, a positional parameter or a special one; empty if there is none.
-    fn name(&mut self) -> String {
-        let mut name = String::new();
-        while let Some(c) = self.peek() {
-            if name.is_empty() && is_digit(c) {
-                while let Some(digit) = self.peek().filter(|c| is_digit(*c)) {
-                    name.push(digit);
-                    self.next();
-                }
-                return name;
-            }
-            if name.is_empty() && matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!') {
-                self.next();
-                return c.to_string();
-            }
-            if !in_name(c) {
-                break;
-            }
-            name.push(c);
-            self.next();
-        }
+    fn name(&mut self) -> &'w str {
+        let rest = self.rest.as_str();
+        let first = self.peek();
+        let length = match first {
+            Some(c) if is_digit(c) => rest.find(|c| !is_digit(c)).unwrap_or(rest.len()),
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => 1,
+            _ => rest.find(|c| !in_name(c)).unwrap_or(rest.len()),
+        };
+        let (name, rest) = rest.split_at(length);
+        self.rest = rest.chars();
         name
     }
 
-    fn value(&mut self, name: &str) -> Option<String> {
+    fn value(&mut self, name: &'w str) -> Option<String> {
         let value = (self.lookup)(name);
         let set = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
-        set.insert(name.to_owned());
+        set.insert(name);
         value
     }
 }

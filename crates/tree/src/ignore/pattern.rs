@@ -28,7 +28,10 @@ pub(crate) enum Pattern {
 impl Pattern {
     /// Compiles a pattern of an ignore file; `None` for bad syntax.
     pub(crate) fn new(text: &str) -> Option<Self> {
-        glob(text, &mut |_| ())?;
+        // Without one of these there is nothing that could be wrong.
+        if text.contains(['[', '\\']) {
+            glob(text, &mut |_| ())?;
+        }
         let (kind, expression) = expression(text);
         let bytes = |text: &str| text.as_bytes().into();
         Some(match kind {
@@ -106,7 +109,8 @@ enum Kind {
 /// How moby's matcher compares with a pattern, and the regular expression that it makes of it.
 fn expression(text: &str) -> (Kind, String) {
     let mut kind = Kind::Exact;
-    let mut out = String::from("^");
+    let mut out = String::with_capacity(3 * text.len() + 2);
+    out.push('^');
     // A byte order mark in front is passed over.
     let mut chars = text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable();
     let mut first = true;

@@ -3,6 +3,8 @@
 //! Matching keeps the set of reachable positions instead of going back, so it takes pattern length times value length
 //! and never more. As in the regular expressions that BuildKit makes of them, `*` and `?` do not match a line feed.
 
+use smallvec::{SmallVec, smallvec};
+
 use super::in_name;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -13,12 +15,15 @@ enum Token {
 }
 
 pub(super) struct Pattern {
-    tokens: Vec<Token>,
+    tokens: Tokens,
 }
+
+/// Few patterns have more: these need no memory of their own.
+type Tokens = SmallVec<[Token; 8]>;
 
 impl Pattern {
     pub(super) fn parse(text: &str) -> Result<Pattern, String> {
-        let mut tokens = Vec::new();
+        let mut tokens = Tokens::new();
         let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text).chars();
         while let Some(c) = rest.next() {
             tokens.push(match c {
@@ -105,8 +110,8 @@ impl Pattern {
     fn matched(&self, value: &str, longest: bool) -> Option<usize> {
         let tokens = &self.tokens;
         let end = tokens.len();
-        let mut states = vec![false; end + 1];
-        let mut next = vec![false; end + 1];
+        let mut states: SmallVec<[bool; 16]> = smallvec![false; end + 1];
+        let mut next = states.clone();
         open(tokens, &mut states, 0);
         let mut found = states[end].then_some(0);
         let mut length = 0;

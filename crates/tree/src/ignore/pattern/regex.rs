@@ -5,6 +5,8 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
+use smallvec::{SmallVec, smallvec};
+
 /// More steps than any pattern needs; repetitions of repetitions make no more.
 const MOST_STEPS: usize = 200_000;
 /// Go's limit of `{n}`.
@@ -23,6 +25,10 @@ impl Class {
         Class { negated: true, ranges: vec![('/', '/')] }
     }
 
+    fn is_component(&self) -> bool {
+        self.negated && *self.ranges == [('/', '/')]
+    }
+
     fn has(&self, c: char) -> bool {
         self.ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != self.negated
     }
@@ -34,6 +40,8 @@ enum Step {
     Char(char),
     /// `.`: anything but a new line.
     Any,
+    /// `[^/]`, which most patterns have.
+    Component,
     /// One of the program's classes.
     Class(u32),
     /// The next step, and the one so far away.
@@ -94,6 +102,9 @@ impl Builder {
 
     /// One character of a class.
     pub(super) fn class(&mut self, class: Class) {
+        if class.is_component() {
+            return self.part([Step::Component]);
+        }
         let known = self.classes.iter().position(|known| *known == class);
         let index = known.unwrap_or(self.classes.len());
         if known.is_none() {
@@ -104,7 +115,18 @@ impl Builder {
 
     /// Repeats the last part; `None` if there is none, or if it is a repetition already.
     pub(super) fn repeat(&mut self, least: u32, most: Option<u32>) -> Option<()> {
-        let part = self.steps.split_off(self.last.take()?);
+        let last = self.last.take()?;
+        if let (1, [step]) = (self.steps.len() - last, &self.steps[last..])
+            && least == 0
+            && most.is_none()
+        {
+            // One character any number of times, as nearly every pattern has it.
+            let step = *step;
+            self.steps.truncate(last);
+            self.steps.extend([Step::Fork(3), step, Step::Jump(-2)]);
+            return Some(());
+        }
+        let part = self.steps.split_off(last);
         let length = part.len() as i32;
         let copies = most.unwrap_or(least) as usize;
         if self.steps.len() + (copies + 1) * (part.len() + 2) > MOST_STEPS {
@@ -131,9 +153,8 @@ impl Builder {
     }
 
     /// The program; `None` if it would be too long.
-    pub(super) fn finish(mut self) -> Option<Program> {
-        self.alternative();
-        let mut steps = self.before.pop().unwrap_or_default();
+    pub(super) fn finish(self) -> Option<Program> {
+        let mut steps = self.steps;
         if steps.len() + self.before.iter().map(|steps| steps.len() + 2).sum::<usize>() > MOST_STEPS {
             return None;
         }
@@ -160,13 +181,17 @@ pub(crate) struct Program {
 impl Program {
     /// Reads an expression; `None` if Go would refuse it.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut out = Builder::default();
+        let mut out = Builder { steps: Vec::with_capacity(text.len() + 1), ..Builder::default() };
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
             match c {
                 '^' => out.begin(),
                 '$' => out.end(),
                 '|' => out.alternative(),
+                '[' if chars.clone().take(3).eq("^/]".chars()) => {
+                    chars.by_ref().take(3).for_each(drop);
+                    out.part([Step::Component]);
+                }
                 '[' => {
                     let class = class(&mut chars)?;
                     out.class(class);
@@ -203,12 +228,9 @@ impl Program {
 
     /// Whether it matches a part of `text`.
     pub(super) fn matches(&self, text: &str) -> bool {
-        let found = |states: &[bool]| {
-            states.iter().zip(&self.steps).any(|(reached, step)| *reached && matches!(step, Step::Match))
-        };
         let mut matched = false;
         self.run(text, true, |states| {
-            matched = found(states);
+            matched = states.iter().any(|at| matches!(self.steps[*at as usize], Step::Match));
             !matched
         });
         matched
@@ -216,46 +238,68 @@ impl Program {
 
     /// Whether there is a text that starts so and may match.
     pub(super) fn could_continue(&self, start: &str) -> bool {
-        let takes = |step: &Step| matches!(step, Step::Char(_) | Step::Any | Step::Class(_));
+        let takes = |step: Step| matches!(step, Step::Char(_) | Step::Any | Step::Component | Step::Class(_));
         let mut alive = false;
         self.run(start, false, |states| {
-            alive = states.iter().zip(&self.steps).any(|(reached, step)| *reached && takes(step));
+            alive = states.iter().any(|at| takes(self.steps[*at as usize]));
             true
         });
         alive
     }
 
+    /// False if the characters at the beginning, which have to be there, are not. Most patterns are done with so.
+    fn may_begin(&self, text: &str) -> bool {
+        let [Step::At(Place::Begin), steps @ ..] = &*self.steps else { return true };
+        let mut chars = text.chars();
+        for step in steps {
+            match (step, chars.next()) {
+                (Step::Char(wanted), Some(c)) if *wanted == c => {}
+                (Step::Char(_), Some(_)) => return false,
+                _ => return true,
+            }
+        }
+        true
+    }
+
     /// Shows which steps are reached in front of each character and at the end, until told to stop. `whole`: the end of the text
     /// is an end.
-    fn run(&self, text: &str, whole: bool, mut show: impl FnMut(&[bool]) -> bool) {
-        let mut now = vec![false; self.steps.len()];
+    fn run(&self, text: &str, whole: bool, mut show: impl FnMut(&[u32]) -> bool) {
+        if !self.may_begin(text) {
+            show(&[]);
+            return;
+        }
+        let anchored = matches!(self.steps.first(), Some(Step::At(Place::Begin)));
+        let mut now = States::new(self.steps.len());
         let mut next = now.clone();
-        let mut pending = Vec::new();
         let mut before = None;
         let mut chars = text.chars();
         loop {
             let after = chars.clone().next();
             // What follows a text that goes on is not known: a word's character is as good as any.
             let seen = if whole { after } else { after.or(Some('a')) };
-            pending.push(0);
-            self.enter(&mut now, &mut pending, before, seen);
-            if !show(&now) {
+            if before.is_none() || !anchored {
+                self.enter(&mut now, 0, before, seen);
+            }
+            if !show(&now.list) {
                 return;
             }
             let Some(c) = chars.next() else { return };
-            next.fill(false);
-            for (at, step) in self.steps.iter().enumerate().filter(|(at, _)| now[*at]) {
-                let takes = match step {
-                    Step::Char(wanted) => *wanted == c,
+            next.clear();
+            let following = chars.clone().next();
+            let seen = if whole { following } else { following.or(Some('a')) };
+            for &at in &now.list {
+                let takes = match self.steps[at as usize] {
+                    Step::Char(wanted) => wanted == c,
                     Step::Any => c != '\n',
-                    Step::Class(class) => self.classes[*class as usize].has(c),
+                    Step::Component => c != '/',
+                    Step::Class(class) => self.classes[class as usize].has(c),
                     Step::Fork(_) | Step::Jump(_) | Step::At(_) | Step::Match => false,
                 };
                 if takes {
-                    pending.push(at + 1);
+                    self.enter(&mut next, at + 1, Some(c), seen);
                 }
             }
-            if pending.is_empty() && matches!(self.steps.first(), Some(Step::At(Place::Begin))) {
+            if next.list.is_empty() && anchored {
                 show(&[]);
                 return;
             }
@@ -264,25 +308,50 @@ impl Program {
         }
     }
 
-    /// Marks the pending steps and what is reached from them without a character.
-    fn enter(
-        &self,
-        states: &mut [bool],
-        pending: &mut Vec<usize>,
-        before: Option<char>,
-        after: Option<char>,
-    ) {
-        while let Some(at) = pending.pop() {
-            if std::mem::replace(&mut states[at], true) {
-                continue;
-            }
-            match &self.steps[at] {
-                Step::Fork(far) => pending.extend([at + 1, at.wrapping_add_signed(*far as isize)]),
-                Step::Jump(far) => pending.push(at.wrapping_add_signed(*far as isize)),
-                Step::At(place) if place.holds(before, after) => pending.push(at + 1),
+    /// Adds a step and what is reached from it without a character.
+    fn enter(&self, states: &mut States, step: u32, before: Option<char>, after: Option<char>) {
+        let mut at = states.list.len();
+        states.add(step);
+        // What is reached stands behind what it is reached from, and is looked at in its turn.
+        while let Some(&step) = states.list.get(at) {
+            at += 1;
+            match self.steps[step as usize] {
+                Step::Fork(far) => {
+                    states.add(step + 1);
+                    states.add(step.wrapping_add_signed(far));
+                }
+                Step::Jump(far) => states.add(step.wrapping_add_signed(far)),
+                Step::At(place) if place.holds(before, after) => states.add(step + 1),
                 _ => {}
             }
         }
+    }
+}
+
+/// The steps that are reached, each once.
+#[derive(Clone)]
+struct States {
+    list: SmallVec<[u32; 32]>,
+    /// A bit for each step.
+    has: SmallVec<[u64; 2]>,
+}
+
+impl States {
+    fn new(steps: usize) -> States {
+        States { list: SmallVec::new(), has: smallvec![0; steps.div_ceil(64)] }
+    }
+
+    fn add(&mut self, step: u32) {
+        let (word, bit) = (step as usize / 64, 1 << (step % 64));
+        if self.has[word] & bit == 0 {
+            self.has[word] |= bit;
+            self.list.push(step);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.has.fill(0);
     }
 }
 
