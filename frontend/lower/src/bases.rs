@@ -43,6 +43,8 @@ impl Lowering<'_> {
             (Some((_, NamedContext::Rootfs { path })), _) => Asked::Rootfs { path: path.clone() },
             (Some((_, NamedContext::Remote(source))), _) => Asked::Remote(source.clone()),
             (Some((_, NamedContext::Image(reference))), _) => image(reference, ImageStore::Registry),
+            // `StageGraph` has put the stage in the name's place.
+            (Some((_, NamedContext::Target(_))), _) => return None,
             (Some((_, NamedContext::Layout { path, reference })), _) => {
                 image(reference, ImageStore::Layout { path: path.clone() })
             }

@@ -42,12 +42,12 @@ pub(crate) fn of(dockerfile: &Dockerfile, inputs: &BuildInputs, args: &Env) -> R
     if let Err(error) = value.parse::<Reference>() {
         return Err(LowerError::Epoch { why: format!("invalid context name {value}: {error}") });
     }
-    if let Some((_, context)) = inputs.context(value, &inputs.build_platform) {
-        return Ok(match context {
-            NamedContext::Remote(source) => elsewhere(source.clone()),
-            _ => Epoch::Off,
-        });
-    }
+    let value = match inputs.context(value, &inputs.build_platform) {
+        Some((_, NamedContext::Remote(source))) => return Ok(elsewhere(source.clone())),
+        Some((_, NamedContext::Target(stage))) => stage.as_str(),
+        Some(_) => return Ok(Epoch::Off),
+        None => value,
+    };
     let named = |stage: &&Stage| stage.from.name().is_some_and(|name| name.eq_ignore_ascii_case(value));
     match dockerfile.stages.iter().find(named) {
         Some(stage) => StageSource { stage, inputs, escape: dockerfile.escape }.find(args).map(Epoch::Of),

@@ -12,6 +12,20 @@ pub enum LowerError {
     /// The Dockerfile says something that cannot be.
     #[error("{}", .0.message)]
     Dockerfile(Box<Diagnostic>),
+    /// A named context is to be a stage that is not in the Dockerfile.
+    #[error(
+        "failed to find target {} for context {}{hint}",
+        lapstrake_dockerfile::quoted(target),
+        lapstrake_dockerfile::quoted(context)
+    )]
+    NoContextTarget {
+        /// The context's name.
+        context: String,
+        /// The stage that stands for it.
+        target: String,
+        /// What may have been meant.
+        hint: String,
+    },
     /// The wanted stage is not in the Dockerfile.
     #[error("target stage {} could not be found{hint}", lapstrake_dockerfile::quoted(target))]
     NoTarget {
@@ -54,6 +68,7 @@ impl LowerError {
             LowerError::Dockerfile(diagnostic) => diagnostic.span(),
             LowerError::Resolve { span, .. } => Some(*span),
             LowerError::NoTarget { .. }
+            | LowerError::NoContextTarget { .. }
             | LowerError::Epoch { .. }
             | LowerError::NoStages
             | LowerError::Graph(_) => None,
@@ -69,6 +84,7 @@ impl LowerError {
                 Some(Diagnostic::error(code::STAGE, message, *span))
             }
             LowerError::NoTarget { .. }
+            | LowerError::NoContextTarget { .. }
             | LowerError::Epoch { .. }
             | LowerError::NoStages
             | LowerError::Graph(_) => None,

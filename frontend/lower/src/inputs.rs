@@ -136,6 +136,8 @@ pub enum NamedContext {
     },
     /// A repository, or a file of the web.
     Remote(Source),
+    /// `target:…`: a stage of the same Dockerfile, by name.
+    Target(String),
     /// `rootfs://…`: a directory of the host, used as a read-only base.
     Rootfs {
         /// The directory, absolute.

@@ -18,7 +18,7 @@ use crate::env::Env;
 use crate::error::LowerError;
 use crate::from_checks::{check_from_args, check_from_platform};
 use crate::globals::Globals;
-use crate::inputs::BuildInputs;
+use crate::inputs::{BuildInputs, NamedContext};
 use crate::names::Naming;
 use crate::root::Root;
 use crate::state::StageState;
@@ -71,8 +71,10 @@ pub(crate) struct Node<'d> {
     pub(crate) base_text: String,
     /// `--platform`
     pub(crate) platform: Option<Platform>,
-    /// Whether a named context stands in its place.
+    /// Whether a named context stands in its place that is no stage.
     pub(crate) replaced: bool,
+    /// The stage that a named context (`target:…`) puts in its place.
+    instead: Option<NodeId>,
     pub(crate) span: Span,
     pub(crate) lines: Option<Lines>,
     /// First and last line of the instruction that names it first: a stage's FROM, else the COPY or RUN.
@@ -100,6 +102,8 @@ pub(crate) struct StageGraph<'d> {
     stages: usize,
     by_name: BTreeMap<String, NodeId>,
     outside: BTreeMap<String, NodeId>,
+    inputs: &'d BuildInputs,
+    target_platform: &'d Platform,
     escape: char,
     multi_platform: bool,
     /// What `--from` and `from=` may name in their values; `None` where they have no variables.
@@ -115,15 +119,18 @@ impl<'d> StageGraph<'d> {
     pub(crate) fn new(
         dockerfile: &'d Dockerfile,
         globals: &Globals,
-        inputs: &BuildInputs,
-        target_platform: &Platform,
+        inputs: &'d BuildInputs,
+        target_platform: &'d Platform,
         checks: &Checks,
     ) -> Result<StageGraph<'d>, LowerError> {
+        check_targets(dockerfile, inputs)?;
         let mut graph = StageGraph {
             nodes: Vec::new(),
             stages: dockerfile.stages.len(),
             by_name: BTreeMap::new(),
             outside: BTreeMap::new(),
+            inputs,
+            target_platform,
             escape: dockerfile.escape,
             multi_platform: inputs.platforms.len() > 1,
             from_args: (dockerfile.dialect == Dialect::Lapstrake).then(|| globals.args.clone()),
@@ -132,7 +139,7 @@ impl<'d> StageGraph<'d> {
         let declared = declared(dockerfile);
         for stage in &dockerfile.stages {
             graph.check_from(stage, globals, &declared, checks);
-            graph.add_stage(stage, globals, inputs, target_platform)?;
+            graph.add_stage(stage, globals)?;
         }
         Ok(graph)
     }
@@ -160,7 +167,8 @@ impl<'d> StageGraph<'d> {
     /// The wanted stage: by name in whatever case, else the last one.
     pub(crate) fn target(&self, name: Option<&str>) -> Result<NodeId, LowerError> {
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return self.stages.checked_sub(1).map(NodeId).ok_or(LowerError::NoStages);
+            let last = self.stages.checked_sub(1).map(NodeId);
+            return last.map(|last| self.standing_for(last)).ok_or(LowerError::NoStages);
         };
         self.by_name.get(&name.to_lowercase()).copied().ok_or_else(|| {
             let hint = hint(name, self.labels());
@@ -192,13 +200,28 @@ impl<'d> StageGraph<'d> {
         found
     }
 
-    fn add_stage(
-        &mut self,
-        stage: &'d Stage,
-        globals: &Globals,
-        inputs: &BuildInputs,
-        target_platform: &Platform,
-    ) -> Result<(), LowerError> {
+    /// The stage itself, or the one that a named context puts in its place.
+    fn standing_for(&self, id: NodeId) -> NodeId {
+        self[id].instead.unwrap_or(id)
+    }
+
+    /// The stage that a named context of this name is: one further up, as everything in a Dockerfile.
+    fn stage_as_context(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        span: Span,
+    ) -> Result<Option<NodeId>, LowerError> {
+        let context = self.inputs.context(name, platform.unwrap_or(self.target_platform));
+        let Some((context, NamedContext::Target(stage))) = context else { return Ok(None) };
+        self.by_name.get(&stage.to_lowercase()).copied().map(Some).ok_or_else(|| {
+            let message =
+                format!("{name} is the stage {stage} (--build-context {context}=target:{stage}), which does not stand further up");
+            LowerError::stage(message, span)
+        })
+    }
+
+    fn add_stage(&mut self, stage: &'d Stage, globals: &Globals) -> Result<(), LowerError> {
         let id = NodeId(self.nodes.len());
         let base = &stage.from.base;
         let text = self.expand_global(&base.node, globals, stage.span)?.text;
@@ -209,12 +232,19 @@ impl<'d> StageGraph<'d> {
         let platform = |word: &Word| self.platform(word, globals, stage.span);
         let platform = stage.from.platform.as_deref().map(platform).transpose()?;
         let name = stage.from.name();
-        let replaced = name
-            .as_ref()
-            .is_some_and(|name| inputs.context(name, platform.as_ref().unwrap_or(target_platform)).is_some());
+        let context = |name: &str| self.stage_as_context(name, platform.as_ref(), base.span);
+        let instead = name.as_deref().map_or(Ok(None), context)?;
+        let of_platform = platform.as_ref().unwrap_or(self.target_platform);
+        let given = |name: &String| self.inputs.context(name, of_platform).is_some();
+        let replaced = instead.is_none() && name.as_ref().is_some_and(given);
         let label = name.clone().unwrap_or_else(|| format!("stage-{}", id.0));
-        let base = match self.by_name.get(&text) {
-            Some(earlier) => Base::Stage(*earlier),
+        let earlier = match self.by_name.get(&text) {
+            Some(earlier) => Some(*earlier),
+            None if replaced => None,
+            None => context(&text)?,
+        };
+        let base = match earlier {
+            Some(earlier) => Base::Stage(earlier),
             None if replaced || text == "scratch" => Base::Scratch,
             None => self.image(&text, base.span),
         };
@@ -228,7 +258,7 @@ impl<'d> StageGraph<'d> {
             with_platform: self.multi_platform,
         };
         if let Some(name) = &name {
-            self.by_name.insert(name.clone(), id);
+            self.by_name.insert(name.clone(), instead.unwrap_or(id));
         }
         self.nodes.push(Node {
             stage: Some(stage),
@@ -238,6 +268,7 @@ impl<'d> StageGraph<'d> {
             base_text: text,
             platform,
             replaced,
+            instead,
             span: stage.span,
             lines: Some(Lines { first: stage.lines.0, last: stage.lines.1 }),
             named_at: stage.lines,
@@ -285,6 +316,7 @@ impl<'d> StageGraph<'d> {
     fn earlier(&self, word: &Word, globals: &Globals) -> Result<NodeId, LowerError> {
         let name = self.expand_global(&word.node, globals, word.span)?.text;
         let numbered = || name.parse().ok().filter(|index| *index < self.nodes.len()).map(NodeId);
+        let numbered = || numbered().map(|id| self.standing_for(id));
         self.by_name.get(&name.to_lowercase()).copied().or_else(numbered).ok_or_else(|| {
             let hint = hint(&name, self.nodes.iter().map(|node| node.label.as_str()));
             let message = format!("--after={name}: there is no such stage further up{hint}");
@@ -371,7 +403,7 @@ impl<'d> StageGraph<'d> {
         }
         let Ok(index) = from.node.parse::<i64>() else { return self.source(&from.node, from.span, lines) };
         match usize::try_from(index) {
-            Ok(index) if index < self.stages => Ok(NodeId(index)),
+            Ok(index) if index < self.stages => Ok(self.standing_for(NodeId(index))),
             _ => Err(LowerError::stage(format!("invalid stage index {index}"), from.span)),
         }
     }
@@ -393,6 +425,9 @@ impl<'d> StageGraph<'d> {
         if let Some(id) = self.by_name.get(&name.to_lowercase()).or_else(|| self.outside.get(name)) {
             return Ok(*id);
         }
+        if let Some(id) = self.stage_as_context(name, None, span)? {
+            return Ok(id);
+        }
         let base = if name == "scratch" { Base::Scratch } else { self.image(name, span) };
         let id = NodeId(self.nodes.len());
         self.outside.insert(name.to_owned(), id);
@@ -404,6 +439,7 @@ impl<'d> StageGraph<'d> {
             base_text: name.to_owned(),
             platform: None,
             replaced: false,
+            instead: None,
             span,
             lines: None,
             named_at: (lines.first, lines.last),
@@ -485,6 +521,21 @@ impl std::ops::IndexMut<NodeId> for StageGraph<'_> {
     fn index_mut(&mut self, id: NodeId) -> &mut Self::Output {
         &mut self.nodes[id.0]
     }
+}
+
+/// Fails if a named context is a stage that is not there, be it used or not.
+fn check_targets(dockerfile: &Dockerfile, inputs: &BuildInputs) -> Result<(), LowerError> {
+    let names: Vec<String> = dockerfile.stages.iter().filter_map(|stage| stage.from.name()).collect();
+    for (context, what) in &inputs.contexts {
+        if let NamedContext::Target(target) = what
+            && !names.iter().any(|name| name.eq_ignore_ascii_case(target))
+        {
+            let hint = hint(target, names.iter().map(String::as_str));
+            let (context, target) = (context.clone(), target.clone());
+            return Err(LowerError::NoContextTarget { context, target, hint });
+        }
+    }
+    Ok(())
 }
 
 /// The names of all ARGs in front of the first FROM.

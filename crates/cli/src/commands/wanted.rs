@@ -181,14 +181,14 @@ fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings)
                 NamedContext::Remote(source)
             }
             Some((scheme, _)) => return Err(bad(format!("contexts with `{scheme}://` are not known"))),
-            None if value.starts_with("target:") => {
-                let instead = "build that target with `-o type=oci,dest=FILE`, unpack it, and name it as `oci-layout://DIR`";
-                return Err(bad(format!("the targets of bake are not known here: {instead}")));
-            }
-            None => {
-                settings.contexts.insert(name.to_owned(), local_context(Path::new(value), None)?);
-                NamedContext::Local
-            }
+            None => match value.strip_prefix("target:") {
+                Some("") => return Err(bad("`target:` needs the name of a stage".to_owned())),
+                Some(stage) => NamedContext::Target(stage.to_owned()),
+                None => {
+                    settings.contexts.insert(name.to_owned(), local_context(Path::new(value), None)?);
+                    NamedContext::Local
+                }
+            },
         };
         inputs.contexts.insert(name.to_owned(), context);
     }

@@ -197,9 +197,13 @@ fn contexts(mode: &Mode) -> Result<(), String> {
     expect(&script(mode, &scratch.replace("URL", &format!("{url}#v1")))?, 0, &["f\n"])?;
     expect(
         &lap(mode, "build --build-context x=target:y named")?,
-        2,
-        &["the targets of bake are not known here"],
+        1,
+        &["failed to find target \"y\" for context \"x\""],
     )?;
+    let stages = "FROM busybox AS other\nRUN echo of the other > /f\nENV WHO=other\nFROM base\nRUN echo $WHO; cat /f\n";
+    dockerfile(mode, "stages", stages)?;
+    let stage = "build --build-context base=target:other stages";
+    expect(&lap(mode, stage)?, 0, &["of the other\n", "other\n"])?;
     let text = "printf 'FROM busybox\\nRUN echo from stdin\\n' | ./lapstrake build -";
     expect(&script(mode, text)?, 0, &["from stdin\n"])?;
     let no_context = "printf 'FROM busybox\\nCOPY x /x\\n' | ./lapstrake build -";

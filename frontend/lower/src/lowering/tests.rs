@@ -121,6 +121,9 @@ fn read_inputs(path: &Path) -> BuildInputs {
             "context" => {
                 let (name, what) = pair(value);
                 let context = match what.split_once("://") {
+                    None if what.starts_with("target:") => {
+                        NamedContext::Target(what["target:".len()..].to_owned())
+                    }
                     Some(("docker-image", image)) => NamedContext::Image(image.parse().unwrap()),
                     Some(("rootfs", path)) => NamedContext::Rootfs { path: path.to_owned() },
                     _ => NamedContext::Local,
