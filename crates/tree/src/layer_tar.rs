@@ -28,6 +28,7 @@ pub(crate) const BLOCK: usize = 512;
 const BUFFER: usize = 128 << 10;
 
 const NAME_FIELD: usize = 100;
+const PREFIX_FIELD: usize = 155;
 /// Highest numbers the octal fields of a header hold.
 const MAX_ID: u64 = 0o7_777_777;
 const MAX_SIZE: u64 = 0o77_777_777_777;
@@ -35,7 +36,9 @@ const MAX_SIZE: u64 = 0o77_777_777_777;
 /// How a layer is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TarOptions {
-    /// Times later than this (nanoseconds) become this.
+    /// Times later than this (nanoseconds) become this. The tar is BuildKit's then, to the byte, so that both make the
+    /// same image: times are whole seconds, and the checksum of a header has six digits and a space. Others keep the form
+    /// that they had from the beginning, as their digests are recorded.
     pub clamp_mtime: Option<i64>,
     /// Write every attribute of the tree, not only `security.capability`.
     pub all_xattrs: bool,
@@ -93,8 +96,11 @@ struct Writer<W> {
 }
 
 /// What a header says beyond the metadata.
+#[derive(Clone, Copy)]
 struct Item<'a> {
     name: &'a [u8],
+    /// The directory of a name that is too long for its field.
+    prefix: &'a [u8],
     kind: EntryType,
     size: u64,
     link: &'a [u8],
@@ -117,7 +123,8 @@ impl<W: Write> Writer<W> {
         open: &impl Fn(&TreePath) -> io::Result<File>,
     ) -> Result<(), TreeError> {
         let path = &entry.path;
-        let plain = |kind| Item { name: path.as_bytes(), kind, size: 0, link: b"", device: (0, 0) };
+        let plain =
+            |kind| Item { name: path.as_bytes(), prefix: b"", kind, size: 0, link: b"", device: (0, 0) };
         let item = match &entry.kind {
             Kind::Dir { opaque } => return self.directory(entry, *opaque),
             Kind::Whiteout => {
@@ -146,12 +153,19 @@ impl<W: Write> Writer<W> {
             b"" => b"./".to_vec(),
             path => [path, b"/"].concat(),
         };
-        let item = Item { name: &name, kind: EntryType::Directory, size: 0, link: b"", device: (0, 0) };
+        let item =
+            Item { name: &name, prefix: b"", kind: EntryType::Directory, size: 0, link: b"", device: (0, 0) };
         self.header(&item, &entry.meta)?;
         if opaque {
             let mark = entry.path.join_name(OPAQUE);
-            let item =
-                Item { name: mark.as_bytes(), kind: EntryType::Regular, size: 0, link: b"", device: (0, 0) };
+            let item = Item {
+                name: mark.as_bytes(),
+                prefix: b"",
+                kind: EntryType::Regular,
+                size: 0,
+                link: b"",
+                device: (0, 0),
+            };
             self.header(&item, &Meta::default())?;
         }
         Ok(())
@@ -191,12 +205,10 @@ impl<W: Write> Writer<W> {
     }
 
     fn header(&mut self, item: &Item<'_>, meta: &Meta) -> Result<(), TreeError> {
-        let mtime = self.options.clamp_mtime.map_or(meta.mtime, |max| meta.mtime.min(max));
+        let whole = |time: i64| time.div_euclid(1_000_000_000) * 1_000_000_000;
+        let mtime = self.options.clamp_mtime.map_or(meta.mtime, |max| whole(meta.mtime.min(max)));
         let (seconds, fraction) = (mtime.div_euclid(1_000_000_000), mtime.rem_euclid(1_000_000_000));
         let mut pax = Pax::default();
-        if item.name.len() > NAME_FIELD || !item.name.is_ascii() {
-            pax.add(b"path", item.name);
-        }
         if item.link.len() > NAME_FIELD || !item.link.is_ascii() {
             pax.add(b"linkpath", item.link);
         }
@@ -217,10 +229,42 @@ impl<W: Write> Writer<W> {
                 pax.add(&[pax::XATTR, &xattr.name].concat(), &xattr.value);
             }
         }
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        if item.name.len() > NAME_FIELD || !item.name.is_ascii() {
+            if self.as_buildkit()
+                && pax.is_empty()
+                && let Some((prefix, name)) = split(item.name)
+            {
+                return self.ustar(&Item { name, prefix, ..*item }, meta, seconds);
+            }
+            pax.add(b"path", item.name);
+        }
         if !pax.is_empty() {
             self.pax(item.name, &pax.encode())?;
         }
-        let header = ustar(item, meta, u64::try_from(seconds).unwrap_or(0));
+        self.ustar(item, meta, seconds)
+    }
+
+    fn as_buildkit(&self) -> bool {
+        self.options.clamp_mtime.is_some()
+    }
+
+    fn ustar(&mut self, item: &Item<'_>, meta: &Meta, seconds: u64) -> Result<(), TreeError> {
+        let mut header = ustar(item, meta, seconds);
+        if !self.as_buildkit() {
+            return self.put(header.as_bytes());
+        }
+        if item.kind == EntryType::XHeader
+            && let Some(ustar) = header.as_ustar_mut()
+        {
+            ustar.dev_major = [0; 8];
+            ustar.dev_minor = [0; 8];
+        }
+        header.set_cksum();
+        if let Ok(sum) = header.cksum() {
+            let digits = format!("{sum:06o}\0 ");
+            header.as_old_mut().cksum.copy_from_slice(digits.as_bytes());
+        }
         self.put(header.as_bytes())
     }
 
@@ -229,8 +273,9 @@ impl<W: Write> Writer<W> {
         let split = name.iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
         let name = [&name[..split], b"PaxHeaders.0/", &name[split..]].concat();
         let size = records.len() as u64;
-        let item = Item { name: &name, kind: EntryType::XHeader, size, link: b"", device: (0, 0) };
-        self.put(ustar(&item, &Meta::default(), 0).as_bytes())?;
+        let item =
+            Item { name: &name, prefix: b"", kind: EntryType::XHeader, size, link: b"", device: (0, 0) };
+        self.ustar(&item, &Meta::default(), 0)?;
         self.put(records)?;
         self.pad(size)
     }
@@ -247,12 +292,22 @@ fn ustar(item: &Item<'_>, meta: &Meta, seconds: u64) -> Header {
     header.set_mtime(seconds);
     if let Some(ustar) = header.as_ustar_mut() {
         fill(&mut ustar.name, item.name);
+        fill(&mut ustar.prefix, item.prefix);
         fill(&mut ustar.linkname, item.link);
         ustar.set_device_major(item.device.0);
         ustar.set_device_minor(item.device.1);
     }
     header.set_cksum();
     header
+}
+
+/// A long name as directory and name, as Go's writer puts it into a header's two fields if it fits.
+fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let within = &name[..name.len().min(PREFIX_FIELD + 1)];
+    let within = within.strip_suffix(b"/").filter(|_| within.len() == name.len()).unwrap_or(within);
+    let at = within.iter().rposition(|byte| *byte == b'/').filter(|at| *at > 0)?;
+    let fits = name.is_ascii() && at <= PREFIX_FIELD && (1..=NAME_FIELD).contains(&(name.len() - at - 1));
+    fits.then(|| (&name[..at], &name[at + 1..]))
 }
 
 fn fill(field: &mut [u8], text: &[u8]) {

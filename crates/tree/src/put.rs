@@ -92,7 +92,8 @@ impl<'a> Dest<'a> {
 
 impl CopyOptions {
     fn new_dir(&self) -> NewDir {
-        let mode = self.chmod.as_ref().map_or(0o755, |change| change.apply(0o755, true));
+        // As mkdir(2) does it: the set-id and sticky bits are for what is copied.
+        let mode = self.chmod.as_ref().map_or(0o755, |change| change.apply(0o755, true) & 0o777);
         let owner = (!self.squash_ids).then(|| self.chown.unwrap_or((0, 0)));
         NewDir { mode, owner, mtime: self.mtime }
     }

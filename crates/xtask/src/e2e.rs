@@ -4,6 +4,7 @@ mod archives;
 mod builds;
 mod caches;
 mod checks;
+mod configs;
 mod conform;
 mod containerd;
 mod damage;
@@ -105,6 +106,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
 fn cases() -> Vec<Case> {
     [
         language::CASES,
+        configs::CASES,
         errors::CASES,
         checks::CASES,
         extensions::CASES,

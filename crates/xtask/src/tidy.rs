@@ -1,5 +1,6 @@
 //! House rules that no compiler checks: who may depend on whom, how long files are, what every file begins with.
 
+mod audit;
 mod cycles;
 mod source;
 
@@ -33,6 +34,7 @@ const MAX_LINES: usize = 100;
 pub(crate) fn tidy() -> Result<(), String> {
     let mut complaints = layers()?;
     let mut crates: BTreeMap<PathBuf, Modules> = BTreeMap::new();
+    let mut texts = Vec::new();
     for file in sources(&crate::top())? {
         let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         let name = file.strip_prefix(crate::top()).unwrap_or(&file).display().to_string();
@@ -44,7 +46,13 @@ pub(crate) fn tidy() -> Result<(), String> {
             let inside = file.strip_prefix(src).unwrap_or(&file);
             crates.entry(src.to_owned()).or_default().add(inside, &text, &source);
         }
+        texts.push(text);
     }
+    let testdata = crate::top().join("testdata");
+    let told = fs::read_to_string(testdata.join("README.md"))
+        .map_err(|error| format!("testdata/README.md: {error}"))?;
+    let is_file = |name: &str| testdata.join(name).exists();
+    complaints.extend(audit::missing(&told, is_file, texts.iter().map(String::as_str)));
     complaints.extend(circles(&crates));
     if !complaints.is_empty() {
         return Err(format!("untidy:\n{}", complaints.join("\n")));

@@ -33,7 +33,7 @@ const FILLED: &str = "buildkit.exporter.image.v0";
 /// The config of an image made of `layers` (the base's included, lowest first).
 ///
 /// A row of history with a layer has that layer's time; one without has the time of the next layer, else of the one
-/// before, else of the base. No new time is later than the draft's epoch.
+/// before, else of the base. If the draft has an epoch, that is the time of every new row.
 pub fn image_config(draft: &ImageDraft, layers: &[Layer]) -> Result<(ImageConfig, Document), AssembleError> {
     let base = draft.config.rootfs.diff_ids.len();
     let told = draft.history.iter().filter(|row| row.layer.is_some()).count();
@@ -56,13 +56,14 @@ pub fn image_config(draft: &ImageDraft, layers: &[Layer]) -> Result<(ImageConfig
     let mut last = config.history.last().and_then(|row| row.created.clone()).or(draft.config.created.clone());
     let mut ahead = new_layers.iter();
     for row in &draft.history {
-        let created = match row.layer {
+        let of_layer = match row.layer {
             Some(_) => ahead.next().map(time),
             None => ahead.as_slice().first().map(time),
         };
+        let created = draft.epoch.map(|epoch| rfc3339(epoch, 0)).or(of_layer);
         last = created.or(last);
         config.history.push(History {
-            created: Some(last.clone().unwrap_or_else(|| rfc3339(draft.epoch.unwrap_or(0), 0))),
+            created: Some(last.clone().unwrap_or_else(|| rfc3339(0, 0))),
             created_by: row.created_by.clone(),
             comment: COMMENT.to_owned(),
             empty_layer: row.layer.is_none(),
@@ -104,14 +105,19 @@ mod tests {
     }
 
     #[test]
-    fn the_epoch_is_a_ceiling() {
+    fn the_epoch_is_the_time_of_new_rows() {
         let mut draft = draft(&[true, false]);
         draft.epoch = Some(5);
         let (config, _) = image_config(&draft, &[layer("a", 10)]).unwrap();
         assert!(config.history.iter().all(|row| row.created == Some(rfc3339(5, 0))));
         draft.epoch = Some(50);
         let (config, _) = image_config(&draft, &[layer("a", 10)]).unwrap();
-        assert_eq!(config.created, Some(rfc3339(10, 0)));
+        assert_eq!(config.created, Some(rfc3339(50, 0)));
+        // On a base that is older.
+        draft.history.remove(0);
+        draft.config.created = Some(rfc3339(7, 0));
+        let (config, _) = image_config(&draft, &[]).unwrap();
+        assert_eq!(config.created, Some(rfc3339(50, 0)));
     }
 
     #[test]

@@ -251,12 +251,7 @@ impl<'d> StageGraph<'d> {
         let earlier = |word: &Word| self.earlier(word, globals);
         let after = stage.from.after.iter().map(earlier).collect::<Result<Vec<_>, _>>()?;
         let used = Used::by_from(self.names_in_from(stage, globals));
-        let naming = Naming {
-            label: label.clone(),
-            total: usize::from(matches!(base, Base::Named(_))),
-            done: 0,
-            with_platform: self.multi_platform,
-        };
+        let naming = self.naming(label.clone(), usize::from(matches!(base, Base::Named(_))));
         if let Some(name) = &name {
             self.by_name.insert(name.clone(), instead.unwrap_or(id));
         }
@@ -282,6 +277,10 @@ impl<'d> StageGraph<'d> {
             state: None,
         });
         Ok(())
+    }
+
+    fn naming(&self, label: String, total: usize) -> Naming {
+        Naming { label, total, done: 0, with_platform: self.multi_platform }
     }
 
     /// The arguments that a FROM is made of.
@@ -446,7 +445,7 @@ impl<'d> StageGraph<'d> {
             steps: Vec::new(),
             after: Vec::new(),
             needs: Vec::new(),
-            naming: Naming { label: String::new(), total: 0, done: 0, with_platform: self.multi_platform },
+            naming: self.naming(String::new(), 0),
             used: Used::default(),
             triggered: false,
             root: None,

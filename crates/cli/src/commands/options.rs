@@ -153,10 +153,18 @@ pub(crate) fn entitlement(text: &String) -> Result<String, Usage> {
 
 /// `--add-host NAME:ADDRESS` or `NAME=ADDRESS`
 pub(crate) fn host(text: &String) -> Result<(String, String), Usage> {
-    let bad = || Usage(format!("--add-host {text}: not NAME:ADDRESS"));
-    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(bad)?;
+    let bad = |why: String| Usage(format!("--add-host {text}: {why}"));
+    let (name, address) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .ok_or_else(|| bad("not NAME:ADDRESS".to_owned()))?;
+    if address == "host-gateway" {
+        return Err(
+            bad("unable to derive the IP value for host-gateway: give the address itself".to_owned()),
+        );
+    }
     let bare = address.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<std::net::IpAddr>().map_err(|_| bad())?;
+    bare.parse::<std::net::IpAddr>().map_err(|_| bad(format!("failed to parse IP {bare}")))?;
     Ok((name.to_lowercase(), bare.to_owned()))
 }
 
@@ -261,6 +269,17 @@ mod tests {
         assert_eq!(size("64m").ok(), Some(64 << 20));
         assert_eq!(size("1GiB").ok(), Some(1 << 30));
         assert!(size("m").is_err() && size("").is_err());
+    }
+
+    #[test]
+    fn a_host_needs_an_address() {
+        let told = |text: &str| host(&text.to_owned()).map_err(|error| error.0);
+        let pair = |name: &str, address: &str| Ok((name.to_owned(), address.to_owned()));
+        assert_eq!(told("Web:10.0.0.1"), pair("web", "10.0.0.1"));
+        assert_eq!(told("web=[::1]"), pair("web", "::1"));
+        assert_eq!(told("web:x"), Err("--add-host web:x: failed to parse IP x".to_owned()));
+        assert_eq!(told("web"), Err("--add-host web: not NAME:ADDRESS".to_owned()));
+        assert!(told("web:host-gateway").is_err_and(|why| why.contains("unable to derive the IP value")));
     }
 
     #[test]

@@ -96,3 +96,34 @@ fn the_reader_reads_the_writer() {
     assert_eq!(reader.next_entry().unwrap().unwrap().size, 3);
     assert!(reader.next_entry().unwrap().is_none());
 }
+
+#[test]
+fn long_names_are_split_as_go_splits_them() {
+    let split = |name: &str| {
+        super::split(name.as_bytes())
+            .map(|(dir, name)| (dir.len(), String::from_utf8_lossy(name).into_owned()))
+    };
+    let long = "n".repeat(90);
+    assert_eq!(split(&format!("{long}/{long}")), Some((90, long.clone())));
+    assert_eq!(split(&format!("{long}/{long}/")), Some((90, format!("{long}/"))));
+    assert_eq!(split(&format!("a/{long}/{long}")), Some((92, long.clone())));
+    // Not in 155 and 100 bytes, not ASCII, or nothing in front of the slash.
+    assert_eq!(split(&format!("{long}/{long}/{long}")), None);
+    assert_eq!(split(&format!("a/{}", "n".repeat(101))), None);
+    assert_eq!(split(&format!("ü/{long}/{long}")), None);
+    assert_eq!(split(&format!("/{}", "n".repeat(100))), None);
+}
+
+#[test]
+fn a_clamped_tar_has_the_checksums_of_gos_writer() {
+    let tree = Tree::from_entries(vec![file("f", b"x")]).unwrap();
+    let header = |clamp_mtime| {
+        let mut tar = Vec::new();
+        let options = TarOptions { clamp_mtime, ..TarOptions::default() };
+        write_layer(&tree, open(b"x"), &mut tar, &options).unwrap();
+        tar[148..156].to_vec()
+    };
+    let (plain, clamped) = (header(None), header(Some(0)));
+    assert!(plain.starts_with(b"00") && plain.ends_with(b"\0"), "{plain:?}");
+    assert!(clamped.ends_with(b"\0 "), "{clamped:?}");
+}
