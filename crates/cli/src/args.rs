@@ -2,6 +2,7 @@
 
 pub(crate) mod builds;
 pub(crate) mod debug;
+mod habits;
 pub(crate) mod images;
 pub(crate) mod limits;
 pub(crate) mod space;
@@ -27,9 +28,8 @@ pub(crate) struct Args {
 
 impl Args {
     /// Reads a command line.
-    pub(crate) fn read<T: Into<OsString> + Clone>(
-        words: impl IntoIterator<Item = T>,
-    ) -> Result<Args, clap::Error> {
+    pub(crate) fn read<T: Into<OsString>>(words: impl IntoIterator<Item = T>) -> Result<Args, clap::Error> {
+        let words = habits::translated(words.into_iter().map(Into::into).collect())?;
         let mut command = unused::hide(Args::command());
         let mut matches = command.try_get_matches_from_mut(words)?;
         unused::refuse(&mut command, &matches)?;

@@ -203,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn who_hangs_up_on_tls_has_none() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = listener.local_addr().unwrap().to_string();
+        // Without a byte of an answer, as a proxy does that takes TLS for garbage.
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        assert_eq!(base("", true, &name), format!("http://{name}"));
+    }
+
+    #[test]
     fn files_of_settings_are_checked() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let host = Host { ca: vec![file.path().to_owned()], ..Host::default() };

@@ -14,7 +14,7 @@ pub use changes::Difference;
 pub use codec::TREE_VERSION;
 pub(crate) use digest::KHasher;
 pub use digest::TreeDigest;
-pub(crate) use links::{Inode, join_links};
+pub(crate) use links::{Inode, Links, join_links};
 
 use crate::entry::{Entry, Kind};
 use crate::error::TreeError;

@@ -10,6 +10,7 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 
 use tar::EntryType;
@@ -19,11 +20,15 @@ use crate::error::TreeError;
 use crate::layer_tar::{OPAQUE, WHITEOUT};
 use crate::path::TreePath;
 use crate::tar_read::{TarEntry, TarReader};
-use crate::tree::{Inode, Tree, join_links};
+use crate::tree::{Links, Tree};
 use disk::Disk;
 
 /// Links followed in one name before it is a loop.
 const MAX_LINKS: u32 = 255;
+
+/// Most entries of a layer. All of them are in memory at once, at some 270 bytes and the path: images have a hundredth of
+/// that, and a compressed archive of nothing but headers has room for more than any memory.
+const MAX_ENTRIES: u64 = 2_000_000;
 
 /// How an archive is unpacked, and how much of it.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +43,7 @@ pub struct UnpackOptions {
 
 impl Default for UnpackOptions {
     fn default() -> Self {
-        Self { squash_ids: false, max_entries: 4_000_000, max_bytes: 256 << 30 }
+        Self { squash_ids: false, max_entries: MAX_ENTRIES, max_bytes: 256 << 30 }
     }
 }
 
@@ -94,11 +99,23 @@ fn unpack(input: impl Read + Send, disk: Disk<'_>, options: &UnpackOptions) -> R
     Ok(Unpacked { tree, diff_id, size, implied_dirs, skipped_devices })
 }
 
-/// An entry as it stands now; `file` tells hard links of one file together.
+/// An entry as it stands now, without its path: there may be millions.
+#[derive(Clone)]
 struct Node {
-    entry: Entry,
-    file: Option<u64>,
+    kind: Kind,
+    meta: Meta,
+    /// Tells hard links of one file together; none where there is only one.
+    file: Option<NonZeroU32>,
     implied: bool,
+}
+
+/// What [`MAX_ENTRIES`] of them take is the memory that a layer can make us use.
+const _: () = assert!(size_of::<(TreePath, Node)>() <= 136);
+
+impl Node {
+    fn new(kind: Kind, meta: Meta) -> Node {
+        Node { kind, meta, file: None, implied: false }
+    }
 }
 
 struct Unpacker<'a> {
@@ -106,13 +123,14 @@ struct Unpacker<'a> {
     nodes: BTreeMap<TreePath, Node>,
     /// The last directory a name was resolved to: most entries lie beside the one before.
     last_dir: Option<(TreePath, TreePath)>,
-    files: u64,
+    /// The number of the next file that gets a second name.
+    next_file: NonZeroU32,
     skipped: Vec<TreePath>,
 }
 
 impl<'a> Unpacker<'a> {
     fn new(disk: Disk<'a>) -> Self {
-        Self { disk, nodes: BTreeMap::new(), last_dir: None, files: 0, skipped: Vec::new() }
+        Self { disk, nodes: BTreeMap::new(), last_dir: None, next_file: NonZeroU32::MIN, skipped: Vec::new() }
     }
 
     fn entry(&mut self, entry: &TarEntry, content: &mut impl Read) -> Result<(), TreeError> {
@@ -134,16 +152,8 @@ impl<'a> Unpacker<'a> {
 
     fn root(&mut self, entry: &TarEntry) -> Result<(), TreeError> {
         let path = TreePath::root();
-        let opaque = matches!(
-            self.nodes.get(&path),
-            Some(Node { entry: Entry { kind: Kind::Dir { opaque: true }, .. }, .. })
-        );
-        let node = Node {
-            entry: Entry { path: path.clone(), kind: Kind::Dir { opaque }, meta: meta(entry) },
-            file: None,
-            implied: false,
-        };
-        self.nodes.insert(path, node);
+        let opaque = matches!(self.nodes.get(&path), Some(Node { kind: Kind::Dir { opaque: true }, .. }));
+        self.nodes.insert(path, Node::new(Kind::Dir { opaque }, meta(entry)));
         Ok(())
     }
 
@@ -165,7 +175,7 @@ impl<'a> Unpacker<'a> {
                 _ => {}
             }
             let next = real.join_name(&name);
-            match self.nodes.get(&next).map(|node| &node.entry.kind) {
+            match self.nodes.get(&next).map(|node| &node.kind) {
                 Some(Kind::Dir { .. }) => real = next,
                 Some(Kind::Symlink { target }) => {
                     links += 1;
@@ -191,11 +201,10 @@ impl<'a> Unpacker<'a> {
 
     fn make_dir(&mut self, path: TreePath, meta: Meta, implied: bool) -> Result<(), TreeError> {
         // A deletion of the name came before: what lower layers have below it must not show through.
-        let opaque = match self.nodes.get(&path).map(|n| &n.entry.kind) {
+        let opaque = match self.nodes.get(&path).map(|n| &n.kind) {
             Some(Kind::Dir { opaque }) => {
                 let kind = Kind::Dir { opaque: *opaque };
-                self.nodes
-                    .insert(path.clone(), Node { entry: Entry { path, kind, meta }, file: None, implied });
+                self.nodes.insert(path, Node { implied, ..Node::new(kind, meta) });
                 return Ok(());
             }
             Some(Kind::Whiteout) => true,
@@ -203,8 +212,7 @@ impl<'a> Unpacker<'a> {
         };
         self.remove(&path)?;
         self.disk.mkdir(&path)?;
-        let entry = Entry { path: path.clone(), kind: Kind::Dir { opaque }, meta };
-        self.nodes.insert(path, Node { entry, file: None, implied });
+        self.nodes.insert(path, Node { implied, ..Node::new(Kind::Dir { opaque }, meta) });
         Ok(())
     }
 
@@ -225,7 +233,7 @@ impl<'a> Unpacker<'a> {
             if let Some(node) = self.nodes.remove(path)
                 && !self.skipped.contains(path)
             {
-                self.disk.unlink(path, node.entry.is_dir())?;
+                self.disk.unlink(path, matches!(node.kind, Kind::Dir { .. }))?;
             }
         }
         self.skipped.retain(|p| !p.starts_with(path));
@@ -235,24 +243,23 @@ impl<'a> Unpacker<'a> {
     fn set_opaque(&mut self, dir: &TreePath) -> Result<(), TreeError> {
         if dir.is_root() && !self.nodes.contains_key(dir) {
             let meta = Meta { mode: 0o755, ..Meta::default() };
-            let entry = Entry { path: dir.clone(), kind: Kind::Dir { opaque: true }, meta };
-            self.nodes.insert(dir.clone(), Node { entry, file: None, implied: true });
+            let node = Node { implied: true, ..Node::new(Kind::Dir { opaque: true }, meta) };
+            self.nodes.insert(dir.clone(), node);
         }
         if let Some(node) = self.nodes.get_mut(dir) {
-            node.entry.kind = Kind::Dir { opaque: true };
+            node.kind = Kind::Dir { opaque: true };
         }
         Ok(())
     }
 
     fn whiteout(&mut self, path: TreePath) -> Result<(), TreeError> {
-        match self.nodes.get(&path).map(|node| &node.entry.kind) {
+        match self.nodes.get(&path).map(|node| &node.kind) {
             Some(Kind::Dir { .. }) => self.set_opaque(&path),
             // Whatever else this layer has there hides the lower one already.
             Some(_) => Ok(()),
             None => {
                 self.disk.whiteout(&path)?;
-                self.nodes
-                    .insert(path.clone(), Node { entry: Entry::whiteout(path), file: None, implied: false });
+                self.nodes.insert(path, Node::new(Kind::Whiteout, Meta::default()));
                 Ok(())
             }
         }
@@ -277,11 +284,8 @@ impl<'a> Unpacker<'a> {
             return Err(entry.bad("a device 0:0 would be taken for a deletion"));
         }
         self.remove(&path)?;
-        let mut file = None;
         let kind = match kind {
             Kind::File { size, .. } => {
-                self.files += 1;
-                file = Some(self.files);
                 let digest = self.disk.file(&path, &meta, &entry.xattrs, content)?;
                 Kind::File { size, content: digest }
             }
@@ -301,7 +305,7 @@ impl<'a> Unpacker<'a> {
                 special
             }
         };
-        self.nodes.insert(path.clone(), Node { entry: Entry { path, kind, meta }, file, implied: false });
+        self.nodes.insert(path, Node::new(kind, meta));
         Ok(())
     }
 
@@ -313,10 +317,13 @@ impl<'a> Unpacker<'a> {
         if target == path {
             return if self.nodes.contains_key(&path) { Ok(()) } else { Err(missing()) };
         }
-        let linkable = |node: &&Node| !matches!(node.entry.kind, Kind::Dir { .. } | Kind::Whiteout);
-        let node = self.nodes.get(&target).filter(linkable).ok_or_else(missing)?;
-        let (mut copy, file) = (node.entry.clone(), node.file);
-        copy.path = path.clone();
+        let linkable = |node: &&mut Node| !matches!(node.kind, Kind::Dir { .. } | Kind::Whiteout);
+        let node = self.nodes.get_mut(&target).filter(linkable).ok_or_else(missing)?;
+        if node.file.is_none() {
+            node.file = Some(self.next_file);
+            self.next_file = self.next_file.saturating_add(1);
+        }
+        let copy = node.clone();
         if target.starts_with(&path) {
             return Err(missing());
         }
@@ -326,7 +333,7 @@ impl<'a> Unpacker<'a> {
         } else {
             self.disk.link(&target, &path)?;
         }
-        self.nodes.insert(path, Node { entry: copy, file, implied: false });
+        self.nodes.insert(path, Node { implied: false, ..copy });
         Ok(())
     }
 
@@ -340,15 +347,18 @@ impl<'a> Unpacker<'a> {
     fn finish(self) -> Result<(Tree, Vec<TreePath>, Vec<TreePath>), TreeError> {
         let Self { disk, nodes, skipped, .. } = self;
         // Deepest first: nothing that is done to a directory's children comes after its own times.
-        for node in nodes.values().rev() {
-            if let Kind::Dir { opaque } = node.entry.kind {
-                disk.finish_dir(&node.entry.path, &node.entry.meta, opaque)?;
+        for (path, node) in nodes.iter().rev() {
+            if let Kind::Dir { opaque } = node.kind {
+                disk.finish_dir(path, &node.meta, opaque)?;
             }
         }
-        let implied = nodes.values().filter(|n| n.implied).map(|n| n.entry.path.clone()).collect();
-        let found: Vec<(Entry, Option<Inode>)> =
-            nodes.into_values().map(|node| (node.entry, node.file.map(|file| (0, file)))).collect();
-        Ok((Tree::from_entries(join_links(found))?, implied, skipped))
+        let implied = nodes.iter().filter(|(_, node)| node.implied).map(|(path, _)| path.clone()).collect();
+        let mut links = Links::default();
+        let mut entries = Vec::with_capacity(nodes.len());
+        for (path, Node { kind, meta, file, .. }) in nodes {
+            links.push(&mut entries, Entry { path, kind, meta }, file.map(|file| (0, u64::from(file.get()))));
+        }
+        Ok((Tree::from_entries(entries)?, implied, skipped))
     }
 }
 

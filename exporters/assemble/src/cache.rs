@@ -9,6 +9,7 @@ use lapstrake_oci::{Descriptor, DiffId, Digest, media, rfc3339, seconds_of, to_j
 use serde::{Deserialize, Serialize};
 
 use crate::Document;
+use crate::manifest::Desc;
 
 /// The media type of the config.
 pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
@@ -174,16 +175,6 @@ pub fn inline_cache(blobs: &[CacheBlob], steps: &[CacheStep]) -> Vec<u8> {
     to_json(&records(blobs, steps, in_order))
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Desc<'a> {
-    media_type: &'a str,
-    digest: &'a Digest,
-    size: u64,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<&'a str, String>,
-}
-
 /// The manifest of a cache: an image's whose config is the cache's, or (`as_index`, what registries took before) an index
 /// of blobs. With its media type.
 pub fn cache_manifest(
@@ -211,17 +202,13 @@ pub fn cache_manifest(
     let mut layers: Vec<Desc<'_>> = blobs
         .iter()
         .filter(|blob| seen.insert(&blob.digest))
-        .map(|blob| Desc {
-            media_type: &blob.media_type,
-            digest: &blob.digest,
-            size: blob.size,
-            annotations: [(CREATED, rfc3339(blob.created, 0)), (UNCOMPRESSED, blob.diff_id.to_string())]
-                .into(),
+        .map(|blob| {
+            let said = [(CREATED, rfc3339(blob.created, 0)), (UNCOMPRESSED, blob.diff_id.to_string())];
+            Desc::plain(&blob.media_type, &blob.digest, blob.size).saying(said)
         })
         .collect();
     let size = config.bytes.len() as u64;
-    let config =
-        Desc { media_type: CACHE_CONFIG, digest: &config.digest, size, annotations: BTreeMap::new() };
+    let config = Desc::plain(CACHE_CONFIG, &config.digest, size);
     let (media_type, bytes) = if as_index {
         let media_type = if docker_types { media::DOCKER_INDEX } else { media::OCI_INDEX };
         layers.push(config);

@@ -1,5 +1,6 @@
 //! Manifests and indexes. Indented by two spaces: their digests depend on it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use lapstrake_oci::{Digest, Platform, Reference, media, to_json, to_json_indented};
@@ -7,16 +8,30 @@ use serde::Serialize;
 
 use crate::Document;
 
+/// A blob as documents name it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Desc<'a> {
+pub(crate) struct Desc<'a> {
     media_type: &'a str,
     digest: &'a Digest,
     size: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<&'a str, &'a str>,
+    annotations: BTreeMap<&'a str, Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     platform: Option<&'a Platform>,
+}
+
+impl<'a> Desc<'a> {
+    /// Of which nothing more is said.
+    pub(crate) fn plain(media_type: &'a str, digest: &'a Digest, size: u64) -> Desc<'a> {
+        Desc { media_type, digest, size, annotations: BTreeMap::new(), platform: None }
+    }
+
+    /// The same with this said of it.
+    pub(crate) fn saying<const N: usize>(self, annotations: [(&'a str, String); N]) -> Desc<'a> {
+        let owned = annotations.map(|(key, value)| (key, Cow::from(value)));
+        Desc { annotations: owned.into(), ..self }
+    }
 }
 
 /// A layer as a manifest lists it.
@@ -57,7 +72,7 @@ pub fn manifest(
     Document::new(to_json_indented(&Manifest {
         schema_version: 2,
         media_type,
-        config: plain(config_type, config.0, config.1),
+        config: Desc::plain(config_type, config.0, config.1),
         layers: layers.iter().map(ListedLayer::descriptor).collect(),
         annotations,
     }))
@@ -65,13 +80,9 @@ pub fn manifest(
 
 impl ListedLayer {
     fn descriptor(&self) -> Desc<'_> {
-        let annotations = self.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        Desc { annotations: annotations.collect(), ..plain(&self.media_type, &self.digest, self.size) }
+        let annotations = self.annotations.iter().map(|(key, value)| (key.as_str(), Cow::from(value)));
+        Desc { annotations: annotations.collect(), ..Desc::plain(&self.media_type, &self.digest, self.size) }
     }
-}
-
-fn plain<'a>(media_type: &'a str, digest: &'a Digest, size: u64) -> Desc<'a> {
-    Desc { media_type, digest, size, annotations: BTreeMap::new(), platform: None }
 }
 
 #[derive(Serialize)]
@@ -91,7 +102,7 @@ pub fn index(manifests: &[(Platform, Digest, u64)]) -> Document {
             .iter()
             .map(|(platform, digest, size)| Desc {
                 platform: Some(platform),
-                ..plain(media::OCI_MANIFEST, digest, *size)
+                ..Desc::plain(media::OCI_MANIFEST, digest, *size)
             })
             .collect(),
     }))
@@ -129,13 +140,13 @@ pub fn layout_index(images: &[LayoutImage], before: Option<&[u8]>) -> Vec<u8> {
             names => names.iter().map(|name| Some(name.to_string())).collect(),
         };
         for (number, full) in full.into_iter().enumerate() {
-            let mut entry = plain(&image.media_type, &image.digest, image.size);
+            let mut entry = Desc::plain(&image.media_type, &image.digest, image.size);
             entry.platform = Some(&image.platform);
             entry.annotations =
-                image.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+                image.annotations.iter().map(|(key, value)| (key.as_str(), Cow::from(value))).collect();
             if let Some(full) = &full {
-                entry.annotations.insert(NAME, full);
-                entry.annotations.insert(REF, image.names[number].tag().unwrap_or("latest"));
+                entry.annotations.insert(NAME, full.into());
+                entry.annotations.insert(REF, image.names[number].tag().unwrap_or("latest").into());
             }
             let value = serde_json::to_value(&entry).unwrap_or_default();
             new.push((full, value));

@@ -103,6 +103,10 @@ impl Encoding {
         if self.nondistributable && media::is_nondistributable(&blob.media_type) {
             return Some(blob);
         }
+        // What `docker save` leaves is not compressed for the archive's sake.
+        if blob.media_type == media::DOCKER_LAYER && self.form != LayerForm::Plain {
+            return None;
+        }
         if self.force && compression != self.form.compression() {
             return None;
         }

@@ -8,6 +8,9 @@ pub(crate) struct Df {
     /// Print every image and every part of the build cache
     #[arg(short, long)]
     pub(crate) verbose: bool,
+    /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
+    #[arg(long, conflicts_with_all = ["verbose", "json"])]
+    pub(crate) format: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,7 @@
 //! `lapstrake df`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_ops::StackLayer;
@@ -8,8 +9,17 @@ use lapstrake_store::{ImageRow, Item, ItemKind, Store};
 use serde_json::json;
 
 use crate::args::space::Df;
-use crate::rows::{ago, size as bytes};
+use crate::rows::{Rows, ago, size as bytes};
 use crate::session::{self, config};
+
+const HEADINGS: &[(&str, &str)] = &[
+    ("Type", "TYPE"),
+    ("TotalCount", "TOTAL"),
+    ("Active", "ACTIVE"),
+    ("Size", "SIZE"),
+    ("Reclaimable", "RECLAIMABLE"),
+];
+const USUAL: &str = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}";
 
 /// One line of the summary.
 struct Row {
@@ -39,7 +49,7 @@ pub(crate) fn df(args: &Df) -> anyhow::Result<ExitCode> {
             let listed: Vec<_> = items.iter().map(item_json).collect();
             say!("{}", json!({"Images": images_json(store, &images)?, "BuildCache": listed}));
         }
-        (false, false) => summary(&rows(&items, &images))?,
+        (false, false) => summary(&rows(&items, &images), args.format.as_deref())?,
         (false, true) => {
             list_images(store, &images)?;
             list_items(&items)?;
@@ -113,14 +123,14 @@ fn rows(items: &[Item], images: &[Sized]) -> Vec<Row> {
     rows
 }
 
-fn summary(rows: &[Row]) -> anyhow::Result<()> {
-    say!("{:<15} {:<9} {:<9} {:<9} RECLAIMABLE", "TYPE", "TOTAL", "ACTIVE", "SIZE");
-    for row in rows {
+fn summary(rows: &[Row], format: Option<&str>) -> anyhow::Result<()> {
+    let row = |row: &Row| {
         let percent = (row.reclaimable * 100).checked_div(row.size).unwrap_or(0);
-        let (size, free) = (bytes(row.size), bytes(row.reclaimable));
-        say!("{:<15} {:<9} {:<9} {size:<9} {free} ({percent}%)", row.kind, row.total, row.active);
-    }
-    Ok(())
+        let free = format!("{} ({percent}%)", bytes(row.reclaimable));
+        json!({"Type": row.kind, "TotalCount": row.total, "Active": row.active, "Size": bytes(row.size), "Reclaimable": free})
+    };
+    let rows = Rows { headings: HEADINGS, usual: USUAL, rows: rows.iter().map(row).collect() };
+    Ok(std::io::stdout().write_all(rows.text(format)?.as_bytes())?)
 }
 
 fn images_json(store: &Store, images: &[Sized]) -> anyhow::Result<Vec<serde_json::Value>> {

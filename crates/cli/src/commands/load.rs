@@ -277,7 +277,8 @@ fn layer_type(path: &Path) -> anyhow::Result<&'static str> {
     Ok(match Compression::detect(&start) {
         Compression::Gzip => media::OCI_LAYER_GZIP,
         Compression::Zstd => media::OCI_LAYER_ZSTD,
-        Compression::Plain => media::OCI_LAYER,
+        // Docker's own type, which no registry is given: whoever pushes compresses such a layer.
+        Compression::Plain => media::DOCKER_LAYER,
         Compression::Bzip2 | Compression::Xz => {
             bail!("a layer is compressed in a way that images do not know")
         }

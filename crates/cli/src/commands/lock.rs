@@ -70,6 +70,16 @@ impl Lock {
         pin.map_or_else(|| request.reference.clone(), |digest| request.reference.pinned(digest.clone()))
     }
 
+    /// What is to be said of an image that cannot be had, if the file says which one it has to be.
+    pub(super) fn told(&self, request: &ImageRequest) -> Option<String> {
+        let pinned = self.pinned(request);
+        let digest = pinned.digest().filter(|digest| request.reference.digest() != Some(digest))?;
+        let (shown, name) = (self.path.display(), request.reference.familiar());
+        Some(format!(
+            "`{shown}` pins {name} to {digest}: without its line there the name means what it means now"
+        ))
+    }
+
     /// Refuses what is not pinned, then writes down what is new.
     pub(super) fn hold(&self, plan: &Plan) -> anyhow::Result<()> {
         let mut now = Content { version: VERSION, images: BTreeMap::new() };

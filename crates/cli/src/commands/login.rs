@@ -19,7 +19,10 @@ pub(crate) fn login(args: &LoginArgs) -> anyhow::Result<ExitCode> {
         Some(user) => user.clone(),
         None => ask("Username: ")?,
     };
-    let password = if args.password_stdin {
+    let password = if let Some(password) = &args.password {
+        tell!("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+        password.clone()
+    } else if args.password_stdin {
         let mut text = String::new();
         std::io::stdin().lock().read_to_string(&mut text)?;
         text.trim_end_matches(['\r', '\n']).to_owned()

@@ -41,7 +41,12 @@ pub(super) async fn plan(
     let resolver = Resolver { known, images: images.clone(), handle: tokio::runtime::Handle::current() };
     let plan = tokio::task::block_in_place(|| {
         lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, Scope::Target)
-    })?;
+    });
+    if let (Err(_), Some(lock)) = (&plan, lock) {
+        let failed = resolver.known.iter().filter(|(_, found)| found.is_err());
+        failed.filter_map(|(request, _)| lock.told(request)).for_each(|told| tell!("{told}"));
+    }
+    let plan = plan?;
     if let Some(text) = checks.error() {
         return Err(Told { text, hint: Some(CHECK_HINT.to_owned()), status: 1 }.into());
     }

@@ -214,6 +214,41 @@ fn bombs() {
     assert!(unpack_layer(&header.as_bytes()[..], dest.as_fd(), &small).is_err());
 }
 
+/// Headers without end, each a file of nothing.
+struct Headers(u64, Vec<u8>);
+
+impl Read for Headers {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.1.is_empty() {
+            let mut header = Header::new_ustar();
+            header.set_path(format!("{:03}/{:06}", self.0 / 1000, self.0)).unwrap();
+            header.set_entry_type(EntryType::Regular);
+            header.set_size(0);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_cksum();
+            self.1 = header.as_bytes().to_vec();
+            self.0 += 1;
+        }
+        let length = buffer.len().min(self.1.len());
+        buffer[..length].copy_from_slice(&self.1[..length]);
+        self.1.drain(..length);
+        Ok(length)
+    }
+}
+
+#[test]
+fn headers_without_end() {
+    let mut headers = Headers(0, Vec::new());
+    let options = UnpackOptions { max_entries: 50_000, ..UnpackOptions::default() };
+    let result = read_layer(&mut headers, &options);
+    assert!(matches!(result, Err(TreeError::TooBig { what: "entries", limit: 50_000 })), "{result:?}");
+    // No more was read than what is read ahead.
+    assert!(headers.0 < 60_000, "{}", headers.0);
+}
+
 #[test]
 fn every_compression() {
     let plain = archive(&[(EntryType::Regular, "f", "hello")]);

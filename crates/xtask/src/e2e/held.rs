@@ -260,6 +260,10 @@ fn hermetic(mode: &Mode) -> Result<(), String> {
         let refused = lap(mode, "build --hermetic --locked --allow network.host sealed")?;
         expect(&refused, 1, &[word]).map_err(|why| format!("{line}: {why}"))?;
     }
+    dockerfile(mode, "sealed", "FROM 127.0.0.1:1/gone\n")?;
+    let gone = "printf '{\"version\":1,\"images\":{\"127.0.0.1:1/gone:latest %s\":\"sha256:%064d\"}}' linux/amd64 0 > sealed/lapstrake.lock && ./lapstrake build --hermetic --platform linux/amd64 sealed";
+    let pins = "`sealed/lapstrake.lock` pins 127.0.0.1:1/gone:latest to sha256:0000";
+    expect(&script(mode, gone)?, 3, &[pins, "cannot reach registry"])?;
     expect(
         &script(
             mode,

@@ -6,8 +6,12 @@ use std::process::Output;
 use super::place::{Mode, dockerfile, expect, lap, must, nothing_left, script, text};
 use super::registry::Registry;
 
-pub(super) const CASES: &[super::Case] =
-    &[("push", push), ("push_with_login", push_with_login), ("save_and_load", save_and_load)];
+pub(super) const CASES: &[super::Case] = &[
+    ("push", push),
+    ("push_with_login", push_with_login),
+    ("save_and_load", save_and_load),
+    ("old_archive", old_archive),
+];
 
 /// Of the user `me`, whose password is `secret`.
 pub(super) const HTPASSWD: &str = "me:$2a$05$DmxPYowgPkyl9ZC8GQIgruC41A7wGEzVQEWl.MZeROUw15vz2wJgO\n";
@@ -93,6 +97,10 @@ fn push_with_login(mode: &Mode) -> Result<(), String> {
         script(mode, &format!("echo {password} | ({docker} {login})"))
     };
     expect(&login("wrong")?, 1, &["denied access"])?;
+    let typed = script(mode, &format!("{docker} login -u me -p wrong {}", server.address))?;
+    expect(&typed, 1, &["--password via the CLI is insecure", "denied access"])?;
+    let typed = script(mode, &format!("{docker} login -u me --password=secret {}", server.address))?;
+    expect(&typed, 0, &["Login Succeeded"])?;
     expect(&login("secret")?, 0, &["Login Succeeded"])?;
     expect(&script(mode, "stat -c %a docker-login/config.json")?, 0, &["600"])?;
     let pushed = script(mode, &format!("{docker} build -t {name} --push pushed"))?;
@@ -101,6 +109,36 @@ fn push_with_login(mode: &Mode) -> Result<(), String> {
     expect(&elsewhere(mode, &format!("{docker} pull -q {name}"))?, 0, &[&name])?;
     expect(&script(mode, &format!("{docker} logout {}", server.address))?, 0, &["Removing login"])?;
     expect(&elsewhere(mode, &format!("{docker} pull -q {name}"))?, 1, &["denied access"])?;
+    nothing_left(mode)
+}
+
+/// `docker save` of old leaves layers uncompressed, and says nothing of them.
+const OLD_ARCHIVE: &str = "rm -rf old && mkdir old && tar -C old -xf saved.tar && cd old && python3 -c 'import glob, gzip, hashlib, json, os\nm = json.load(open(\"manifest.json\"))\nfor n, l in enumerate(m[0][\"Layers\"]):\n    open(f\"{n}.tar\", \"wb\").write(gzip.open(l).read()); m[0][\"Layers\"][n] = f\"{n}.tar\"\nos.rename(m[0][\"Config\"], \"c.json\"); m[0][\"Config\"] = \"c.json\"; m[0][\"RepoTags\"] = [\"old:1\"]\njson.dump(m, open(\"manifest.json\", \"w\"))' && tar -cf ../old.tar manifest.json c.json *.tar && cd .. && rm -rf old";
+
+fn old_archive(mode: &Mode) -> Result<(), String> {
+    let server = Registry::of(mode, "")?;
+    dockerfile(mode, "pushed", APP)?;
+    expect(&lap(mode, "build -q -t saved:1 pushed")?, 0, &["sha256:"])?;
+    expect(
+        &script(mode, &format!("rm -f saved.tar && ./lapstrake save -o saved.tar saved:1 && {OLD_ARCHIVE}"))?,
+        0,
+        &[],
+    )?;
+    let name = format!("{}/team/old:1", server.address);
+    let pushed = format!(
+        "./lapstrake load -i old.tar && ./lapstrake inspect old:1 | grep -A5 Layers && ./lapstrake tag old:1 {name} && ./lapstrake push -q {name}"
+    );
+    let layers = script(mode, "./lapstrake inspect saved:1 | grep -A5 Layers")?;
+    let layers = String::from_utf8_lossy(&layers.stdout).into_owned();
+    expect(&elsewhere(mode, &pushed)?, 0, &["Loaded image: old:1", &layers])?;
+    let seen = script(mode, &format!("skopeo inspect --raw --tls-verify=false docker://{name}"))?;
+    expect(&seen, 0, &["application/vnd.oci.image.layer.v1.tar+gzip"])?;
+    without(&seen, "tar\"")?;
+    expect(
+        &elsewhere(mode, &format!("./lapstrake pull -q {name} && ./lapstrake run {name}"))?,
+        0,
+        &["pushed"],
+    )?;
     nothing_left(mode)
 }
 

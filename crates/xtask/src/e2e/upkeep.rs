@@ -188,7 +188,10 @@ fn prune(mode: &Mode) -> Result<(), String> {
     expect(&lap("build -q -t kept prune-ctx")?, 0, &["sha256:"])?;
     must(&format!("echo more > '{}/a'", src.display()))?;
     expect(&lap("build -q prune-ctx")?, 0, &["sha256:"])?;
-    expect(&lap("df")?, 0, &["Images          3         2", "Build Cache"])?;
+    expect(&lap("df")?, 0, &["Images         3         2", "Build Cache"])?;
+    expect(&lap("df --format '{{.Type}}: {{.TotalCount}}'")?, 0, &["Images: 3\nBuild Cache: "])?;
+    expect(&lap("system df")?, 0, &["TYPE           TOTAL     ACTIVE    SIZE", "RECLAIMABLE"])?;
+    expect(&lap("image prune -f")?, 2, &["`image prune` is not there", "`lapstrake prune` removes"])?;
     expect(&lap("df -v")?, 0, &["kept:latest", "[build 2/3] COPY src /src"])?;
     expect(&lap("prune")?, 2, &["say so with `--force`"])?;
     expect(&lap("prune --filter since=1h")?, 2, &["not known"])?;
