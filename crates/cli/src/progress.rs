@@ -42,8 +42,17 @@ pub(crate) struct Display {
     thread: JoinHandle<Tails>,
 }
 
+/// What is going on, for the headline of a terminal's display.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Work {
+    #[default]
+    Build,
+    Push,
+    Pull,
+}
+
 /// Starts a sink and gives the handle that events are reported through.
-pub(crate) fn start(mode: Mode) -> (Progress, Display) {
+pub(crate) fn start(mode: Mode, work: Work) -> (Progress, Display) {
     let (sender, events) = channel();
     let mode = match mode {
         Mode::Auto if std::io::stderr().is_terminal() => Mode::Tty,
@@ -51,7 +60,7 @@ pub(crate) fn start(mode: Mode) -> (Progress, Display) {
         chosen => chosen,
     };
     let thread = std::thread::spawn(move || match mode {
-        Mode::Tty => tty::show(&events),
+        Mode::Tty => tty::show(&events, work),
         Mode::Rawjson => rawjson::show(&events),
         Mode::Quiet => drain(&events),
         Mode::Plain | Mode::Auto => plain::show(&events),

@@ -49,7 +49,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
     let mut record = BuildRecord::begin(subject(args, &wanted)?);
     record.names = wanted.names.iter().map(Reference::familiar).collect();
-    let (progress, display) = progress::start(wanted.mode);
+    let (progress, display) = progress::start(wanted.mode, progress::Work::Build);
     let mut trace = Trace { build: record.id.clone(), ..Trace::default() };
     let result = super::block_on(run(args, wanted, &session, progress, &mut trace));
     let (failures, journal) = display.finish();

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::args::images::{Pull, PushImage, Tag};
 use crate::exit::Usage;
-use crate::progress;
+use crate::progress::{self, Work};
 use crate::session::{self, Session, find_image, finished, registries};
 
 /// Reports to a step.
@@ -23,9 +23,13 @@ pub(super) fn status(step: &Step) -> Status {
 }
 
 /// Does `work` as one step that is shown, and gives what it gives.
-fn shown<T>(quiet: bool, name: &str, work: impl AsyncFnOnce(Step) -> anyhow::Result<T>) -> anyhow::Result<T> {
+fn shown<T>(
+    quiet: bool,
+    (doing, name): (Work, &str),
+    work: impl AsyncFnOnce(Step) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let mode = if quiet { progress::Mode::Quiet } else { progress::Mode::Auto };
-    let (progress, display) = progress::start(mode);
+    let (progress, display) = progress::start(mode, doing);
     let result = super::block_on(one_step(progress, name, work));
     display.finish();
     result
@@ -50,11 +54,13 @@ pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
     let row = find_image(store, &args.image)?;
     let image = Arc::new(finished(store, &row)?);
     let encoding = Encoding::default();
-    let pushed = shown(args.quiet || args.json, &format!("pushing {reference}"), async |step| {
-        let client = Client::new(registries())?;
-        let push = Push { store, client: &client, image: &image, encoding: &encoding, status: status(&step) };
-        Ok(push.run(std::slice::from_ref(&reference), false).await?)
-    })?;
+    let pushed =
+        shown(args.quiet || args.json, (Work::Push, &format!("pushing {reference}")), async |step| {
+            let client = Client::new(registries())?;
+            let push =
+                Push { store, client: &client, image: &image, encoding: &encoding, status: status(&step) };
+            Ok(push.run(std::slice::from_ref(&reference), false).await?)
+        })?;
     store.set_digest(&reference.pinned(pushed.digest.clone()), &row.id)?;
     if args.json {
         let size = pushed.bytes.len();
@@ -85,9 +91,10 @@ pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
         None => Platform::host(),
     };
     let before = session.store.tagged(&reference)?;
-    let digest = shown(args.quiet || args.json, &format!("pulling {reference}"), async |step| {
-        pull_one(&session, &reference, &platform, &step).await
-    })?;
+    let digest =
+        shown(args.quiet || args.json, (Work::Pull, &format!("pulling {reference}")), async |step| {
+            pull_one(&session, &reference, &platform, &step).await
+        })?;
     if args.json {
         let id = find_image(&session.store, &args.image)?.id;
         say!("{}", json!({"Name": reference.to_string(), "Digest": digest, "ID": id}));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lapstrake_engine::{Event, StepId};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
+use super::Work;
 use super::names::{bytes, printable, seconds};
 use super::tail::Tails;
 
@@ -43,6 +44,7 @@ struct Running {
 /// The steps that run, and how many there were.
 #[derive(Debug, Default)]
 pub(super) struct Board {
+    work: Work,
     /// In the order they began.
     running: Vec<Running>,
     total: usize,
@@ -52,6 +54,11 @@ pub(super) struct Board {
 }
 
 impl Board {
+    /// One that has seen nothing of this yet.
+    pub(super) fn new(work: Work) -> Board {
+        Board { work, ..Board::default() }
+    }
+
     /// Takes in an event; gives the lines of a step that is over with, not wider than `width` columns.
     pub(super) fn take(&mut self, event: Event, width: usize) -> Vec<(Tone, String)> {
         match event {
@@ -114,7 +121,12 @@ impl Board {
     }
 
     fn headline(&self, elapsed: Duration) -> String {
-        format!("[+] Building {} ({}/{})", seconds(elapsed), self.done, self.total)
+        let word = match self.work {
+            Work::Build => "Building",
+            Work::Push => "Pushing",
+            Work::Pull => "Pulling",
+        };
+        format!("[+] {word} {} ({}/{})", seconds(elapsed), self.done, self.total)
     }
 }
 
@@ -235,6 +247,7 @@ mod tests {
         ];
         assert_eq!(over, expected.map(|(tone, text)| (tone, text.to_owned())));
         assert_eq!(board.end(ms(1600)), "[+] Building 1.6s (4/4) FAILED");
+        assert_eq!(Board::new(Work::Push).end(ms(100)), "[+] Pushing 0.1s (0/0) FINISHED");
     }
 
     #[test]

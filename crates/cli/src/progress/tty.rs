@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lapstrake_engine::Event;
 
+use super::Work;
 use super::board::{Board, Tone};
 use super::tail::Tails;
 
@@ -21,12 +22,12 @@ struct Screen {
 }
 
 /// Shows events until there are no more.
-pub(super) fn show(events: &Receiver<Event>) -> Tails {
+pub(super) fn show(events: &Receiver<Event>, work: Work) -> Tails {
     let mut tails = Tails::default();
     let mut screen = Screen {
         lines: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(20)),
         slots: Vec::new(),
-        board: Board::default(),
+        board: Board::new(work),
         begun: Instant::now(),
     };
     let mut drawn = Instant::now();
