@@ -195,21 +195,22 @@ fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
     // What `!` takes back is decided once the text is simple: `./!x` takes back, and `!/` is a lone `!`.
     let simple = if negated && body.is_empty() { Cow::Borrowed("!") } else { shown };
     let simple = if negated && !body.is_empty() { Cow::Owned(format!("!{simple}")) } else { simple };
-    // Space that stood behind a slash is at the edge now, and goes; a slash behind it stays.
-    let (negated, wanted) = match simple.trim().strip_prefix('!') {
-        Some(rest) => (true, rest.trim_end_matches('/')),
-        None => (false, simple.trim()),
-    };
-    if wanted.is_empty() && !negated {
+    // Space that stood behind a slash is at the edge now, and goes; and moby makes it simple once more, `!` and all.
+    let edge = simple.trim();
+    if edge.is_empty() {
         return Ok(None);
     }
+    let whole = match (clean(edge), edge.starts_with('/')) {
+        (cleaned, true) => Cow::Owned(format!("/{cleaned}")),
+        (cleaned, false) if cleaned.is_empty() => Cow::Borrowed("."),
+        (cleaned, false) => cleaned,
+    };
+    let (negated, wanted) = whole.strip_prefix('!').map_or((false, &*whole), |rest| (true, rest));
     if wanted.is_empty() {
         return Err(TreeError::IllegalExclusion { pattern: text.into(), line: number });
     }
-    let cleaned = clean(wanted);
-    let wanted = if wanted.starts_with('/') { Cow::Owned(format!("/{cleaned}")) } else { cleaned };
     let pattern =
-        Pattern::new(&wanted).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
+        Pattern::new(wanted).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
     let clean = (simple != text).then(|| simple.as_ref().into());
     Ok(Some(Rule { pattern, negated, text: text.into(), clean, line: number }))
 }

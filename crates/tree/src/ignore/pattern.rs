@@ -30,7 +30,7 @@ impl Pattern {
     pub(crate) fn new(text: &str) -> Option<Self> {
         // Without one of these there is nothing that could be wrong.
         if text.contains(['[', '\\']) {
-            glob(text, &mut |_| ())?;
+            probe(text)?;
         }
         let (kind, expression) = expression(text);
         let bytes = |text: &str| text.as_bytes().into();
@@ -163,6 +163,59 @@ enum Part {
     Char(char),
     /// `?`, a class or, for any number of them, `*`.
     Other { many: bool, of: Class },
+}
+
+/// Matches a pattern with `.`, as moby's matcher does to see whether it is one; `None` for bad syntax. Go's `filepath.Match`
+/// looks at a piece between stars only if those in front of it match, so not all that is wrong is found here: the rest
+/// shows once the pattern is asked about a path.
+fn probe(text: &str) -> Option<()> {
+    let (mut rest, mut name) = (text, ".");
+    while !rest.is_empty() {
+        let behind = rest.trim_start_matches('*');
+        let star = behind.len() < rest.len();
+        let (piece, after) = behind.split_at(piece_length(behind));
+        if star && piece.is_empty() {
+            return Some(());
+        }
+        let mut found = piece_matches(piece, name)?.filter(|left| left.is_empty() || !after.is_empty());
+        // A star takes characters of the name one by one; this name has one.
+        if found.is_none() && star && !name.is_empty() {
+            found = piece_matches(piece, "")?;
+        }
+        let Some(left) = found else { return Some(()) };
+        (rest, name) = (after, left);
+    }
+    Some(())
+}
+
+/// Up to the next star that is not in brackets.
+fn piece_length(text: &str) -> usize {
+    let mut chars = text.char_indices();
+    let mut inside = false;
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '[' => inside = true,
+            ']' => inside = false,
+            '*' if !inside => return at,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// What is left of `name` behind the piece, if that matches its beginning; `None` for bad syntax.
+fn piece_matches<'n>(piece: &str, name: &'n str) -> Option<Option<&'n str>> {
+    let mut left = name.chars();
+    let mut matched = true;
+    glob(piece, &mut |part| {
+        matched = matched
+            && left.next().is_some_and(|c| match part {
+                Part::Char(wanted) => wanted == c,
+                Part::Other { of, .. } => of.has(c),
+            });
+    })?;
+    Some(matched.then_some(left.as_str()))
 }
 
 /// Reads a pattern part by part; `None` for bad syntax.

@@ -29,7 +29,7 @@ impl Class {
         self.negated && *self.ranges == [('/', '/')]
     }
 
-    fn has(&self, c: char) -> bool {
+    pub(super) fn has(&self, c: char) -> bool {
         self.ranges.iter().any(|&(low, high)| (low..=high).contains(&c)) != self.negated
     }
 }
@@ -167,7 +167,8 @@ impl Builder {
             all.append(&mut steps);
             steps = all;
         }
-        Some(Program { steps: steps.into(), classes: self.classes.into() })
+        let tail = tail(&steps);
+        Some(Program { steps: steps.into(), classes: self.classes.into(), tail })
     }
 }
 
@@ -176,6 +177,21 @@ impl Builder {
 pub(crate) struct Program {
     steps: Box<[Step]>,
     classes: Box<[Class]>,
+    /// How many characters stand at the end, and must be there.
+    tail: u32,
+}
+
+/// See [`Program::tail`]. What a fork goes past need not be there; of several alternatives nothing has to be.
+fn tail(steps: &[Step]) -> u32 {
+    let [Step::At(Place::Begin), .., Step::At(Place::End), Step::Match] = steps else { return 0 };
+    let end = steps.len() - 2;
+    let mut begin = end - steps[..end].iter().rev().take_while(|step| matches!(step, Step::Char(_))).count();
+    for (at, step) in steps[..end].iter().enumerate() {
+        if let Step::Fork(far) | Step::Jump(far) = step {
+            begin = begin.max(at.wrapping_add_signed(*far as isize));
+        }
+    }
+    end.saturating_sub(begin) as u32
 }
 
 impl Program {
@@ -247,6 +263,15 @@ impl Program {
         alive
     }
 
+    /// False if the characters at the end, which have to be there, are not.
+    fn may_end(&self, text: &str) -> bool {
+        let end = self.steps.len().saturating_sub(2);
+        let tail = self.steps[end - self.tail as usize..end].iter().rev();
+        let mut chars = text.chars().rev();
+        tail.into_iter()
+            .all(|step| matches!((step, chars.next()), (Step::Char(wanted), Some(c)) if *wanted == c))
+    }
+
     /// False if the characters at the beginning, which have to be there, are not. Most patterns are done with so.
     fn may_begin(&self, text: &str) -> bool {
         let [Step::At(Place::Begin), steps @ ..] = &*self.steps else { return true };
@@ -264,7 +289,7 @@ impl Program {
     /// Shows which steps are reached in front of each character and at the end, until told to stop. `whole`: the end of the text
     /// is an end.
     fn run(&self, text: &str, whole: bool, mut show: impl FnMut(&[u32]) -> bool) {
-        if !self.may_begin(text) {
+        if !self.may_begin(text) || (whole && !self.may_end(text)) {
             show(&[]);
             return;
         }
