@@ -4,7 +4,9 @@
 //! `/etc/passwd`; the rest of the tree says nothing to it. So those few entries, with their metadata, do in place of all.
 //! Contents are not there: where a copy would have to be compared with one, there is no sketch.
 
-use std::collections::BTreeMap;
+mod archive;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
@@ -25,6 +27,10 @@ pub struct Sketch<'t> {
     tree: &'t Tree,
     entries: BTreeMap<TreePath, &'t Entry>,
     contents: BTreeMap<TreePath, Vec<u8>>,
+    /// Links that archives make: what they lead to is not looked at here.
+    made_links: BTreeSet<TreePath>,
+    /// Whether something led over one of them.
+    over_made_link: bool,
     links: u32,
 }
 
@@ -32,7 +38,14 @@ impl<'t> Sketch<'t> {
     /// Of `tree`, with nothing in it so far.
     #[must_use]
     pub fn new(tree: &'t Tree) -> Self {
-        Self { tree, entries: BTreeMap::new(), contents: BTreeMap::new(), links: 0 }
+        Self {
+            tree,
+            entries: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            made_links: BTreeSet::new(),
+            over_made_link: false,
+            links: 0,
+        }
     }
 
     /// Takes in what a resolution of `path` comes across, and returns where it leads: links are followed, the last one
@@ -51,6 +64,7 @@ impl<'t> Sketch<'t> {
             }
             let next = at.join(&TreePath::parse(&name)?);
             self.take(&next);
+            self.over_made_link |= self.made_links.contains(&next);
             match self.tree.get(&next).map(|entry| &entry.kind) {
                 Some(Kind::Symlink { target }) => {
                     self.links += 1;

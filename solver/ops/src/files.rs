@@ -1,7 +1,9 @@
 //! File actions.
 
 use std::fs::File;
+use std::io::Seek as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use lapstrake_graph::{Copy, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
 use lapstrake_snapshot::Active;
@@ -10,6 +12,7 @@ use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::put::{Copied, CopyOptions, Dest, NewFile, Previous, make_directory, put, write_file};
 use lapstrake_tree::select::{SelectedRoot, Selection, Selector};
+use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::unpack::UnpackOptions;
 use lapstrake_tree::users::resolve_chown;
 use rustix::fs::{Mode, OFlags};
@@ -55,6 +58,20 @@ pub(crate) struct ReadyCopy<'a> {
     /// What of it is unpacked instead.
     pub(crate) archives: Vec<File>,
     from: OwnedFd,
+}
+
+impl ReadyCopy<'_> {
+    /// What its archives look at where they go to, if their headers tell.
+    pub(crate) fn archives_on(&self, sketch: &mut Sketch<'_>) -> Result<bool, OpsError> {
+        for mut archive in &self.archives {
+            let enough = sketch.archive(archive, self.copy.dest.as_bytes(), &ExtractOptions::default())?;
+            archive.rewind().map_err(OpsError::io("read", Path::new("the archive")))?;
+            if !enough {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 impl Ready<'_> {

@@ -11,8 +11,7 @@ pub(super) const CASES: &[super::Case] = &[("packed_layers", packed), ("packed_b
 const BASE: &str = "FROM busybox\nRUN echo base > /base && mkdir -m 750 -p /real/dir && ln -s real /way && echo x:x:7:7::/: >> /etc/passwd\n";
 const CONFIG_ONLY: &str = "FROM BASE\nENV A=b\nCMD [\"cat\", \"/base\"]\n";
 const LINKED: &str = "FROM BASE\nCOPY --link Dockerfile /new/\nCMD [\"ls\", \"/new\"]\n";
-const COPIED: &str =
-    "FROM BASE\nWORKDIR /way/dir\nCOPY --chown=x Dockerfile .\nADD Dockerfile <<base /\nover\nbase\n";
+const COPIED: &str = "FROM BASE\nWORKDIR /way/dir\nCOPY --chown=x Dockerfile .\nADD Dockerfile <<base /\nover\nbase\nADD pack.tar.gz /way\n";
 const RUN: &str = "FROM BASE\nCOPY --chown=x Dockerfile /way/\nRUN stat -c %u /real/Dockerfile\n";
 
 /// A state directory that has nothing of an image that a registry has.
@@ -36,6 +35,9 @@ impl Away<'_> {
         ] {
             dockerfile(mode, context, &text.replace("BASE", &format!("{name}:base")))?;
         }
+        // Into a directory that is there by way of a link, and beside it.
+        let archives = "rm -rf t && mkdir -p t/dir t/more && echo new > t/dir/new && echo x > t/more/x && chmod 700 t/dir && tar -C t -czf packed-copied/pack.tar.gz --owner=5 --group=6 dir more && rm -rf t";
+        must(&format!("cd '{}' && {archives} && chmod a+r packed-copied/*", mode.place.display()))?;
         let base = script(mode, &format!("./lapstrake build -q -t {name}:base --push packed-base"))?;
         expect(&base, 0, &["sha256:"])?;
         let state = format!("{}/packed-{}", mode.place.display(), mode.name);
@@ -66,16 +68,19 @@ fn copied(mode: &Mode) -> Result<(), String> {
         away.run(&format!("./lapstrake inspect --format '{{{{json .RootFS.Layers}}}}' {name}:{tag}"))
     };
     let on_packed = copied("packed")?;
-    away.layers(5, 3)?;
+    away.layers(6, 4)?;
     // Also where nobody knew what was going to be built.
     must(&format!("rm -rf '{}'", away.state))?;
     expect(&away.run(&format!("./lapstrake pull -q {name}:base"))?, 0, &[name])?;
     same(&copied("packed")?, &String::from_utf8_lossy(&on_packed.stdout))?;
-    away.layers(5, 3)?;
+    away.layers(6, 4)?;
     expect(&away.run(&format!("./lapstrake run {name}:base true"))?, 0, &[])?;
     same(&copied("unpacked")?, &String::from_utf8_lossy(&on_packed.stdout))?;
-    let seen = "stat -c '%u %a' /real/dir/Dockerfile /real/dir; cat /base";
-    same(&away.run(&format!("./lapstrake run {name}:packed sh -c \"{seen}\""))?, "7 644\n0 750\nover\n")?;
+    let seen = "stat -c '%u %a' /real/dir/Dockerfile /real/dir /real/more/x; cat /base /real/dir/new";
+    same(
+        &away.run(&format!("./lapstrake run {name}:packed sh -c \"{seen}\""))?,
+        "7 644\n5 700\n5 644\nover\nnew\n",
+    )?;
     nothing_left(mode)
 }
 
