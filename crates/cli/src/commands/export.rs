@@ -52,7 +52,8 @@ pub(crate) struct Export<'a> {
 impl Export<'_> {
     /// Exports to all outputs; gives the image id, if one of them is an image.
     pub(crate) fn run(&self, progress: &Progress) -> anyhow::Result<Option<Digest>> {
-        if self.stack.below.is_some() || !self.stack.binds.is_empty() {
+        let leaves = self.wanted.outputs.iter().any(|output| *output != Output::Cache);
+        if leaves && (self.stack.below.is_some() || !self.stack.binds.is_empty()) {
             let text =
                 "the result stands on a `rootfs://` directory of this machine, which is no part of any image";
             let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
