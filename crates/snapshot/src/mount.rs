@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::CWD;
@@ -31,21 +32,37 @@ pub fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedF
         return bind(only);
     }
     let flags = flags(upper.is_some());
-    if CLASSIC.load(Ordering::Relaxed) {
+    if CLASSIC.load(Ordering::Relaxed) || is_old() {
         return classic::overlay(lowers, upper, flags);
     }
+    match by_layer(lowers, upper, flags) {
+        // Whatever it says of itself, it may be one that does not know the word `lowerdir+`: found out once.
+        Err(SnapshotError::Mount { source, .. })
+            if source.raw_os_error() == Some(Errno::INVAL.raw_os_error())
+                && !KNOWN.load(Ordering::Relaxed) =>
+        {
+            let made = classic::overlay(lowers, upper, flags)?;
+            CLASSIC.store(true, Ordering::Relaxed);
+            Ok(made)
+        }
+        made => {
+            KNOWN.fetch_or(made.is_ok(), Ordering::Relaxed);
+            made
+        }
+    }
+}
+
+/// Each layer by itself, as kernels from 6.5 on take them. Older ones refuse the first, or take whatever they are told
+/// and refuse in the end.
+fn by_layer(
+    lowers: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    flags: &[&str],
+) -> Result<OwnedFd, SnapshotError> {
     let refused = |step| move |e: Errno| SnapshotError::Mount { step, source: e.into() };
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused("opening overlayfs"))?;
     for lower in lowers.iter().rev() {
-        match fsconfig_set_string(fs.as_fd(), "lowerdir+", lower) {
-            // A kernel before 6.5 does not know the word: here once, and nowhere again.
-            Err(Errno::INVAL) if !KNOWN.load(Ordering::Relaxed) => {
-                CLASSIC.store(true, Ordering::Relaxed);
-                return classic::overlay(lowers, upper, flags);
-            }
-            set => set.map_err(refused("adding a layer"))?,
-        }
-        KNOWN.store(true, Ordering::Relaxed);
+        fsconfig_set_string(fs.as_fd(), "lowerdir+", lower).map_err(refused("adding a layer"))?;
     }
     if let Some((upper, work)) = upper {
         fsconfig_set_string(fs.as_fd(), "upperdir", upper).map_err(refused("setting the upper directory"))?;
@@ -57,6 +74,22 @@ pub fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedF
     fsconfig_create(fs.as_fd()).map_err(refused("creating it"))?;
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(refused("mounting it"))
+}
+
+/// Whether the kernel is from before 6.5. Asked once: a refusal would stand in the kernel's log each time.
+fn is_old() -> bool {
+    static OLD: OnceLock<bool> = OnceLock::new();
+    *OLD.get_or_init(|| is_before(rustix::system::uname().release().to_bytes(), (6, 5)))
+}
+
+/// Whether a kernel's release, as `5.14.0-427.el9`, is before a version; no for one that makes no sense.
+fn is_before(release: &[u8], version: (u32, u32)) -> bool {
+    let text = String::from_utf8_lossy(release);
+    let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < version,
+        _ => false,
+    }
 }
 
 /// Root too marks in `user.*`: one format on disk, one code path, and nothing that only root could read. What has to last
@@ -101,6 +134,23 @@ mod tests {
         let mut text = String::new();
         fs::File::from(fd).read_to_string(&mut text).unwrap();
         Some(text)
+    }
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        for (release, old) in [
+            ("6.1.0-56-amd64", true),
+            ("5.14.0-427.el9.x86_64", true),
+            ("6.4", true),
+            ("6.5.0", false),
+            ("6.18.1", false),
+            ("7.0-rc1", false),
+            ("10.0", false),
+            ("", false),
+            ("unknown", false),
+        ] {
+            assert_eq!(is_before(release.as_bytes(), (6, 5)), old, "{release}");
+        }
     }
 
     /// Needs the right to mount; an ordinary user has it in a user namespace only, where whole builds are tested.

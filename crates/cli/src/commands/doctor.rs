@@ -15,8 +15,8 @@ use crate::args::Doctor;
 use crate::env;
 use crate::exit::{chain, text};
 
-/// What the machine must have: `lowerdir+` of overlayfs came with it.
-const KERNEL: (u32, u32) = (6, 5);
+/// What the machine must have: `mount_setattr` came with it, and just before it the marks of overlayfs in `user.*`.
+const KERNEL: (u32, u32) = (5, 12);
 
 /// How something stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
