@@ -85,6 +85,9 @@ impl RuntimeError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Network(error) => error.hint().map(str::to_owned),
+            Self::Kernel { .. } | Self::Start { .. } => {
+                Some("`lapstrake doctor` says what this machine lacks".to_owned())
+            }
             _ => None,
         }
     }

@@ -17,13 +17,15 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, statat};
 use rustix::io::Errno;
 
 use crate::error::SnapshotError;
-use crate::mount::mount;
+use crate::mount::{mount, twins};
 
 /// Lower layers with a fresh upper directory on them. Only this can be written to; [`Active::commit`] ends it.
 pub struct Active {
     dir: TempDir,
     lowers: Vec<PathBuf>,
     mount: OwnedFd,
+    /// The same once more, for a second program.
+    spare: Option<OwnedFd>,
 }
 
 impl Active {
@@ -46,12 +48,34 @@ impl Active {
         let (upper, work) = (made(&dir, "layer/fs")?, made(&dir, "work")?);
         let lowers = if lowers.is_empty() { vec![made(&dir, "empty")?] } else { lowers };
         let mount = mount(&lowers, Some((&upper, &work)))?;
-        Ok(Active { dir, lowers, mount })
+        Ok(Active { dir, lowers, mount, spare: None })
     }
 
     /// The root as it is now.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.mount.as_fd()
+    }
+
+    /// Keeps what a second program can have as its root when a first one has used it up: before Linux 6.15 a mount like
+    /// this is attached once only.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Mount`].
+    pub fn keep_spare(&mut self) -> Result<(), SnapshotError> {
+        let mount = self
+            .mount
+            .try_clone()
+            .map_err(|source| SnapshotError::Mount { step: "duplicating it", source })?;
+        let (mount, spare) = twins(mount, self.dir.path())?;
+        (self.mount, self.spare) = (mount, Some(spare));
+        Ok(())
+    }
+
+    /// From now on the root is what was kept.
+    pub fn use_spare(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            self.mount = spare;
+        }
     }
 
     /// The root's halves, for a single big copy: after that the root itself is out of date.
@@ -77,7 +101,7 @@ impl Active {
         single_id: bool,
     ) -> Result<LayerId, SnapshotError> {
         let upper = open_host_dir(&self.dir.join("layer/fs"))?;
-        drop(self.mount);
+        drop((self.mount, self.spare));
         let options = ScanOptions {
             mode: ScanMode::OverlayUpper,
             owners: Some(&copied.owners),

@@ -52,6 +52,16 @@ pub fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedF
     }
 }
 
+/// `mount`, which is attached nowhere, and another one of the same. `place` is any directory.
+pub(crate) fn twins(mount: OwnedFd, place: &Path) -> Result<(OwnedFd, OwnedFd), SnapshotError> {
+    let clone =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    match open_tree(&mount, "", clone) {
+        Ok(twin) => Ok((mount, twin)),
+        Err(_) => classic::twins(&mount, place),
+    }
+}
+
 /// Each layer by itself, as kernels from 6.5 on take them. Older ones refuse the first, or take whatever they are told
 /// and refuse in the end.
 fn by_layer(

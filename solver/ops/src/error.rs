@@ -210,6 +210,10 @@ impl OpsError {
                 Some(format!("it reached the limit of {limit} processes: raise it with `--pids-limit`"))
             }
             OpsError::Runtime(error) => error.hint(),
+            // By its number alone a refusal says little: of the kernel, of the file system, of whoever confines us.
+            OpsError::Snapshot(SnapshotError::Mount { .. }) => {
+                Some("`lapstrake doctor` says what this machine lacks".to_owned())
+            }
             OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
             OpsError::Foreign { processor, .. } => Some(format!(
                 "install an emulator for {processor} (qemu-user, registered as binfmt_misc), or do this in a stage \

@@ -79,7 +79,10 @@ fn attempt(
         let prepared = prepare(inner, exec, base, inputs, &scratch)?;
         debug::shell(inner.sandbox()?, debug, &format!("before {name}"), exec, &scratch, prepared)?;
     }
-    let active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
+    let mut active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
+    if debug.is_some() {
+        active.keep_spare()?;
+    }
     let (spec, mut mounts) = prepare(inner, exec, base, inputs, &active)?;
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
@@ -106,6 +109,7 @@ fn attempt(
         if let Some(debug) = debug {
             // Its locks, which the shell takes again.
             drop(mounts);
+            active.use_spare();
             let prepared = prepare(inner, exec, base, inputs, &active)?;
             debug::shell(inner.sandbox()?, debug, &format!("{name} failed"), exec, &active, prepared)?;
         }

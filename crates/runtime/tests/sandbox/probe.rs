@@ -19,7 +19,7 @@ echo '# namespaces'; for ns in cgroup ipc mnt net pid user uts; do
   eval outer=\$OUTER_$ns; test "$(readlink /proc/self/ns/$ns)" = "$outer" && echo "$ns outer" || echo "$ns own"; done
 echo '# mounts'; grep -vE ' (/proc|/sys)/' /proc/self/mounts | while read from at kind options rest; do
   found=; for one in ro rw nosuid nodev noexec; do case ",$options," in *",$one,"*) found="$found $one";; esac; done
-  case $at in /dev/*) kind=${kind#dev}; esac; echo "$at $kind$found"; done
+  case $at in /dev/*) kind=${kind#dev}; esac; echo "$at $kind$found"; done | sort
 echo '# descriptors'; ls /proc/self/fd | while read fd; do test "$fd" = 3 || echo $fd; done
 echo '# devices'; cd /dev; find . -mindepth 1 | while read name; do echo "$name $(stat -c '%F %a %t:%T' $name)" $(readlink $name); done | sort
 echo '# masks'; for at in /proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list \
@@ -43,7 +43,7 @@ echo '# namespaces'; for ns in cgroup ipc mnt net pid user uts; do
   eval outer=\$OUTER_$ns; test "$(readlink /proc/self/ns/$ns)" = "$outer" && echo "$ns outer" || echo "$ns own"; done
 echo '# mounts'; grep -vE ' /sys/' /proc/self/mounts | while read from at kind options rest; do
   found=; for one in ro rw nosuid nodev noexec; do case ",$options," in *",$one,"*) found="$found $one";; esac; done
-  case $at in /dev/*) kind=${kind#dev}; esac; test -n "$(echo "$OUTER_devices" | grep " $at ")" || echo "$at $kind$found"; done
+  case $at in /dev/*) kind=${kind#dev}; esac; test -n "$(echo "$OUTER_devices" | grep " $at ")" || echo "$at $kind$found"; done | sort
 echo '# devices'; cd /dev; for name in $(find . -mindepth 1 | sort); do
   test -n "$(echo "$OUTER_devices" | grep " /dev/${name#./} ")" || echo "$name $(stat -c '%F %a %t:%T' $name)" $(readlink $name); done
 for at in $OUTER_devices; do test -e $at || echo "$at is missing"; done
