@@ -7,19 +7,22 @@
 mod images;
 mod inputs;
 mod measure;
+mod peers;
 mod sandbox;
 
 use std::path::{Path, PathBuf};
 
 use self::inputs::Inputs;
 use self::measure::{Command, Figures, measure};
+use self::peers::Peer;
 
 /// Where everything happens, and with what.
 struct Bench {
     lapstrake: PathBuf,
-    place: tempfile::TempDir,
+    // Before the place: they end before it goes.
+    peers: Vec<Peer>,
     inputs: Inputs,
-    peers: Vec<&'static str>,
+    place: tempfile::TempDir,
 }
 
 /// A budget of the design.
@@ -65,8 +68,8 @@ pub(crate) fn bench(only: &str) -> Result<(), String> {
     }
     let place = tempfile::tempdir().map_err(|error| format!("cannot make a directory: {error}"))?;
     let inputs = Inputs::new(place.path())?;
-    let peers = ["buildah"].into_iter().filter(|peer| measure::on_path(peer)).collect();
-    let bench = Bench { lapstrake: crate::release_binary()?, place, inputs, peers };
+    let lapstrake = crate::release_binary()?;
+    let bench = Bench { lapstrake, peers: Peer::find(place.path()), inputs, place };
     println!("{:<34} {:>10} {:>10} {:>8}  budget", "case", "median", "least", "ratio");
     for (name, case) in CASES {
         if name.contains(only) {
@@ -93,17 +96,9 @@ impl Bench {
         command.args(&["build", "-q"]).args(more).args(&[&context.display().to_string()])
     }
 
-    /// The same by a peer. Peers run steps with `chroot`, which is the fastest that they have.
-    fn peer(&self, peer: &str, context: &Path, more: &[&str]) -> Command {
-        let dir = |name| self.path(&format!("{peer}-{name}")).display().to_string();
-        // Some need minutes for what is measured here: two rounds say enough.
-        let mut command = Command::new(peer).rounds(2);
-        command.env("STORAGE_DRIVER", Path::new("overlay"));
-        command
-            .args(&["--root", &dir("root"), "--runroot", &dir("run"), "build", "--layers", "-q"])
-            .args(&["--isolation", "chroot"])
-            .args(more)
-            .args(&[&context.display().to_string()])
+    /// The same by a peer.
+    fn peer(&self, peer: &Peer, context: &Path, more: &[&str]) -> Command {
+        peer.build(self.place.path(), context, more)
     }
 
     fn fresh(&self, command: Command) -> Command {
@@ -163,7 +158,7 @@ fn cached(bench: &Bench) -> Result<(), String> {
     ];
     for peer in &bench.peers {
         bench.peer(peer, &twenty, &[]).run()?;
-        commands.push((format!("{peer}, 20 steps"), bench.peer(peer, &twenty, &[])));
+        commands.push((format!("{}, 20 steps", peer.name()), bench.peer(peer, &twenty, &[])));
     }
     compare("cached", 20, commands, &Budget::Wall(0.010))
 }
@@ -178,7 +173,7 @@ fn run_true(bench: &Bench) -> Result<(), String> {
     )];
     for peer in &bench.peers {
         let peers = |context| bench.peer(peer, context, &["--no-cache"]);
-        makers.push(((*peer).to_owned(), peers(&one), peers(&more)));
+        makers.push((peer.name().to_owned(), peers(&one), peers(&more)));
     }
     let limit = measure(&[(String::new(), shell("true"))], 20)?[0];
     let mut figures = Vec::new();
@@ -205,7 +200,7 @@ fn copy_cold(bench: &Bench) -> Result<(), String> {
     let mut commands =
         vec![("lapstrake".to_owned(), bench.fresh(bench.build(&context, &[]))), ("cp -a".to_owned(), cp)];
     for peer in &bench.peers {
-        commands.push(((*peer).to_owned(), bench.peer(peer, &context, &["--no-cache"])));
+        commands.push((peer.name().to_owned(), bench.peer(peer, &context, &["--no-cache"])));
     }
     compare("COPY 20 000 files", 5, commands, &Budget::Times(1.3))
 }
@@ -218,7 +213,7 @@ fn copy_unchanged(bench: &Bench) -> Result<(), String> {
         vec![("lapstrake".to_owned(), bench.build(&context, &[])), ("find".to_owned(), find(&context))];
     for peer in &bench.peers {
         bench.peer(peer, &context, &[]).run()?;
-        commands.push(((*peer).to_owned(), bench.peer(peer, &context, &[])));
+        commands.push((peer.name().to_owned(), bench.peer(peer, &context, &[])));
     }
     compare("50 000 files, unchanged", 7, commands, &Budget::Times(1.5))
 }
@@ -236,7 +231,7 @@ fn copy_one_changed(bench: &Bench) -> Result<(), String> {
         ("lapstrake, and an image".to_owned(), bench.build(&context, &[]).before(&touch)),
     ];
     for peer in &bench.peers {
-        commands.push(((*peer).to_owned(), bench.peer(peer, &context, &[]).before(&touch)));
+        commands.push((peer.name().to_owned(), bench.peer(peer, &context, &[]).before(&touch)));
     }
     compare("50 000 files, one changed", 5, commands, &Budget::Times(3.0))
 }
