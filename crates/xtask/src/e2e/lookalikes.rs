@@ -150,17 +150,35 @@ fn one(mode: &Mode, registry: &str, kind: &str) -> Result<(), String> {
     expect(&at(2, &format!("./lapstrake load -q -i saved.tar && ./lapstrake push -q {name}"))?, 0, &[&name])?;
     let raw = script(mode, &format!("skopeo inspect --raw --tls-verify=false docker://{name}"))?;
     let pushed: serde_json::Value = serde_json::from_slice(&raw.stdout).map_err(|_| text(&raw))?;
-    let digests = pushed["layers"].as_array().into_iter().flatten().filter_map(|l| l["digest"].as_str());
     let digest = script(
         mode,
         &format!("skopeo inspect --format '{{{{.Digest}}}}' --tls-verify=false docker://{name}"),
     )?;
     let same_manifest = manifest == "none" || digest.stdout.trim_ascii() == manifest.as_bytes();
-    if digests.collect::<Vec<_>>().join(" ") != layers
+    if !are_layers(&pushed, layers, manifest != "none")
         || pushed["config"]["digest"] != config
         || !same_manifest
     {
         return Err(format!("{} was pushed, not {told}", text(&raw)));
     }
+    // Who pulls holds each layer against the config.
+    must(&format!("rm -rf '{}'", state(2)))?;
+    let pulled = at(2, &format!("./lapstrake pull -q {name} && ./lapstrake run {name}"))?;
+    if !pulled.status.success() || !pulled.stdout.ends_with(b"two\n") {
+        return Err(format!("other files were pushed: {}", text(&pulled)));
+    }
     must(&format!("rm -rf '{}' '{}'", state(1), state(2)))
+}
+
+/// Whether a pushed manifest has these layers: as they came, or where the archive has no manifest each of them compressed.
+fn are_layers(pushed: &serde_json::Value, layers: &str, as_they_came: bool) -> bool {
+    let all = pushed["layers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |layer: &serde_json::Value, key: &str| layer[key].as_str().unwrap_or_default().to_owned();
+    if as_they_came {
+        return all.iter().map(|layer| text(layer, "digest")).collect::<Vec<_>>().join(" ") == layers;
+    }
+    let packed = all.iter().all(|layer| {
+        text(layer, "mediaType").ends_with(".tar+gzip") && !layers.contains(&text(layer, "digest"))
+    });
+    packed && all.len() == layers.split(' ').count()
 }
