@@ -13,11 +13,23 @@ use crate::layout::Store;
 
 /// Bytes of log from which it is worth starting a process to shorten it: 62 pages, of ten cached builds.
 const LONG: u64 = 256 << 10;
+/// From which it is worth waiting for the disk: of forty cached builds. From a thousand pages on SQLite would do as much
+/// itself in each process, and never empty the log.
+const VERY_LONG: u64 = 1 << 20;
 
 impl Store {
     /// Whether the log has become so long that the next processes would feel it.
     pub fn log_is_long(&self) -> bool {
-        fs::metadata(self.root().join("state.db-wal")).is_ok_and(|log| log.len() > LONG)
+        self.log_length() > LONG
+    }
+
+    /// Whether it is so long that whoever finds it so should shorten it.
+    pub fn log_is_very_long(&self) -> bool {
+        self.log_length() > VERY_LONG
+    }
+
+    fn log_length(&self) -> u64 {
+        fs::metadata(self.root().join("state.db-wal")).map_or(0, |log| log.len())
     }
 
     /// Takes the log into the database and empties it. Where somebody else reads or writes in this moment, it stays as
@@ -58,7 +70,7 @@ mod tests {
         for number in 0..100 {
             store.put_records(&[([number; 32], b"value".to_vec())]).unwrap();
         }
-        assert!(store.log_is_long());
+        assert!(store.log_is_long() && !store.log_is_very_long());
         // Who has the database open besides, and is not reading, is in nobody's way.
         let other = Store::open(store.root()).unwrap();
         store.shorten_log().unwrap();
