@@ -55,7 +55,7 @@ BASE = {
     "Entrypoint": ["/bin/base"],
     "Cmd": ["base", "cmd"],
     "Volumes": {"/base": {}},
-    "WorkingDir": "/work",
+    "WorkingDir": "/srv",
     "Labels": {"base": "label", "z": "1"},
     "StopSignal": "SIGHUP",
     "Healthcheck": {"Test": ["CMD", "base"], "Interval": 1000000000},

@@ -108,20 +108,13 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::mount::tests::places;
 
-    /// Needs the right to mount, as the tests of `mount`.
     #[test]
     fn a_twin_shows_what_was_done_through_the_other() {
-        if !rustix::process::geteuid().is_root() {
+        let Some((_temp, [low, upper, work, place])) = places(["low", "upper", "work", "place"]) else {
             return;
-        }
-        let temp = tempfile::tempdir().unwrap();
-        let dir = |name: &str| {
-            let path = temp.path().join(name);
-            fs::create_dir(&path).unwrap();
-            path
         };
-        let (low, upper, work, place) = (dir("low"), dir("upper"), dir("work"), dir("place"));
         let one = overlay(&[low], Some((&upper, &work)), &["userxattr", "volatile"]).unwrap();
         let (first, second) = twins(&one, &place).unwrap();
         drop(one);

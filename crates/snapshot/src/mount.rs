@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
+use lapstrake_sys::kernel;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
@@ -32,22 +32,33 @@ pub fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedF
         return bind(only);
     }
     let flags = flags(upper.is_some());
-    if CLASSIC.load(Ordering::Relaxed) || is_old() {
-        return classic::overlay(lowers, upper, flags);
+    match Way::now() {
+        Way::Classic => classic::overlay(lowers, upper, flags),
+        Way::ByLayer => by_layer(lowers, upper, flags),
+        Way::Unknown => first(lowers, upper, flags),
     }
+}
+
+/// Mounts, and finds out how that is done here: a kernel that says it is new may yet not know the word `lowerdir+`.
+fn first(
+    lowers: &[PathBuf],
+    upper: Option<(&Path, &Path)>,
+    flags: &[&str],
+) -> Result<OwnedFd, SnapshotError> {
+    let refused = |error: &SnapshotError| match error {
+        SnapshotError::Mount { source, .. } => source.raw_os_error() == Some(Errno::INVAL.raw_os_error()),
+        _ => false,
+    };
     match by_layer(lowers, upper, flags) {
-        // Whatever it says of itself, it may be one that does not know the word `lowerdir+`: found out once.
-        Err(SnapshotError::Mount { source, .. })
-            if source.raw_os_error() == Some(Errno::INVAL.raw_os_error())
-                && !KNOWN.load(Ordering::Relaxed) =>
-        {
+        Err(error) if refused(&error) => {
             let made = classic::overlay(lowers, upper, flags)?;
-            CLASSIC.store(true, Ordering::Relaxed);
+            Way::Classic.is_it();
             Ok(made)
         }
-        made => {
-            KNOWN.fetch_or(made.is_ok(), Ordering::Relaxed);
-            made
+        Err(error) => Err(error),
+        Ok(made) => {
+            Way::ByLayer.is_it();
+            Ok(made)
         }
     }
 }
@@ -86,22 +97,6 @@ fn by_layer(
         .map_err(refused("mounting it"))
 }
 
-/// Whether the kernel is from before 6.5. Asked once: a refusal would stand in the kernel's log each time.
-fn is_old() -> bool {
-    static OLD: OnceLock<bool> = OnceLock::new();
-    *OLD.get_or_init(|| is_before(rustix::system::uname().release().to_bytes(), (6, 5)))
-}
-
-/// Whether a kernel's release, as `5.14.0-427.el9`, is before a version; no for one that makes no sense.
-fn is_before(release: &[u8], version: (u32, u32)) -> bool {
-    let text = String::from_utf8_lossy(release);
-    let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < version,
-        _ => false,
-    }
-}
-
 /// Root too marks in `user.*`: one format on disk, one code path, and nothing that only root could read. What has to last
 /// is synced by whoever makes an image of it: else each end of a step would sync the disk, and so would each program that
 /// asks for it.
@@ -109,14 +104,41 @@ fn flags(written: bool) -> &'static [&'static str] {
     if written { &["userxattr", "volatile"] } else { &["userxattr"] }
 }
 
-/// Whether overlays are mounted the old way.
-static CLASSIC: AtomicBool = AtomicBool::new(false);
-/// Whether this kernel was seen to know the new one.
-static KNOWN: AtomicBool = AtomicBool::new(false);
+/// How this machine mounts overlays.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Not found out yet.
+    Unknown,
+    ByLayer,
+    /// With `mount(2)`.
+    Classic,
+}
+
+static WAY: AtomicU8 = AtomicU8::new(Way::Unknown as u8);
+
+impl Way {
+    fn now() -> Way {
+        match WAY.load(Ordering::Relaxed) {
+            by_layer if by_layer == Way::ByLayer as u8 => Way::ByLayer,
+            classic if classic == Way::Classic as u8 => Way::Classic,
+            // Not tried there: each refusal would stand in the kernel's log.
+            _ if kernel::is_before((6, 5)) => Way::Classic.is_it(),
+            _ => Way::Unknown,
+        }
+    }
+
+    /// Remembers it, unless something else was found out or asked for meanwhile.
+    fn is_it(self) -> Way {
+        let unknown = Way::Unknown as u8;
+        // Whoever was first has said something that works, too.
+        let _ = WAY.compare_exchange(unknown, self as u8, Ordering::Relaxed, Ordering::Relaxed);
+        self
+    }
+}
 
 /// From now on overlays are mounted as on kernels before 6.5, which is what happens there by itself.
 pub fn mount_classically() {
-    CLASSIC.store(true, Ordering::Relaxed);
+    WAY.store(Way::Classic as u8, Ordering::Relaxed);
 }
 
 /// A clone of the mount at `path`, a directory or file of the host, with what is mounted below. Attached nowhere.
@@ -131,7 +153,7 @@ pub fn bind(path: &Path) -> Result<OwnedFd, SnapshotError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
     use std::io::Read as _;
 
@@ -146,36 +168,21 @@ mod tests {
         Some(text)
     }
 
-    #[test]
-    fn releases_are_compared_by_their_numbers() {
-        for (release, old) in [
-            ("6.1.0-56-amd64", true),
-            ("5.14.0-427.el9.x86_64", true),
-            ("6.4", true),
-            ("6.5.0", false),
-            ("6.18.1", false),
-            ("7.0-rc1", false),
-            ("10.0", false),
-            ("", false),
-            ("unknown", false),
-        ] {
-            assert_eq!(is_before(release.as_bytes(), (6, 5)), old, "{release}");
-        }
-    }
-
-    /// Needs the right to mount; an ordinary user has it in a user namespace only, where whole builds are tested.
-    #[test]
-    fn one_layer_and_several_with_and_without_an_upper() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let temp = tempfile::tempdir().unwrap();
-        let dir = |name: &str| {
+    /// Empty directories of these names, which go with the first; `None` without the right to mount: an ordinary user has it
+    /// in a user namespace only, where whole builds are tested.
+    pub(crate) fn places<const N: usize>(names: [&str; N]) -> Option<(tempfile::TempDir, [PathBuf; N])> {
+        let temp = rustix::process::geteuid().is_root().then(|| tempfile::tempdir().unwrap())?;
+        let made = names.map(|name| {
             let path = temp.path().join(name);
             fs::create_dir(&path).unwrap();
             path
-        };
-        let (low, high, upper, work) = (dir("low"), dir("high"), dir("upper"), dir("work"));
+        });
+        Some((temp, made))
+    }
+
+    #[test]
+    fn one_layer_and_several_with_and_without_an_upper() {
+        let Some((temp, [low, high, upper, work])) = places(["low", "high", "upper", "work"]) else { return };
         fs::write(low.join("f"), "low").unwrap();
         fs::write(low.join("g"), "low").unwrap();
         fs::write(high.join("f"), "high").unwrap();

@@ -53,9 +53,7 @@ pub fn is_archive(file: &mut File) -> Result<bool, TreeError> {
 /// # Errors
 /// [`TreeError::TooBig`]: it has more entries or bytes than anything that can be unpacked.
 pub fn newest(archive: impl Read + Send) -> Result<Option<i64>, TreeError> {
-    let limits = UnpackOptions::default();
-    let Ok((_, plain)) = decompress(BufReader::new(archive)) else { return Ok(None) };
-    let mut reader = TarReader::new(plain.take(limits.max_bytes), limits.max_entries);
+    let Ok(mut reader) = entries(archive, &UnpackOptions::default()) else { return Ok(None) };
     let mut newest = None;
     loop {
         match reader.next_entry() {
@@ -81,15 +79,22 @@ pub fn extract(
     dest: &[u8],
     options: &ExtractOptions,
 ) -> Result<Copied, TreeError> {
-    let action = "decompress the archive";
-    let (_, plain) = decompress(BufReader::new(archive)).map_err(TreeError::stream(action))?;
-    // One byte more than allowed tells "too big" from "just so".
-    let mut reader = TarReader::new(plain.take(options.limits.max_bytes), options.limits.max_entries);
+    let mut reader = entries(archive, &options.limits)?;
     let mut extractor = Extractor::new(dest_root, dest, options)?;
     while let Some(entry) = reader.next_entry()? {
         extractor.entry(&entry, &mut reader)?;
     }
     extractor.finish()
+}
+
+/// What is in an archive, as far as the limits go.
+pub(crate) fn entries<'r>(
+    archive: impl Read + Send + 'r,
+    limits: &UnpackOptions,
+) -> Result<TarReader<impl Read + Send + 'r>, TreeError> {
+    let action = "decompress the archive";
+    let (_, plain) = decompress(BufReader::new(archive)).map_err(TreeError::stream(action))?;
+    Ok(TarReader::new(plain.take(limits.max_bytes), limits.max_entries))
 }
 
 struct Extractor<'a> {

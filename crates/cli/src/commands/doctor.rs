@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use lapstrake_runtime::{Firewall, Sandbox, Way, firewall, limits_available};
 use lapstrake_store::{Store, TempDir};
+use lapstrake_sys::kernel;
 use lapstrake_sys::userns::{Entered, Ids, enter};
 use serde::Serialize;
 
@@ -67,7 +68,7 @@ pub(crate) fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
 }
 
 fn look(args: &Doctor) -> Vec<Finding> {
-    let mut all = vec![kernel(), seccomp()];
+    let mut all = vec![running_kernel(), seccomp()];
     let root = rustix::process::geteuid().is_root();
     let state = env::state_root(root);
     // From here on we are what a build is.
@@ -107,15 +108,12 @@ fn look(args: &Doctor) -> Vec<Finding> {
     all
 }
 
-fn kernel() -> Finding {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let (major, minor) = KERNEL;
-    if version >= KERNEL {
-        finding("kernel", State::Ok, release)
-    } else {
+fn running_kernel() -> Finding {
+    let (release, (major, minor)) = (kernel::release(), KERNEL);
+    if kernel::is_before(KERNEL) {
         finding("kernel", State::Missing, format!("{release}: {major}.{minor} or newer is needed"))
+    } else {
+        finding("kernel", State::Ok, release)
     }
 }
 

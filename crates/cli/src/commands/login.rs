@@ -20,7 +20,9 @@ pub(crate) fn login(args: &LoginArgs) -> anyhow::Result<ExitCode> {
         None => ask("Username: ")?,
     };
     let password = if let Some(password) = &args.password {
-        tell!("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+        tell!(
+            "warning: others can read --password in the list of processes; --password-stdin keeps it to itself"
+        );
         password.clone()
     } else if args.password_stdin {
         let mut text = String::new();

@@ -1,16 +1,15 @@
 //! As much as unpacking an archive looks at.
 
-use std::io::{BufReader, Read};
+use std::io::Read;
 
 use tar::EntryType;
 
 use super::Sketch;
-use crate::archive::ExtractOptions;
-use crate::decompress::decompress;
+use crate::archive::{ExtractOptions, entries};
 use crate::entry::Kind;
 use crate::error::TreeError;
 use crate::path::TreePath;
-use crate::tar_read::{TarEntry, TarReader};
+use crate::tar_read::TarEntry;
 
 impl Sketch<'_> {
     /// Takes in what unpacking `archive` to `dest` looks at. False if that cannot be told from its headers alone: where it
@@ -24,9 +23,7 @@ impl Sketch<'_> {
         dest: &[u8],
         options: &ExtractOptions,
     ) -> Result<bool, TreeError> {
-        let action = "decompress the archive";
-        let (_, plain) = decompress(BufReader::new(archive)).map_err(TreeError::stream(action))?;
-        let mut reader = TarReader::new(plain.take(options.limits.max_bytes), options.limits.max_entries);
+        let mut reader = entries(archive, &options.limits)?;
         let top = self.follow(dest)?;
         while let Some(entry) = reader.next_entry()? {
             let name = TreePath::clean_strict(&entry.name)?;
