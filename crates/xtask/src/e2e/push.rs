@@ -98,7 +98,7 @@ fn push_with_login(mode: &Mode) -> Result<(), String> {
     };
     expect(&login("wrong")?, 1, &["denied access"])?;
     let typed = script(mode, &format!("{docker} login -u me -p wrong {}", server.address))?;
-    expect(&typed, 1, &["--password via the CLI is insecure", "denied access"])?;
+    expect(&typed, 1, &["others can read --password", "denied access"])?;
     let typed = script(mode, &format!("{docker} login -u me --password=secret {}", server.address))?;
     expect(&typed, 0, &["Login Succeeded"])?;
     expect(&login("secret")?, 0, &["Login Succeeded"])?;
