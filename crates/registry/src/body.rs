@@ -63,6 +63,7 @@ impl<'a> Body<'a> {
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|source| RegistryError::Unreachable {
                 registry: self.reference.registry().to_owned(),
+                absent: false,
                 source: source.without_url(),
             })?;
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(piece.len());

@@ -2,6 +2,8 @@
 
 use lapstrake_oci::Platform;
 
+use crate::retry::ATTEMPTS;
+
 /// Why something could not be had from a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -10,6 +12,8 @@ pub enum RegistryError {
     Unreachable {
         /// The registry's host.
         registry: String,
+        /// Nobody is there, or was: asking again is of little use.
+        absent: bool,
         /// Why.
         #[source]
         source: reqwest::Error,
@@ -167,10 +171,19 @@ impl RegistryError {
         matches!(self, RegistryError::Corrupt { .. } | RegistryError::Sink { .. })
     }
 
+    /// How often a request is made that ends like this.
+    pub(crate) fn attempts(&self) -> u32 {
+        match self {
+            RegistryError::Unreachable { absent: true, .. } => 2,
+            error if error.is_interruption() => ATTEMPTS,
+            _ => 1,
+        }
+    }
+
     /// Whether a connection ended early: what was begun may be continued.
     pub(crate) fn is_interruption(&self) -> bool {
         match self {
-            RegistryError::Unreachable { .. } => true,
+            RegistryError::Unreachable { absent, .. } => !absent,
             RegistryError::Status { status, .. } => *status == 429 || *status >= 500,
             _ => false,
         }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use crate::error::RegistryError;
 use crate::settings::{Host, Registries, Settings};
 
 /// How one host is reached.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) http: Client,
     /// `https://host`, without a slash at its end.
     pub(crate) base: String,
+    /// Whether anybody has ever answered there.
+    pub(crate) answered: AtomicBool,
 }
 
 /// All hosts.
@@ -69,7 +72,8 @@ impl Hosts {
             (None, false) => "https",
         };
         let base = format!("{scheme}://{}", address(name));
-        let route = Arc::new(Route { http: self.client(&host, scheme == "https")?, base });
+        let http = self.client(&host, scheme == "https")?;
+        let route = Arc::new(Route { http, base, answered: AtomicBool::new(false) });
         Ok(lock(&self.routes).entry(name.to_owned()).or_insert(route).clone())
     }
 

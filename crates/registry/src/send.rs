@@ -1,5 +1,7 @@
 //! One request with its retries, its redirects and its leave.
 
+use std::sync::atomic::Ordering;
+
 use reqwest::header::{AUTHORIZATION, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
@@ -56,8 +58,8 @@ impl Channel {
         self.grants.of(ask).filter(|_| ask.is_own(url))
     }
 
-    /// Sends what `request` makes for `url`, again while the registry is busy or cannot be reached, and once more when
-    /// it asks who we are. Any answer that is neither is given to the caller. Leave goes to the registry's own address
+    /// Sends what `request` makes for `url`, again while the registry is busy or breaks off, once more where nobody is
+    /// there, and once more when it asks who we are. Any answer that is neither is given to the caller. Leave goes to the registry's own address
     /// only.
     pub(crate) async fn send(
         &self,
@@ -82,7 +84,7 @@ impl Channel {
                     }
                     pause(attempt, retry_after(&response)).await;
                 }
-                Err(error) if attempt < ATTEMPTS && error.is_interruption() && !ask.replaceable => {
+                Err(error) if attempt < error.attempts() && !ask.replaceable => {
                     pause(attempt, None).await;
                 }
                 Err(error) => return Err(error),
@@ -115,6 +117,9 @@ impl Channel {
             let sent = builder.build().map_err(|source| ask.unreachable(source))?;
             let method = sent.method().clone();
             let response = http.execute(sent).await.map_err(|source| ask.unreachable(source))?;
+            if ask.is_own(&url) {
+                ask.route.answered.store(true, Ordering::Relaxed);
+            }
             if response.status() == StatusCode::UNAUTHORIZED && ask.is_own(&url) && !asked {
                 asked = true;
                 self.grants.get(&self.hosts, &self.credentials, ask, (grant, &response)).await?;
@@ -140,4 +145,83 @@ fn redirect(from: &str, method: &Method, response: &Response) -> Option<String> 
     let next = from.join(response.headers().get(LOCATION)?.to_str().ok()?).ok()?;
     let safe = next.scheme() == "https" || (next.scheme() == "http" && from.scheme() == "http");
     (again && safe).then(|| next.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
+    use std::time::{Duration, Instant};
+
+    use lapstrake_oci::Reference;
+
+    use super::*;
+
+    /// Asks `registry` for a manifest: what comes of it, and how long that takes.
+    fn asked(registry: &str) -> (Result<StatusCode, RegistryError>, Duration) {
+        let settings = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(settings.path(), format!("registry.\"{registry}\".http = true")).unwrap();
+        let registries = Registries { files: vec![settings.path().to_owned()], ..Registries::default() };
+        let channel = Channel::new(registries).unwrap();
+        let reference: Reference = format!("{registry}/x:1").parse().unwrap();
+        let begun = Instant::now();
+        let answer =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let ask = channel.own(&reference).await.unwrap();
+                channel.send(&ask, &ask.url("manifests/1"), |http, url| http.get(url)).await
+            });
+        (answer.map(|response| response.status()), begun.elapsed())
+    }
+
+    /// Answers each connection with the next of `answers`, the last one for ever; counts them.
+    fn server(answers: &'static [&'static str]) -> (String, Arc<AtomicU32>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = count.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let number = counted.fetch_add(1, Ordering::SeqCst) as usize;
+                let answer = answers.get(number).or(answers.last()).unwrap();
+                let mut stream: TcpStream = stream.unwrap();
+                let mut request = [0; 4096];
+                assert!(stream.read(&mut request).unwrap() > 0);
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        (address, count)
+    }
+
+    #[test]
+    fn nobody_is_not_waited_for() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        for nobody in [free.as_str(), "registry.invalid:5000"] {
+            let (answer, took) = asked(nobody);
+            assert!(
+                matches!(answer, Err(RegistryError::Unreachable { absent: true, .. })),
+                "{nobody}: {answer:?}"
+            );
+            // Looking a name up may take its time where the resolver is slow; the pauses of before took 6 s.
+            assert!(took < Duration::from_secs(3), "{nobody}: {took:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_busy_or_breaks_off_is_asked_again() {
+        const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        const BUSY: &str =
+            "HTTP/1.1 429 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        const BROKEN: &str =
+            "HTTP/1.1 503 Broken\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        for (answers, connections) in
+            [(&["", "", OK] as &'static [&'static str], 3), (&[BUSY, BUSY, BROKEN, OK], 4)]
+        {
+            let (address, count) = server(answers);
+            let (answer, _) = asked(&address);
+            assert_eq!(answer.unwrap(), StatusCode::OK);
+            assert_eq!(count.load(Ordering::SeqCst), connections);
+        }
+    }
 }

@@ -100,7 +100,7 @@ async fn token(
         match sent.map_err(|source| ask.unreachable(source)) {
             Ok(response) if attempt < ATTEMPTS && is_busy(response.status()) => pause(attempt, None).await,
             Ok(response) => break response,
-            Err(_) if attempt < ATTEMPTS && !ask.replaceable => pause(attempt, None).await,
+            Err(error) if attempt < error.attempts() && !ask.replaceable => pause(attempt, None).await,
             Err(error) => return Err(error),
         }
     };
@@ -194,7 +194,7 @@ mod tests {
         let http = Client::builder().tls_certs_only([]);
         rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
         let base = format!("{scheme}://{}", reference.registry());
-        Ask::pull(reference, Arc::new(Route { http: http.build().unwrap(), base }))
+        Ask::pull(reference, Arc::new(Route { http: http.build().unwrap(), base, answered: false.into() }))
     }
 
     #[test]
