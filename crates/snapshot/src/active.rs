@@ -206,7 +206,7 @@ pub(crate) fn put(
     let id: LayerId = tree.l_digest().to_string().parse()?;
     let content = tree.k_digest().0;
     let size = LayerSize { files: tree.content_size(), own: base.map(|(_, bytes)| bytes) };
-    store.put_layer(&id, dir, &tree.encode(), content, size)?;
+    store.put_layer(&id, dir, |to| tree.write_to(to), content, size)?;
     Ok(id)
 }
 

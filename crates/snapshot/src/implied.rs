@@ -21,10 +21,10 @@ fn noted(store: &Store, layer: &LayerId) -> Vec<TreePath> {
         return Vec::new();
     };
     let text = fs::read(beside).unwrap_or_default();
-    text.split(|b| *b == 0)
-        .filter(|path| !path.is_empty())
-        .filter_map(|path| TreePath::parse(path).ok())
-        .collect()
+    let paths = text.split(|b| *b == 0).filter(|path| !path.is_empty());
+    let mut paths: Vec<TreePath> = paths.filter_map(|path| TreePath::parse(path).ok()).collect();
+    paths.sort();
+    paths
 }
 
 /// The layers of an image, lowest first, each as it has to be on those below it. With `single_id` owners are kept in
@@ -54,7 +54,7 @@ pub fn settle(store: &Store, layers: &[LayerId], single_id: bool) -> Result<Vec<
     Ok(settled)
 }
 
-/// The tree with what `below` says about implied directories; `None` when that is what it has.
+/// The tree with what `below` says about `implied` directories, which are sorted; `None` when that is what it has.
 fn as_meant(tree: &Tree, implied: &[TreePath], below: &Tree) -> Result<Option<Tree>, SnapshotError> {
     let mut changed = false;
     let entries: Vec<Entry> = tree
@@ -62,7 +62,7 @@ fn as_meant(tree: &Tree, implied: &[TreePath], below: &Tree) -> Result<Option<Tr
         .iter()
         .cloned()
         .map(|mut entry| {
-            if implied.contains(&entry.path)
+            if implied.binary_search(&entry.path).is_ok()
                 && let Some(lower) =
                     below.get(&entry.path).filter(|lower| lower.is_dir() && lower.meta != entry.meta)
             {

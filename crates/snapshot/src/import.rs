@@ -59,7 +59,7 @@ pub fn import_packed(store: &Store, tar: impl Read + Send) -> Result<Imported, S
     note_implied(&dir, &read.implied_dirs)?;
     let layer: LayerId = read.tree.l_digest().to_string().parse()?;
     let size = LayerSize { files: read.tree.content_size(), own: None };
-    store.put_layer(&layer, &dir, &read.tree.encode(), read.tree.k_digest().0, size)?;
+    store.put_layer(&layer, &dir, |to| read.tree.write_to(to), read.tree.k_digest().0, size)?;
     let diff_id = DiffId(digest(&read.diff_id));
     store.link_diff(&diff_id, &layer)?;
     Ok(Imported { layer, diff_id })

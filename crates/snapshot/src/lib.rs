@@ -10,6 +10,7 @@ mod export;
 mod implied;
 mod import;
 mod mount;
+mod part;
 mod verify;
 
 pub use active::{Active, Halves};
@@ -18,4 +19,5 @@ pub use export::{diff_id, write_tar};
 pub use implied::settle;
 pub use import::{Imported, adopt_layer, import_layer, import_packed, read_file, unpack_packed};
 pub use mount::{MAX_LAYERS, bind, mount, mount_classically};
+pub use part::take_files;
 pub use verify::{damage, readopt};

@@ -122,12 +122,12 @@ impl Store {
     }
 
     /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`, or none if it is packed, or it was made a patch by
-    /// [`Store::make_patch`]. If the layer is there already, `dir` is dropped, but for the files of one that was packed.
+    /// [`Store::make_patch`]; `tree` writes its encoded tree. If the layer is there already, `dir` is dropped, but for the files of one that was packed.
     pub fn put_layer(
         &self,
         id: &LayerId,
         dir: &Path,
-        tree: &[u8],
+        tree: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
         content: [u8; 32],
         size: LayerSize,
     ) -> Result<(), StoreError> {
@@ -155,7 +155,8 @@ impl Store {
             return self.note_base(id);
         }
         let (tree_path, target) = (dir.join("tree"), self.layer_dir(id));
-        fs::write(&tree_path, tree).map_err(io_error("write", &tree_path))?;
+        let written = fs::File::create(&tree_path).and_then(|mut file| tree(&mut file));
+        written.map_err(io_error("write", &tree_path))?;
         match fs::rename(dir, &target) {
             Ok(()) => Ok(()),
             Err(error)

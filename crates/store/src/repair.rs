@@ -203,7 +203,7 @@ mod tests {
         let id: LayerId = digit.repeat(64).parse().unwrap();
         let dir = store.temp_dir().unwrap();
         fs::create_dir(dir.path().join("fs")).unwrap();
-        store.put_layer(&id, dir.path(), b"", [0; 32], LayerSize { files: 1, own: None }).unwrap();
+        store.put_layer(&id, dir.path(), |_| Ok(()), [0; 32], LayerSize { files: 1, own: None }).unwrap();
         id
     }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
-use crate::entry::Xattr;
+use crate::entry::{Entry, Xattr};
 use crate::error::TreeError;
 use crate::layer_tar::{BLOCK, Pax, XATTR, parse_time};
 use crate::path::lossy;
@@ -15,9 +15,13 @@ use crate::path::lossy;
 /// Longest extension (PAX records, long name) that is believed.
 const MAX_EXTENSION: u64 = 1 << 20;
 
-/// Most bytes of names, links and attributes in one archive. Whoever reads one keeps them all, and a compressed archive
-/// has room for a thousand times its own length.
-const MAX_NAMES: u64 = 256 << 20;
+/// Most bytes that one archive's entries may take in memory. Whoever reads a layer keeps them all, and a compressed
+/// archive has room for a thousand times its own length.
+const MAX_MEMORY: u64 = 208 << 20;
+
+/// What an entry takes beside its name, its link and its attributes: some more than itself, for the ways to find it.
+const ENTRY: u64 = 192;
+const _: () = assert!(size_of::<Entry>() <= 112);
 
 /// One header with all extensions applied.
 #[derive(Debug)]
@@ -50,8 +54,8 @@ pub(crate) struct TarReader<R> {
     padding: u64,
     entries: u64,
     max_entries: u64,
-    /// The bytes of names, links and attributes so far.
-    names: u64,
+    /// What the entries so far take in memory.
+    memory: u64,
 }
 
 /// What precedes a header and changes it.
@@ -64,7 +68,7 @@ struct Extensions {
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(inner: R, max_entries: u64) -> Self {
-        Self { inner, left: 0, padding: 0, entries: 0, max_entries, names: 0 }
+        Self { inner, left: 0, padding: 0, entries: 0, max_entries, memory: 0 }
     }
 
     /// The next entry; `None` at the end mark or where the stream ends between entries.
@@ -201,9 +205,12 @@ impl<R: Read> TarReader<R> {
         self.begin(size)?;
         let xattrs = xattrs(&pax);
         let attributes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
-        self.names += (name.len() + link.len() + attributes) as u64;
-        if self.names > MAX_NAMES {
-            return Err(TreeError::TooBig { what: "bytes of names and attributes", limit: MAX_NAMES });
+        self.memory += ENTRY + (name.len() + link.len() + attributes) as u64;
+        if self.memory > MAX_MEMORY {
+            return Err(TreeError::TooBig {
+                what: "bytes of entries, names and attributes",
+                limit: MAX_MEMORY,
+            });
         }
         let device = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
         Ok(TarEntry {

@@ -6,28 +6,30 @@
 //! neither deletes anything of the same layer. Attributes of overlayfs itself are never taken from an archive.
 
 pub(crate) mod disk;
+mod nodes;
+mod part;
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Read;
-use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 
 use tar::EntryType;
 
-use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
+use crate::entry::{ContentDigest, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::layer_tar::{OPAQUE, WHITEOUT};
 use crate::path::TreePath;
 use crate::tar_read::{TarEntry, TarReader};
-use crate::tree::{Links, Tree};
+use crate::tree::Tree;
 use disk::Disk;
+use nodes::Nodes;
+pub use part::Part;
 
 /// Links followed in one name before it is a loop.
 const MAX_LINKS: u32 = 255;
 
-/// Most entries of a layer. All of them are in memory at once, at some 270 bytes and the path: images have a hundredth of
-/// that, and a compressed archive of nothing but headers has room for more than any memory.
+/// Most headers of a layer, extensions included. What is in memory of them is bounded by [`crate::tar_read`].
 const MAX_ENTRIES: u64 = 2_000_000;
 
 /// How an archive is unpacked, and how much of it.
@@ -99,38 +101,17 @@ fn unpack(input: impl Read + Send, disk: Disk<'_>, options: &UnpackOptions) -> R
     Ok(Unpacked { tree, diff_id, size, implied_dirs, skipped_devices })
 }
 
-/// An entry as it stands now, without its path: there may be millions.
-#[derive(Clone)]
-struct Node {
-    kind: Kind,
-    meta: Meta,
-    /// Tells hard links of one file together; none where there is only one.
-    file: Option<NonZeroU32>,
-    implied: bool,
-}
-
-/// What [`MAX_ENTRIES`] of them take is the memory that a layer can make us use.
-const _: () = assert!(size_of::<(TreePath, Node)>() <= 136);
-
-impl Node {
-    fn new(kind: Kind, meta: Meta) -> Node {
-        Node { kind, meta, file: None, implied: false }
-    }
-}
-
 struct Unpacker<'a> {
     disk: Disk<'a>,
-    nodes: BTreeMap<TreePath, Node>,
+    nodes: Nodes,
     /// The last directory a name was resolved to: most entries lie beside the one before.
     last_dir: Option<(TreePath, TreePath)>,
-    /// The number of the next file that gets a second name.
-    next_file: NonZeroU32,
-    skipped: Vec<TreePath>,
+    skipped: BTreeSet<TreePath>,
 }
 
 impl<'a> Unpacker<'a> {
     fn new(disk: Disk<'a>) -> Self {
-        Self { disk, nodes: BTreeMap::new(), last_dir: None, next_file: NonZeroU32::MIN, skipped: Vec::new() }
+        Self { disk, nodes: Nodes::default(), last_dir: None, skipped: BTreeSet::new() }
     }
 
     fn entry(&mut self, entry: &TarEntry, content: &mut impl Read) -> Result<(), TreeError> {
@@ -152,9 +133,8 @@ impl<'a> Unpacker<'a> {
 
     fn root(&mut self, entry: &TarEntry) -> Result<(), TreeError> {
         let path = TreePath::root();
-        let opaque = matches!(self.nodes.get(&path), Some(Node { kind: Kind::Dir { opaque: true }, .. }));
-        self.nodes.insert(path, Node::new(Kind::Dir { opaque }, meta(entry)));
-        Ok(())
+        let opaque = matches!(self.nodes.kind(&path), Some(Kind::Dir { opaque: true }));
+        self.nodes.insert(path, Kind::Dir { opaque }, meta(entry))
     }
 
     /// The real place of a directory named by the archive, made where it is missing.
@@ -175,7 +155,7 @@ impl<'a> Unpacker<'a> {
                 _ => {}
             }
             let next = real.join_name(&name);
-            match self.nodes.get(&next).map(|node| &node.kind) {
+            match self.nodes.kind(&next) {
                 Some(Kind::Dir { .. }) => real = next,
                 Some(Kind::Symlink { target }) => {
                     links += 1;
@@ -201,66 +181,60 @@ impl<'a> Unpacker<'a> {
 
     fn make_dir(&mut self, path: TreePath, meta: Meta, implied: bool) -> Result<(), TreeError> {
         // A deletion of the name came before: what lower layers have below it must not show through.
-        let opaque = match self.nodes.get(&path).map(|n| &n.kind) {
+        let opaque = match self.nodes.kind(&path) {
             Some(Kind::Dir { opaque }) => {
                 let kind = Kind::Dir { opaque: *opaque };
-                self.nodes.insert(path, Node { implied, ..Node::new(kind, meta) });
-                return Ok(());
+                return self.insert_dir(path, kind, meta, implied);
             }
             Some(Kind::Whiteout) => true,
             _ => false,
         };
         self.remove(&path)?;
         self.disk.mkdir(&path)?;
-        self.nodes.insert(path, Node { implied, ..Node::new(Kind::Dir { opaque }, meta) });
-        Ok(())
+        self.insert_dir(path, Kind::Dir { opaque }, meta, implied)
+    }
+
+    fn insert_dir(&mut self, path: TreePath, kind: Kind, meta: Meta, implied: bool) -> Result<(), TreeError> {
+        match implied {
+            true => self.nodes.insert_implied(path, kind, meta),
+            false => self.nodes.insert(path, kind, meta),
+        }
     }
 
     /// Takes away what an earlier entry put there.
     fn remove(&mut self, path: &TreePath) -> Result<(), TreeError> {
-        if !self.nodes.contains_key(path) {
+        if !self.nodes.contains(path) {
             return Ok(());
         }
         self.last_dir = None;
-        let below: Vec<TreePath> = self
-            .nodes
-            .range(path.clone()..)
-            .map(|(p, _)| p)
-            .take_while(|p| p.starts_with(path))
-            .cloned()
-            .collect();
+        let below = self.nodes.subtree(path);
         for path in below.iter().rev() {
-            if let Some(node) = self.nodes.remove(path)
-                && !self.skipped.contains(path)
+            if let Some(kind) = self.nodes.remove(path)
+                && !self.skipped.remove(path)
             {
-                self.disk.unlink(path, matches!(node.kind, Kind::Dir { .. }))?;
+                self.disk.unlink(path, matches!(kind, Kind::Dir { .. }))?;
             }
         }
-        self.skipped.retain(|p| !p.starts_with(path));
         Ok(())
     }
 
     fn set_opaque(&mut self, dir: &TreePath) -> Result<(), TreeError> {
-        if dir.is_root() && !self.nodes.contains_key(dir) {
+        if dir.is_root() && !self.nodes.contains(dir) {
             let meta = Meta { mode: 0o755, ..Meta::default() };
-            let node = Node { implied: true, ..Node::new(Kind::Dir { opaque: true }, meta) };
-            self.nodes.insert(dir.clone(), node);
+            self.nodes.insert_implied(dir.clone(), Kind::Dir { opaque: true }, meta)?;
         }
-        if let Some(node) = self.nodes.get_mut(dir) {
-            node.kind = Kind::Dir { opaque: true };
-        }
+        self.nodes.set_opaque(dir);
         Ok(())
     }
 
     fn whiteout(&mut self, path: TreePath) -> Result<(), TreeError> {
-        match self.nodes.get(&path).map(|node| &node.kind) {
+        match self.nodes.kind(&path) {
             Some(Kind::Dir { .. }) => self.set_opaque(&path),
             // Whatever else this layer has there hides the lower one already.
             Some(_) => Ok(()),
             None => {
                 self.disk.whiteout(&path)?;
-                self.nodes.insert(path, Node::new(Kind::Whiteout, Meta::default()));
-                Ok(())
+                self.nodes.insert(path, Kind::Whiteout, Meta::default())
             }
         }
     }
@@ -300,13 +274,12 @@ impl<'a> Unpacker<'a> {
             special => {
                 meta.xattrs = Vec::new();
                 if !self.disk.special(&path, &special, &meta)? {
-                    self.skipped.push(path.clone());
+                    self.skipped.insert(path.clone());
                 }
                 special
             }
         };
-        self.nodes.insert(path, Node::new(kind, meta));
-        Ok(())
+        self.nodes.insert(path, kind, meta)
     }
 
     fn link(&mut self, entry: &TarEntry, path: TreePath) -> Result<(), TreeError> {
@@ -315,26 +288,19 @@ impl<'a> Unpacker<'a> {
         let above = named.parent().ok_or_else(missing)?;
         let target = self.existing_dir(&above).ok_or_else(missing)?.join_name(named.name());
         if target == path {
-            return if self.nodes.contains_key(&path) { Ok(()) } else { Err(missing()) };
+            return if self.nodes.contains(&path) { Ok(()) } else { Err(missing()) };
         }
-        let linkable = |node: &&mut Node| !matches!(node.kind, Kind::Dir { .. } | Kind::Whiteout);
-        let node = self.nodes.get_mut(&target).filter(linkable).ok_or_else(missing)?;
-        if node.file.is_none() {
-            node.file = Some(self.next_file);
-            self.next_file = self.next_file.saturating_add(1);
-        }
-        let copy = node.clone();
-        if target.starts_with(&path) {
+        let linkable = |kind: &Kind| !matches!(kind, Kind::Dir { .. } | Kind::Whiteout);
+        if !self.nodes.kind(&target).is_some_and(linkable) || target.starts_with(&path) {
             return Err(missing());
         }
         self.remove(&path)?;
         if self.skipped.contains(&target) {
-            self.skipped.push(path.clone());
+            self.skipped.insert(path.clone());
         } else {
             self.disk.link(&target, &path)?;
         }
-        self.nodes.insert(path, Node { implied: false, ..copy });
-        Ok(())
+        self.nodes.link(&target, path)
     }
 
     /// The real place of a directory that has to be there already.
@@ -347,18 +313,11 @@ impl<'a> Unpacker<'a> {
     fn finish(self) -> Result<(Tree, Vec<TreePath>, Vec<TreePath>), TreeError> {
         let Self { disk, nodes, skipped, .. } = self;
         // Deepest first: nothing that is done to a directory's children comes after its own times.
-        for (path, node) in nodes.iter().rev() {
-            if let Kind::Dir { opaque } = node.kind {
-                disk.finish_dir(path, &node.meta, opaque)?;
-            }
+        for (path, meta, opaque) in nodes.dirs() {
+            disk.finish_dir(path, meta, opaque)?;
         }
-        let implied = nodes.iter().filter(|(_, node)| node.implied).map(|(path, _)| path.clone()).collect();
-        let mut links = Links::default();
-        let mut entries = Vec::with_capacity(nodes.len());
-        for (path, Node { kind, meta, file, .. }) in nodes {
-            links.push(&mut entries, Entry { path, kind, meta }, file.map(|file| (0, u64::from(file.get()))));
-        }
-        Ok((Tree::from_entries(entries)?, implied, skipped))
+        let (tree, implied) = nodes.finish()?;
+        Ok((tree, implied, skipped.into_iter().collect()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Seek as _;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use lapstrake_graph::{Copy, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
@@ -20,6 +20,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::OpsError;
 use crate::inner::Inner;
 use crate::origin::selector;
+use crate::part::{Opened, part};
 use crate::stack::Stack;
 
 /// Input 0 as something that layers can be put on.
@@ -57,7 +58,7 @@ pub(crate) struct ReadyCopy<'a> {
     pub(crate) selection: Selection,
     /// What of it is unpacked instead.
     pub(crate) archives: Vec<File>,
-    from: OwnedFd,
+    from: Opened,
 }
 
 impl ReadyCopy<'_> {
@@ -162,8 +163,11 @@ fn ready_copy<'a>(inner: &Inner, copy: &'a Copy, inputs: &[Stack]) -> Result<Rea
         optional: copy.optional,
     };
     let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum(stack))?;
-    let from = origin.open(&inner.store, stack, inner.settings.single_id)?;
-    let archives = if copy.unpack { archives(from.as_fd(), &mut selection)? } else { Vec::new() };
+    let from = match part(inner, stack, &selection)? {
+        Some(part) => part,
+        None => Opened::whole(origin.open(&inner.store, stack, inner.settings.single_id)?),
+    };
+    let archives = if copy.unpack { archives(from.dir.as_fd(), &mut selection)? } else { Vec::new() };
     Ok(ReadyCopy { copy, selection, archives, from })
 }
 
@@ -172,14 +176,14 @@ fn copy_input(single_id: bool, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Result<C
     let mut options = options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     if archives.is_empty() {
-        return Ok(put(from.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?);
+        return Ok(put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?);
     }
     let mut all = Copied::default();
     for archive in archives {
         all.owners.extend(unpack(archive, dest.root, copy, &options)?.owners);
     }
     let dest = Dest::plain(dest.root);
-    all.owners.extend(put(from.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?.owners);
+    all.owners.extend(put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?.owners);
     Ok(all)
 }
 

@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use lapstrake_graph::{Graph, Op, Source};
+use lapstrake_graph::{FileAction, Graph, Op, Source};
 use lapstrake_oci::Digest;
 use lapstrake_runtime::Sandbox;
 use lapstrake_store::Store;
+use lapstrake_tree::TreePath;
 
 use crate::brought::Remotes;
 use crate::error::OpsError;
 use crate::images::{Files, Images};
 use crate::origin::Origins;
+use crate::passes::Passes;
 use crate::settings::Settings;
 
 /// The store, what is allowed, and what is shared between steps.
@@ -21,10 +23,21 @@ pub(crate) struct Inner {
     pub(crate) images: Arc<Images>,
     pub(crate) origins: Origins,
     pub(crate) remotes: Remotes,
+    pub(crate) passes: Passes,
     sandbox: OnceLock<Sandbox>,
     /// The manifests of images whose files no step needs.
     untouched: OnceLock<BTreeSet<Digest>>,
     starting: Mutex<()>,
+}
+
+/// The inputs that `file` copies from as a whole.
+fn wholly_copied(file: &lapstrake_graph::File) -> impl Iterator<Item = usize> {
+    let copies = file.actions.iter().filter_map(|action| match action {
+        FileAction::Copy(copy) => Some(copy),
+        _ => None,
+    });
+    let root = |source: &String| TreePath::clean(source.as_bytes()).is_ok_and(|path| path.is_root());
+    copies.filter(move |copy| copy.input > 0 && copy.sources.iter().any(root)).map(|copy| copy.input)
 }
 
 impl Inner {
@@ -37,6 +50,7 @@ impl Inner {
             images,
             origins,
             remotes: Remotes::default(),
+            passes: Passes::default(),
             sandbox: OnceLock::new(),
             untouched: OnceLock::new(),
             starting: Mutex::new(()),
@@ -54,8 +68,11 @@ impl Inner {
             }
             match &vertex.op {
                 Op::Exec(_) => touched.extend(vertex.inputs.iter().map(|edge| edge.vertex)),
-                // What they stand on is only looked at: see `ground`.
-                Op::File(_) => touched.extend(vertex.inputs.iter().skip(1).map(|edge| edge.vertex)),
+                // What they stand on is only looked at: see `ground`. Of the others they read some files: see `part`.
+                Op::File(file) => {
+                    let whole = wholly_copied(file).filter_map(|input| vertex.inputs.get(input));
+                    touched.extend(whole.map(|edge| edge.vertex));
+                }
                 Op::Source(_) | Op::Merge => {}
             }
         }

@@ -23,6 +23,8 @@ mod inner;
 mod mounts;
 mod origin;
 mod output;
+mod part;
+mod passes;
 mod remote;
 mod seen;
 mod settings;

@@ -12,7 +12,7 @@ fn layer(store: &Store, digit: &str) -> LayerId {
     let dir = store.temp_dir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
     fs::write(dir.path().join("fs/file"), digit).unwrap();
-    store.put_layer(&id, dir.path(), b"", [0; 32], LayerSize { files: 1_000, own: None }).unwrap();
+    store.put_layer(&id, dir.path(), |_| Ok(()), [0; 32], LayerSize { files: 1_000, own: None }).unwrap();
     id
 }
 
@@ -169,7 +169,7 @@ fn changed(store: &Store) -> (LayerId, LayerId) {
     let dir = store.temp_dir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
     Store::make_patch(dir.path(), &base).unwrap();
-    store.put_layer(&id, dir.path(), b"", [0; 32], LayerSize { files: 1_000, own: Some(70) }).unwrap();
+    store.put_layer(&id, dir.path(), |_| Ok(()), [0; 32], LayerSize { files: 1_000, own: Some(70) }).unwrap();
     (base, id)
 }
 

@@ -13,6 +13,8 @@
 //! ```
 //! The format is derived data: another version means "not there", never a conversion.
 
+use std::io;
+
 use super::Tree;
 use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr};
 use crate::error::TreeError;
@@ -24,6 +26,8 @@ pub const TREE_VERSION: u8 = 1;
 
 const MAGIC: &[u8; 6] = b"LSTREE";
 const CHECK: usize = 16;
+/// How much is written at once.
+const PIECE: usize = 64 << 10;
 const WHAT: &str = "tree";
 
 fn corrupt(why: &'static str) -> TreeError {
@@ -35,6 +39,18 @@ impl Tree {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.entries.len() * 96);
+        // A list takes whatever comes.
+        self.write_to(&mut out).unwrap_or_default();
+        out
+    }
+
+    /// Writes the binary form, with little of it in memory.
+    ///
+    /// # Errors
+    /// What `to` refuses.
+    pub fn write_to(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        let mut check = blake3::Hasher::new();
+        let mut out = Vec::with_capacity(PIECE + 4096);
         out.extend_from_slice(MAGIC);
         out.push(TREE_VERSION);
         put_varint(&mut out, self.entries.len() as u64);
@@ -46,10 +62,15 @@ impl Tree {
             put_bytes(&mut out, &path[shared..]);
             self.encode_entry(&mut out, entry);
             previous = path;
+            if out.len() >= PIECE {
+                check.update(&out);
+                to.write_all(&out)?;
+                out.clear();
+            }
         }
-        let check = blake3::hash(&out);
-        out.extend_from_slice(&check.as_bytes()[..CHECK]);
-        out
+        check.update(&out);
+        out.extend_from_slice(&check.finalize().as_bytes()[..CHECK]);
+        to.write_all(&out)
     }
 
     fn encode_entry(&self, out: &mut Vec<u8>, entry: &Entry) {

@@ -9,13 +9,13 @@ pub(crate) type Inode = (u64, u64);
 
 /// The first names of the files of some entries.
 #[derive(Default)]
-pub(crate) struct Links {
+struct Links {
     first: HashMap<Inode, usize>,
 }
 
 impl Links {
     /// Adds the next entry in walk order to those before: as a [`Kind::Hardlink`] if it is another name of one of them.
-    pub(crate) fn push(&mut self, before: &mut Vec<Entry>, mut entry: Entry, inode: Option<Inode>) {
+    fn push(&mut self, before: &mut Vec<Entry>, mut entry: Entry, inode: Option<Inode>) {
         if let (Some(inode), Kind::File { .. }) = (inode, &entry.kind) {
             let file = *self.first.entry(inode).or_insert(before.len());
             if let Some(file) = before.get(file) {

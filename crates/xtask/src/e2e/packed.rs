@@ -5,14 +5,19 @@ use std::process::Output;
 use super::conform;
 use super::place::{Mode, dockerfile, expect, must, nothing_left, script, text};
 use super::registry::Registry;
+use super::remote::Server;
 
-pub(super) const CASES: &[super::Case] = &[("packed_layers", packed), ("packed_below_copy", copied)];
+pub(super) const CASES: &[super::Case] =
+    &[("packed_layers", packed), ("packed_below_copy", copied), ("packed_copied_from", copied_from)];
 
-const BASE: &str = "FROM busybox\nRUN echo base > /base && mkdir -m 750 -p /real/dir && ln -s real /way && echo x:x:7:7::/: >> /etc/passwd\n";
+const BASE: &str = "FROM busybox\nRUN echo base > /base && mkdir -m 750 -p /real/dir && ln -s real /way && echo x:x:7:7::/: >> /etc/passwd && echo f > /real/f && mkdir /twice && echo t > /twice/a && ln /twice/a /twice/b\n";
 const CONFIG_ONLY: &str = "FROM BASE\nENV A=b\nCMD [\"cat\", \"/base\"]\n";
 const LINKED: &str = "FROM BASE\nCOPY --link Dockerfile /new/\nCMD [\"ls\", \"/new\"]\n";
 const COPIED: &str = "FROM BASE\nWORKDIR /way/dir\nCOPY --chown=x Dockerfile .\nADD Dockerfile <<base /\nover\nbase\nADD pack.tar.gz /way\n";
 const RUN: &str = "FROM BASE\nCOPY --chown=x Dockerfile /way/\nRUN stat -c %u /real/Dockerfile\n";
+
+/// What is copied of the base: a file over links, what another layer replaced, a directory, all names of one file, and an archive.
+const COPIED_FROM: &str = "FROM scratch\nCOPY --from=BASE /bin/cat /x\nCOPY --from=BASE /way/f /real /d/\nCOPY --from=BASE /etc/passwd /way/f\nCOPY --from=BASE /twice /t/\nFROM BASE AS added\nADD --chown=3 URL/pack.tar.gz /way/\nADD --unpack=true URL/pack.tar.gz /way\nFROM scratch\nCOPY --from=0 / /\nCOPY --from=added /real/dir/new /added/\n";
 
 /// A state directory that has nothing of an image that a registry has.
 struct Away<'a> {
@@ -125,6 +130,35 @@ fn packed(mode: &Mode) -> Result<(), String> {
     expect(&run("./lapstrake build --progress plain packed-run")?, 0, &[" 7\n"])?;
     conform::pushed(&mode.place.join("registry"))?;
     gone(mode)?;
+    nothing_left(mode)
+}
+
+/// Who copies some files of an image has no more of it unpacked; the result is what it would be of its files.
+fn copied_from(mode: &Mode) -> Result<(), String> {
+    let (_server, away) = Away::new(mode)?;
+    must(&format!("cd '{}' && mkdir -p web && cp packed-copied/pack.tar.gz web/", mode.place.display()))?;
+    let web = Server::web(mode)?;
+    let text = COPIED_FROM.replace("BASE", &format!("{}:base", away.name));
+    let url = format!("http://127.0.0.1:{}", web.port);
+    dockerfile(mode, "packed-from", &text.replace("URL", &url))?;
+    let name = &away.name;
+    let build = || {
+        let output = format!("-o type=image,rewrite-timestamp=true,name={name}:from");
+        let built = format!("SOURCE_DATE_EPOCH=7 ./lapstrake build -q --no-cache {output} packed-from");
+        expect(&away.run(&built)?, 0, &["sha256:"])?;
+        away.run(&format!("./lapstrake inspect --format '{{{{json .RootFS.Layers}}}}' {name}:from"))
+    };
+    let of_packed = String::from_utf8_lossy(&build()?.stdout).into_owned();
+    let packed = "for layer in $LAPSTRAKE_ROOT/layers/*; do [ -e $layer/fs ] || [ -e $layer/patch ] || echo packed; done";
+    same(&away.run(packed)?, "packed\npacked\n")?;
+    // And when somebody has needed the files.
+    expect(&away.run(&format!("./lapstrake run {name}:base cat /base"))?, 0, &["base\n"])?;
+    same(&away.run(packed)?, "")?;
+    same(&build()?, &of_packed)?;
+    let list = "./lapstrake build -q -o type=tar,dest=from.tar packed-from && tar -tvf from.tar | awk '{print $2, $6, $7, $8, $9}'";
+    let lines = ["5/6 added/new", "0/0 d/f", "0/0 d/dir/", "0/0 x", "0/0 t/b link to t/a"];
+    expect(&away.run(list)?, 0, &lines)?;
+    expect(&away.run("tar -xOf from.tar way/f t/a")?, 0, &["x:x:7:7", "t\n"])?;
     nothing_left(mode)
 }
 

@@ -1,0 +1,80 @@
+//! What a copy reads of layers that are packed: the files that it wants, and nothing else.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use lapstrake_snapshot::take_files;
+use lapstrake_store::{LayerId, Store, TempDir};
+use lapstrake_tree::inroot::open_host_dir;
+use lapstrake_tree::select::Selection;
+use lapstrake_tree::{Kind, Tree, TreePath};
+
+use crate::error::OpsError;
+use crate::inner::Inner;
+use crate::stack::Stack;
+
+/// Where the files of a selection can be read.
+pub(crate) struct Opened {
+    pub(crate) dir: OwnedFd,
+    /// What goes when nobody reads them any more.
+    _part: Option<TempDir>,
+}
+
+impl Opened {
+    /// All of `stack`.
+    pub(crate) fn whole(dir: OwnedFd) -> Opened {
+        Opened { dir, _part: None }
+    }
+}
+
+/// The files of `selection`, made of what is packed, at their places in a directory that has nothing else. `None` if
+/// `stack` has to be mounted for them, or may as well be.
+pub(crate) fn part(inner: &Inner, stack: &Stack, selection: &Selection) -> Result<Option<Opened>, OpsError> {
+    let store = &inner.store;
+    if stack.local.is_some() || stack.below.is_some() || !stack.has_packed(store) {
+        return Ok(None);
+    }
+    let wanted = by_layer(store, stack, selection)?;
+    for layer in wanted.keys().filter(|layer| !store.has_files(layer)) {
+        if !inner.passes.once_more(layer) {
+            // The others stay packed all the same, if they are not wanted.
+            lapstrake_snapshot::unpack_packed(store, layer, inner.settings.single_id)?;
+        }
+    }
+    let temp = store.temp_dir()?;
+    let dir = open_host_dir(temp.path())?;
+    // One after the other: two may have to make the same directory.
+    for (layer, paths) in &wanted {
+        if !take_files(store, layer, paths, dir.as_fd())? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Opened { dir, _part: Some(temp) }))
+}
+
+/// Which layer has which of the files: the topmost one that has anything at that place.
+fn by_layer(
+    store: &Store,
+    stack: &Stack,
+    selection: &Selection,
+) -> Result<BTreeMap<LayerId, Vec<TreePath>>, OpsError> {
+    let entries = selection.roots.iter().flat_map(|root| &root.entries);
+    let files = entries.filter(|entry| matches!(entry.kind, Kind::File { .. }));
+    let mut left: Vec<&TreePath> = files.map(|entry| &entry.source).collect();
+    left.sort();
+    left.dedup();
+    let mut found: BTreeMap<LayerId, Vec<TreePath>> = BTreeMap::new();
+    for layer in stack.layers.iter().rev() {
+        if left.is_empty() {
+            break;
+        }
+        let tree = Tree::decode(&store.layer_tree(&layer.id)?)?;
+        let (here, below) = left.into_iter().partition(|path| tree.get(path).is_some());
+        left = below;
+        let here: Vec<&TreePath> = here;
+        if !here.is_empty() {
+            found.entry(layer.id.clone()).or_default().extend(here.into_iter().cloned());
+        }
+    }
+    Ok(found)
+}
