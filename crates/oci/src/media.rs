@@ -20,6 +20,8 @@ pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.lis
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// A gzip-compressed Docker layer.
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// A zstd-compressed Docker layer, as BuildKit and containerd call it.
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 /// An uncompressed Docker layer.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
@@ -71,7 +73,7 @@ pub fn kind(media_type: &str) -> Option<Kind> {
         OCI_CONFIG | DOCKER_CONFIG => Kind::Config,
         OCI_LAYER | DOCKER_LAYER => Kind::Layer(Compression::None),
         OCI_LAYER_GZIP | DOCKER_LAYER_GZIP => Kind::Layer(Compression::Gzip),
-        OCI_LAYER_ZSTD => Kind::Layer(Compression::Zstd),
+        OCI_LAYER_ZSTD | DOCKER_LAYER_ZSTD => Kind::Layer(Compression::Zstd),
         // Foreign layers are only different in where they may be pushed to.
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
         | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Kind::Layer(Compression::Gzip),

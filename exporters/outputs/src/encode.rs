@@ -84,8 +84,8 @@ impl Encoding {
         match (self.docker_types, compression) {
             (true, Compression::None) => media::DOCKER_LAYER,
             (true, Compression::Gzip) => media::DOCKER_LAYER_GZIP,
-            // Docker has no name of its own for it.
-            (true, Compression::Zstd) | (false, _) => compression.oci_layer(),
+            (true, Compression::Zstd) => media::DOCKER_LAYER_ZSTD,
+            (false, _) => compression.oci_layer(),
         }
     }
 
