@@ -155,25 +155,32 @@ async fn run(
     if !wanted.outputs.iter().any(Output::takes_files) {
         tools.ops.expect(&plan.graph);
     }
-    let staying = Staying::find(&wanted, &tools, (&plan.graph, target)).await?;
+    let staying = Staying::find(&wanted, &tools, (&plan.graph, target))?;
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
     // Dropped half-way if the build is canceled: what became of the steps is told then, too.
     let report = AtEnd { value: &mut trace.steps, make: || solver.report(target.edge) };
-    let solved = match &staying {
-        Some(staying) => staying.solve(&solver, target.edge).await,
-        None => whole(&solver, target.edge).await,
-    };
+    let solved = solved(&solver, target.edge, staying, (&wanted, &tools)).await;
     drop(report);
     // A failed build has looked at the same files.
     let finished = tools.ops.finish().and_then(|()| cache.finish());
-    let stack = solved?;
+    let (stack, below) = solved?;
     finished?;
-    let below = staying.map_or_else(Vec::new, |staying| staying.layers);
     deliver(args, &wanted, &tools, (target, &below, &stack), trace, &progress).await
 }
 
-async fn whole<E: Executor, C: CacheIndex>(solver: &Solver<'_, E, C>, edge: Edge) -> anyhow::Result<Stack> {
-    Ok(Stack::parse(&solver.solve(edge).await?.result)?)
+/// The result, and the layers below it that stay where they are.
+async fn solved<E: Executor, C: CacheIndex>(
+    solver: &Solver<'_, E, C>,
+    edge: Edge,
+    staying: Option<Staying<'_>>,
+    asked: (&Wanted, &Tools),
+) -> anyhow::Result<(Stack, Vec<Elsewhere>)> {
+    if let Some(staying) = staying
+        && let Some(found) = staying.solve(solver, edge, asked).await?
+    {
+        return Ok(found);
+    }
+    Ok((Stack::parse(&solver.solve(edge).await?.result)?, Vec::new()))
 }
 
 /// Sets a value when it goes, however that comes.

@@ -1,6 +1,8 @@
 //! Bases that stay where they are: an image that is only pushed needs no byte of layers that its registry has, or can take
 //! over from another repository.
 
+use std::collections::BTreeMap;
+
 use lapstrake_engine::{CacheIndex, Executor, Solver};
 use lapstrake_graph::{Edge, Graph, Op, Source, Target, VertexId};
 use lapstrake_oci::{Digest, Reference};
@@ -13,22 +15,24 @@ use super::output::{ImageOutput, Output};
 use super::read::Tools;
 use super::wanted::Wanted;
 
-/// A base that is not fetched.
-pub(super) struct Staying {
+/// A base that need not be fetched.
+pub(super) struct Staying<'w> {
+    base: Reference,
     /// Its layers, lowest first.
-    pub(super) layers: Vec<Elsewhere>,
+    layers: Vec<Elsewhere>,
     /// What lies on it, lowest first.
     rest: Vec<Edge>,
+    /// Where the image goes.
+    outputs: Vec<&'w ImageOutput>,
 }
 
-impl Staying {
-    /// The base of `target`, if nothing that was asked for needs its bytes and every place that the image goes to has
-    /// all of its layers, perhaps since it was asked to take them over.
-    pub(super) async fn find(
-        wanted: &Wanted,
+impl<'w> Staying<'w> {
+    /// The base of `target`, if nothing that was asked for needs its bytes. Nobody is asked.
+    pub(super) fn find(
+        wanted: &'w Wanted,
         tools: &Tools,
         (graph, target): (&Graph, &Target),
-    ) -> anyhow::Result<Option<Staying>> {
+    ) -> anyhow::Result<Option<Staying<'w>>> {
         let Some(outputs) = only_pushed(wanted) else { return Ok(None) };
         let Some((source, rest)) = base_of(graph, target.edge) else { return Ok(None) };
         let Op::Source(Source::Image { manifest, reference, .. }) = &graph[source].op else {
@@ -44,25 +48,29 @@ impl Staying {
             let blob = Blob { digest, size: descriptor.size(), media_type };
             layers.push(Elsewhere { diff_id, blob, annotations });
         }
-        for output in outputs {
-            let fits = |layer: &Elsewhere| output.encoding.fitting(layer.blob.clone()).is_some();
-            if !layers.iter().all(fits)
-                || !there(wanted, output, (&tools.images, &tools.store), (&base.name, &layers)).await?
-            {
+        let fits = |layer: &Elsewhere| {
+            outputs.iter().all(|output| output.encoding.fitting(layer.blob.clone()).is_some())
+        };
+        Ok(layers.iter().all(fits).then_some(Staying { base: base.name, layers, rest, outputs }))
+    }
+
+    /// Solves what lies on the base, and gives that, with the base's layers apart. Only then are the places that the image
+    /// goes to asked to take the base's layers over: a build that fails leaves nothing there. `None` if one of them will
+    /// not; then all of the target has to be solved.
+    pub(super) async fn solve<E: Executor, C: CacheIndex>(
+        self,
+        solver: &Solver<'_, E, C>,
+        target: Edge,
+        (wanted, tools): (&Wanted, &Tools),
+    ) -> anyhow::Result<Option<(Stack, Vec<Elsewhere>)>> {
+        let solved =
+            futures_util::future::try_join_all(self.rest.iter().map(|edge| solver.solve(*edge))).await?;
+        for output in &self.outputs {
+            let at = (&*tools.images, &*tools.store);
+            if !there(wanted, output, at, (&self.base, &self.layers)).await? {
                 return Ok(None);
             }
         }
-        Ok(Some(Staying { layers, rest }))
-    }
-
-    /// Solves what lies on the base, and gives that alone.
-    pub(super) async fn solve<E: Executor, C: CacheIndex>(
-        &self,
-        solver: &Solver<'_, E, C>,
-        target: Edge,
-    ) -> anyhow::Result<Stack> {
-        let solved =
-            futures_util::future::try_join_all(self.rest.iter().map(|edge| solver.solve(*edge))).await?;
         let mut all = Stack::default();
         for stack in solved {
             let stack = Stack::parse(&stack.result)?;
@@ -71,7 +79,7 @@ impl Staying {
             all.binds.extend(stack.binds);
         }
         solver.pass_over(target);
-        Ok(all)
+        Ok(Some((all, self.layers)))
     }
 }
 
@@ -113,9 +121,9 @@ async fn there(
     } else {
         images.client().await?
     };
-    let mut names: Vec<&Reference> = wanted.names.iter().chain(&output.names).collect();
-    names.dedup_by_key(|name| (name.registry(), name.repository()));
-    for name in &names {
+    let names = wanted.names.iter().chain(&output.names);
+    let names: BTreeMap<_, _> = names.map(|name| ((name.registry(), name.repository()), name)).collect();
+    for name in names.values() {
         for layer in layers {
             if !has(client, name, (base, &layer.blob)).await? {
                 return Ok(false);

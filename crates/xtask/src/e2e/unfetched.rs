@@ -85,6 +85,16 @@ fn pushed(mode: &Mode) -> Result<(), String> {
     if without != with || !with.starts_with("sha256:") {
         return Err(format!("{without:?} is not {with:?}"));
     }
+    // A build that fails has asked for nothing in the place that it would have gone to.
+    there.proxy.rules(&[]);
+    let broken = format!("FROM {}/large/base:1\nCOPY --link nothing /\n", there.proxy.address);
+    dockerfile(mode, "on-large-broken", &broken)?;
+    let output = format!("type=registry,name={}/fifth/app,store=false", there.proxy.address);
+    let failed = there.run(&format!("./lapstrake build -o {output} on-large-broken"))?;
+    expect(&failed, 1, &["\"/nothing\": not found"])?;
+    if let Some(asked) = there.proxy.log().iter().find(|line| line.contains("/fifth/")) {
+        return Err(format!("the registry was asked: {asked}"));
+    }
     there.build("other/app:4", ",store=false,compression=zstd,force-compression=true")?;
     must(&format!("rm -rf '{}'", there.state))?;
     nothing_left(mode)
