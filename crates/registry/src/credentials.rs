@@ -261,6 +261,10 @@ fn kept(program: &str, action: &str, key: &str) -> Result<Option<Login>, Registr
         why: "its answer cannot be read".to_owned(),
     };
     let kept: Kept = serde_json::from_slice(&answer).map_err(|_| bad())?;
+    if kept.username.is_empty() && kept.secret.is_empty() {
+        // Some say so that they have nothing.
+        return Ok(None);
+    }
     Ok(Some(if kept.username == TOKEN_USER {
         Login::Identity(kept.secret)
     } else {
@@ -278,9 +282,15 @@ fn ask(program: &str, action: &str, input: &[u8]) -> Result<Option<Vec<u8>>, Reg
         .arg(action)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => failed(
+                "there is no such program in $PATH, and `credsStore` or `credHelpers` of Docker's config.json name it"
+                    .to_owned(),
+            ),
+            _ => failed(error.to_string()),
+        })?;
     if let Some(mut stdin) = child.stdin.take() {
         // It may answer without reading.
         stdin.write_all(input).unwrap_or_default();
@@ -289,7 +299,9 @@ fn ask(program: &str, action: &str, input: &[u8]) -> Result<Option<Vec<u8>>, Reg
     if output.status.success() {
         return Ok(Some(output.stdout));
     }
-    let said = String::from_utf8_lossy(&output.stdout);
+    // The protocol has errors on standard output; not all who speak it know that.
+    let said = if output.stdout.trim_ascii().is_empty() { &output.stderr } else { &output.stdout };
+    let said = String::from_utf8_lossy(said);
     if said.contains("credentials not found") {
         return Ok(None);
     }

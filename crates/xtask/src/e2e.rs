@@ -18,6 +18,7 @@ mod hostile;
 mod images;
 mod language;
 mod limits;
+mod logins;
 mod lookalikes;
 mod many;
 mod model;
@@ -118,6 +119,7 @@ fn cases() -> Vec<Case> {
         networks::CASES,
         servers::CASES,
         push::CASES,
+        logins::CASES,
         packed::CASES,
         images::CASES,
         exporters::CASES,

@@ -9,6 +9,7 @@ use super::registry::Registry;
 pub(super) const CASES: &[super::Case] = &[
     ("push", push),
     ("push_with_login", push_with_login),
+    ("all_tags", all_tags),
     ("save_and_load", save_and_load),
     ("old_archive", old_archive),
 ];
@@ -79,6 +80,41 @@ fn push(mode: &Mode) -> Result<(), String> {
     expect(&failed, 2, &["there is no name to push the image to"])?;
     drop(server);
     expect(&lap(mode, &format!("push {name}:1"))?, 3, &["cannot reach registry"])?;
+    nothing_left(mode)
+}
+
+/// All tags of a name, there and back, in the registry's pages.
+fn all_tags(mode: &Mode) -> Result<(), String> {
+    let server = Registry::of(mode, "")?;
+    let name = format!("{}/team/tagged", server.address);
+    let tag = |tag: &str| format!("./lapstrake tag busybox {name}:{tag}");
+    let tagged: Vec<String> = ["one", "two", "three"].map(tag).into();
+    let others = format!("./lapstrake tag busybox {name}-not:four && ./lapstrake push -q {name}-not:four");
+    expect(&script(mode, &format!("{} && {others}", tagged.join(" && ")))?, 0, &["-not:four"])?;
+    expect(&lap(mode, &format!("push -a {name}:one"))?, 2, &["a tag can't be used with --all-tags"])?;
+    expect(&lap(mode, &format!("push -a {name}-none"))?, 1, &["no image here is called"])?;
+    expect(
+        &lap(mode, &format!("push --all-tags {name}"))?,
+        0,
+        &["one: digest: sha256:", "two: digest", "three: d"],
+    )?;
+    let quiet = lap(mode, &format!("push -aq {name}"))?;
+    if quiet.stdout != format!("{name}\n").as_bytes() {
+        return Err(text(&quiet));
+    }
+    let pulled = elsewhere(
+        mode,
+        &format!("./lapstrake pull -a {name} && ./lapstrake images --format '{{{{.Tag}}}}' {name} | sort"),
+    )?;
+    let words = ["two: Pulling from team/tagged", "Downloaded newer image", "one\nthree\ntwo\n"];
+    expect(&pulled, 0, &words)?;
+    without(&pulled, "four")?;
+    expect(&elsewhere(mode, &format!("./lapstrake pull -a {name}-none"))?, 1, &["not found"])?;
+    expect(
+        &lap(mode, &format!("push --platform linux/s390x {name}:one"))?,
+        1,
+        &["is for linux/", "not linux/s390x"],
+    )?;
     nothing_left(mode)
 }
 
