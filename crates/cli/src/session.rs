@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use lapstrake_assemble::Document;
-use lapstrake_oci::{Digest, Reference};
+use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_ops::StackLayer;
 use lapstrake_outputs::{Finished, Manifest};
 use lapstrake_registry::{Credentials, DockerConfig, Registries};
@@ -13,7 +13,7 @@ use lapstrake_store::{ImageRow, Store, spend_ballast};
 use lapstrake_sys::userns::{Entered, Ids, enter};
 
 use crate::env;
-use crate::exit::Usage;
+use crate::exit::{Told, Usage};
 
 /// An open state directory, inside the right namespace.
 pub(crate) struct Session {
@@ -70,6 +70,24 @@ pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> 
         }
         (None, _) => Err(anyhow::anyhow!("no such image: {name}")),
     }
+}
+
+/// As [`find_image`]; if a platform was asked for, the image has to be for it.
+pub(crate) fn find_for(store: &Store, name: &str, platform: Option<&str>) -> anyhow::Result<ImageRow> {
+    let row = find_image(store, name)?;
+    let Some(platform) = platform else { return Ok(row) };
+    let found = config(store, &row.id)?.platform();
+    if asked_platform(platform)?.accepts(&found) {
+        return Ok(row);
+    }
+    let text = format!("image `{name}` is for {found}, not {platform}: an image here has one platform");
+    let hint = format!("`lapstrake pull --platform {platform}` brings the other one, under the same name");
+    Err(Told { text, hint: Some(hint), status: 1 }.into())
+}
+
+/// `--platform`
+pub(crate) fn asked_platform(text: &str) -> Result<Platform, Usage> {
+    text.parse().map_err(|error| Usage(format!("--platform {text}: {error}")))
 }
 
 fn by_reference(store: &Store, reference: &Reference) -> anyhow::Result<Option<ImageRow>> {

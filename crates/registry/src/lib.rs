@@ -18,6 +18,7 @@ mod retry;
 mod search;
 mod send;
 mod settings;
+mod tags;
 mod token;
 
 pub use challenge::{Bearer, Challenge, challenge};

@@ -68,6 +68,8 @@ pub struct Item {
     pub uses: u64,
     /// Whether an image has it: then it does not go before the image does.
     pub shared: bool,
+    /// Whether the build cache has it.
+    pub recorded: bool,
     /// How many layers it stands on, as far as records say.
     pub depth: u32,
     /// The step that made it, or what it is for.

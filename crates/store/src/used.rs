@@ -41,6 +41,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether somebody runs something in an image.
+    pub fn is_in_use(&self, id: &Digest) -> Result<bool, StoreError> {
+        Ok(self.note_of(id)?.is_some())
+    }
+
     /// What a living process noted about its use of an image.
     fn note_of(&self, id: &Digest) -> Result<Option<String>, StoreError> {
         let (tmp, name) = (self.root().join("tmp"), format!("{PREFIX}{}", id.hex()));

@@ -18,6 +18,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("list", "images"),
             ("load", "load"),
             ("ls", "images"),
+            ("prune", "prune --only images"),
             ("pull", "pull"),
             ("push", "push"),
             ("remove", "rmi"),
@@ -27,15 +28,15 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
         ],
     ),
     ("system", &[("df", "df"), ("prune", "prune")]),
-    ("builder", &[("build", "build")]),
-    ("buildx", &[("b", "build"), ("build", "build"), ("du", "df")]),
+    ("builder", &[("build", "build"), ("prune", "prune --only cache")]),
+    ("buildx", &[("b", "build"), ("build", "build"), ("du", "df"), ("prune", "prune --only cache")]),
 ];
 
 /// Groups and commands that are not here.
 const ELSEWHERE: [(&[&str], &str); 8] = [
     (
-        &["image prune", "builder prune", "buildx prune"],
-        "`lapstrake prune` removes images without a name and the build cache together; with `--filter` or a limit, cache only",
+        &["buildx imagetools", "manifest"],
+        "what a registry has is told by `lapstrake inspect --referrers` and `skopeo inspect`; an image here has one platform",
     ),
     (&["system info", "info"], "`lapstrake doctor` says what of this machine builds can use"),
     (&["version"], "`lapstrake --version`"),
@@ -75,8 +76,8 @@ const ELSEWHERE: [(&[&str], &str); 8] = [
     ),
     (
         &[
-            "config", "context", "events", "manifest", "network", "node", "plugin", "secret", "service",
-            "stack", "swarm", "system", "trust", "volume",
+            "config", "context", "events", "network", "node", "plugin", "secret", "service", "stack",
+            "swarm", "system", "trust", "volume",
         ],
         "lapstrake has images and builds only; `lapstrake help` has all verbs",
     ),
@@ -90,30 +91,13 @@ enum Flag {
     Refused(&'static str),
 }
 
-const ONE_PLATFORM: Flag =
-    Flag::Refused("an image here has one platform: the one that it was built or pulled for");
-
 /// The verbs with such flags.
-const FLAGS: [(&str, &[&str], Flag); 13] = [
+const FLAGS: [(&str, &[&str], Flag); 7] = [
     ("pull", &["--disable-content-trust", "--disable-content-trust=true"], Flag::Dropped),
     ("push", &["--disable-content-trust", "--disable-content-trust=true"], Flag::Dropped),
     ("pull", &["--disable-content-trust=false"], NO_NOTARY),
     ("push", &["--disable-content-trust=false"], NO_NOTARY),
     ("rmi", &["--no-prune"], Flag::Dropped),
-    ("pull", &["-a", "--all-tags"], Flag::Refused("name the tags: one is pulled at a time")),
-    (
-        "push",
-        &["-a", "--all-tags"],
-        Flag::Refused("name the tags (`lapstrake images NAME` lists them): one is pushed at a time"),
-    ),
-    ("push", &["--platform"], ONE_PLATFORM),
-    ("save", &["--platform"], ONE_PLATFORM),
-    (
-        "load",
-        &["--platform"],
-        Flag::Refused("of an archive with more than one platform this machine's is loaded"),
-    ),
-    ("history", &["--platform"], ONE_PLATFORM),
     ("images", &["--tree"], Flag::Refused("an image here has one platform, and there is no tree to show")),
     (
         "prune",
@@ -157,7 +141,7 @@ fn grouped(mut words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
     let group = GROUPS.iter().find(|(group, _)| *group == first);
     let verb = group.and_then(|(_, commands)| commands.iter().find(|(command, _)| *command == second));
     if let Some((_, verb)) = verb {
-        words.splice(1..3, [OsString::from(verb)]);
+        words.splice(1..3, verb.split(' ').map(OsString::from));
         return Ok(words);
     }
     let both = format!("{first} {second}");
@@ -187,6 +171,9 @@ mod tests {
             ("image ls -a", "images -a"),
             ("image rm x --no-prune", "rmi x"),
             ("system df -v", "df -v"),
+            ("image prune -af", "prune --only images -af"),
+            ("builder prune -f", "prune --only cache -f"),
+            ("push -a x", "push -a x"),
             ("builder build -t x .", "build -t x ."),
             ("buildx build --push -t x .", "build --push -t x ."),
             ("push --disable-content-trust x", "push x"),
@@ -207,6 +194,7 @@ mod tests {
             .map(|verb| verb.get_name().to_owned())
             .collect();
         for (_, verb) in GROUPS.iter().flat_map(|(_, commands)| *commands) {
+            let verb = verb.split(' ').next().unwrap_or_default();
             assert!(verbs.iter().any(|name| name == verb), "{verb}");
         }
         for line in ELSEWHERE.iter().flat_map(|(lines, _)| *lines) {
@@ -221,12 +209,11 @@ mod tests {
     fn what_is_not_there_is_told_with_what_is() {
         for (line, word) in [
             ("ps -a", "`ps` is not there: containers end with"),
-            ("image prune -a", "`lapstrake prune` removes"),
+            ("buildx imagetools inspect x", "skopeo inspect"),
             ("buildx ls", "no builder to make or choose"),
             ("system info", "lapstrake doctor"),
             ("system events", "images and builds only"),
-            ("push -a x", "`--all-tags` is not there: name the tags"),
-            ("save --platform=linux/arm64 x", "has one platform"),
+            ("images --tree=true", "there is no tree to show"),
             ("pull --disable-content-trust=false x", "are not checked"),
             ("prune --volumes", "no volumes"),
         ] {

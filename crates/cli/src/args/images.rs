@@ -13,7 +13,8 @@ pub(crate) struct Images {
     /// Show the digests that registries know images by
     #[arg(long)]
     pub(crate) digests: bool,
-    /// Only some: `dangling=BOOL`, `label=KEY[=VALUE]`, `before=IMAGE`, `since=IMAGE`, `until=TIME`, `reference=PATTERN`
+    /// Only some: `dangling=BOOL`, `label=KEY[=VALUE]`, `before=IMAGE`, `since=IMAGE`, `until=TIME` (or `until=24h`),
+    /// `reference=PATTERN`
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
     /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
@@ -48,6 +49,9 @@ pub(crate) struct Inspect {
     /// Accepted for habit's sake: it is JSON anyway
     #[arg(long)]
     pub(crate) json: bool,
+    /// Only if it is for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
@@ -72,6 +76,9 @@ pub(crate) struct History {
     /// Print JSON, a line for each row
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     pub(crate) json: bool,
+    /// Only if it is for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// The image: a name or the beginning of an id
     pub(crate) image: String,
 }
@@ -107,6 +114,9 @@ pub(crate) struct Rmi {
     /// Remove an image with all of its names
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Only if it is for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
@@ -143,6 +153,9 @@ pub(crate) struct Load {
     /// The archive (default: standard input)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
+    /// Of an archive with more than one platform, the images for this one (default: this machine)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// Print only ids
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) quiet: bool,
@@ -170,6 +183,12 @@ pub(crate) struct PushImage {
     /// Print only the name
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) quiet: bool,
+    /// Push all tags that the name has here
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
+    /// Only if it is for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// The image's name, which says where it goes
     #[arg(value_name = "NAME[:TAG]")]
     pub(crate) image: String,
@@ -184,6 +203,9 @@ pub(crate) struct Pull {
     /// Print only the name
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) quiet: bool,
+    /// Pull all tags that the repository has
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
     /// The platform of the image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
@@ -233,6 +255,9 @@ pub(crate) struct Save {
     /// Leave out the `manifest.json` that Docker needs
     #[arg(long)]
     pub(crate) oci: bool,
+    /// Only if it is for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids
     #[arg(required = true)]
     pub(crate) images: Vec<String>,

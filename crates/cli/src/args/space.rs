@@ -25,8 +25,11 @@ pub(crate) struct Prune {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// Only images, or only the build cache
+    #[arg(long, value_enum)]
+    pub(crate) only: Option<Only>,
     /// Only this: `until=24h` (not used for so long), `type=regular|blob|exec.cachemount|source.local`, `id=…` or
-    /// `description~=…`
+    /// `description~=…`; of images `until=24h` (made before that), `label=KEY[=VALUE]` or `label!=KEY[=VALUE]`
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
     /// How much of the build cache stays
@@ -44,4 +47,13 @@ pub(crate) struct Prune {
     /// Remove what the default rules say, quietly and with the lowest priority
     #[arg(long, hide = true)]
     pub(crate) background: bool,
+}
+
+/// What alone is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Only {
+    /// Images, and the layers that nothing else has.
+    Images,
+    /// The build cache.
+    Cache,
 }

@@ -163,25 +163,58 @@ pub(super) fn item_json(item: &Item) -> serde_json::Value {
     })
 }
 
+/// The columns of Docker's `system df -v`.
+const IMAGES: Columns = (
+    &[
+        ("Repository", "REPOSITORY"),
+        ("Tag", "TAG"),
+        ("ID", "IMAGE ID"),
+        ("CreatedSince", "CREATED"),
+        ("Size", "SIZE"),
+        ("SharedSize", "SHARED SIZE"),
+        ("UniqueSize", "UNIQUE SIZE"),
+        ("Containers", "CONTAINERS"),
+    ],
+    "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}",
+);
+const ITEMS: Columns = (
+    &[
+        ("ID", "CACHE ID"),
+        ("CacheType", "CACHE TYPE"),
+        ("Size", "SIZE"),
+        ("CreatedSince", "CREATED"),
+        ("LastUsedSince", "LAST USED"),
+        ("UsageCount", "USAGE"),
+        ("Shared", "SHARED"),
+        ("Description", "DESCRIPTION"),
+    ],
+    "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}\t{{.Description}}",
+);
+/// Headings, and the template of a row.
+type Columns = (&'static [(&'static str, &'static str)], &'static str);
+
+fn table((headings, usual): Columns, rows: Vec<serde_json::Value>) -> anyhow::Result<()> {
+    Ok(std::io::stdout().write_all(Rows { headings, usual, rows }.text(None)?.as_bytes())?)
+}
+
 fn list_images(store: &Store, images: &[Sized]) -> anyhow::Result<()> {
-    say!("Images space usage:\n");
-    say!(
-        "{:<36} {:<14} {:<22} {:<9} {:<12} UNIQUE SIZE",
-        "NAME",
-        "IMAGE ID",
-        "CREATED",
-        "SIZE",
-        "SHARED SIZE"
-    );
+    let mut rows = Vec::new();
     for image in images {
         let created = config(store, &image.row.id)?.created;
-        let age = ago(created.as_deref());
-        let name = image.names.first().map_or("<none>", String::as_str);
-        let (size, shared, unique) =
-            (bytes(image.size), bytes(image.size - image.unique), bytes(image.unique));
-        say!("{name:<36} {:<14} {age:<22} {size:<9} {shared:<12} {unique}", image.row.id.short());
+        let running = u8::from(store.is_in_use(&image.row.id)?);
+        let row = |(repository, tag): (&str, &str)| {
+            json!({"Repository": repository, "Tag": tag, "ID": image.row.id.short(),
+                "CreatedSince": ago(created.as_deref()), "Size": bytes(image.size),
+                "SharedSize": bytes(image.size - image.unique), "UniqueSize": bytes(image.unique),
+                "Containers": running})
+        };
+        rows.extend(image.names.iter().map(|name| row(name.rsplit_once(':').unwrap_or((name, "<none>")))));
+        if image.names.is_empty() {
+            rows.push(row(("<none>", "<none>")));
+        }
     }
-    Ok(())
+    say!("Images space usage:\n");
+    table(IMAGES, rows)
 }
 
 fn list_items(items: &[Item]) -> anyhow::Result<()> {
@@ -189,29 +222,27 @@ fn list_items(items: &[Item]) -> anyhow::Result<()> {
     items.sort_by_key(|item| (std::cmp::Reverse(item.used), std::cmp::Reverse(item.depth)));
     let total: u64 = items.iter().filter(|item| !item.shared).map(|item| item.size).sum();
     say!("\nBuild cache usage: {} (and what images have)\n", bytes(total));
-    say!(
-        "{:<14} {:<15} {:<9} {:<22} {:<7} DESCRIPTION",
-        "CACHE ID",
-        "CACHE TYPE",
-        "SIZE",
-        "LAST USED",
-        "SHARED"
-    );
-    for item in items {
-        say!("{}", line(item));
-    }
-    Ok(())
+    let since = |seconds| ago(Some(&lapstrake_oci::rfc3339(seconds, 0)));
+    let row = |item: &Item| {
+        json!({"ID": short(item), "CacheType": item.kind.name(), "Size": bytes(item.size),
+            "CreatedSince": since(item.created), "LastUsedSince": since(item.used),
+            "UsageCount": item.uses, "Shared": item.shared, "Description": described(item)})
+    };
+    table(ITEMS, items.into_iter().map(row).collect())
+}
+
+fn short(item: &Item) -> String {
+    item.id.strip_prefix("sha256:").unwrap_or(&item.id).chars().take(12).collect()
+}
+
+fn described(item: &Item) -> String {
+    let text: String = item.description.replace(['\n', '\t'], " ");
+    if text.chars().count() > 60 { text.chars().take(59).chain(['…']).collect() } else { text }
 }
 
 /// An item as a line of a table.
 pub(super) fn line(item: &Item) -> String {
-    let id = item.id.strip_prefix("sha256:").unwrap_or(&item.id);
-    let id: String = id.chars().take(12).collect();
     let age = ago(Some(&lapstrake_oci::rfc3339(item.used, 0)));
-    let mut text: String = item.description.replace(['\n', '\t'], " ");
-    if text.chars().count() > 60 {
-        text = text.chars().take(59).chain(['…']).collect();
-    }
-    let (kind, size) = (item.kind.name(), bytes(item.size));
-    format!("{id:<14} {kind:<15} {size:<9} {age:<22} {:<7} {text}", item.shared)
+    let (id, kind, size) = (short(item), item.kind.name(), bytes(item.size));
+    format!("{id:<14} {kind:<15} {size:<9} {age:<22} {:<7} {}", item.shared, described(item))
 }

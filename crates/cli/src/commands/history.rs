@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::args::images::History;
 use crate::rows::{Rows, ago, rfc3339, shortened, size};
-use crate::session::{self, config, find_image};
+use crate::session::{self, config, find_for};
 
 const HEADINGS: &[(&str, &str)] = &[
     ("ID", "IMAGE"),
@@ -25,7 +25,7 @@ const WIDTH: usize = 45;
 /// Shows how an image was made, newest first.
 pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
-    let image = find_image(&session.store, &args.image)?;
+    let image = find_for(&session.store, &args.image, args.platform.as_deref())?;
     let config = config(&session.store, &image.id)?;
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     let mut sizes = Vec::new();

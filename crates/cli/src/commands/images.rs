@@ -10,7 +10,7 @@ use serde_json::json;
 use super::listed::{Filters, Listed};
 use crate::args::images::{Images, Rmi};
 use crate::rows::{Rows, ago, go_time, size};
-use crate::session::{self, find_image};
+use crate::session::{self, find_for};
 
 const HEADINGS: &[(&str, &str)] = &[
     ("Repository", "REPOSITORY"),
@@ -122,7 +122,7 @@ pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
 }
 
 fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
-    let image = Listed::new(store, find_image(store, name)?)?;
+    let image = Listed::new(store, find_for(store, name, args.platform.as_deref())?)?;
     let all = || image.tags.iter().chain(&image.digests);
     let named = name.parse::<Reference>().ok().and_then(|name| all().find(|own| **own == name));
     match named {

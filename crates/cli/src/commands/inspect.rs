@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::listed::Listed;
 use crate::args::images::Inspect;
 use crate::exit::Usage;
-use crate::session::{self, find_image, registries};
+use crate::session::{self, find_for, registries};
 use crate::template::Template;
 
 /// Shows what images are.
@@ -26,7 +26,7 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     let mut shown = Vec::new();
     for name in &args.images {
-        let row = find_image(&session.store, name)?;
+        let row = find_for(&session.store, name, args.platform.as_deref())?;
         if args.raw {
             std::io::stdout().write_all(&session.store.read_blob(&row.id)?)?;
             continue;

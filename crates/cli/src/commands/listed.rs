@@ -116,12 +116,25 @@ fn filter(store: &Store, text: &str) -> anyhow::Result<Filter> {
         "since" => Filter::Since(made(value)?),
         "until" => {
             let time =
-                value.parse::<jiff::Timestamp>().map_err(|_| bad("not a time as 2025-01-31T12:00:00Z"))?;
+                until(value).ok_or_else(|| bad("not a time as 2025-01-31T12:00:00Z, nor one as 24h"))?;
             Filter::Before(time.to_string())
         }
         "reference" => Filter::Reference(value.to_owned()),
         _ => return Err(bad("not one of before, dangling, label, reference, since, until").into()),
     })
+}
+
+/// A time as people write it: how long ago it was, seconds since 1970, a day, or a whole time.
+pub(super) fn until(text: &str) -> Option<jiff::Timestamp> {
+    if let Some(seconds) = super::prune::seconds(text) {
+        return jiff::Timestamp::from_second(jiff::Timestamp::now().as_second().checked_sub(seconds)?).ok();
+    }
+    if let Ok(seconds) = text.parse() {
+        return jiff::Timestamp::from_second(seconds).ok();
+    }
+    let of_day =
+        |at: jiff::civil::DateTime| Some(at.to_zoned(jiff::tz::TimeZone::system()).ok()?.timestamp());
+    text.parse().ok().or_else(|| of_day(text.parse().ok()?))
 }
 
 /// Whether a pattern fits a name, with its tag or without, as people write it.
@@ -183,6 +196,18 @@ fn class(pattern: &[u8], byte: u8) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_in_many_ways() {
+        let at = |text: &str| until(text).map(jiff::Timestamp::as_second);
+        assert_eq!(at("2025-01-31T12:00:00Z"), Some(1_738_324_800));
+        assert_eq!(at("2025-01-31T13:00:00+01:00"), Some(1_738_324_800));
+        assert_eq!(at("1738324800"), Some(1_738_324_800));
+        let now = jiff::Timestamp::now().as_second();
+        assert!((now - 5_402..=now - 5_400).contains(&at("1h30m").unwrap()));
+        assert!(at("2025-01-31").is_some() && at("2025-01-31T12:00:00").is_some());
+        assert_eq!(at("yesterday"), None);
+    }
 
     #[test]
     fn patterns_of_names() {

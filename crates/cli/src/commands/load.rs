@@ -36,7 +36,8 @@ pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
         }
         None => Box::new(io::stdin()),
     };
-    let archive = Archive::unpack(&session, input)?;
+    let platform = args.platform.as_deref().map(session::asked_platform).transpose()?;
+    let archive = Archive { platform, ..Archive::unpack(&session, input)? };
     let loaded = if let Some(list) = archive.read("manifest.json")? {
         let images: Vec<DockerImage> =
             serde_json::from_slice(&list).context("the archive's manifest.json cannot be read")?;
@@ -79,6 +80,8 @@ type Loaded = (Digest, Vec<Reference>);
 /// An unpacked archive: plain files, found by the names that its index gives.
 struct Archive {
     files: BTreeMap<String, PathBuf>,
+    /// Which platform's images are wanted, if somebody said.
+    platform: Option<Platform>,
     /// Held: the files go with it.
     #[expect(dead_code, reason = "dropping it removes the files")]
     dir: TempDir,
@@ -112,7 +115,7 @@ impl Archive {
                 files.insert(name, path);
             }
         }
-        Ok(Archive { files, dir })
+        Ok(Archive { files, platform: None, dir })
     }
 
     fn path(&self, name: &str) -> anyhow::Result<&Path> {
@@ -146,7 +149,7 @@ impl Archive {
         let names = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Reference>, _>>()?;
         match self.manifest_of(image)? {
             Some(digest) => self.manifest(session, &digest, names),
-            None => keep(session, &config, &layers, None, names),
+            None => self.keep(session, &config, &layers, None, names),
         }
     }
 
@@ -191,8 +194,8 @@ impl Archive {
             let mut digest = descriptor.digest().to_string();
             if kind(descriptor.media_type().as_ref()) == Some(Kind::Index) {
                 let inner: ImageIndex = serde_json::from_slice(&self.blob(&digest)?)?;
-                digest =
-                    lapstrake_registry::choose(&"archive".parse()?, &inner, &Platform::host())?.to_string();
+                let platform = self.platform.clone().unwrap_or_else(Platform::host);
+                digest = lapstrake_registry::choose(&"archive".parse()?, &inner, &platform)?.to_string();
             }
             loaded.push(self.manifest(session, &digest, names)?);
         }
@@ -211,19 +214,35 @@ impl Archive {
             layers.push((self.path(&name)?, Some((layer.media_type().to_string(), digest))));
         }
         session.store.put_blob(&bytes)?;
-        keep(session, &config, &layers, Some(digest.parse()?), names)
+        self.keep(session, &config, &layers, Some(digest.parse()?), names)
+    }
+
+    /// As [`keep`], if the image is for the platform that was asked for.
+    fn keep(
+        &self,
+        session: &Session,
+        config: &[u8],
+        layers: &[(&Path, Option<(String, Digest)>)],
+        manifest: Option<Digest>,
+        names: Vec<Reference>,
+    ) -> anyhow::Result<Loaded> {
+        let known: ImageConfig =
+            serde_json::from_slice(config).context("the image's config cannot be read")?;
+        let found = known.platform();
+        match self.platform.as_ref().filter(|wanted| !wanted.accepts(&found)) {
+            Some(wanted) => bail!("the archive has no image for {wanted}: it is for {found}"),
+            None => keep(session, (config, &known), layers, manifest, names),
+        }
     }
 }
 
 fn keep(
     session: &Session,
-    config_bytes: &[u8],
+    (config_bytes, config): (&[u8], &ImageConfig),
     layers: &[(&Path, Option<(String, Digest)>)],
     manifest: Option<Digest>,
     names: Vec<Reference>,
 ) -> anyhow::Result<Loaded> {
-    let config: ImageConfig =
-        serde_json::from_slice(config_bytes).context("the image's config cannot be read")?;
     if config.rootfs.diff_ids.len() != layers.len() {
         bail!("the image has {} layers, and its config names {}", layers.len(), config.rootfs.diff_ids.len());
     }

@@ -59,7 +59,9 @@ pub(crate) fn logout(args: &Logout) -> anyhow::Result<ExitCode> {
     if args.json {
         say!("{}", serde_json::json!({"Registry": registry, "Removed": had}));
     } else if had {
-        say!("Removing login credentials for {registry}");
+        // As Docker tells it.
+        let place = if registry == "docker.io" { "https://index.docker.io/v1/" } else { &registry };
+        say!("Removing login credentials for {place}");
     } else {
         say!("Not logged in to {registry}");
     }

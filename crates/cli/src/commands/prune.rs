@@ -1,21 +1,27 @@
 //! `lapstrake prune`
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use lapstrake_store::{Filter, ItemKind, Limits, Rule, Store, StoreError};
+use lapstrake_oci::{Digest, ImageConfig, Reference};
+use lapstrake_store::{Filter, Item, ItemKind, Limits, Rule, Store, StoreError};
 use serde_json::json;
 
 use super::df::{item_json, line};
+use super::listed::{Listed, until};
 use super::options::size;
 use super::sweeper;
-use crate::args::space::Prune;
+use crate::args::space::{Only, Prune};
 use crate::exit::Usage;
 use crate::rows::size as bytes;
 use crate::session::{self, Session};
 
 /// Removes images that nobody needs, and the build cache.
 pub(crate) fn prune(args: &Prune) -> anyhow::Result<ExitCode> {
+    if args.only == Some(Only::Images) {
+        return prune_images(args);
+    }
     let rule = rule(args)?;
     let session = session::open_to_remove()?;
     if args.background {
@@ -23,36 +29,76 @@ pub(crate) fn prune(args: &Prune) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // A filter or a limit is about the cache; images go only if nothing like that was said.
-    let images = rule == Rule::default();
-    if !args.force && !confirmed(args.all, images)? {
+    let images = rule == Rule::default() && args.only.is_none();
+    if !args.force && !confirmed(args.all, if images { "" } else { "the build cache that no image has" })? {
         return Ok(ExitCode::from(1));
     }
-    let removed = if images { remove_images(&session.store, args.all)? } else { Vec::new() };
-    report(args, &session, &removed, &rule)?;
+    let removed = match images {
+        true => remove_images(&session.store, args.all, &ImageFilter::default())?,
+        false => Vec::new(),
+    };
+    let items = session.store.collect(std::slice::from_ref(&rule))?;
+    report(args, &session, &removed, &items)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(args: &Prune, session: &Session, images: &[String], rule: &Rule) -> anyhow::Result<()> {
+/// Images alone, with what nothing else needs of them.
+fn prune_images(args: &Prune) -> anyhow::Result<ExitCode> {
+    let filter = ImageFilter::parse(&args.filter)?;
+    if args.keep_storage.is_some() || args.max_used_space.is_some() || args.min_free_space.is_some() {
+        return Err(Usage("a limit is about the build cache: `--only cache`".to_owned()).into());
+    }
+    let session = session::open_to_remove()?;
+    let which = if args.all { "all images" } else { "all dangling images" };
+    if !args.force && !confirmed(args.all, which)? {
+        return Ok(ExitCode::from(1));
+    }
     let store = &session.store;
-    let items = store.collect(std::slice::from_ref(rule))?;
+    let of_images = |item: &&Item| item.shared && !item.recorded;
+    let before: BTreeSet<String> =
+        store.items()?.iter().filter(of_images).map(|item| item.id.clone()).collect();
+    let removed = remove_images(store, args.all, &filter)?;
+    let left = |item: &Item| !item.shared && !item.recorded && before.contains(&item.id);
+    let ids: Vec<String> = store.items()?.into_iter().filter(left).map(|item| item.id).collect();
+    // No id would mean all of them.
+    let items = match ids.is_empty() {
+        true => Vec::new(),
+        false => store.collect(&[Rule { filter: Filter { ids, ..Filter::default() }, ..Rule::default() }])?,
+    };
+    report(args, &session, &removed, &items)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(args: &Prune, session: &Session, images: &[Removed], items: &[Item]) -> anyhow::Result<()> {
     let freed: u64 = items.iter().map(|item| item.size).sum();
-    let reclaimed = store.reclaim()?;
+    let reclaimed = session.store.reclaim()?;
     if args.json {
         let items: Vec<_> = items.iter().map(item_json).collect();
+        let ids: Vec<&Digest> = images.iter().map(|image| &image.id).collect();
         say!(
             "{}",
-            json!({"Images": images, "BuildCache": items, "SpaceReclaimed": freed, "Waiting": reclaimed.waiting})
+            json!({"Images": ids, "BuildCache": items, "SpaceReclaimed": freed, "Waiting": reclaimed.waiting})
         );
         return Ok(());
     }
+    if !images.is_empty() {
+        say!("Deleted Images:");
+    }
     for image in images {
-        say!("Deleted: {image}");
+        for name in &image.names {
+            say!("untagged: {name}");
+        }
+        say!("deleted: {}", image.id);
     }
-    if !items.is_empty() {
+    if !images.is_empty() {
+        say!("");
+    }
+    // What images had is told by the images.
+    if !items.is_empty() && args.only != Some(Only::Images) {
         say!("{:<14} {:<15} {:<9} {:<22} {:<7} DESCRIPTION", "ID", "TYPE", "SIZE", "LAST USED", "SHARED");
-    }
-    for item in &items {
-        say!("{}", line(item));
+        for item in items {
+            say!("{}", line(item));
+        }
     }
     say!("Total reclaimed space: {}", bytes(freed));
     if reclaimed.waiting > 0 {
@@ -62,6 +108,51 @@ fn report(args: &Prune, session: &Session, images: &[String], rule: &Rule) -> an
         );
     }
     Ok(())
+}
+
+/// Which images may go.
+#[derive(Debug, Default)]
+struct ImageFilter {
+    /// Made before this.
+    until: Option<jiff::Timestamp>,
+    /// Labels that they have, or have not.
+    labels: Vec<(bool, String, Option<String>)>,
+}
+
+impl ImageFilter {
+    fn parse(texts: &[String]) -> Result<ImageFilter, Usage> {
+        let mut filter = ImageFilter::default();
+        for text in texts {
+            let bad = |why: &str| Usage(format!("--filter {text}: {why}"));
+            let label = |wanted: bool, value: &str| match value.split_once('=') {
+                Some((key, value)) => (wanted, key.to_owned(), Some(value.to_owned())),
+                None => (wanted, value.to_owned(), None),
+            };
+            match text.split_once('=') {
+                Some(("until", time)) => {
+                    let time = until(time);
+                    filter.until = Some(time.ok_or_else(|| bad("neither a time nor a duration: try `24h`"))?);
+                }
+                Some(("label", value)) => filter.labels.push(label(true, value)),
+                Some(("label!", value)) => filter.labels.push(label(false, value)),
+                _ => {
+                    return Err(bad(
+                        "not known; of images there are `until=24h`, `label=KEY[=VALUE]` and `label!=KEY[=VALUE]`",
+                    ));
+                }
+            }
+        }
+        Ok(filter)
+    }
+
+    fn takes(&self, config: &ImageConfig) -> bool {
+        let made = config.created.as_ref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        self.until.is_none_or(|until| made.is_some_and(|made| made < until))
+            && self.labels.iter().all(|(wanted, key, value)| {
+                let found = config.config.labels.get(key);
+                found.is_some_and(|found| value.as_ref().is_none_or(|value| value == found)) == *wanted
+            })
+    }
 }
 
 /// What the flags say.
@@ -104,7 +195,7 @@ fn add(filter: &mut Filter, text: &str) -> Result<(), Usage> {
 }
 
 /// A duration as Go writes it: `1h30m`, also days.
-fn seconds(text: &str) -> Option<i64> {
+pub(super) fn seconds(text: &str) -> Option<i64> {
     let (mut total, mut rest) = (0i64, text);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
@@ -122,11 +213,12 @@ fn seconds(text: &str) -> Option<i64> {
     (!text.is_empty()).then_some(total)
 }
 
-fn confirmed(all: bool, images: bool) -> anyhow::Result<bool> {
-    let which = match (images, all) {
-        (true, true) => "all images, and all build cache",
-        (true, false) => "all images without a name, and all build cache that no image has",
-        (false, _) => "the build cache that the flags choose, if no image has it",
+/// Asks; `which` is nothing for images and cache together.
+fn confirmed(all: bool, which: &str) -> anyhow::Result<bool> {
+    let which = match (which, all) {
+        ("", true) => "all images, and all build cache",
+        ("", false) => "all images without a name, and all build cache that no image has",
+        (which, _) => which,
     };
     tell!("WARNING! This will remove {which}.");
     if !std::io::stdin().is_terminal() {
@@ -138,16 +230,25 @@ fn confirmed(all: bool, images: bool) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn remove_images(store: &Store, all: bool) -> anyhow::Result<Vec<String>> {
-    let tags = store.tags()?;
+/// An image that went.
+struct Removed {
+    id: Digest,
+    names: Vec<String>,
+}
+
+fn remove_images(store: &Store, all: bool, filter: &ImageFilter) -> anyhow::Result<Vec<Removed>> {
     let mut removed = Vec::new();
-    for image in store.images()? {
-        if all || !tags.iter().any(|tag| tag.image == image.id) {
-            match store.remove_unused_image(&image.id) {
-                Ok(()) => removed.push(image.id.to_string()),
-                Err(error @ StoreError::InUse { .. }) => tell!("{error}"),
-                Err(error) => return Err(error.into()),
+    for Listed { row, config, tags, .. } in Listed::all(store)? {
+        if !(all || tags.is_empty()) || !filter.takes(&config) {
+            continue;
+        }
+        match store.remove_unused_image(&row.id) {
+            Ok(()) => {
+                let names = tags.iter().map(Reference::familiar).collect();
+                removed.push(Removed { id: row.id, names });
             }
+            Err(error @ StoreError::InUse { .. }) => tell!("{error}"),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(removed)

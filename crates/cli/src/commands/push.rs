@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_ops::{Files, Images};
+use lapstrake_ops::{Files, Images, OpsError};
 use lapstrake_outputs::{Encoding, Push, Status};
-use lapstrake_registry::Client;
+use lapstrake_registry::{Client, RegistryError};
 
 use serde_json::json;
 
 use crate::args::images::{Pull, PushImage, Tag};
 use crate::exit::Usage;
 use crate::progress::{self, Work};
-use crate::session::{self, Session, find_image, finished, registries};
+use crate::session::{self, Session, asked_platform, find_for, find_image, finished, registries};
 
 /// Reports to a step.
 pub(super) fn status(step: &Step) -> Status {
@@ -46,12 +46,33 @@ async fn one_step<T>(
     result
 }
 
-/// Pushes an image that is here.
+/// Pushes an image that is here, or all that have the name.
 pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
-    let store = &session.store;
     let reference = name(&args.image)?;
-    let row = find_image(store, &args.image)?;
+    if !args.all_tags {
+        push_one(args, &session, &reference, &args.image)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let repository = untagged(&args.image, &reference)?;
+    let mine = |tag: &Reference| tag.digest().is_none() && tag.familiar_name() == repository;
+    let tags: Vec<_> = session.store.tags()?.into_iter().map(|tag| tag.reference).filter(mine).collect();
+    if tags.is_empty() {
+        anyhow::bail!("no image here is called `{repository}`");
+    }
+    for tag in &tags {
+        push_one(args, &session, tag, &tag.familiar())?;
+    }
+    if args.quiet {
+        say!("{}/{}", reference.registry(), reference.repository());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pushes what `image` means as `reference`.
+fn push_one(args: &PushImage, session: &Session, reference: &Reference, image: &str) -> anyhow::Result<()> {
+    let store = &session.store;
+    let row = find_for(store, image, args.platform.as_deref())?;
     let image = Arc::new(finished(store, &row)?);
     let encoding = Encoding::default();
     let pushed =
@@ -59,14 +80,17 @@ pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
             let client = Client::new(registries())?;
             let push =
                 Push { store, client: &client, image: &image, encoding: &encoding, status: status(&step) };
-            Ok(push.run(std::slice::from_ref(&reference), false).await?)
+            Ok(push.run(std::slice::from_ref(reference), false).await?)
         })?;
     store.set_digest(&reference.pinned(pushed.digest.clone()), &row.id)?;
     if args.json {
         let size = pushed.bytes.len();
         say!("{}", json!({"Name": reference.to_string(), "Digest": pushed.digest, "Size": size}));
     } else if args.quiet {
-        say!("{reference}");
+        // One line tells of all tags.
+        if !args.all_tags {
+            say!("{reference}");
+        }
     } else {
         say!(
             "{}: digest: {} size: {}",
@@ -75,41 +99,91 @@ pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
             pushed.bytes.len()
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn name(text: &str) -> Result<Reference, Usage> {
     text.parse().map_err(|error| Usage(format!("`{text}`: {error}")))
 }
 
-/// Pulls an image.
+/// The repository that `--all-tags` is about: nobody can ask for one tag of all.
+fn untagged(text: &str, reference: &Reference) -> Result<String, Usage> {
+    let last = text.rsplit('/').next().unwrap_or(text);
+    if last.contains([':', '@']) {
+        return Err(Usage(format!("`{text}`: a tag can't be used with --all-tags")));
+    }
+    Ok(reference.familiar_name())
+}
+
+/// Pulls an image, or all that the repository has.
 pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     let reference = name(&args.image)?;
-    let platform = match &args.platform {
-        Some(text) => text.parse().map_err(|error| Usage(format!("--platform {text}: {error}")))?,
-        None => Platform::host(),
-    };
-    let before = session.store.tagged(&reference)?;
-    let digest =
-        shown(args.quiet || args.json, (Work::Pull, &format!("pulling {reference}")), async |step| {
-            pull_one(&session, &reference, &platform, &step).await
-        })?;
-    if args.json {
-        let id = find_image(&session.store, &args.image)?.id;
-        say!("{}", json!({"Name": reference.to_string(), "Digest": digest, "ID": id}));
+    let platform = args.platform.as_deref().map(asked_platform).transpose()?.unwrap_or_else(Platform::host);
+    if !args.all_tags {
+        pull_one(args, &session, &reference, &platform)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.quiet {
-        let same = before.is_some() && before == session.store.tagged(&reference)?;
-        let status = if same { "Image is up to date" } else { "Downloaded newer image" };
-        say!("Digest: {digest}\nStatus: {status} for {}", reference.familiar());
+    let repository = untagged(&args.image, &reference)?;
+    let tags = super::block_on(async { Ok(Client::new(registries())?.tags(&reference).await?) })?;
+    let mut pulled = false;
+    for tag in &tags {
+        let tagged = name(&format!("{repository}:{tag}"))?;
+        match pull_one(args, &session, &tagged, &platform) {
+            Ok(()) => pulled = true,
+            // Of many tags some are for other machines.
+            Err(error) if is_for_others(&error) => tell!("{}: left out: {error}", tagged.familiar()),
+            Err(error) => return Err(error),
+        }
     }
-    say!("{reference}");
+    if !pulled {
+        anyhow::bail!("`{repository}` has no tag for {platform}");
+    }
+    if !args.json {
+        say!("{}/{}", reference.registry(), reference.repository());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn pull_one(
+fn is_for_others(error: &anyhow::Error) -> bool {
+    let no_platform = |cause: &RegistryError| matches!(cause, RegistryError::NoPlatform { .. });
+    match error.downcast_ref::<OpsError>() {
+        Some(OpsError::Registry(cause)) => no_platform(cause),
+        _ => error.downcast_ref().is_some_and(no_platform),
+    }
+}
+
+fn pull_one(
+    args: &Pull,
+    session: &Session,
+    reference: &Reference,
+    platform: &Platform,
+) -> anyhow::Result<()> {
+    let before = session.store.tagged(reference)?;
+    let digest =
+        shown(args.quiet || args.json, (Work::Pull, &format!("pulling {reference}")), async |step| {
+            fetch(session, reference, platform, &step).await
+        })?;
+    if args.json {
+        let id = find_image(&session.store, &reference.to_string())?.id;
+        say!("{}", json!({"Name": reference.to_string(), "Digest": digest, "ID": id}));
+        return Ok(());
+    }
+    if !args.quiet {
+        if args.all_tags {
+            say!("{}: Pulling from {}", reference.tag().unwrap_or("latest"), reference.repository());
+        }
+        let same = before.is_some() && before == session.store.tagged(reference)?;
+        let status = if same { "Image is up to date" } else { "Downloaded newer image" };
+        say!("Digest: {digest}\nStatus: {status} for {}", reference.familiar());
+    }
+    if !args.all_tags {
+        say!("{reference}");
+    }
+    Ok(())
+}
+
+async fn fetch(
     session: &Session,
     reference: &Reference,
     platform: &Platform,

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::file::to_file;
 use crate::args::images::Save;
 use crate::exit::Usage;
-use crate::session::{self, find_image, finished};
+use crate::session::{self, find_for, finished};
 
 /// Writes images to an archive. One that is asked for by several names is there once.
 pub(crate) fn save(args: &Save) -> anyhow::Result<ExitCode> {
@@ -24,7 +24,7 @@ pub(crate) fn save(args: &Save) -> anyhow::Result<ExitCode> {
     }
     let mut images: Vec<(Digest, Finished, Vec<Reference>)> = Vec::new();
     for text in &args.images {
-        let row = find_image(&session.store, text)?;
+        let row = find_for(&session.store, text, args.platform.as_deref())?;
         let number = match images.iter().position(|(id, ..)| *id == row.id) {
             Some(number) => number,
             None => {

@@ -25,7 +25,7 @@ impl Store {
         let named = self.named()?;
         let images = self.image_layers()?;
         let mut items = self.layer_items(&named, &images)?;
-        items.extend(self.blob_items(&images)?);
+        items.extend(self.blob_items(&named, &images)?);
         items.extend(self.mount_items()?);
         items.extend(self.context_items()?);
         Ok(items)
@@ -83,6 +83,7 @@ impl Store {
                 Ok(Item {
                     kind: ItemKind::Layer,
                     shared: images.contains(&id),
+                    recorded: named.records.contains_key(&id),
                     id,
                     size: unsigned(row.get(1)?),
                     created: row.get(2)?,
@@ -103,7 +104,7 @@ impl Store {
     }
 
     /// Layers' tars. An image has those of its layers, whichever form they are in.
-    fn blob_items(&self, images: &BTreeSet<String>) -> Result<Vec<Item>, StoreError> {
+    fn blob_items(&self, named: &Named, images: &BTreeSet<String>) -> Result<Vec<Item>, StoreError> {
         let rows: Vec<(String, i64, String, Option<String>)> = self.with_db(|db| {
             let mut statement = db.prepare(
                 "SELECT blobs.digest, blobs.size, blobs.variant, diffs.layer FROM blobs \
@@ -118,14 +119,24 @@ impl Store {
         for (digest, size, variant, layer) in rows {
             let Ok(parsed) = digest.parse() else { continue };
             let Ok(file) = fs::metadata(self.blob_path(&parsed)) else { continue };
-            let shared = layer.is_some_and(|layer| images.contains(&layer));
+            let shared = layer.as_ref().is_some_and(|layer| images.contains(layer));
+            let recorded = layer.is_some_and(|layer| named.records.contains_key(&layer));
             let (used, size) = (file.mtime(), unsigned(size));
             let description = format!("layer as {variant}");
             let kind = ItemKind::Blob;
-            items.insert(
-                digest.clone(),
-                Item { kind, id: digest, size, created: used, used, uses: 0, shared, depth: 0, description },
-            );
+            let item = Item {
+                kind,
+                id: digest.clone(),
+                size,
+                created: used,
+                used,
+                uses: 0,
+                shared,
+                recorded,
+                depth: 0,
+                description,
+            };
+            items.insert(digest, item);
         }
         Ok(items.into_values().collect())
     }
@@ -142,6 +153,7 @@ impl Store {
                     used: row.get(3)?,
                     uses: unsigned(row.get(4)?),
                     shared: false,
+                    recorded: true,
                     depth: 0,
                     description: format!("cache directory {}", row.get::<_, String>(5)?),
                 })
@@ -163,6 +175,7 @@ impl Store {
                 used: meta.mtime(),
                 uses: 0,
                 shared: false,
+                recorded: true,
                 depth: 0,
                 description: "stat index of a build context".to_owned(),
             });

@@ -137,7 +137,18 @@ mod tests {
 
     fn item(id: &str, kind: ItemKind, size: u64, used: i64) -> Item {
         let (id, description) = (id.to_owned(), String::new());
-        Item { kind, id, size, created: used, used, uses: 1, shared: false, depth: 0, description }
+        Item {
+            kind,
+            id,
+            size,
+            created: used,
+            used,
+            uses: 1,
+            shared: false,
+            recorded: true,
+            depth: 0,
+            description,
+        }
     }
 
     const NOW: i64 = 100 * 24 * HOUR;

@@ -15,6 +15,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("builds_remembered", builds),
     ("graph", graph),
     ("prune", prune),
+    ("prune_apart", prune_apart),
     ("prune_in_use", prune_in_use),
 ];
 
@@ -191,15 +192,19 @@ fn prune(mode: &Mode) -> Result<(), String> {
     expect(&lap("df")?, 0, &["Images         3         2", "Build Cache"])?;
     expect(&lap("df --format '{{.Type}}: {{.TotalCount}}'")?, 0, &["Images: 3\nBuild Cache: "])?;
     expect(&lap("system df")?, 0, &["TYPE           TOTAL     ACTIVE    SIZE", "RECLAIMABLE"])?;
-    expect(&lap("image prune -f")?, 2, &["`image prune` is not there", "`lapstrake prune` removes"])?;
-    expect(&lap("df -v")?, 0, &["kept:latest", "[build 2/3] COPY src /src"])?;
+    expect(
+        &lap("df -v")?,
+        0,
+        &["REPOSITORY   TAG       IMAGE ID       CREATED", "\nkept         latest    "],
+    )?;
+    expect(&lap("df -v")?, 0, &["CACHE ID       CACHE TYPE     SIZE", "[build 2/3] COPY src /src"])?;
     expect(&lap("prune")?, 2, &["say so with `--force`"])?;
     expect(&lap("prune --filter since=1h")?, 2, &["not known"])?;
     // Nothing is older than a day, or larger than a gigabyte.
     expect(&lap("prune --force --filter until=24h")?, 0, &["Total reclaimed space: 0B"])?;
     expect(&lap("prune --force --keep-storage 1g")?, 0, &["Total reclaimed space: 0B"])?;
     let before = layers()?;
-    expect(&lap("prune --force")?, 0, &["Deleted: sha256:", "[build 2/3] COPY src /src"])?;
+    expect(&lap("prune --force")?, 0, &["Deleted Images:\ndeleted: sha256:", "[build 2/3] COPY src /src"])?;
     if layers()? == before {
         return Err(format!("no layer went: {before}"));
     }
@@ -207,13 +212,55 @@ fn prune(mode: &Mode) -> Result<(), String> {
     must(&format!("echo a > '{}/a'", src.display()))?;
     expect(&lap("build -q -t kept prune-ctx")?, 0, &["sha256:"])?;
     expect(&lap("run kept cat /all")?, 0, &["a\nb\n"])?;
-    expect(&lap("prune --all --force")?, 0, &["Deleted: sha256:"])?;
+    expect(&lap("prune --all --force")?, 0, &["untagged: kept:latest\ndeleted: sha256:"])?;
     let left = must_say(&format!("ls '{}/layers'", root.display()))?;
     if !left.is_empty() {
         return Err(format!("layers are left: {left}"));
     }
     expect(&lap("images")?, 0, &["REPOSITORY"])?;
     nothing_left_in(mode, &root)
+}
+
+/// Images alone go with what nothing else has of them, the build cache alone leaves them.
+fn prune_apart(mode: &Mode) -> Result<(), String> {
+    let root = alone(mode, "prune-apart")?;
+    context(mode, "apart-ctx")?;
+    let run =
+        |commands: &str| script(mode, &format!("export LAPSTRAKE_ROOT='{}' && {commands}", root.display()));
+    let layers = || must_say(&format!("ls '{}/layers' | wc -l", root.display()));
+    expect(&run("./lapstrake build -q -t apart --label keep=1 apart-ctx")?, 0, &["sha256:"])?;
+    // One that no step made: its layers are nobody's when it goes.
+    let brought = "mkdir -p more && echo more > more/f && tar -C more -c . | ./lapstrake import - brought";
+    expect(&run(brought)?, 0, &["sha256:"])?;
+    expect(&run("./lapstrake builder prune -f")?, 0, &["Total reclaimed space: "])?;
+    let before = layers()?;
+    expect(&run("./lapstrake image prune -f")?, 0, &["Total reclaimed space: 0B"])?;
+    expect(&run("./lapstrake image prune -af --filter until=24h")?, 0, &["Total reclaimed space: 0B"])?;
+    expect(&run("./lapstrake image prune -af --filter type=blob")?, 2, &["label!=KEY"])?;
+    expect(&run("./lapstrake image prune -f --keep-storage 1g")?, 2, &["--only cache"])?;
+    expect(&run("./lapstrake image prune")?, 2, &["all dangling images", "say so with `--force`"])?;
+    expect(&run("./lapstrake builder prune -f")?, 0, &["Total reclaimed space: "])?;
+    if layers()? != before {
+        return Err(format!("images lost layers: {before}"));
+    }
+    let others = run("./lapstrake image prune -af --filter label!=keep=1")?;
+    expect(
+        &others,
+        0,
+        &["Deleted Images:\n", "untagged: brought:latest\ndeleted: sha256:", "\n\nTotal reclaimed space: 5B"],
+    )?;
+    if layers()? == before {
+        return Err(format!("no layer went: {before}"));
+    }
+    expect(&run("./lapstrake run apart cat /all")?, 0, &["a\nb\n"])?;
+    expect(&run("./lapstrake image prune -af --filter label=keep")?, 0, &["untagged: apart:latest"])?;
+    expect(&run("./lapstrake builder prune -af")?, 0, &["Total reclaimed space: "])?;
+    let left = must_say(&format!("ls '{}/layers'", root.display()))?;
+    if !left.is_empty() {
+        return Err(format!("layers are left: {left}"));
+    }
+    nothing_left_in(mode, &root)?;
+    must(&format!("rm -rf '{}'", root.display()))
 }
 
 const WAITS: &str = "FROM busybox\nCOPY src /src\nRUN touch /made\nRUN --mount=type=cache,id=signal,target=/c touch /c/here; while test ! -e /c/go; do sleep 0.05; done; cat /made /src/*; touch /c/seen\n";
