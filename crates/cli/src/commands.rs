@@ -74,7 +74,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// Runs `work` on a runtime of its own, or until Ctrl-C, which ends everything: the sandbox dies with this process,
 /// and what was unfinished is swept away.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // A build is tens of kilobytes, which would be moved from frame to frame.
+    let work = Box::pin(work);
+    // Work that takes long has threads of its own; this one waits for the network.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let result = runtime.block_on(async {
         tokio::select! {
             result = work => result,

@@ -1,40 +1,60 @@
 //! Records of builds: what was asked, what became of each step, and what was said. The bytes are the caller's.
 
+use std::path::PathBuf;
+
 use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
 
 use crate::db::now;
 use crate::error::StoreError;
 use crate::layout::Store;
+use crate::recent::{self, BuildRow, Recent};
 
 /// Records that are younger than this, in seconds, are kept however many there are.
 const KEPT_FOR: i64 = 48 * 3_600;
 /// So many are kept however old they are.
 const KEPT: i64 = 50;
-
-/// A build that is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BuildRow {
-    /// Its name: letters and digits.
-    pub id: String,
-    /// When it began, milliseconds since the Unix epoch.
-    pub started: i64,
-    /// What it has in common with earlier and later builds of the same thing.
-    pub line: String,
-    /// What became of it.
-    pub record: Vec<u8>,
-}
+/// Bytes of builds that are not in the database, from which on they are taken there: of a hundred cached builds or so.
+const MANY: u64 = 256 << 10;
 
 impl Store {
-    /// Keeps the record of a build with what was said in it, and drops the oldest that need not be kept: those older
-    /// than two days of which there are fifty newer ones.
+    /// Keeps the record of a build with what was said in it.
     pub fn put_build(&self, build: &BuildRow, log: &[u8]) -> Result<(), StoreError> {
+        match recent::entry(build, log) {
+            Some(entry) if (entry.len() as u64) < MANY => {
+                if recent::append(&self.recent(), &entry)? > MANY {
+                    self.settle_builds()
+                } else {
+                    Ok(())
+                }
+            }
+            _ => self.insert_builds(&[(build.clone(), log.to_vec())]),
+        }
+    }
+
+    /// Takes the builds that are only in their file into the database.
+    fn settle_builds(&self) -> Result<(), StoreError> {
+        let path = self.recent();
+        let Some(recent) = Recent::read(&path)? else { return Ok(()) };
+        self.insert_builds(&recent.builds)?;
+        recent.empty(&path)
+    }
+
+    fn recent(&self) -> PathBuf {
+        self.root().join("builds.recent")
+    }
+
+    /// Adds builds, and drops the oldest that need not be kept: those older than two days of which there are fifty newer
+    /// ones. A build that is there already was taken over by somebody who did not get to empty the file.
+    fn insert_builds(&self, builds: &[recent::Build]) -> Result<(), StoreError> {
         self.with_db(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            change
-                .prepare_cached(
-                    "INSERT INTO builds (id, started, line, record, log) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?
-                .execute(params![build.id, build.started, build.line, build.record, log])?;
+            for (build, log) in builds {
+                change
+                    .prepare_cached(
+                        "INSERT OR IGNORE INTO builds (id, started, line, record, log) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    )?
+                    .execute(params![build.id, build.started, build.line, build.record, log])?;
+            }
             change
                 .prepare_cached(
                     "DELETE FROM builds WHERE started < ?1 AND started < \
@@ -47,6 +67,7 @@ impl Store {
 
     /// All builds, newest first.
     pub fn builds(&self) -> Result<Vec<BuildRow>, StoreError> {
+        self.settle_builds()?;
         self.with_db(|db| {
             db.prepare("SELECT id, started, line, record FROM builds ORDER BY started DESC, id")?
                 .query_map([], row)?
@@ -56,6 +77,7 @@ impl Store {
 
     /// The builds whose id begins with `id`, two at the most.
     pub fn builds_named(&self, id: &str) -> Result<Vec<BuildRow>, StoreError> {
+        self.settle_builds()?;
         self.with_db(|db| {
             db.prepare("SELECT id, started, line, record FROM builds WHERE substr(id, 1, ?2) = ?1 LIMIT 2")?
                 .query_map(params![id, i64::try_from(id.chars().count()).unwrap_or(0)], row)?
@@ -65,6 +87,7 @@ impl Store {
 
     /// The newest build.
     pub fn last_build(&self) -> Result<Option<BuildRow>, StoreError> {
+        self.settle_builds()?;
         self.with_db(|db| {
             db.prepare("SELECT id, started, line, record FROM builds ORDER BY started DESC, id LIMIT 1")?
                 .query_row([], row)
@@ -74,6 +97,7 @@ impl Store {
 
     /// The newest build of the same line that began before `build`.
     pub fn build_before(&self, build: &BuildRow) -> Result<Option<BuildRow>, StoreError> {
+        self.settle_builds()?;
         self.with_db(|db| {
             db.prepare(
                 "SELECT id, started, line, record FROM builds WHERE line = ?1 AND started < ?2 \
@@ -86,11 +110,13 @@ impl Store {
 
     /// What was said in a build.
     pub fn build_log(&self, id: &str) -> Result<Vec<u8>, StoreError> {
+        self.settle_builds()?;
         self.with_db(|db| db.query_row("SELECT log FROM builds WHERE id = ?1", [id], |row| row.get(0)))
     }
 
     /// Forgets a build; says whether it was there.
     pub fn remove_build(&self, id: &str) -> Result<bool, StoreError> {
+        self.settle_builds()?;
         self.with_db(|db| Ok(db.execute("DELETE FROM builds WHERE id = ?1", [id])? > 0))
     }
 }
@@ -128,5 +154,29 @@ mod tests {
         assert_eq!(store.builds_named("b1").unwrap().len(), 2);
         assert_eq!(store.build_log("b49").unwrap(), b"log");
         assert!(store.remove_build("b49").unwrap() && !store.remove_build("b49").unwrap());
+    }
+
+    #[test]
+    fn builds_are_in_their_file_until_somebody_asks_or_it_is_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        let length = || std::fs::metadata(store.recent()).unwrap().len();
+        let put = |id: &str, size: usize| {
+            let row = BuildRow { id: id.to_owned(), started: 1, line: "x".to_owned(), record: vec![7; size] };
+            store.put_build(&row, b"log").unwrap();
+        };
+        put("small", 10);
+        assert_ne!(length(), 0);
+        // As if whoever took it over had been killed before the file was empty.
+        let entry = std::fs::read(store.recent()).unwrap();
+        assert_eq!(store.builds().unwrap().len(), 1);
+        assert_eq!(length(), 0);
+        std::fs::write(store.recent(), entry).unwrap();
+        assert_eq!(store.builds().unwrap().len(), 1);
+        put("large", 1 << 20);
+        assert_eq!(length(), 0);
+        (0..3).for_each(|number| put(&format!("half{number}"), 100 << 10));
+        assert_eq!(length(), 0);
+        assert_eq!(store.builds().unwrap().len(), 5);
     }
 }

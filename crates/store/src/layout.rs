@@ -3,6 +3,7 @@
 //! ```text
 //! state.json             superblock {"format": 1}; a higher number is refused
 //! state.db               SQLite (WAL): records, layers, blobs' diff ids, images, tags, who has which blob
+//! builds.recent          records of builds that are not in the database yet, one after the other
 //! blobs/sha256/<hex>     immutable OCI blobs: configs and manifests, and layers that came or go compressed
 //! layers/<id>/fs/        a layer's files in overlayfs format (whiteouts are char 0:0, `user.overlay.opaque`)
 //! layers/<id>/patch/     instead of `fs/`: what differs from the layer that `base` names

@@ -1,8 +1,8 @@
 //! The database's log (SQLite's WAL), kept short.
 //!
-//! Whoever opens the database while nobody else has it open reads the whole log, page by page. A cached build adds six
-//! pages and reads them all back the next time, so what takes the log into the database is worth more than it costs;
-//! but it syncs twice, and a cached build waits for no disk. So builds that sync anyway do it, and the sweeper.
+//! Whoever opens the database while nobody else has it open reads the whole log, page by page. What takes the log into the
+//! database is worth more than it costs; but it syncs twice, and a cached build waits for no disk. So builds that sync
+//! anyway do it, and the sweeper. A cached build adds nothing to it (its record has a file of its own, see `recent`).
 
 use std::fs;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::db::BUSY;
 use crate::error::StoreError;
 use crate::layout::Store;
 
-/// Bytes of log from which it is worth starting a process to shorten it: 62 pages, of ten cached builds.
+/// Bytes of log from which it is worth starting a process to shorten it: 62 pages.
 const LONG: u64 = 256 << 10;
-/// From which it is worth waiting for the disk: of forty cached builds. From a thousand pages on SQLite would do as much
-/// itself in each process, and never empty the log.
+/// From which it is worth waiting for the disk. From a thousand pages on SQLite would do as much itself in each process,
+/// and never empty the log.
 const VERY_LONG: u64 = 1 << 20;
 
 impl Store {

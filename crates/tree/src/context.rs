@@ -158,7 +158,7 @@ impl ContextIndex {
     pub fn select(&self, root: BorrowedFd<'_>, selector: &Selector) -> Result<Selection, TreeError> {
         let mut selection = self.tree.select(selector).map_err(|e| self.explain(e))?;
         let mut picked: Vec<_> = selection.roots.iter_mut().flat_map(|r| &mut r.entries).collect();
-        // Starting the pool of threads takes longer than this.
+        // Starting the pool of threads takes longer than looking these up.
         if picked.len() <= FEW && picked.iter().all(|entry| self.is_known(entry)) {
             picked.iter_mut().try_for_each(|entry| self.fill(root, entry))?;
         } else {

@@ -48,7 +48,7 @@ impl Keep {
 /// log has become long. A build does not fail for want of it: the next one tries again.
 pub(super) fn start_if_needed(store: &Store) {
     let Some(most) = Keep::from_env().most() else {
-        // Nobody else is to work here. One build in forty waits for the disk, where each of them would read more and more.
+        // Nobody else is to work here. One build waits for the disk, where each of them would read more and more.
         if store.log_is_very_long() {
             store.shorten_log().unwrap_or_default();
         }

@@ -126,3 +126,16 @@ fn owners_and_sockets() {
     assert_eq!(selection.roots[0].entries[0].kind, Kind::File { size: 0, content: ContentDigest::of(b"") });
     assert!(index.tree().entries().iter().all(|e| (e.meta.uid, e.meta.gid) == (0, 0)));
 }
+
+#[test]
+fn contexts_of_more_directories_than_one_thread_lists_are_whole() {
+    let names: Vec<String> =
+        (0..60).flat_map(|dir| (0..20).map(move |file| format!("d{dir}/below/f{file}"))).collect();
+    let ctx = Context::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let index = ctx.load("d1/below/f3", LATER);
+    let paths: Vec<_> = index.tree().entries().iter().map(|entry| entry.path.to_string()).collect();
+    assert_eq!(paths.len(), 60 + 60 + 60 * 20 - 1);
+    assert!(index.tree().entries().is_sorted_by(|a, b| a.path < b.path));
+    ctx.digest(&index, "/");
+    assert_eq!(index.hashed(), 60 * 20 - 1);
+}

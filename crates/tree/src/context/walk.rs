@@ -15,8 +15,8 @@ use crate::path::TreePath;
 use crate::scan::{mtime, read_names, size};
 use crate::tree::Tree;
 
-/// So many directories one thread lists by itself.
-const FEW: usize = 4;
+/// So many names one thread looks at by itself, in however many directories they are: starting the pool takes as long.
+const FEW: usize = 500;
 
 /// A directory to be listed.
 struct Below {
@@ -30,24 +30,36 @@ struct Listed {
     below: Vec<Below>,
     /// Hidden themselves, here only for what a negation may bring back.
     hidden_dirs: Vec<(Entry, Stamp)>,
+    /// How many names were looked at.
+    names: usize,
+}
+
+impl Listed {
+    fn add(&mut self, mut dir: Listed) {
+        self.found.append(&mut dir.found);
+        self.below.append(&mut dir.below);
+        self.hidden_dirs.append(&mut dir.hidden_dirs);
+        self.names += dir.names;
+    }
 }
 
 /// Everything that `ignore` leaves, sorted, with its stat data.
 pub(super) fn walk(root: BorrowedFd<'_>, ignore: &Patterns) -> Result<(Tree, Vec<Stamp>), TreeError> {
-    let mut level = vec![Below { path: TreePath::root(), state: ignore.root_state() }];
     let mut all = Listed::default();
-    while !level.is_empty() {
-        // The pool costs more to start than these few take.
-        let listed: Vec<Listed> = if level.len() <= FEW {
-            level.iter().map(|dir| list(root, dir, ignore)).collect::<Result<_, _>>()?
-        } else {
-            level.par_iter().with_min_len(FEW).map(|dir| list(root, dir, ignore)).collect::<Result<_, _>>()?
-        };
-        level.clear();
-        for mut dir in listed {
-            all.found.append(&mut dir.found);
-            all.hidden_dirs.append(&mut dir.hidden_dirs);
-            level.append(&mut dir.below);
+    all.below.push(Below { path: TreePath::root(), state: ignore.root_state() });
+    while !all.below.is_empty() {
+        let level = std::mem::take(&mut all.below);
+        let mut rest = level.as_slice();
+        while all.names < FEW
+            && let [dir, others @ ..] = rest
+        {
+            all.add(list(root, dir, ignore)?);
+            rest = others;
+        }
+        // Even nothing would start the pool.
+        if !rest.is_empty() {
+            let listed = rest.par_iter().with_min_len(4).map(|dir| list(root, dir, ignore));
+            listed.collect::<Result<Vec<_>, _>>()?.into_iter().for_each(|dir| all.add(dir));
         }
     }
     let Listed { mut found, hidden_dirs, .. } = all;
@@ -71,7 +83,8 @@ fn list(root: BorrowedFd<'_>, dir: &Below, ignore: &Patterns) -> Result<Listed, 
     let fd = open_plain_raw(root, &dir.path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
         .map_err(TreeError::io("open", &dir.path))?;
     let names = read_names(fd.as_fd()).map_err(TreeError::io("list", &dir.path))?;
-    let mut listed = Listed { found: Vec::with_capacity(names.len()), ..Listed::default() };
+    let found = Vec::with_capacity(names.len());
+    let mut listed = Listed { found, names: names.len(), ..Listed::default() };
     for (name, _) in names {
         let path = dir.path.join_name(&name);
         let (verdict, state) = ignore.child(&dir.state, &path);
