@@ -115,13 +115,13 @@ impl OwnerPart {
 }
 
 impl Owner {
-    /// Parses `user[:group]`.
+    /// Parses `user[:group]`; a part that is empty is 0.
     pub fn parse(text: &str) -> Owner {
         match text.split_once(':') {
             None => Owner { user: OwnerPart::parse(text), group: None },
             Some((user, group)) => Owner {
                 user: OwnerPart::parse(if user.is_empty() { "0" } else { user }),
-                group: (!group.is_empty()).then(|| OwnerPart::parse(group)),
+                group: Some(OwnerPart::parse(if group.is_empty() { "0" } else { group })),
             },
         }
     }

@@ -64,14 +64,16 @@ impl Patterns {
         Ok(Self { rules })
     }
 
-    /// Takes patterns one by one, as flags give them; their line numbers count from 1.
+    /// Takes patterns one by one, as flags give them; their line numbers count from 1. A slash in front stays, unlike in
+    /// a file, so that the pattern matches nothing.
     ///
     /// # Errors
     /// As [`Self::parse`].
     pub fn from_list<S: AsRef<str>>(list: &[S]) -> Result<Self, TreeError> {
         let mut rules = Vec::new();
         for (number, text) in (1u32..).zip(list) {
-            rules.extend(rule(text.as_ref(), number)?);
+            let text = text.as_ref().trim();
+            rules.extend(matcher(text, text, number)?);
         }
         Ok(Self { rules })
     }
@@ -195,6 +197,11 @@ fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
     // What `!` takes back is decided once the text is simple: `./!x` takes back, and `!/` is a lone `!`.
     let simple = if negated && body.is_empty() { Cow::Borrowed("!") } else { shown };
     let simple = if negated && !body.is_empty() { Cow::Owned(format!("!{simple}")) } else { simple };
+    matcher(text, &simple, number)
+}
+
+/// The rule of a pattern that was `text` and is `simple` by now.
+fn matcher(text: &str, simple: &str, number: u32) -> Result<Option<Rule>, TreeError> {
     // Space that stood behind a slash is at the edge now, and goes; and moby makes it simple once more, `!` and all.
     let edge = simple.trim();
     if edge.is_empty() {
@@ -211,7 +218,7 @@ fn rule(line: &str, number: u32) -> Result<Option<Rule>, TreeError> {
     }
     let pattern =
         Pattern::new(wanted).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
-    let clean = (simple != text).then(|| simple.as_ref().into());
+    let clean = (simple != text).then(|| simple.into());
     Ok(Some(Rule { pattern, negated, text: text.into(), clean, line: number }))
 }
 

@@ -36,7 +36,7 @@ pub struct CopyOptions {
     /// Owner of everything that is copied and of directories made for it; `None` keeps the source's, and 0:0 for
     /// made directories.
     pub chown: Option<(u32, u32)>,
-    /// Mode of everything that is copied and of directories made for it; `None` keeps the source's, and 0755.
+    /// Mode of everything that is copied, and in octal also of directories made for it; `None` keeps the source's, and 0755.
     pub chmod: Option<ModeChange>,
     /// Time of directories made on the way, nanoseconds; `None` is now.
     pub mtime: Option<i64>,
@@ -93,7 +93,7 @@ impl<'a> Dest<'a> {
 impl CopyOptions {
     fn new_dir(&self) -> NewDir {
         // As mkdir(2) does it: the set-id and sticky bits are for what is copied.
-        let mode = self.chmod.as_ref().map_or(0o755, |change| change.apply(0o755, true) & 0o777);
+        let mode = self.chmod.as_ref().and_then(ModeChange::octal).map_or(0o755, |mode| mode & 0o777);
         let owner = (!self.squash_ids).then(|| self.chown.unwrap_or((0, 0)));
         NewDir { mode, owner, mtime: self.mtime }
     }
@@ -128,9 +128,10 @@ pub fn put(
     let mut copied = Copied::default();
     // What a second source finds at its place has to show in the mount.
     let dest = if selection.roots.len() == 1 { dest } else { Dest::plain(dest.root) };
+    let mut made = None;
     for from in &selection.roots {
         if from.is_dir {
-            copy_contents(source, from, dest, path, options, &mut copied)?;
+            copy_contents(source, from, dest, path, options, (&mut copied, &mut made))?;
         } else {
             copy_file(source, from, &Root::from_fd(dest.root), path, options, &mut copied)?;
         }
@@ -162,10 +163,13 @@ fn copy_contents(
     dest: Dest<'_>,
     path: &[u8],
     options: &CopyOptions,
-    copied: &mut Copied,
+    (copied, made_here): (&mut Copied, &mut Option<TreePath>),
 ) -> Result<(), TreeError> {
     let made = mkdir(&Root::from_fd(dest.root), path, options, copied)?;
     let is_new = made.made.last() == Some(&made.path);
+    if is_new {
+        *made_here = Some(made.path.clone());
+    }
     // An `O_PATH` descriptor can neither be listed nor have its times set.
     let seen = crate::inroot::open_child(made.dir.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
         .map_err(TreeError::io("open", &made.path))?;
@@ -193,8 +197,11 @@ fn copy_contents(
     };
     copied.patch = patch;
     copied.known = directly.then(|| Known { dir: made.path.clone(), entries });
-    if is_new && options.mtime.is_none() {
-        crate::inroot::set_times_fd(upper.as_fd(), from.mtime)
+    // The last source that goes to a directory of ours decides.
+    if let (Some(mtime), None) = (from.mtime, options.mtime)
+        && made_here.as_ref() == Some(&made.path)
+    {
+        crate::inroot::set_times_fd(upper.as_fd(), mtime)
             .map_err(TreeError::io("set times of", &made.path))?;
     }
     Ok(())

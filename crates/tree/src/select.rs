@@ -23,7 +23,8 @@ pub struct Selector {
     pub wildcards: bool,
     /// A source that is a link stands for what it points to.
     pub follow: bool,
-    /// Patterns relative to each source; a source itself is never tested.
+    /// Patterns relative to each source, which is never tested itself; with `parents` relative to where the kept
+    /// directories begin, and tested on sources too.
     pub exclude: Patterns,
     /// Keep the directories above each source, from `/./` on if the source has one.
     pub parents: bool,
@@ -68,8 +69,8 @@ pub struct SelectedRoot {
     pub name: Box<[u8]>,
     /// A directory: its contents go into the destination, which becomes a directory.
     pub is_dir: bool,
-    /// Time of the source directory, for a destination that has to be made.
-    pub mtime: i64,
+    /// Time of the source directory, for a destination that has to be made; of the root of a tree nothing is known.
+    pub mtime: Option<i64>,
     /// What is copied, in walk order; a single entry with an empty `to` when it is no directory.
     pub entries: Vec<Picked>,
 }
@@ -129,7 +130,7 @@ impl Tree {
 
     fn select_source(&self, source: &str, selector: &Selector) -> Result<Vec<SelectedRoot>, TreeError> {
         if selector.parents {
-            return Ok(vec![self.with_parents(source, selector)?]);
+            return self.with_parents(source, selector);
         }
         let path = TreePath::clean(source.as_bytes())?;
         let found = self.matches(source, &path, selector)?;
@@ -227,7 +228,7 @@ impl Tree {
 
     fn selected(&self, name: &[u8], path: &TreePath, selector: &Selector) -> Result<SelectedRoot, TreeError> {
         let own = self.get(path);
-        let (is_dir, mtime) = own.map_or((true, 0), |e| (e.is_dir(), e.meta.mtime));
+        let (is_dir, mtime) = own.map_or((true, None), |e| (e.is_dir(), Some(e.meta.mtime)));
         let mut entries = Vec::new();
         if let Some(entry) = own.filter(|_| !is_dir) {
             entries.push(self.picked(entry, TreePath::root()));
@@ -240,39 +241,53 @@ impl Tree {
         Ok(SelectedRoot { name: name.into(), is_dir, mtime, entries })
     }
 
-    /// A source of `--parents`: the directories above what it matches are copied with it.
-    fn with_parents(&self, source: &str, selector: &Selector) -> Result<SelectedRoot, TreeError> {
+    /// A source of `--parents`: the directories above what it matches are copied with it, from `/./` on. What stands in
+    /// front of that may have wildcards, too, and each directory that it matches is a root of its own.
+    fn with_parents(&self, source: &str, selector: &Selector) -> Result<Vec<SelectedRoot>, TreeError> {
         let source = source.trim_start_matches('/');
         let (pivot, rest) = source.split_once("/./").unwrap_or(("", source));
-        let base = TreePath::clean(pivot.as_bytes())?;
-        let base = self.follow(&base, true)?.ok_or_else(|| self.not_found(&base))?;
         let rest = TreePath::clean(rest.as_bytes())?;
         let pattern = Pattern::new(&lossy(rest.as_bytes()))
             .filter(|pattern| !pattern.is_broken())
             .ok_or_else(|| TreeError::Pattern { pattern: source.to_owned(), line: 0 })?;
-        let glob = selector.wildcards && !pattern.is_literal();
-        let mut keep: BTreeSet<TreePath> = BTreeSet::new();
-        let mut matched = rest.is_root();
-        for entry in self.subtree(&base) {
-            let to = entry.path.relative_to(&base).unwrap_or_default();
-            let hit = if glob { pattern.matches(to.as_bytes()) } else { to == rest };
-            if !hit {
-                continue;
+        let pattern = Some(pattern).filter(|pattern| selector.wildcards && !pattern.is_literal());
+        let named = pattern.is_none() && !(selector.wildcards && pivot.contains(['*', '?', '[', '\\']));
+        let pivot_path = TreePath::clean(pivot.as_bytes())?;
+        let bases = match self.matches(pivot, &pivot_path, selector) {
+            Err(TreeError::NotFound { .. }) if named => return Err(self.not_found(&pivot_path.join(&rest))),
+            bases => bases?,
+        };
+        let mut roots = Vec::new();
+        for Found { path: base, .. } in bases {
+            let mut keep: BTreeSet<TreePath> = BTreeSet::new();
+            // What a source matches is followed by what is below it.
+            let mut hit = rest.is_root().then(|| base.clone());
+            for entry in self.subtree(&base) {
+                let to = entry.path.relative_to(&base).unwrap_or_default();
+                if hit.as_ref().is_none_or(|hit| !entry.path.starts_with(hit)) {
+                    let fits = pattern.as_ref().map_or(to == rest, |pattern| pattern.matches(to.as_bytes()));
+                    if !fits {
+                        continue;
+                    }
+                    hit = Some(entry.path.clone());
+                }
+                let exclude = &selector.exclude;
+                if exclude.is_empty() || !exclude.settled(exclude.excluded(&to))?.excluded {
+                    keep.extend(entry.path.ancestors().filter(|p| p.starts_with(&base)));
+                    keep.insert(entry.path.clone());
+                }
             }
-            matched = true;
-            let below = filtered(self.subtree(&entry.path), &entry.path, &selector.exclude)?;
-            keep.extend(below.map(|e| e.path.clone()));
-            keep.insert(entry.path.clone());
-            keep.extend(entry.path.ancestors().filter(|p| p.starts_with(&base)));
+            if hit.is_none() && named {
+                return Err(self.not_found(&base.join(&rest)));
+            }
+            keep.remove(&base);
+            let picked =
+                |entry: &Entry| self.picked(entry, entry.path.relative_to(&base).unwrap_or_default());
+            let entries = keep.iter().filter_map(|path| self.get(path)).map(picked).collect();
+            let mtime = self.get(&base).map(|entry| entry.meta.mtime);
+            roots.push(SelectedRoot { name: Box::default(), is_dir: true, mtime, entries });
         }
-        if !matched && !glob {
-            return Err(self.not_found(&base.join(&rest)));
-        }
-        keep.remove(&base);
-        let entries = keep.iter().filter_map(|p| self.get(p));
-        let entries =
-            entries.map(|e| self.picked(e, e.path.relative_to(&base).unwrap_or_default())).collect();
-        Ok(SelectedRoot { name: Box::default(), is_dir: true, mtime: 0, entries })
+        Ok(roots)
     }
 }
 
@@ -388,6 +403,9 @@ mod tests {
         let exclude = Patterns::from_list(&["b", "!b/y.md"]).unwrap();
         let selector = Selector { exclude, ..Selector::new("a") };
         assert_eq!(list(&selector), ["a:b<a/b", "a:b/y.md<a/b/y.md", "a:in<a/in"]);
+        // Unlike in a file, a slash in front stays, and then nothing is meant.
+        let rooted = Selector { exclude: Patterns::from_list(&["/b", "!/b"]).unwrap(), ..Selector::new("a") };
+        assert_eq!(list(&rooted).len(), 4);
         let exclude = Patterns::from_list(&["f1"]).unwrap();
         assert_eq!(list(&Selector { exclude, ..Selector::new("f1") }), ["f1:<f1"]);
     }
@@ -400,6 +418,30 @@ mod tests {
         assert_eq!(list(&selector("**/*.md")), [":a<a", ":a/b<a/b", ":a/b/y.md<a/b/y.md"]);
         assert_eq!(list(&selector("a/nope*")), [""; 0]);
         assert!(tree().select(&selector("a/nope")).is_err());
+        // In front of the pivot wildcards stand for directories, and then nothing has to be there.
+        assert_eq!(list(&selector("[a]/./b/x.txt")), [":b<a/b", ":b/x.txt<a/b/x.txt"]);
+        assert_eq!(list(&selector("[a]/./nope")), [""; 0]);
+        assert_eq!(
+            list(&selector("./.")).len(),
+            tree().entries().iter().filter(|e| !e.path.is_root()).count()
+        );
+        let missing = tree().select(&selector("nope/./b")).unwrap_err();
+        assert_eq!(missing.to_string(), "\"/nope/b\": not found");
+    }
+
+    /// Without `--parents` patterns begin at the source, with it where the kept directories begin.
+    #[test]
+    fn excluding_from_parents() {
+        let selector = |source: &str, exclude: &str| {
+            let exclude = Patterns::from_list(&[exclude]).unwrap();
+            list(&Selector { exclude, parents: true, ..Selector::new(source) })
+        };
+        let all = [":a<a", ":a/b<a/b", ":a/b/x.txt<a/b/x.txt", ":a/b/y.md<a/b/y.md", ":a/in<a/in"];
+        assert_eq!(selector("a", "b"), all);
+        assert_eq!(selector("a", "a/b"), [all[0], all[4]]);
+        assert_eq!(selector("a/b", "**/*.md"), all[..3]);
+        assert_eq!(selector("a", "a"), [""; 0]);
+        assert_eq!(selector("a/./b", "b/x.txt"), [":b<a/b", ":b/y.md<a/b/y.md"]);
     }
 
     #[test]

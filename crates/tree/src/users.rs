@@ -156,14 +156,14 @@ pub fn resolve_user(root: &Root<'_>, spec: &str) -> Result<Ids, TreeError> {
     Ok(Ids { uid, gid, groups: vec![gid], home })
 }
 
-/// Owner and group that `--chown=spec` means, by the destination's root. Laxer than `USER`: an unknown name, or a
-/// missing file, is root; a number alone is both user and group.
+/// Owner and group that `--chown=spec` means, by the destination's root. Laxer than `USER`: an unknown user, or a
+/// missing file, is root; an unknown group is that of the user; a number alone is both; a part that is empty is 0.
 ///
 /// # Errors
 /// Without a root (`--link`) a name cannot be looked up: [`TreeError::Invalid`].
 pub fn resolve_chown(root: Option<&Root<'_>>, spec: &str) -> Result<(u32, u32), TreeError> {
     let (user, group) = match spec.split_once(':') {
-        Some((user, group)) => (user, Some(group).filter(|g| !g.is_empty())),
+        Some((user, group)) => (user, Some(group)),
         None => (spec, None),
     };
     let look = |path: &str| match root {
@@ -177,10 +177,10 @@ pub fn resolve_chown(root: Option<&Root<'_>>, spec: &str) -> Result<(u32, u32), 
     };
     let gid = match group {
         None => own_gid,
-        Some("root") => 0,
+        Some("root" | "") => 0,
         Some(group) => match id(group) {
             Some(gid) => gid,
-            None => groups(&look(GROUP)?).find(|g| g.name == group).map_or(0, |g| g.gid),
+            None => groups(&look(GROUP)?).find(|g| g.name == group).map_or(own_gid, |g| g.gid),
         },
     };
     Ok((uid, gid))
@@ -257,6 +257,11 @@ mod tests {
             ("5:app", (5, 1001)),
             ("app:root", (1000, 0)),
             ("nope:alsonot", (0, 0)),
+            ("app:alsonot", (1000, 1001)),
+            ("5:6:7", (5, 5)),
+            ("5:", (5, 0)),
+            (":6", (0, 6)),
+            (":", (0, 0)),
             ("app:12", (1000, 12)),
         ];
         for (spec, want) in cases {

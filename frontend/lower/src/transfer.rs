@@ -4,6 +4,7 @@ use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Add, Copy, InlineFile, Transfer, Word, quoted};
 use lapstrake_graph::{self as graph, Edge, File, FileAction, MakeFile, Op, Owner, Source, VertexMeta};
+use lapstrake_tree::put::ModeChange;
 
 use crate::error::LowerError;
 use crate::paths;
@@ -324,12 +325,7 @@ fn check_mode(text: &str) -> Result<(), String> {
             _ => Err(octal()),
         };
     }
-    let clause = |clause: &str| {
-        let actions = clause.trim_start_matches(['u', 'g', 'o', 'a']);
-        let starts = actions.starts_with(['+', '-', '=']);
-        starts && actions.chars().all(|c| "+-=rwxXstugo".contains(c))
-    };
-    if text.split(',').all(clause) {
+    if text.parse::<ModeChange>().is_ok() {
         return Ok(());
     }
     Err(format!("invalid chmod parameter: '{text}'. it should be octal or symbolic, such as u=rwX,go=rX"))

@@ -95,8 +95,12 @@ fn metadata() {
         ..Two::options()
     };
     two.copy_with("s", "/c/d", &options).unwrap();
-    assert_eq!((stat("to/c").mode() & 0o7777, stat("to/c").mtime()), (0o700, 7));
+    // Only an octal mode is for directories that are made, too.
+    assert_eq!((stat("to/c").mode() & 0o7777, stat("to/c").mtime()), (0o755, 7));
     assert_eq!(stat("to/c/d/x").mode() & 0o777, 0o700);
+    let octal = CopyOptions { chmod: Some("2710".parse().unwrap()), ..Two::options() };
+    two.copy_with("s", "/g/d", &octal).unwrap();
+    assert_eq!((stat("to/g").mode() & 0o7777, stat("to/g/d/x").mode() & 0o7777), (0o710, 0o2710));
     if rustix::process::geteuid().is_root() {
         two.copy_with("s", "/e", &CopyOptions { chown: Some((5, 6)), ..Two::options() }).unwrap();
         assert_eq!((stat("to/e").uid(), stat("to/e/x").gid()), (5, 6));
