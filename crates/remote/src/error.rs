@@ -64,12 +64,12 @@ pub enum RemoteError {
         said: String,
     },
     /// A branch, tag or commit that is not there.
-    #[error("repository does not contain ref {remote}, output: {reference:?}")]
+    #[error("repository does not contain ref {reference}, output: {said:?}")]
     NoReference {
-        /// The repository, without user and password.
-        remote: String,
         /// What was looked for.
         reference: String,
+        /// What the repository has by a like name.
+        said: String,
     },
     /// A reference or a checksum that can be none, or is not the one wanted.
     #[error("{why}")]

@@ -58,25 +58,24 @@ impl Git {
     /// [`RemoteError`]: git cannot be run or fails, or there is no such reference.
     pub fn resolve(&self, access: &GitAccess) -> Result<String, RemoteError> {
         self.check()?;
-        if self.fetch_by_commit {
-            return match is_commit(&self.checksum) {
-                true => Ok(self.checksum.to_lowercase()),
-                false => Err(bad("fetch-by-commit requires a full commit hash as checksum".to_owned())),
-            };
-        }
         if is_commit(&self.reference) {
             return self.expected(self.reference.to_lowercase(), None);
+        }
+        if self.fetch_by_commit {
+            return match self.checksum.as_str() {
+                "" => Err(bad("fetch-by-commit requires a checksum or a commit SHA ref".to_owned())),
+                sum if is_commit(sum) => Ok(sum.to_lowercase()),
+                sum => Err(bad(format!("fetch-by-commit requires a full commit SHA checksum, got {sum:?}"))),
+            };
         }
         let home = self.home()?;
         let wanted = if self.reference.is_empty() { "HEAD" } else { &self.reference };
         let peeled = format!("{wanted}^{{}}");
         let out =
             self.git(home.path(), access, "ls-remote", &["ls-remote", "--", &self.remote, wanted, &peeled])?;
-        let (commit, tag) = choose(&out, wanted).ok_or_else(|| RemoteError::NoReference {
-            remote: self.shown(),
-            reference: self.reference.clone(),
-        })?;
-        self.expected(commit, tag)
+        let found = choose(&out, wanted)
+            .ok_or_else(|| RemoteError::NoReference { reference: wanted.to_owned(), said: out.clone() })?;
+        self.expected(found.commit, found.tag)
     }
 
     /// `commit`, if it is as the checksum says; that may be an annotated tag's own one.
@@ -105,7 +104,7 @@ impl Git {
         }
         let time = committed(commit, &run)?;
         if self.keep_git_dir {
-            self.tidy(dir, &run)?;
+            self.tidy(commit, dir, &run)?;
         } else {
             remove_git(dir).map_err(self.io("remove .git"))?;
         }
@@ -142,20 +141,39 @@ impl Git {
         fetch(wanted, "--depth=1").map_err(|_| error).map(drop)
     }
 
-    /// A `.git` to keep: where it came from is known, how to get there is not.
-    fn tidy(&self, dir: &Path, run: &Run<'_>) -> Result<(), RemoteError> {
+    /// A `.git` to keep: where it came from is known, how to get there is not. Nothing is on a branch, but the branch or
+    /// the tag that was asked for is there, so that `git describe` has something to say.
+    fn tidy(&self, commit: &str, dir: &Path, run: &Run<'_>) -> Result<(), RemoteError> {
+        match self.name_of(run)? {
+            Some(tag) if tag.starts_with("refs/tags/") => {
+                let both = format!("+{tag}:{tag}");
+                run("fetch", &["fetch", "-q", "--no-tags", "--depth=1", "--", &self.remote, &both])?;
+            }
+            Some(branch) => drop(run("update-ref", &["update-ref", &branch, commit])?),
+            None => {}
+        }
         // There is none yet unless there were submodules.
         run("remote remove", &["remote", "remove", "origin"]).map(drop).unwrap_or_default();
         run("remote add", &["remote", "add", "origin", &self.shown()])?;
-        if let Some(name) = self.reference.strip_prefix("refs/heads/").or(Some(&self.reference))
-            && !name.is_empty()
-            && !is_commit(name)
-            && !name.starts_with("refs/")
-        {
-            run("branch", &["checkout", "-q", "-B", name])?;
-        }
+        run("reflog", &["reflog", "expire", "--all", "--expire=now"])?;
         fs::remove_file(dir.join(".git/FETCH_HEAD")).unwrap_or_default();
         Ok(())
+    }
+
+    /// The whole name of the branch or tag that is meant; `None` of a commit.
+    fn name_of(&self, run: &Run<'_>) -> Result<Option<String>, RemoteError> {
+        if is_commit(&self.reference) || self.fetch_by_commit {
+            return Ok(None);
+        }
+        let list = |args: &[&str]| run("ls-remote", &[&["ls-remote"], args].concat());
+        if self.reference.is_empty() {
+            let out = list(&["--symref", "--", &self.remote, "HEAD"])?;
+            let head = out.lines().find_map(|line| line.strip_prefix("ref: ")?.strip_suffix("\tHEAD"));
+            return Ok(head.filter(|head| head.starts_with("refs/heads/")).map(str::to_owned));
+        }
+        let out = list(&["--", &self.remote, &self.reference])?;
+        let name = choose(&out, &self.reference).map(|found| found.name);
+        Ok(name.filter(|name| name.starts_with("refs/heads/") || name.starts_with("refs/tags/")))
     }
 
     /// What cannot be a remote or a reference is refused before git sees it.
@@ -335,20 +353,30 @@ fn ssh_command(access: &GitAccess) -> String {
     )
 }
 
-/// The commit that `ls-remote` means by a name, and the tag around it: a branch before a tag, and the exact name before
-/// those that only end in it.
-fn choose(out: &str, wanted: &str) -> Option<(String, Option<String>)> {
+/// What `ls-remote` says of a name.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    /// The commit.
+    commit: String,
+    /// The annotated tag around it.
+    tag: Option<String>,
+    /// The whole name.
+    name: String,
+}
+
+/// What `ls-remote` means by a name: a branch before a tag, and the exact name before those that only end in it.
+fn choose(out: &str, wanted: &str) -> Option<Found> {
     let lines = out.lines().filter_map(|line| line.split_once('\t'));
     let all: Vec<(&str, &str)> = lines.filter(|(commit, _)| is_commit(commit)).collect();
     let find =
         |name: &str| all.iter().find(|(_, found)| *found == name).map(|(commit, _)| (*commit).to_owned());
     let names = [wanted.to_owned(), format!("refs/heads/{wanted}"), format!("refs/tags/{wanted}")];
-    let name = names.iter().find(|name| find(name).is_some())?;
-    let own = find(name)?;
-    match find(&format!("{name}^{{}}")) {
-        Some(commit) => Some((commit, Some(own))),
-        None => Some((own, None)),
-    }
+    let name = names.into_iter().find(|name| find(name).is_some())?;
+    let own = find(&name)?;
+    Some(match find(&format!("{name}^{{}}")) {
+        Some(commit) => Found { commit, tag: Some(own), name },
+        None => Found { commit: own, tag: None, name },
+    })
 }
 
 /// Removes `.git` of the repository and of its submodules. Links are removed, never followed.
@@ -411,6 +439,17 @@ mod tests {
         let other = Git { checksum: "9".to_owned(), ..git("https://host/x.git", commit) };
         let error = other.resolve(&GitAccess::default()).unwrap_err();
         assert_eq!(error.to_string(), format!("expected checksum to match 9, got {commit}"));
+        let by_commit = |reference: &str, checksum: &str| {
+            let checksum = checksum.to_owned();
+            let git = Git { checksum, fetch_by_commit: true, ..git("https://host/x.git", reference) };
+            git.resolve(&GitAccess::default()).map_err(|error| error.to_string())
+        };
+        assert_eq!(by_commit(commit, ""), Ok(commit.to_owned()));
+        assert_eq!(by_commit("main", commit), Ok(commit.to_owned()));
+        let none = "fetch-by-commit requires a checksum or a commit SHA ref";
+        assert_eq!(by_commit("main", ""), Err(none.to_owned()));
+        let short = "fetch-by-commit requires a full commit SHA checksum, got \"0123\"";
+        assert_eq!(by_commit("", "0123"), Err(short.to_owned()));
     }
 
     #[test]
@@ -419,8 +458,11 @@ mod tests {
         let out = format!(
             "{a}\trefs/heads/x/v1\n{b}\trefs/heads/v1\n{c}\trefs/tags/v1\n{d}\trefs/tags/v1^{{}}\nnonsense\n"
         );
-        assert_eq!(choose(&out, "v1"), Some((b, None)));
-        assert_eq!(choose(&out, "refs/tags/v1"), Some((d, Some(c))));
+        let found = |commit: String, tag: Option<String>, name: &str| {
+            Some(Found { commit, tag, name: name.to_owned() })
+        };
+        assert_eq!(choose(&out, "v1"), found(b, None, "refs/heads/v1"));
+        assert_eq!(choose(&out, "refs/tags/v1"), found(d, Some(c), "refs/tags/v1"));
         assert_eq!(choose(&out, "v2"), None);
     }
 

@@ -169,6 +169,14 @@ pub enum OpsError {
         /// What it must have.
         expected: String,
     },
+    /// A directory that a repository does not have.
+    #[error("invalid subdir {subdir}: {source}")]
+    Subdir {
+        /// The directory as it was asked for.
+        subdir: String,
+        /// Why not.
+        source: Box<TreeError>,
+    },
     /// Something elsewhere cannot be brought.
     #[error(transparent)]
     Remote(#[from] RemoteError),

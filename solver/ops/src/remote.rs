@@ -181,7 +181,7 @@ impl Ops {
         let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
         step.status(&commit, 0, 0, false);
         let kept = if git.keep_git_dir { format!("{} {}", git.remote, git.reference) } else { String::new() };
-        let key = KeyHasher::new("lapstrake git layer 1")
+        let key = KeyHasher::new("lapstrake git layer 2")
             .part("commit", commit.as_bytes())
             .part("subdir", git.subdir.as_bytes())
             .part("kept", kept.as_bytes())
@@ -200,7 +200,8 @@ impl Ops {
                     set_times(dir.path(), checkout.time)?;
                 }
                 let root = open_host_dir(dir.path())?;
-                let part = Root::new(&root).open_dir(subdir.as_bytes())?;
+                let part = Root::new(&root).open_dir(subdir.as_bytes());
+                let part = part.map_err(|source| OpsError::Subdir { subdir, source: Box::new(source) })?;
                 layer_of(inner, part.as_fd())
             })
             .await?;

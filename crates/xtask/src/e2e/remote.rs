@@ -144,15 +144,20 @@ fn add_git(mode: &Mode) -> Result<(), String> {
     let commit = commit.trim();
     let lines = format!(
         "FROM busybox\nADD {url}#v1 /v1\nADD {url}?branch=other&subdir=dir /other\nADD --keep-git-dir {url}#main /main\n\
-         ADD --checksum={} {url}#v1 /sum\nRUN cat /v1/dir/f /other/f /main/module/s; ls -a /v1 /main; stat -c '%a %u:%g' /v1/dir/f\n",
+         ADD --checksum={} {url}#v1 /sum\nRUN cat /v1/dir/f /other/f /main/module/s; ls -a /v1 /main; stat -c '%a %u:%g' /v1/dir/f\n\
+         ADD {url}?keep-git-dir=true&tag=v1 /kept\n\
+         RUN grep {commit} /kept/.git/HEAD && test ! -s /kept/.git/logs/HEAD && ls /kept/.git/refs/tags && ls /main/.git/refs/heads\n\
+         ADD {url}?fetch-by-commit#{commit} /whole\nRUN cat /whole/dir/f\n",
         &commit[..10]
     );
     dockerfile(mode, "gitted", &lines)?;
     let built = lap(mode, "build gitted")?;
-    expect(&built, 0, &["one\n", "two\n", "sub\n", "755 0:0", ".git"])?;
+    expect(&built, 0, &["one\n", "two\n", "sub\n", "755 0:0", ".git", " v1\n", " main\n"])?;
     expect(&lap(mode, "build gitted")?, 0, &["CACHED"])?;
     for (source, words) in [
-        ("#v2", "repository does not contain ref"),
+        ("#v2", "repository does not contain ref v2, output: \"\""),
+        ("#main:none", "invalid subdir none: cannot open /none: No such file"),
+        ("?fetch-by-commit#main", "fetch-by-commit requires a checksum or a commit SHA ref"),
         ("?tag=v1&checksum=000000", "expected checksum to match 000000, got"),
         ("?branch=main&subdir=../../etc", "No such file"),
         ("#--upload-pack=true", "invalid git reference"),
@@ -233,6 +238,17 @@ fn contexts(mode: &Mode) -> Result<(), String> {
         &lap(mode, &format!("build --build-context code={url}/c.tgz named"))?,
         1,
         &["/dir/f", "not found"],
+    )?;
+    // Only the main context is unpacked.
+    dockerfile(
+        mode,
+        "named-file",
+        "FROM busybox\nCOPY --from=code /context /c\nRUN test -s /c && echo still packed\n",
+    )?;
+    expect(
+        &lap(mode, &format!("build --build-context code={url}/c.tgz named-file"))?,
+        0,
+        &["still packed\n"],
     )?;
     expect(&lap(mode, &format!("check {url}/c.tgz"))?, 0, &["no warnings found"])?;
     nothing_left(mode)
