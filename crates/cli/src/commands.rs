@@ -26,6 +26,7 @@ mod options;
 mod output;
 mod place;
 mod plan;
+mod platforms;
 mod prune;
 mod push;
 mod read;

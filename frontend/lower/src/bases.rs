@@ -54,16 +54,25 @@ impl Lowering<'_> {
     }
 
     /// The images that must be known to go on with these nodes.
-    pub(crate) fn requests(&self, ids: impl IntoIterator<Item = NodeId>) -> Vec<ImageRequest> {
-        let mut requests = Vec::new();
-        for id in ids {
-            if let Some(Asked::Image(request)) = self.asked(&self.stages[id])
-                && !requests.contains(&*request)
-            {
-                requests.push(*request);
+    pub(crate) fn requests(
+        &self,
+        ids: impl IntoIterator<Item = NodeId>,
+    ) -> impl Iterator<Item = (NodeId, ImageRequest)> {
+        ids.into_iter().filter_map(|id| match self.asked(&self.stages[id]) {
+            Some(Asked::Image(request)) => Some((id, *request)),
+            _ => None,
+        })
+    }
+
+    /// The stage that may be meant by the name of an image that has neither host nor tag.
+    pub(crate) fn stage_hint(&self, id: NodeId) -> String {
+        let node = &self.stages[id];
+        match &node.base {
+            Base::Named(reference) if reference.familiar_name() == node.base_text => {
+                hint(&node.base_text, self.stages.labels())
             }
+            _ => String::new(),
         }
-        requests
     }
 
     /// Makes sure that the base of `id` is known, unless that is a stage.

@@ -80,7 +80,16 @@ impl LowerError {
         match self {
             LowerError::Dockerfile(diagnostic) => Some((**diagnostic).clone()),
             LowerError::Resolve { span, source, .. } => {
-                let message = format!("{self}: {source}");
+                let mut message = self.to_string();
+                let mut cause: Option<&dyn std::error::Error> = Some(&**source);
+                while let Some(error) = cause {
+                    // Errors that only pass on another one say the same.
+                    let text = error.to_string();
+                    if !message.ends_with(&text) {
+                        message.push_str(&format!(": {text}"));
+                    }
+                    cause = error.source();
+                }
                 Some(Diagnostic::error(code::STAGE, message, *span))
             }
             LowerError::NoTarget { .. }

@@ -69,25 +69,34 @@ pub fn lower_checked(
     Ok(Plan { graph, targets })
 }
 
+/// An image that will be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredImage {
+    /// The question.
+    pub request: ImageRequest,
+    /// ` (did you mean …?)`, where a bare name looks like that of a stage; else nothing.
+    pub hint: String,
+}
+
 /// The images that [`lower`] will ask for first, for all platforms, without doubles.
 pub fn required_images(
     dockerfile: &Dockerfile,
     inputs: &BuildInputs,
-) -> Result<Vec<ImageRequest>, LowerError> {
+) -> Result<Vec<RequiredImage>, LowerError> {
     let mut graph = Graph::new();
-    let mut requests: Vec<ImageRequest> = Vec::new();
+    let mut required: Vec<RequiredImage> = Vec::new();
     for platform in platforms(inputs) {
         let unheard = Checks::default();
         let (target, lowering) =
             Lowering::new(dockerfile, inputs, (&Nobody, &unheard), platform, &mut graph)?;
         let reachable = lowering.stages.reachable(target);
-        for request in lowering.requests(reachable) {
-            if !requests.contains(&request) {
-                requests.push(request);
+        for (id, request) in lowering.requests(reachable) {
+            if !required.iter().any(|known| known.request == request) {
+                required.push(RequiredImage { hint: lowering.stage_hint(id), request });
             }
         }
     }
-    Ok(requests)
+    Ok(required)
 }
 
 fn platforms(inputs: &BuildInputs) -> Vec<&Platform> {

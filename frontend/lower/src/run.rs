@@ -142,7 +142,10 @@ impl StageRun<'_, '_> {
         span: Span,
         mounts: &mut Mounts,
     ) -> Result<(), LowerError> {
+        let root = || LowerError::instruction(format!("invalid mount target {}", quoted("/")), span);
+        let over_root = !mount.target.is_empty() && self.target(&mount.target) == "/";
         match mount.kind {
+            MountType::Secret | MountType::Ssh if over_root => return Err(root()),
             MountType::Secret => self.secret(mount, mounts),
             MountType::Ssh => {
                 if !mount.source.is_empty() {
@@ -153,8 +156,7 @@ impl StageRun<'_, '_> {
             MountType::Bind | MountType::Cache | MountType::Tmpfs => {
                 let target = self.target(&mount.target);
                 if target == "/" {
-                    let message = format!("invalid mount target {}", quoted(&target));
-                    return Err(LowerError::instruction(message, span));
+                    return Err(root());
                 }
                 let kind = self.mount_kind(mount, from, mounts)?;
                 mounts.mounts.push(Mount { target, kind });

@@ -50,7 +50,7 @@ pub(super) fn call(args: &Build) -> anyhow::Result<Option<ExitCode>> {
 }
 
 fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
-    let mut wanted = Wanted::parse(args)?;
+    let mut wanted = Wanted::to_tell(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
     usable(&parsed, &file)?;
@@ -95,7 +95,7 @@ fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
 }
 
 fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
-    let mut wanted = Wanted::parse(args)?;
+    let mut wanted = Wanted::to_tell(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
     usable(&parsed, &file)?;

@@ -26,7 +26,7 @@ struct BuildError {
 
 /// Checks, and prints what was found. The status is 1 if that is anything.
 pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
-    let mut wanted = Wanted::parse(args)?;
+    let mut wanted = Wanted::to_tell(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
     let (checks, error) = match wanted_rules(&file, &wanted.inputs)? {

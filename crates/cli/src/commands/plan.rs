@@ -1,13 +1,18 @@
 //! From a parsed Dockerfile to the graph of what is to be done.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::{Checks, Parsed};
-use lapstrake_engine::{Progress, StepId};
+use lapstrake_engine::{Progress, Step, StepId, Stream};
 use lapstrake_graph::{Plan, Source};
-use lapstrake_lower::{Scope, epoch_source, lower_checked, required_images, source_title};
-use lapstrake_ops::OpsError;
+use lapstrake_lower::{RequiredImage, Scope, epoch_source, lower_checked, required_images, source_title};
+use lapstrake_ops::{Images, OpsError};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lock::Lock;
 use super::read::{Tools, usable};
@@ -27,18 +32,8 @@ pub(super) async fn plan(
 ) -> anyhow::Result<Plan> {
     ask_time(wanted, (file, parsed), tools, progress).await?;
     let images = &tools.images;
-    let requests = required_images(&parsed.dockerfile, &wanted.inputs)?;
-    let answers = requests.into_iter().map(|request| async {
-        let name = format!("[internal] load metadata for {}", request.reference);
-        let step = progress.start(StepId(format!("internal:{}", request.reference)), &name);
-        let reference = lock.map_or_else(|| request.reference.clone(), |lock| lock.pinned(&request));
-        let found = images.resolve(&reference, &request.store, &request.platform).await;
-        step.complete(false, found.as_ref().err().map(ToString::to_string));
-        // Lowering asks again, with the place in the Dockerfile, and reports what failed.
-        (request, found.map_err(Arc::new))
-    });
-    let known = futures_util::future::join_all(answers).await;
-    let resolver = Resolver { known, images: images.clone(), handle: tokio::runtime::Handle::current() };
+    let required = required_images(&parsed.dockerfile, &wanted.inputs)?;
+    let resolver = ask_images(required, images, progress, lock).await;
     let plan = tokio::task::block_in_place(|| {
         lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, Scope::Target)
     });
@@ -52,6 +47,72 @@ pub(super) async fn plan(
     }
     lock.map_or(Ok(()), |lock| lock.hold(&plan))?;
     Ok(plan)
+}
+
+/// How long an image may be looked for until it is said that its name looks like that of a stage.
+const SOON: Duration = Duration::from_millis(500);
+/// How much longer the others are waited for once one cannot be had, so that of several the first in the file is told.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Asks what the images are, until all answers are there or one of them is no.
+async fn ask_images(
+    required: Vec<RequiredImage>,
+    images: &Arc<Images>,
+    progress: &Progress,
+    lock: Option<&Lock>,
+) -> Resolver {
+    let started: Vec<Step> = required
+        .iter()
+        .map(|RequiredImage { request, .. }| {
+            let name = format!("[internal] load metadata for {}", request.reference);
+            progress.start(StepId(format!("internal:{}", request.reference)), &name)
+        })
+        .collect();
+    let ask = |(number, image): (usize, &RequiredImage)| {
+        let (image, step) = (image.clone(), started[number].clone());
+        async move {
+            let RequiredImage { request, hint } = image;
+            let reference = lock.map_or_else(|| request.reference.clone(), |lock| lock.pinned(&request));
+            let looking = images.resolve(&reference, &request.store, &request.platform);
+            let mut looking = pin!(looking);
+            let found = match timeout(SOON, looking.as_mut()).await {
+                Ok(found) => found,
+                Err(_) => {
+                    if !hint.is_empty() {
+                        let name = reference.familiar_name();
+                        let text = format!("no stage is called `{name}`{hint}: looking for an image\n");
+                        step.log(Stream::Stderr, text.into_bytes());
+                    }
+                    looking.await
+                }
+            };
+            // Lowering asks again, with the place in the Dockerfile, and reports what failed.
+            (number, (request.clone(), found.map_err(Arc::new)))
+        }
+    };
+    let mut asking: FuturesUnordered<_> = required.iter().enumerate().map(ask).collect();
+    let (mut known, mut until) = (Vec::new(), None);
+    loop {
+        let next = match until {
+            None => asking.next().await,
+            Some(until) => timeout_at(until, asking.next()).await.ok().flatten(),
+        };
+        let Some((number, answer)) = next else { break };
+        let failed = answer.1.as_ref().err().map(ToString::to_string);
+        if failed.is_some() {
+            until.get_or_insert_with(|| Instant::now() + GRACE);
+        }
+        started[number].clone().complete(false, failed);
+        known.push((number, answer));
+    }
+    for (number, step) in started.into_iter().enumerate() {
+        if !known.iter().any(|(known, _)| *known == number) {
+            step.complete(false, Some("given up: another image cannot be had".to_owned()));
+        }
+    }
+    known.sort_by_key(|(number, _)| *number);
+    let known = known.into_iter().map(|(_, answer)| answer).collect();
+    Resolver { known, given_up: until.is_some(), images: images.clone(), handle: Handle::current() }
 }
 
 /// Where `SOURCE_DATE_EPOCH` names a source, finds out when that is from.

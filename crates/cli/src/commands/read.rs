@@ -235,12 +235,17 @@ pub(super) fn status_of(error: &(dyn std::error::Error + 'static)) -> u8 {
     if exit::chain(error).any(exit::is_environment) { 3 } else { 1 }
 }
 
-/// An error of lowering, its place in the Dockerfile shown; any other error as it is.
+/// An error of lowering, its place in the Dockerfile shown if it has one; any other error as it is.
 pub(super) fn placed(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
     let Some(lowering) = error.downcast_ref::<LowerError>() else { return error };
-    let Some(diagnostic) = lowering.diagnostic() else { return error };
-    tell!("{}", render(&diagnostic, file, style()));
-    let text = format!("failed to solve: {}", diagnostic.message);
+    let message = match lowering.diagnostic() {
+        Some(diagnostic) => {
+            tell!("{}", render(&diagnostic, file, style()));
+            diagnostic.message.clone()
+        }
+        None => exit::text(exit::chain(lowering)),
+    };
+    let text = format!("failed to solve: {message}");
     let hint = exit::chain(lowering).find_map(exit::hint_of);
     Told { text, hint, status: status_of(lowering) }.into()
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use lapstrake_lower::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};
-use lapstrake_oci::Digest;
+use lapstrake_oci::{Digest, ImageConfig};
 use lapstrake_ops::{Images, Known, OpsError};
 
 /// Knows images that were asked for beforehand.
 pub(super) struct Resolver {
     pub(super) known: Vec<(ImageRequest, Result<Known, Arc<OpsError>>)>,
+    /// Whether one of them cannot be had, so that nobody was asked for the rest.
+    pub(super) given_up: bool,
     pub(super) images: Arc<Images>,
     pub(super) handle: tokio::runtime::Handle,
 }
@@ -18,6 +20,8 @@ impl ImageResolver for Resolver {
         let known = match self.known.iter().find(|(asked, _)| asked == request) {
             Some((_, Ok(known))) => known.clone(),
             Some((_, Err(error))) => return Err(Box::new(error.clone())),
+            // The build ends with the error of another one.
+            None if self.given_up => return Ok(guess(request)),
             // Only a trigger of a base image brings in one that nobody knew of.
             None => self.handle.block_on(self.images.resolve(
                 &request.reference,
@@ -49,22 +53,22 @@ impl ImageResolver for Guessing {
     fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
         let asked = self.images.resolve(&request.reference, &request.store, &request.platform);
         let known = self.handle.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
-        let (manifest, config, guessed) = match known {
-            Ok(Ok(known)) => (known.manifest, known.config, false),
-            Ok(Err(_)) | Err(_) => {
-                tell!(
-                    "{} could not be looked at: variables that come with it are not checked",
-                    request.reference
-                );
-                let config = lapstrake_oci::ImageConfig {
-                    architecture: request.platform.architecture.clone(),
-                    os: request.platform.os.clone(),
-                    variant: request.platform.variant.clone(),
-                    ..lapstrake_oci::ImageConfig::default()
-                };
-                (Digest::sha256(request.reference.to_string().as_bytes()), config, true)
-            }
-        };
-        Ok(ResolvedImage { manifest, config, guessed })
+        if let Ok(Ok(Known { manifest, config, .. })) = known {
+            return Ok(ResolvedImage { manifest, config, guessed: false });
+        }
+        tell!("{} could not be looked at: variables that come with it are not checked", request.reference);
+        Ok(guess(request))
     }
+}
+
+/// An image of which nothing is known.
+fn guess(request: &ImageRequest) -> ResolvedImage {
+    let config = ImageConfig {
+        architecture: request.platform.architecture.clone(),
+        os: request.platform.os.clone(),
+        variant: request.platform.variant.clone(),
+        ..ImageConfig::default()
+    };
+    let manifest = Digest::sha256(request.reference.to_string().as_bytes());
+    ResolvedImage { manifest, config, guessed: true }
 }

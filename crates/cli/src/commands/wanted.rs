@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lapstrake_graph::{NetworkMode, Source};
+use lapstrake_graph::{Http, NetworkMode, Source};
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
-use lapstrake_oci::{Platform, Reference};
+use lapstrake_oci::Reference;
 use lapstrake_ops::{CacheFrom, LocalContext, Settings};
 use lapstrake_tree::ignore::Patterns;
 
@@ -14,6 +14,7 @@ use super::caches::{self, Target};
 use super::options;
 use super::output::{self, ImageOutput, Output, PushTo};
 use super::place::{Place, place, remote};
+use super::platforms;
 use crate::args::{Build, Checksum};
 use crate::env;
 use crate::exit::Usage;
@@ -40,19 +41,27 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Reads the command line.
+    /// Reads the command line of a build.
     pub(crate) fn parse(args: &Build) -> Result<Wanted, Usage> {
+        let wanted = Wanted::read(args)?;
+        let index = wanted.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
+        platforms::one(&wanted.inputs.platforms, index.map(String::as_str), &wanted.outputs)?;
+        Ok(wanted)
+    }
+
+    /// Reads the command line of something that only tells: of several platforms, it tells of the first.
+    pub(super) fn to_tell(args: &Build) -> Result<Wanted, Usage> {
+        let mut wanted = Wanted::read(args)?;
+        wanted.inputs.platforms.truncate(1);
+        Ok(wanted)
+    }
+
+    fn read(args: &Build) -> Result<Wanted, Usage> {
         let mut inputs = BuildInputs::new();
         let mut settings = Settings::default();
         inputs.target.clone_from(&args.target);
         if let Some(platform) = &args.platform {
-            if platform.contains(',') {
-                let text =
-                    "more than one platform in one build is not there yet: build for one after the other";
-                return Err(Usage(format!("--platform {platform}: {text}")));
-            }
-            inputs.platforms =
-                vec![platform.parse::<Platform>().map_err(|e| Usage(format!("--platform: {e}")))?];
+            inputs.platforms = platforms::platforms(platform, &inputs.build_platform)?;
         }
         if let Some(epoch) = env::source_date_epoch() {
             inputs.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
@@ -178,9 +187,9 @@ fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings)
                 NamedContext::Rootfs { path: path.to_string_lossy().into_owned() }
             }
             _ if let Some(source) = remote(value, keep_git_dir, commit_times)? => {
-                NamedContext::Remote(source)
+                NamedContext::Remote(packed(source))
             }
-            Some((scheme, _)) => return Err(bad(format!("contexts with `{scheme}://` are not known"))),
+            Some((scheme, _)) => return Err(bad(format!("unsupported context source {scheme} for {name}"))),
             None => match value.strip_prefix("target:") {
                 Some("") => return Err(bad("`target:` needs the name of a stage".to_owned())),
                 Some(stage) => NamedContext::Target(stage.to_owned()),
@@ -193,6 +202,14 @@ fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings)
         inputs.contexts.insert(name.to_owned(), context);
     }
     Ok(place)
+}
+
+/// A file of the web is a file in a named context, though it were an archive: only the main one is unpacked.
+fn packed(source: Source) -> Source {
+    match source {
+        Source::Http(http) => Source::Http(Http { unpack: false, ..http }),
+        other => other,
+    }
 }
 
 fn layout(place: &str) -> Result<NamedContext, Usage> {

@@ -1,5 +1,10 @@
 //! What does not build, and what it leaves behind: nothing.
 
+use std::fs;
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script};
 
 pub(super) const CASES: &[super::Case] = &[
@@ -8,7 +13,46 @@ pub(super) const CASES: &[super::Case] = &[
     ("bad_input", bad_input),
     ("killed", killed),
     ("deaf_reader", deaf_reader),
+    ("mistyped_stage", mistyped_stage),
 ];
+
+/// A stage that is mistyped is an image to ask for. That it looks like a stage is said while the registry takes its time, and
+/// the first image that cannot be had ends the build: nobody waits for the others. No time is measured: the registry here
+/// never answers at all.
+fn mistyped_stage(mode: &Mode) -> Result<(), String> {
+    let silent = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    let address = silent.local_addr().map_err(|error| error.to_string())?;
+    let settings = format!("[registry.\"docker.io\"]\nmirrors = [\"{address}\"]\n");
+    fs::write(mode.place.join("silent.toml"), settings).map_err(|error| error.to_string())?;
+    // Another image fails, and ends the waiting, when the hint is there.
+    let late = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    let port = late.local_addr().map_err(|error| error.to_string())?.port();
+    let lines = format!(
+        "FROM busybox AS build\nRUN true\nFROM busybox\nCOPY --from=biuld /a /a\nCOPY --from=localhost:{port}/x /b /b\n"
+    );
+    dockerfile(mode, "mistyped", &lines)?;
+    let build =
+        "export LAPSTRAKE_CONFIG=$PWD/silent.toml && exec ./lapstrake build --progress plain mistyped";
+    let output = thread::scope(|scope| {
+        let building = scope.spawn(|| script(mode, build));
+        // Each of its tries is answered by nonsense, after a time in which the hint is due.
+        late.set_nonblocking(true).map_err(|error| error.to_string())?;
+        while !building.is_finished() {
+            thread::sleep(Duration::from_millis(700));
+            drop(late.accept());
+        }
+        building.join().map_err(|_| "the build's thread panicked".to_owned())?
+    })?;
+    expect(
+        &output,
+        3,
+        &[
+            "no stage is called `biuld` (did you mean build?): looking for an image",
+            "ERROR: given up: another image cannot be had",
+            &format!("failed to solve: failed to resolve source metadata for localhost:{port}/x:latest"),
+        ],
+    )
+}
 
 /// The shapes of errors that users and their tools look for: lines behind `FROM busybox`, and what is said of them.
 const SHAPES: &[(&str, &[&str])] = &[

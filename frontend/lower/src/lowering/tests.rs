@@ -210,6 +210,8 @@ fn error_texts() {
         ("FROM a\nENV a=${b", "failed to process \"${b\": unsupported modifier (\u{fffd}) in substitution"),
         ("FROM a\nRUN --mount=typ=tmpfs true", "unexpected key 'typ' in 'typ=tmpfs' (did you mean type?)"),
         ("FROM a\nRUN --mount=type=tmpfs,target=/ true", "invalid mount target \"/\""),
+        ("FROM a\nRUN --mount=type=secret,id=s,target=/ true", "invalid mount target \"/\""),
+        ("FROM a\nRUN --mount=type=ssh,target=/.. true", "invalid mount target \"/\""),
         ("FROM a\nRUN --mount=type=ssh,source=x true", "ssh does not support source"),
         ("FROM a\nCOPY https://x/y z", "source can't be a URL for COPY"),
         ("FROM a\nCOPY https://x/y.git z", "source can't be a git ref for COPY"),
@@ -247,8 +249,28 @@ fn unreachable_stages_are_not_resolved() {
     let text = "FROM missing AS no\nRUN --mount=nonsense x\nFROM a AS yes\nRUN true";
     assert_eq!(execs(&plan(text)).len(), 1);
     let requests = required_images(&parsed(text).1, &inputs()).unwrap();
-    let found: Vec<String> = requests.iter().map(|request| request.reference.familiar()).collect();
+    let found: Vec<String> = requests.iter().map(|image| image.request.reference.familiar()).collect();
     assert_eq!(found, ["a:latest"]);
+}
+
+/// A name that looks like that of a stage is told as such before anybody is asked.
+#[test]
+fn required_images_that_may_be_stages() {
+    let text = "FROM a AS build\nFROM b:1 AS tools\nCOPY --from=biuld /x /\nCOPY --from=tool:1 /x /\n\
+                COPY --from=docker.io/library/biuld /y /\nRUN --mount=from=tols,target=/m true\nCOPY --from=far /x /";
+    let found: Vec<String> = required_images(&parsed(text).1, &inputs())
+        .unwrap()
+        .into_iter()
+        .map(|image| format!("{}{}", image.request.reference.familiar(), image.hint))
+        .collect();
+    let expected = [
+        "b:1",
+        "biuld:latest (did you mean build?)",
+        "tool:1",
+        "tols:latest (did you mean tools?)",
+        "far:latest",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -261,7 +283,7 @@ fn required_images_are_those_of_all_platforms() {
     let found: Vec<String> = required_images(&parsed(text).1, &both)
         .unwrap()
         .into_iter()
-        .map(|request| format!("{} {}", request.reference.familiar(), request.platform))
+        .map(|image| format!("{} {}", image.request.reference.familiar(), image.request.platform))
         .collect();
     assert_eq!(
         found,
