@@ -43,6 +43,19 @@ pub fn read(reader: Reader, text: &str) -> usize {
             Err(error) => error.why.len(),
         },
         Reader::Ignore => Patterns::parse(text).map_or(0, |patterns| patterns.cleaned().len()),
+        Reader::Git => match parse_git_ref(text) {
+            Some(Ok(found)) => found.remote.len(),
+            Some(Err(why)) => why.len(),
+            None => 0,
+        },
+        Reader::Mount => {
+            let expand = |word: &str| {
+                words::expand(word, &value, Mode::plain('\\'))
+                    .map(|found| found.text)
+                    .map_err(|error| error.to_string())
+            };
+            Mount::parse(text, expand).map_or_else(|why| why.len(), |mount| mount.target.len())
+        }
     }
 }
 

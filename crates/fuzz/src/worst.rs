@@ -11,6 +11,10 @@ pub enum Reader {
     Expand,
     /// The parser of ignore files.
     Ignore,
+    /// The parser of git addresses.
+    Git,
+    /// The parser of `--mount`, which expands its values.
+    Mount,
 }
 
 /// A kind of bad input.
@@ -54,7 +58,7 @@ impl Kind {
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 44] = [
+pub const KINDS: [Kind; 51] = [
     Kind::parse("instructions", "FROM a\n", "RUN x\n", ""),
     Kind::parse("stages", "", "FROM a\n", ""),
     Kind::parse("named stages", "", "FROM a AS s@\n", ""),
@@ -99,4 +103,23 @@ pub const KINDS: [Kind; 44] = [
     Kind::expand("words in quotes", "", "'a b' \"c $x\" \\ ", ""),
     Kind { name: "ignored names", reader: Reader::Ignore, head: "", piece: "a/@/**/*.c\n", tail: "" },
     Kind { name: "a long ignored name", reader: Reader::Ignore, head: "", piece: "a/**/[b-c]*?", tail: "\n" },
+    Kind {
+        name: "a query of git",
+        reader: Reader::Git,
+        head: "https://h/x.git?",
+        piece: "a@=b&",
+        tail: "ref=v",
+    },
+    Kind { name: "one key of git", reader: Reader::Git, head: "https://h/x.git?", piece: "ref=v&", tail: "" },
+    Kind { name: "a path of git", reader: Reader::Git, head: "git@h:", piece: "x%2f../", tail: "y.git#v" },
+    Kind {
+        name: "a directory of git",
+        reader: Reader::Git,
+        head: "https://h/x.git#v:",
+        piece: "x/../",
+        tail: "",
+    },
+    Kind { name: "mount keys", reader: Reader::Mount, head: "type=bind", piece: ",target=/x@", tail: "" },
+    Kind { name: "mount quotes", reader: Reader::Mount, head: "\"target=", piece: "\"\"x", tail: "\"" },
+    Kind { name: "mount variables", reader: Reader::Mount, head: "target=", piece: "$x${u:-y}", tail: "" },
 ];

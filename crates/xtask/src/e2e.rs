@@ -34,6 +34,7 @@ mod secure;
 mod servers;
 mod single;
 mod terminal;
+mod told;
 mod traps;
 mod trouble;
 mod unfetched;
@@ -130,6 +131,7 @@ fn cases() -> Vec<Case> {
         secure::CASES,
         remote::CASES,
         epoch::CASES,
+        told::CASES,
         traps::CASES,
         many::CASES,
         single::CASES,

@@ -1,0 +1,3 @@
+ENV a=b
+RUM x
+ENV c=d

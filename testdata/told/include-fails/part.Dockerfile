@@ -1,0 +1,2 @@
+ENV a=b
+RUN exit 6

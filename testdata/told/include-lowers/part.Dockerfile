@@ -1,0 +1,5 @@
+# first
+
+ENV a=b
+COPY --from=9 \
+     /x /y
