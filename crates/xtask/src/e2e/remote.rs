@@ -225,6 +225,12 @@ fn contexts(mode: &Mode) -> Result<(), String> {
         0,
         &[],
     )?;
+    web_contexts(mode)?;
+    nothing_left(mode)
+}
+
+/// Archives and Dockerfiles of the web, which [`contexts`] has put there.
+fn web_contexts(mode: &Mode) -> Result<(), String> {
     let web = Server::web(mode)?;
     let url = format!("http://127.0.0.1:{}", web.port);
     expect(
@@ -250,8 +256,7 @@ fn contexts(mode: &Mode) -> Result<(), String> {
         0,
         &["still packed\n"],
     )?;
-    expect(&lap(mode, &format!("check {url}/c.tgz"))?, 0, &["no warnings found"])?;
-    nothing_left(mode)
+    expect(&lap(mode, &format!("check {url}/c.tgz"))?, 0, &["no warnings found"])
 }
 
 /// A source that an ignore file hides is not just missing.
