@@ -38,7 +38,8 @@ pub fn settle(store: &Store, layers: &[LayerId], single_id: bool) -> Result<Vec<
     let mut settled = Vec::with_capacity(layers.len());
     let mut below = Tree::default();
     for (number, (layer, implied)) in layers.iter().zip(&implied).enumerate() {
-        if number > last {
+        // Below the lowest there is nothing to be meant.
+        if number > last || last == 0 {
             settled.push(layer.clone());
             continue;
         }
@@ -48,7 +49,10 @@ pub fn settle(store: &Store, layers: &[LayerId], single_id: bool) -> Result<Vec<
             id = replace(store, layer, &meant, single_id)?;
             tree = meant;
         }
-        below = below.with_layer(&tree);
+        // A layer may be large, and nobody asks what shows of the last.
+        if number < last {
+            below = if number == 0 { tree.alone() } else { below.with_layer(&tree) };
+        }
         settled.push(id);
     }
     Ok(settled)
@@ -56,23 +60,22 @@ pub fn settle(store: &Store, layers: &[LayerId], single_id: bool) -> Result<Vec<
 
 /// The tree with what `below` says about `implied` directories, which are sorted; `None` when that is what it has.
 fn as_meant(tree: &Tree, implied: &[TreePath], below: &Tree) -> Result<Option<Tree>, SnapshotError> {
-    let mut changed = false;
-    let entries: Vec<Entry> = tree
-        .entries()
-        .iter()
-        .cloned()
-        .map(|mut entry| {
-            if implied.binary_search(&entry.path).is_ok()
-                && let Some(lower) =
-                    below.get(&entry.path).filter(|lower| lower.is_dir() && lower.meta != entry.meta)
-            {
-                entry.meta = lower.meta.clone();
-                changed = true;
-            }
-            entry
-        })
-        .collect();
-    Ok(if changed { Some(Tree::from_entries(entries)?) } else { None })
+    let meant = |entry: &Entry| {
+        let lower = below.get(&entry.path).filter(|lower| lower.is_dir() && lower.meta != entry.meta);
+        lower.map(|lower| lower.meta.clone())
+    };
+    if !implied.iter().filter_map(|path| tree.get(path)).any(|entry| meant(entry).is_some()) {
+        return Ok(None);
+    }
+    let entries = tree.entries().iter().cloned().map(|mut entry| {
+        if implied.binary_search(&entry.path).is_ok()
+            && let Some(meta) = meant(&entry)
+        {
+            entry.meta = meta;
+        }
+        entry
+    });
+    Ok(Some(Tree::from_entries(entries.collect())?))
 }
 
 fn replace(store: &Store, layer: &LayerId, tree: &Tree, single_id: bool) -> Result<LayerId, SnapshotError> {

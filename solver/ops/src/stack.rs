@@ -136,9 +136,7 @@ impl Stack {
         let mut layers = self.layers.iter();
         let read = |layer: &StackLayer| Ok::<Tree, OpsError>(Tree::decode(&store.layer_tree(&layer.id)?)?);
         let Some(first) = layers.next() else { return Ok(Tree::default()) };
-        layers.try_fold(Tree::default().with_layer(&read(first)?), |below, layer| {
-            Ok(below.with_layer(&read(layer)?))
-        })
+        layers.try_fold(read(first)?.alone(), |below, layer| Ok(below.with_layer(&read(layer)?)))
     }
 
     /// Whether all of it is still there.

@@ -362,6 +362,9 @@ impl Keys {
             Some(key @ ("oci-artifact" | "attestation-inline" | "attestation-prefix")) => {
                 Err(format!("`{key}` is not supported: there are no attestations yet"))
             }
+            Some(key @ "unsafe-internal-store-allow-incomplete") => Err(format!(
+                "`{key}` is not supported: what the store has is whole; with a push, `store=false` keeps nothing here"
+            )),
             Some(key) => Err(format!("type={kind} has no key `{key}`")),
         }
     }

@@ -5,6 +5,18 @@ use crate::entry::{Entry, Kind};
 use crate::path::TreePath;
 
 impl Tree {
+    /// The tree that shows when the layer lies on nothing: as [`Self::with_layer`] on an empty one, in place.
+    #[must_use]
+    pub fn alone(mut self) -> Tree {
+        self.entries.retain_mut(|entry| {
+            if let Kind::Dir { opaque } = &mut entry.kind {
+                *opaque = false;
+            }
+            !matches!(entry.kind, Kind::Whiteout)
+        });
+        self
+    }
+
     /// The tree that shows when `upper` lies on `self`: deletions are carried out, opaque directories hide. The
     /// result has neither whiteouts nor opaque directories.
     #[must_use]
@@ -104,6 +116,7 @@ mod tests {
         #[test]
         fn always_a_tree(lower in any_tree(), upper in any_tree()) {
             let bottom = Tree::default().with_layer(&lower);
+            prop_assert_eq!(&lower.clone().alone(), &bottom);
             let merged = bottom.with_layer(&upper);
             merged.check().unwrap();
             let mark = |e: &Entry| matches!(e.kind, Kind::Whiteout | Kind::Dir { opaque: true });

@@ -288,21 +288,25 @@ fn docker(mode: &Mode) -> Result<(), String> {
     if json(mode, "docked.json")?["image.name"] != "docker.io/library/docked:1" {
         return Err("the metadata does not tell of it".to_owned());
     }
-    // BuildKit's name for what Docker's schema has no name for: written, and read.
-    let zstd = "type=docker,dest=docked-z.tar,name=docked:z,compression=zstd,oci-mediatypes=false";
-    let written = format!(
-        "./lapstrake build -q -o {zstd} to-docker && tar -xOf docked-z.tar --wildcards 'blobs/sha256/*' | tr -d '\\0' | grep -ao 'vnd.docker.image.rootfs.diff.tar.zstd' | sort -u"
-    );
-    expect(&script(mode, &written)?, 0, &["vnd.docker.image.rootfs.diff.tar.zstd\n"])?;
-    let read = "./lapstrake load -i docked-z.tar && ./lapstrake run docked:z";
-    expect(&script(mode, &(fresh.clone() + read))?, 0, &["Loaded image: docked:z", "docked\n"])?;
-    must(&format!("rm -rf '{}/docked-{}'", mode.place.display(), mode.name))?;
+    zstd_for_docker(mode, &fresh)?;
     // Nobody listens any more.
     let refused = script(mode, &format!("{host} ./lapstrake build -q -t docked:1 --load to-docker"))?;
     expect(&refused, 3, &["no Docker or containerd is running at", "lapstrake's own store"])?;
     let tcp = script(mode, "DOCKER_HOST=tcp://127.0.0.1:1 ./lapstrake build -q --load to-docker")?;
     expect(&tcp, 2, &["only `unix://` sockets"])?;
     nothing_left(mode)
+}
+
+/// BuildKit's name for what Docker's schema has no name for: written, and read.
+fn zstd_for_docker(mode: &Mode, fresh: &str) -> Result<(), String> {
+    let zstd = "type=docker,dest=docked-z.tar,name=docked:z,compression=zstd,oci-mediatypes=false";
+    let written = format!(
+        "./lapstrake build -q -o {zstd} to-docker && tar -xOf docked-z.tar --wildcards 'blobs/sha256/*' | tr -d '\\0' | grep -ao 'vnd.docker.image.rootfs.diff.tar.zstd' | sort -u"
+    );
+    expect(&script(mode, &written)?, 0, &["vnd.docker.image.rootfs.diff.tar.zstd\n"])?;
+    let read = "./lapstrake load -i docked-z.tar && ./lapstrake run docked:z";
+    expect(&script(mode, &(fresh.to_owned() + read))?, 0, &["Loaded image: docked:z", "docked\n"])?;
+    must(&format!("rm -rf '{}/docked-{}'", mode.place.display(), mode.name))
 }
 
 /// The manifest that a registry has.
