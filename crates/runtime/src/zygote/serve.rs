@@ -199,13 +199,14 @@ fn bury(token: &SingleThreaded, undertaker: &Undertaker, mut container: Containe
         // Nobody is left to ask it, so it ends.
         process::wait(&supervisor.pidfd, true).is_ok().then_some(list)
     });
+    let mut left = Vec::new();
     if container.stubs.is_empty() {
-        undertaker.bury(container.mounts);
+        left.push(container.mounts);
     } else {
         // What is covered cannot be removed without a wait for each of them; so they are uncovered at once.
         drop(container.mounts);
         remove_all(&container.stubs);
-        container.stubs.drain(..).for_each(|stub| undertaker.bury(stub.parent));
+        left.extend(container.stubs.drain(..).map(|stub| stub.parent));
     }
     let update = match container.phase {
         Phase::Failed(failure) => Update::Failed(failure),
@@ -222,6 +223,8 @@ fn bury(token: &SingleThreaded, undertaker: &Undertaker, mut container: Containe
     };
     let fds: Vec<BorrowedFd<'_>> = owners.iter().map(AsFd::as_fd).collect();
     let _ = wire::send(&container.run, &update, &fds);
+    // Last: the undertaker would take the processor that the caller is to be woken on.
+    left.into_iter().for_each(|what| undertaker.bury(what));
     None
 }
 
