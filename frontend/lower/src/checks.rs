@@ -56,8 +56,9 @@ impl StageRun<'_, '_> {
         match &command.instruction {
             // The last one: whether it stops the rest does not matter.
             Instruction::Run(run) => {
-                let check =
-                    |flag: &MountFlag| Mount::parse(&flag.text.node, |word| self.check_word(word, mode));
+                let check = |flag: &MountFlag| {
+                    Mount::parse(&self.mount_text(&flag.text.node), |word| self.check_word(word, mode))
+                };
                 let _stopped = run.flags().mounts.iter().any(|flag| check(flag).is_err());
             }
             Instruction::Copy(_) | Instruction::Add(_) => {

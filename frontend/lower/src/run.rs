@@ -50,7 +50,7 @@ impl StageRun<'_, '_> {
         let mut parsed = Vec::new();
         for flag in &run.flags().mounts {
             let span = place(step, &flag.text);
-            let mount = dockerfile::Mount::parse(&flag.text.node, |value| {
+            let mount = dockerfile::Mount::parse(&self.mount_text(&flag.text.node), |value| {
                 self.expand(value, span).map_err(|error| error.to_string())
             })
             .map_err(|message| LowerError::instruction(message, span))?;

@@ -247,12 +247,29 @@ impl StageRun<'_, '_> {
 
     /// `text` with global ARGs filled in behind `--from=`, which sees no others.
     fn with_from(&self, text: &str, mode: Mode) -> String {
-        let globals = |name: &str| self.lowering.globals.args.get(name).map(str::to_owned);
         let words = text.split(' ').map(|word| match word.starts_with("--from=") {
-            true => words::expand(word, &globals, mode).map_or(word.to_owned(), |expanded| expanded.text),
+            true => self.expand_globals(word, mode),
             false => word.to_owned(),
         });
         words.collect::<Vec<String>>().join(" ")
+    }
+
+    /// What a `--mount` says, with global ARGs filled in behind `from=` where the dialect has that.
+    pub(crate) fn mount_text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.lowering.dialect == Dialect::BuildKit || !text.contains('$') {
+            return Cow::Borrowed(text);
+        }
+        let mode = Mode::plain(self.lowering.escape);
+        let fields = text.split(',').map(|field| match field.starts_with("from=") {
+            true => self.expand_globals(field, mode),
+            false => field.to_owned(),
+        });
+        Cow::Owned(fields.collect::<Vec<String>>().join(","))
+    }
+
+    fn expand_globals(&self, word: &str, mode: Mode) -> String {
+        let globals = |name: &str| self.lowering.globals.args.get(name).map(str::to_owned);
+        words::expand(word, &globals, mode).map_or(word.to_owned(), |expanded| expanded.text)
     }
 
     pub(crate) fn meta(&self, name: String, step: &Step<'_>) -> VertexMeta {

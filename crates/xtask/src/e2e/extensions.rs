@@ -30,6 +30,13 @@ fn variables_in_from(mode: &Mode) -> Result<(), String> {
                  RUN --mount=from=${TOOLS},target=/m cat /m/t > /u\nCMD cat /t /u\n";
     dockerfile(mode, "ext-from", lines)?;
     expect(&lap(mode, "build -t ext ext-from")?, 0, &["COPY --from=tools /t /t"])?;
+    // What is global needs no ARG in the stage, and is no undefined variable there.
+    dockerfile(mode, "ext-from-global", &lines.replace("FROM busybox\nARG TOOLS\n", "FROM busybox\n"))?;
+    let global = lap(mode, "build ext-from-global")?;
+    expect(&global, 0, &["COPY --from=tools /t /t"])?;
+    if text(&global).contains("UndefinedVar") {
+        return Err(format!("a global ARG is told as undefined: {}", text(&global)));
+    }
     expect(&lap(mode, "run ext")?, 0, &["one\none"])?;
     fs::write(mode.place.join("ext.args"), "# of a build\nTOOLS=other\n")
         .map_err(|error| error.to_string())?;
