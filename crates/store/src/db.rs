@@ -1,12 +1,14 @@
 //! The database behind the records: opening and tables.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
+use rustix::fs::{FlockOperation, flock};
 
-use crate::error::StoreError;
+use crate::error::{StoreError, io_error};
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS records1 (key BLOB PRIMARY KEY, value BLOB NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID;
@@ -57,21 +59,33 @@ ALTER TABLE layers ADD COLUMN own INTEGER;
 /// How long to wait for other processes.
 pub(crate) const BUSY: Duration = Duration::from_secs(30);
 
-pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
-    connect(path).map_err(|source| StoreError::Database { path: path.to_owned(), source })
+/// Opens the database at `path`, which lies in the directory `root`.
+pub(crate) fn open(root: &Path, path: &Path) -> Result<Connection, StoreError> {
+    let failed = |source| StoreError::Database { path: path.to_owned(), source };
+    let (mut db, version) = connect(path).map_err(failed)?;
+    if version < newest() {
+        // Who is second while the first changes the journal's mode is told that the database is locked, and not made to
+        // wait: SQLite sees two that wait for each other.
+        let dir = File::open(root).map_err(io_error("open", root))?;
+        flock(&dir, FlockOperation::LockExclusive).map_err(|errno| io_error("lock", root)(errno.into()))?;
+        make(&mut db).map_err(failed)?;
+    }
+    db.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+    Ok(db)
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let mut db = Connection::open(path)?;
+fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+    let db = Connection::open(path)?;
     db.busy_timeout(BUSY)?;
     // A checkpoint syncs twice; the last process to close must not pay that at the end of a cached build.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    if version(&db)? < newest() {
-        db.pragma_update(None, "journal_mode", "WAL")?;
-        upgrade(&mut db)?;
-    }
-    db.pragma_update(None, "synchronous", "NORMAL")?;
-    Ok(db)
+    let version = version(&db)?;
+    Ok((db, version))
+}
+
+fn make(db: &mut Connection) -> rusqlite::Result<()> {
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    upgrade(db)
 }
 
 fn version(db: &Connection) -> rusqlite::Result<i64> {
@@ -101,6 +115,25 @@ pub(crate) fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn many_may_open_what_is_not_there_yet() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.db");
+            let start = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        start.wait();
+                        open(dir.path(), &path).map(drop).unwrap();
+                    });
+                }
+            });
+        }
+    }
+
     #[test]
     fn sqlite_has_the_wal_reset_fix() {
         // 3.7.0 to 3.51.2 can lose committed rows when a WAL is reset under a reader.

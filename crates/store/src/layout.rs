@@ -73,7 +73,7 @@ impl Store {
         if owner != me {
             return Err(StoreError::Foreign { path: root.to_owned(), owner });
         }
-        let db = Mutex::new(db::open(&root.join("state.db"))?);
+        let db = Mutex::new(db::open(root, &root.join("state.db"))?);
         lock::sweep(&root.join("locks"))?;
         let (user, session) = (User::default(), Session::new(root.to_owned()));
         let (mounts_used, known) = (Mutex::default(), Mutex::default());
