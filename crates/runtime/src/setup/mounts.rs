@@ -121,8 +121,11 @@ impl Setup<'_> {
             (Fs::Cgroup, Err(_)) | (Fs::Mqueue, Err(Errno::NODEV)) => return Ok(()),
             (_, mount) => mount.about(path)?,
         };
-        let target = self.target(at, Kind::Directory)?;
-        attach(&mount, &target).about(path)?;
+        if at.base == Base::Dev {
+            self.attach_in_dev(&mount, path, Kind::Directory).about(&format!("/dev/{path}"))?;
+        } else {
+            attach(&mount, self.target(at, Kind::Directory)?).about(path)?;
+        }
         match (fs, at.base, path.as_str()) {
             (Fs::Proc, ..) => self.proc = Some(mount),
             (Fs::Sys, ..) => self.sys = Some(mount),
@@ -151,8 +154,26 @@ impl Setup<'_> {
         }
         restrict(&node, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC, Reach::One)
             .about(&path)?;
-        let target = resolve::ensure(self.dev()?, name, Kind::File, &mut |_| Ok(())).about(&path)?;
-        attach(&node, &target).about(&path)
+        self.attach_in_dev(&node, name, Kind::File).about(&path)
+    }
+
+    /// Attaches a mount in the directory of devices. That is ours and fresh, so a name in it is made blindly; what is
+    /// there, or lies deeper, is looked for as in any root.
+    fn attach_in_dev(&self, mount: &OwnedFd, name: &str, kind: Kind) -> Result<(), Errno> {
+        let (dev, place) = (self.dev()?, CString::new(name).map_err(|_| Errno::INVAL)?);
+        let made = match kind {
+            _ if name.is_empty() || name.contains('/') => Err(Errno::EXIST),
+            Kind::Directory => rustix::fs::mkdirat(dev, &place, Mode::from(0o755)),
+            Kind::File => rustix::fs::mknodat(dev, &place, FileType::RegularFile, Mode::from(0o644), 0),
+        };
+        match made {
+            Ok(()) => {
+                let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                rustix::mount::move_mount(mount, c"", dev, &place, empty)
+            }
+            Err(Errno::EXIST) => attach(mount, resolve::ensure(dev, name, kind, &mut |_| Ok(()))?),
+            Err(errno) => Err(errno),
+        }
     }
 
     pub(super) fn symlink(&mut self, name: &str, target: &str) -> Result<(), Fault> {
