@@ -15,32 +15,44 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::OutputError;
 
-/// Writes everything in the mounted root as a tar; below the directory `prefix`, where given.
+/// Writes everything in the mounted root as a tar; below the directory `prefix`, where given. With an epoch, in seconds,
+/// that is the time of everything, older or not.
 pub fn write_rootfs(
     root: BorrowedFd<'_>,
-    clamp: Option<i64>,
+    epoch: Option<i64>,
     prefix: Option<&str>,
     out: impl Write,
 ) -> Result<(), OutputError> {
-    let mut tree = scan(root, &ScanOptions::default())?;
+    let mut tree = timed(scan(root, &ScanOptions::default())?, epoch)?;
     let prefix = prefix.map(|prefix| TreePath::clean(prefix.as_bytes())).transpose()?.unwrap_or_default();
     if !prefix.is_root() {
-        tree = below(tree, &prefix, clamp.unwrap_or(0))?;
+        tree = below(tree, &prefix, epoch.unwrap_or(0))?;
     }
     let inside = Root::from_fd(root.as_fd());
     let open = |path: &TreePath| -> io::Result<File> {
         let path = path.relative_to(&prefix).unwrap_or_default();
         inside.open_plain(&path, OFlags::RDONLY, Mode::empty()).map(File::from).map_err(io::Error::other)
     };
-    let options =
-        TarOptions { clamp_mtime: clamp.map(|s| s.saturating_mul(1_000_000_000)), ..TarOptions::default() };
+    let options = TarOptions { clamp_mtime: epoch.map(nanoseconds), ..TarOptions::default() };
     write_layer(&tree, open, out, &options)?;
     Ok(())
 }
 
+fn nanoseconds(seconds: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000)
+}
+
+/// The same tree, of one time.
+fn timed(tree: Tree, epoch: Option<i64>) -> Result<Tree, OutputError> {
+    let Some(mtime) = epoch.map(nanoseconds) else { return Ok(tree) };
+    let mut entries = tree.into_entries();
+    entries.iter_mut().for_each(|entry| entry.meta.mtime = mtime);
+    Ok(Tree::from_entries(entries)?)
+}
+
 /// The same tree in the directory `prefix`.
 fn below(tree: Tree, prefix: &TreePath, seconds: i64) -> Result<Tree, OutputError> {
-    let meta = Meta { mode: 0o755, mtime: seconds.saturating_mul(1_000_000_000), ..Meta::default() };
+    let meta = Meta { mode: 0o755, mtime: nanoseconds(seconds), ..Meta::default() };
     let mut entries = vec![Entry { path: prefix.clone(), kind: Kind::Dir { opaque: false }, meta }];
     for mut entry in tree.into_entries().into_iter().filter(|entry| !entry.path.is_root()) {
         entry.path = prefix.join(&entry.path);
@@ -57,12 +69,14 @@ fn below(tree: Tree, prefix: &TreePath, seconds: i64) -> Result<Tree, OutputErro
 pub struct Files {
     /// What else is in the directory goes.
     pub delete: bool,
+    /// The time of everything that is put there, in seconds.
+    pub epoch: Option<i64>,
 }
 
 /// Puts everything in the mounted root into the directory `dest`, as the files of whoever runs this.
 pub fn write_files(root: BorrowedFd<'_>, dest: &Path, how: Files) -> Result<(), OutputError> {
     let target = open_host_dir(dest)?;
-    let tree = scan(root, &ScanOptions::default())?;
+    let tree = timed(scan(root, &ScanOptions::default())?, how.epoch)?;
     if how.delete {
         remove_others(&tree, dest)?;
     }

@@ -103,22 +103,23 @@ impl Export<'_> {
                 Ok(Some(image.document.digest))
             }
             Output::Engine { image: asked } => self.loaded(asked, metadata, step).map(Some),
-            Output::Tar { dest, split } => during(step, "sending tarball", || {
-                let (root, prefix) =
-                    (stack.open(store, self.images.single_id())?, split.then(|| self.platform()));
-                let epoch = target.image.epoch;
+            Output::Tar { dest, root: asked } => during(step, "sending tarball", || {
+                let root = stack.open(store, self.images.single_id())?;
+                let prefix = asked.split.then(|| self.platform());
+                let epoch = asked.epoch.unwrap_or(target.image.epoch);
                 to_file(dest.as_deref(), |out| {
                     Ok(write_rootfs(root.as_fd(), epoch, prefix.as_deref(), out)?)
                 })?;
                 Ok(None)
             }),
-            Output::Local { dest, split, delete } => during(step, "copying files", || {
-                let dest = if *split { dest.join(self.platform()) } else { dest.clone() };
+            Output::Local { dest, root: asked, delete } => during(step, "copying files", || {
+                let epoch = asked.epoch.unwrap_or(target.image.epoch);
+                let dest = if asked.split { dest.join(self.platform()) } else { dest.clone() };
                 fs::create_dir_all(&dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
                 write_files(
                     stack.open(store, self.images.single_id())?.as_fd(),
                     &dest,
-                    Files { delete: *delete },
+                    Files { delete: *delete, epoch },
                 )?;
                 Ok(None)
             }),

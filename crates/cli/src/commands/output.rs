@@ -84,12 +84,21 @@ pub(crate) enum Output {
     Layout { docker: bool, dest: PathBuf, image: ImageOutput },
     /// A running Docker.
     Engine { image: ImageOutput },
-    /// The root as a tar; without a file, to standard output. In a directory with the platform's name, where `split`.
-    Tar { dest: Option<PathBuf>, split: bool },
+    /// The root as a tar; without a file, to standard output.
+    Tar { dest: Option<PathBuf>, root: RootOutput },
     /// The root's files in a directory; what else is there goes, where `delete`.
-    Local { dest: PathBuf, split: bool, delete: bool },
+    Local { dest: PathBuf, root: RootOutput, delete: bool },
     /// Nowhere: only the cache has it.
     Cache,
+}
+
+/// A root that leaves as files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RootOutput {
+    /// In a directory with the platform's name.
+    pub(crate) split: bool,
+    /// What stands in place of the build's own epoch; `Some(None)` is none.
+    pub(crate) epoch: Option<Option<i64>>,
 }
 
 impl Output {
@@ -107,9 +116,9 @@ impl Output {
 pub(crate) fn output(text: &String) -> Result<Output, Usage> {
     if !text.contains([',', '=']) {
         return Ok(if text == "-" {
-            Output::Tar { dest: None, split: false }
+            Output::Tar { dest: None, root: RootOutput::default() }
         } else {
-            Output::Local { dest: PathBuf::from(text), split: false, delete: false }
+            Output::Local { dest: PathBuf::from(text), root: RootOutput::default(), delete: false }
         });
     }
     let bad = |why: String| Usage(format!("-o {text}: {why}"));
@@ -137,15 +146,14 @@ fn of_type(mut keys: Keys) -> Result<Output, String> {
                 (false, None) => return Err("a directory needs `dest=DIR`".to_owned()),
             }
         }
-        "tar" => Output::Tar { dest: file, split: keys.flag("platform-split")?.unwrap_or(false) },
+        "tar" => Output::Tar { dest: file, root: root(&mut keys)? },
         "local" => {
             let delete = match keys.take("mode").as_deref() {
                 None | Some("copy") => false,
                 Some("delete") => true,
                 Some(other) => return Err(format!("mode `{other}` is neither copy nor delete")),
             };
-            let split = keys.flag("platform-split")?.unwrap_or(false);
-            Output::Local { dest: dest.clone().ok_or("no dest")?, split, delete }
+            Output::Local { dest: dest.clone().ok_or("no dest")?, root: root(&mut keys)?, delete }
         }
         "cacheonly" => Output::Cache,
         other => return Err(format!("type `{other}` is not supported")),
@@ -155,6 +163,15 @@ fn of_type(mut keys: Keys) -> Result<Output, String> {
     }
     keys.end(&kind)?;
     Ok(output)
+}
+
+/// Keys of what leaves as files.
+fn root(keys: &mut Keys) -> Result<RootOutput, String> {
+    Ok(RootOutput { split: keys.flag("platform-split")?.unwrap_or(false), epoch: epoch(keys)? })
+}
+
+fn epoch(keys: &mut Keys) -> Result<Option<Option<i64>>, String> {
+    keys.take("source-date-epoch").map(|value| seconds(&value)).transpose()
 }
 
 /// Keys of images that have a name somewhere.
@@ -185,7 +202,7 @@ fn image(keys: &mut Keys) -> Result<ImageOutput, String> {
         image.names.push(name.parse().map_err(|error| format!("invalid name `{name}`: {error}"))?);
     }
     image.rewrite = keys.flag("rewrite-timestamp")?.unwrap_or(false);
-    image.epoch = keys.take("source-date-epoch").map(|value| seconds(&value)).transpose()?;
+    image.epoch = epoch(keys)?;
     encoding(keys, &mut image.encoding)?;
     for (key, value) in keys.annotations() {
         let annotation = annotation(&key, value)?;
@@ -424,13 +441,22 @@ mod tests {
 
     #[test]
     fn outputs() {
-        let local = |dest: &str| Output::Local { dest: dest.into(), split: false, delete: false };
+        let local =
+            |dest: &str| Output::Local { dest: dest.into(), root: RootOutput::default(), delete: false };
         assert_eq!(read("out"), Ok(local("out")));
-        assert_eq!(read("-"), Ok(Output::Tar { dest: None, split: false }));
+        assert_eq!(read("-"), Ok(Output::Tar { dest: None, root: RootOutput::default() }));
         assert_eq!(read("type=local,dest=out"), Ok(local("out")));
         assert_eq!(
             read("type=local,dest=out,mode=delete,platform-split=true"),
-            Ok(Output::Local { dest: "out".into(), split: true, delete: true })
+            Ok(Output::Local {
+                dest: "out".into(),
+                root: RootOutput { split: true, ..RootOutput::default() },
+                delete: true
+            })
+        );
+        assert_eq!(
+            read("type=tar,source-date-epoch=7"),
+            Ok(Output::Tar { dest: None, root: RootOutput { split: false, epoch: Some(Some(7)) } })
         );
         assert_eq!(read("type=cacheonly"), Ok(Output::Cache));
         assert!(matches!(read("type=registry"), Ok(Output::Image { push: Some(PushTo::Tags), .. })));

@@ -238,6 +238,14 @@ fn files(mode: &Mode) -> Result<(), String> {
     )?;
     let tar = "./lapstrake build -q -o type=tar,dest=-,platform-split=true files | tar -tf -";
     expect(&script(mode, tar)?, 0, &["linux_amd64/\nlinux_amd64/a/\nlinux_amd64/a/b\nlinux_amd64/c\n"])?;
+    // With an epoch that is the time of everything, older or not.
+    let dated = "rm -rf dated && ./lapstrake build -q --build-arg SOURCE_DATE_EPOCH=4000000000 files";
+    let times =
+        format!("{dated} -o dated && echo \"<$(find dated -mindepth 1 -printf '%T@\\n' | sort -u)>\"");
+    expect(&script(mode, &times)?, 0, &["<4000000000.0000000000>"])?;
+    let listed = "TZ=UTC tar --full-time -tvf dated.tar | awk '{print $4, $5}' | sort -u";
+    let times = format!("{dated} -o - > dated.tar && echo \"<$({listed})>\"");
+    expect(&script(mode, &times)?, 0, &["<2096-10-02 07:06:40>"])?;
     nothing_left(mode)
 }
 
