@@ -136,7 +136,7 @@ fn packed(mode: &Mode) -> Result<(), String> {
 /// Who copies some files of an image has no more of it unpacked; the result is what it would be of its files.
 fn copied_from(mode: &Mode) -> Result<(), String> {
     let (_server, away) = Away::new(mode)?;
-    must(&format!("cd '{}' && mkdir -p web && cp packed-copied/pack.tar.gz web/", mode.place.display()))?;
+    expect(&script(mode, "mkdir -p web && cp packed-copied/pack.tar.gz web/")?, 0, &[])?;
     let web = Server::web(mode)?;
     let text = COPIED_FROM.replace("BASE", &format!("{}:base", away.name));
     let url = format!("http://127.0.0.1:{}", web.port);
