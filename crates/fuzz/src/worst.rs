@@ -31,12 +31,22 @@ pub struct Kind {
 }
 
 impl Kind {
+    const fn of(
+        reader: Reader,
+        name: &'static str,
+        head: &'static str,
+        piece: &'static str,
+        tail: &'static str,
+    ) -> Kind {
+        Kind { name, reader, head, piece, tail }
+    }
+
     const fn parse(name: &'static str, head: &'static str, piece: &'static str, tail: &'static str) -> Kind {
-        Kind { name, reader: Reader::Parse, head, piece, tail }
+        Kind::of(Reader::Parse, name, head, piece, tail)
     }
 
     const fn expand(name: &'static str, head: &'static str, piece: &'static str, tail: &'static str) -> Kind {
-        Kind { name, reader: Reader::Expand, head, piece, tail }
+        Kind::of(Reader::Expand, name, head, piece, tail)
     }
 
     /// An input of this kind of about `size` bytes.
@@ -101,25 +111,13 @@ pub const KINDS: [Kind; 51] = [
     Kind::expand("open braces", "", "${x:-", ""),
     Kind::expand("cut values", "", "${x#*.}${x%%/*}", ""),
     Kind::expand("words in quotes", "", "'a b' \"c $x\" \\ ", ""),
-    Kind { name: "ignored names", reader: Reader::Ignore, head: "", piece: "a/@/**/*.c\n", tail: "" },
-    Kind { name: "a long ignored name", reader: Reader::Ignore, head: "", piece: "a/**/[b-c]*?", tail: "\n" },
-    Kind {
-        name: "a query of git",
-        reader: Reader::Git,
-        head: "https://h/x.git?",
-        piece: "a@=b&",
-        tail: "ref=v",
-    },
-    Kind { name: "one key of git", reader: Reader::Git, head: "https://h/x.git?", piece: "ref=v&", tail: "" },
-    Kind { name: "a path of git", reader: Reader::Git, head: "git@h:", piece: "x%2f../", tail: "y.git#v" },
-    Kind {
-        name: "a directory of git",
-        reader: Reader::Git,
-        head: "https://h/x.git#v:",
-        piece: "x/../",
-        tail: "",
-    },
-    Kind { name: "mount keys", reader: Reader::Mount, head: "type=bind", piece: ",target=/x@", tail: "" },
-    Kind { name: "mount quotes", reader: Reader::Mount, head: "\"target=", piece: "\"\"x", tail: "\"" },
-    Kind { name: "mount variables", reader: Reader::Mount, head: "target=", piece: "$x${u:-y}", tail: "" },
+    Kind::of(Reader::Ignore, "ignored names", "", "a/@/**/*.c\n", ""),
+    Kind::of(Reader::Ignore, "a long ignored name", "", "a/**/[b-c]*?", "\n"),
+    Kind::of(Reader::Git, "a query of git", "https://h/x.git?", "a@=b&", "ref=v"),
+    Kind::of(Reader::Git, "one key of git", "https://h/x.git?", "ref=v&", ""),
+    Kind::of(Reader::Git, "a path of git", "git@h:", "x%2f../", "y.git#v"),
+    Kind::of(Reader::Git, "a directory of git", "https://h/x.git#v:", "x/../", ""),
+    Kind::of(Reader::Mount, "mount keys", "type=bind", ",target=/x@", ""),
+    Kind::of(Reader::Mount, "mount quotes", "\"target=", "\"\"x", "\""),
+    Kind::of(Reader::Mount, "mount variables", "target=", "$x${u:-y}", ""),
 ];

@@ -59,8 +59,8 @@ impl Channel {
     }
 
     /// Sends what `request` makes for `url`, again while the registry is busy or breaks off, once more where nobody is
-    /// there, and once more when it asks who we are. Any answer that is neither is given to the caller. Leave goes to the registry's own address
-    /// only.
+    /// there, and once more when it asks who we are. Any answer that is neither is given to the caller. Leave goes to the
+    /// registry's own address only.
     pub(crate) async fn send(
         &self,
         ask: &Ask<'_>,

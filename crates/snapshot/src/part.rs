@@ -5,24 +5,22 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use lapstrake_store::{LayerId, Store, StoreError};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::unpack::{Part, UnpackOptions};
-use lapstrake_tree::{Tree, TreePath};
 
 use crate::error::SnapshotError;
 
-/// Puts the files that `layer` has at `paths` into the directory `dest`, at the same places: out of its blob if it is
-/// packed, else as links. Directories there are not those of the layer, and neither is what belongs to whom.
+/// Puts files of `layer` into the directory `dest`, at the same places: out of its blob if it is packed, else as links.
+/// Directories there are not those of the layer, and neither is what belongs to whom.
 ///
 /// False if that cannot be done: then the layer has to be unpacked.
 ///
 /// # Errors
-/// [`SnapshotError`] if its tree or its blob is gone or damaged.
-pub fn take_files<'p>(
+/// [`SnapshotError`] if its blob is gone or damaged.
+pub fn take_files(
     store: &Store,
     layer: &LayerId,
-    paths: impl IntoIterator<Item = &'p TreePath>,
+    part: &Part,
     dest: BorrowedFd<'_>,
 ) -> Result<bool, SnapshotError> {
-    let part = Part::of(&Tree::decode(&store.layer_tree(layer)?)?, paths);
     if part.is_empty() {
         return Ok(true);
     }

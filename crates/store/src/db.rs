@@ -1,7 +1,7 @@
 //! The database behind the records: opening and tables.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -59,10 +59,15 @@ ALTER TABLE layers ADD COLUMN own INTEGER;
 /// How long to wait for other processes.
 pub(crate) const BUSY: Duration = Duration::from_secs(30);
 
-/// Opens the database at `path`, which lies in the directory `root`.
-pub(crate) fn open(root: &Path, path: &Path) -> Result<Connection, StoreError> {
-    let failed = |source| StoreError::Database { path: path.to_owned(), source };
-    let (mut db, version) = connect(path).map_err(failed)?;
+/// Where the database is in the state directory `root`.
+pub(crate) fn path(root: &Path) -> PathBuf {
+    root.join("state.db")
+}
+
+/// Opens the database of the state directory `root`.
+pub(crate) fn open(root: &Path) -> Result<Connection, StoreError> {
+    let failed = |source| StoreError::Database { path: path(root), source };
+    let (mut db, version) = connect(&path(root)).map_err(failed)?;
     if version < newest() {
         // Who is second while the first changes the journal's mode is told that the database is locked, and not made to
         // wait: SQLite sees two that wait for each other.
@@ -121,13 +126,12 @@ mod tests {
     fn many_may_open_what_is_not_there_yet() {
         for _ in 0..20 {
             let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("state.db");
             let start = std::sync::Barrier::new(8);
             std::thread::scope(|scope| {
                 for _ in 0..8 {
                     scope.spawn(|| {
                         start.wait();
-                        open(dir.path(), &path).map(drop).unwrap();
+                        open(dir.path()).map(drop).unwrap();
                     });
                 }
             });

@@ -122,7 +122,8 @@ impl Store {
     }
 
     /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`, or none if it is packed, or it was made a patch by
-    /// [`Store::make_patch`]; `tree` writes its encoded tree. If the layer is there already, `dir` is dropped, but for the files of one that was packed.
+    /// [`Store::make_patch`]; `tree` writes its encoded tree. If the layer is there already, `dir` is dropped, but for the
+    /// files of one that was packed.
     pub fn put_layer(
         &self,
         id: &LayerId,

@@ -73,7 +73,7 @@ impl Store {
         if owner != me {
             return Err(StoreError::Foreign { path: root.to_owned(), owner });
         }
-        let db = Mutex::new(db::open(root, &root.join("state.db"))?);
+        let db = Mutex::new(db::open(root)?);
         lock::sweep(&root.join("locks"))?;
         let (user, session) = (User::default(), Session::new(root.to_owned()));
         let (mounts_used, known) = (Mutex::default(), Mutex::default());
@@ -114,7 +114,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         // A panic of another thread cannot leave SQLite's own state half-way, so a poisoned lock is taken all the same.
         let mut db = self.db.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        work(&mut db).map_err(|source| StoreError::Database { path: self.root.join("state.db"), source })
+        work(&mut db).map_err(|source| StoreError::Database { path: db::path(&self.root), source })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::inroot::{NewDir, Root, set_times_at, set_times_fd};
 use crate::path::TreePath;
 use crate::put::{Copied, make_room};
 use crate::scan::Ownership;
-use crate::tar_read::{TarEntry, TarReader};
+use crate::tar_read::{TarEntry, TarReader, entries};
 use crate::unpack::UnpackOptions;
 
 /// How an archive is added.
@@ -53,7 +53,7 @@ pub fn is_archive(file: &mut File) -> Result<bool, TreeError> {
 /// # Errors
 /// [`TreeError::TooBig`]: it has more entries or bytes than anything that can be unpacked.
 pub fn newest(archive: impl Read + Send) -> Result<Option<i64>, TreeError> {
-    let Ok(mut reader) = entries(archive, &UnpackOptions::default()) else { return Ok(None) };
+    let Ok(mut reader) = entries(archive, UnpackOptions::default().limits()) else { return Ok(None) };
     let mut newest = None;
     loop {
         match reader.next_entry() {
@@ -79,22 +79,12 @@ pub fn extract(
     dest: &[u8],
     options: &ExtractOptions,
 ) -> Result<Copied, TreeError> {
-    let mut reader = entries(archive, &options.limits)?;
+    let mut reader = entries(archive, options.limits.limits())?;
     let mut extractor = Extractor::new(dest_root, dest, options)?;
     while let Some(entry) = reader.next_entry()? {
         extractor.entry(&entry, &mut reader)?;
     }
     extractor.finish()
-}
-
-/// What is in an archive, as far as the limits go.
-pub(crate) fn entries<'r>(
-    archive: impl Read + Send + 'r,
-    limits: &UnpackOptions,
-) -> Result<TarReader<impl Read + Send + 'r>, TreeError> {
-    let action = "decompress the archive";
-    let (_, plain) = decompress(BufReader::new(archive)).map_err(TreeError::stream(action))?;
-    Ok(TarReader::new(plain.take(limits.max_bytes), limits.max_entries))
 }
 
 struct Extractor<'a> {

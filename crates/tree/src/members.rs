@@ -1,12 +1,11 @@
 //! The files of an archive that is no file tree: of images, say. Bounded in every direction, like all reading of archives.
 
-use std::io::{BufReader, Read};
+use std::io::Read;
 
 use tar::EntryType;
 
-use crate::decompress::decompress;
 use crate::error::TreeError;
-use crate::tar_read::TarReader;
+use crate::tar_read::entries;
 
 /// What an archive has under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,19 +24,17 @@ pub enum Member {
     },
 }
 
-/// Gives each file and link of a tar, plain or compressed, to `each`, with the content of a file to be read. More than
-/// `max_entries` entries or `max_bytes` bytes are refused.
+/// Gives each file and link of a tar, plain or compressed, to `each`, with the content of a file to be read. More entries
+/// or bytes than `limits` has are refused.
 ///
 /// # Errors
 /// [`TreeError`] for what is wrong with the archive, and what `each` returns.
 pub fn members<E: From<TreeError>>(
     input: impl Read + Send,
-    (max_entries, max_bytes): (u64, u64),
+    limits: (u64, u64),
     mut each: impl FnMut(&Member, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
-    let buffered = BufReader::with_capacity(256 << 10, input);
-    let (_, plain) = decompress(buffered).map_err(TreeError::stream("decompress the archive"))?;
-    let mut reader = TarReader::new(plain.take(max_bytes), max_entries);
+    let mut reader = entries(input, limits)?;
     while let Some(entry) = reader.next_entry()? {
         let member = match entry.kind {
             EntryType::Regular | EntryType::Continuous => Member::File { name: entry.name },

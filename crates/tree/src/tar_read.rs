@@ -3,10 +3,11 @@
 //! Interprets nothing: names are as they came. Global PAX headers are skipped (nothing that writes layers means
 //! anything by them). Sparse files are refused, not misread.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use tar::{EntryType, Header};
 
+use crate::decompress::decompress;
 use crate::entry::{Entry, Xattr};
 use crate::error::TreeError;
 use crate::layer_tar::{BLOCK, Pax, XATTR, parse_time};
@@ -64,6 +65,19 @@ struct Extensions {
     pax: Pax,
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
+}
+
+/// What is in an archive, plain or compressed, as far as so many entries and bytes go.
+///
+/// # Errors
+/// [`TreeError::Stream`] if its beginning cannot be read.
+pub(crate) fn entries<'r>(
+    archive: impl Read + Send + 'r,
+    (max_entries, max_bytes): (u64, u64),
+) -> Result<TarReader<impl Read + Send + 'r>, TreeError> {
+    let (_, plain) =
+        decompress(BufReader::new(archive)).map_err(TreeError::stream("decompress the archive"))?;
+    Ok(TarReader::new(plain.take(max_bytes), max_entries))
 }
 
 impl<R: Read> TarReader<R> {

@@ -49,6 +49,13 @@ impl Default for UnpackOptions {
     }
 }
 
+impl UnpackOptions {
+    /// The most entries and bytes of an archive.
+    pub(crate) fn limits(&self) -> (u64, u64) {
+        (self.max_entries, self.max_bytes)
+    }
+}
+
 /// What came out of an archive.
 #[derive(Debug)]
 pub struct Unpacked {

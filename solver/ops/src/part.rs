@@ -7,6 +7,7 @@ use lapstrake_snapshot::take_files;
 use lapstrake_store::{LayerId, Store, TempDir};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::select::Selection;
+use lapstrake_tree::unpack::Part;
 use lapstrake_tree::{Kind, Tree, TreePath};
 
 use crate::error::OpsError;
@@ -44,8 +45,8 @@ pub(crate) fn part(inner: &Inner, stack: &Stack, selection: &Selection) -> Resul
     let temp = store.temp_dir()?;
     let dir = open_host_dir(temp.path())?;
     // One after the other: two may have to make the same directory.
-    for (layer, paths) in &wanted {
-        if !take_files(store, layer, paths, dir.as_fd())? {
+    for (layer, part) in &wanted {
+        if !take_files(store, layer, part, dir.as_fd())? {
             return Ok(None);
         }
     }
@@ -57,23 +58,22 @@ fn by_layer(
     store: &Store,
     stack: &Stack,
     selection: &Selection,
-) -> Result<BTreeMap<LayerId, Vec<TreePath>>, OpsError> {
+) -> Result<BTreeMap<LayerId, Part>, OpsError> {
     let entries = selection.roots.iter().flat_map(|root| &root.entries);
     let files = entries.filter(|entry| matches!(entry.kind, Kind::File { .. }));
     let mut left: Vec<&TreePath> = files.map(|entry| &entry.source).collect();
     left.sort();
     left.dedup();
-    let mut found: BTreeMap<LayerId, Vec<TreePath>> = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for layer in stack.layers.iter().rev() {
         if left.is_empty() {
             break;
         }
         let tree = Tree::decode(&store.layer_tree(&layer.id)?)?;
-        let (here, below) = left.into_iter().partition(|path| tree.get(path).is_some());
+        let (here, below): (Vec<_>, Vec<_>) = left.into_iter().partition(|path| tree.get(path).is_some());
         left = below;
-        let here: Vec<&TreePath> = here;
         if !here.is_empty() {
-            found.entry(layer.id.clone()).or_default().extend(here.into_iter().cloned());
+            found.insert(layer.id.clone(), Part::of(&tree, here));
         }
     }
     Ok(found)

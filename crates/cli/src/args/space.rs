@@ -49,6 +49,13 @@ pub(crate) struct Prune {
     pub(crate) background: bool,
 }
 
+impl Prune {
+    /// Whether it was said how much of the cache may stay.
+    pub(crate) fn has_limit(&self) -> bool {
+        self.keep_storage.is_some() || self.max_used_space.is_some() || self.min_free_space.is_some()
+    }
+}
+
 /// What alone is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Only {

@@ -126,7 +126,7 @@ fn filter(store: &Store, text: &str) -> anyhow::Result<Filter> {
 
 /// A time as people write it: how long ago it was, seconds since 1970, a day, or a whole time.
 pub(super) fn until(text: &str) -> Option<jiff::Timestamp> {
-    if let Some(seconds) = super::prune::seconds(text) {
+    if let Some(seconds) = super::options::seconds(text) {
         return jiff::Timestamp::from_second(jiff::Timestamp::now().as_second().checked_sub(seconds)?).ok();
     }
     if let Ok(seconds) = text.parse() {

@@ -260,6 +260,25 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Usage> {
     std::path::absolute(path).map_err(|error| Usage(format!("`{}`: {error}", path.display())))
 }
 
+/// A duration as Go writes it: `1h30m`, also days.
+pub(crate) fn seconds(text: &str) -> Option<i64> {
+    let (mut total, mut rest) = (0i64, text);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = rest.split_at(digits);
+        let factor = match unit.bytes().next()? {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3_600,
+            b'd' => 86_400,
+            _ => return None,
+        };
+        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(factor)?)?;
+        rest = &unit[1..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +288,18 @@ mod tests {
         assert_eq!(size("64m").ok(), Some(64 << 20));
         assert_eq!(size("1GiB").ok(), Some(1 << 30));
         assert!(size("m").is_err() && size("").is_err());
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(seconds("1h30m"), Some(5_400));
+        assert_eq!(seconds("2d"), Some(172_800));
+        assert!(
+            seconds("").is_none()
+                && seconds("5").is_none()
+                && seconds("h").is_none()
+                && seconds("1y").is_none()
+        );
     }
 
     #[test]

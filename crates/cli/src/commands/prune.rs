@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::df::{item_json, line};
 use super::listed::{Listed, until};
-use super::options::size;
+use super::options::{seconds, size};
 use super::sweeper;
 use crate::args::space::{Only, Prune};
 use crate::exit::Usage;
@@ -29,13 +29,13 @@ pub(crate) fn prune(args: &Prune) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // A filter or a limit is about the cache; images go only if nothing like that was said.
-    let images = rule == Rule::default() && args.only.is_none();
-    if !args.force && !confirmed(args.all, if images { "" } else { "the build cache that no image has" })? {
+    let only = args.only.or((rule != Rule::default()).then_some(Only::Cache));
+    if !args.force && !confirmed(args, only)? {
         return Ok(ExitCode::from(1));
     }
-    let removed = match images {
-        true => remove_images(&session.store, args.all, &ImageFilter::default())?,
-        false => Vec::new(),
+    let removed = match only {
+        None => remove_images(&session.store, args.all, &ImageFilter::default())?,
+        Some(_) => Vec::new(),
     };
     let items = session.store.collect(std::slice::from_ref(&rule))?;
     report(args, &session, &removed, &items)?;
@@ -45,12 +45,11 @@ pub(crate) fn prune(args: &Prune) -> anyhow::Result<ExitCode> {
 /// Images alone, with what nothing else needs of them.
 fn prune_images(args: &Prune) -> anyhow::Result<ExitCode> {
     let filter = ImageFilter::parse(&args.filter)?;
-    if args.keep_storage.is_some() || args.max_used_space.is_some() || args.min_free_space.is_some() {
+    if args.has_limit() {
         return Err(Usage("a limit is about the build cache: `--only cache`".to_owned()).into());
     }
     let session = session::open_to_remove()?;
-    let which = if args.all { "all images" } else { "all dangling images" };
-    if !args.force && !confirmed(args.all, which)? {
+    if !args.force && !confirmed(args, args.only)? {
         return Ok(ExitCode::from(1));
     }
     let store = &session.store;
@@ -83,14 +82,12 @@ fn report(args: &Prune, session: &Session, images: &[Removed], items: &[Item]) -
     }
     if !images.is_empty() {
         say!("Deleted Images:");
-    }
-    for image in images {
-        for name in &image.names {
-            say!("untagged: {name}");
+        for image in images {
+            for name in &image.names {
+                say!("untagged: {name}");
+            }
+            say!("deleted: {}", image.id);
         }
-        say!("deleted: {}", image.id);
-    }
-    if !images.is_empty() {
         say!("");
     }
     // What images had is told by the images.
@@ -194,31 +191,16 @@ fn add(filter: &mut Filter, text: &str) -> Result<(), Usage> {
     Ok(())
 }
 
-/// A duration as Go writes it: `1h30m`, also days.
-pub(super) fn seconds(text: &str) -> Option<i64> {
-    let (mut total, mut rest) = (0i64, text);
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = rest.split_at(digits);
-        let factor = match unit.bytes().next()? {
-            b's' => 1,
-            b'm' => 60,
-            b'h' => 3_600,
-            b'd' => 86_400,
-            _ => return None,
-        };
-        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(factor)?)?;
-        rest = &unit[1..];
-    }
-    (!text.is_empty()).then_some(total)
-}
-
-/// Asks; `which` is nothing for images and cache together.
-fn confirmed(all: bool, which: &str) -> anyhow::Result<bool> {
-    let which = match (which, all) {
-        ("", true) => "all images, and all build cache",
-        ("", false) => "all images without a name, and all build cache that no image has",
-        (which, _) => which,
+/// Asks whether that is to be removed.
+fn confirmed(args: &Prune, only: Option<Only>) -> anyhow::Result<bool> {
+    let chosen = !args.filter.is_empty() || args.has_limit();
+    let which = match (only, args.all) {
+        (None, true) => "all images, and all build cache",
+        (None, false) => "all images without a name, and all build cache that no image has",
+        (Some(Only::Images), true) => "all images",
+        (Some(Only::Images), false) => "all dangling images",
+        (Some(Only::Cache), _) if chosen => "the build cache that the flags choose, if no image has it",
+        (Some(Only::Cache), _) => "all build cache that no image has",
     };
     tell!("WARNING! This will remove {which}.");
     if !std::io::stdin().is_terminal() {
@@ -252,21 +234,4 @@ fn remove_images(store: &Store, all: bool, filter: &ImageFilter) -> anyhow::Resu
         }
     }
     Ok(removed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        assert_eq!(seconds("1h30m"), Some(5_400));
-        assert_eq!(seconds("2d"), Some(172_800));
-        assert!(
-            seconds("").is_none()
-                && seconds("5").is_none()
-                && seconds("h").is_none()
-                && seconds("1y").is_none()
-        );
-    }
 }

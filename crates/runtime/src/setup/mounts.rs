@@ -121,11 +121,7 @@ impl Setup<'_> {
             (Fs::Cgroup, Err(_)) | (Fs::Mqueue, Err(Errno::NODEV)) => return Ok(()),
             (_, mount) => mount.about(path)?,
         };
-        if at.base == Base::Dev {
-            self.attach_in_dev(&mount, path, Kind::Directory).about(&format!("/dev/{path}"))?;
-        } else {
-            attach(&mount, self.target(at, Kind::Directory)?).about(path)?;
-        }
+        self.attach_at(&mount, at, Kind::Directory)?;
         match (fs, at.base, path.as_str()) {
             (Fs::Proc, ..) => self.proc = Some(mount),
             (Fs::Sys, ..) => self.sys = Some(mount),
@@ -193,8 +189,7 @@ impl Setup<'_> {
         };
         let kind = if is_directory(&mount).about(&path)? { Kind::Directory } else { Kind::File };
         restrict(&mount, flags(attrs), Reach::Tree).about(&path)?;
-        let target = self.target(at, kind)?;
-        attach(&mount, &target).about(&path)
+        self.attach_at(&mount, at, kind)
     }
 
     pub(super) fn mask(&mut self, at: &Place) -> Result<(), Fault> {
@@ -250,9 +245,7 @@ impl Setup<'_> {
         rustix::termios::tcsetwinsize(&slave, size).about("/dev/console")?;
         rustix::fs::fchown(&slave, uid.map(Uid::from_raw), None).about("/dev/console")?;
         let console = clone_fd(&slave).about("/dev/console")?;
-        let target =
-            resolve::ensure(self.dev()?, "console", Kind::File, &mut |_| Ok(())).about("/dev/console")?;
-        attach(&console, &target).about("/dev/console")?;
+        self.attach_in_dev(&console, "console", Kind::File).about("/dev/console")?;
         rustix::process::ioctl_tiocsctty(&slave).about("/dev/console")?;
         wire::send(&self.channel, &Report::Terminal, &[master.as_fd()])?;
         let again = || rustix::io::fcntl_dupfd_cloexec(&slave, 3);
@@ -272,33 +265,35 @@ impl Setup<'_> {
         Ok(rustix::process::chroot(c".")?)
     }
 
-    /// Opens the place something is to be mounted at.
-    fn target(&self, at: &Place, kind: Kind) -> Result<OwnedFd, Fault> {
+    /// Attaches a mount at its place, which is made if it is missing.
+    fn attach_at(&self, mount: &OwnedFd, at: &Place, kind: Kind) -> Result<(), Fault> {
         let path = &at.path;
-        let mut made = |made: &resolve::Made<'_>| self.report_stub(made);
-        match at.base {
-            Base::Root => {
-                let path = format!("/{path}");
-                let target = resolve::ensure(self.root()?, &path, kind, &mut made).about(&path)?;
-                // Through a symlink of the image: mounts there could fool whoever reads /proc (CVE-2025-52881).
-                if rustix::fs::fstatfs(&target).about(&path)?.f_type == PROC_SUPER_MAGIC {
-                    return Err(Errno::PERM).about(&path);
-                }
-                // Of two files of different types one cannot cover the other, and the kernel's word is EINVAL.
-                match (is_directory(&target).about(&path)?, kind) {
-                    (true, Kind::File) => Err(Errno::ISDIR).about(&path),
-                    (false, Kind::Directory) => Err(Errno::NOTDIR).about(&path),
-                    _ => Ok(target),
-                }
-            }
-            Base::Kit => find_plain(self.stage()?, &name(path)).about(path),
-            Base::Dev => {
-                resolve::ensure(self.dev()?, path, kind, &mut |_| Ok(())).about(&format!("/dev/{path}"))
-            }
+        let target = match at.base {
+            Base::Dev => return self.attach_in_dev(mount, path, kind).about(&format!("/dev/{path}")),
+            Base::Root => self.in_root(path, kind)?,
+            Base::Kit => find_plain(self.stage()?, &name(path)).about(path)?,
             Base::Proc | Base::Sys => match self.existing(at)? {
-                Some(target) => Ok(target),
-                None => Err(Errno::NOENT).about(path),
+                Some(target) => target,
+                None => return Err(Errno::NOENT).about(path),
             },
+        };
+        attach(mount, &target).about(&format!("/{path}"))
+    }
+
+    /// Opens the place in the root that something is to be mounted at.
+    fn in_root(&self, path: &str, kind: Kind) -> Result<OwnedFd, Fault> {
+        let path = format!("/{path}");
+        let mut made = |made: &resolve::Made<'_>| self.report_stub(made);
+        let target = resolve::ensure(self.root()?, &path, kind, &mut made).about(&path)?;
+        // Through a symlink of the image: mounts there could fool whoever reads /proc (CVE-2025-52881).
+        if rustix::fs::fstatfs(&target).about(&path)?.f_type == PROC_SUPER_MAGIC {
+            return Err(Errno::PERM).about(&path);
+        }
+        // Of two files of different types one cannot cover the other, and the kernel's word is EINVAL.
+        match (is_directory(&target).about(&path)?, kind) {
+            (true, Kind::File) => Err(Errno::ISDIR).about(&path),
+            (false, Kind::Directory) => Err(Errno::NOTDIR).about(&path),
+            _ => Ok(target),
         }
     }
 

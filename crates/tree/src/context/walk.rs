@@ -17,6 +17,8 @@ use crate::tree::Tree;
 
 /// So many names one thread looks at by itself, in however many directories they are: starting the pool takes as long.
 const FEW: usize = 500;
+/// So many directories are listed in one go.
+const PIECE: usize = 4;
 
 /// A directory to be listed.
 struct Below {
@@ -50,7 +52,7 @@ pub(super) fn walk(root: BorrowedFd<'_>, ignore: &Patterns) -> Result<(Tree, Vec
     while !all.below.is_empty() {
         let level = std::mem::take(&mut all.below);
         let mut rest = level.as_slice();
-        while all.names < FEW
+        while (all.names < FEW || rest.len() <= PIECE)
             && let [dir, others @ ..] = rest
         {
             all.add(list(root, dir, ignore)?);
@@ -58,7 +60,7 @@ pub(super) fn walk(root: BorrowedFd<'_>, ignore: &Patterns) -> Result<(Tree, Vec
         }
         // Even nothing would start the pool.
         if !rest.is_empty() {
-            let listed = rest.par_iter().with_min_len(4).map(|dir| list(root, dir, ignore));
+            let listed = rest.par_iter().with_min_len(PIECE).map(|dir| list(root, dir, ignore));
             listed.collect::<Result<Vec<_>, _>>()?.into_iter().for_each(|dir| all.add(dir));
         }
     }

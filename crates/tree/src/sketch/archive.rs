@@ -5,11 +5,11 @@ use std::io::Read;
 use tar::EntryType;
 
 use super::Sketch;
-use crate::archive::{ExtractOptions, entries};
+use crate::archive::ExtractOptions;
 use crate::entry::Kind;
 use crate::error::TreeError;
 use crate::path::TreePath;
-use crate::tar_read::TarEntry;
+use crate::tar_read::{TarEntry, entries};
 
 impl Sketch<'_> {
     /// Takes in what unpacking `archive` to `dest` looks at. False if that cannot be told from its headers alone: where it
@@ -23,7 +23,7 @@ impl Sketch<'_> {
         dest: &[u8],
         options: &ExtractOptions,
     ) -> Result<bool, TreeError> {
-        let mut reader = entries(archive, &options.limits)?;
+        let mut reader = entries(archive, options.limits.limits())?;
         let top = self.follow(dest)?;
         while let Some(entry) = reader.next_entry()? {
             let name = TreePath::clean_strict(&entry.name)?;

@@ -1,7 +1,7 @@
 //! Some files of a layer's tar, and nothing else of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -9,12 +9,11 @@ use tar::EntryType;
 
 use super::UnpackOptions;
 use super::disk::Disk;
-use crate::decompress::decompress;
 use crate::entry::{ContentDigest, Kind, Meta};
 use crate::error::TreeError;
 use crate::inroot::open_plain_raw;
 use crate::path::TreePath;
-use crate::tar_read::TarReader;
+use crate::tar_read::entries;
 use crate::tree::Tree;
 
 /// A file to be taken out of an archive.
@@ -83,9 +82,7 @@ impl Part {
         let mut dirs = Dirs { disk: Disk::new(dest, true), made: BTreeSet::new() };
         let mut taken = vec![false; self.files.len()];
         let mut left = self.files.len();
-        let (_, plain) = decompress(BufReader::with_capacity(256 << 10, tar))
-            .map_err(TreeError::stream("decompress the archive"))?;
-        let mut reader = TarReader::new(plain.take(options.max_bytes), options.max_entries);
+        let mut reader = entries(tar, options.limits())?;
         while left > 0 {
             let Some(entry) = reader.next_entry()? else { return Ok(false) };
             if !matches!(entry.kind, EntryType::Regular | EntryType::Continuous) {

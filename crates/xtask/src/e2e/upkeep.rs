@@ -1,7 +1,7 @@
 //! What lapstrake knows of builds that are over, and what it removes: `builds`, `explain`, `graph`, `df`, `prune`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::place::{
@@ -213,12 +213,15 @@ fn prune(mode: &Mode) -> Result<(), String> {
     expect(&lap("build -q -t kept prune-ctx")?, 0, &["sha256:"])?;
     expect(&lap("run kept cat /all")?, 0, &["a\nb\n"])?;
     expect(&lap("prune --all --force")?, 0, &["untagged: kept:latest\ndeleted: sha256:"])?;
-    let left = must_say(&format!("ls '{}/layers'", root.display()))?;
-    if !left.is_empty() {
-        return Err(format!("layers are left: {left}"));
-    }
+    no_layers(&root)?;
     expect(&lap("images")?, 0, &["REPOSITORY"])?;
     nothing_left_in(mode, &root)
+}
+
+/// Everything was removed.
+fn no_layers(root: &Path) -> Result<(), String> {
+    let left = must_say(&format!("ls '{}/layers'", root.display()))?;
+    if left.is_empty() { Ok(()) } else { Err(format!("layers are left: {left}")) }
 }
 
 /// Images alone go with what nothing else has of them, the build cache alone leaves them.
@@ -255,10 +258,7 @@ fn prune_apart(mode: &Mode) -> Result<(), String> {
     expect(&run("./lapstrake run apart cat /all")?, 0, &["a\nb\n"])?;
     expect(&run("./lapstrake image prune -af --filter label=keep")?, 0, &["untagged: apart:latest"])?;
     expect(&run("./lapstrake builder prune -af")?, 0, &["Total reclaimed space: "])?;
-    let left = must_say(&format!("ls '{}/layers'", root.display()))?;
-    if !left.is_empty() {
-        return Err(format!("layers are left: {left}"));
-    }
+    no_layers(&root)?;
     nothing_left_in(mode, &root)?;
     must(&format!("rm -rf '{}'", root.display()))
 }
@@ -296,10 +296,7 @@ fn prune_in_use(mode: &Mode) -> Result<(), String> {
     expect(&lap("run busy cat /src/a")?, 0, &["a\n"])?;
     expect(&lap("rmi busy")?, 0, &["Deleted: "])?;
     expect(&lap("prune --force")?, 0, &["Total reclaimed space"])?;
-    let left = must_say(&format!("ls '{}/layers'", root.display()))?;
-    if !left.is_empty() {
-        return Err(format!("layers are left: {left}"));
-    }
+    no_layers(&root)?;
     match processes(&root)?.as_str() {
         "" => nothing_left_in(mode, &root),
         found => Err(format!("still there: {found}")),
