@@ -8,6 +8,7 @@ mod check;
 mod debug;
 mod df;
 mod doctor;
+mod documents;
 mod explain;
 mod export;
 mod file;

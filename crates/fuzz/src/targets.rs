@@ -149,7 +149,7 @@ fn lowering(bytes: &[u8]) {
     };
     assert_eq!(lowered(Scope::Target), lowered(Scope::Target));
     drop(lowered(Scope::All));
-    drop(outline(&parsed.dockerfile, &inputs, &Fake));
+    drop(outline(&parsed.dockerfile, &inputs, &Fake, &Checks::default()));
     drop(epoch_source(&parsed.dockerfile, &inputs));
 }
 

@@ -34,6 +34,9 @@ pub struct Copy {
     pub chown: Option<Owner>,
     /// `--chmod`, octal or symbolic, as written.
     pub chmod: Option<String>,
+    /// The mode is also for the directory that becomes of the sources, if it is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chmod_made: bool,
     /// `--exclude` patterns, relative to each source.
     pub exclude: Vec<String>,
     /// Keep the sources' parent directories (`--parents`).

@@ -140,20 +140,24 @@ pub enum TreeError {
         limit: u64,
     },
     /// A pattern of an ignore file or a source does not parse.
-    #[error("syntax error in pattern {pattern:?}")]
+    #[error("syntax error in pattern {pattern:?}{}", in_file(file.as_deref(), *line))]
     Pattern {
         /// The pattern.
         pattern: String,
         /// Its line in the ignore file, from 1; 0 when it comes from elsewhere.
         line: u32,
+        /// The ignore file, if it has a name.
+        file: Option<Box<str>>,
     },
     /// A lone `!` in an ignore file.
-    #[error("illegal exclusion pattern: {pattern:?}")]
+    #[error("illegal exclusion pattern: {pattern:?}{}", in_file(file.as_deref(), *line))]
     IllegalExclusion {
         /// The pattern.
         pattern: String,
         /// Its line, from 1.
         line: u32,
+        /// The ignore file, if it has a name.
+        file: Option<Box<str>>,
     },
     /// A named source does not exist.
     #[error("{path:?}: not found")]
@@ -177,6 +181,11 @@ pub enum TreeError {
         /// The destination.
         path: TreePath,
     },
+}
+
+/// Where a pattern stands.
+fn in_file(file: Option<&str>, line: u32) -> String {
+    file.map_or(String::new(), |file| format!(" (line {line} of {file})"))
 }
 
 impl TreeError {

@@ -17,6 +17,8 @@ pub(crate) use pattern::Pattern;
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     rules: Vec<Rule>,
+    /// The file that they are from, for errors.
+    file: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +63,24 @@ impl Patterns {
                 rules.extend(rule(line, number)?);
             }
         }
-        Ok(Self { rules })
+        Ok(Self { rules, file: None })
+    }
+
+    /// Like [`Self::parse`], and errors say that they are about `file`.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn of_file(file: &str, text: &str) -> Result<Self, TreeError> {
+        let named = Self::parse(text).map_err(|error| match error {
+            TreeError::Pattern { pattern, line, .. } => {
+                TreeError::Pattern { pattern, line, file: Some(file.into()) }
+            }
+            TreeError::IllegalExclusion { pattern, line, .. } => {
+                TreeError::IllegalExclusion { pattern, line, file: Some(file.into()) }
+            }
+            other => other,
+        })?;
+        Ok(Self { file: Some(file.into()), ..named })
     }
 
     /// Takes patterns one by one, as flags give them; their line numbers count from 1. A slash in front stays, unlike in
@@ -75,7 +94,7 @@ impl Patterns {
             let text = text.as_ref().trim();
             rules.extend(matcher(text, text, number)?);
         }
-        Ok(Self { rules })
+        Ok(Self { rules, file: None })
     }
 
     /// The patterns in their order, each made simple: no `.` or `..` that can go, no slash at an end.
@@ -133,7 +152,11 @@ impl Patterns {
     /// [`TreeError::Pattern`] if it hangs on a pattern that is none.
     pub fn settled(&self, verdict: Verdict) -> Result<Verdict, TreeError> {
         match verdict.broken.and_then(|index| self.rules.get(index)) {
-            Some(rule) => Err(TreeError::Pattern { pattern: rule.text.to_string(), line: rule.line }),
+            Some(rule) => Err(TreeError::Pattern {
+                pattern: rule.text.to_string(),
+                line: rule.line,
+                file: self.file.clone(),
+            }),
             None => Ok(verdict),
         }
     }
@@ -214,10 +237,13 @@ fn matcher(text: &str, simple: &str, number: u32) -> Result<Option<Rule>, TreeEr
     };
     let (negated, wanted) = whole.strip_prefix('!').map_or((false, &*whole), |rest| (true, rest));
     if wanted.is_empty() {
-        return Err(TreeError::IllegalExclusion { pattern: text.into(), line: number });
+        return Err(TreeError::IllegalExclusion { pattern: text.into(), line: number, file: None });
     }
-    let pattern =
-        Pattern::new(wanted).ok_or_else(|| TreeError::Pattern { pattern: text.into(), line: number })?;
+    let pattern = Pattern::new(wanted).ok_or_else(|| TreeError::Pattern {
+        pattern: text.into(),
+        line: number,
+        file: None,
+    })?;
     let clean = (simple != text).then(|| simple.into());
     Ok(Some(Rule { pattern, negated, text: text.into(), clean, line: number }))
 }
@@ -334,7 +360,7 @@ mod tests {
             let verdict = patterns.excluded(&TreePath::parse(path.as_bytes()).unwrap());
             match patterns.settled(verdict) {
                 Ok(verdict) => Ok(verdict.excluded),
-                Err(TreeError::Pattern { pattern, line }) => Err((pattern, line)),
+                Err(TreeError::Pattern { pattern, line, .. }) => Err((pattern, line)),
                 Err(other) => panic!("{other}"),
             }
         };
@@ -346,6 +372,14 @@ mod tests {
         assert_eq!(refused("x\n![b-a]", "y"), Ok(false));
         assert_eq!(refused("x\n![b-a]", "x"), Err(("![b-a]".to_owned(), 2)));
         assert!(!Patterns::parse("[b-a]").unwrap().matches_or_parent("x"));
+        let told = |text: &str| {
+            let patterns = Patterns::of_file("dir/x.dockerignore", text)?;
+            patterns.settled(patterns.excluded(&TreePath::parse(b"x").unwrap()))
+        };
+        let told = |text: &str| told(text).unwrap_err().to_string();
+        assert_eq!(told("# a\n["), "syntax error in pattern \"[\" (line 2 of dir/x.dockerignore)");
+        assert_eq!(told("a\n[b-a]"), "syntax error in pattern \"[b-a]\" (line 2 of dir/x.dockerignore)");
+        assert_eq!(told("!"), "illegal exclusion pattern: \"!\" (line 1 of dir/x.dockerignore)");
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct CopyOptions {
     pub chown: Option<(u32, u32)>,
     /// Mode of everything that is copied, and in octal also of directories made for it; `None` keeps the source's, and 0755.
     pub chmod: Option<ModeChange>,
+    /// The mode is also for the directory that contents are put into, if it is made for them.
+    pub chmod_made: bool,
     /// Time of directories made on the way, nanoseconds; `None` is now.
     pub mtime: Option<i64>,
     /// Do not set owners on disk but report them.
@@ -170,9 +172,13 @@ fn copy_contents(
     if is_new {
         *made_here = Some(made.path.clone());
     }
-    // An `O_PATH` descriptor can neither be listed nor have its times set.
+    // An `O_PATH` descriptor can neither be listed nor have its mode and times set.
     let seen = crate::inroot::open_child(made.dir.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
         .map_err(TreeError::io("open", &made.path))?;
+    if let Some(change) = options.chmod.as_ref().filter(|_| is_new && options.chmod_made) {
+        fs::fchmod(&seen, Mode::from_raw_mode(change.apply(0o755, true)))
+            .map_err(TreeError::io("set mode of", &made.path))?;
+    }
     let halves = dest.layers.and_then(|layers| layers.enter(seen.as_fd(), &made.path, is_new));
     let directly = halves.is_some();
     let Halves { upper, below } = halves.unwrap_or(Halves { upper: seen, below: Below::nothing() });

@@ -143,7 +143,7 @@ impl Tree {
             let real = self.follow(path, selector.follow)?.ok_or_else(|| self.not_found(path))?;
             return Ok(vec![Found { name: path.name().into(), path: real }]);
         }
-        let bad = || TreeError::Pattern { pattern: source.to_owned(), line: 0 };
+        let bad = || TreeError::Pattern { pattern: source.to_owned(), line: 0, file: None };
         let mut here = vec![TreePath::root()];
         let components: Vec<&[u8]> = path.components().collect();
         let mut literal = true;
@@ -249,7 +249,7 @@ impl Tree {
         let rest = TreePath::clean(rest.as_bytes())?;
         let pattern = Pattern::new(&lossy(rest.as_bytes()))
             .filter(|pattern| !pattern.is_broken())
-            .ok_or_else(|| TreeError::Pattern { pattern: source.to_owned(), line: 0 })?;
+            .ok_or_else(|| TreeError::Pattern { pattern: source.to_owned(), line: 0, file: None })?;
         let pattern = Some(pattern).filter(|pattern| selector.wildcards && !pattern.is_literal());
         let named = pattern.is_none() && !(selector.wildcards && pivot.contains(['*', '?', '[', '\\']));
         let pivot_path = TreePath::clean(pivot.as_bytes())?;

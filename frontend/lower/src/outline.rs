@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use lapstrake_dockerfile::words::{self, Mode};
-use lapstrake_dockerfile::{Dockerfile, Instruction};
+use lapstrake_dockerfile::{Checks, Dockerfile, Instruction};
 
 use crate::epoch::EPOCH;
 use crate::error::LowerError;
@@ -36,7 +36,7 @@ struct Global {
     made_of: BTreeSet<String>,
 }
 
-/// Tells what the target may be given, with the values that it has now.
+/// Tells what the target may be given, with the values that it has now. What the rules find goes to `checks`.
 ///
 /// # Errors
 /// As for [`lower`](crate::lower).
@@ -44,12 +44,11 @@ pub fn outline(
     dockerfile: &Dockerfile,
     inputs: &BuildInputs,
     resolver: &dyn ImageResolver,
+    checks: &Checks,
 ) -> Result<Outline, LowerError> {
     let mut graph = lapstrake_graph::Graph::new();
-    let checks = lapstrake_dockerfile::Checks::default();
     let platform = inputs.platforms.first().unwrap_or(&inputs.build_platform);
-    let (target, mut lowering) =
-        Lowering::new(dockerfile, inputs, (resolver, &checks), platform, &mut graph)?;
+    let (target, mut lowering) = Lowering::new(dockerfile, inputs, (resolver, checks), platform, &mut graph)?;
     lowering.lower_needed(target, Scope::Target)?;
     let globals = globals(dockerfile, &lowering.globals);
     let stage = lowering.stages[target].stage;

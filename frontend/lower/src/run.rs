@@ -296,7 +296,8 @@ impl StageRun<'_, '_> {
         summary: Option<String>,
         mounts: &[(dockerfile::Mount, Span)],
     ) -> String {
-        let mut line = step.command.text.trim().to_owned();
+        let plain = Mode::plain(self.lowering.escape);
+        let mut line = self.with_from(step.command.text.trim(), plain).into_owned();
         if let Some(summary) = summary {
             line.push_str(&format!(" ({summary})"));
         }
@@ -309,7 +310,7 @@ impl StageRun<'_, '_> {
         let lookup = |name: &str| {
             if secret(name) { Some("****".to_owned()) } else { env.get(name).map(str::to_owned) }
         };
-        let mode = Mode { raw_quotes: true, skip_unset_env: true, ..Mode::plain(self.lowering.escape) };
+        let mode = Mode { raw_quotes: true, skip_unset_env: true, ..plain };
         let text = names::text(&line, mode, &lookup);
         self.name(&text, step)
     }

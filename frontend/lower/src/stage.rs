@@ -238,20 +238,24 @@ impl StageRun<'_, '_> {
     /// The instruction's text for its step's name, quotes off.
     pub(crate) fn step_text(&self, command: &Command) -> String {
         let mode = Mode::plain(self.lowering.escape);
-        let text = match self.lowering.dialect {
-            Dialect::BuildKit => Cow::Borrowed(command.text.as_str()),
-            Dialect::Lapstrake => Cow::Owned(self.with_from(&command.text, mode)),
-        };
-        names::text(&text, mode, &|name| self.state.lookup(name))
+        names::text(&self.with_from(&command.text, mode), mode, &|name| self.state.lookup(name))
     }
 
-    /// `text` with global ARGs filled in behind `--from=`, which sees no others.
-    fn with_from(&self, text: &str, mode: Mode) -> String {
-        let words = text.split(' ').map(|word| match word.starts_with("--from=") {
-            true => self.expand_globals(word, mode),
-            false => word.to_owned(),
+    /// An instruction with global ARGs filled in behind `--from=` and the `from=` of its mounts, which see no others.
+    pub(crate) fn with_from<'t>(&self, text: &'t str, mode: Mode) -> Cow<'t, str> {
+        if self.lowering.dialect == Dialect::BuildKit || !text.contains('$') {
+            return Cow::Borrowed(text);
+        }
+        let mut flags = true;
+        let words = text.split(' ').enumerate().map(|(number, word)| {
+            flags &= number == 0 || word.is_empty() || word.starts_with("--");
+            match word.strip_prefix("--mount=") {
+                Some(mount) if flags => format!("--mount={}", self.mount_text(mount)),
+                None if flags && word.starts_with("--from=") => self.expand_globals(word, mode),
+                _ => word.to_owned(),
+            }
         });
-        words.collect::<Vec<String>>().join(" ")
+        Cow::Owned(words.collect::<Vec<String>>().join(" "))
     }
 
     /// What a `--mount` says, with global ARGs filled in behind `from=` where the dialect has that.
@@ -259,8 +263,12 @@ impl StageRun<'_, '_> {
         if self.lowering.dialect == Dialect::BuildKit || !text.contains('$') {
             return Cow::Borrowed(text);
         }
-        let mode = Mode::plain(self.lowering.escape);
-        let fields = text.split(',').map(|field| match field.starts_with("from=") {
+        let mode = Mode { raw_quotes: true, ..Mode::plain(self.lowering.escape) };
+        let is_from = |field: &str| {
+            let key = field.trim_start_matches('"').split_once('=');
+            key.is_some_and(|(key, _)| key.eq_ignore_ascii_case("from"))
+        };
+        let fields = text.split(',').map(|field| match is_from(field) {
             true => self.expand_globals(field, mode),
             false => field.to_owned(),
         });

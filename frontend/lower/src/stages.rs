@@ -52,6 +52,8 @@ pub(crate) struct Step<'d> {
     pub(crate) command: Cow<'d, Command>,
     /// COPY: its `--from`, if it has one. RUN: the `from` of each mount.
     pub(crate) sources: Vec<Option<NodeId>>,
+    /// Global ARGs in those names, where the dialect has that.
+    from_names: BTreeSet<String>,
     /// Where it stands; for a trigger, the FROM line that fired it.
     pub(crate) span: Span,
     pub(crate) lines: Lines,
@@ -353,12 +355,14 @@ impl<'d> StageGraph<'d> {
         lines: Lines,
         onbuild: bool,
     ) -> Result<Step<'d>, LowerError> {
-        let mut sources = Vec::new();
+        let (mut sources, mut from_names) = (Vec::new(), BTreeSet::new());
         match &command.instruction {
             Instruction::Copy(copy) => {
                 if let Some(from) = &copy.from {
                     let from = if onbuild { Word::new(from.node.clone(), span) } else { from.clone() };
-                    sources.push(Some(self.copy_source(&from, lines)?));
+                    let expanded = self.expand_from(&from.node, from.span)?;
+                    sources.push(Some(self.copy_source(&from, &expanded.text, lines)?));
+                    from_names.extend(expanded.matched);
                 }
             }
             Instruction::Run(run) => {
@@ -366,8 +370,9 @@ impl<'d> StageGraph<'d> {
                     let place = if onbuild { span } else { mount.text.span };
                     sources.push(match &mount.from {
                         Some(name) => {
-                            let name = self.expand_from(name, place)?;
-                            Some(self.source(&name, place, lines)?)
+                            let expanded = self.expand_from(name, place)?;
+                            from_names.extend(expanded.matched);
+                            Some(self.source(&expanded.text, place, lines)?)
                         }
                         None => None,
                     });
@@ -375,7 +380,7 @@ impl<'d> StageGraph<'d> {
             }
             _ => {}
         }
-        Ok(Step { command, sources, span, lines, onbuild })
+        Ok(Step { command, sources, from_names, span, lines, onbuild })
     }
 
     /// Puts a step at the end of a node's.
@@ -383,6 +388,7 @@ impl<'d> StageGraph<'d> {
         let node = &mut self.nodes[id.0];
         let named = step.sources.iter().flatten().map(|source| (*source, step.span));
         node.needs.extend(named);
+        node.used.names.extend(step.from_names.iter().cloned());
         let numbered = matches!(
             step.command.instruction,
             Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_)
@@ -391,9 +397,9 @@ impl<'d> StageGraph<'d> {
         node.steps.push(step);
     }
 
-    /// `COPY --from`: a number is the index of a stage.
-    fn copy_source(&mut self, from: &Word, lines: Lines) -> Result<NodeId, LowerError> {
-        let from = &Word::new(self.expand_from(&from.node, from.span)?.into(), from.span);
+    /// `COPY --from`, global ARGs filled in: a number is the index of a stage.
+    fn copy_source(&mut self, written: &Word, text: &str, lines: Lines) -> Result<NodeId, LowerError> {
+        let from = &Word::new(text.into(), written.span);
         let expanded = words::expand(&from.node, &|_| None, Mode::plain(self.escape))
             .map_err(|error| LowerError::instruction(error.to_string(), from.span))?;
         if expanded.text != from.node && self.from_args.is_none() {
@@ -408,12 +414,14 @@ impl<'d> StageGraph<'d> {
     }
 
     /// The value of `--from` or `from=`, global ARGs filled in where the dialect has that.
-    fn expand_from(&self, text: &str, span: Span) -> Result<String, LowerError> {
-        let Some(args) = &self.from_args else { return Ok(text.to_owned()) };
+    fn expand_from(&self, text: &str, span: Span) -> Result<Expanded, LowerError> {
+        let Some(args) = &self.from_args else {
+            return Ok(Expanded { text: text.to_owned(), ..Expanded::default() });
+        };
         let known = |name: &str| args.get(name).map(str::to_owned);
         let expanded = words::expand(text, &known, Mode::plain(self.escape))
             .map_err(|error| LowerError::instruction(error.to_string(), span))?;
-        let Some(name) = expanded.unmatched.iter().next() else { return Ok(expanded.text) };
+        let Some(name) = expanded.unmatched.iter().next() else { return Ok(expanded) };
         let message =
             format!("`{text}` needs a value for ${name}, which is no ARG in front of the first FROM");
         Err(LowerError::instruction(message, span))

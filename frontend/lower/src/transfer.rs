@@ -4,7 +4,7 @@ use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Add, Copy, InlineFile, Transfer, Word, quoted};
 use lapstrake_graph::{self as graph, Edge, File, FileAction, MakeFile, Op, Owner, Source, VertexMeta};
-use lapstrake_tree::put::ModeChange;
+use lapstrake_tree::put::{ModeChange, names_directory};
 
 use crate::error::LowerError;
 use crate::paths;
@@ -188,6 +188,10 @@ impl StageRun<'_, '_> {
         for (text, word) in sources.iter().zip(&transfer.sources) {
             let span = place(step, word);
             let remote = remote(text).map_err(|why| LowerError::instruction(why, span))?;
+            // Of a repository BuildKit copies the root itself, of other directories what is in them.
+            let chmod_made = matches!(remote, Some(Remote::Git(_)))
+                && attributes.chmod.is_some()
+                && !names_directory(dest.as_bytes());
             let unpack = if remote.is_some() { kind.unpack_remote } else { kind.unpack };
             let (edge, path) = match remote {
                 Some(remote) => self.remote(remote, kind, (step, span))?,
@@ -207,6 +211,7 @@ impl StageRun<'_, '_> {
                 dest: dest.to_owned(),
                 chown: attributes.owner.clone(),
                 chmod: attributes.chmod.clone(),
+                chmod_made,
                 exclude: transfer.exclude.iter().map(|word| word.node.to_string()).collect(),
                 parents: kind.parents,
                 optional: kind.optional,

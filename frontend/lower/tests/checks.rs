@@ -93,7 +93,7 @@ fn outlines() {
     compare("outlines", |_, file| {
         // What a source's time turned out to be.
         let inputs = BuildInputs { source_epoch: Some(1_000_000_000), ..inputs() };
-        let found = outline(&parse(file).dockerfile, &inputs, &Fake).unwrap();
+        let found = outline(&parse(file).dockerfile, &inputs, &Fake, &Checks::default()).unwrap();
         let mut told = format!("target {:?} {:?}\n", found.name.unwrap_or_default(), found.description);
         for arg in &found.args {
             writeln!(told, "arg {} = {:?} {:?} (line {})", arg.name, arg.value, arg.description, arg.lines.0)

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use lapstrake_diag::SourceFile;
-use lapstrake_dockerfile::parse;
+use lapstrake_dockerfile::{Checks, parse};
 use lapstrake_graph::Plan;
 use lapstrake_lower::{
     BuildInputs, ImageRequest, ImageResolver, LowerError, ResolveFailure, ResolvedImage, lower, outline,
@@ -28,7 +28,7 @@ fn lowered(text: &str) -> Result<Plan, LowerError> {
     assert!(parsed.first_error().is_none(), "{:?}", parsed.first_error());
     let inputs = BuildInputs { build_platform: Platform::new("linux", "amd64", ""), ..BuildInputs::new() };
     let plan = lower(&parsed.dockerfile, &inputs, &Fake)?;
-    outline(&parsed.dockerfile, &inputs, &Fake)?;
+    outline(&parsed.dockerfile, &inputs, &Fake, &Checks::default())?;
     Ok(plan)
 }
 

@@ -13,7 +13,7 @@
 //!
 //! | value | plain key | definition key | content key |
 //! |---|---|---|---|
-//! | the op, as [`CacheMap::op`] gives it | yes | yes | yes |
+//! | the op, as [`CacheMap::op`] gives it, with the version of what it does if that has changed | yes | yes | yes |
 //! | a source that counts [by content](Dep::ByContent) | content of the selected paths | the same | the same |
 //! | a step that counts by content | its plain key | content of the selected paths | content of the selected paths |
 //! | an input that counts [by key](Dep::ByKey) | its plain key | its definition key | the content of its result |

@@ -246,7 +246,9 @@ impl OpsError {
                 TreeError::NotFound { nearest, .. } => {
                     Some(format!("the nearest existing path is `{nearest}`"))
                 }
-                TreeError::Pattern { pattern, .. } if pattern.trim_start_matches('/').starts_with('[') => {
+                TreeError::Pattern { pattern, line: 0, .. }
+                    if pattern.trim_start_matches('/').starts_with('[') =>
+                {
                     Some("if this is meant to be the JSON form, it is not valid JSON".to_owned())
                 }
                 _ => None,

@@ -8,6 +8,7 @@ use lapstrake_engine::{
 use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
 use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::{LayerId, Store};
+use serde::Serialize;
 
 use crate::earlier::Earlier;
 use crate::error::OpsError;
@@ -142,6 +143,18 @@ fn merge(inputs: &[Stack]) -> Stack {
     merged
 }
 
+/// The version of what file ops do, which is in their keys: it is raised whenever the same op makes another tree, so that
+/// nobody gets what it made before.
+const FILE_VERSION: u32 = 2;
+
+/// What is in the key of a file op.
+#[derive(Serialize)]
+struct Versioned<'a> {
+    #[serde(flatten)]
+    file: &'a File,
+    version: u32,
+}
+
 impl Executor for Ops {
     type Error = OpsError;
 
@@ -156,7 +169,7 @@ impl Executor for Ops {
                         *dep = Dep::ByContent(selector);
                     }
                 }
-                lapstrake_oci::to_json(file)
+                lapstrake_oci::to_json(&Versioned { file, version: FILE_VERSION })
             }
             Op::Exec(exec) => {
                 for mount in &exec.mounts {
@@ -254,4 +267,17 @@ fn selectors(file: &File) -> Vec<(usize, Selector)> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is in a file op's key, to the byte. Who changes what the same op makes raises [`FILE_VERSION`].
+    #[test]
+    fn keys_of_file_ops_have_a_version() {
+        let file = File { actions: Vec::new() };
+        let written = lapstrake_oci::to_json(&Versioned { file: &file, version: FILE_VERSION });
+        assert_eq!(String::from_utf8(written).unwrap(), r#"{"actions":[],"version":2}"#);
+    }
 }

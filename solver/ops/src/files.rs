@@ -134,6 +134,7 @@ fn options(
     Ok(CopyOptions {
         chown: owner(&Root::from_fd(root), chown)?,
         chmod: None,
+        chmod_made: false,
         mtime: timestamp.map(|seconds| seconds.saturating_mul(1_000_000_000)),
         squash_ids,
     })
@@ -175,6 +176,7 @@ fn copy_input(single_id: bool, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Result<C
     let ReadyCopy { copy, selection, archives, from } = ready;
     let mut options = options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
+    options.chmod_made = copy.chmod_made;
     if archives.is_empty() {
         return Ok(put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?);
     }

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use lapstrake_diag::SourceFile;
-use lapstrake_dockerfile::{Parsed, Stage};
+use lapstrake_dockerfile::{Checks, Parsed, Phase, check_syntax};
 use lapstrake_lower::{Outline, OutlineItem, outline};
 use serde_json::{Value, json};
 
-use super::check::{self, location, sources};
-use super::plan::guess_time;
+use super::check;
+use super::documents::{OutlineDocument, TargetsDocument, written};
+use super::plan::{guess_time, nothing_found};
 use super::read::{Tools, placed, quietly, usable};
 use super::resolve::Guessing;
 use super::wanted::Wanted;
@@ -53,30 +54,17 @@ fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     let mut wanted = Wanted::to_tell(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
-    usable(&parsed, &file)?;
+    check::from_argument(&wanted.inputs)?;
+    // Of a file without stages there is nothing to tell, which is no error here.
+    if !(parsed.dockerfile.stages.is_empty() && parsed.faults.iter().all(|fault| fault.phase == Phase::Stage))
+    {
+        usable(&parsed, &file)?;
+    }
     match format {
-        Format::Json => say!("{:#}", targets_json(&parsed, &file)),
+        Format::Json => say!("{}", written(&TargetsDocument::new(&parsed, &file))?),
         Format::Text | Format::Sarif => say!("{}", table(&targets_rows(&parsed), 1).trim_end_matches('\n')),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The stages in BuildKit's form.
-fn targets_json(parsed: &Parsed, file: &SourceFile) -> Value {
-    let stages = &parsed.dockerfile.stages;
-    let last = stages.len().saturating_sub(1);
-    let target = |(number, stage): (usize, &Stage)| {
-        without_nothing(json!({
-            "name": stage.from.name(),
-            "default": number == last,
-            "description": stage.doc,
-            "base": stage.from.base.node,
-            "platform": stage.from.platform.as_ref().map(|word| &word.node),
-            "location": location(file, stage.lines),
-        }))
-    };
-    let targets: Vec<Value> = stages.iter().enumerate().map(target).collect();
-    json!({ "targets": targets, "sources": plain_sources(file) })
 }
 
 fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
@@ -98,46 +86,31 @@ fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     let mut wanted = Wanted::to_tell(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
+    let checks = Checks::new(check::options(&file, &wanted.inputs)?);
+    check_syntax(&parsed, &checks);
     usable(&parsed, &file)?;
-    let outline = made(&tools, &mut wanted, &file, &parsed)?;
+    let outline = made(&tools, &mut wanted, &file, (&parsed, &checks))?;
+    nothing_found(&checks)?;
     match format {
-        Format::Json => say!("{:#}", outline_json(&outline, &file)),
+        Format::Json => say!("{}", written(&OutlineDocument::new(&outline, &file))?),
         Format::Text | Format::Sarif => outline_text(&outline)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn made(tools: &Tools, wanted: &mut Wanted, file: &SourceFile, parsed: &Parsed) -> anyhow::Result<Outline> {
+fn made(
+    tools: &Tools,
+    wanted: &mut Wanted,
+    file: &SourceFile,
+    (parsed, checks): (&Parsed, &Checks),
+) -> anyhow::Result<Outline> {
     super::block_on(async {
         guess_time(wanted, parsed, tools).await;
         let resolver = Guessing::new(tools.images.clone());
-        let made = tokio::task::block_in_place(|| outline(&parsed.dockerfile, &wanted.inputs, &resolver));
+        let made =
+            tokio::task::block_in_place(|| outline(&parsed.dockerfile, &wanted.inputs, &resolver, checks));
         made.map_err(|error| placed(error.into(), file))
     })
-}
-
-/// The outline in BuildKit's form.
-pub(super) fn outline_json(outline: &Outline, file: &SourceFile) -> Value {
-    let item = |item: &OutlineItem| {
-        let (name, required) = (&item.name, item.required);
-        without_nothing(json!({ "name": name, "required": required, "location": location(file, item.lines) }))
-    };
-    let args = outline.args.iter().map(|arg| {
-        without_nothing(json!({
-            "name": arg.name,
-            "description": arg.description,
-            "value": arg.value,
-            "location": location(file, arg.lines),
-        }))
-    });
-    without_nothing(json!({
-        "name": outline.name,
-        "description": outline.description,
-        "args": args.collect::<Vec<_>>(),
-        "secrets": outline.secrets.iter().map(item).collect::<Vec<_>>(),
-        "ssh": outline.ssh.iter().map(item).collect::<Vec<_>>(),
-        "sources": plain_sources(file),
-    }))
 }
 
 fn outline_text(outline: &Outline) -> anyhow::Result<()> {
@@ -227,25 +200,6 @@ fn describe(format: Format) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The texts of the sources, in base64.
-fn plain_sources(file: &SourceFile) -> Vec<Value> {
-    sources(file).iter().map(|source| source["data"].clone()).collect()
-}
-
-/// Without what is null, false, or empty.
-fn without_nothing(value: Value) -> Value {
-    let nothing = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    };
-    match value {
-        Value::Object(map) => Value::Object(map.into_iter().filter(|(_, value)| !nothing(value)).collect()),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -262,10 +216,10 @@ mod tests {
             let dir = entry.unwrap().path();
             let file = SourceFile::new("Dockerfile", fs::read_to_string(dir.join("Dockerfile")).unwrap());
             let parsed = lapstrake_dockerfile::parse(&file);
-            let mut document = targets_json(&parsed, &file);
+            let mut document = TargetsDocument::new(&parsed, &file);
             // They are the file itself.
-            document["sources"] = Value::Null;
-            let found = format!("{}{document:#}\n", table(&targets_rows(&parsed), 1));
+            document.sources.clear();
+            let found = format!("{}{}\n", table(&targets_rows(&parsed), 1), written(&document).unwrap());
             if std::env::var_os("UPDATE").is_some() {
                 fs::write(dir.join("expected"), &found).unwrap();
             }

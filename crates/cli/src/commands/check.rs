@@ -49,16 +49,21 @@ pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
 
 /// Which rules count: what an argument says, else the file. A mistake in the file is one of its errors.
 fn wanted_rules(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result<Result<CheckOptions, BuildError>> {
-    const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
-    if let Some(text) = inputs.build_args.get(ARGUMENT) {
-        let options =
-            CheckOptions::parse(text).map_err(|why| bad(format!("failed to parse {ARGUMENT}: {why}")));
-        return Ok(Ok(options?));
+    if let Some(options) = from_argument(inputs)? {
+        return Ok(Ok(options));
     }
     Ok(CheckOptions::of_file(file.text()).map_err(|message| {
         let lines = CheckOptions::line_in(file.text()).map(|line| (line, line));
         BuildError { message, lines }
     }))
+}
+
+/// The rules that an argument asks for. What is wrong with them counts whatever is to be told.
+pub(super) fn from_argument(inputs: &BuildInputs) -> anyhow::Result<Option<CheckOptions>> {
+    const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+    let Some(text) = inputs.build_args.get(ARGUMENT) else { return Ok(None) };
+    let options = CheckOptions::parse(text);
+    Ok(Some(options.map_err(|why| bad(format!("failed to parse build-arg:{ARGUMENT}: {why}")))?))
 }
 
 fn bad(text: String) -> Told {
@@ -182,27 +187,32 @@ fn names(file: &SourceFile) -> Vec<&str> {
     names
 }
 
-/// The sources with their texts.
-pub(super) fn sources(file: &SourceFile) -> Vec<Value> {
+/// The sources by name, each with its text in base64.
+pub(super) fn texts(file: &SourceFile) -> Vec<(&str, String)> {
     let text = |name: &str| -> String {
         let lines = (1..=file.line_count()).filter(|line| file.origin(*line).name == name);
         lines.map(|line| &file.text()[file.line_span(line).range()]).collect()
     };
-    let source = |name: &str| {
-        let data = if file.is_joined() { text(name) } else { file.text().to_owned() };
-        json!({ "filename": name, "language": "Dockerfile", "data": BASE64.encode(data) })
-    };
-    names(file).into_iter().map(source).collect()
+    let data = |name: &str| if file.is_joined() { text(name) } else { file.text().to_owned() };
+    names(file).into_iter().map(|name| (name, BASE64.encode(data(name)))).collect()
+}
+
+fn sources(file: &SourceFile) -> Vec<Value> {
+    let source = |(name, data)| json!({ "filename": name, "language": "Dockerfile", "data": data });
+    texts(file).into_iter().map(source).collect()
+}
+
+/// Which of the sources lines stand in, and which lines of it they are.
+pub(super) fn place(file: &SourceFile, (first, last): (u32, u32)) -> (usize, impl Iterator<Item = u32>) {
+    let source = names(file).iter().position(|name| *name == file.origin(first).name).unwrap_or_default();
+    (source, (first..=last).map(|line| file.origin(line).line))
 }
 
 /// A place in BuildKit's form: a range for each line.
-pub(super) fn location(file: &SourceFile, (first, last): (u32, u32)) -> Value {
-    let source = names(file).iter().position(|name| *name == file.origin(first).name).unwrap_or_default();
-    let range = |line: u32| {
-        let line = file.origin(line).line;
-        json!({ "start": { "line": line }, "end": { "line": line } })
-    };
-    let mut location = json!({ "ranges": (first..=last).map(range).collect::<Vec<_>>() });
+fn location(file: &SourceFile, lines: (u32, u32)) -> Value {
+    let (source, lines) = place(file, lines);
+    let range = |line: u32| json!({ "start": { "line": line }, "end": { "line": line } });
+    let mut location = json!({ "ranges": lines.map(range).collect::<Vec<_>>() });
     if source > 0 {
         location["sourceIndex"] = json!(source);
     }

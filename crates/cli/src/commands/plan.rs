@@ -42,11 +42,17 @@ pub(super) async fn plan(
         failed.filter_map(|(request, _)| lock.told(request)).for_each(|told| tell!("{told}"));
     }
     let plan = plan?;
-    if let Some(text) = checks.error() {
-        return Err(Told { text, hint: Some(CHECK_HINT.to_owned()), status: 1 }.into());
-    }
+    nothing_found(checks)?;
     lock.map_or(Ok(()), |lock| lock.hold(&plan))?;
     Ok(plan)
+}
+
+/// Fails if what was found is an error.
+pub(super) fn nothing_found(checks: &Checks) -> anyhow::Result<()> {
+    match checks.error() {
+        Some(text) => Err(Told { text, hint: Some(CHECK_HINT.to_owned()), status: 1 }.into()),
+        None => Ok(()),
+    }
 }
 
 /// How long an image may be looked for until it is said that its name looks like that of a stage.

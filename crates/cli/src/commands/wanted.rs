@@ -238,8 +238,8 @@ pub(super) fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<Loc
     for candidate in [PathBuf::from(own), path.join(".dockerignore")] {
         match fs::read_to_string(&candidate) {
             Ok(text) => {
-                let ignore =
-                    Patterns::parse(&text).map_err(|e| Usage(format!("{}: {e}", candidate.display())))?;
+                let file = candidate.display().to_string();
+                let ignore = Patterns::of_file(&file, &text).map_err(|e| Usage(e.to_string()))?;
                 return Ok(LocalContext { path, ignore });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -98,6 +98,11 @@ fn metadata() {
     // Only an octal mode is for directories that are made, too.
     assert_eq!((stat("to/c").mode() & 0o7777, stat("to/c").mtime()), (0o755, 7));
     assert_eq!(stat("to/c/d/x").mode() & 0o777, 0o700);
+    let whole = CopyOptions { chmod: Some("g+w,o=".parse().unwrap()), chmod_made: true, ..Two::options() };
+    two.copy_with("s", "/w/d", &whole).unwrap();
+    two.copy_with("s", "/c/d", &whole).unwrap();
+    let modes = ["to/w", "to/w/d", "to/c/d"].map(|path| stat(path).mode() & 0o7777);
+    assert_eq!(modes, [0o755, 0o770, 0o755], "the last directory, if it is made");
     let octal = CopyOptions { chmod: Some("2710".parse().unwrap()), ..Two::options() };
     two.copy_with("s", "/g/d", &octal).unwrap();
     assert_eq!((stat("to/g").mode() & 0o7777, stat("to/g/d/x").mode() & 0o7777), (0o710, 0o2710));

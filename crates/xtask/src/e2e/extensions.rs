@@ -33,7 +33,7 @@ fn variables_in_from(mode: &Mode) -> Result<(), String> {
     // What is global needs no ARG in the stage, and is no undefined variable there.
     dockerfile(mode, "ext-from-global", &lines.replace("FROM busybox\nARG TOOLS\n", "FROM busybox\n"))?;
     let global = lap(mode, "build ext-from-global")?;
-    expect(&global, 0, &["COPY --from=tools /t /t"])?;
+    expect(&global, 0, &["COPY --from=tools /t /t", "RUN --mount=from=tools,target=/m cat /m/t > /u"])?;
     if text(&global).contains("UndefinedVar") {
         return Err(format!("a global ARG is told as undefined: {}", text(&global)));
     }

@@ -147,12 +147,15 @@ fn add_git(mode: &Mode) -> Result<(), String> {
          ADD --checksum={} {url}#v1 /sum\nRUN cat /v1/dir/f /other/f /main/module/s; ls -a /v1 /main; stat -c '%a %u:%g' /v1/dir/f\n\
          ADD {url}?keep-git-dir=true&tag=v1 /kept\n\
          RUN grep {commit} /kept/.git/HEAD && test ! -s /kept/.git/logs/HEAD && ls /kept/.git/refs/tags && ls /main/.git/refs/heads\n\
-         ADD {url}?fetch-by-commit#{commit} /whole\nRUN cat /whole/dir/f\n",
+         ADD {url}?fetch-by-commit#{commit} /whole\nRUN cat /whole/dir/f\n\
+         ADD --chmod=o= {url}#v1 /shut\nADD --chmod=o= {url}#v1 /open/\nRUN stat -c '%n %a' /shut /open /open/dir\n",
         &commit[..10]
     );
     dockerfile(mode, "gitted", &lines)?;
     let built = lap(mode, "build gitted")?;
     expect(&built, 0, &["one\n", "two\n", "sub\n", "755 0:0", ".git", " v1\n", " main\n"])?;
+    // A mode in letters is for the directory that a repository becomes, but not for one that it goes to.
+    expect(&built, 0, &["/shut 750\n", "/open 755\n", "/open/dir 750\n"])?;
     expect(&lap(mode, "build gitted")?, 0, &["CACHED"])?;
     for (source, words) in [
         ("#v2", "repository does not contain ref v2, output: \"\""),

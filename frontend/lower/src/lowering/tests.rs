@@ -538,3 +538,20 @@ fn hostile_files_cost_little() {
     let doubling = format!("FROM a\nENV a=xxxxxxxx\n{}", "ENV a=$a$a\n".repeat(40));
     assert!(error(&doubling).contains("the expansion is larger than"));
 }
+/// What stands behind `from=` is filled in as it is read: from global ARGs, and nowhere else in the line.
+#[test]
+fn names_of_steps_with_global_args_in_from() {
+    let text = "# syntax=lapstrake\nARG T=tools\nFROM a AS tools\nFROM b\nCOPY --from=$T /x /\n\
+                RUN --mount=FROM=${T},target=/m --mount=\"from=$T\",target=/n echo --mount=from=$T \"--from=$T\"\n";
+    let file = SourceFile::new("Dockerfile", text);
+    let parsed = lapstrake_dockerfile::parse(&file);
+    assert_eq!(parsed.first_error(), None);
+    let plan = lower(&parsed.dockerfile, &inputs(), &Fake).unwrap();
+    let name = |id| plan.graph.get(id).map(|vertex| vertex.meta.name.clone()).unwrap();
+    let names: Vec<String> = plan.graph.topological().into_iter().map(name).collect();
+    assert_eq!(
+        names.last().unwrap(),
+        "[stage-1 3/3] RUN --mount=FROM=tools,target=/m --mount=\"from=tools\",target=/n echo --mount=from=$T \"--from=$T\""
+    );
+    assert!(names.contains(&"[stage-1 2/3] COPY --from=tools /x /".to_owned()), "{names:?}");
+}

@@ -72,7 +72,7 @@ fn document(file: &SourceFile, parsed: &Parsed, inputs: &BuildInputs) -> Value {
             "ok": true,
             "error": null,
             "warnings": warnings(&checks),
-            "outline": outline(&parsed.dockerfile, inputs, &MadeUp).ok().map(|found| outline_of(&found)),
+            "outline": outline(&parsed.dockerfile, inputs, &MadeUp, &Checks::default()).ok().map(|found| outline_of(&found)),
             "image": plan.targets.first().map(image),
             "targets": names.collect::<Vec<_>>(),
             "steps": plan.targets.first().map_or_else(Vec::new, |target| steps(&plan.graph, target)),

@@ -1,0 +1,198 @@
+//! What `--call outline` and `--call targets` tell as JSON: to the byte what BuildKit's frontend writes, whose fields have an
+//! order and whose writer escapes what could be HTML.
+
+use lapstrake_diag::SourceFile;
+use lapstrake_dockerfile::{Parsed, Stage};
+use lapstrake_lower::{Outline, OutlineArg, OutlineItem};
+use serde::Serialize;
+
+use super::check::{place, texts};
+
+/// An outline.
+#[derive(Serialize)]
+pub(super) struct OutlineDocument {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    description: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    args: Vec<ArgDocument>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<ItemDocument>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ssh: Vec<ItemDocument>,
+    sources: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ArgDocument {
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    description: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    value: String,
+    location: Location,
+}
+
+#[derive(Serialize)]
+struct ItemDocument {
+    name: String,
+    #[serde(skip_serializing_if = "is_false")]
+    required: bool,
+    location: Location,
+}
+
+/// The targets; `null` if there are none.
+#[derive(Serialize)]
+pub(super) struct TargetsDocument {
+    targets: Option<Vec<TargetDocument>>,
+    /// The texts of the files, in base64.
+    pub(super) sources: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct TargetDocument {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "is_false")]
+    default: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    description: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    base: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    platform: String,
+    location: Location,
+}
+
+/// A range for each line.
+#[derive(Serialize)]
+struct Location {
+    #[serde(rename = "sourceIndex", skip_serializing_if = "is_zero")]
+    source_index: usize,
+    ranges: Vec<Range>,
+}
+
+#[derive(Serialize)]
+struct Range {
+    start: Position,
+    end: Position,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Position {
+    line: u32,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
+fn location(file: &SourceFile, lines: (u32, u32)) -> Location {
+    let (source_index, lines) = place(file, lines);
+    let range = |line| Range { start: Position { line }, end: Position { line } };
+    Location { source_index, ranges: lines.map(range).collect() }
+}
+
+fn sources(file: &SourceFile) -> Vec<String> {
+    texts(file).into_iter().map(|(_, text)| text).collect()
+}
+
+impl OutlineDocument {
+    pub(super) fn new(outline: &Outline, file: &SourceFile) -> OutlineDocument {
+        let item = |item: &OutlineItem| ItemDocument {
+            name: item.name.clone(),
+            required: item.required,
+            location: location(file, item.lines),
+        };
+        let arg = |arg: &OutlineArg| ArgDocument {
+            name: arg.name.clone(),
+            description: arg.description.clone(),
+            value: arg.value.clone(),
+            location: location(file, arg.lines),
+        };
+        OutlineDocument {
+            name: outline.name.clone().unwrap_or_default(),
+            description: outline.description.clone(),
+            args: outline.args.iter().map(arg).collect(),
+            secrets: outline.secrets.iter().map(item).collect(),
+            ssh: outline.ssh.iter().map(item).collect(),
+            sources: sources(file),
+        }
+    }
+}
+
+impl TargetsDocument {
+    pub(super) fn new(parsed: &Parsed, file: &SourceFile) -> TargetsDocument {
+        let stages = &parsed.dockerfile.stages;
+        let target = |(number, stage): (usize, &Stage)| TargetDocument {
+            name: stage.from.name().unwrap_or_default(),
+            default: number + 1 == stages.len(),
+            description: stage.doc.to_string(),
+            base: stage.from.base.node.to_string(),
+            platform: stage.from.platform.as_ref().map_or(String::new(), |word| word.node.to_string()),
+            location: location(file, stage.lines),
+        };
+        let targets = stages.iter().enumerate().map(target).collect();
+        TargetsDocument { targets: Some(targets).filter(|_| !stages.is_empty()), sources: sources(file) }
+    }
+}
+
+/// `document`, indented and with what could be HTML escaped, as Go's encoder does it.
+pub(super) fn written(document: &impl Serialize) -> anyhow::Result<String> {
+    let mut text = String::new();
+    // All of these stand in strings only.
+    for letter in serde_json::to_string_pretty(document)?.chars() {
+        match letter {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                text.push_str(&format!("\\u{:04x}", u32::from(letter)));
+            }
+            other => text.push(other),
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use lapstrake_dockerfile::{Checks, parse};
+    use lapstrake_lower::{BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, outline};
+
+    use super::*;
+
+    /// There are no images.
+    struct None;
+
+    impl ImageResolver for None {
+        fn resolve(&self, _: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
+            Err("none".into())
+        }
+    }
+
+    /// As BuildKit's frontend (commit 73ed6825c) wrote it.
+    #[test]
+    fn outlines_as_buildkit_writes_them() {
+        let text = "# t is <i>&\nFROM scratch AS t\n# A is \u{2028}\nARG A=\"<x> & 'y'\u{1}\"\n\
+                    RUN --mount=type=ssh \\\n  --mount=type=secret,id=s,required true\n";
+        let file = SourceFile::new("Dockerfile", text);
+        let parsed = parse(&file);
+        let outline = outline(&parsed.dockerfile, &BuildInputs::new(), &None, &Checks::default()).unwrap();
+        let written = written(&OutlineDocument::new(&outline, &file)).unwrap();
+        let line = |line| format!(r#"{{"start":{{"line":{line}}},"end":{{"line":{line}}}}}"#);
+        let ranges = format!("{},{}", line(5), line(6));
+        let expected = format!(
+            r#"{{"name":"t","description":"is \u003ci\u003e\u0026","args":[{{"name":"A","description":"is",
+            "value":"\u003cx\u003e \u0026 'y'\u0001","location":{{"ranges":[{}]}}}}],
+            "secrets":[{{"name":"s","required":true,"location":{{"ranges":[{ranges}]}}}}],
+            "ssh":[{{"name":"default","location":{{"ranges":[{ranges}]}}}}],"sources":["#,
+            line(4)
+        );
+        let bare = |text: &str| text.split_whitespace().collect::<String>();
+        assert_eq!(&bare(&written)[..bare(&expected).len()], bare(&expected));
+        assert!(written.starts_with("{\n  \"name\": \"t\",\n  \"description\""), "{written}");
+    }
+}
