@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_ops::StackLayer;
-use lapstrake_outputs::{Finished, Manifest};
+use lapstrake_outputs::{Bundle, Encoding, Finished, IndexNotes, Manifest, Variant};
 use lapstrake_registry::{Credentials, DockerConfig, Registries};
 use lapstrake_store::{ImageRow, Store, spend_ballast};
 use lapstrake_sys::userns::{Entered, Ids, enter};
@@ -72,17 +72,44 @@ pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> 
     }
 }
 
-/// As [`find_image`]; if a platform was asked for, the image has to be for it.
+/// As [`find_image`]; if a platform was asked for, the image that is for it.
 pub(crate) fn find_for(store: &Store, name: &str, platform: Option<&str>) -> anyhow::Result<ImageRow> {
-    let row = find_image(store, name)?;
-    let Some(platform) = platform else { return Ok(row) };
-    let found = config(store, &row.id)?.platform();
-    if asked_platform(platform)?.accepts(&found) {
-        return Ok(row);
+    let Some(platform) = platform else { return find_image(store, name) };
+    let (asked, mut found) = (asked_platform(platform)?, Vec::new());
+    for row in find_all(store, name)? {
+        let has = config(store, &row.id)?.platform();
+        if asked.accepts(&has) {
+            return Ok(row);
+        }
+        found.push(has.to_string());
     }
-    let text = format!("image `{name}` is for {found}, not {platform}: an image here has one platform");
+    let text = format!("image `{name}` is for {}, not {platform}", found.join(", "));
     let hint = format!("`lapstrake pull --platform {platform}` brings the other one, under the same name");
     Err(Told { text, hint: Some(hint), status: 1 }.into())
+}
+
+/// As [`find_image`], all that have the name: an image for each platform that it was built for together.
+pub(crate) fn find_all(store: &Store, name: &str) -> anyhow::Result<Vec<ImageRow>> {
+    let main = find_image(store, name)?;
+    let reference = name.parse::<Reference>().ok().filter(|name| name.digest().is_none());
+    let ids = reference.map(|name| store.variants(&name)).transpose()?.unwrap_or_default();
+    if !ids.contains(&main.id) {
+        return Ok(vec![main]);
+    }
+    let rows = ids.iter().map(|id| Ok(store.image(id)?)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// Stored images, which have one name, as something that can be exported.
+pub(crate) fn bundle(store: &Store, rows: &[ImageRow]) -> anyhow::Result<Bundle> {
+    let variant = |row: &ImageRow| {
+        let image = finished(store, row)?;
+        let platform = image.config.platform();
+        Ok(Variant { platform, image: Arc::new(image), encoding: Encoding::default() })
+    };
+    let variants = rows.iter().map(variant).collect::<anyhow::Result<Vec<_>>>()?;
+    let index = (rows.len() > 1).then(IndexNotes::default);
+    Ok(Bundle { variants, index })
 }
 
 /// `--platform`
@@ -114,8 +141,7 @@ pub(crate) fn registries() -> Registries {
     Registries { credentials, files: env::settings(), insecure: false }
 }
 
-/// A stored image as something that can be exported.
-pub(crate) fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
+fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
     let bytes = store.read_blob(&image.id)?;
     let config: lapstrake_oci::ImageConfig = serde_json::from_slice(&bytes)?;
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;

@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT N
 
 /// What later versions added, by the version that did. Tables of earlier versions never change their meaning, so an
 /// older lapstrake may go on using what a newer one has opened.
-const ADDED: [(i64, &str); 4] = [(
+const ADDED: [(i64, &str); 5] = [(
     4,
     "
 ALTER TABLE layers ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
@@ -53,6 +53,11 @@ CREATE INDEX layers_by_base ON layers (base) WHERE base IS NOT NULL;
     7,
     "
 ALTER TABLE layers ADD COLUMN own INTEGER;
+",
+), (
+    8,
+    "
+CREATE TABLE variants (reference TEXT NOT NULL, place INTEGER NOT NULL, main TEXT NOT NULL, image TEXT NOT NULL, PRIMARY KEY (reference, place)) WITHOUT ROWID;
 ",
 )];
 

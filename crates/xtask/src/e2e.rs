@@ -25,6 +25,7 @@ mod model;
 mod networks;
 mod packed;
 mod place;
+mod platforms;
 mod proxy;
 mod pty;
 mod push;
@@ -124,6 +125,7 @@ fn cases() -> Vec<Case> {
         packed::CASES,
         images::CASES,
         exporters::CASES,
+        platforms::CASES,
         containerd::CASES,
         evil::CASES,
         trouble::CASES,

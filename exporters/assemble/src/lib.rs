@@ -12,7 +12,8 @@ pub use cache::{
 };
 pub use config::{AssembleError, Layer, image_config};
 pub use manifest::{
-    DockerImage, LayoutImage, ListedLayer, docker_manifest_json, index, layout_index, manifest,
+    DockerImage, LayoutImage, ListedLayer, ListedManifest, docker_manifest_json, index, layout_index,
+    manifest,
 };
 
 /// A JSON document and its digest.

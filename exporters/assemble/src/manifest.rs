@@ -85,27 +85,51 @@ impl ListedLayer {
     }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Index<'a> {
-    schema_version: u32,
-    media_type: &'a str,
-    manifests: Vec<Desc<'a>>,
+/// A manifest as the index of an image lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedManifest {
+    /// What it is for.
+    pub platform: Platform,
+    /// The type of the manifest.
+    pub media_type: String,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's size.
+    pub size: u64,
+    /// What is said of it there.
+    pub annotations: BTreeMap<String, String>,
 }
 
-/// An index of the manifests of one image for several platforms.
-pub fn index(manifests: &[(Platform, Digest, u64)]) -> Document {
-    Document::new(to_json_indented(&Index {
-        schema_version: 2,
-        media_type: media::OCI_INDEX,
-        manifests: manifests
-            .iter()
-            .map(|(platform, digest, size)| Desc {
-                platform: Some(platform),
-                ..Desc::plain(media::OCI_MANIFEST, digest, *size)
-            })
-            .collect(),
-    }))
+/// An index of the manifests of one image for several platforms. It is one of Docker's if all of these are.
+pub fn index(
+    manifests: &[ListedManifest],
+    annotations: &BTreeMap<String, String>,
+) -> (&'static str, Document) {
+    let docker = manifests.iter().all(|listed| listed.media_type == media::DOCKER_MANIFEST);
+    let media_type = if docker { media::DOCKER_INDEX } else { media::OCI_INDEX };
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u32,
+        media_type: &'a str,
+        manifests: Vec<Desc<'a>>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        annotations: &'a BTreeMap<String, String>,
+    }
+    let manifests = manifests.iter().map(ListedManifest::descriptor).collect();
+    let index = Index { schema_version: 2, media_type, manifests, annotations };
+    (media_type, Document::new(to_json_indented(&index)))
+}
+
+impl ListedManifest {
+    fn descriptor(&self) -> Desc<'_> {
+        let annotations = self.annotations.iter().map(|(key, value)| (key.as_str(), Cow::from(value)));
+        Desc {
+            annotations: annotations.collect(),
+            platform: Some(&self.platform),
+            ..Desc::plain(&self.media_type, &self.digest, self.size)
+        }
+    }
 }
 
 /// An image in a layout.
@@ -121,8 +145,8 @@ pub struct LayoutImage {
     pub names: Vec<Reference>,
     /// What is said of it there.
     pub annotations: BTreeMap<String, String>,
-    /// What it is for.
-    pub platform: Platform,
+    /// What it is for; an index says that of each of its manifests.
+    pub platform: Option<Platform>,
 }
 
 /// How containerd and BuildKit write down a whole name.
@@ -141,7 +165,7 @@ pub fn layout_index(images: &[LayoutImage], before: Option<&[u8]>) -> Vec<u8> {
         };
         for (number, full) in full.into_iter().enumerate() {
             let mut entry = Desc::plain(&image.media_type, &image.digest, image.size);
-            entry.platform = Some(&image.platform);
+            entry.platform = image.platform.as_ref();
             entry.annotations =
                 image.annotations.iter().map(|(key, value)| (key.as_str(), Cow::from(value))).collect();
             if let Some(full) = &full {
@@ -212,8 +236,63 @@ mod tests {
             size: 1,
             names: names.iter().map(|name| name.parse().unwrap()).collect(),
             annotations: BTreeMap::new(),
-            platform: "linux/amd64".parse().unwrap(),
+            platform: Some("linux/amd64".parse().unwrap()),
         }
+    }
+
+    #[test]
+    fn an_index_is_dockers_if_all_in_it_is() {
+        let listed = |platform: &str, media_type: &str, annotations: &[(&str, &str)]| ListedManifest {
+            platform: platform.parse().unwrap(),
+            media_type: media_type.to_owned(),
+            digest: Digest::sha256(platform.as_bytes()),
+            size: 1,
+            annotations: annotations
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+        };
+        let docker = listed("linux/arm/v7", media::DOCKER_MANIFEST, &[]);
+        assert_eq!(index(std::slice::from_ref(&docker), &BTreeMap::new()).0, media::DOCKER_INDEX);
+        let both = [docker, listed("linux/amd64", media::OCI_MANIFEST, &[("k", "v")])];
+        let (media_type, document) = index(&both, &[("a".to_owned(), "b".to_owned())].into());
+        assert_eq!(media_type, media::OCI_INDEX);
+        let text = String::from_utf8(document.bytes).unwrap();
+        let (arm, amd) = (&both[0].digest, &both[1].digest);
+        let expected = format!(
+            r#"{{
+  "schemaVersion": 2,
+  "mediaType": "application/vnd.oci.image.index.v1+json",
+  "manifests": [
+    {{
+      "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+      "digest": "{arm}",
+      "size": 1,
+      "platform": {{
+        "architecture": "arm",
+        "os": "linux",
+        "variant": "v7"
+      }}
+    }},
+    {{
+      "mediaType": "application/vnd.oci.image.manifest.v1+json",
+      "digest": "{amd}",
+      "size": 1,
+      "annotations": {{
+        "k": "v"
+      }},
+      "platform": {{
+        "architecture": "amd64",
+        "os": "linux"
+      }}
+    }}
+  ],
+  "annotations": {{
+    "a": "b"
+  }}
+}}"#
+        );
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -1,19 +1,18 @@
 //! OCI and docker archives: an image layout, as a tar or as a directory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use lapstrake_assemble::{DockerImage, Document, LayoutImage, docker_manifest_json, layout_index};
-use lapstrake_oci::{Digest, Reference, rfc3339};
-use lapstrake_store::{Blob, Store};
-use rayon::prelude::*;
+use lapstrake_oci::{Digest, Reference};
+use lapstrake_store::Store;
 
-use crate::encode::{Encoding, layer_blob, listed};
+use crate::bundle::Bundle;
 use crate::error::OutputError;
-use crate::image::{Finished, Manifest};
-use crate::manifest::manifest_of;
+use crate::image::Manifest;
+use crate::manifest::{Written, written};
 
 /// Which archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,42 +27,12 @@ pub enum Flavour {
 #[derive(Clone, Copy, Debug)]
 pub struct Saved<'a> {
     /// The image.
-    pub image: &'a Finished,
+    pub bundle: &'a Bundle,
     /// Its names there.
     pub names: &'a [Reference],
 }
 
-/// An image with the form that it leaves in: its manifest and the blobs of its layers, which are in the store.
-pub(crate) struct Written {
-    pub(crate) manifest: Manifest,
-    pub(crate) blobs: Vec<Blob>,
-}
-
-/// Compresses what is not compressed yet, side by side, and keeps it, so that the next time costs nothing.
-pub(crate) fn written(store: &Store, image: &Finished, encoding: &Encoding) -> Result<Written, OutputError> {
-    let blobs: Vec<Blob> = image
-        .layers
-        .par_iter()
-        .enumerate()
-        .map(|(number, _)| layer_blob(store, image, number, encoding))
-        .collect::<Result<_, _>>()?;
-    let layers = blobs
-        .iter()
-        .enumerate()
-        .map(|(number, blob)| listed(store, (blob, &image.layers[number].1), image.rewritten(number)))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Written { manifest: manifest_of(image, &layers, encoding), blobs })
-}
-
-/// The manifest that an image has in this form.
-///
-/// # Errors
-/// [`OutputError`] when a layer cannot be read or its blob not be written.
-pub fn image_manifest(store: &Store, image: &Finished, encoding: &Encoding) -> Result<Document, OutputError> {
-    Ok(written(store, image, encoding)?.manifest.document)
-}
-
-/// Writes images to `out`. Gives their manifests.
+/// Writes images to `out`. Gives their manifests, or indexes.
 ///
 /// # Errors
 /// [`OutputError`] when a layer cannot be read or `out` cannot be written.
@@ -71,9 +40,8 @@ pub fn write_archive(
     store: &Store,
     images: &[Saved<'_>],
     flavour: Flavour,
-    encoding: &Encoding,
     out: impl Write,
-) -> Result<Vec<Document>, OutputError> {
+) -> Result<Vec<Manifest>, OutputError> {
     let failed = |source| OutputError::Write { what: "archive", source };
     let mut tar = tar::Builder::new(out);
     for name in ["blobs/", "blobs/sha256/"] {
@@ -81,7 +49,7 @@ pub fn write_archive(
         tar.append_data(&mut header, name, io::empty()).map_err(failed)?;
     }
     let mut place = Place::Tar(tar);
-    let manifests = write(store, images, flavour, encoding, &mut place)?;
+    let manifests = write(store, images, flavour, &mut place)?;
     if let Place::Tar(tar) = place {
         tar.into_inner().and_then(|mut out| out.flush()).map_err(failed)?;
     }
@@ -89,7 +57,7 @@ pub fn write_archive(
 }
 
 /// Adds images to the layout in the directory `dir`, which is made if it is not there. What has one of their names there
-/// loses it. Gives their manifests.
+/// loses it. Gives their manifests, or indexes.
 ///
 /// # Errors
 /// As [`write_archive`].
@@ -97,12 +65,11 @@ pub fn write_layout(
     store: &Store,
     images: &[Saved<'_>],
     flavour: Flavour,
-    encoding: &Encoding,
     dir: &Path,
-) -> Result<Vec<Document>, OutputError> {
+) -> Result<Vec<Manifest>, OutputError> {
     let failed = |source| OutputError::Write { what: "layout", source };
     fs::create_dir_all(dir.join("blobs/sha256")).map_err(failed)?;
-    write(store, images, flavour, encoding, &mut Place::<io::Sink>::Dir(dir.to_owned()))
+    write(store, images, flavour, &mut Place::<io::Sink>::Dir(dir.to_owned()))
 }
 
 /// Where the files of a layout go.
@@ -115,41 +82,45 @@ fn write<W: Write>(
     store: &Store,
     images: &[Saved<'_>],
     flavour: Flavour,
-    encoding: &Encoding,
     place: &mut Place<W>,
-) -> Result<Vec<Document>, OutputError> {
+) -> Result<Vec<Manifest>, OutputError> {
     let failed = |source| OutputError::Write { what: "archive", source };
     let mut there = BTreeSet::new();
-    let (mut in_index, mut in_docker, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
-    for Saved { image, names } in images {
-        let Written { manifest: Manifest { media_type, document: manifest }, blobs } =
-            written(store, image, encoding)?;
-        for blob in &blobs {
-            if there.insert(blob.digest.clone()) {
-                let file = store.open_blob(&blob.digest)?;
-                place.add(&blob_name(&blob.digest), blob.size, file).map_err(failed)?;
+    let (mut in_index, mut in_docker, mut tops) = (Vec::new(), Vec::new(), Vec::new());
+    for Saved { bundle, names } in images {
+        let mut manifests = Vec::new();
+        for variant in &bundle.variants {
+            let Written { manifest, blobs } = written(store, &variant.image, &variant.encoding)?;
+            for blob in &blobs {
+                if there.insert(blob.digest.clone()) {
+                    let file = store.open_blob(&blob.digest)?;
+                    place.add(&blob_name(&blob.digest), blob.size, file).map_err(failed)?;
+                }
             }
-        }
-        for document in [&image.document, &manifest] {
-            if there.insert(document.digest.clone()) {
-                let size = document.bytes.len() as u64;
-                place.add(&blob_name(&document.digest), size, &document.bytes[..]).map_err(failed)?;
+            for document in [&variant.image.document, &manifest.document] {
+                place.document(document, &mut there).map_err(failed)?;
             }
+            // Docker's own list knows no platforms.
+            if variant.platform == bundle.main().platform {
+                in_docker.push(DockerImage {
+                    config: variant.image.document.digest.clone(),
+                    names: names.to_vec(),
+                    layers: blobs.into_iter().map(|blob| blob.digest).collect(),
+                });
+            }
+            manifests.push(manifest);
         }
+        let top = bundle.top(&manifests);
+        place.document(&top.document, &mut there).map_err(failed)?;
         in_index.push(LayoutImage {
-            media_type,
-            digest: manifest.digest.clone(),
-            size: manifest.bytes.len() as u64,
+            media_type: top.media_type.clone(),
+            digest: top.document.digest.clone(),
+            size: top.document.bytes.len() as u64,
             names: names.to_vec(),
-            annotations: descriptor_annotations(image, encoding),
-            platform: image.config.platform(),
+            annotations: bundle.descriptor_annotations(),
+            platform: bundle.index.is_none().then(|| bundle.main().image.config.platform()),
         });
-        in_docker.push(DockerImage {
-            config: image.document.digest.clone(),
-            names: names.to_vec(),
-            layers: blobs.into_iter().map(|blob| blob.digest).collect(),
-        });
-        manifests.push(manifest);
+        tops.push(top);
     }
     let before = place.index().map_err(failed)?;
     let mut documents = vec![("index.json", layout_index(&in_index, before.as_deref()))];
@@ -160,18 +131,18 @@ fn write<W: Write>(
     for (name, bytes) in &documents {
         place.add(name, bytes.len() as u64, &bytes[..]).map_err(failed)?;
     }
-    Ok(manifests)
-}
-
-/// What is said of a manifest where it is listed: when it was made, and what was asked for.
-pub fn descriptor_annotations(image: &Finished, encoding: &Encoding) -> BTreeMap<String, String> {
-    let mut annotations = encoding.descriptor_annotations.clone();
-    let created = image.config.created.clone().unwrap_or_else(|| rfc3339(0, 0));
-    annotations.entry("org.opencontainers.image.created".to_owned()).or_insert(created);
-    annotations
+    Ok(tops)
 }
 
 impl<W: Write> Place<W> {
+    /// Adds a document as a blob, unless it is there.
+    fn document(&mut self, document: &Document, there: &mut BTreeSet<Digest>) -> io::Result<()> {
+        if !there.insert(document.digest.clone()) {
+            return Ok(());
+        }
+        self.add(&blob_name(&document.digest), document.bytes.len() as u64, &document.bytes[..])
+    }
+
     fn add(&mut self, name: &str, size: u64, content: impl Read) -> io::Result<()> {
         match self {
             Place::Tar(tar) => {

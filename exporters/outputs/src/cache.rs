@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::encode::{Encoding, layer_blob};
 use crate::error::OutputError;
 use crate::image::{Finished, Layer};
-use crate::push::{Push, Status};
+use crate::push::{Blobs, Status};
 
 /// A step whose result others may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ pub async fn export_cache(
     let count = told.iter().filter(|step| !step.layers.is_empty()).count();
     match (to, client) {
         (CacheTo::Registry(name), Some(client)) => {
-            let push = Push { store, client, image: &image, encoding: &form.encoding, status };
+            let push = Blobs { store, client, image: &image, encoding: &form.encoding, status };
             push.cache(name, &config, (media_type, &manifest)).await?;
         }
         (CacheTo::Registry(_), None) => return Err(OutputError::NoName),

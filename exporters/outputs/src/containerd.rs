@@ -8,11 +8,11 @@ use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_store::Store;
 
-use crate::archive::{Written, written};
-use crate::encode::Encoding;
+use crate::bundle::Variant;
 use crate::error::OutputError;
 use crate::grpc::{Channel, Message, Status};
-use crate::image::{Finished, Manifest};
+use crate::image::Manifest;
+use crate::manifest::{Written, written};
 
 const WRITE: &str = "/containerd.services.content.v1.Content/Write";
 const CREATE: &str = "/containerd.services.images.v1.Images/Create";
@@ -44,10 +44,9 @@ impl Containerd {
     pub async fn load(
         &self,
         store: &Store,
-        image: &Finished,
+        Variant { image, encoding, .. }: &Variant,
         names: &[Reference],
-        encoding: &Encoding,
-    ) -> Result<Document, OutputError> {
+    ) -> Result<Manifest, OutputError> {
         let Written { manifest, blobs } = written(store, image, encoding)?;
         let lease = format!("lapstrake-{}-{}", std::process::id(), manifest.document.digest.short());
         let headers =
@@ -67,15 +66,20 @@ impl Containerd {
         let document = |document: &Document| (document.digest.clone(), document.bytes.len() as u64);
         let (digest, size) = document(&image.document);
         content(&channel, (&digest, size), image.document.bytes.as_slice(), &BTreeMap::new()).await?;
-        let Manifest { media_type, document: manifest } = manifest;
         let named = [("containerd.io/gc.ref.content.config".to_owned(), digest.to_string())].into_iter();
         let layers = blobs.iter().enumerate().map(|(number, blob)| {
             (format!("containerd.io/gc.ref.content.l.{number}"), blob.digest.to_string())
         });
-        let (digest, size) = document(&manifest);
-        content(&channel, (&digest, size), manifest.bytes.as_slice(), &named.chain(layers).collect()).await?;
+        let (digest, size) = document(&manifest.document);
+        content(
+            &channel,
+            (&digest, size),
+            manifest.document.bytes.as_slice(),
+            &named.chain(layers).collect(),
+        )
+        .await?;
         let target = Message::default()
-            .bytes(1, media_type.as_bytes())
+            .bytes(1, manifest.media_type.as_bytes())
             .bytes(2, digest.to_string().as_bytes())
             .number(3, size);
         for name in names {

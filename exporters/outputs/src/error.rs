@@ -47,6 +47,16 @@ pub enum OutputError {
         /// What it says.
         why: String,
     },
+    /// Two platforms that are put into one directory have the same file.
+    #[error("cannot overwrite {} from {first} with {second} when split option is disabled", path.display())]
+    Overwrite {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Whose it is already.
+        first: String,
+        /// Who has it too.
+        second: String,
+    },
     /// A worker thread is gone.
     #[error("a worker thread ended early")]
     Worker,

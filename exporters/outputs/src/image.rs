@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use lapstrake_assemble::{Document, image_config};
 use lapstrake_graph::ImageDraft;
-use lapstrake_oci::{DiffId, ImageConfig, ImageManifest, Reference, media};
+use lapstrake_oci::{DiffId, ImageConfig, ImageManifest, media};
 use lapstrake_snapshot::diff_id;
-use lapstrake_store::{Blob, ImageRow, LayerId, Store};
+use lapstrake_store::{Blob, LayerId, Store};
 use rayon::prelude::*;
 
 use crate::convert::to_estargz;
@@ -142,17 +142,4 @@ pub fn assemble(
     let (config, document) = image_config(draft, &told)?;
     let layers = layers.iter().zip(found).map(|(layer, diff_id)| (layer.id.clone(), diff_id)).collect();
     Ok(Finished { config, document, below, layers, clamp, base, came: None })
-}
-
-/// Stores the image under these names, durably. `tokens` is how the store's owner finds the layers again.
-pub fn keep(store: &Store, image: &Finished, tokens: String, names: &[Reference]) -> Result<(), OutputError> {
-    let rows = store.layers(image.layers.iter().map(|(layer, _)| layer))?;
-    let size = rows.iter().map(|row| row.size).sum();
-    let id = store.put_blob(&image.document.bytes)?;
-    let row = ImageRow { id, manifest: None, layers: tokens, size, stored: 0 };
-    // A cached build changes nothing and waits for no disk.
-    if store.put_image(&row, names)? {
-        store.sync()?;
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! Never changes the image.
 
 mod archive;
+mod bundle;
 mod cache;
 mod containerd;
 mod convert;
@@ -18,12 +19,13 @@ mod push;
 mod rootfs;
 mod toc;
 
-pub use archive::{Flavour, Saved, descriptor_annotations, image_manifest, write_archive, write_layout};
+pub use archive::{Flavour, Saved, write_archive, write_layout};
+pub use bundle::{Bundle, IndexNotes, Variant, keep};
 pub use cache::{CacheForm, CacheTo, SharedStep, export_cache, with_inline_cache};
 pub use containerd::Containerd;
 pub use encode::{Encoding, LayerForm};
 pub use engine::load;
 pub use error::OutputError;
-pub use image::{Elsewhere, Estargz, Finished, Layer, Manifest, Tars, assemble, keep};
+pub use image::{Elsewhere, Estargz, Finished, Layer, Manifest, Tars, assemble};
 pub use push::{Push, Status};
-pub use rootfs::{Files, write_files, write_rootfs};
+pub use rootfs::{Part, Shape, write_files, write_rootfs};

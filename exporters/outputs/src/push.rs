@@ -10,6 +10,7 @@ use lapstrake_registry::{self as registry, Client, Pushed};
 use lapstrake_store::{Blob, Store};
 use tokio::sync::Semaphore;
 
+use crate::bundle::{Bundle, Variant};
 use crate::encode::{Encoding, known_blob, layer_blob, listed, listed_elsewhere};
 use crate::error::OutputError;
 use crate::image::{Finished, Manifest};
@@ -30,41 +31,72 @@ pub struct Push<'a> {
     /// Who talks to the registry.
     pub client: &'a Client,
     /// The image.
-    pub image: &'a Arc<Finished>,
-    /// How it is written down.
-    pub encoding: &'a Encoding,
+    pub bundle: &'a Bundle,
     /// Who hears of it.
     pub status: Status,
 }
 
 impl Push<'_> {
-    /// Pushes the image under all names; with `by_digest`, to their repositories without a tag. Gives the manifest.
+    /// Pushes the image under all names; with `by_digest`, to their repositories without a tag. Gives the manifest, or the
+    /// index.
     ///
-    /// Layers are compressed while others are sent, and not at all if the registry has them.
+    /// Layers are compressed while others are sent, and not at all if the registry has them. An index comes last: whoever
+    /// finds it finds all that it lists.
     ///
     /// # Errors
     /// [`OutputError`]: a layer cannot be read, or the registry refuses.
-    pub async fn run(&self, names: &[Reference], by_digest: bool) -> Result<Document, OutputError> {
+    pub async fn run(&self, names: &[Reference], by_digest: bool) -> Result<Manifest, OutputError> {
         let mut places: BTreeMap<(&str, &str), Vec<&Reference>> = BTreeMap::new();
         for name in names {
             places.entry((name.registry(), name.repository())).or_default().push(name);
         }
         let mut pushed = None;
         for names in places.into_values() {
-            let Manifest { media_type, document } = self.blobs(names[0]).await?;
-            for name in names {
-                let by_digest = by_digest.then(|| name.with_digest(document.digest.clone()));
-                let what = format!("pushing manifest for {name}@{}", document.digest);
-                (self.status)(&what, 0, 0, false);
-                let target = by_digest.as_ref().unwrap_or(name);
-                self.client.push_manifest(target, &media_type, &document.bytes).await?;
-                (self.status)(&what, 0, 0, true);
+            let mut manifests = Vec::new();
+            for Variant { image, encoding, .. } in &self.bundle.variants {
+                let Push { store, client, status, .. } = self;
+                let manifest =
+                    Blobs { store, client, image, encoding, status: status.clone() }.all(names[0]).await?;
+                if self.bundle.index.is_some() {
+                    self.manifest(names[0], true, &manifest).await?;
+                }
+                manifests.push(manifest);
             }
-            pushed = Some(document);
+            let top = self.bundle.top(&manifests);
+            for name in names {
+                self.manifest(name, by_digest, &top).await?;
+            }
+            pushed = Some(top);
         }
         pushed.ok_or(OutputError::NoName)
     }
 
+    /// Pushes a document under its name, or its digest.
+    async fn manifest(
+        &self,
+        name: &Reference,
+        by_digest: bool,
+        Manifest { media_type, document }: &Manifest,
+    ) -> Result<(), OutputError> {
+        let target = if by_digest { &name.with_digest(document.digest.clone()) } else { name };
+        let what = format!("pushing manifest for {name}@{}", document.digest);
+        (self.status)(&what, 0, 0, false);
+        self.client.push_manifest(target, media_type, &document.bytes).await?;
+        (self.status)(&what, 0, 0, true);
+        Ok(())
+    }
+}
+
+/// The layers and the config of an image on their way to a registry.
+pub(crate) struct Blobs<'a> {
+    pub(crate) store: &'a Arc<Store>,
+    pub(crate) client: &'a Client,
+    pub(crate) image: &'a Arc<Finished>,
+    pub(crate) encoding: &'a Encoding,
+    pub(crate) status: Status,
+}
+
+impl Blobs<'_> {
     /// Pushes a cache under `name`: the layers of the image, and the documents that name them.
     pub(crate) async fn cache(
         &self,
@@ -83,7 +115,7 @@ impl Push<'_> {
     }
 
     /// Brings all blobs into the repository of `name`, and gives the manifest that names them.
-    async fn blobs(&self, name: &Reference) -> Result<Manifest, OutputError> {
+    async fn all(&self, name: &Reference) -> Result<Manifest, OutputError> {
         let (compressions, uploads) = (Semaphore::new(COMPRESSIONS), Semaphore::new(UPLOADS));
         (self.status)("pushing layers", 0, 0, false);
         let layers =

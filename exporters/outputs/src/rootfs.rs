@@ -1,9 +1,10 @@
 //! A result's root as a tar: all layers as one tree.
 
+use std::collections::{BTreeMap, btree_map};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::layer_tar::{TarOptions, write_layer};
@@ -11,30 +12,102 @@ use lapstrake_tree::put::{CopyOptions, Dest, put};
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::Selector;
 use lapstrake_tree::{Entry, Kind, Meta, Tree, TreePath};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps, futimens};
 
 use crate::error::OutputError;
 
-/// Writes everything in the mounted root as a tar; below the directory `prefix`, where given. With an epoch, in seconds,
-/// that is the time of everything, older or not.
-pub fn write_rootfs(
-    root: BorrowedFd<'_>,
-    epoch: Option<i64>,
-    prefix: Option<&str>,
-    out: impl Write,
-) -> Result<(), OutputError> {
-    let mut tree = timed(scan(root, &ScanOptions::default())?, epoch)?;
-    let prefix = prefix.map(|prefix| TreePath::clean(prefix.as_bytes())).transpose()?.unwrap_or_default();
-    if !prefix.is_root() {
-        tree = below(tree, &prefix, epoch.unwrap_or(0))?;
+/// A mounted root that leaves as files.
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    /// The platform that it is for.
+    pub platform: String,
+    /// The root.
+    pub root: BorrowedFd<'a>,
+    /// The time of everything in it, in seconds, older or not.
+    pub epoch: Option<i64>,
+}
+
+impl Part<'_> {
+    /// The directory that the root is in where platforms are kept apart.
+    fn dir(&self) -> String {
+        self.platform.replace('/', "_")
     }
-    let inside = Root::from_fd(root.as_fd());
-    let open = |path: &TreePath| -> io::Result<File> {
-        let path = path.relative_to(&prefix).unwrap_or_default();
-        inside.open_plain(&path, OFlags::RDONLY, Mode::empty()).map(File::from).map_err(io::Error::other)
+
+    fn scanned(&self) -> Result<Tree, OutputError> {
+        timed(scan(self.root, &ScanOptions::default())?, self.epoch)
+    }
+}
+
+/// How the roots of several platforms lie beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// In directories, which have the platforms' names.
+    Split,
+    /// In each other.
+    Merged,
+}
+
+/// Writes everything in mounted roots as a tar.
+///
+/// # Errors
+/// [`OutputError::Overwrite`] if two roots that are merged have the same file, and what cannot be read or written.
+pub fn write_rootfs(parts: &[Part<'_>], shape: Shape, out: impl Write) -> Result<(), OutputError> {
+    let mut trees = parts.iter().map(Part::scanned).collect::<Result<Vec<_>, _>>()?;
+    let prefix = |part: &Part<'_>| TreePath::clean(part.dir().as_bytes());
+    let prefixes = match shape {
+        Shape::Split => parts.iter().map(prefix).collect::<Result<Vec<_>, _>>()?,
+        Shape::Merged => vec![TreePath::root(); parts.len()],
     };
-    let options = TarOptions { clamp_mtime: epoch.map(nanoseconds), ..TarOptions::default() };
+    if shape == Shape::Merged {
+        refuse_doubles(parts, &trees)?;
+    }
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut from: BTreeMap<TreePath, usize> = BTreeMap::new();
+    for (number, tree) in trees.drain(..).enumerate() {
+        let tree = match shape {
+            Shape::Split => below(tree, &prefixes[number], parts[number].epoch.unwrap_or(0))?,
+            Shape::Merged => tree,
+        };
+        for entry in tree.into_entries() {
+            if parts.len() == 1 {
+                entries.push(entry);
+            } else if let btree_map::Entry::Vacant(place) = from.entry(entry.path.clone()) {
+                place.insert(number);
+                entries.push(entry);
+            }
+        }
+    }
+    let tree = Tree::from_entries(entries)?;
+    let roots: Vec<Root<'_>> = parts.iter().map(|part| Root::from_fd(part.root)).collect();
+    let open = |path: &TreePath| -> io::Result<File> {
+        let number = from.get(path).copied().unwrap_or(0);
+        let path = path.relative_to(&prefixes[number]).unwrap_or_default();
+        roots[number]
+            .open_plain(&path, OFlags::RDONLY, Mode::empty())
+            .map(File::from)
+            .map_err(io::Error::other)
+    };
+    let latest = parts.iter().map(|part| part.epoch).max().flatten();
+    let options = TarOptions { clamp_mtime: latest.map(nanoseconds), ..TarOptions::default() };
     write_layer(&tree, open, out, &options)?;
+    Ok(())
+}
+
+/// Of roots that are put into each other no two may have the same path, directories apart.
+fn refuse_doubles(parts: &[Part<'_>], trees: &[Tree]) -> Result<(), OutputError> {
+    let mut seen: BTreeMap<&TreePath, &str> = BTreeMap::new();
+    for (part, tree) in parts.iter().zip(trees) {
+        for entry in tree.entries().iter().filter(|entry| !matches!(entry.kind, Kind::Dir { .. })) {
+            if let Some(first) = seen.insert(&entry.path, &part.platform) {
+                let path = entry.path.as_path().strip_prefix("/").unwrap_or(entry.path.as_path()).to_owned();
+                return Err(OutputError::Overwrite {
+                    path,
+                    first: first.to_owned(),
+                    second: part.platform.clone(),
+                });
+            }
+        }
+    }
     Ok(())
 }
 
@@ -64,31 +137,68 @@ fn below(tree: Tree, prefix: &TreePath, seconds: i64) -> Result<Tree, OutputErro
     Ok(Tree::from_entries(entries)?)
 }
 
-/// How files are put into a directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Files {
-    /// What else is in the directory goes.
-    pub delete: bool,
-    /// The time of everything that is put there, in seconds.
-    pub epoch: Option<i64>,
-}
-
-/// Puts everything in the mounted root into the directory `dest`, as the files of whoever runs this.
-pub fn write_files(root: BorrowedFd<'_>, dest: &Path, how: Files) -> Result<(), OutputError> {
-    let target = open_host_dir(dest)?;
-    let tree = timed(scan(root, &ScanOptions::default())?, how.epoch)?;
-    if how.delete {
-        remove_others(&tree, dest)?;
+/// Puts everything in mounted roots into the directory `dest`, as the files of whoever runs this. With `delete`, what else
+/// is there goes.
+///
+/// # Errors
+/// As [`write_rootfs`].
+pub fn write_files(parts: &[Part<'_>], shape: Shape, dest: &Path, delete: bool) -> Result<(), OutputError> {
+    let failed = |source| OutputError::Write { what: "directory", source };
+    let trees = parts.iter().map(Part::scanned).collect::<Result<Vec<_>, _>>()?;
+    let dirs: Vec<PathBuf> = match shape {
+        Shape::Split => parts.iter().map(|part| dest.join(part.dir())).collect(),
+        Shape::Merged => {
+            refuse_doubles(parts, &trees)?;
+            vec![dest.to_owned(); parts.len()]
+        }
+    };
+    let new: Vec<bool> = dirs.iter().map(|dir| !dir.exists()).collect();
+    dirs.iter().try_for_each(fs::create_dir_all).map_err(failed)?;
+    if delete {
+        match shape {
+            Shape::Split => {
+                remove_but(dest, &dirs).map_err(failed)?;
+                for (tree, dir) in trees.iter().zip(&dirs) {
+                    remove_others(&[tree], dir)?;
+                }
+            }
+            Shape::Merged => remove_others(&trees.iter().collect::<Vec<_>>(), dest)?,
+        }
     }
-    let selection = tree.select(&Selector::new("/"))?;
-    let options = CopyOptions { squash_ids: true, ..CopyOptions::default() };
-    put(root, &selection, Dest::plain(target.as_fd()), b"/", &options)?;
+    for (number, (part, dir)) in parts.iter().zip(&dirs).enumerate() {
+        let target = open_host_dir(dir)?;
+        let selection = trees[number].select(&Selector::new("/"))?;
+        let options = CopyOptions { squash_ids: true, ..CopyOptions::default() };
+        put(part.root, &selection, Dest::plain(target.as_fd()), b"/", &options)?;
+        // A platform's directory is a part of what is exported, unless it was there.
+        if let Some(tv_sec) = part.epoch.filter(|_| shape == Shape::Split && new[number]) {
+            let time = Timespec { tv_sec, tv_nsec: 0 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            futimens(&target, &times).map_err(|errno| failed(errno.into()))?;
+        }
+    }
     Ok(())
 }
 
-/// Removes what the tree does not have, and what is of another kind there. Descends only into what is a directory in the
+/// Removes what is in `dest` and none of `dirs`.
+fn remove_but(dest: &Path, dirs: &[PathBuf]) -> io::Result<()> {
+    for entry in fs::read_dir(dest)? {
+        let entry = entry?;
+        if dirs.contains(&entry.path()) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what none of the trees has, and what is of another kind there. Descends only into what is a directory in a
 /// tree and is none that a link leads to on the disk.
-fn remove_others(tree: &Tree, dest: &Path) -> Result<(), OutputError> {
+fn remove_others(trees: &[&Tree], dest: &Path) -> Result<(), OutputError> {
     let failed = |source| OutputError::Write { what: "directory", source };
     let mut dirs = vec![TreePath::root()];
     while let Some(dir) = dirs.pop() {
@@ -97,7 +207,10 @@ fn remove_others(tree: &Tree, dest: &Path) -> Result<(), OutputError> {
             let entry = entry.map_err(failed)?;
             let path = dir.join_name(entry.file_name().as_encoded_bytes());
             let is_dir = entry.file_type().map_err(failed)?.is_dir();
-            let wanted = tree.get(&path).map(|wanted| matches!(wanted.kind, Kind::Dir { .. }));
+            let wanted = trees
+                .iter()
+                .find_map(|tree| tree.get(&path))
+                .map(|wanted| matches!(wanted.kind, Kind::Dir { .. }));
             match (wanted, is_dir) {
                 (Some(true), true) => dirs.push(path),
                 (Some(false), false) => {}

@@ -58,10 +58,11 @@ pub struct StepReport {
 }
 
 impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
-    /// What became of each step that `edge` needs, inputs before their consumers.
-    pub fn report(&self, edge: Edge) -> Vec<StepReport> {
+    /// What became of each step that one of `edges` needs, inputs before their consumers.
+    pub fn report(&self, edges: &[Edge]) -> Vec<StepReport> {
         let mut ids = self.graph.topological();
-        let goals: Vec<VertexId> = self.graph.goals(edge).into_iter().map(|goal| goal.vertex).collect();
+        let goals: Vec<VertexId> =
+            edges.iter().flat_map(|edge| self.graph.goals(*edge)).map(|goal| goal.vertex).collect();
         let mut needed = vec![false; self.nodes.len()];
         for goal in goals {
             for id in self.graph.needed_by(goal) {

@@ -185,26 +185,29 @@ impl Images {
     }
 
     fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<Known>, OpsError> {
-        let row = match (reference.digest(), self.store.tagged(reference)?) {
-            (Some(digest), _) => match self.store.by_digest(&reference.pinned(digest.clone()))? {
-                Some(id) => self.store.image(&id)?,
+        let rows = match reference.digest() {
+            Some(digest) => match self.store.by_digest(&reference.pinned(digest.clone()))? {
+                Some(id) => vec![self.store.image(&id)?],
                 None => match self.store.image_by_manifest(digest)? {
-                    Some(row) => Some(row),
-                    None => self.store.image(digest)?,
+                    Some(row) => vec![Some(row)],
+                    None => vec![self.store.image(digest)?],
                 },
             },
-            (None, Some(id)) => self.store.image(&id)?,
-            (None, None) => None,
+            None => {
+                let ids = self.store.variants(reference)?;
+                ids.iter().map(|id| self.store.image(id)).collect::<Result<Vec<_>, _>>()?
+            }
         };
-        let Some(row) = row else { return Ok(None) };
-        let config: ImageConfig = parse("the image's config", &self.store.read_blob(&row.id)?)?;
-        let layers: Vec<StackLayer> = parse("the image's layers", row.layers.as_bytes())?;
-        if !platform.accepts(&config.platform())
-            || !layers.iter().all(|layer| self.store.has_layer(&layer.id))
-        {
-            return Ok(None);
+        for row in rows.into_iter().flatten() {
+            let config: ImageConfig = parse("the image's config", &self.store.read_blob(&row.id)?)?;
+            let layers: Vec<StackLayer> = parse("the image's layers", row.layers.as_bytes())?;
+            let here = || layers.iter().all(|layer| self.store.has_layer(&layer.id));
+            if platform.accepts(&config.platform()) && here() {
+                let (manifest, place) = (row.manifest.unwrap_or(row.id), Place::Store(layers));
+                return Ok(Some(Known { manifest, config, place }));
+            }
         }
-        Ok(Some(Known { manifest: row.manifest.unwrap_or(row.id), config, place: Place::Store(layers) }))
+        Ok(None)
     }
 
     fn in_layout(&self, dir: &Path, reference: &Reference, platform: &Platform) -> Result<Known, OpsError> {

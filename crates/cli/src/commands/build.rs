@@ -4,6 +4,7 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use futures_util::future::try_join_all;
 use lapstrake_diag::{SourceFile, excerpt};
 use lapstrake_dockerfile::{Checks, Finding, check_syntax};
 use lapstrake_engine::{CacheIndex, Executor, Progress, Solver, StepFailed, StepReport};
@@ -15,7 +16,7 @@ use lapstrake_outputs::Elsewhere;
 use super::caches;
 use super::call::call;
 use super::check;
-use super::export::Export;
+use super::export::{Built, Export};
 use super::lock::Lock;
 use super::options;
 use super::output::Output;
@@ -151,21 +152,24 @@ async fn run(
     if let Some(imports) = caches::imports(&wanted.cache_from, &tools.images, &progress).await {
         cache = cache.with(imports);
     }
-    let target = plan.targets.first().context("nothing to build")?;
     if !wanted.outputs.iter().any(Output::takes_files) {
         tools.ops.expect(&plan.graph);
     }
-    let staying = Staying::find(&wanted, &tools, (&plan.graph, target))?;
+    let staying = |target| Staying::find(&wanted, &tools, (&plan.graph, target));
+    let staying = plan.targets.iter().map(staying).collect::<anyhow::Result<Vec<_>>>()?;
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
+    let edges: Vec<Edge> = plan.targets.iter().map(|target| target.edge).collect();
     // Dropped half-way if the build is canceled: what became of the steps is told then, too.
-    let report = AtEnd { value: &mut trace.steps, make: || solver.report(target.edge) };
-    let solved = solved(&solver, target.edge, staying, (&wanted, &tools)).await;
+    let report = AtEnd { value: &mut trace.steps, make: || solver.report(&edges) };
+    let solving = edges.iter().zip(staying);
+    let solving = solving.map(|(edge, staying)| solved(&solver, *edge, staying, (&wanted, &tools)));
+    let solved = try_join_all(solving).await;
     drop(report);
     // A failed build has looked at the same files.
     let finished = tools.ops.finish().and_then(|()| cache.finish());
-    let (stack, below) = solved?;
+    let solved = solved?;
     finished?;
-    deliver(args, &wanted, &tools, (target, &below, &stack), trace, &progress).await
+    deliver(args, &wanted, &tools, (&plan.targets, solved), trace, &progress).await
 }
 
 /// The result, and the layers below it that stay where they are.
@@ -200,18 +204,24 @@ async fn deliver(
     args: &Build,
     wanted: &Wanted,
     tools: &Tools,
-    (target, below, stack): (&Target, &[Elsewhere], &Stack),
+    (targets, solved): (&[Target], Vec<(Stack, Vec<Elsewhere>)>),
     trace: &Trace,
     progress: &Progress,
 ) -> anyhow::Result<Option<Digest>> {
     let (store, images, build) = (&tools.store, &*tools.images, trace.build.as_str());
-    let inline = wanted
-        .cache_to
-        .contains(&caches::Target::Inline)
-        .then(|| caches::shared(store, &trace.steps, stack, caches::Scope::Result));
-    let export = Export { args, wanted, build, store, images, target, below, stack, inline };
+    let inline = wanted.cache_to.contains(&caches::Target::Inline);
+    let built = |(number, (target, (stack, below)))| {
+        let target: &Target = target;
+        let platform = wanted.inputs.platforms.get(number).unwrap_or(&target.platform);
+        let shared = |stack| caches::shared(store, &trace.steps, &[stack], caches::Scope::Result);
+        let inline = inline.then(|| shared(&stack));
+        Built { target, platform, below, stack, inline }
+    };
+    let results: Vec<Built<'_>> = targets.iter().zip(solved).enumerate().map(built).collect();
+    let export = Export { args, wanted, build, store, images, results: &results };
     let id = tokio::task::block_in_place(|| export.run(progress))?;
-    caches::export(&wanted.cache_to, (store, images), (&trace.steps, stack), progress).await?;
+    let stacks: Vec<&Stack> = results.iter().map(|built| &built.stack).collect();
+    caches::export(&wanted.cache_to, (store, images), (&trace.steps, &stacks), progress).await?;
     Ok(id)
 }
 

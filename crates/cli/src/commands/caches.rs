@@ -158,7 +158,12 @@ pub(super) async fn imports(
 }
 
 /// The steps of a build that others may take, in the order of the report.
-pub(super) fn shared(store: &Store, report: &[StepReport], result: &Stack, scope: Scope) -> Vec<SharedStep> {
+pub(super) fn shared(
+    store: &Store,
+    report: &[StepReport],
+    results: &[&Stack],
+    scope: Scope,
+) -> Vec<SharedStep> {
     let one = |step: &StepReport| {
         let key = step.key.as_ref().map_or_else(|| Digest::sha256(step.digest.as_bytes()), shared_key);
         let stack =
@@ -166,7 +171,8 @@ pub(super) fn shared(store: &Store, report: &[StepReport], result: &Stack, scope
         let portable = |stack: &Stack| {
             // What stands on a directory of this machine is of no use elsewhere.
             let here = stack.below.is_some() || !stack.binds.is_empty() || stack.local.is_some();
-            !here && (scope == Scope::Everything || result.layers.starts_with(&stack.layers))
+            let in_result = |result: &&Stack| result.layers.starts_with(&stack.layers);
+            !here && (scope == Scope::Everything || results.iter().any(in_result))
         };
         let layers = stack.filter(portable).map_or_else(Vec::new, |stack| stack.layers);
         let layers = layers.into_iter().map(|layer| Layer { id: layer.id, diff_id: layer.diff_id });
@@ -190,7 +196,7 @@ fn stack(store: &Store, step: &StepReport, key: &Key) -> Option<Stack> {
 pub(super) async fn export(
     targets: &[Target],
     (store, images): (&Arc<Store>, &Images),
-    (report, result): (&[StepReport], &Stack),
+    (report, results): (&[StepReport], &[&Stack]),
     progress: &Progress,
 ) -> anyhow::Result<()> {
     for (number, target) in targets.iter().enumerate() {
@@ -200,7 +206,7 @@ pub(super) async fn export(
             CacheTo::Local { dir, .. } => format!("exporting cache to {}", dir.display()),
         };
         let step = progress.start(StepId(format!("internal:cache-export:{number}")), &name);
-        let steps = shared(store, report, result, *scope);
+        let steps = shared(store, report, results, *scope);
         let client = match to {
             CacheTo::Registry(_) => Some(images.client().await?),
             CacheTo::Local { .. } => None,

@@ -1,26 +1,26 @@
 //! Where a build's result goes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use lapstrake_assemble::Document;
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::Target;
-use lapstrake_oci::{Digest, Reference};
-use lapstrake_ops::{Images, Stack};
+use lapstrake_oci::{Digest, Platform, Reference};
+use lapstrake_ops::{Images, Stack, StackLayer};
 use lapstrake_outputs::{
-    Containerd, Elsewhere, Encoding, Estargz, Files, Finished, Flavour, Layer, LayerForm, Push, Saved,
-    SharedStep, Tars, assemble, descriptor_annotations, image_manifest, keep, with_inline_cache,
-    write_archive, write_files, write_layout, write_rootfs,
+    Bundle, Containerd, Elsewhere, Encoding, Estargz, Finished, Flavour, Layer, LayerForm, Manifest, Part,
+    Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, with_inline_cache, write_archive,
+    write_files, write_layout, write_rootfs,
 };
 use lapstrake_store::Store;
 
 use super::file::to_file;
 use super::metadata::Metadata;
-use super::output::{ImageOutput, Output, PushTo};
+use super::output::{ImageOutput, Output, PushTo, RootOutput};
 use super::push::status;
 use super::wanted::Wanted;
 use crate::args::Build;
@@ -39,21 +39,31 @@ pub(crate) struct Export<'a> {
     pub(crate) store: &'a Arc<Store>,
     /// Who talks to registries.
     pub(crate) images: &'a Images,
+    /// What was built, for each platform.
+    pub(crate) results: &'a [Built<'a>],
+}
+
+/// What was built for one platform.
+pub(crate) struct Built<'a> {
     /// The image without its layers.
     pub(crate) target: &'a Target,
+    /// The platform as it was asked for.
+    pub(crate) platform: &'a Platform,
     /// Layers that are not here, below those that are.
-    pub(crate) below: &'a [Elsewhere],
+    pub(crate) below: Vec<Elsewhere>,
     /// The layers.
-    pub(crate) stack: &'a Stack,
-    /// The steps whose results images tell of in their configs, if they are to.
+    pub(crate) stack: Stack,
+    /// The steps whose results the image tells of in its config, if it is to.
     pub(crate) inline: Option<Vec<SharedStep>>,
 }
 
 impl Export<'_> {
-    /// Exports to all outputs; gives the image id, if one of them is an image.
+    /// Exports to all outputs; gives the id of the image, or of the index that was made, if one of them is an image.
     pub(crate) fn run(&self, progress: &Progress) -> anyhow::Result<Option<Digest>> {
         let leaves = self.wanted.outputs.iter().any(|output| *output != Output::Cache);
-        if leaves && (self.stack.below.is_some() || !self.stack.binds.is_empty()) {
+        let of_this_machine =
+            |built: &Built<'_>| built.stack.below.is_some() || !built.stack.binds.is_empty();
+        if leaves && self.results.iter().any(of_this_machine) {
             let text =
                 "the result stands on a `rootfs://` directory of this machine, which is no part of any image";
             let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
@@ -76,88 +86,100 @@ impl Export<'_> {
     }
 
     fn one(&self, output: &Output, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Option<Digest>> {
-        let Self { store, target, stack, .. } = *self;
         match output {
             Output::Image { image: asked, push } => self.stored(asked, *push, metadata, step).map(Some),
             Output::Archive { docker, image: asked, .. } | Output::Layout { docker, image: asked, .. } => {
-                let image = self.image(asked, step)?;
-                let encoding = asked.encoding_for(&image.config.platform())?;
+                let bundle = self.bundle(asked, step)?;
                 let names = self.names(asked);
                 let flavour = if *docker { Flavour::Docker } else { Flavour::Oci };
-                step.status(&format!("exporting config {}", image.document.digest), 0, 0, true);
-                let saved = [Saved { image: &image, names: &names }];
+                for variant in &bundle.variants {
+                    step.status(&format!("exporting config {}", variant.image.document.digest), 0, 0, true);
+                }
+                let saved = [Saved { bundle: &bundle, names: &names }];
                 let manifests = during(step, "sending tarball", || match output {
                     Output::Layout { dest, .. } => {
                         let failed = || format!("cannot write `{}`", dest.display());
-                        write_layout(store, &saved, flavour, &encoding, dest).with_context(failed)
+                        write_layout(self.store, &saved, flavour, dest).with_context(failed)
                     }
-                    Output::Archive { dest, .. } => to_file(dest.as_deref(), |out| {
-                        Ok(write_archive(store, &saved, flavour, &encoding, out)?)
-                    }),
+                    Output::Archive { dest, .. } => {
+                        to_file(dest.as_deref(), |out| Ok(write_archive(self.store, &saved, flavour, out)?))
+                    }
                     _ => Ok(Vec::new()),
                 })?;
                 let manifest = manifests.first().context("nothing was written")?;
-                metadata.image(&image, &names);
-                let annotations = descriptor_annotations(&image, &encoding);
-                metadata.manifest(&image, manifest, encoding.manifest_type(), annotations);
-                Ok(Some(image.document.digest))
+                metadata.image(&bundle, &names);
+                metadata.manifest(&bundle, manifest, bundle.descriptor_annotations());
+                Ok(Some(id_of(&bundle, Some(manifest))))
             }
             Output::Engine { image: asked } => self.loaded(asked, metadata, step).map(Some),
             Output::Tar { dest, root: asked } => during(step, "sending tarball", || {
-                let root = stack.open(store, self.images.single_id())?;
-                let prefix = asked.split.then(|| self.platform());
-                let epoch = asked.epoch.unwrap_or(target.image.epoch);
-                to_file(dest.as_deref(), |out| {
-                    Ok(write_rootfs(root.as_fd(), epoch, prefix.as_deref(), out)?)
-                })?;
-                Ok(None)
+                self.files(asked, |parts, shape| {
+                    to_file(dest.as_deref(), |out| Ok(write_rootfs(parts, shape, out)?))
+                })
             }),
             Output::Local { dest, root: asked, delete } => during(step, "copying files", || {
-                let epoch = asked.epoch.unwrap_or(target.image.epoch);
-                let dest = if asked.split { dest.join(self.platform()) } else { dest.clone() };
-                fs::create_dir_all(&dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
-                write_files(
-                    stack.open(store, self.images.single_id())?.as_fd(),
-                    &dest,
-                    Files { delete: *delete, epoch },
-                )?;
-                Ok(None)
+                self.files(asked, |parts, shape| {
+                    fs::create_dir_all(dest)
+                        .with_context(|| format!("cannot create `{}`", dest.display()))?;
+                    Ok(write_files(parts, shape, dest, *delete)?)
+                })
             }),
             Output::Cache => Ok(None),
         }
     }
 
-    /// The platform as the name of a directory.
-    fn platform(&self) -> String {
-        self.target.platform.to_string().replace('/', "_")
+    /// Hands over the roots as files. There is no id of that.
+    fn files(
+        &self,
+        asked: &RootOutput,
+        write: impl FnOnce(&[Part<'_>], Shape) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Digest>> {
+        let open = |built: &Built<'_>| Ok(built.stack.open(self.store, self.images.single_id())?);
+        let roots = self.results.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+        let parts = self.results.iter().zip(&roots).map(|(built, root)| Part {
+            platform: built.platform.to_string(),
+            root: root.as_fd(),
+            epoch: asked.epoch.unwrap_or(built.target.image.epoch),
+        });
+        let parts: Vec<Part<'_>> = parts.collect();
+        let split = asked.split.unwrap_or(self.wanted.as_index);
+        write(&parts, if split { Shape::Split } else { Shape::Merged })?;
+        Ok(None)
     }
 
-    fn image(&self, asked: &ImageOutput, step: &Step) -> anyhow::Result<Finished> {
-        let mut draft = self.target.image.clone();
-        draft.epoch = asked.epoch.unwrap_or(draft.epoch);
-        if asked.rewrite && draft.epoch.is_none() {
+    /// The image for all platforms.
+    fn bundle(&self, asked: &ImageOutput, step: &Step) -> anyhow::Result<Bundle> {
+        let platforms: Vec<Platform> = self.results.iter().map(|built| built.platform.clone()).collect();
+        let encodings = platforms.iter().map(|platform| asked.encoding_for(platform, &platforms));
+        let encodings = encodings.collect::<Result<Vec<_>, _>>()?;
+        let without_epoch = |built: &Built<'_>| asked.epoch.unwrap_or(built.target.image.epoch).is_none();
+        if asked.rewrite && self.results.iter().any(without_epoch) {
             tell!("warning: rewrite-timestamp is specified, but no source-date-epoch was found");
         }
-        let layers: Vec<Layer> = self
-            .stack
-            .layers
-            .iter()
-            .map(|layer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() })
-            .collect();
-        let Encoding { level, force, .. } = asked.encoding;
-        let estargz = asked.encoding.form == LayerForm::Estargz;
-        let estargz = estargz.then_some(Estargz { level, all: force });
-        let tars = Tars { rewrite: asked.rewrite, estargz };
-        let image = during(step, "exporting layers", || {
-            Ok(assemble(self.store, &draft, (self.below, &layers), tars)?)
+        let images = during(step, "exporting layers", || {
+            self.results.iter().map(|built| self.image(built, asked)).collect::<anyhow::Result<Vec<_>>>()
         })?;
-        match &self.inline {
+        let variant = |((platform, encoding), image)| Variant { platform, image: Arc::new(image), encoding };
+        let variants = platforms.into_iter().zip(encodings).zip(images).map(variant).collect();
+        Ok(Bundle { variants, index: self.wanted.as_index.then(|| asked.index.clone()) })
+    }
+
+    fn image(&self, built: &Built<'_>, asked: &ImageOutput) -> anyhow::Result<Finished> {
+        let mut draft = built.target.image.clone();
+        draft.epoch = asked.epoch.unwrap_or(draft.epoch);
+        let layer = |layer: &StackLayer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() };
+        let layers: Vec<Layer> = built.stack.layers.iter().map(layer).collect();
+        let Encoding { level, force, form, .. } = asked.encoding;
+        let estargz = (form == LayerForm::Estargz).then_some(Estargz { level, all: force });
+        let tars = Tars { rewrite: asked.rewrite, estargz };
+        let image = assemble(self.store, &draft, (&built.below, &layers), tars)?;
+        match &built.inline {
             Some(steps) => Ok(with_inline_cache(self.store, image, steps)?),
             None => Ok(image),
         }
     }
 
-    /// To the local store and to registries; gives the image id.
+    /// To the local store and to registries; gives the image id, or that of the index if that had to be made.
     fn stored(
         &self,
         asked: &ImageOutput,
@@ -165,47 +187,50 @@ impl Export<'_> {
         metadata: &mut Metadata,
         step: &Step,
     ) -> anyhow::Result<Digest> {
-        let image = self.image(asked, step)?;
-        let encoding = asked.encoding_for(&image.config.platform())?;
-        let id = image.document.digest.clone();
+        let bundle = self.bundle(asked, step)?;
         let names = self.names(asked);
         if asked.store {
-            self.keep(&image, &names, step)?;
+            self.keep(&bundle, &names, step)?;
         }
         if asked.unpack {
+            let id = &bundle.main().image.document.digest;
             let part =
                 format!("unpacking to {}", names.first().map_or_else(|| id.to_string(), ToString::to_string));
-            during(step, &part, || Ok(self.stack.lowers(self.store, self.images.single_id()).map(drop)?))?;
+            let unpack = |built: &Built<'_>| -> anyhow::Result<()> {
+                Ok(built.stack.lowers(self.store, self.images.single_id()).map(drop)?)
+            };
+            during(step, &part, || self.results.iter().try_for_each(unpack))?;
         }
         let dangling = asked.dangling.as_ref().filter(|_| !asked.dangling_alone || names.is_empty());
         let mut manifest = None;
         // A name with a digest needs the manifest, and that needs the layers as they leave.
         if dangling.is_some() || asked.canonical {
-            let made = || Ok(image_manifest(self.store, &image, &encoding)?);
-            manifest = Some(during(step, "exporting manifest", made)?);
+            let part = if bundle.index.is_some() { "exporting manifest list" } else { "exporting manifest" };
+            manifest = Some(during(step, part, || Ok(bundle.manifest(self.store)?))?);
         }
-        let pinned = dangling.zip(manifest.as_ref()).map(|(name, made)| name.pinned(made.digest.clone()));
+        let pin = |(name, made): (&Reference, &Manifest)| name.pinned(made.document.digest.clone());
+        let pinned = dangling.zip(manifest.as_ref()).map(pin);
         let all: Vec<Reference> = names.iter().cloned().chain(pinned.clone()).collect();
-        let image = Arc::new(image);
         if let Some(to) = push {
-            manifest = Some(self.push(&image, (asked, &encoding), (&all, to), step)?);
+            manifest = Some(self.push(&bundle, asked, (&all, to), step)?);
         }
-        metadata.image(&image, &all);
+        metadata.image(&bundle, &all);
         if let Some(manifest) = &manifest {
-            let annotations = encoding.descriptor_annotations.clone();
-            metadata.manifest(&image, manifest, encoding.manifest_type(), annotations);
+            metadata.manifest(&bundle, manifest, asked_of_top(&bundle));
             let named = names.iter().filter(|_| asked.canonical || push.is_some());
-            let digests = named.map(|name| name.pinned(manifest.digest.clone())).chain(pinned);
+            let digests = named.map(|name| pin((name, manifest))).chain(pinned);
             for name in digests.filter(|_| asked.store) {
-                self.store.set_digest(&name, &id)?;
+                self.store.set_digest(&name, &bundle.main().image.document.digest)?;
             }
         }
-        Ok(id)
+        Ok(id_of(&bundle, manifest.as_ref()))
     }
 
-    fn keep(&self, image: &Finished, names: &[Reference], step: &Step) -> anyhow::Result<()> {
-        let writing = format!("writing image {}", image.document.digest);
-        during(step, &writing, || Ok(keep(self.store, image, tokens(self.stack, image), names)?))?;
+    fn keep(&self, bundle: &Bundle, names: &[Reference], step: &Step) -> anyhow::Result<()> {
+        let writing = format!("writing image {}", bundle.main().image.document.digest);
+        let both = self.results.iter().zip(&bundle.variants);
+        let layers = both.map(|(built, variant)| tokens(&built.stack, &variant.image)).collect();
+        during(step, &writing, || Ok(keep(self.store, bundle, layers, names)?))?;
         for name in names {
             step.status(&format!("naming to {name}"), 0, 0, true);
         }
@@ -215,15 +240,14 @@ impl Export<'_> {
     /// To the local store and to a running Docker or containerd.
     fn loaded(&self, asked: &ImageOutput, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Digest> {
         let engine = engine()?;
-        let image = self.image(asked, step)?;
-        let encoding = asked.encoding_for(&image.config.platform())?;
+        let bundle = self.bundle(asked, step)?;
         let names = self.names(asked);
-        self.keep(&image, &names, step)?;
-        let saved = [Saved { image: &image, names: &names }];
+        self.keep(&bundle, &names, step)?;
+        let saved = [Saved { bundle: &bundle, names: &names }];
         let manifests = match engine {
             Engine::Docker(socket) => during(step, "sending tarball", || {
                 Ok(lapstrake_outputs::load(&socket, |out| {
-                    write_archive(self.store, &saved, Flavour::Docker, &encoding, out)
+                    write_archive(self.store, &saved, Flavour::Docker, out)
                 })?)
             })?,
             Engine::Containerd(_) if names.is_empty() => {
@@ -231,26 +255,25 @@ impl Export<'_> {
                 return Err(Usage(text.to_owned()).into());
             }
             Engine::Containerd(to) => during(step, "sending blobs to containerd", || {
-                let load = to.load(self.store, &image, &names, &encoding);
+                let load = to.load(self.store, bundle.main(), &names);
                 Ok(vec![tokio::runtime::Handle::current().block_on(load)?])
             })?,
         };
-        metadata.image(&image, &names);
+        metadata.image(&bundle, &names);
         if let Some(manifest) = manifests.first() {
-            let annotations = descriptor_annotations(&image, &encoding);
-            metadata.manifest(&image, manifest, encoding.manifest_type(), annotations);
+            metadata.manifest(&bundle, manifest, bundle.descriptor_annotations());
         }
-        Ok(image.document.digest)
+        Ok(bundle.main().image.document.digest.clone())
     }
 
-    /// Pushes the image under these names, and gives its manifest.
+    /// Pushes the image under these names, and gives its manifest, or its index.
     fn push(
         &self,
-        image: &Arc<Finished>,
-        (asked, encoding): (&ImageOutput, &Encoding),
+        bundle: &Bundle,
+        asked: &ImageOutput,
         (names, to): (&[Reference], PushTo),
         step: &Step,
-    ) -> anyhow::Result<Document> {
+    ) -> anyhow::Result<Manifest> {
         if names.is_empty() {
             return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()).into());
         }
@@ -263,7 +286,7 @@ impl Export<'_> {
             } else {
                 self.images.client().await?
             };
-            let push = Push { store: self.store, client, image, encoding, status };
+            let push = Push { store: self.store, client, bundle, status };
             Ok(push.run(names, to == PushTo::Digest).await?)
         })
     }
@@ -271,6 +294,21 @@ impl Export<'_> {
     fn names(&self, asked: &ImageOutput) -> Vec<Reference> {
         self.wanted.names.iter().chain(&asked.names).cloned().collect()
     }
+}
+
+/// What the image is known by outside: an index by its own digest, one image by that of its config, which our store knows. The
+/// index of a bundle that went nowhere is not made.
+fn id_of(bundle: &Bundle, manifest: Option<&Manifest>) -> Digest {
+    match (&bundle.index, manifest) {
+        (Some(_), Some(index)) => index.document.digest.clone(),
+        _ => bundle.main().image.document.digest.clone(),
+    }
+}
+
+/// What is to be said of the manifest, or the index, where it is listed.
+fn asked_of_top(bundle: &Bundle) -> BTreeMap<String, String> {
+    let of_one = &bundle.main().encoding.descriptor_annotations;
+    bundle.index.as_ref().map_or(of_one, |notes| &notes.descriptor_annotations).clone()
 }
 
 /// Who can be given an image.

@@ -1,16 +1,18 @@
 //! `lapstrake images`, `rmi`
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_oci::Reference;
-use lapstrake_store::Store;
+use lapstrake_store::{ImageRow, Store};
 use serde_json::json;
 
 use super::listed::{Filters, Listed};
 use crate::args::images::{Images, Rmi};
+use crate::exit::Usage;
 use crate::rows::{Rows, ago, go_time, size};
-use crate::session::{self, find_for};
+use crate::session::{self, find_all, find_for};
 
 const HEADINGS: &[(&str, &str)] = &[
     ("Repository", "REPOSITORY"),
@@ -23,6 +25,7 @@ const HEADINGS: &[(&str, &str)] = &[
     ("Containers", "CONTAINERS"),
     ("SharedSize", "SHARED SIZE"),
     ("UniqueSize", "UNIQUE SIZE"),
+    ("Platform", "PLATFORM"),
 ];
 const USUAL: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 const WITH_DIGESTS: &str = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
@@ -95,7 +98,8 @@ fn rows(image: &Listed, digests: bool, full: bool) -> Vec<serde_json::Value> {
         json!({"Repository": repository, "Tag": tag, "Digest": digest, "ID": id, "CreatedSince": ago(created),
             "CreatedAt": go_time(created), "Size": size(image.row.size),
             // What Docker's engine does not tell its client of either.
-            "Containers": NOT_KNOWN, "SharedSize": NOT_KNOWN, "UniqueSize": NOT_KNOWN})
+            "Containers": NOT_KNOWN, "SharedSize": NOT_KNOWN, "UniqueSize": NOT_KNOWN,
+            "Platform": image.config.platform().to_string()})
     };
     names(image, digests).into_iter().map(row).collect()
 }
@@ -104,7 +108,7 @@ fn rows(image: &Listed, digests: bool, full: bool) -> Vec<serde_json::Value> {
 fn exact(image: &Listed) -> Vec<serde_json::Value> {
     let row = |(repository, tag, digest): (String, String, String)| {
         json!({"Repository": repository, "Tag": tag, "Digest": digest, "ID": image.row.id,
-            "CreatedAt": image.config.created, "Size": image.row.size})
+            "CreatedAt": image.config.created, "Size": image.row.size, "Platform": image.config.platform().to_string()})
     };
     names(image, true).into_iter().map(row).collect()
 }
@@ -122,6 +126,22 @@ pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
 }
 
 fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
+    let all = find_all(store, name)?;
+    match (&args.platform, all.len()) {
+        (_, 1) => {}
+        (None, _) => return remove_variants(store, name, all, args),
+        (Some(platform), _) => {
+            let image = Listed::new(store, find_for(store, name, Some(platform))?)?;
+            if image.tags.len() > 1 && !args.force {
+                let id = image.row.id.short();
+                anyhow::bail!(
+                    "image {id} has more than one name: use --force to take it away from all of them"
+                );
+            }
+            store.remove_unused_image(&image.row.id)?;
+            return tell_of("Deleted", &image.row.id.to_string(), args.json);
+        }
+    }
     let image = Listed::new(store, find_for(store, name, args.platform.as_deref())?)?;
     let all = || image.tags.iter().chain(&image.digests);
     let named = name.parse::<Reference>().ok().and_then(|name| all().find(|own| **own == name));
@@ -150,6 +170,29 @@ fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
             tell_of("Deleted", &image.row.id.to_string(), args.json)
         }
     }
+}
+
+/// Takes a name away from the images for all platforms, and removes those that have no other.
+fn remove_variants(store: &Store, name: &str, all: Vec<ImageRow>, args: &Rmi) -> anyhow::Result<()> {
+    let reference: Reference = name.parse().map_err(|error| Usage(format!("`{name}`: {error}")))?;
+    let all = all.into_iter().map(|row| Listed::new(store, row)).collect::<anyhow::Result<Vec<_>>>()?;
+    let (gone, staying): (Vec<_>, Vec<_>) =
+        all.iter().partition(|image| args.force || image.tags.iter().all(|tag| *tag == reference));
+    if let Some(image) = gone.iter().find(|image| store.is_in_use(&image.row.id).unwrap_or(false)) {
+        // Who runs something in it is told by this, before anything is taken away.
+        store.remove_unused_image(&image.row.id)?;
+    }
+    for image in &gone {
+        store.remove_unused_image(&image.row.id)?;
+    }
+    if !staying.is_empty() {
+        store.untag(&reference)?;
+    }
+    let names = gone.iter().flat_map(|image| image.tags.iter().chain(&image.digests)).chain([&reference]);
+    for name in names.map(Reference::familiar).collect::<BTreeSet<String>>() {
+        tell_of("Untagged", &name, args.json)?;
+    }
+    gone.iter().try_for_each(|image| tell_of("Deleted", &image.row.id.to_string(), args.json))
 }
 
 /// Whether an image keeps a name that a person gave it when `gone` goes; the digests of a registry do not count.

@@ -12,7 +12,7 @@ use lapstrake_graph::{Graph, HistoryDraft, ImageDraft, Op, Source, VertexMeta};
 use lapstrake_lower::{BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, lower};
 use lapstrake_oci::{ImageConfig, Platform, Reference};
 use lapstrake_ops::StackLayer;
-use lapstrake_outputs::{Layer, Tars, assemble, keep};
+use lapstrake_outputs::{Bundle, Encoding, Layer, Tars, assemble, keep};
 use lapstrake_snapshot::import_layer;
 
 use super::read::usable;
@@ -54,14 +54,13 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     image.document = Document::new(lapstrake_oci::to_json(&image.config));
     let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
     let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id }]);
-    keep(&session.store, &image, String::from_utf8_lossy(&tokens).into_owned(), &names)?;
+    let bundle = Bundle::one(image, Encoding::default());
+    keep(&session.store, &bundle, vec![String::from_utf8_lossy(&tokens).into_owned()], &names)?;
+    let id = &bundle.main().image.document.digest;
     if args.json {
-        say!(
-            "{}",
-            serde_json::json!({"ID": image.document.digest, "Name": names.first().map(Reference::familiar)})
-        );
+        say!("{}", serde_json::json!({"ID": id, "Name": names.first().map(Reference::familiar)}));
     } else {
-        say!("{}", image.document.digest);
+        say!("{id}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! `lapstrake load`: docker archives and OCI archives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -147,34 +147,36 @@ impl Archive {
         }
         let tags = image.repo_tags.as_deref().unwrap_or_default();
         let names = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Reference>, _>>()?;
-        match self.manifest_of(image)? {
-            Some(digest) => self.manifest(session, &digest, names),
-            None => self.keep(session, &config, &layers, None, names),
-        }
+        let row = match self.manifest_of(image)? {
+            Some((_, Some(index))) if self.platform.is_none() => return self.index(session, &index, names),
+            Some((digest, _)) => self.manifest(session, &digest)?,
+            None => self.keep(session, &config, &layers, None)?,
+        };
+        named(session, &[row], names)
     }
 
     /// The manifest of an image that `manifest.json` tells of, where the archive is a layout as well: it knows more, what
-    /// layers are and annotations.
-    fn manifest_of(&self, image: &DockerImage) -> anyhow::Result<Option<String>> {
+    /// layers are and annotations. With the index that it is in, if it is one of several.
+    fn manifest_of(&self, image: &DockerImage) -> anyhow::Result<Option<(String, Option<String>)>> {
         let Some(index) = self.read("index.json")? else { return Ok(None) };
         let index: ImageIndex =
             serde_json::from_slice(&index).context("the archive's index.json cannot be read")?;
-        let mut left: Vec<String> =
-            index.manifests().iter().map(|entry| entry.digest().to_string()).collect();
+        let mut left: Vec<(String, Option<String>)> =
+            index.manifests().iter().map(|entry| (entry.digest().to_string(), None)).collect();
         let name = |descriptor: &Descriptor| Archive::blob_name(descriptor.digest().as_ref());
-        while let Some(digest) = left.pop() {
+        while let Some((digest, of)) = left.pop() {
             // An index may name what is not in the archive.
             let Ok(bytes) = self.blob(&digest) else { continue };
             if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(&bytes) {
                 let layers = manifest.layers().iter().map(name);
                 if name(manifest.config()) == image.config && layers.eq(image.layers.iter().cloned()) {
-                    return Ok(Some(digest));
+                    return Ok(Some((digest, of)));
                 }
             } else if let Ok(inner) = serde_json::from_slice::<ImageIndex>(&bytes) {
                 // An index in it is that of one image; it names manifests only, or we would not come to an end.
                 let manifests = inner.manifests().iter();
                 let manifests = manifests.filter(|e| kind(e.media_type().as_ref()) == Some(Kind::Manifest));
-                left.extend(manifests.map(|entry| entry.digest().to_string()));
+                left.extend(manifests.map(|entry| (entry.digest().to_string(), Some(digest.clone()))));
             }
         }
         Ok(None)
@@ -191,18 +193,44 @@ impl Archive {
             let name = annotations.get("org.opencontainers.image.ref.name").filter(is_name);
             let name = annotations.get("io.containerd.image.name").or(name);
             let names = name.and_then(|name| name.parse().ok()).into_iter().collect();
-            let mut digest = descriptor.digest().to_string();
-            if kind(descriptor.media_type().as_ref()) == Some(Kind::Index) {
-                let inner: ImageIndex = serde_json::from_slice(&self.blob(&digest)?)?;
-                let platform = self.platform.clone().unwrap_or_else(Platform::host);
-                digest = lapstrake_registry::choose(&"archive".parse()?, &inner, &platform)?.to_string();
-            }
-            loaded.push(self.manifest(session, &digest, names)?);
+            let digest = descriptor.digest().to_string();
+            loaded.push(if kind(descriptor.media_type().as_ref()) == Some(Kind::Index) {
+                self.index(session, &digest, names)?
+            } else {
+                named(session, &[self.manifest(session, &digest)?], names)?
+            });
         }
         Ok(loaded)
     }
 
-    fn manifest(&self, session: &Session, digest: &str, names: Vec<Reference>) -> anyhow::Result<Loaded> {
+    /// The image that is wanted of an index, or all that are in the archive.
+    fn index(&self, session: &Session, digest: &str, names: Vec<Reference>) -> anyhow::Result<Loaded> {
+        let inner: ImageIndex = serde_json::from_slice(&self.blob(digest)?)?;
+        let of_images = inner.manifests().iter().filter(|entry| {
+            entry.platform().as_ref().is_some_and(|platform| platform.os().to_string() != "unknown")
+        });
+        let mut seen = BTreeSet::new();
+        let all = of_images.map(|entry| entry.digest().to_string());
+        let mut whole: Vec<String> =
+            all.filter(|digest| seen.insert(digest.clone()) && self.is_whole(digest)).collect();
+        if self.platform.is_some() || whole.is_empty() {
+            let platform = self.platform.clone().unwrap_or_else(Platform::host);
+            whole = vec![lapstrake_registry::choose(&"archive".parse()?, &inner, &platform)?.to_string()];
+        }
+        let rows = whole.iter().map(|digest| self.manifest(session, digest));
+        named(session, &rows.collect::<anyhow::Result<Vec<_>>>()?, names)
+    }
+
+    /// Whether an image is in the archive with all its layers: of several platforms some may have been left out.
+    fn is_whole(&self, digest: &str) -> bool {
+        let manifest = self.blob(digest).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        manifest.is_some_and(|manifest: ImageManifest| {
+            let mut blobs = manifest.layers().iter().chain([manifest.config()]);
+            blobs.all(|blob| self.files.contains_key(&Archive::blob_name(blob.digest().as_ref())))
+        })
+    }
+
+    fn manifest(&self, session: &Session, digest: &str) -> anyhow::Result<ImageRow> {
         let bytes = self.blob(digest)?;
         let manifest: ImageManifest =
             serde_json::from_slice(&bytes).context("the image's manifest cannot be read")?;
@@ -214,7 +242,7 @@ impl Archive {
             layers.push((self.path(&name)?, Some((layer.media_type().to_string(), digest))));
         }
         session.store.put_blob(&bytes)?;
-        self.keep(session, &config, &layers, Some(digest.parse()?), names)
+        self.keep(session, &config, &layers, Some(digest.parse()?))
     }
 
     /// As [`keep`], if the image is for the platform that was asked for.
@@ -224,16 +252,29 @@ impl Archive {
         config: &[u8],
         layers: &[(&Path, Option<(String, Digest)>)],
         manifest: Option<Digest>,
-        names: Vec<Reference>,
-    ) -> anyhow::Result<Loaded> {
+    ) -> anyhow::Result<ImageRow> {
         let known: ImageConfig =
             serde_json::from_slice(config).context("the image's config cannot be read")?;
         let found = known.platform();
         match self.platform.as_ref().filter(|wanted| !wanted.accepts(&found)) {
             Some(wanted) => bail!("the archive has no image for {wanted}: it is for {found}"),
-            None => keep(session, (config, &known), layers, manifest, names),
+            None => keep(session, (config, &known), layers, manifest),
         }
     }
+}
+
+/// Gives images, of one for several platforms, their names. The one for this machine is the one that they mean.
+fn named(session: &Session, rows: &[ImageRow], names: Vec<Reference>) -> anyhow::Result<Loaded> {
+    let host = Platform::host();
+    let mut main = 0;
+    for (number, row) in rows.iter().enumerate().rev() {
+        if host.accepts(&session::config(&session.store, &row.id)?.platform()) {
+            main = number;
+        }
+    }
+    let id = rows.get(main).map(|row| row.id.clone()).context("the archive has an index of nothing")?;
+    session.store.put_variants(rows, main, &names)?;
+    Ok((id, names))
 }
 
 fn keep(
@@ -241,8 +282,7 @@ fn keep(
     (config_bytes, config): (&[u8], &ImageConfig),
     layers: &[(&Path, Option<(String, Digest)>)],
     manifest: Option<Digest>,
-    names: Vec<Reference>,
-) -> anyhow::Result<Loaded> {
+) -> anyhow::Result<ImageRow> {
     if config.rootfs.diff_ids.len() != layers.len() {
         bail!("the image has {} layers, and its config names {}", layers.len(), config.rootfs.diff_ids.len());
     }
@@ -256,9 +296,7 @@ fn keep(
     }
     let id = session.store.put_blob(config_bytes)?;
     let tokens = String::from_utf8_lossy(&lapstrake_oci::to_json(&stack)).into_owned();
-    let row = ImageRow { id: id.clone(), manifest, layers: tokens, size, stored: 0 };
-    session.store.put_image(&row, &names)?;
-    Ok((id, names))
+    Ok(ImageRow { id, manifest, layers: tokens, size, stored: 0 })
 }
 
 /// Takes in a layer; `told` is its type and the digest of the file, where somebody says.

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Platform, Reference};
-use lapstrake_outputs::Finished;
+use lapstrake_outputs::{Bundle, Manifest};
 use serde::Serialize;
 
 /// What buildx is told by the exporters, and tells on.
@@ -23,19 +22,23 @@ enum Value {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
-    media_type: &'static str,
+    media_type: String,
     digest: Digest,
     size: usize,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
-    platform: Platform,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<Platform>,
 }
 
 impl Metadata {
-    /// An image without a manifest: the local store needs none. Docker's own store answers the same.
-    pub(crate) fn image(&mut self, image: &Finished, names: &[Reference]) {
-        let id = image.document.digest.to_string();
-        self.text("containerimage.config.digest", id.clone());
+    /// An image without a manifest: the local store needs none. Docker's own store answers the same. Of several platforms
+    /// no config stands for all.
+    pub(crate) fn image(&mut self, bundle: &Bundle, names: &[Reference]) {
+        let id = bundle.main().image.document.digest.to_string();
+        if bundle.index.is_none() {
+            self.text("containerimage.config.digest", id.clone());
+        }
         self.0.entry("containerimage.digest").or_insert(Value::Text(id));
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -43,22 +46,21 @@ impl Metadata {
         }
     }
 
-    /// Its manifest, and what is said of it where it is listed.
+    /// Its manifest or its index, and what is said of that where it is listed.
     pub(crate) fn manifest(
         &mut self,
-        image: &Finished,
-        manifest: &Document,
-        media_type: &'static str,
+        bundle: &Bundle,
+        Manifest { media_type, document }: &Manifest,
         annotations: BTreeMap<String, String>,
     ) {
         let descriptor = Descriptor {
-            media_type,
-            digest: manifest.digest.clone(),
-            size: manifest.bytes.len(),
+            media_type: media_type.clone(),
+            digest: document.digest.clone(),
+            size: document.bytes.len(),
             annotations,
-            platform: image.config.platform(),
+            platform: bundle.index.is_none().then(|| bundle.main().image.config.platform()),
         };
-        self.text("containerimage.digest", manifest.digest.to_string());
+        self.text("containerimage.digest", document.digest.to_string());
         self.0.insert("containerimage.descriptor", Value::Descriptor(Box::new(descriptor)));
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_outputs::{Encoding, LayerForm};
+use lapstrake_outputs::{Encoding, IndexNotes, LayerForm};
 
 use crate::exit::Usage;
 
@@ -19,8 +19,10 @@ pub(crate) struct ImageOutput {
     pub(crate) epoch: Option<Option<i64>>,
     /// Blobs and manifest.
     pub(crate) encoding: Encoding,
-    /// Annotations that are for one platform only.
+    /// Annotations of manifests, which may be for one platform only.
     pub(crate) annotations: Vec<Annotation>,
+    /// Annotations of an index.
+    pub(crate) index: IndexNotes,
     /// Whether the local store keeps it.
     pub(crate) store: bool,
     /// Whether the files of its layers are unpacked there, though nobody needs them yet.
@@ -43,6 +45,7 @@ impl Default for ImageOutput {
             epoch: None,
             encoding: Encoding::default(),
             annotations: Vec::new(),
+            index: IndexNotes::default(),
             store: true,
             unpack: false,
             canonical: false,
@@ -58,10 +61,23 @@ impl Default for ImageOutput {
 pub(crate) struct Annotation {
     /// For images of this platform.
     pub(crate) platform: Option<Platform>,
-    /// Of the manifest where it is listed, not in the manifest.
-    pub(crate) of_descriptor: bool,
+    /// Of what.
+    pub(crate) of: Of,
     pub(crate) key: String,
     pub(crate) value: String,
+}
+
+/// What is annotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// The manifest.
+    Manifest,
+    /// The manifest where it is listed.
+    ManifestDescriptor,
+    /// The index.
+    Index,
+    /// The index where it is listed.
+    IndexDescriptor,
 }
 
 /// How an image is pushed.
@@ -95,8 +111,8 @@ pub(crate) enum Output {
 /// A root that leaves as files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RootOutput {
-    /// In a directory with the platform's name.
-    pub(crate) split: bool,
+    /// Whether it is in a directory with the platform's name; unsaid where there are several platforms.
+    pub(crate) split: Option<bool>,
     /// What stands in place of the build's own epoch; `Some(None)` is none.
     pub(crate) epoch: Option<Option<i64>>,
 }
@@ -167,7 +183,7 @@ fn of_type(mut keys: Keys) -> Result<Output, String> {
 
 /// Keys of what leaves as files.
 fn root(keys: &mut Keys) -> Result<RootOutput, String> {
-    Ok(RootOutput { split: keys.flag("platform-split")?.unwrap_or(false), epoch: epoch(keys)? })
+    Ok(RootOutput { split: keys.flag("platform-split")?, epoch: epoch(keys)? })
 }
 
 fn epoch(keys: &mut Keys) -> Result<Option<Option<i64>>, String> {
@@ -204,19 +220,11 @@ fn image(keys: &mut Keys) -> Result<ImageOutput, String> {
     image.rewrite = keys.flag("rewrite-timestamp")?.unwrap_or(false);
     image.epoch = epoch(keys)?;
     encoding(keys, &mut image.encoding)?;
-    for (key, value) in keys.annotations() {
-        let annotation = annotation(&key, value)?;
-        match (&annotation.platform, annotation.of_descriptor) {
-            (None, false) => drop(image.encoding.annotations.insert(annotation.key, annotation.value)),
-            (None, true) => {
-                drop(image.encoding.descriptor_annotations.insert(annotation.key, annotation.value));
-            }
-            (Some(_), _) => image.annotations.push(annotation),
-        }
-    }
-    let of_descriptor = |annotation: &Annotation| annotation.of_descriptor;
+    let annotations = keys.annotations().into_iter().map(|(key, value)| annotation(&key, value));
+    image.annotate(&annotations.collect::<Result<Vec<_>, _>>()?);
+    let listed = |annotation: &Annotation| annotation.of != Of::Manifest;
     if image.encoding.docker_types
-        && (!image.encoding.descriptor_annotations.is_empty() || image.annotations.iter().any(of_descriptor))
+        && (image.index != IndexNotes::default() || image.annotations.iter().any(listed))
     {
         return Err("cannot export annotations with \"oci-mediatypes=false\"".to_owned());
     }
@@ -275,15 +283,14 @@ fn annotation(key: &str, value: String) -> Result<Annotation, String> {
         }
         None => (place, None),
     };
-    let of_descriptor = match kind.strip_prefix("annotation").unwrap_or(kind) {
-        "" | "-manifest" => false,
-        "-manifest-descriptor" => true,
-        "-index" | "-index-descriptor" => {
-            return Err(bad("index annotations not supported for single platform export"));
-        }
+    let of = match kind.strip_prefix("annotation").unwrap_or(kind) {
+        "" | "-manifest" => Of::Manifest,
+        "-manifest-descriptor" => Of::ManifestDescriptor,
+        "-index" => Of::Index,
+        "-index-descriptor" => Of::IndexDescriptor,
         _ => return Err(bad("unrecognized annotation type")),
     };
-    Ok(Annotation { platform, of_descriptor, key: name.to_owned(), value })
+    Ok(Annotation { platform, of, key: name.to_owned(), value })
 }
 
 /// `--annotation [TYPE[[PLATFORM]][,TYPE]:]KEY=VALUE`, for outputs that are images.
@@ -308,24 +315,39 @@ impl ImageOutput {
         !store && !unpack && !canonical && dangling.is_none() && encoding.form != LayerForm::Estargz
     }
 
-    /// Adds annotations that were not given with the output itself.
+    /// Adds annotations.
     pub(crate) fn annotate(&mut self, all: &[Annotation]) {
-        self.annotations.extend(all.iter().cloned());
+        for annotation in all {
+            let index = match annotation.of {
+                Of::Manifest | Of::ManifestDescriptor => {
+                    self.annotations.push(annotation.clone());
+                    continue;
+                }
+                Of::Index => &mut self.index.annotations,
+                Of::IndexDescriptor => &mut self.index.descriptor_annotations,
+            };
+            index.insert(annotation.key.clone(), annotation.value.clone());
+        }
     }
 
-    /// How an image for `platform` is written down.
-    pub(crate) fn encoding_for(&self, platform: &Platform) -> Result<Encoding, Usage> {
+    /// How an image for `platform`, one of `all`, is written down.
+    pub(crate) fn encoding_for(&self, platform: &Platform, all: &[Platform]) -> Result<Encoding, Usage> {
         let mut encoding = self.encoding.clone();
-        for annotation in &self.annotations {
-            if let Some(other) = annotation.platform.as_ref().filter(|other| *other != platform) {
-                return Err(Usage(format!("invalid annotation: no platform {other} found in source")));
+        // What is said of one platform stands before what is said of all.
+        for narrow in [false, true] {
+            for annotation in self.annotations.iter().filter(|own| own.platform.is_some() == narrow) {
+                if let Some(other) = annotation.platform.as_ref().filter(|other| !all.contains(other)) {
+                    return Err(Usage(format!("invalid annotation: no platform {other} found in source")));
+                }
+                if annotation.platform.as_ref().is_some_and(|own| own != platform) {
+                    continue;
+                }
+                let said = match annotation.of {
+                    Of::ManifestDescriptor => &mut encoding.descriptor_annotations,
+                    _ => &mut encoding.annotations,
+                };
+                said.insert(annotation.key.clone(), annotation.value.clone());
             }
-            let all = if annotation.of_descriptor {
-                &mut encoding.descriptor_annotations
-            } else {
-                &mut encoding.annotations
-            };
-            all.insert(annotation.key.clone(), annotation.value.clone());
         }
         Ok(encoding)
     }
@@ -450,13 +472,13 @@ mod tests {
             read("type=local,dest=out,mode=delete,platform-split=true"),
             Ok(Output::Local {
                 dest: "out".into(),
-                root: RootOutput { split: true, ..RootOutput::default() },
+                root: RootOutput { split: Some(true), ..RootOutput::default() },
                 delete: true
             })
         );
         assert_eq!(
             read("type=tar,source-date-epoch=7"),
-            Ok(Output::Tar { dest: None, root: RootOutput { split: false, epoch: Some(Some(7)) } })
+            Ok(Output::Tar { dest: None, root: RootOutput { split: None, epoch: Some(Some(7)) } })
         );
         assert_eq!(read("type=cacheonly"), Ok(Output::Cache));
         assert!(matches!(read("type=registry"), Ok(Output::Image { push: Some(PushTo::Tags), .. })));
@@ -487,19 +509,32 @@ mod tests {
         let image = image_of(
             "type=oci,annotation.org.A=1,annotation-manifest.b=2,annotation[linux/amd64].c=3,annotation-manifest-descriptor.d=4",
         );
-        let here = image.encoding_for(&"linux/amd64".parse().unwrap()).unwrap();
+        let amd64: Platform = "linux/amd64".parse().unwrap();
+        let here = image.encoding_for(&amd64, std::slice::from_ref(&amd64)).unwrap();
         let pairs = |all: &BTreeMap<String, String>| {
             all.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(pairs(&here.annotations), "b=2 c=3 org.A=1");
         assert_eq!(pairs(&here.descriptor_annotations), "d=4");
-        let elsewhere = image.encoding_for(&"linux/arm64".parse().unwrap()).unwrap_err().to_string();
+        let arm64: Platform = "linux/arm64".parse().unwrap();
+        let elsewhere = image.encoding_for(&arm64, std::slice::from_ref(&arm64)).unwrap_err().to_string();
         assert_eq!(elsewhere, "invalid annotation: no platform linux/amd64 found in source");
+        let both = image.encoding_for(&arm64, &[amd64, arm64.clone()]).unwrap();
+        assert_eq!(pairs(&both.annotations), "b=2 org.A=1");
+        let narrow =
+            image_of("type=oci,annotation[linux/arm64].a=narrow,annotation.a=wide,annotation-index.i=1");
+        assert_eq!(
+            pairs(&narrow.encoding_for(&arm64, std::slice::from_ref(&arm64)).unwrap().annotations),
+            "a=narrow"
+        );
+        assert_eq!(pairs(&narrow.index.annotations), "i=1");
         let given =
             annotations(&["a=b".to_owned(), "manifest,manifest-descriptor[linux/amd64]:c.d=e".to_owned()])
                 .unwrap();
         assert_eq!(given.len(), 3);
-        assert!(given[2].of_descriptor && given[2].platform.is_some() && given[2].key == "c.d");
+        assert!(
+            given[2].of == Of::ManifestDescriptor && given[2].platform.is_some() && given[2].key == "c.d"
+        );
     }
 
     #[test]
@@ -521,12 +556,12 @@ mod tests {
             ("type=image,compression=zstd,compression-level=23", "not 0 to 22"),
             ("type=image,source-date-epoch=x", "invalid SOURCE_DATE_EPOCH"),
             ("type=image,annotation.=x", "has no name"),
-            ("type=image,annotation-index.a=x", "index annotations not supported"),
             ("type=image,annotation-layer.a=x", "unrecognized annotation type"),
             (
                 "type=image,oci-mediatypes=false,annotation-manifest-descriptor.a=x",
                 "cannot export annotations",
             ),
+            ("type=image,oci-mediatypes=false,annotation-index.a=x", "cannot export annotations"),
             ("type=image,oci-artifact=true", "no attestations yet"),
             ("type=image,unpack=true,rewrite-timestamp=true", "conflicts with `unpack`"),
             ("type=image,name=A B", "invalid name"),

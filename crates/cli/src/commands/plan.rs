@@ -71,7 +71,8 @@ async fn ask_images(
         .iter()
         .map(|RequiredImage { request, .. }| {
             let name = format!("[internal] load metadata for {}", request.reference);
-            progress.start(StepId(format!("internal:{}", request.reference)), &name)
+            let id = StepId(format!("internal:{}:{}", request.reference, request.platform));
+            progress.start(id, &name)
         })
         .collect();
     let ask = |(number, image): (usize, &RequiredImage)| {

@@ -1,6 +1,7 @@
-//! `--platform`: for what is built, and what is said to whoever wants more than one thing.
+//! `--platform`: for what is built, and whether that is one image or an index of several.
 
 use lapstrake_oci::Platform;
+use lapstrake_outputs::IndexNotes;
 
 use super::output::Output;
 use crate::exit::Usage;
@@ -20,41 +21,45 @@ pub(super) fn platforms(text: &str, local: &Platform) -> Result<Vec<Platform>, U
     Ok(all)
 }
 
-/// Refuses more than one platform: where BuildKit and buildx refuse them too in their words, else in ours. `index` is the
-/// build argument that asks for an index, or asks for none.
-pub(super) fn one(platforms: &[Platform], index: Option<&str>, outputs: &[Output]) -> Result<(), Usage> {
+/// Whether the result is an index: where there is more than one platform, and where the build argument in `asked` says so.
+/// Refuses what such a result cannot do, in the words of BuildKit and buildx.
+pub(super) fn as_index(
+    platforms: &[Platform],
+    asked: Option<&str>,
+    outputs: &[Output],
+) -> Result<bool, Usage> {
     let several = platforms.len() > 1;
-    let index = match index.unwrap_or_default() {
-        "" => None,
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+    let index = match asked.unwrap_or_default() {
+        "" => several,
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
         other => return Err(Usage(format!("invalid boolean value for multi-platform: {other}"))),
     };
-    if several && index == Some(false) {
+    if several && !index {
         let text = "conflicting config: returning multiple target platforms is not allowed";
         return Err(Usage(text.to_owned()));
     }
-    if index == Some(true) && !several {
-        tell!(
-            "BUILDKIT_MULTI_PLATFORM is not heeded yet: one platform is written as a manifest, without an index"
-        );
-    }
-    if !several {
-        return Ok(());
-    }
     for output in outputs {
         let text = match output {
-            Output::Engine { .. } => "docker exporter does not currently support exporting manifest lists",
-            Output::Archive { docker: true, .. } | Output::Layout { docker: true, .. } => {
+            Output::Engine { .. } if index => {
+                "docker exporter does not currently support exporting manifest lists"
+            }
+            Output::Archive { docker: true, .. } | Output::Layout { docker: true, .. } if index => {
                 "docker exporter does not support exporting manifest lists, use the oci exporter instead"
+            }
+            Output::Image { image, .. }
+            | Output::Archive { image, .. }
+            | Output::Layout { image, .. }
+            | Output::Engine { image }
+                if !index && image.index != IndexNotes::default() =>
+            {
+                "index annotations not supported for single platform export"
             }
             _ => continue,
         };
         return Err(Usage(text.to_owned()));
     }
-    let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-    let text = "more than one platform in one build is not there yet: build for one after the other";
-    Err(Usage(format!("--platform {}: {text}", names.join(","))))
+    Ok(index)
 }
 
 #[cfg(test)]
@@ -83,24 +88,27 @@ mod tests {
         let image = || ImageOutput::default();
         let archive = |docker| Output::Archive { docker, dest: None, image: image() };
         let two = platforms("linux/amd64,linux/arm64", &local()).unwrap();
-        let said = |index, outputs: &[Output]| one(&two, index, outputs).unwrap_err().0;
-        let ours = "--platform linux/amd64,linux/arm64: more than one platform in one build is not there yet: \
-                    build for one after the other";
-        assert_eq!(said(None, &[archive(false)]), ours);
-        assert_eq!(said(Some("1"), &[]), ours);
-        assert_eq!(
-            said(Some("false"), &[]),
-            "conflicting config: returning multiple target platforms is not allowed"
-        );
-        assert_eq!(said(Some("x"), &[]), "invalid boolean value for multi-platform: x");
-        assert_eq!(
-            said(None, &[archive(true)]),
-            "docker exporter does not support exporting manifest lists, use the oci exporter instead"
-        );
-        assert_eq!(
-            said(None, &[Output::Engine { image: image() }]),
-            "docker exporter does not currently support exporting manifest lists"
-        );
-        assert!(one(&[local()], Some("0"), &[archive(true)]).is_ok());
+        let said = |asked, outputs: &[Output]| as_index(&two, asked, outputs).map_err(|error| error.0);
+        assert_eq!(said(None, &[archive(false)]), Ok(true));
+        assert_eq!(said(Some("1"), &[]), Ok(true));
+        let refused = |text: &str| Err(text.to_owned());
+        let one = "conflicting config: returning multiple target platforms is not allowed";
+        assert_eq!(said(Some("false"), &[]), refused(one));
+        assert_eq!(said(Some("x"), &[]), refused("invalid boolean value for multi-platform: x"));
+        let docker =
+            "docker exporter does not support exporting manifest lists, use the oci exporter instead";
+        assert_eq!(said(None, &[archive(true)]), refused(docker));
+        let engine = "docker exporter does not currently support exporting manifest lists";
+        assert_eq!(said(None, &[Output::Engine { image: image() }]), refused(engine));
+        let alone = |asked, outputs: &[Output]| as_index(&[local()], asked, outputs).map_err(|error| error.0);
+        assert_eq!(alone(Some("0"), &[archive(true)]), Ok(false));
+        assert_eq!(alone(Some("1"), &[archive(false)]), Ok(true));
+        assert_eq!(alone(Some("1"), &[archive(true)]), refused(docker));
+        let index =
+            IndexNotes { annotations: [("k".to_owned(), "v".to_owned())].into(), ..IndexNotes::default() };
+        let said_of_index = Output::Image { image: ImageOutput { index, ..image() }, push: None };
+        let none = "index annotations not supported for single platform export";
+        assert_eq!(alone(None, std::slice::from_ref(&said_of_index)), refused(none));
+        assert_eq!(said(None, &[said_of_index]), Ok(true));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::{Files, Images, OpsError};
-use lapstrake_outputs::{Encoding, Push, Status};
+use lapstrake_outputs::{Push, Status};
 use lapstrake_registry::{Client, RegistryError};
 
 use serde_json::json;
@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::args::images::{Pull, PushImage, Tag};
 use crate::exit::Usage;
 use crate::progress::{self, Work};
-use crate::session::{self, Session, asked_platform, find_for, find_image, finished, registries};
+use crate::session::{self, Session, asked_platform, bundle, find_all, find_for, find_image, registries};
 
 /// Reports to a step.
 pub(super) fn status(step: &Step) -> Status {
@@ -56,7 +56,9 @@ pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
     }
     let repository = untagged(&args.image, &reference)?;
     let mine = |tag: &Reference| tag.digest().is_none() && tag.familiar_name() == repository;
-    let tags: Vec<_> = session.store.tags()?.into_iter().map(|tag| tag.reference).filter(mine).collect();
+    let mut tags: Vec<_> = session.store.tags()?.into_iter().map(|tag| tag.reference).filter(mine).collect();
+    // One that images for several platforms have is one all the same.
+    tags.dedup();
     if tags.is_empty() {
         anyhow::bail!("no image here is called `{repository}`");
     }
@@ -72,17 +74,18 @@ pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
 /// Pushes what `image` means as `reference`.
 fn push_one(args: &PushImage, session: &Session, reference: &Reference, image: &str) -> anyhow::Result<()> {
     let store = &session.store;
-    let row = find_for(store, image, args.platform.as_deref())?;
-    let image = Arc::new(finished(store, &row)?);
-    let encoding = Encoding::default();
+    let rows = match &args.platform {
+        Some(_) => vec![find_for(store, image, args.platform.as_deref())?],
+        None => find_all(store, image)?,
+    };
+    let bundle = bundle(store, &rows)?;
     let pushed =
         shown(args.quiet || args.json, (Work::Push, &format!("pushing {reference}")), async |step| {
             let client = Client::new(registries())?;
-            let push =
-                Push { store, client: &client, image: &image, encoding: &encoding, status: status(&step) };
-            Ok(push.run(std::slice::from_ref(reference), false).await?)
+            let push = Push { store, client: &client, bundle: &bundle, status: status(&step) };
+            Ok(push.run(std::slice::from_ref(reference), false).await?.document)
         })?;
-    store.set_digest(&reference.pinned(pushed.digest.clone()), &row.id)?;
+    store.set_digest(&reference.pinned(pushed.digest.clone()), &bundle.main().image.document.digest)?;
     if args.json {
         let size = pushed.bytes.len();
         say!("{}", json!({"Name": reference.to_string(), "Digest": pushed.digest, "Size": size}));
@@ -195,18 +198,20 @@ async fn fetch(
     Ok(known.digest().clone())
 }
 
-/// Gives an image another name.
+/// Gives an image another name, with all of its platforms.
 pub(crate) fn tag(args: &Tag) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
-    let image = find_image(&session.store, &args.image)?;
+    let id = find_image(&session.store, &args.image)?.id;
+    let images = find_all(&session.store, &args.image)?;
     let new = name(&args.name)?;
     if new.digest().is_some() {
         return Err(Usage(format!("`{}`: a name with a digest cannot be given", args.name)).into());
     }
-    session.store.put_image(&image, std::slice::from_ref(&new))?;
+    let main = images.iter().position(|image| image.id == id).unwrap_or(0);
+    session.store.put_variants(&images, main, std::slice::from_ref(&new))?;
     session.store.sync()?;
     if args.json {
-        say!("{}", json!({"ID": image.id, "Name": new.familiar()}));
+        say!("{}", json!({"ID": id, "Name": new.familiar()}));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use lapstrake_oci::{Digest, Reference};
-use lapstrake_outputs::{Encoding, Finished, Flavour, Saved, write_archive};
-use lapstrake_store::Store;
+use lapstrake_oci::Reference;
+use lapstrake_outputs::{Bundle, Flavour, Saved, write_archive};
+use lapstrake_store::{ImageRow, Store};
 use serde_json::json;
 
 use super::file::to_file;
 use crate::args::images::Save;
 use crate::exit::Usage;
-use crate::session::{self, find_for, finished};
+use crate::session::{self, bundle, find_all, find_for};
 
 /// Writes images to an archive. One that is asked for by several names is there once.
 pub(crate) fn save(args: &Save) -> anyhow::Result<ExitCode> {
@@ -22,29 +22,33 @@ pub(crate) fn save(args: &Save) -> anyhow::Result<ExitCode> {
     if args.output.is_none() && args.json {
         return Err(Usage("--json needs `-o FILE`: the archive would go to the same place".to_owned()).into());
     }
-    let mut images: Vec<(Digest, Finished, Vec<Reference>)> = Vec::new();
+    let mut images: Vec<(Vec<ImageRow>, Bundle, Vec<Reference>)> = Vec::new();
     for text in &args.images {
-        let row = find_for(&session.store, text, args.platform.as_deref())?;
-        let number = match images.iter().position(|(id, ..)| *id == row.id) {
+        let rows = match &args.platform {
+            Some(_) => vec![find_for(&session.store, text, args.platform.as_deref())?],
+            None => find_all(&session.store, text)?,
+        };
+        let number = match images.iter().position(|(known, ..)| *known == rows) {
             Some(number) => number,
             None => {
-                images.push((row.id.clone(), finished(&session.store, &row)?, Vec::new()));
+                let bundle = bundle(&session.store, &rows)?;
+                images.push((rows, bundle, Vec::new()));
                 images.len() - 1
             }
         };
         let names = &mut images[number].2;
         names.extend(named(&session.store, text)?.filter(|name| !names.contains(name)));
     }
-    let saved: Vec<Saved<'_>> = images.iter().map(|(_, image, names)| Saved { image, names }).collect();
+    let saved: Vec<Saved<'_>> = images.iter().map(|(_, bundle, names)| Saved { bundle, names }).collect();
     let flavour = if args.oci { Flavour::Oci } else { Flavour::Docker };
-    let written = to_file(args.output.as_deref(), |out| {
-        Ok(write_archive(&session.store, &saved, flavour, &Encoding::default(), out)?)
-    })
-    .with_context(|| format!("cannot save `{}`", args.images.join("`, `")))?;
+    let written =
+        to_file(args.output.as_deref(), |out| Ok(write_archive(&session.store, &saved, flavour, out)?))
+            .with_context(|| format!("cannot save `{}`", args.images.join("`, `")))?;
     if args.json {
-        for ((id, _, names), manifest) in images.iter().zip(written) {
+        for ((_, bundle, names), manifest) in images.iter().zip(written) {
             let names: Vec<String> = names.iter().map(Reference::familiar).collect();
-            say!("{}", json!({"ID": id, "Names": names, "Digest": manifest.digest}));
+            let id = &bundle.main().image.document.digest;
+            say!("{}", json!({"ID": id, "Names": names, "Digest": manifest.document.digest}));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -30,6 +30,8 @@ pub(crate) struct Wanted {
     pub(crate) place: Place,
     /// Where the result goes.
     pub(crate) outputs: Vec<Output>,
+    /// Whether it is an index of images, one for each platform.
+    pub(crate) as_index: bool,
     /// Where results of steps may come from.
     pub(crate) cache_from: Vec<CacheFrom>,
     /// Where results of steps are left.
@@ -43,9 +45,10 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Reads the command line of a build.
     pub(crate) fn parse(args: &Build) -> Result<Wanted, Usage> {
-        let wanted = Wanted::read(args)?;
-        let index = wanted.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
-        platforms::one(&wanted.inputs.platforms, index.map(String::as_str), &wanted.outputs)?;
+        let mut wanted = Wanted::read(args)?;
+        let asked = wanted.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
+        wanted.as_index =
+            platforms::as_index(&wanted.inputs.platforms, asked.map(String::as_str), &wanted.outputs)?;
         Ok(wanted)
     }
 
@@ -107,7 +110,7 @@ impl Wanted {
         };
         let (cache_from, cache_to) =
             (collect(&args.cache_from, caches::from)?, collect(&args.cache_to, caches::to)?);
-        Ok(Wanted { inputs, settings, place, outputs, cache_from, cache_to, names, mode })
+        Ok(Wanted { inputs, settings, place, outputs, as_index: false, cache_from, cache_to, names, mode })
     }
 }
 

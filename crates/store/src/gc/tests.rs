@@ -153,7 +153,7 @@ fn state_of_earlier_versions_is_taken_over() {
             db.execute_batch(
                 "ALTER TABLE layers DROP COLUMN used; ALTER TABLE layers DROP COLUMN uses; \
                  ALTER TABLE layers DROP COLUMN condemned; DROP INDEX layers_unsynced; ALTER TABLE layers DROP COLUMN unsynced; DROP INDEX layers_by_base; ALTER TABLE layers DROP COLUMN base; ALTER TABLE layers DROP COLUMN own; DROP TABLE condemned_blobs; DROP TABLE generation; \
-                 DROP TABLE mounts; DROP TABLE builds; PRAGMA user_version = 2;",
+                 DROP TABLE mounts; DROP TABLE builds; DROP TABLE variants; PRAGMA user_version = 2;",
             )
         })
         .unwrap();

@@ -310,14 +310,21 @@ pub(super) fn layout(dir: &Path) -> Result<(), String> {
     let path = |descriptor: &Value| {
         dir.join("blobs").join(descriptor["digest"].as_str().unwrap_or_default().replace(':', "/"))
     };
-    for entry in index["manifests"].as_array().into_iter().flatten() {
-        let manifest = json(&blob(dir, entry)?)?;
-        faults.manifest(&manifest);
-        documents.push(("image-manifest-schema", path(entry)));
-        documents.push(("config-schema", path(&manifest["config"])));
+    let mut entries: Vec<Value> = index["manifests"].as_array().cloned().unwrap_or_default();
+    while let Some(entry) = entries.pop() {
+        let manifest = json(&blob(dir, &entry)?)?;
         if manifest["mediaType"] != entry["mediaType"] {
             faults.add("index", "a manifest's type is another one than is listed");
         }
+        if let Some(inner) = manifest["manifests"].as_array() {
+            faults.index(&manifest);
+            documents.push(("image-index-schema", path(&entry)));
+            entries.extend(inner.iter().cloned());
+            continue;
+        }
+        faults.manifest(&manifest);
+        documents.push(("image-manifest-schema", path(&entry)));
+        documents.push(("config-schema", path(&manifest["config"])));
         let config = json(&blob(dir, &manifest["config"])?)?;
         faults.config(&config);
         for layer in manifest["layers"].as_array().into_iter().flatten() {

@@ -369,7 +369,7 @@ fn a_report_says_what_became_of_each_step() {
     script.fail("b");
     assert!(play.go().is_some());
     drop(play);
-    let report = watched.report(both.into());
+    let report = watched.report(&[both.into()]);
     let of = |name: &str| report.iter().find(|step| step.name == name).unwrap();
     assert_eq!(
         (of("src").fate, of("b").fate, of("both").fate),
@@ -383,7 +383,7 @@ fn a_report_says_what_became_of_each_step() {
     assert!(Play::start(again.solve(both.into())).is_err());
     assert!(
         again
-            .report(both.into())
+            .report(&[both.into()])
             .iter()
             .filter(|step| step.name != "src")
             .all(|step| step.fate == Fate::Cached)

@@ -1,0 +1,118 @@
+//! An image as it leaves: for one platform, or an index of the same for several.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lapstrake_assemble::{ListedManifest, index};
+use lapstrake_oci::{Platform, Reference, rfc3339};
+use lapstrake_store::{ImageRow, Store};
+
+use crate::encode::Encoding;
+use crate::error::OutputError;
+use crate::image::{Finished, Manifest};
+use crate::manifest::written;
+
+/// An image on its way out.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The image for each platform, in the order in which an index lists them; never empty.
+    pub variants: Vec<Variant>,
+    /// What is said of the index. Without one there is one variant, whose manifest stands for itself.
+    pub index: Option<IndexNotes>,
+}
+
+/// An image for one platform, and how it is written down.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// What an index says that it is for.
+    pub platform: Platform,
+    /// The image.
+    pub image: Arc<Finished>,
+    /// Its blobs and its manifest.
+    pub encoding: Encoding,
+}
+
+/// What is said of an index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexNotes {
+    /// In the index.
+    pub annotations: BTreeMap<String, String>,
+    /// Where the index is listed: in a layout.
+    pub descriptor_annotations: BTreeMap<String, String>,
+}
+
+impl Bundle {
+    /// One image.
+    pub fn one(image: Finished, encoding: Encoding) -> Bundle {
+        let platform = image.config.platform();
+        Bundle { variants: vec![Variant { platform, image: Arc::new(image), encoding }], index: None }
+    }
+
+    /// The variant that is meant where only one can be: the one for this machine, else the first.
+    pub fn main(&self) -> &Variant {
+        let host = Platform::host();
+        let fits = |variant: &&Variant| host.accepts(&variant.platform);
+        self.variants.iter().find(fits).unwrap_or(&self.variants[0])
+    }
+
+    /// The document that stands for all of it: the manifest, or an index of these.
+    pub(crate) fn top(&self, manifests: &[Manifest]) -> Manifest {
+        let Some(notes) = &self.index else { return manifests[0].clone() };
+        let listed = |(variant, manifest): (&Variant, &Manifest)| ListedManifest {
+            platform: variant.platform.clone(),
+            media_type: manifest.media_type.clone(),
+            digest: manifest.document.digest.clone(),
+            size: manifest.document.bytes.len() as u64,
+            annotations: variant.encoding.descriptor_annotations.clone(),
+        };
+        let listed: Vec<_> = self.variants.iter().zip(manifests).map(listed).collect();
+        let (media_type, document) = index(&listed, &notes.annotations);
+        Manifest { media_type: media_type.to_owned(), document }
+    }
+
+    /// What is said of the manifest, or the index, where that is listed: when it was made, and what was asked for.
+    pub fn descriptor_annotations(&self) -> BTreeMap<String, String> {
+        let Variant { image, encoding, .. } = self.main();
+        let asked = self
+            .index
+            .as_ref()
+            .map_or(&encoding.descriptor_annotations, |notes| &notes.descriptor_annotations);
+        let mut annotations = asked.clone();
+        let created = image.config.created.clone().unwrap_or_else(|| rfc3339(0, 0));
+        annotations.entry("org.opencontainers.image.created".to_owned()).or_insert(created);
+        annotations
+    }
+
+    /// The manifest, or the index, that the image has in this form.
+    ///
+    /// # Errors
+    /// [`OutputError`] when a layer cannot be read or its blob not be written.
+    pub fn manifest(&self, store: &Store) -> Result<Manifest, OutputError> {
+        let of = |variant: &Variant| Ok(written(store, &variant.image, &variant.encoding)?.manifest);
+        let manifests = self.variants.iter().map(of).collect::<Result<Vec<_>, OutputError>>()?;
+        Ok(self.top(&manifests))
+    }
+}
+
+/// Stores the image under these names, durably. `tokens` is how the store's owner finds the layers of each variant again.
+pub fn keep(
+    store: &Store,
+    bundle: &Bundle,
+    tokens: Vec<String>,
+    names: &[Reference],
+) -> Result<(), OutputError> {
+    let mut images = Vec::new();
+    for (Variant { image, .. }, layers) in bundle.variants.iter().zip(tokens) {
+        let rows = store.layers(image.layers.iter().map(|(layer, _)| layer))?;
+        let size = rows.iter().map(|row| row.size).sum();
+        let id = store.put_blob(&image.document.bytes)?;
+        images.push(ImageRow { id, manifest: None, layers, size, stored: 0 });
+    }
+    let main = &bundle.main().platform;
+    let main = bundle.variants.iter().position(|variant| variant.platform == *main).unwrap_or(0);
+    // A cached build changes nothing and waits for no disk.
+    if store.put_variants(&images, main, names)? {
+        store.sync()?;
+    }
+    Ok(())
+}
