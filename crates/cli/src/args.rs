@@ -144,9 +144,10 @@ pub(crate) struct Build {
     /// Ask registries even for base images that are here
     #[arg(long)]
     pub(crate) pull: bool,
-    /// The platform of the image
+    /// The platforms of the image, more than one with commas or given again: they make an index (default:
+    /// $DOCKER_DEFAULT_PLATFORM, else this machine)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    pub(crate) platform: Option<String>,
+    pub(crate) platform: Vec<String>,
     /// Another source of files or base: a directory, a git repository, `https://…`, `docker-image://REF`,
     /// `oci-layout://DIR[:TAG]` or `rootfs://DIR`
     #[arg(long, value_name = "NAME=VALUE")]
@@ -316,6 +317,10 @@ pub(crate) struct Run {
     /// Run this instead of the image's entry point
     #[arg(long, value_name = "COMMAND")]
     pub(crate) entrypoint: Option<String>,
+    /// Of a name that images for several platforms have, the one for this (default: $DOCKER_DEFAULT_PLATFORM, else this
+    /// machine)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<String>,
     /// The network: `host`, `none`, `isolated` (one of its own with a way out), or `default`, which is the host's unless
     /// $LAPSTRAKE_NETWORK says `isolated`
     #[arg(long, value_name = "MODE", default_value = "default")]

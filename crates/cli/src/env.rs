@@ -67,6 +67,11 @@ pub(crate) fn settings() -> Vec<PathBuf> {
     own.into_iter().chain([PathBuf::from("/etc")]).map(|dir| dir.join("lapstrake/lapstrake.toml")).collect()
 }
 
+/// The platform that is meant where none is said.
+pub(crate) fn default_platform() -> Option<String> {
+    value("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty())
+}
+
 /// Where Docker may listen, and whether `DOCKER_HOST` says so; the error is one that is no Unix socket.
 pub(crate) fn docker_sockets() -> Result<(Vec<PathBuf>, bool), String> {
     if let Some(host) = value("DOCKER_HOST").filter(|host| !host.is_empty()) {

@@ -88,6 +88,18 @@ pub(crate) fn find_for(store: &Store, name: &str, platform: Option<&str>) -> any
     Err(Told { text, hint: Some(hint), status: 1 }.into())
 }
 
+/// As [`find_image`]; of several platforms the one that the environment prefers, if that is there.
+pub(crate) fn find_default(store: &Store, name: &str) -> anyhow::Result<ImageRow> {
+    let Some(platform) = env::default_platform() else { return find_image(store, name) };
+    let asked = asked_platform(&platform)?;
+    for row in find_all(store, name)? {
+        if asked.accepts(&config(store, &row.id)?.platform()) {
+            return Ok(row);
+        }
+    }
+    find_image(store, name)
+}
+
 /// As [`find_image`], all that have the name: an image for each platform that it was built for together.
 pub(crate) fn find_all(store: &Store, name: &str) -> anyhow::Result<Vec<ImageRow>> {
     let main = find_image(store, name)?;

@@ -36,7 +36,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
 const ELSEWHERE: [(&[&str], &str); 8] = [
     (
         &["buildx imagetools", "manifest"],
-        "what a registry has is told by `lapstrake inspect --referrers` and `skopeo inspect`; an image here has one platform",
+        "what a registry has is told by `lapstrake inspect --referrers` and `skopeo inspect`; `build --platform a,b` makes an index",
     ),
     (&["system info", "info"], "`lapstrake doctor` says what of this machine builds can use"),
     (&["version"], "`lapstrake --version`"),
@@ -98,7 +98,11 @@ const FLAGS: [(&str, &[&str], Flag); 7] = [
     ("pull", &["--disable-content-trust=false"], NO_NOTARY),
     ("push", &["--disable-content-trust=false"], NO_NOTARY),
     ("rmi", &["--no-prune"], Flag::Dropped),
-    ("images", &["--tree"], Flag::Refused("an image here has one platform, and there is no tree to show")),
+    (
+        "images",
+        &["--tree"],
+        Flag::Refused("each platform has its row: `--format '{{.Platform}} {{.ID}}'` tells of them"),
+    ),
     // There are none.
     ("prune", &["--volumes", "--volumes=true"], Flag::Dropped),
 ];
@@ -211,7 +215,7 @@ mod tests {
             ("buildx ls", "no builder to make or choose"),
             ("system info", "lapstrake doctor"),
             ("system events", "images and builds only"),
-            ("images --tree=true", "there is no tree to show"),
+            ("images --tree=true", "each platform has its row"),
             ("pull --disable-content-trust=false x", "are not checked"),
         ] {
             let told = translated(words(line)).unwrap_err().to_string();

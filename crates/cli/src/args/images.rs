@@ -49,7 +49,7 @@ pub(crate) struct Inspect {
     /// Accepted for habit's sake: it is JSON anyway
     #[arg(long)]
     pub(crate) json: bool,
-    /// Only if it is for this platform
+    /// Of a name that images for several platforms have, the one for this
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids
@@ -76,7 +76,7 @@ pub(crate) struct History {
     /// Print JSON, a line for each row
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     pub(crate) json: bool,
-    /// Only if it is for this platform
+    /// Of a name that images for several platforms have, the one for this
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The image: a name or the beginning of an id
@@ -114,7 +114,7 @@ pub(crate) struct Rmi {
     /// Remove an image with all of its names
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Only if it is for this platform
+    /// Of a name that images for several platforms have, the one for this
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids
@@ -135,7 +135,7 @@ pub(crate) struct Import {
     /// What its history says
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) message: Option<String>,
-    /// What it is for (default: this machine)
+    /// What it is for (default: $DOCKER_DEFAULT_PLATFORM, else this machine)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The tar, plain or compressed; `-` is standard input
@@ -153,7 +153,7 @@ pub(crate) struct Load {
     /// The archive (default: standard input)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Of an archive with more than one platform, the images for this one (default: this machine)
+    /// Of an archive with more than one platform, the images for this one (default: all)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// Print only ids
@@ -186,7 +186,7 @@ pub(crate) struct PushImage {
     /// Push all tags that the name has here
     #[arg(short, long)]
     pub(crate) all_tags: bool,
-    /// Only if it is for this platform
+    /// Of a name that images for several platforms have, the one for this
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The image's name, which says where it goes
@@ -206,7 +206,7 @@ pub(crate) struct Pull {
     /// Pull all tags that the repository has
     #[arg(short, long)]
     pub(crate) all_tags: bool,
-    /// The platform of the image
+    /// The platform of the image (default: $DOCKER_DEFAULT_PLATFORM, else this machine)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The image's name
@@ -255,7 +255,7 @@ pub(crate) struct Save {
     /// Leave out the `manifest.json` that Docker needs
     #[arg(long)]
     pub(crate) oci: bool,
-    /// Only if it is for this platform
+    /// Of a name that images for several platforms have, the one for this
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids

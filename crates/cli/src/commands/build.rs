@@ -22,6 +22,7 @@ use super::options;
 use super::output::Output;
 use super::place::Place;
 use super::plan::plan;
+use super::platforms;
 use super::read::{Tools, placed, read, status_of};
 use super::staying::Staying;
 use super::sweeper;
@@ -102,7 +103,7 @@ fn subject(args: &Build, wanted: &Wanted) -> Result<Subject, Usage> {
         Place::Remote(_) | Place::Stdin => without_secrets(&args.context.to_string_lossy()),
     };
     let file = args.file.as_ref().map_or("Dockerfile".into(), |file| file.to_string_lossy());
-    let (target, platform) = (args.target.clone(), args.platform.clone());
+    let (target, platform) = (args.target.clone(), platforms::asked(args));
     Ok(Subject { context, dockerfile: without_secrets(&file), target, platform })
 }
 

@@ -17,6 +17,7 @@ use lapstrake_snapshot::import_layer;
 
 use super::read::usable;
 use crate::args::images::Import;
+use crate::env;
 use crate::exit::Usage;
 use crate::session;
 
@@ -25,7 +26,7 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     let parsed =
         |name: &String| name.parse::<Reference>().map_err(|e| Usage(format!("invalid name `{name}`: {e}")));
     let names: Vec<Reference> = args.name.iter().map(parsed).collect::<Result<_, _>>()?;
-    let platform = match &args.platform {
+    let platform = match &args.platform.clone().or_else(env::default_platform) {
         Some(text) => text.parse().map_err(|error| Usage(format!("--platform {text}: {error}")))?,
         None => Platform::host(),
     };
@@ -113,7 +114,7 @@ fn changed(platform: &Platform, changes: &[String]) -> anyhow::Result<ImageConfi
 
 /// `SOURCE_DATE_EPOCH`: two imports of the same tar then give the same image.
 fn epoch() -> Result<Option<i64>, Usage> {
-    let Some(text) = crate::env::source_date_epoch() else { return Ok(None) };
+    let Some(text) = env::source_date_epoch() else { return Ok(None) };
     let bad = |_| Usage(format!("SOURCE_DATE_EPOCH is no number of seconds: `{text}`"));
     text.parse().map(Some).map_err(bad)
 }

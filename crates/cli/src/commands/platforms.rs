@@ -4,7 +4,14 @@ use lapstrake_oci::Platform;
 use lapstrake_outputs::IndexNotes;
 
 use super::output::Output;
+use crate::args::Build;
+use crate::env;
 use crate::exit::Usage;
+
+/// What a build is for, if somebody says.
+pub(super) fn asked(args: &Build) -> Option<String> {
+    if args.platform.is_empty() { env::default_platform() } else { Some(args.platform.join(",")) }
+}
 
 /// The platforms in `text`, without doubles. `local` is this machine's.
 pub(super) fn platforms(text: &str, local: &Platform) -> Result<Vec<Platform>, Usage> {

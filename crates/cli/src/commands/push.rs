@@ -12,6 +12,7 @@ use lapstrake_registry::{Client, RegistryError};
 use serde_json::json;
 
 use crate::args::images::{Pull, PushImage, Tag};
+use crate::env;
 use crate::exit::Usage;
 use crate::progress::{self, Work};
 use crate::session::{self, Session, asked_platform, bundle, find_all, find_for, find_image, registries};
@@ -122,7 +123,8 @@ fn untagged(text: &str, reference: &Reference) -> Result<String, Usage> {
 pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     let reference = name(&args.image)?;
-    let platform = args.platform.as_deref().map(asked_platform).transpose()?.unwrap_or_else(Platform::host);
+    let platform = args.platform.clone().or_else(env::default_platform);
+    let platform = platform.as_deref().map(asked_platform).transpose()?.unwrap_or_else(Platform::host);
     if !args.all_tags {
         pull_one(args, &session, &reference, &platform)?;
         return Ok(ExitCode::SUCCESS);

@@ -63,8 +63,8 @@ impl Wanted {
         let mut inputs = BuildInputs::new();
         let mut settings = Settings::default();
         inputs.target.clone_from(&args.target);
-        if let Some(platform) = &args.platform {
-            inputs.platforms = platforms::platforms(platform, &inputs.build_platform)?;
+        if let Some(platforms) = platforms::asked(args) {
+            inputs.platforms = platforms::platforms(&platforms, &inputs.build_platform)?;
         }
         if let Some(epoch) = env::source_date_epoch() {
             inputs.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);

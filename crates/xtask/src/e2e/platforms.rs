@@ -12,6 +12,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("platforms_names", names),
     ("platforms_pushed", pushed),
     ("platforms_run", run),
+    ("platforms_asked", asked),
 ];
 
 const THREE: &str = "linux/arm64,linux/amd64,linux/arm/v7";
@@ -291,5 +292,40 @@ fn run(mode: &Mode) -> Result<(), String> {
     let failed = lap(mode, &format!("build --progress plain {two} -t crossed:1 crossed"))?;
     expect(&failed, 1, &["[linux/amd64->arm64 make 2/2] RUN test arm64 = amd64", "exit code: 1"])?;
     expect(&lap(mode, "inspect crossed:1")?, 1, &["no such image: crossed:1"])?;
+    nothing_left(mode)
+}
+
+/// The ways in which people say which platforms they mean.
+fn asked(mode: &Mode) -> Result<(), String> {
+    picked(mode, "asked")?;
+    let listed = "./lapstrake images --format '{{.Platform}}' asked | sort | tr '\\n' ' '";
+    for (how, platforms) in [
+        (
+            "./lapstrake build -q --platform linux/arm64 --platform linux/amd64,local",
+            "linux/amd64 linux/arm64 ",
+        ),
+        ("DOCKER_DEFAULT_PLATFORM=linux/arm/v7 ./lapstrake build -q", "linux/arm/v7 "),
+        ("DOCKER_DEFAULT_PLATFORM=linux/arm/v7 ./lapstrake build -q --platform linux/arm64", "linux/arm64 "),
+        ("./lapstrake build -q --platform linux/arm64,linux/arm64", "linux/arm64 "),
+    ] {
+        let built = script(mode, &format!("{how} -t asked asked && {listed}"))?;
+        expect(&built, 0, &[&format!("\n{platforms}")]).map_err(|why| format!("{how}: {why}"))?;
+    }
+    // What runs is this machine's, unless somebody says another one; its programs need an emulator.
+    dockerfile(
+        mode,
+        "asked",
+        "FROM --platform=$BUILDPLATFORM busybox AS b\nFROM scratch\nARG TARGETARCH\nCOPY --from=b / /\nENV FOR=$TARGETARCH\n",
+    )?;
+    expect(&lap(mode, "build -q --platform linux/arm64,linux/amd64 -t asked asked")?, 0, &[])?;
+    for (how, word) in [
+        ("./lapstrake run asked", "for amd64\n"),
+        ("./lapstrake run --platform linux/arm64 asked", "for arm64\n"),
+        ("DOCKER_DEFAULT_PLATFORM=linux/arm64 ./lapstrake run asked", "for arm64\n"),
+    ] {
+        expect(&script(mode, &format!("{how} sh -c 'echo for $FOR'"))?, 0, &[word])?;
+    }
+    let absent = lap(mode, "run --platform linux/riscv64 asked true")?;
+    expect(&absent, 1, &["image `asked` is for linux/arm64, linux/amd64, not linux/riscv64"])?;
     nothing_left(mode)
 }
