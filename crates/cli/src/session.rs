@@ -88,16 +88,14 @@ pub(crate) fn find_for(store: &Store, name: &str, platform: Option<&str>) -> any
     Err(Told { text, hint: Some(hint), status: 1 }.into())
 }
 
-/// As [`find_image`]; of several platforms the one that the environment prefers, if that is there.
-pub(crate) fn find_default(store: &Store, name: &str) -> anyhow::Result<ImageRow> {
-    let Some(platform) = env::default_platform() else { return find_image(store, name) };
-    let asked = asked_platform(&platform)?;
-    for row in find_all(store, name)? {
-        if asked.accepts(&config(store, &row.id)?.platform()) {
-            return Ok(row);
+/// As [`find_for`]; where none is asked for, the one that the environment prefers, if that is there.
+pub(crate) fn find_to_run(store: &Store, name: &str, platform: Option<&str>) -> anyhow::Result<ImageRow> {
+    match (platform, env::default_platform()) {
+        (None, Some(preferred)) => {
+            find_for(store, name, Some(&preferred)).or_else(|_| find_image(store, name))
         }
+        (asked, _) => find_for(store, name, asked),
     }
-    find_image(store, name)
 }
 
 /// As [`find_image`], all that have the name: an image for each platform that it was built for together.

@@ -24,7 +24,7 @@ use super::options;
 use crate::args::Run;
 use crate::exit::{Told, Usage};
 use crate::progress;
-use crate::session::{self, config, find_default, find_for};
+use crate::session::{self, config, find_to_run};
 
 /// What a shell says of a command that could not be started at all.
 const CANNOT_START: u8 = 125;
@@ -38,10 +38,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     }
     let (limits, no_new_privs) = (options::limits(&args.hold)?, options::no_new_privs(&args.hold)?);
     let session = session::open()?;
-    let image = match &args.platform {
-        Some(_) => find_for(&session.store, &args.image, args.platform.as_deref())?,
-        None => find_default(&session.store, &args.image)?,
-    };
+    let image = find_to_run(&session.store, &args.image, args.platform.as_deref())?;
     let told = progress::printable(&[vec![args.image.clone()], args.args.clone()].concat().join(" "));
     if !session.store.use_image(&image.id, &told)? {
         anyhow::bail!("no such image: {}", args.image);
