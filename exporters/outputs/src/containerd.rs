@@ -8,7 +8,7 @@ use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_store::Store;
 
-use crate::bundle::Variant;
+use crate::bundle::Bundle;
 use crate::error::OutputError;
 use crate::grpc::{Channel, Message, Status};
 use crate::image::Manifest;
@@ -37,18 +37,22 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Gives it an image under these names. What it has is not sent again. Gives the manifest.
+    /// Gives it an image under these names. What it has is not sent again. Gives the manifest, or the index.
     ///
     /// # Errors
     /// [`OutputError::NoEngine`] if nobody listens, [`OutputError::Engine`] if it refuses, and what is wrong with a layer.
     pub async fn load(
         &self,
         store: &Store,
-        Variant { image, encoding, .. }: &Variant,
+        bundle: &Bundle,
         names: &[Reference],
     ) -> Result<Manifest, OutputError> {
-        let Written { manifest, blobs } = written(store, image, encoding)?;
-        let lease = format!("lapstrake-{}-{}", std::process::id(), manifest.document.digest.short());
+        let variants = bundle.variants.iter();
+        let written = variants.map(|variant| written(store, &variant.image, &variant.encoding));
+        let written = written.collect::<Result<Vec<_>, _>>()?;
+        let manifests: Vec<Manifest> = written.iter().map(|written| written.manifest.clone()).collect();
+        let top = bundle.top(&manifests);
+        let lease = format!("lapstrake-{}-{}", std::process::id(), top.document.digest.short());
         let headers =
             vec![("containerd-namespace", self.namespace.clone()), ("containerd-lease", lease.clone())];
         let absent = |source| OutputError::NoEngine { socket: self.socket.clone(), source };
@@ -59,34 +63,32 @@ impl Containerd {
         let leased = Message::default().bytes(1, lease.as_bytes()).map(3, &labels);
         made(channel.ask(LEASE, leased).await)?;
         let mut sent = BTreeSet::new();
-        for blob in blobs.iter().filter(|blob| sent.insert(&blob.digest)) {
-            let file = store.open_blob(&blob.digest)?;
-            content(&channel, (&blob.digest, blob.size), file, &BTreeMap::new()).await?;
+        for (variant, Written { manifest, blobs }) in bundle.variants.iter().zip(&written) {
+            for blob in blobs.iter().filter(|blob| sent.insert(&blob.digest)) {
+                let file = store.open_blob(&blob.digest)?;
+                content(&channel, (&blob.digest, blob.size), file, &BTreeMap::new()).await?;
+            }
+            let config = &variant.image.document;
+            document(&channel, config, []).await?;
+            let layers = blobs.iter().enumerate();
+            let layers = layers.map(|(number, blob)| (format!("l.{number}"), &blob.digest));
+            let kept = std::iter::once(("config".to_owned(), &config.digest)).chain(layers);
+            document(&channel, &manifest.document, kept).await?;
         }
-        let document = |document: &Document| (document.digest.clone(), document.bytes.len() as u64);
-        let (digest, size) = document(&image.document);
-        content(&channel, (&digest, size), image.document.bytes.as_slice(), &BTreeMap::new()).await?;
-        let named = [("containerd.io/gc.ref.content.config".to_owned(), digest.to_string())].into_iter();
-        let layers = blobs.iter().enumerate().map(|(number, blob)| {
-            (format!("containerd.io/gc.ref.content.l.{number}"), blob.digest.to_string())
-        });
-        let (digest, size) = document(&manifest.document);
-        content(
-            &channel,
-            (&digest, size),
-            manifest.document.bytes.as_slice(),
-            &named.chain(layers).collect(),
-        )
-        .await?;
+        if bundle.index.is_some() {
+            let kept = manifests.iter().enumerate();
+            let kept = kept.map(|(number, manifest)| (format!("m.{number}"), &manifest.document.digest));
+            document(&channel, &top.document, kept).await?;
+        }
         let target = Message::default()
-            .bytes(1, manifest.media_type.as_bytes())
-            .bytes(2, digest.to_string().as_bytes())
-            .number(3, size);
+            .bytes(1, top.media_type.as_bytes())
+            .bytes(2, top.document.digest.to_string().as_bytes())
+            .number(3, top.document.bytes.len() as u64);
         for name in names {
             self.name(&channel, name, &target).await?;
         }
         made(channel.ask(RETURN, Message::default().bytes(1, lease.as_bytes())).await)?;
-        Ok(manifest)
+        Ok(top)
     }
 
     /// Gives what `target` describes a name, which something else may have had.
@@ -116,6 +118,20 @@ fn made(result: Result<(), Status>) -> Result<(), OutputError> {
         Err(status) if !status.is_there_already() => Err(status.into()),
         _ => Ok(()),
     }
+}
+
+/// Sends a document, which keeps the blobs that it names from being collected.
+async fn document(
+    channel: &Channel,
+    document: &Document,
+    keeps: impl IntoIterator<Item = (String, &Digest)>,
+) -> Result<(), OutputError> {
+    let label = |(name, digest): (String, &Digest)| {
+        (format!("containerd.io/gc.ref.content.{name}"), digest.to_string())
+    };
+    let labels = keeps.into_iter().map(label).collect();
+    let size = document.bytes.len() as u64;
+    content(channel, (&document.digest, size), document.bytes.as_slice(), &labels).await
 }
 
 /// Sends a blob, unless it is there. Each piece is acknowledged before the next one goes.

@@ -68,12 +68,30 @@ impl Write for Chunks<'_> {
     }
 }
 
-/// Reads the answer. An error that the engine names is `Some`.
-fn answer(stream: &UnixStream) -> Result<(), Option<String>> {
+/// Whether the engine at `socket` keeps images in containerd's store, which knows indexes. One that does not answer does not.
+pub fn takes_indexes(socket: &Path) -> bool {
+    let asked = UnixStream::connect(socket).and_then(|mut stream| {
+        // The older form is answered in one piece.
+        stream.write_all(b"GET /info HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+        Ok(read(&stream))
+    });
+    let body = asked.ok().and_then(|answer| answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()));
+    let told: serde_json::Value = body.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
+    let status = told["DriverStatus"].as_array().map(Vec::as_slice).unwrap_or_default();
+    status.iter().any(|pair| pair[0] == "driver-type" && pair[1] == "io.containerd.snapshotter.v1")
+}
+
+/// What an engine says until it ends. What is cut off or is no text is judged as far as it came.
+fn read(stream: &UnixStream) -> String {
     let mut reader = BufReader::new(stream).take(LONGEST_ANSWER);
     let mut text = String::new();
-    // What is cut off or is no text is judged as far as it came.
     while reader.read_line(&mut text).is_ok_and(|length| length > 0) {}
+    text
+}
+
+/// Reads the answer. An error that the engine names is `Some`.
+fn answer(stream: &UnixStream) -> Result<(), Option<String>> {
+    let text = read(stream);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split_whitespace().nth(1).ok_or(None)?;
     for line in body.lines().filter(|line| line.starts_with('{')) {
@@ -108,6 +126,31 @@ mod tests {
             out.write_all(b"archive\n").map_err(|source| OutputError::Write { what: "x", source })
         });
         (result.map_err(|error| error.to_string()), engine.join().unwrap())
+    }
+
+    #[test]
+    fn engines_with_containerds_store_take_indexes() {
+        let asked = |answer: &'static str| {
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("docker.sock");
+            let listener = UnixListener::bind(&socket).unwrap();
+            let engine = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut line = String::new();
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+                line
+            });
+            let takes = takes_indexes(&socket);
+            assert_eq!(engine.join().unwrap(), "GET /info HTTP/1.0\r\n");
+            takes
+        };
+        assert!(asked(
+            "HTTP/1.0 200 OK\r\n\r\n{\"DriverStatus\":[[\"driver-type\",\"io.containerd.snapshotter.v1\"]]}"
+        ));
+        assert!(!asked("HTTP/1.0 200 OK\r\n\r\n{\"DriverStatus\":[[\"Backing Filesystem\",\"extfs\"]]}"));
+        assert!(!asked("HTTP/1.0 500 Oh\r\n\r\n{\"message\":\"x\"}") && !asked(""));
+        assert!(!takes_indexes(Path::new("/nonexistent/docker.sock")));
     }
 
     #[test]

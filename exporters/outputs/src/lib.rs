@@ -24,7 +24,7 @@ pub use bundle::{Bundle, IndexNotes, Variant, keep};
 pub use cache::{CacheForm, CacheTo, SharedStep, export_cache, with_inline_cache};
 pub use containerd::Containerd;
 pub use encode::{Encoding, LayerForm};
-pub use engine::load;
+pub use engine::{load, takes_indexes};
 pub use error::OutputError;
 pub use image::{Elsewhere, Estargz, Finished, Layer, Manifest, Tars, assemble};
 pub use push::{Push, Status};

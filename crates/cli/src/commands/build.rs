@@ -16,7 +16,7 @@ use lapstrake_outputs::Elsewhere;
 use super::caches;
 use super::call::call;
 use super::check;
-use super::export::{Built, Export};
+use super::export::{Built, Export, check_engine};
 use super::lock::Lock;
 use super::options;
 use super::output::Output;
@@ -40,6 +40,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
         return Ok(told);
     }
     let wanted = Wanted::parse(args)?;
+    check_engine(&wanted)?;
     if let Some(path) = &args.iidfile
         && let Err(error) = fs::remove_file(path)
         && error.kind() != std::io::ErrorKind::NotFound

@@ -13,8 +13,8 @@ use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_ops::{Images, Stack, StackLayer};
 use lapstrake_outputs::{
     Bundle, Containerd, Elsewhere, Encoding, Estargz, Finished, Flavour, Layer, LayerForm, Manifest, Part,
-    Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, with_inline_cache, write_archive,
-    write_files, write_layout, write_rootfs,
+    Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, takes_indexes, with_inline_cache,
+    write_archive, write_files, write_layout, write_rootfs,
 };
 use lapstrake_store::Store;
 
@@ -255,7 +255,7 @@ impl Export<'_> {
                 return Err(Usage(text.to_owned()).into());
             }
             Engine::Containerd(to) => during(step, "sending blobs to containerd", || {
-                let load = to.load(self.store, bundle.main(), &names);
+                let load = to.load(self.store, &bundle, &names);
                 Ok(vec![tokio::runtime::Handle::current().block_on(load)?])
             })?,
         };
@@ -263,7 +263,7 @@ impl Export<'_> {
         if let Some(manifest) = manifests.first() {
             metadata.manifest(&bundle, manifest, bundle.descriptor_annotations());
         }
-        Ok(bundle.main().image.document.digest.clone())
+        Ok(id_of(&bundle, manifests.first()))
     }
 
     /// Pushes the image under these names, and gives its manifest, or its index.
@@ -317,6 +317,20 @@ enum Engine {
     Docker(PathBuf),
     /// This containerd.
     Containerd(Containerd),
+}
+
+/// Refuses an index for an engine that knows none, before anything is built.
+pub(crate) fn check_engine(wanted: &Wanted) -> Result<(), Usage> {
+    let loads = wanted.outputs.iter().any(|output| matches!(output, Output::Engine { .. }));
+    if !loads || !wanted.as_index {
+        return Ok(());
+    }
+    match engine()? {
+        Engine::Docker(socket) if !takes_indexes(&socket) => {
+            Err(Usage("docker exporter does not currently support exporting manifest lists".to_owned()))
+        }
+        Engine::Docker(_) | Engine::Containerd(_) => Ok(()),
+    }
 }
 
 /// Who is to have it: whom `DOCKER_HOST` or `CONTAINERD_ADDRESS` names, else the Docker at the user's own socket or the

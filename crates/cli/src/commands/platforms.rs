@@ -48,9 +48,6 @@ pub(super) fn as_index(
     }
     for output in outputs {
         let text = match output {
-            Output::Engine { .. } if index => {
-                "docker exporter does not currently support exporting manifest lists"
-            }
             Output::Archive { docker: true, .. } | Output::Layout { docker: true, .. } if index => {
                 "docker exporter does not support exporting manifest lists, use the oci exporter instead"
             }
@@ -105,8 +102,7 @@ mod tests {
         let docker =
             "docker exporter does not support exporting manifest lists, use the oci exporter instead";
         assert_eq!(said(None, &[archive(true)]), refused(docker));
-        let engine = "docker exporter does not currently support exporting manifest lists";
-        assert_eq!(said(None, &[Output::Engine { image: image() }]), refused(engine));
+        assert_eq!(said(None, &[Output::Engine { image: image() }]), Ok(true));
         let alone = |asked, outputs: &[Output]| as_index(&[local()], asked, outputs).map_err(|error| error.0);
         assert_eq!(alone(Some("0"), &[archive(true)]), Ok(false));
         assert_eq!(alone(Some("1"), &[archive(false)]), Ok(true));

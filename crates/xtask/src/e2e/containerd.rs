@@ -97,6 +97,24 @@ fn load(mode: &Mode) -> Result<(), String> {
     let unnamed = run("./lapstrake build -q --load shipped")?;
     expect(&unnamed, 2, &["containerd knows images by their names"])?;
     expect(&run(&format!("ctr images rm --sync {name} && ctr content ls -q | wc -l"))?, 0, &["\n0\n"])?;
+    // Of several platforms it gets the index, and keeps all that this names.
+    dockerfile(mode, "shipped", "FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\nCOPY Dockerfile /d\n")?;
+    expect(
+        &run("./lapstrake build -q --platform linux/amd64,linux/arm64 --load -t shipped:1 shipped")?,
+        0,
+        &["sha256:"],
+    )?;
+    expect(&run("ctr images rm --sync docker.io/team/shipped:latest")?, 0, &[])?;
+    expect(
+        &run(&format!("ctr images ls name=={name}"))?,
+        0,
+        &["application/vnd.oci.image.index.v1+json", "linux/amd64,linux/arm64"],
+    )?;
+    let both = format!(
+        "rm -f out.tar && ctr images export --all-platforms out.tar {name} && ./lapstrake rmi -f shipped:1 && ./lapstrake load -i out.tar && ./lapstrake images --format '{{{{.Platform}}}}' shipped"
+    );
+    expect(&run(&both)?, 0, &["Loaded image: shipped:1", "linux/amd64\n", "linux/arm64\n"])?;
+    expect(&run(&format!("ctr images rm --sync {name} && ctr content ls -q | wc -l"))?, 0, &["\n0\n"])?;
     drop(server);
     expect(&lap(mode, "rmi -f shipped:1")?, 0, &[])?;
     nothing_left(mode)
