@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script, text};
@@ -97,7 +97,14 @@ fn load(mode: &Mode) -> Result<(), String> {
     let unnamed = run("./lapstrake build -q --load shipped")?;
     expect(&unnamed, 2, &["containerd knows images by their names"])?;
     expect(&run(&format!("ctr images rm --sync {name} && ctr content ls -q | wc -l"))?, 0, &["\n0\n"])?;
-    // Of several platforms it gets the index, and keeps all that this names.
+    several(mode, &run, name)?;
+    drop(server);
+    expect(&lap(mode, "rmi -f shipped:1")?, 0, &[])?;
+    nothing_left(mode)
+}
+
+/// Of several platforms it gets the index, and keeps all that this names.
+fn several(mode: &Mode, run: &impl Fn(&str) -> Result<Output, String>, name: &str) -> Result<(), String> {
     dockerfile(mode, "shipped", "FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\nCOPY Dockerfile /d\n")?;
     expect(
         &run("./lapstrake build -q --platform linux/amd64,linux/arm64 --load -t shipped:1 shipped")?,
@@ -114,8 +121,5 @@ fn load(mode: &Mode) -> Result<(), String> {
         "rm -f out.tar && ctr images export --all-platforms out.tar {name} && ./lapstrake rmi -f shipped:1 && ./lapstrake load -i out.tar && ./lapstrake images --format '{{{{.Platform}}}}' shipped"
     );
     expect(&run(&both)?, 0, &["Loaded image: shipped:1", "linux/amd64\n", "linux/arm64\n"])?;
-    expect(&run(&format!("ctr images rm --sync {name} && ctr content ls -q | wc -l"))?, 0, &["\n0\n"])?;
-    drop(server);
-    expect(&lap(mode, "rmi -f shipped:1")?, 0, &[])?;
-    nothing_left(mode)
+    expect(&run(&format!("ctr images rm --sync {name} && ctr content ls -q | wc -l"))?, 0, &["\n0\n"])
 }
