@@ -13,6 +13,7 @@ use lapstrake_lower::{
 use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
 use lapstrake_tree::TreePath;
 use lapstrake_tree::ignore::Patterns;
+use lapstrake_tree::put::ModeChange;
 
 use crate::images;
 use crate::worst::Reader;
@@ -55,6 +56,28 @@ pub fn read(reader: Reader, text: &str) -> usize {
                     .map_err(|error| error.to_string())
             };
             Mount::parse(text, expand).map_or_else(|why| why.len(), |mount| mount.target.len())
+        }
+        Reader::Judge => {
+            let (file, path) = text.rsplit_once('\n').unwrap_or(("", text));
+            let Ok(patterns) = Patterns::parse(file) else { return 0 };
+            let hidden = TreePath::clean(path.as_bytes()).is_ok_and(|path| patterns.excluded(&path).excluded);
+            usize::from(hidden) + usize::from(patterns.matches_or_parent(path))
+        }
+        Reader::Names => {
+            names(text.as_bytes());
+            text.len()
+        }
+        Reader::Chmod => text.parse::<ModeChange>().map_or(0, |change| change.apply(0o644, false) as usize),
+        Reader::Check => {
+            CheckOptions::parse(text).map_or_else(|why| why.len(), |options| usize::from(options.error))
+        }
+        Reader::Challenge => {
+            images::challenges(text.as_bytes());
+            text.len()
+        }
+        Reader::Document => {
+            images::documents(text.as_bytes());
+            text.len()
         }
     }
 }

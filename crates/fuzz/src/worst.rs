@@ -15,6 +15,18 @@ pub enum Reader {
     Git,
     /// The parser of `--mount`, which expands its values.
     Mount,
+    /// Both judges of a path: the text is an ignore file, its last line the path.
+    Judge,
+    /// The parsers of references, platforms, digests and ports.
+    Names,
+    /// The parser of `--chmod`.
+    Chmod,
+    /// The parser of `# check=`.
+    Check,
+    /// The parser of what a registry asks for a login with.
+    Challenge,
+    /// The parsers of manifests, indexes and configs.
+    Document,
 }
 
 /// A kind of bad input.
@@ -67,8 +79,15 @@ impl Kind {
     }
 }
 
+const MANIFEST: &str = r#"{"schemaVersion":2,"config":{"mediaType":"x","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1},"layers":["#;
+const LAYER: &str = r#"{"mediaType":"x","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1},"#;
+const LISTED: &str = r#"{"mediaType":"x","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":1,"platform":{"architecture":"arm@","os":"linux"}},"#;
+const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Volumes":{"/":{}"#;
+const HISTORY: &str =
+    r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"history":["#;
+
 /// All kinds.
-pub const KINDS: [Kind; 51] = [
+pub const KINDS: [Kind; 101] = [
     Kind::parse("instructions", "FROM a\n", "RUN x\n", ""),
     Kind::parse("stages", "", "FROM a\n", ""),
     Kind::parse("named stages", "", "FROM a AS s@\n", ""),
@@ -120,4 +139,66 @@ pub const KINDS: [Kind; 51] = [
     Kind::of(Reader::Mount, "mount keys", "type=bind", ",target=/x@", ""),
     Kind::of(Reader::Mount, "mount quotes", "\"target=", "\"\"x", "\""),
     Kind::of(Reader::Mount, "mount variables", "target=", "$x${u:-y}", ""),
+    Kind::of(Reader::Mount, "an unknown key of a mount", "", "targe", "=x"),
+    Kind::of(Reader::Mount, "a field of a mount that is none", "type=tmpfs,", "xY", ""),
+    Kind::of(Reader::Mount, "a type of a mount", "type=", "Cache", ""),
+    Kind::of(Reader::Mount, "fields of a mount without values", "type=tmpfs", ",ro,RW", ",x"),
+    Kind::of(Reader::Mount, "a mode of a mount", "type=cache,target=/x,mode=", "0", "7"),
+    Kind::of(Reader::Mount, "a size of a mount", "type=tmpfs,target=/x,size=", "1", "m"),
+    Kind::of(
+        Reader::Mount,
+        "fields in quotes of a mount",
+        "type=bind",
+        ",\"source=\"\"x\"\"\"",
+        ",target=/x",
+    ),
+    Kind::of(Reader::Git, "values of git", "https://h/x.git?", "tag=%41%zz;&", "ref=v"),
+    Kind::of(Reader::Git, "a host of git", "https://", "a.", "h/x.git"),
+    Kind::of(Reader::Git, "a host in brackets of git", "ssh://[", "::1%25", "]:22/x.git"),
+    Kind::of(Reader::Git, "users of git", "ssh://", "a:b@", "h/x.git"),
+    Kind::of(Reader::Git, "a user of git", "", "git-", "@h:x.git"),
+    Kind::of(Reader::Git, "a fragment of git", "https://h/x.git#", "%2e%2e/:", ""),
+    Kind::of(Reader::Git, "a directory in a query of git", "https://h/x.git?subdir=", "../x/%2e/", ""),
+    Kind::of(Reader::Git, "a checksum of git", "https://h/x.git?checksum=", "0aF", "&commit=0"),
+    Kind::of(Reader::Git, "signs of git", "https://h/x.git?", "#?&=", ""),
+    Kind::of(Reader::Git, "a path on github", "github.com/", "%2f/", "x"),
+    Kind::of(Reader::Judge, "a pattern that is judged", "", "*a", "b\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/b"),
+    Kind::of(Reader::Judge, "stars that are judged", "", "**/", "x\na/b/c/d/e/f/g/h"),
+    Kind::of(Reader::Judge, "names that are judged", "", "a/*@\n!a/b@\n", "a/b/c"),
+    Kind::of(Reader::Judge, "a path that is judged", "a/**/b\n!**/c\n*/*/x\n", "a/", "b"),
+    Kind::of(Reader::Names, "a name of an image", "", "a/", "b:v"),
+    Kind::of(Reader::Names, "dashes of an image", "h/a", "--", "b"),
+    Kind::of(Reader::Names, "underscores of an image", "", "_", "b"),
+    Kind::of(Reader::Names, "a host of an image", "", "h.", ":5000/x@sha256:0"),
+    Kind::of(Reader::Names, "colons of an image", "", ":1", "/x"),
+    Kind::of(Reader::Names, "a tag of an image", "x:", "v1.", ""),
+    Kind::of(Reader::Names, "a digest", "x@sha256:", "0f", ""),
+    Kind::of(Reader::Names, "a platform", "linux/", "arm/", "v7"),
+    Kind::of(Reader::Names, "a version of a platform", "windows(", "10.", "+win32k)/amd64"),
+    Kind::of(Reader::Names, "a port", "", "1-", "2/tcp"),
+    Kind::of(Reader::Names, "an address of a port", "[", "::", "]:80:80"),
+    Kind::of(Reader::Names, "digits of a port", "", "0", "80"),
+    Kind::of(Reader::Chmod, "clauses of a mode", "u=r", ",g+wX,o=u", ""),
+    Kind::of(Reader::Chmod, "letters of a mode", "u=", "rwxXst", ""),
+    Kind::of(Reader::Chmod, "operators of a mode", "u", "+r-w=x", ""),
+    Kind::of(Reader::Chmod, "digits of a mode", "", "0", "755"),
+    Kind::of(Reader::Check, "rules of a check", "skip=", "UndefinedVar,x@,", "all"),
+    Kind::of(Reader::Check, "options of a check", "", "skip=a;", "error=true"),
+    Kind::of(Reader::Challenge, "pairs of a challenge", "Bearer realm=\"https://a/t\"", ",k@=\"v\"", ""),
+    Kind::of(Reader::Challenge, "quotes of a challenge", "Bearer realm=\"", "\\\"", "\",service=x"),
+    Kind::of(Reader::Challenge, "commas of a challenge", "Bearer ", ", ", "realm=x"),
+    Kind::of(Reader::Challenge, "an open challenge", "Bearer realm=\"", "x, Basic ", ""),
+    Kind::of(Reader::Document, "a deep document", "{\"schemaVersion\":2,\"x\":", "[", ""),
+    Kind::of(Reader::Document, "layers of a manifest", MANIFEST, LAYER, "{}]}"),
+    Kind::of(
+        Reader::Document,
+        "platforms of an index",
+        "{\"schemaVersion\":2,\"manifests\":[",
+        LISTED,
+        "{}]}",
+    ),
+    Kind::of(Reader::Document, "keys of a document", "{\"schemaVersion\":2", ",\"a@\":1", "}"),
+    Kind::of(Reader::Document, "one key of a config", CONFIG, ",\"/v\":{}", "}}}"),
+    Kind::of(Reader::Document, "keys of a config", CONFIG, ",\"/v@\":{}", "}}}"),
+    Kind::of(Reader::Document, "history of a config", HISTORY, "{\"created_by\":\"x\"},", "{}]}"),
 ];

@@ -89,13 +89,19 @@ impl Client {
     /// Asks whether the login is good for the registry of `reference`.
     ///
     /// # Errors
-    /// [`RegistryError::Denied`] if it is not, and what can go wrong on the way.
+    /// [`RegistryError::LoginRefused`] if it is not, and what can go wrong on the way.
     pub async fn check_login(&self, reference: &Reference) -> Result<(), RegistryError> {
         let ask = self.channel.own(reference).await?;
         let url = format!("{}/v2/", ask.route.base);
         let response = self.channel.send(&ask, &url, |http, url| http.get(url)).await?;
         // Registries answer 404 at times where nothing but the login counts.
-        if response.status() == StatusCode::NOT_FOUND { Ok(()) } else { ask.success(response).map(drop) }
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(());
+        }
+        ask.success(response).map(drop).map_err(|error| match error {
+            RegistryError::Denied { registry, .. } => RegistryError::LoginRefused { registry },
+            other => other,
+        })
     }
 
     /// Writes the blob `digest` of `reference`'s repository to `sink`, and fails if its bytes are not those, or not

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lapstrake_sys::userns::as_caller;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -211,7 +212,10 @@ impl DockerConfig {
             }
         }
         if let Some(auths) = document.get_mut("auths").and_then(Value::as_object_mut) {
-            had |= auths.remove(&key).is_some();
+            let count = auths.len();
+            // All that a login is looked for under, also in old files.
+            auths.retain(|name, _| host(name) != host(&key));
+            had |= auths.len() < count;
             self.write(&document)?;
         }
         Ok(had)
@@ -278,11 +282,10 @@ fn ask(program: &str, action: &str, input: &[u8]) -> Result<Option<Vec<u8>>, Reg
     if program.contains('/') {
         return Err(failed("a path is no name of a credential program".to_owned()));
     }
-    let mut child = Command::new(program)
-        .arg(action)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+    let mut command = Command::new(program);
+    command.arg(action).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    as_caller(&mut command);
+    let mut child = command
         .spawn()
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => failed(
@@ -352,8 +355,18 @@ mod tests {
         assert_eq!(fs::metadata(config.path()).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(config.erase("docker.io").unwrap());
         assert!(!config.erase("docker.io").unwrap());
+        let (_dir, old) = config_with_old_keys();
+        assert!(old.erase("old.example").unwrap());
+        assert_eq!(old.login("old.example").unwrap(), None);
+        assert_eq!(old.login("b").unwrap(), Some(password("x", "y")));
         assert_eq!(config.login("docker.io").unwrap(), None);
         assert_eq!(format!("{:?}", password("me", "secret")), "****");
+    }
+
+    fn config_with_old_keys() -> (tempfile::TempDir, DockerConfig) {
+        config(
+            r#"{"auths": {"https://old.example/v1/": {"auth": "eDp5"}, "old.example": {"auth": "eDp5"}, "b": {"auth": "eDp5"}}}"#,
+        )
     }
 
     #[test]

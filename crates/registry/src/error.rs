@@ -47,6 +47,12 @@ pub enum RegistryError {
         /// What was asked for.
         name: String,
     },
+    /// The registry does not know the user, or the password is another one.
+    #[error("registry `{registry}` denied access with this user name and password")]
+    LoginRefused {
+        /// The registry's host.
+        registry: String,
+    },
     /// Any other refusal.
     #[error("registry `{registry}` answered {status} for `{name}`")]
     Status {

@@ -10,6 +10,7 @@
 //! The helpers are set-user-id programs that must run outside the new namespace, hence the child.
 //! Supplementary groups stay: the user's files that are open to a group stay open to the process.
 
+mod caller;
 mod error;
 mod subid;
 
@@ -17,11 +18,13 @@ use std::fs;
 use std::io::{PipeReader, Read, Write};
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use rustix::mount::MountPropagationFlags;
 use rustix::process::{Gid, Pid, Uid};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
+pub use caller::as_caller;
 pub use error::{Lack, UsernsError};
 use subid::Range;
 
@@ -54,6 +57,9 @@ pub enum Ids {
         lack: Lack,
     },
 }
+
+/// Who the process was before [`enter`] made it root. What it was is as much its own as the namespace that it is in.
+static CALLER: OnceLock<(Uid, Gid)> = OnceLock::new();
 
 /// Makes the process root of new user and mount namespaces, unless it can mount already.
 ///
@@ -89,6 +95,8 @@ pub fn enter() -> Result<Entered, UsernsError> {
         }
     };
     become_root()?;
+    // It cannot be there already: a process is made root once.
+    CALLER.set((uid, gid)).unwrap_or_default();
     Ok(Entered::User { ids })
 }
 

@@ -13,6 +13,10 @@ use crate::error::TreeError;
 use crate::path::TreePath;
 pub(crate) use pattern::Pattern;
 
+/// No file has a longer path, in bytes, and so nothing hides one: to ask about each directory on the way would take time
+/// with the square of the length, and who writes a Dockerfile names what he likes.
+const LONGEST_PATH: usize = 4096;
+
 /// An ordered list of patterns.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
@@ -165,7 +169,7 @@ impl Patterns {
     #[must_use]
     pub fn excluded(&self, path: &TreePath) -> Verdict {
         let mut state = self.root_state();
-        if self.is_empty() || path.is_root() {
+        if self.is_empty() || path.is_root() || path.as_bytes().len() > LONGEST_PATH {
             return Verdict::default();
         }
         let mut broken = None;
@@ -183,6 +187,9 @@ impl Patterns {
     /// `/a`, though `a` does not. This is how BuildKit judges the sources of COPY, which are not walked.
     #[must_use]
     pub fn matches_or_parent(&self, path: &str) -> bool {
+        if path.len() > LONGEST_PATH {
+            return false;
+        }
         let dirs = path.match_indices('/').map(|(end, _)| &path[..end]);
         let texts: Vec<&str> = dirs.chain([path]).collect();
         let mut matched = false;
@@ -340,6 +347,18 @@ mod tests {
         assert_eq!(rule("a.log"), Some(("*.log".into(), 3)));
         assert_eq!(rule("keep.log"), Some(("!keep.log".into(), 4)));
         assert_eq!(rule("x"), None);
+    }
+
+    #[test]
+    fn nothing_hides_what_no_file_can_be_called() {
+        let patterns = Patterns::parse("*").unwrap();
+        let judged = |length: usize| {
+            let path = "x/".repeat(length / 2 - 1) + "xy";
+            let hidden = patterns.excluded(&TreePath::parse(path.as_bytes()).unwrap()).excluded;
+            (path.len(), hidden, patterns.matches_or_parent(&path))
+        };
+        assert_eq!(judged(LONGEST_PATH), (4096, true, true));
+        assert_eq!(judged(LONGEST_PATH + 2), (4098, false, false));
     }
 
     #[test]

@@ -223,11 +223,11 @@ pub(crate) struct LoginArgs {
     /// The user's name (default: ask)
     #[arg(short, long)]
     pub(crate) username: Option<String>,
-    /// The password or token; others can read it in the list of processes
-    #[arg(short, long, conflicts_with = "password_stdin")]
+    /// The password or token, `-` for standard input; others can read it in the list of processes
+    #[arg(short, long)]
     pub(crate) password: Option<String>,
     /// Take the password from standard input (default: ask at the terminal)
-    #[arg(long, requires = "username")]
+    #[arg(long)]
     pub(crate) password_stdin: bool,
     /// The registry (default: Docker Hub)
     pub(crate) server: Option<String>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_ops::{Files, Images, OpsError};
+use lapstrake_ops::{Files, Images, Known, OpsError};
 use lapstrake_outputs::{Push, Status};
 use lapstrake_registry::{Client, RegistryError};
 
@@ -165,10 +165,19 @@ fn pull_one(
     platform: &Platform,
 ) -> anyhow::Result<()> {
     let before = session.store.tagged(reference)?;
-    let digest =
+    let known =
         shown(args.quiet || args.json, (Work::Pull, &format!("pulling {reference}")), async |step| {
             fetch(session, reference, platform, &step).await
         })?;
+    let (digest, found) = (known.digest(), known.config.platform());
+    // A tag that is no list has one image, which is taken whatever it is for, as Docker takes it.
+    let asked = args.platform.is_some() || env::default_platform().is_some();
+    if asked && !platform.accepts(&found) {
+        let name = reference.familiar();
+        tell!(
+            "WARNING: image with reference {name} was found but its platform ({found}) does not match the specified platform ({platform})"
+        );
+    }
     if args.json {
         let id = find_image(&session.store, &reference.to_string())?.id;
         say!("{}", json!({"Name": reference.to_string(), "Digest": digest, "ID": id}));
@@ -193,11 +202,11 @@ async fn fetch(
     reference: &Reference,
     platform: &Platform,
     step: &Step,
-) -> anyhow::Result<lapstrake_oci::Digest> {
+) -> anyhow::Result<Known> {
     let images = Images::new(session.store.clone(), session.single_id, true, registries());
     let known = images.resolve_there(reference, platform).await?;
     images.fetch(&known.manifest, &reference.to_string(), Files::Later, step).await?;
-    Ok(known.digest().clone())
+    Ok(known)
 }
 
 /// Gives an image another name, with all of its platforms.

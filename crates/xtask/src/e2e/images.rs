@@ -201,7 +201,7 @@ fn search(mode: &Mode) -> Result<(), String> {
             {"name": "busybox", "description": "Busybox base image.", "star_count": 3000, "is_official": true},
             {"name": "team/busybox", "description": "one\ntwo \u001b[31m", "star_count": 4}]}"#;
         let mut asked = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..4 {
             let Ok((mut stream, _)) = listener.accept() else { break };
             let mut head = vec![0; 4096];
             let length = stream.read(&mut head).unwrap_or(0);
@@ -219,6 +219,10 @@ fn search(mode: &Mode) -> Result<(), String> {
         &format!("search --filter stars=10 --format '{{{{.Name}}}} {{{{.IsOfficial}}}}' {address}/busybox"),
     )?;
     let json = lap(mode, &format!("search --json --filter is-official=false {address}/busybox"))?;
+    let whole = lap(
+        mode,
+        &format!("search --format json --filter is-automated=false --filter stars=10 {address}/busybox"),
+    )?;
     let asked = server.join().map_err(|_| "the server failed")?;
     expect(
         &table,
@@ -235,6 +239,10 @@ fn search(mode: &Mode) -> Result<(), String> {
             "{\"Description\":\"one two \",\"IsAutomated\":false,\"IsOfficial\":false,\"Name\":\"team/busybox\",\"StarCount\":4}",
         ],
     )?;
+    // As Docker's command line writes it.
+    let row =
+        r#"{"Description":"Busybox base image.","IsOfficial":"true","Name":"busybox","StarCount":"3000"}"#;
+    expect(&whole, 0, &[row, "WARNING: the \"is-automated\" filter is deprecated"])?;
     if asked.first().map(String::as_str) != Some("GET /v1/search?q=busybox&n=7 HTTP/1.1") {
         return Err(format!("asked {asked:?}"));
     }

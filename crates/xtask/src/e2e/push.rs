@@ -115,7 +115,19 @@ fn all_tags(mode: &Mode) -> Result<(), String> {
         1,
         &["is for linux/", "not linux/s390x"],
     )?;
+    other_platform(mode, &format!("{name}:one"))?;
     nothing_left(mode)
+}
+
+/// What is no list is pulled whatever it is for, and who asked for another platform is told.
+fn other_platform(mode: &Mode, name: &str) -> Result<(), String> {
+    let warning = format!("WARNING: image with reference {name} was found but its platform (linux/");
+    let asked = elsewhere(mode, &format!("./lapstrake pull --platform linux/s390x {name}"))?;
+    let words = [warning.as_str(), ") does not match the specified platform (linux/s390x)", "Status: "];
+    expect(&asked, 0, &words)?;
+    let plain = elsewhere(mode, &format!("./lapstrake pull {name}"))?;
+    expect(&plain, 0, &["Status: "])?;
+    without(&plain, "WARNING")
 }
 
 fn push_with_login(mode: &Mode) -> Result<(), String> {
@@ -134,7 +146,7 @@ fn push_with_login(mode: &Mode) -> Result<(), String> {
     };
     expect(&login("wrong")?, 1, &["denied access"])?;
     let typed = script(mode, &format!("{docker} login -u me -p wrong {}", server.address))?;
-    expect(&typed, 1, &["others can read --password", "denied access"])?;
+    expect(&typed, 1, &["Using --password via the CLI is insecure", "denied access"])?;
     let typed = script(mode, &format!("{docker} login -u me --password=secret {}", server.address))?;
     expect(&typed, 0, &["Login Succeeded"])?;
     expect(&login("secret")?, 0, &["Login Succeeded"])?;
