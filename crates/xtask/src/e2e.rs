@@ -23,6 +23,7 @@ mod lookalikes;
 mod many;
 mod model;
 mod networks;
+mod others;
 mod packed;
 mod place;
 mod platforms;
@@ -122,6 +123,7 @@ fn cases() -> Vec<Case> {
         servers::CASES,
         push::CASES,
         logins::CASES,
+        others::CASES,
         packed::CASES,
         images::CASES,
         exporters::CASES,
