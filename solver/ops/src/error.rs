@@ -198,6 +198,14 @@ pub enum OpsError {
     /// A registry refused.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// An image cannot be had from its registry, and the one here is for another platform.
+    #[error("it is here for {}, not for {}", platforms.0, platforms.1)]
+    OtherPlatform {
+        /// What it is for, and what was asked for.
+        platforms: Box<(String, String)>,
+        /// What the registry says.
+        source: RegistryError,
+    },
 }
 
 impl OpsError {

@@ -144,14 +144,32 @@ impl Images {
         {
             return Ok(self.remember(known));
         }
-        match self.resolve_there(reference, platform).await {
-            Ok(known) => Ok(known),
-            // With --pull a registry is asked first; an image that is only here is still there.
-            Err(error) => match self.in_store(reference, platform)? {
-                Some(known) => Ok(self.remember(known)),
-                None => Err(error),
-            },
+        let error = match self.resolve_there(reference, platform).await {
+            Ok(known) => return Ok(known),
+            Err(error) => error,
+        };
+        // With --pull a registry is asked first; an image that is only here is still there.
+        if let Some(known) = self.in_store(reference, platform)? {
+            return Ok(self.remember(known));
         }
+        Err(match (error, self.other_platform(reference, platform)?) {
+            (OpsError::Registry(source), Some(here)) => {
+                OpsError::OtherPlatform { platforms: Box::new((here, platform.to_string())), source }
+            }
+            (error, _) => error,
+        })
+    }
+
+    /// What the image is for that has this name here, if it is for anything else.
+    fn other_platform(&self, reference: &Reference, platform: &Platform) -> Result<Option<String>, OpsError> {
+        let mut here = Vec::new();
+        for id in self.store.variants(reference)? {
+            let config: ImageConfig = parse("the image's config", &self.store.read_blob(&id)?)?;
+            here.push(config.platform());
+        }
+        // One that fits is here without its layers.
+        let other = !here.is_empty() && !here.iter().any(|here| platform.accepts(here));
+        Ok(other.then(|| here.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
     }
 
     /// Finds out which image `reference` is in its registry, whatever is here.

@@ -283,6 +283,14 @@ fn run(mode: &Mode) -> Result<(), String> {
     {
         return Err(format!("not once: {}", text(&once)));
     }
+    // A base that is here for one of them only is told of, beside what its registry says.
+    dockerfile(mode, "crossed", "FROM busybox\nCOPY Dockerfile /d\n")?;
+    let lacking = lap(mode, &format!("build -q {two} crossed"))?;
+    expect(
+        &lacking,
+        3,
+        &["library/busybox:latest: it is here for linux/amd64, not for linux/arm64: cannot reach"],
+    )?;
     // One platform that fails ends the build, and nothing is exported of the others.
     dockerfile(
         mode,
