@@ -148,6 +148,19 @@ pub(crate) struct Build {
     /// $DOCKER_DEFAULT_PLATFORM, else this machine)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Vec<String>,
+    /// A limit by its name in buildx, as `memory=2g`: `memory`, `memory-swap`, `cpu-shares`, `cpu-period`, `cpu-quota`,
+    /// `cpuset-cpus` or `cpuset-mems`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) resource: Vec<String>,
+    /// Attestations, of which none are made yet: `false` declines them
+    #[arg(long, value_name = "KEY=VALUE", hide = true)]
+    pub(crate) attest: Vec<String>,
+    /// As --attest
+    #[arg(long, value_name = "VALUE", hide = true)]
+    pub(crate) provenance: Option<String>,
+    /// As --attest
+    #[arg(long, value_name = "VALUE", hide = true)]
+    pub(crate) sbom: Option<String>,
     /// Another source of files or base: a directory, a git repository, `https://…`, `docker-image://REF`,
     /// `oci-layout://DIR[:TAG]` or `rootfs://DIR`
     #[arg(long, value_name = "NAME=VALUE")]

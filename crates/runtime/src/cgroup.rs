@@ -20,14 +20,40 @@ use find::Place;
 /// What a container may use at most. Nothing given is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of memory, page cache included; there is no swap beyond.
+    /// Bytes of memory, page cache included.
     pub memory: Option<u64>,
-    /// Processors, in thousandths of one.
-    pub millicpus: Option<u64>,
+    /// What may be swapped out beyond `memory`, without which this has no meaning; nothing if it is not said.
+    pub swap: Option<Swap>,
+    /// Time on processors.
+    pub cpu: Option<CpuTime>,
+    /// The part of the processors' time among those that want it, as Docker counts it: usually 1024.
+    pub cpu_shares: Option<u64>,
+    /// The processors that it may run on, as `0-3,5`.
+    pub cpus: Option<String>,
+    /// The nodes whose memory it may use.
+    pub nodes: Option<String>,
     /// Processes and threads at a time.
     pub pids: Option<u64>,
     /// What goes to and from disks.
     pub io: Vec<IoLimit>,
+}
+
+/// How much swap there is beyond the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// As much as the machine has.
+    Unlimited,
+    /// Bytes.
+    Bytes(u64),
+}
+
+/// Time on processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuTime {
+    /// Microseconds in each period, on all processors together; nothing is no limit.
+    pub quota: Option<u64>,
+    /// Microseconds.
+    pub period: u64,
 }
 
 /// A limit of one disk.
@@ -87,6 +113,7 @@ pub struct Held {
 enum Kind {
     Memory,
     Cpu,
+    Cpuset,
     Pids,
     Io,
 }
@@ -96,6 +123,7 @@ impl Kind {
         match self {
             Self::Memory => "memory",
             Self::Cpu => "cpu",
+            Self::Cpuset => "cpuset",
             Self::Pids => "pids",
             Self::Io => "io",
         }
@@ -116,7 +144,8 @@ impl Limits {
     fn kinds(&self) -> Vec<Kind> {
         let all = [
             (Kind::Memory, self.memory.is_some()),
-            (Kind::Cpu, self.millicpus.is_some()),
+            (Kind::Cpu, self.cpu.is_some() || self.cpu_shares.is_some()),
+            (Kind::Cpuset, self.cpus.is_some() || self.nodes.is_some()),
             (Kind::Pids, self.pids.is_some()),
             (Kind::Io, !self.io.is_empty()),
         ];
@@ -125,8 +154,8 @@ impl Limits {
 }
 
 /// Which limits this process could set, and why not the others.
-pub fn available() -> [(&'static str, Result<&'static str, String>); 4] {
-    [Kind::Memory, Kind::Cpu, Kind::Pids, Kind::Io].map(|kind| {
+pub fn available() -> [(&'static str, Result<&'static str, String>); 5] {
+    [Kind::Memory, Kind::Cpu, Kind::Cpuset, Kind::Pids, Kind::Io].map(|kind| {
         let tried = find::place(kind).and_then(|place| {
             let dir = place.dir.join(unique());
             make(&place, &dir)?;
@@ -213,35 +242,90 @@ fn make(place: &Place, dir: &Path) -> Result<(), String> {
     Err(format!("{} does not pass the controller on to groups in it{}", place.dir.display(), place.hint()))
 }
 
+/// A group's directory, and whether it is of version 2.
+struct Dir<'d>(&'d Path, bool);
+
+impl Dir<'_> {
+    fn write(&self, name: &str, value: &dyn ToString) -> io::Result<()> {
+        let path = self.0.join(name);
+        fs::write(&path, value.to_string())
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    }
+
+    fn memory(&self, limits: &Limits) -> io::Result<()> {
+        let memory = limits.memory.unwrap_or_default();
+        let swap = limits.swap.unwrap_or(Swap::Bytes(0));
+        // A kernel without swap has no such file; there is nothing to limit then.
+        if self.1 {
+            self.write("memory.max", &memory)?;
+            let swap = match swap {
+                Swap::Unlimited => "max".to_owned(),
+                Swap::Bytes(bytes) => bytes.to_string(),
+            };
+            return self.write("memory.swap.max", &swap).or_else(missing);
+        }
+        self.write("memory.limit_in_bytes", &memory)?;
+        let both = match swap {
+            Swap::Unlimited => "-1".to_owned(),
+            Swap::Bytes(bytes) => memory.saturating_add(bytes).to_string(),
+        };
+        self.write("memory.memsw.limit_in_bytes", &both).or_else(missing)
+    }
+
+    fn cpu(&self, limits: &Limits) -> io::Result<()> {
+        if let Some(CpuTime { quota, period }) = limits.cpu {
+            if self.1 {
+                let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
+                self.write("cpu.max", &format!("{quota} {period}"))?;
+            } else {
+                self.write("cpu.cfs_period_us", &period)?;
+                quota.map_or(Ok(()), |quota| self.write("cpu.cfs_quota_us", &quota))?;
+            }
+        }
+        match (limits.cpu_shares, self.1) {
+            (Some(shares), true) => self.write("cpu.weight", &weight(shares)),
+            (Some(shares), false) => self.write("cpu.shares", &shares),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn cpuset(&self, limits: &Limits) -> io::Result<()> {
+        for (name, wanted) in [("cpuset.cpus", &limits.cpus), ("cpuset.mems", &limits.nodes)] {
+            match (wanted, self.1) {
+                (Some(wanted), _) => self.write(name, &wanted)?,
+                // In version 1 a group has none until it is given some, and nothing can join it.
+                (None, false) => {
+                    let above = self.0.parent().unwrap_or(self.0).join(name);
+                    self.write(name, &fs::read_to_string(above)?.trim())?;
+                }
+                (None, true) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shares of version 1 (2 to 262144, usually 1024) as a weight of version 2 (1 to 10000, usually 100). A curve through
+/// these three, as newer runtimes have it: `10 ^ (l² / 612 + 125 l / 612 - 7 / 34)` for `l`, the binary logarithm of shares.
+fn weight(shares: u64) -> u64 {
+    let l = (shares.clamp(2, 262_144) as f64).log2();
+    let exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;
+    10_f64.powf(exponent).ceil().clamp(1.0, 10_000.0) as u64
+}
+
 fn set(kind: Kind, limits: &Limits, dir: &Path, unified: bool) -> io::Result<()> {
-    const PERIOD: u64 = 100_000;
-    let write = |name: &str, value: String| {
-        fs::write(dir.join(name), value)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", dir.join(name).display())))
-    };
-    let value = |limit: Option<u64>| limit.unwrap_or_default();
-    let quota = (value(limits.millicpus) * PERIOD / 1000).max(1000);
-    match (kind, unified) {
-        (Kind::Memory, true) => {
-            write("memory.max", value(limits.memory).to_string())?;
-            // A kernel without swap has no such file; there is nothing to limit then.
-            write("memory.swap.max", "0".to_owned()).or_else(missing)
-        }
-        (Kind::Memory, false) => {
-            write("memory.limit_in_bytes", value(limits.memory).to_string())?;
-            write("memory.memsw.limit_in_bytes", value(limits.memory).to_string()).or_else(missing)
-        }
-        (Kind::Cpu, true) => write("cpu.max", format!("{quota} {PERIOD}")),
-        (Kind::Cpu, false) => {
-            write("cpu.cfs_period_us", PERIOD.to_string())?;
-            write("cpu.cfs_quota_us", quota.to_string())
-        }
-        (Kind::Pids, _) => write("pids.max", value(limits.pids).to_string()),
-        (Kind::Io, _) => limits.io.iter().try_for_each(|limit| {
+    let dir = Dir(dir, unified);
+    match kind {
+        Kind::Memory => dir.memory(limits),
+        Kind::Cpu => dir.cpu(limits),
+        Kind::Cpuset => dir.cpuset(limits),
+        Kind::Pids => dir.write("pids.max", &limits.pids.unwrap_or_default()),
+        Kind::Io => limits.io.iter().try_for_each(|limit| {
             let (file, line) = limit.line(unified);
             let (major, minor) = limit.device;
             // A partition, as a rule: the kernel counts whole disks only.
-            write(file, line).map_err(|error| io::Error::other(format!("of device {major}:{minor}: {error}")))
+            dir.write(file, &line)
+                .map_err(|error| io::Error::other(format!("of device {major}:{minor}: {error}")))
         }),
     }
 }
@@ -296,25 +380,48 @@ mod tests {
     }
 
     #[test]
+    fn weights() {
+        let of = [2, 10, 512, 1024, 2048, 262_144].map(weight);
+        assert_eq!((of[0], of[3], of[5]), (1, 100, 10_000));
+        assert!(of.is_sorted());
+        assert_eq!((weight(0), weight(u64::MAX)), (1, 10_000));
+    }
+
+    #[test]
     fn what_is_written_where() {
         let io = vec![IoLimit { device: (8, 16), rate: IoRate::WriteBytes, value: 1000 }];
-        let limits = Limits { memory: Some(64 << 20), millicpus: Some(1500), pids: Some(7), io };
+        let cpu = Some(CpuTime { quota: Some(150_000), period: 100_000 });
+        let (cpus, swap) = (Some("0-1".to_owned()), Some(Swap::Bytes(1 << 20)));
+        let limits = Limits {
+            memory: Some(64 << 20),
+            swap,
+            cpu,
+            cpu_shares: Some(1024),
+            cpus,
+            nodes: None,
+            pids: Some(7),
+            io,
+        };
         for (unified, expected) in [
             (
                 true,
-                "cpu.max=150000 100000 io.max=8:16 wbps=1000 memory.max=67108864 memory.swap.max=0 pids.max=7",
+                "cpu.max=150000 100000 cpu.weight=100 cpuset.cpus=0-1 io.max=8:16 wbps=1000 memory.max=67108864 \
+                 memory.swap.max=1048576 pids.max=7",
             ),
             (
                 false,
-                "blkio.throttle.write_bps_device=8:16 1000 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 memory.limit_in_bytes=67108864 \
-                     memory.memsw.limit_in_bytes=67108864 pids.max=7",
+                "blkio.throttle.write_bps_device=8:16 1000 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 cpu.shares=1024 \
+                 cpuset.cpus=0-1 cpuset.mems=0 memory.limit_in_bytes=67108864 memory.memsw.limit_in_bytes=68157440 pids.max=7",
             ),
         ] {
-            let dir = tempfile::tempdir().unwrap();
+            let above = tempfile::tempdir().unwrap();
+            fs::write(above.path().join("cpuset.mems"), "0\n").unwrap();
+            let dir = above.path().join("group");
+            fs::create_dir(&dir).unwrap();
             for kind in limits.kinds() {
-                set(kind, &limits, dir.path(), unified).unwrap();
+                set(kind, &limits, &dir, unified).unwrap();
             }
-            let mut found: Vec<String> = fs::read_dir(dir.path())
+            let mut found: Vec<String> = fs::read_dir(&dir)
                 .unwrap()
                 .map(|entry| entry.unwrap().path())
                 .map(|path| {

@@ -36,7 +36,7 @@ mod wire;
 mod world;
 mod zygote;
 
-pub use cgroup::{Held, IoLimit, IoRate, Limits, available as limits_available};
+pub use cgroup::{CpuTime, Held, IoLimit, IoRate, Limits, Swap, available as limits_available};
 pub use error::RuntimeError;
 pub use ids::OwnedInode;
 pub use lapstrake_net::{Firewall, NetError, Way, firewall};

@@ -92,7 +92,7 @@ enum Flag {
 }
 
 /// The verbs with such flags.
-const FLAGS: [(&str, &[&str], Flag); 7] = [
+const FLAGS: [(&str, &[&str], Flag); 13] = [
     ("pull", &["--disable-content-trust", "--disable-content-trust=true"], Flag::Dropped),
     ("push", &["--disable-content-trust", "--disable-content-trust=true"], Flag::Dropped),
     ("pull", &["--disable-content-trust=false"], NO_NOTARY),
@@ -103,6 +103,29 @@ const FLAGS: [(&str, &[&str], Flag); 7] = [
         &["--tree"],
         Flag::Refused("each platform has its row: `--format '{{.Platform}} {{.ID}}'` tells of them"),
     ),
+    // Nothing of a step's container stays, and no context is sent.
+    (
+        "build",
+        &["--rm", "--rm=true", "--rm=false", "--force-rm", "--force-rm=true", "--force-rm=false"],
+        Flag::Dropped,
+    ),
+    ("build", &["--compress", "--compress=true", "--compress=false"], Flag::Dropped),
+    (
+        "build",
+        &["--squash"],
+        Flag::Refused(
+            "layers are not put together: copy the result of a stage into another one, `COPY --from=…`",
+        ),
+    ),
+    ("build", &["--isolation"], Flag::Refused("steps are isolated in one way only")),
+    (
+        "build",
+        &["--cgroup-parent"],
+        Flag::Refused(
+            "groups are made in the one that lapstrake is started in: `systemd-run --scope --slice=NAME lapstrake build …`",
+        ),
+    ),
+    ("build", &["--policy"], Flag::Refused("sources are pinned by `--locked` and `lapstrake.lock`")),
     // There are none.
     ("prune", &["--volumes", "--volumes=true"], Flag::Dropped),
 ];
@@ -183,6 +206,7 @@ mod tests {
             ("run x image ls", "run x image ls"),
             ("run x --platform y --tree", "run x --platform y --tree"),
             ("pull --platform linux/arm64 x", "pull --platform linux/arm64 x"),
+            ("build --rm=false --force-rm --compress -t x .", "build -t x ."),
         ] {
             assert_eq!(translated(words(line)).unwrap(), words(same), "{line}");
         }
@@ -216,6 +240,8 @@ mod tests {
             ("system info", "lapstrake doctor"),
             ("system events", "images and builds only"),
             ("images --tree=true", "each platform has its row"),
+            ("build --squash .", "COPY --from"),
+            ("build --cgroup-parent=x .", "--slice=NAME"),
             ("pull --disable-content-trust=false x", "are not checked"),
         ] {
             let told = translated(words(line)).unwrap_err().to_string();

@@ -3,14 +3,32 @@
 use clap::Args as ClapArgs;
 
 /// Limits, and what a container may not gain.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Hold {
     /// Most memory that each container may use, as `512m`
     #[arg(short, long, value_name = "BYTES")]
     pub(crate) memory: Option<String>,
+    /// Memory and swap together, `-1` for any amount of swap (default: no swap beyond --memory)
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    pub(crate) memory_swap: Option<String>,
     /// Most processors that each container may use, as `1.5`
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<String>,
+    /// The part of the processors' time that each container gets where others want it too (usually 1024)
+    #[arg(short, long, value_name = "NUMBER")]
+    pub(crate) cpu_shares: Option<String>,
+    /// Microseconds in which a container may use --cpu-quota (default: 100000)
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpu_period: Option<String>,
+    /// Microseconds that each container may use of processors in a period
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpu_quota: Option<String>,
+    /// The processors that containers may run on, as `0-3,5`
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// The nodes whose memory containers may use
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
     /// Most processes and threads that each container may have
     #[arg(long, value_name = "NUMBER")]
     pub(crate) pids_limit: Option<u64>,

@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, Error};
 
 /// What is done with a result, and what steps have while they run.
-const OF_BUILDING: [&str; 27] = [
+const OF_BUILDING: [&str; 37] = [
     "tag",
     "call",
     "check",
@@ -25,7 +25,17 @@ const OF_BUILDING: [&str; 27] = [
     "allow",
     "cdi_spec_dir",
     "memory",
+    "memory_swap",
     "cpus",
+    "cpu_shares",
+    "cpu_period",
+    "cpu_quota",
+    "cpuset_cpus",
+    "cpuset_mems",
+    "resource",
+    "attest",
+    "provenance",
+    "sbom",
     "pids_limit",
     "device_read_bps",
     "device_write_bps",

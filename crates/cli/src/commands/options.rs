@@ -7,8 +7,9 @@ use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::Dialect;
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_ops::Secret;
-use lapstrake_runtime::{IoLimit, IoRate, Limits, Network};
+use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, Network, Swap};
 
+use crate::args::Build;
 use crate::args::limits::Hold;
 use crate::env;
 use crate::exit::Usage;
@@ -184,21 +185,108 @@ pub(crate) fn size(text: &str) -> Result<u64, Usage> {
 
 /// `--memory`, `--cpus`, `--pids-limit`, and those of disks
 pub(crate) fn limits(hold: &Hold) -> Result<Limits, Usage> {
-    let cpus = |text: &String| {
-        let number = text.parse::<f64>().ok().filter(|number| (0.001..1e6).contains(number));
-        number
-            .map(|number| (number * 1000.0).round() as u64)
-            .ok_or_else(|| Usage(format!("--cpus {text}: not a number of processors, as `1.5`")))
-    };
     if hold.pids_limit == Some(0) {
         return Err(Usage("--pids-limit 0: nothing could run".to_owned()));
     }
+    let memory = hold.memory.as_deref().map(size).transpose()?;
     Ok(Limits {
-        memory: hold.memory.as_deref().map(size).transpose()?,
-        millicpus: hold.cpus.as_ref().map(cpus).transpose()?,
+        memory,
+        swap: hold.memory_swap.as_deref().map(|text| swap(text, memory)).transpose()?,
+        cpu: cpu_time(hold)?,
+        cpu_shares: hold.cpu_shares.as_deref().map(|text| number("--cpu-shares", text)).transpose()?,
+        cpus: hold.cpuset_cpus.as_deref().map(|text| list("--cpuset-cpus", text)).transpose()?,
+        nodes: hold.cpuset_mems.as_deref().map(|text| list("--cpuset-mems", text)).transpose()?,
         pids: hold.pids_limit,
         io: io_limits(hold)?,
     })
+}
+
+/// `--memory-swap`: memory and swap together.
+fn swap(text: &str, memory: Option<u64>) -> Result<Swap, Usage> {
+    let memory = memory.ok_or_else(|| Usage(format!("--memory-swap {text}: it needs --memory")))?;
+    if text == "-1" {
+        return Ok(Swap::Unlimited);
+    }
+    let less =
+        || Usage(format!("--memory-swap {text}: it is memory and swap together, so not less than --memory"));
+    size(text)?.checked_sub(memory).map(Swap::Bytes).ok_or_else(less)
+}
+
+fn number(flag: &str, text: &str) -> Result<u64, Usage> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| Usage(format!("{flag} {text}: not a number above 0")))
+}
+
+/// Numbers and ranges of them, as the kernel reads them.
+fn list(flag: &str, text: &str) -> Result<String, Usage> {
+    let is_number = |text: &str| text.parse::<u32>().is_ok();
+    let is_part = |part: &str| match part.split_once('-') {
+        Some((first, last)) => is_number(first) && is_number(last),
+        None => is_number(part),
+    };
+    if text.split(',').all(is_part) {
+        return Ok(text.to_owned());
+    }
+    Err(Usage(format!("{flag} {text}: not a list, as `0-3,5`")))
+}
+
+/// `--cpus`, or what it is short for.
+fn cpu_time(hold: &Hold) -> Result<Option<CpuTime>, Usage> {
+    const PERIOD: u64 = 100_000;
+    let Hold { cpus, cpu_period, cpu_quota, .. } = hold;
+    let period = cpu_period.as_deref().map(|text| number("--cpu-period", text)).transpose()?;
+    let quota = cpu_quota.as_deref().map(|text| number("--cpu-quota", text)).transpose()?;
+    match cpus {
+        Some(_) if period.is_some() || quota.is_some() => {
+            Err(Usage("--cpus says the same as --cpu-quota and --cpu-period: give one of them".to_owned()))
+        }
+        Some(text) => {
+            let cpus = text.parse::<f64>().ok().filter(|number| (0.001..1e6).contains(number));
+            let wrong = || Usage(format!("--cpus {text}: not a number of processors, as `1.5`"));
+            let quota = (cpus.ok_or_else(wrong)? * PERIOD as f64).round() as u64;
+            // The kernel takes no less.
+            Ok(Some(CpuTime { quota: Some(quota.max(1000)), period: PERIOD }))
+        }
+        None if period.is_none() && quota.is_none() => Ok(None),
+        None => Ok(Some(CpuTime { quota, period: period.unwrap_or(PERIOD) })),
+    }
+}
+
+/// `--resource KEY=VALUE`: the flag that has the key's name.
+pub(crate) fn resources(hold: &mut Hold, texts: &[String]) -> Result<(), Usage> {
+    for text in texts {
+        let unknown = |key: &str| Usage(format!("unknown resource {key:?}"));
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| Usage(format!("invalid resource {text:?}, expected key=value")))?;
+        let place = match key.trim() {
+            "memory" => &mut hold.memory,
+            "memory-swap" => &mut hold.memory_swap,
+            "cpu-shares" => &mut hold.cpu_shares,
+            "cpu-period" => &mut hold.cpu_period,
+            "cpu-quota" => &mut hold.cpu_quota,
+            "cpuset-cpus" => &mut hold.cpuset_cpus,
+            "cpuset-mems" => &mut hold.cpuset_mems,
+            key => return Err(unknown(key)),
+        };
+        *place = Some(value.trim().to_owned());
+    }
+    Ok(())
+}
+
+/// `--attest`, `--provenance` and `--sbom`: none are made yet, so they can only be declined.
+pub(crate) fn attestations(args: &Build) -> Result<(), Usage> {
+    let declined = |text: &&String| {
+        let off = |field: &str| matches!(field, "disabled=true" | "disabled=1");
+        text.parse() == Ok(false) || text.split(',').any(off)
+    };
+    let all = args.attest.iter().chain(&args.provenance).chain(&args.sbom);
+    match all.into_iter().find(|text| !declined(text)) {
+        Some(text) => Err(Usage(format!(
+            "attestations are not built yet (asked for: {text}): leave them away, or decline them with `=false`"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// `--device-read-bps` and the like.

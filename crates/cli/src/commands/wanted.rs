@@ -92,7 +92,10 @@ impl Wanted {
         settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
         settings.output_limit = env::log_limit();
-        settings.limits = options::limits(&args.hold)?;
+        options::attestations(args)?;
+        let mut hold = args.hold.clone();
+        options::resources(&mut hold, &args.resource)?;
+        settings.limits = options::limits(&hold)?;
         settings.no_new_privs = options::no_new_privs(&args.hold)?;
         settings.debug = args.debug.as_deref().map(super::run::debug).transpose()?;
         let place = add_contexts(args, &mut inputs, &mut settings)?;

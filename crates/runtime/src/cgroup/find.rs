@@ -22,6 +22,7 @@ impl Place {
             (Kind::Memory, false) => "memory.limit_in_bytes",
             (Kind::Cpu, true) => "cpu.max",
             (Kind::Cpu, false) => "cpu.cfs_quota_us",
+            (Kind::Cpuset, _) => "cpuset.cpus",
             (Kind::Pids, _) => "pids.max",
             (Kind::Io, true) => "io.max",
             (Kind::Io, false) => "blkio.throttle.read_bps_device",

@@ -8,6 +8,7 @@ use super::pty::Pty;
 pub(super) const CASES: &[super::Case] = &[
     ("doctor", doctor),
     ("memory_bomb", memory_bomb),
+    ("resources", resources),
     ("fork_bomb", fork_bomb),
     ("limits_of_run", limits_of_run),
     ("disk_limits", disk_limits),
@@ -75,6 +76,46 @@ fn memory_bomb(mode: &Mode) -> Result<(), String> {
         return Err(text(&killed));
     }
     expect(&lap(mode, "build --memory 640m eats")?, 0, &[])?;
+    let left = groups()?;
+    if left.is_empty() { nothing_left(mode) } else { Err(format!("groups are left: {left}")) }
+}
+
+/// Limits by the names that buildx and Docker have for them, as a step sees them.
+fn resources(mode: &Mode) -> Result<(), String> {
+    for (flags, word) in [
+        ("--memory-swap 1g", "it needs --memory"),
+        ("-m 2g --memory-swap 1g", "not less than --memory"),
+        ("--cpus 1 --cpu-quota 5000", "give one of them"),
+        ("--cpuset-cpus 0-", "not a list, as `0-3,5`"),
+        ("--cpu-shares 0", "--cpu-shares 0: not a number above 0"),
+        ("--resource memory", "invalid resource \"memory\", expected key=value"),
+        ("--resource disk=5", "unknown resource \"disk\""),
+        ("--provenance=mode=max", "attestations are not built yet"),
+        ("--attest type=sbom", "attestations are not built yet"),
+    ] {
+        expect(&lap(mode, &format!("build {flags} builds"))?, 2, &[word])
+            .map_err(|why| format!("{flags}: {why}"))?;
+    }
+    let seen = "FROM busybox\nRUN grep Cpus_allowed_list: /proc/self/status\n";
+    dockerfile(mode, "held", seen)?;
+    // What only declines what is not there is taken; so is what has no meaning here.
+    let declined =
+        "--provenance=false --sbom false --attest type=sbom,disabled=true --rm --force-rm=false --compress";
+    expect(&lap(mode, &format!("build -q {declined} held"))?, 0, &["sha256:"])?;
+    if !can_limit(mode, "--no-cache --cpuset-cpus 0", "held")? {
+        return nothing_left(mode);
+    }
+    for flags in [
+        "--cpuset-cpus 0",
+        "--resource cpuset-cpus=0 --resource cpu-shares=512 --resource memory=640m --resource memory-swap=-1",
+    ] {
+        let built = lap(mode, &format!("build --no-cache --progress plain {flags} held"))?;
+        expect(&built, 0, &["Cpus_allowed_list:\t0\n"]).map_err(|why| format!("{flags}: {why}"))?;
+    }
+    let ran = "-c 512 --cpu-period 50000 --cpu-quota 25000 -m 64m --memory-swap 128m --cpuset-cpus 0 --cpuset-mems 0";
+    let allowed = lap(mode, &format!("run {ran} busybox grep Cpus_allowed_list: /proc/self/status"))?;
+    expect(&allowed, 0, &["Cpus_allowed_list:\t0\n"])?;
+    expect(&lap(mode, "run --cpuset-cpus 4000 busybox true")?, 3, &["cannot limit cpuset", "cpuset.cpus"])?;
     let left = groups()?;
     if left.is_empty() { nothing_left(mode) } else { Err(format!("groups are left: {left}")) }
 }
