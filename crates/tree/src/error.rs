@@ -149,6 +149,14 @@ pub enum TreeError {
         /// The ignore file, if it has a name.
         file: Option<Box<str>>,
     },
+    /// A line of an ignore file is too long.
+    #[error("failed parsing .dockerignore: bufio.Scanner: token too long{}", in_file(file.as_deref(), *line))]
+    LongLine {
+        /// Its number, from 1.
+        line: u32,
+        /// The ignore file, if it has a name.
+        file: Option<Box<str>>,
+    },
     /// A lone `!` in an ignore file.
     #[error("illegal exclusion pattern: {pattern:?}{}", in_file(file.as_deref(), *line))]
     IllegalExclusion {

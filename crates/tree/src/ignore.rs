@@ -17,6 +17,9 @@ pub(crate) use pattern::Pattern;
 /// with the square of the length, and who writes a Dockerfile names what he likes.
 const LONGEST_PATH: usize = 4096;
 
+/// The longest line of an ignore file, comments included, in bytes without its end.
+const LONGEST_LINE: usize = 65_535;
+
 /// An ordered list of patterns.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
@@ -57,9 +60,14 @@ impl Patterns {
     /// a pattern and empty lines do not count.
     ///
     /// # Errors
-    /// [`TreeError::IllegalExclusion`] for a lone `!`, [`TreeError::Pattern`] for bad syntax; but what only Go's regular
+    /// [`TreeError::IllegalExclusion`] for a lone `!`, [`TreeError::LongLine`] for what BuildKit reads no further,
+    /// [`TreeError::Pattern`] for bad syntax; but what only Go's regular
     /// expressions refuse is told by the verdict on the first path that is compared with it.
     pub fn parse(text: &str) -> Result<Self, TreeError> {
+        let too_long = |line: &str| line.len() > LONGEST_LINE;
+        if let Some((line, _)) = (1u32..).zip(text.split('\n')).find(|(_, line)| too_long(line)) {
+            return Err(TreeError::LongLine { line, file: None });
+        }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut rules = Vec::new();
         for (number, line) in (1u32..).zip(text.lines()) {
@@ -82,6 +90,7 @@ impl Patterns {
             TreeError::IllegalExclusion { pattern, line, .. } => {
                 TreeError::IllegalExclusion { pattern, line, file: Some(file.into()) }
             }
+            TreeError::LongLine { line, .. } => TreeError::LongLine { line, file: Some(file.into()) },
             other => other,
         })?;
         Ok(Self { file: Some(file.into()), ..named })
@@ -398,6 +407,13 @@ mod tests {
         let told = |text: &str| told(text).unwrap_err().to_string();
         assert_eq!(told("# a\n["), "syntax error in pattern \"[\" (line 2 of dir/x.dockerignore)");
         assert_eq!(told("a\n[b-a]"), "syntax error in pattern \"[b-a]\" (line 2 of dir/x.dockerignore)");
+        let long = |length: usize| Patterns::parse(&format!("a\n#{}\n", "b".repeat(length - 1)));
+        assert!(long(65_535).is_ok());
+        assert!(matches!(long(65_536), Err(TreeError::LongLine { line: 2, file: None })));
+        assert_eq!(
+            told(&"x".repeat(65_536)),
+            "failed parsing .dockerignore: bufio.Scanner: token too long (line 1 of dir/x.dockerignore)"
+        );
         assert_eq!(told("!"), "illegal exclusion pattern: \"!\" (line 1 of dir/x.dockerignore)");
     }
 

@@ -34,6 +34,7 @@ mod registry;
 mod remote;
 mod secure;
 mod servers;
+mod settings;
 mod single;
 mod terminal;
 mod told;
@@ -134,6 +135,7 @@ fn cases() -> Vec<Case> {
         unfetched::CASES,
         secure::CASES,
         remote::CASES,
+        settings::CASES,
         epoch::CASES,
         told::CASES,
         traps::CASES,

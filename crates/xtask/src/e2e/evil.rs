@@ -134,7 +134,9 @@ with tarfile.open("evil.tar", "w") as tar:
     add("config.json", config.encode())
     add("manifest.json", json.dumps([{"Config": "config.json", "RepoTags": ["evil:1"], "Layers": ["layer.tar"]}]).encode())
     tar.add(path, "layer.tar")
-done = subprocess.run(["./lapstrake", "load", "-i", "evil.tar"], capture_output=True, text=True)
+# More than this nobody gets, whatever he does with it: who wants more ends at once, and not with a reason.
+bound = lambda: resource.setrlimit(resource.RLIMIT_DATA, (448 << 20, 448 << 20))
+done = subprocess.run(["./lapstrake", "load", "-i", "evil.tar"], capture_output=True, text=True, preexec_fn=bound)
 most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
 print(f"{name}: status {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}")
 most_of = {"headers": 100, "implied": 100}.get(name, 280)

@@ -303,3 +303,40 @@ fn of_very_many_errors_the_first_are_kept_and_the_rest_counted() {
     assert_eq!(parsed.faults[MOST_ERRORS + 1].lines.0 as usize, MOST_ERRORS + 2);
     assert_eq!(parsed.dockerfile.stages[0].instructions.len(), 1);
 }
+
+/// `--device` as BuildKit's code (commit 73ed6825c) reads it: the first field that is nothing else is the name.
+#[test]
+fn devices_of_a_run() {
+    let read = |value: &str| -> Result<(String, bool), String> {
+        let file = SourceFile::new("Dockerfile", format!("FROM a\nRUN --device={value} x\n"));
+        let parsed = parse(&file);
+        if let Some(error) = parsed.first_error() {
+            return Err(error.message.clone());
+        }
+        let Instruction::Run(run) = &parsed.dockerfile.stages[0].instructions[0].instruction else {
+            panic!("no RUN")
+        };
+        let device = &run.flags().devices[0];
+        Ok((device.name.to_string(), device.required))
+    };
+    for (value, name, required) in [
+        ("vendor.example/class=one", "vendor.example/class=one", false),
+        ("name=vendor.example/class=one,required", "vendor.example/class=one", true),
+        ("vendor.example/class,required=false", "vendor.example/class", false),
+        ("required=1,vendor.example/class=*", "vendor.example/class=*", true),
+        ("NAME=a/b=c,Required=TRUE", "a/b=c", true),
+        ("name", "name", false),
+        ("required", "", true),
+    ] {
+        assert_eq!(read(value), Ok((name.to_owned(), required)), "{value}");
+    }
+    for (value, why) in [
+        ("a/b=c,d", "invalid field 'd' must be a key=value pair"),
+        ("a/b=c,name=d", "device name already set to a/b=c"),
+        ("name=a,required=maybe", "invalid value for required: maybe"),
+        ("name=a,requird=1", "unexpected key 'requird' in 'requird=1' (did you mean required?)"),
+        ("name=a,other=1", "unexpected key 'other' in 'other=1'"),
+    ] {
+        assert_eq!(read(value).unwrap_err(), why, "{value}");
+    }
+}
