@@ -210,8 +210,10 @@ impl SetupOp {
 /// A system call filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Filter {
-    /// The default.
-    Default,
+    /// The default, but for the calls that set-up needs.
+    Early,
+    /// No more than those: on top of the other one it makes the default.
+    Late,
     /// The default, with calls about owners answered by a supervisor.
     OneId,
     /// Nothing but those answers.
@@ -378,17 +380,28 @@ pub fn plan(spec: &RunSpec, sources: usize) -> Result<Plan, SpecError> {
         ops.push(SetupOp::Loopback);
     }
     ops.push(SetupOp::Stage);
+    let names = names(spec);
+    // Long ones would not go into a message.
+    let short = names.iter().map(length).sum::<usize>() < 16 << 10;
+    if short {
+        ops.extend_from_slice(&names);
+    }
     kit(&mut ops, spec.shm_size, secure);
+    confine(&mut ops, spec);
     // sysfs shows the network of whoever mounts it: a lent one has to be entered first.
     let own_network = spec.network == Network::Isolated;
     let ahead = ops.len();
     system(&mut ops, secure);
     let ahead = if own_network { ahead } else { ops.len() };
-    ops.push(SetupOp::Hostname { name: spec.hostname.clone() });
+    if !short {
+        ops.extend(names);
+    }
     let root = if secure { vec![Attr::Nodev] } else { Vec::new() };
     ops.push(SetupOp::AttachRoot { attrs: root });
     ops.extend(["proc", "dev", "sys"].map(|name| SetupOp::Install { name: name.to_owned() }));
-    names(&mut ops, spec);
+    for (slot, path) in NAME_FILES.into_iter().enumerate() {
+        ops.push(bind_file(slot, place(Base::Root, path)));
+    }
     for (slot, mount) in spec.mounts.iter().enumerate() {
         user_mount(&mut ops, spec, mount, slot + FIRST_SLOT);
     }
@@ -402,8 +415,10 @@ pub fn plan(spec: &RunSpec, sources: usize) -> Result<Plan, SpecError> {
     Ok(Plan { ops, ahead })
 }
 
-/// Slots of staged files: 0 and 1 are `resolv.conf` and `hosts`.
-const FIRST_SLOT: usize = 2;
+/// The staged files that every container has, by slot.
+const NAME_FILES: [&str; 2] = ["etc/resolv.conf", "etc/hosts"];
+/// The first slot of the others.
+const FIRST_SLOT: usize = NAME_FILES.len();
 
 /// `/proc` and `/dev`.
 fn kit(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
@@ -422,6 +437,21 @@ fn kit(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
     if secure {
         masks(ops, Base::Proc, &MASKED_PROC, &FROZEN_PROC);
     }
+}
+
+/// What is given up as soon as nothing needs it: the bounding set concerns programs alone, and the filter lets pass what
+/// set-up still does. Compiling it is what takes longest of all, so it is done ahead.
+fn confine(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
+    let secure = spec.security == Security::Sandbox;
+    ops.push(SetupOp::Bound { keep: kept(secure) });
+    if secure && !spec.one_id {
+        ops.push(SetupOp::Filter { filter: Filter::Early });
+    }
+}
+
+/// The capabilities that a program may have.
+fn kept(secure: bool) -> u64 {
+    if secure { DEFAULT_CAPABILITIES } else { u64::MAX }
 }
 
 /// `/sys`, the last thing that needs what the zygote sees.
@@ -499,14 +529,21 @@ fn masks(ops: &mut Vec<SetupOp>, base: Base, masked: &[&str], frozen: &[&str]) {
     ops.extend(frozen.iter().map(|path| SetupOp::Freeze { at: place(base, path) }));
 }
 
-/// `/etc/resolv.conf` and `/etc/hosts`.
-fn names(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
-    let files = [("etc/resolv.conf", spec.resolv_conf.clone()), ("etc/hosts", hosts(spec))];
-    for (slot, (path, data)) in files.into_iter().enumerate() {
-        ops.push(SetupOp::StageFile { slot, data, mode: 0o644, owner: Some((0, 0)) });
-        let attrs = vec![Attr::Readonly, Attr::Nosuid, Attr::Nodev, Attr::Noexec];
-        ops.push(SetupOp::Bind { source: Source::File { slot }, at: place(Base::Root, path), attrs });
-    }
+/// The container's own name, and how it finds others. It is the same for all steps of a build, as a rule.
+fn names(spec: &RunSpec) -> [SetupOp; 3] {
+    let file = |slot, data| SetupOp::StageFile { slot, data, mode: 0o644, owner: Some((0, 0)) };
+    let name = SetupOp::Hostname { name: spec.hostname.clone() };
+    [name, file(0, spec.resolv_conf.clone()), file(1, hosts(spec))]
+}
+
+/// How much data an operation carries.
+fn length(op: &SetupOp) -> usize {
+    if let SetupOp::StageFile { data, .. } = op { data.len() } else { 0 }
+}
+
+fn bind_file(slot: usize, at: Place) -> SetupOp {
+    let attrs = vec![Attr::Readonly, Attr::Nosuid, Attr::Nodev, Attr::Noexec];
+    SetupOp::Bind { source: Source::File { slot }, at, attrs }
 }
 
 fn hosts(spec: &RunSpec) -> Vec<u8> {
@@ -538,8 +575,7 @@ fn user_mount(ops: &mut Vec<SetupOp>, spec: &RunSpec, mount: &Mount, slot: usize
         MountSource::Bytes { data, mode, uid, gid } => {
             let owner = (!spec.one_id).then_some((*uid, *gid));
             ops.push(SetupOp::StageFile { slot, data: data.clone(), mode: *mode, owner });
-            let attrs = vec![Attr::Readonly, Attr::Nosuid, Attr::Nodev, Attr::Noexec];
-            ops.push(SetupOp::Bind { source: Source::File { slot }, at, attrs });
+            ops.push(bind_file(slot, at));
         }
         MountSource::Device { index } => {
             let attrs = vec![Attr::Nosuid, Attr::Noexec];
@@ -568,28 +604,26 @@ fn sharers(spec: &RunSpec, wanted: usize) -> usize {
     spec.mounts.iter().filter(uses).count()
 }
 
-/// What happens inside the root. The filter comes before the capabilities go, as loading it takes one of them, and
-/// after the bounding set has shrunk, as it forbids nothing that comes later.
+/// What happens inside the root. The filter comes before the capabilities go, as loading it takes one of them; it forbids
+/// nothing that comes later.
 fn process(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     let secure = spec.security == Security::Sandbox;
-    let keep = if secure { DEFAULT_CAPABILITIES } else { u64::MAX };
     let User { uid, gid, .. } = spec.user;
     ops.extend(spec.rlimits.iter().map(|limit| SetupOp::Limit { limit: limit.clone() }));
     ops.push(SetupOp::Cwd { path: spec.cwd.clone(), uid, gid, record: spec.one_id });
     ops.push(SetupOp::Umask { mask: spec.umask & 0o777 });
-    ops.push(SetupOp::Bound { keep });
     if secure {
         ops.push(SetupOp::Fence);
     }
     let filter = match (secure, spec.one_id) {
-        (true, false) => Some(Filter::Default),
+        (true, false) => Some(Filter::Late),
         (true, true) => Some(Filter::OneId),
         (false, true) => Some(Filter::OneIdInsecure),
         (false, false) => None,
     };
     ops.extend(filter.map(|filter| SetupOp::Filter { filter }));
     ops.push(SetupOp::Become { user: spec.user.clone() });
-    ops.push(SetupOp::Capabilities { keep, ambient: !secure });
+    ops.push(SetupOp::Capabilities { keep: kept(secure), ambient: !secure });
     if spec.no_new_privs {
         ops.push(SetupOp::NoNewPrivs);
     }

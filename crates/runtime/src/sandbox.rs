@@ -91,6 +91,8 @@ pub struct Finished {
     pub usage: Usage,
     /// With [`RunSpec::limits`]: which of them it has run into.
     pub held: Option<Held>,
+    /// Whether there was no room left on `/dev/shm`.
+    pub shm_full: bool,
     /// With [`RunSpec::one_id`]: whose things are that no attribute can say it of.
     pub owned: Vec<OwnedInode>,
 }
@@ -177,18 +179,18 @@ impl Sandbox {
         ops.splice(ahead..ahead, joins.chain(enters));
         let kind = Kind { private_network: spec.network == Network::None, ops: ops[..ahead].to_vec() };
         let kind = wire::to_bytes(&kind).map_err(RuntimeError::talk)?;
-        let memory = wire::to_memory(&Request { ops: ops[ahead..].to_vec() }).map_err(RuntimeError::talk)?;
         let (channel, theirs) = wire::pair().map_err(RuntimeError::talk)?;
+        wire::send_request(&channel, &Request { ops: ops[ahead..].to_vec() }).map_err(RuntimeError::talk)?;
         let root = detached(fds.root);
         let mounts: Vec<OwnedFd> =
             fds.mounts.into_iter().map(detached).chain(doors).chain(namespace).collect();
         let mut all: Vec<BorrowedFd<'_>> =
-            [&theirs, &memory, &fds.stdin, &fds.stdout, &fds.stderr, &root].map(AsFd::as_fd).to_vec();
+            [&theirs, &fds.stdin, &fds.stdout, &fds.stderr, &root].map(AsFd::as_fd).to_vec();
         all.extend(mounts.iter().map(AsFd::as_fd));
         wire::send_bytes(&self.control, &kind, &all).map_err(RuntimeError::talk)?;
         // Our copies would keep the pipes open beyond the container, and the channel beyond the zygote.
         drop(all);
-        drop((memory, theirs, fds.stdin, fds.stdout, fds.stderr, root, mounts));
+        drop((theirs, fds.stdin, fds.stdout, fds.stderr, root, mounts));
         let (update, fds) = wire::receive(&channel).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
         let mut fds = fds.into_iter();
         match update {
@@ -265,7 +267,8 @@ impl Running {
         self.finished = true;
         let (update, fds) =
             wire::receive(&self.channel).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
-        let Update::Exited { signal, status, user_us, system_us, max_rss, read, written } = update else {
+        let Update::Exited { signal, status, user_us, system_us, max_rss, read, written, shm_full } = update
+        else {
             return Err(RuntimeError::Gone);
         };
         let (user, system) = (Duration::from_micros(user_us), Duration::from_micros(system_us));
@@ -277,7 +280,7 @@ impl Running {
         let owned = fds.into_iter().next().map_or(Ok(Vec::new()), wire::from_memory);
         let owned = owned.map_err(RuntimeError::talk)?;
         let usage = Usage { user, system, max_rss, read, written };
-        Ok(Finished { exit, usage, held: self.group.as_ref().map(Group::held), owned })
+        Ok(Finished { exit, usage, held: self.group.as_ref().map(Group::held), shm_full, owned })
     }
 }
 

@@ -66,8 +66,10 @@ impl Machine {
 /// What programs are held by.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
-    /// The default.
-    pub(crate) default: Vec<Instruction>,
+    /// The default, with the calls that making a container takes.
+    pub(crate) early: Vec<Instruction>,
+    /// Refuses these and no others. A kernel takes the sterner of two filters' words, so both are the default.
+    pub(crate) late: Vec<Instruction>,
     /// The default where one id is mapped.
     pub(crate) one_id: Vec<Instruction>,
     /// Nothing but the questions of [`crate::ids`].
@@ -83,7 +85,8 @@ impl Programs {
         ask(&mut asks, native.1);
         let free = (foreign.0, Tree::new(Verdict::Allow));
         Self {
-            default: default_program(machine),
+            early: early_program(machine),
+            late: late_program(machine),
             one_id: emit::program(&[(native.0, asks), (foreign.0, tree(foreign.1))]),
             one_id_insecure: emit::program(&[(native.0, all), free]),
         }
@@ -111,9 +114,31 @@ fn ask(tree: &mut Tree, number: Column) {
     }
 }
 
-/// The filter for `machine`.
-pub(crate) fn default_program(machine: Machine) -> Vec<Instruction> {
-    emit::program(&machine.tables().map(|(arch, number)| (arch, tree(number))))
+/// The calls of set-up that the default refuses, in a machine's own table: `umount2`, `pivot_root`, `sethostname`, `setns`,
+/// and those on mounts.
+fn set_up(machine: Machine) -> impl Iterator<Item = u32> {
+    let own = match machine {
+        Machine::X86 => [166, 155, 170, 308],
+        Machine::Arm => [39, 41, 161, 268],
+    };
+    // `open_tree`, `move_mount`, `fsopen`, `fsconfig`, `fsmount`; `mount_setattr`.
+    own.into_iter().chain(428..=432).chain([442])
+}
+
+/// The default filter for `machine`, but for the calls of set-up.
+fn early_program(machine: Machine) -> Vec<Instruction> {
+    let [native, foreign] = machine.tables();
+    let mut early = tree(native.1);
+    set_up(machine).for_each(|call| early.set(call..=call, Verdict::Allow));
+    emit::program(&[(native.0, early), (foreign.0, tree(foreign.1))])
+}
+
+/// What the early one lacks. Short, as it is loaded between a container's start and its program.
+fn late_program(machine: Machine) -> Vec<Instruction> {
+    let [native, foreign] = machine.tables();
+    let mut late = Tree::new(Verdict::Allow);
+    set_up(machine).for_each(|call| late.set(call..=call, Verdict::Errno(Errno::PERM)));
+    emit::program(&[(native.0, late), (foreign.0, Tree::new(Verdict::Allow))])
 }
 
 fn tree(number: Column) -> Tree {

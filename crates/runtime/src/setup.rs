@@ -21,8 +21,9 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
-use crate::plan::{Filter, SetupOp};
+use crate::plan::{Filter, SetupOp, plan};
 use crate::seccomp::Programs;
+use crate::spec::RunSpec;
 use crate::wire::{self, Failure, Kind, Report, Request};
 use crate::world::World;
 
@@ -31,6 +32,8 @@ pub(crate) struct Job<'a> {
     pub(crate) kind: Kind,
     /// To the zygote.
     pub(crate) channel: OwnedFd,
+    /// Counts 1 once the next thing is the user's program.
+    pub(crate) leap: OwnedFd,
     /// The system call filters; `None` where this machine has no table for them.
     pub(crate) filters: Option<&'a Programs>,
     pub(crate) world: &'a World,
@@ -62,16 +65,18 @@ impl<T> About<T> for Result<T, Errno> {
 
 /// Makes a blank, waits for what it is to run, and becomes that; the status of a process that could not.
 pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
-    let Job { kind, channel, filters, world } = job;
-    let keep = [channel.as_raw_fd()];
+    let Job { kind, channel, leap, filters, world } = job;
+    let keep = [&channel, &leap].map(AsRawFd::as_raw_fd);
     let mut setup = Setup {
         root: None,
         sources: Vec::new(),
         stdio: None,
         channel,
+        leap,
         filters,
         unified_cgroups: world.unified_cgroups,
         stage: None,
+        files: Vec::new(),
         staged: Vec::new(),
         proc: None,
         sys: None,
@@ -83,6 +88,7 @@ pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
     let result = fd::close_others(token, &keep)
         .map_err(|errno| (0, Fault::from(errno)))
         .and_then(|()| setup.apply_all(&kind.ops, 0))
+        .and_then(|()| rehearse().map_err(|errno| (ahead, Fault::from(errno))))
         .and_then(|()| match setup.receive() {
             Ok(Some(request)) => setup.apply_all(&request.ops, ahead),
             // Nobody wants it any more.
@@ -96,6 +102,18 @@ pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
     1
 }
 
+/// Reads a request as one will come. A fork shares its memory with its maker, and each page of it that reading touches
+/// costs some microseconds the first time.
+fn rehearse() -> Result<(), Errno> {
+    let any = plan(&RunSpec::new(vec!["true".to_owned()]), 0).map_err(|_| Errno::INVAL)?;
+    let (here, there) = wire::pair()?;
+    wire::send_request(&here, &Request { ops: any.ops })?;
+    wire::receive_request(&there)?;
+    // From here on somebody waits for this process.
+    take_turns(Turns::Short);
+    Ok(())
+}
+
 /// A container under construction.
 struct Setup<'a> {
     root: Option<OwnedFd>,
@@ -103,10 +121,13 @@ struct Setup<'a> {
     sources: Vec<Option<OwnedFd>>,
     stdio: Option<[OwnedFd; 3]>,
     channel: OwnedFd,
+    leap: OwnedFd,
     filters: Option<&'a Programs>,
     unified_cgroups: bool,
     /// The roots of the mounts made so far: looked things up beneath, never by path again.
     stage: Option<OwnedFd>,
+    /// Mounts of the files on the stage, each until it is attached.
+    files: Vec<(usize, OwnedFd)>,
     /// The caller's mounts that are on the stage.
     staged: Vec<usize>,
     proc: Option<OwnedFd>,
@@ -121,11 +142,11 @@ impl Setup<'_> {
         let Some((_, fds)) = wire::receive_bytes(&self.channel)? else { return Ok(None) };
         let mut fds = fds.into_iter();
         let mut next = || fds.next().ok_or(Errno::BADF);
-        let memory = next()?;
+        let run = next()?;
         self.stdio = Some([next()?, next()?, next()?]);
         self.root = Some(next()?);
         self.sources = fds.map(Some).collect();
-        wire::from_memory(memory).map(Some)
+        wire::receive_request(run).map(Some)
     }
 
     /// Carries operations out of which the first is number `first`; says at which one it failed.
@@ -167,7 +188,8 @@ impl Setup<'_> {
             SetupOp::Become { user } => process::become_user(user),
             SetupOp::Capabilities { keep, ambient } => process::capabilities(*keep, *ambient),
             SetupOp::Exec { args, env } => {
-                wire::send(&self.channel, &Report::Exec, &[])?;
+                // Nobody is woken: the zygote looks when the channel ends, which is at once.
+                rustix::io::write(&self.leap, &1_u64.to_ne_bytes())?;
                 take_turns(Turns::Plain);
                 process::exec(args, env)
             }
@@ -190,7 +212,8 @@ impl Setup<'_> {
     fn filter(&self, filter: Filter) -> Result<(), Fault> {
         let filters = self.filters.ok_or(Errno::OPNOTSUPP).about("(no table for this machine)")?;
         let program = match filter {
-            Filter::Default => return Ok(lapstrake_sys::seccomp::load(&filters.default)?),
+            Filter::Early => return Ok(lapstrake_sys::seccomp::load(&filters.early)?),
+            Filter::Late => return Ok(lapstrake_sys::seccomp::load(&filters.late)?),
             Filter::OneId => &filters.one_id,
             Filter::OneIdInsecure => &filters.one_id_insecure,
         };

@@ -4,13 +4,14 @@
 //! before some forty mounts are gone and every processor has noticed. So the zygote holds it too, and hands it over here:
 //! to a process whose only work is to let go. It ends with the zygote, as does everything it holds.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use lapstrake_sys::process::{self, Child, Turns};
 use lapstrake_sys::{SingleThreaded, fd};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
+use crate::spec::MAX_FDS;
 use crate::wire;
 
 /// Who lets go of descriptors.
@@ -27,17 +28,25 @@ impl Undertaker {
                 return 1;
             }
             process::take_turns(Turns::Plain);
-            // What comes is dropped: that is the work.
-            while let Ok(Some(_)) = wire::receive_bytes(&theirs) {}
+            // What came is dropped when the next comes: that is the work.
+            let mut held = Vec::new();
+            while let Ok(Some((_, fds))) = wire::receive_bytes(&theirs) {
+                drop(std::mem::replace(&mut held, fds));
+            }
             0
         })?;
         Ok(Self { channel, _process: process })
     }
 
     /// Lets go of something, some time.
-    pub(crate) fn bury(&self, what: OwnedFd) {
-        // Where it cannot be handed over, it goes here and now.
-        let _ = wire::send_bytes(&self.channel, b"gone", &[what.as_fd()]);
+    pub(crate) fn bury(&self, what: Vec<OwnedFd>) {
+        for some in what.chunks(MAX_FDS) {
+            let some: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
+            // Where it cannot be handed over, it goes here and now.
+            let _ = wire::send_bytes(&self.channel, b"hold", &some);
+        }
+        // Ours first: it is the last who lets go that has to wait.
         drop(what);
+        let _ = wire::send_bytes(&self.channel, b"let go", &[]);
     }
 }

@@ -2,14 +2,16 @@
 //! descriptors beside it.
 //!
 //! ```text
-//! parent → zygote   (control)  Kind          fds: run, request (memfd of Request), stdin, stdout, stderr, root, mounts…
-//! zygote → child    (setup)    go            the same without run: a blank becomes a container
+//! parent → child    (run)      Request       before anything else; where it is long, fd: memfd of it
+//! parent → zygote   (control)  Kind          fds: run, stdin, stdout, stderr, root, mounts…
+//! zygote → child    (setup)    go            the same: a blank becomes a container
 //! zygote → parent   (control)  Hello         once
-//! child  → zygote   (setup)    Report…       fd with Stub: its parent; with Terminal: the master, with Listener: it. EOF: exec or death
+//! child  → zygote   (setup)    Report…       fd with Stub: its parent; with Terminal: the master, with Listener and Shm: it. EOF: exec or death
 //! zygote → parent   (run)      Update…       fds with Started: pidfd [, terminal master]
 //!                                            with Exited: [memfd of the OwnedInodes]
 //! ```
-//! Both ends are always the same executable, hence no version.
+//! The zygote passes a request on without having read it: no secret of one container is in the memory that others start
+//! as copies of. Both ends are always the same executable, hence no version.
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -26,8 +28,11 @@ use serde::{Deserialize, Serialize};
 use crate::plan::SetupOp;
 use crate::spec::MAX_FDS;
 
-/// Longest datagram; a failure with a path is the longest there is.
+/// The longest request that is sent as it is: half of what the smallest socket buffer of any machine takes.
 const MAX_BYTES: usize = 32 << 10;
+
+/// Stands for a request that comes in memory.
+const IN_MEMORY: &[u8] = b"memory";
 
 /// What containers have in common that can be made of the same blanks.
 #[derive(Serialize, Deserialize)]
@@ -71,8 +76,8 @@ pub(crate) enum Report {
     Terminal,
     /// What calls about owners are answered through.
     Listener,
-    /// The next thing is the user's program.
-    Exec,
+    /// The mount of `/dev/shm`, to be asked at the end whether there is room on it.
+    Shm,
     Failed(Failure),
 }
 
@@ -88,9 +93,20 @@ pub(crate) struct Failure {
 /// About a running container.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Update {
-    Started { terminal: bool },
+    Started {
+        terminal: bool,
+    },
     Failed(Failure),
-    Exited { signal: bool, status: i32, user_us: u64, system_us: u64, max_rss: u64, read: u64, written: u64 },
+    Exited {
+        signal: bool,
+        status: i32,
+        user_us: u64,
+        system_us: u64,
+        max_rss: u64,
+        read: u64,
+        written: u64,
+        shm_full: bool,
+    },
 }
 
 /// Bytes and the descriptors beside them.
@@ -129,7 +145,16 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> Result<Option<(
 
 /// Receives one datagram; `None` at the end. Datagrams are never empty.
 pub(crate) fn receive_bytes(socket: impl AsFd) -> Result<Option<Datagram>, Errno> {
-    let mut bytes = vec![0; MAX_BYTES];
+    // A buffer for the longest would be eight pages, each of which costs a process that has just forked a copy.
+    let length = rustix::io::retry_on_intr(|| {
+        rustix::net::recv(&socket, &mut [0_u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC)
+    });
+    let length = match length {
+        Ok((_, length)) => length,
+        Err(Errno::CONNRESET) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let mut bytes = vec![0; length];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
@@ -168,16 +193,28 @@ pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Errno> 
     serde_json::from_slice(bytes).map_err(|_| Errno::BADMSG)
 }
 
-/// Puts a request, which may carry megabytes of secrets, into anonymous memory.
-pub(crate) fn to_memory(request: &Request) -> Result<OwnedFd, Errno> {
+/// Sends a request, which may carry megabytes of secrets: then in anonymous memory.
+pub(crate) fn send_request(socket: impl AsFd, request: &Request) -> Result<(), Errno> {
     let bytes = to_bytes(request)?;
+    if bytes.len() <= MAX_BYTES {
+        return send_bytes(socket, &bytes, &[]);
+    }
     let memory = rustix::fs::memfd_create(c"request", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memory);
     file.write_all(&bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(file.into())
+    send_bytes(socket, IN_MEMORY, &[file.as_fd()])
 }
 
-/// The inverse of [`to_memory`].
+/// The inverse of [`send_request`].
+pub(crate) fn receive_request(socket: impl AsFd) -> Result<Request, Errno> {
+    let (bytes, fds) = receive_bytes(socket)?.ok_or(Errno::PIPE)?;
+    match fds.into_iter().next() {
+        Some(memory) if bytes == IN_MEMORY => from_memory(memory),
+        _ => from_bytes(&bytes),
+    }
+}
+
+/// Reads a value out of anonymous memory, from its beginning.
 pub(crate) fn from_memory<T: DeserializeOwned>(memory: OwnedFd) -> Result<T, Errno> {
     rustix::fs::seek(&memory, rustix::fs::SeekFrom::Start(0))?;
     let mut bytes = Vec::new();
@@ -204,10 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_survives_memory() {
-        let ops = vec![SetupOp::Umask { mask: 0o22 }, SetupOp::Loopback];
-        let memory = to_memory(&Request { ops: ops.clone() }).unwrap();
-        let back: Request = from_memory(memory).unwrap();
-        assert_eq!(back.ops, ops);
+    fn requests_of_any_length_arrive() {
+        let long = SetupOp::Hostname { name: "x".repeat(3 << 20) };
+        for ops in [vec![SetupOp::Umask { mask: 0o22 }, SetupOp::Loopback], vec![long]] {
+            let (a, b) = pair().unwrap();
+            send_request(&a, &Request { ops: ops.clone() }).unwrap();
+            assert_eq!(receive_request(&b).unwrap().ops, ops);
+            drop(a);
+            assert!(receive_request(&b).is_err());
+        }
     }
 }

@@ -3,9 +3,10 @@
 //! ```text
 //! caller ── keeper            waits for the caller's end; one thread, so that a death signal is tied to a process
 //!             └── zygote      first process of a pid namespace, dies with the keeper, and everything with it
-//!                   ├── undertaker
+//!                   ├── undertaker  lets go of what containers leave
+//!                   ├── nursery     forks containers
 //!                   ├── container
-//!                   └── blank   the next container
+//!                   └── blank       the next container
 //! ```
 
 mod blank;

@@ -50,17 +50,38 @@ pub struct Child {
 /// # Errors
 /// What `clone3(2)` says.
 pub fn spawn(
-    _: &SingleThreaded,
+    token: &SingleThreaded,
     namespaces: UnshareFlags,
+    body: impl FnOnce() -> i32,
+) -> Result<Child, Errno> {
+    fork(token, u64::from(namespaces.bits()), libc::SIGCHLD, body)
+}
+
+/// As [`spawn`], but the new process is a child of this one's parent, who waits for it and is told of its end as of ours.
+///
+/// # Errors
+/// What `clone3(2)` says.
+pub fn spawn_sibling(
+    token: &SingleThreaded,
+    namespaces: UnshareFlags,
+    body: impl FnOnce() -> i32,
+) -> Result<Child, Errno> {
+    fork(token, u64::from(namespaces.bits()) | libc::CLONE_PARENT as u64, 0, body)
+}
+
+fn fork(
+    _: &SingleThreaded,
+    flags: u64,
+    exit_signal: i32,
     body: impl FnOnce() -> i32,
 ) -> Result<Child, Errno> {
     let mut pidfd: RawFd = -1;
     let args = libc::clone_args {
-        flags: u64::from(namespaces.bits()) | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal: exit_signal as u64,
         stack: 0,
         stack_size: 0,
         tls: 0,

@@ -46,6 +46,18 @@ pub enum OpsError {
         /// How many it may have.
         limit: u64,
     },
+    /// The user's command filled its shared memory.
+    #[error(
+        "process {command:?} did not complete successfully: exit code: {code}: no space left on /dev/shm"
+    )]
+    SharedMemory {
+        /// The command line, joined by spaces.
+        command: String,
+        /// Its exit code.
+        code: i32,
+        /// How many bytes there may be.
+        limit: u64,
+    },
     /// The user's command took longer than it may.
     #[error("process {command:?} did not end within {limit:?}")]
     TimedOut {
@@ -225,6 +237,9 @@ impl OpsError {
             OpsError::TooManyProcesses { limit, .. } => {
                 Some(format!("it reached the limit of {limit} processes: raise it with `--pids-limit`"))
             }
+            OpsError::SharedMemory { limit, .. } => {
+                Some(format!("it reached the limit of {limit} bytes: raise it with `--shm-size`"))
+            }
             OpsError::Runtime(error) => error.hint(),
             // By its number alone a refusal says little: of the kernel, of the file system, of whoever confines us.
             OpsError::Snapshot(SnapshotError::Mount { .. }) => {
@@ -267,8 +282,15 @@ impl OpsError {
 
     /// Whether it is about what the command did: another try may go better.
     pub(crate) fn is_of_command(&self) -> bool {
-        use OpsError::{ExitCode, OutOfMemory, TimedOut, TooManyProcesses};
-        matches!(self, ExitCode { .. } | OutOfMemory { .. } | TimedOut { .. } | TooManyProcesses { .. })
+        use OpsError::{ExitCode, OutOfMemory, SharedMemory, TimedOut, TooManyProcesses};
+        matches!(
+            self,
+            ExitCode { .. }
+                | OutOfMemory { .. }
+                | SharedMemory { .. }
+                | TimedOut { .. }
+                | TooManyProcesses { .. }
+        )
     }
 
     /// A source that cannot be had.

@@ -93,7 +93,7 @@ fn attempt(
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
     let watch = Watch { killed, limit, output: inner.settings.output_limit.unwrap_or(u64::MAX) };
     let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
-    let Some(Finished { exit, usage, held, owned }) = finished else {
+    let Some(Finished { exit, usage, held, shm_full, owned }) = finished else {
         let limit = limit.unwrap_or_default();
         return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
     };
@@ -103,7 +103,8 @@ fn attempt(
         Exit::Signal(signal) => 128 + signal,
     };
     if code != 0 {
-        let failed = failed(exec, code, &inner.settings.limits, held.unwrap_or_default());
+        let shm = shm_full.then_some(spec.shm_size);
+        let failed = failed(exec, code, (&inner.settings.limits, shm), held.unwrap_or_default());
         // Asked while what it wrote is still there.
         let full = is_full(inner.store.root());
         if let Some(debug) = debug {
@@ -129,11 +130,12 @@ fn used(usage: &Usage, held: Option<Held>) -> Used {
 }
 
 /// A step that failed; where it ran into a limit, that is most likely why.
-fn failed(exec: &Exec, code: i32, limits: &Limits, held: Held) -> OpsError {
+fn failed(exec: &Exec, code: i32, (limits, shm): (&Limits, Option<u64>), held: Held) -> OpsError {
     let command = exec.args.join(" ");
-    match (limits.memory, limits.pids) {
-        (Some(limit), _) if held.out_of_memory > 0 => OpsError::OutOfMemory { command, code, limit },
-        (_, Some(limit)) if held.refused_pids > 0 => OpsError::TooManyProcesses { command, code, limit },
+    match (limits.memory, limits.pids, shm) {
+        (Some(limit), ..) if held.out_of_memory > 0 => OpsError::OutOfMemory { command, code, limit },
+        (_, Some(limit), _) if held.refused_pids > 0 => OpsError::TooManyProcesses { command, code, limit },
+        (_, _, Some(limit)) => OpsError::SharedMemory { command, code, limit },
         _ => OpsError::ExitCode { command, code },
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use lapstrake_oci::ContainerConfig;
 use lapstrake_ops::{Debug, Stack, StackLayer};
 use lapstrake_runtime::{
-    Exit, Firewall, Held, Mount, MountSource, Network, RunFds, RunSpec, RuntimeError, Sandbox, User,
+    Exit, Finished, Firewall, Mount, MountSource, Network, RunFds, RunSpec, RuntimeError, Sandbox, User,
     firewall, resolv_conf,
 };
 use lapstrake_snapshot::{Active, bind};
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     };
     tell_firewall(spec.network == Network::Isolated);
     let finished = follow::follow(signals, running, args.interactive)?;
-    tell_limits(finished.held.unwrap_or_default());
+    tell_limits(&finished, spec.shm_size);
     drop((sandbox, active));
     let code = match finished.exit {
         Exit::Code(code) => code & 0xff,
@@ -105,12 +105,16 @@ pub(super) fn tell_firewall(isolated: bool) {
 }
 
 /// Says which limits a program ran into, which most likely did not know itself.
-fn tell_limits(held: Held) {
+fn tell_limits(finished: &Finished, shm_size: u64) {
+    let held = finished.held.unwrap_or_default();
     if held.out_of_memory > 0 {
         tell!("lapstrake: out of memory: the limit of --memory was reached");
     }
     if held.refused_pids > 0 {
         tell!("lapstrake: processes were refused: the limit of --pids-limit was reached");
+    }
+    if finished.shm_full && finished.exit != Exit::Code(0) {
+        tell!("lapstrake: no space left on /dev/shm: the limit of {shm_size} bytes was reached");
     }
 }
 

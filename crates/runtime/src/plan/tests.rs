@@ -31,15 +31,15 @@ fn outline(ops: &[SetupOp]) -> Vec<String> {
 
 #[test]
 fn the_whole_of_a_plain_plan() {
-    let ahead = "Stage, Mount Kit proc, Mount Kit dev, Mount Dev pts, Mount Dev shm, Mount Dev mqueue, Device null, \
+    let ahead = "Stage, Hostname, StageFile, StageFile, Mount Kit proc, Mount Kit dev, Mount Dev pts, Mount Dev shm, Mount Dev mqueue, Device null, \
                  Device zero, Device full, Device random, Device urandom, Device tty, Symlink fd, Symlink stdin, \
                  Symlink stdout, Symlink stderr, Symlink ptmx, Symlink core, Mask Proc acpi, Mask Proc asound, \
                  Mask Proc interrupts, Mask Proc kcore, Mask Proc keys, Mask Proc latency_stats, \
                  Mask Proc timer_list, Mask Proc timer_stats, Mask Proc sched_debug, Mask Proc scsi, \
                  Freeze Proc bus, Freeze Proc fs, Freeze Proc irq, Freeze Proc sys, Freeze Proc sysrq-trigger, \
-                 Mount Kit sys, Mount Sys fs/cgroup, Mask Sys firmware, Mask Sys devices/virtual/powercap, Leave";
-    let then = "Hostname, AttachRoot, Install, Install, Install, StageFile, Bind Root etc/resolv.conf, StageFile, \
-                Bind Root etc/hosts, Session, Enter, Cwd, Umask, Bound, Fence, Filter, Become, Capabilities, Exec";
+                 Bound, Filter, Mount Kit sys, Mount Sys fs/cgroup, Mask Sys firmware, Mask Sys devices/virtual/powercap, Leave";
+    let then = "AttachRoot, Install, Install, Install, Bind Root etc/resolv.conf, Bind Root etc/hosts, \
+                Session, Enter, Cwd, Umask, Fence, Filter, Become, Capabilities, Exec";
     let plan = plan(&spec(), 0).unwrap();
     let (first, rest) = plan.ops.split_at(plan.ahead);
     assert_eq!(outline(first).join(", "), ahead);
@@ -51,10 +51,19 @@ fn the_whole_of_a_plain_plan() {
 fn what_is_made_ahead() {
     let ahead = |spec: &RunSpec| {
         let plan = plan(spec, 0).unwrap();
-        outline(&plan.ops[..plan.ahead])
+        plan.ops[..plan.ahead].to_vec()
     };
-    let other = RunSpec { cwd: "/x".into(), hostname: "me".into(), readonly_root: true, ..spec() };
+    let other = RunSpec { cwd: "/x".into(), env: vec!["A=b".into()], readonly_root: true, ..spec() };
     assert_eq!(ahead(&other), ahead(&spec()));
+    for other in [
+        RunSpec { hostname: "me".into(), ..spec() },
+        RunSpec { resolv_conf: "nameserver 192.0.2.1\n".into(), ..spec() },
+        RunSpec { extra_hosts: vec![("a".into(), "192.0.2.1".into())], ..spec() },
+        RunSpec { security: Security::Insecure, ..spec() },
+    ] {
+        assert_ne!(ahead(&other), ahead(&spec()));
+    }
+    let ahead = |spec: &RunSpec| outline(&ahead(spec));
     let own = ahead(&RunSpec { network: Network::Isolated, ..spec() });
     assert!(own.iter().all(|op| !op.contains("sys") || op.contains("Proc")), "{own:?}");
     assert_eq!(ahead(&RunSpec { network: Network::None, ..spec() })[0], "Loopback");
@@ -161,13 +170,21 @@ fn privilege_goes_in_the_right_order() {
     let ops = plan(&spec(), 0).unwrap().ops;
     let at = |wanted: fn(&SetupOp) -> bool| ops.iter().position(wanted).unwrap();
     let order = [
-        at(|op| matches!(op, SetupOp::Enter)),
         at(|op| matches!(op, SetupOp::Bound { .. })),
-        at(|op| matches!(op, SetupOp::Filter { .. })),
+        at(|op| matches!(op, SetupOp::Filter { filter: Filter::Early })),
+        at(|op| matches!(op, SetupOp::Enter)),
+        at(|op| matches!(op, SetupOp::Filter { filter: Filter::Late })),
         at(|op| matches!(op, SetupOp::Become { .. })),
         at(|op| matches!(op, SetupOp::Capabilities { .. })),
         at(|op| matches!(op, SetupOp::Exec { .. })),
     ];
     assert!(order.is_sorted());
-    assert_eq!(order[5], ops.len() - 1);
+    assert_eq!(order[6], ops.len() - 1);
+    // Where calls are asked about, which set-up makes too, there is one filter, in the late one's place.
+    let ops = plan(&RunSpec { one_id: true, ..spec() }, 0).unwrap().ops;
+    let filters: Vec<usize> =
+        (0..ops.len()).filter(|at| matches!(ops[*at], SetupOp::Filter { .. })).collect();
+    let at = |wanted: fn(&SetupOp) -> bool| ops.iter().position(wanted).unwrap();
+    assert_eq!(filters, [at(|op| matches!(op, SetupOp::Filter { filter: Filter::OneId }))]);
+    assert!(at(|op| matches!(op, SetupOp::Enter)) < filters[0]);
 }

@@ -91,7 +91,9 @@ impl Setup<'_> {
             rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .about(&format!("(owner {uid}:{gid})"))?;
         }
-        Ok(rustix::fs::fchmod(&file, Mode::from_bits_truncate(mode))?)
+        rustix::fs::fchmod(&file, Mode::from_bits_truncate(mode))?;
+        self.files.push((slot, clone(self.stage()?, file_name(slot))?));
+        Ok(())
     }
 
     pub(super) fn stage_source(&mut self, index: usize) -> Result<(), Fault> {
@@ -127,6 +129,7 @@ impl Setup<'_> {
             (Fs::Sys, ..) => self.sys = Some(mount),
             (Fs::Devpts, ..) => self.pts = Some(mount),
             (_, Base::Kit, "dev") => self.dev = Some(mount),
+            (_, Base::Dev, "shm") => wire::send(&self.channel, &Report::Shm, &[mount.as_fd()])?,
             _ => {}
         }
         Ok(())
@@ -180,14 +183,18 @@ impl Setup<'_> {
         let path = format!("/{}", at.path);
         let mount = match source {
             Source::Fd { index } => self.source(*index)?,
-            Source::File { slot } => clone(self.stage()?, file_name(*slot)).about(&path)?,
+            Source::File { slot } => {
+                let found = self.files.iter().position(|(staged, _)| staged == slot);
+                self.files.swap_remove(found.ok_or(Errno::NXIO).about(&path)?).1
+            }
             Source::Part { index, path: part } => {
                 let whole = find_plain(self.stage()?, &source_name(*index))?;
                 let found = resolve::find(&whole, part, ResolveFlags::empty()).about(part)?;
                 clone_fd(&found).about(part)?
             }
         };
-        let kind = if is_directory(&mount).about(&path)? { Kind::Directory } else { Kind::File };
+        let is_file = matches!(source, Source::File { .. });
+        let kind = if !is_file && is_directory(&mount).about(&path)? { Kind::Directory } else { Kind::File };
         restrict(&mount, flags(attrs), Reach::Tree).about(&path)?;
         self.attach_at(&mount, at, kind)
     }

@@ -2,18 +2,22 @@
 //!
 //! A build runs step after step of the same kind. So when one has been asked for, the next is put together while that
 //! one runs: its namespaces, and all of its mounts that need nothing of the caller's.
+//!
+//! They are forked by a process of its own, the nursery, and are children of the zygote all the same. So the zygote is
+//! never in the middle of a fork when a program ends, and shares no memory that it would have to copy.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use lapstrake_sys::SingleThreaded;
-use lapstrake_sys::process;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use lapstrake_sys::process::{self, Child, Turns};
+use lapstrake_sys::{SingleThreaded, fd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
-use crate::seccomp::Programs;
+use crate::seccomp::{Machine, Programs};
 use crate::setup::{self, Job};
 use crate::wire::{self, Kind};
 use crate::world::World;
@@ -27,82 +31,110 @@ pub(super) struct Blank {
     kind: Vec<u8>,
     pub(super) pidfd: OwnedFd,
     pub(super) channel: OwnedFd,
+    /// Counts 1 once it is about to become its program.
+    pub(super) leap: OwnedFd,
     /// Its mount namespace.
     pub(super) mounts: OwnedFd,
 }
 
-/// The blanks that are ready.
-pub(super) struct Blanks<'a> {
-    world: &'a World,
-    filters: Option<&'a Programs>,
+/// The blanks that are ready, and those that the nursery has still to make.
+pub(super) struct Blanks {
+    nursery: OwnedFd,
+    _process: Child,
     ready: Vec<Blank>,
-    /// What the next one is to be.
-    wanted: Option<Vec<u8>>,
+    ordered: VecDeque<Vec<u8>>,
 }
 
-impl<'a> Blanks<'a> {
-    pub(super) fn new(world: &'a World, filters: Option<&'a Programs>) -> Self {
-        Self { world, filters, ready: Vec::new(), wanted: None }
+impl Blanks {
+    /// Starts the nursery.
+    pub(super) fn start(token: &SingleThreaded, world: &World) -> Result<Self, Errno> {
+        let (nursery, theirs) = wire::pair()?;
+        let process = process::spawn(token, UnshareFlags::empty(), || {
+            if fd::close_others(token, &[theirs.as_raw_fd()]).is_err() {
+                return 1;
+            }
+            process::take_turns(Turns::Plain);
+            let filters = Machine::here().map(Programs::new);
+            while let Ok(Some((kind, _))) = wire::receive_bytes(&theirs) {
+                let (errno, fds) = match bear(token, world, filters.as_ref(), &kind) {
+                    Ok(fds) => (0, fds),
+                    Err((errno, fds)) => (errno.raw_os_error(), fds),
+                };
+                let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                if wire::send(&theirs, &errno, &fds).is_err() {
+                    return 1;
+                }
+            }
+            0
+        })?;
+        Ok(Self { nursery, _process: process, ready: Vec::new(), ordered: VecDeque::new() })
+    }
+
+    /// Readable when one has been made.
+    pub(super) fn channel(&self) -> BorrowedFd<'_> {
+        self.nursery.as_fd()
+    }
+
+    /// Has one of this kind made, if none is ready or on the way.
+    pub(super) fn order(&mut self, kind: Vec<u8>) -> Result<(), Errno> {
+        if self.ready.iter().any(|blank| blank.kind == kind) || self.ordered.contains(&kind) {
+            return Ok(());
+        }
+        wire::send_bytes(&self.nursery, &kind, &[])?;
+        self.ordered.push_back(kind);
+        Ok(())
+    }
+
+    /// Takes in one that has been made. One that could not be made is asked for again when it is needed, and then it is
+    /// said why not.
+    pub(super) fn admit(&mut self) -> Result<(), Errno> {
+        if let (_, Ok(blank)) = self.next()? {
+            self.keep(blank);
+        }
+        Ok(())
     }
 
     /// One of this kind, made now where none is ready.
-    pub(super) fn take(&mut self, token: &SingleThreaded, kind: Vec<u8>) -> Result<Blank, Errno> {
+    pub(super) fn take(&mut self, kind: &[u8]) -> Result<Blank, Errno> {
         while let Some(at) = self.ready.iter().position(|blank| blank.kind == kind) {
             let blank = self.ready.remove(at);
             if blank.is_alive() {
-                self.wanted = Some(kind);
                 return Ok(blank);
             }
-            blank.end();
+            end(&blank.pidfd);
         }
-        let blank = self.make(token, kind)?;
-        self.wanted = Some(blank.kind.clone());
-        Ok(blank)
-    }
-
-    /// Whether there is something to do when there is time.
-    pub(super) fn are_wanted(&self) -> bool {
-        self.wanted.is_some()
-    }
-
-    /// Makes the next one.
-    pub(super) fn refill(&mut self, token: &SingleThreaded) {
-        let Some(kind) = self.wanted.take() else { return };
-        if self.ready.iter().any(|blank| blank.kind == kind) {
-            return;
-        }
-        if self.ready.len() == MAX {
-            self.ready.remove(0).end();
-        }
-        // One that cannot be made now is made when it is asked for, and then it is said why not.
-        if let Ok(blank) = self.make(token, kind) {
-            self.ready.push(blank);
-        }
-    }
-
-    fn make(&self, token: &SingleThreaded, bytes: Vec<u8>) -> Result<Blank, Errno> {
-        let kind: Kind = wire::from_bytes(&bytes)?;
-        let mut namespaces = UnshareFlags::NEWNS
-            | UnshareFlags::NEWPID
-            | UnshareFlags::NEWIPC
-            | UnshareFlags::NEWUTS
-            | UnshareFlags::NEWCGROUP;
-        if kind.private_network {
-            namespaces |= UnshareFlags::NEWNET;
-        }
-        let (channel, theirs) = wire::pair()?;
-        let job = Job { kind, channel: theirs, filters: self.filters, world: self.world };
-        // The parent's copy of the job, and with it the other end of the channel, goes away with the closure.
-        let child = process::spawn(token, namespaces, move || setup::run(token, job))?;
-        let path = format!("/proc/{}/ns/mnt", child.pid.as_raw_nonzero());
-        let mounts = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        match mounts {
-            Ok(mounts) => Ok(Blank { kind: bytes, pidfd: child.pidfd, channel, mounts }),
-            Err(errno) => {
-                end(&child.pidfd);
-                Err(errno)
+        self.order(kind.to_vec())?;
+        loop {
+            match self.next()? {
+                // It may have failed by now: then it has left word why.
+                (made, blank) if made == kind => return blank,
+                (_, Ok(blank)) => self.keep(blank),
+                (_, Err(_)) => {}
             }
         }
+    }
+
+    /// Waits for the next that the nursery has to say, and of which kind that is; fails where there is no nursery.
+    fn next(&mut self) -> Result<(Vec<u8>, Result<Blank, Errno>), Errno> {
+        let (errno, fds): (i32, _) = wire::receive(&self.nursery)?.ok_or(Errno::SRCH)?;
+        let kind = self.ordered.pop_front().ok_or(Errno::SRCH)?;
+        let blank = match <[OwnedFd; 4]>::try_from(fds) {
+            Ok([pidfd, channel, leap, mounts]) => {
+                Ok(Blank { kind: kind.clone(), pidfd, channel, leap, mounts })
+            }
+            Err(half) => {
+                half.iter().for_each(end);
+                Err(Errno::from_raw_os_error(errno))
+            }
+        };
+        Ok((kind, blank))
+    }
+
+    fn keep(&mut self, blank: Blank) {
+        if self.ready.len() == MAX {
+            end(&self.ready.remove(0).pidfd);
+        }
+        self.ready.push(blank);
     }
 }
 
@@ -111,13 +143,40 @@ impl Blank {
         let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
         rustix::event::poll(&mut ended, Some(&Timespec::default())) == Ok(0)
     }
-
-    fn end(self) {
-        end(&self.pidfd);
-    }
 }
 
 fn end(pidfd: &OwnedFd) {
-    let _ = rustix::process::pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     let _ = process::wait(pidfd, true);
+}
+
+/// Makes a blank for our parent: its process, channel, leap and mount namespace, or its process alone where it is of no
+/// use.
+fn bear(
+    token: &SingleThreaded,
+    world: &World,
+    filters: Option<&Programs>,
+    kind: &[u8],
+) -> Result<Vec<OwnedFd>, (Errno, Vec<OwnedFd>)> {
+    let nobody = |errno| (errno, Vec::new());
+    let kind: Kind = wire::from_bytes(kind).map_err(nobody)?;
+    let mut namespaces = UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
+    if kind.private_network {
+        namespaces |= UnshareFlags::NEWNET;
+    }
+    let (channel, theirs) = wire::pair().map_err(nobody)?;
+    let leap = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(nobody)?;
+    let its = rustix::io::fcntl_dupfd_cloexec(&leap, 3).map_err(nobody)?;
+    let job = Job { kind, channel: theirs, leap: its, filters, world };
+    // The parent's copy of the job, and with it the other end of the channel, goes away with the closure.
+    let child = process::spawn_sibling(token, namespaces, move || setup::run(token, job)).map_err(nobody)?;
+    let path = format!("/proc/{}/ns/mnt", child.pid.as_raw_nonzero());
+    match rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(mounts) => Ok(vec![child.pidfd, channel, leap, mounts]),
+        Err(errno) => Err((errno, vec![child.pidfd])),
+    }
 }

@@ -5,14 +5,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use lapstrake_sys::process::{self, Ended};
 use lapstrake_sys::{SingleThreaded, fd};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
 use super::blank::{Blank, Blanks};
 use crate::ids;
-use crate::seccomp::{Machine, Programs};
 use crate::stub::{Stub, remove_all};
 use crate::undertaker::Undertaker;
 use crate::wire::{self, Failure, Report, Update};
@@ -29,68 +28,56 @@ struct Container {
     supervisor: Option<(process::Child, OwnedFd)>,
     /// Its mount namespace.
     mounts: OwnedFd,
+    /// Its `/dev/shm`.
+    shm: Option<OwnedFd>,
 }
 
 /// How far a container has come.
 enum Phase {
     /// Set-up is under way and talks through this.
-    Setup { channel: OwnedFd, terminal: Option<OwnedFd>, execs: bool, failure: Option<Failure> },
+    Setup { channel: OwnedFd, leap: OwnedFd, terminal: Option<OwnedFd>, failure: Option<Failure> },
     /// The program runs.
     Running,
     /// Set-up has failed; the process is about to end, and what it has left has to go before that is told.
     Failed(Failure),
 }
 
-/// How long a container has to run before the next blank is made: most of what is shorter waits for its end to be told.
-const BREATH: Timespec = Timespec { tv_sec: 0, tv_nsec: 3_000_000 };
-
 /// Serves until the control socket ends.
 pub(super) fn serve(token: &SingleThreaded, world: &World, control: BorrowedFd<'_>) -> i32 {
-    let filters = Machine::here().map(Programs::new);
     let Ok(undertaker) = Undertaker::start(token) else { return 1 };
-    let mut blanks = Blanks::new(world, filters.as_ref());
+    let Ok(mut blanks) = Blanks::start(token, world) else { return 1 };
     let mut containers: Vec<Container> = Vec::new();
     loop {
-        let pause = pause(&blanks, &containers);
-        let ready = match wait(control, &containers, pause.as_ref()) {
+        let ready = match wait(control, blanks.channel(), &containers) {
             Ok(ready) => ready,
             Err(Errno::INTR) => continue,
             Err(_) => return 1,
         };
-        let (first, events) =
-            ready.split_first().expect("the control socket is always among what is waited for");
-        if pause.is_some() && ready.iter().all(PollFlags::is_empty) {
-            blanks.refill(token);
-            continue;
-        }
+        let [asked, born, events @ ..] = &ready[..] else { return 1 };
         let mut alive = Vec::with_capacity(containers.len() + 1);
         for (container, events) in containers.into_iter().zip(events.chunks_exact(3)) {
             alive.extend(attend(token, &undertaker, container, events[0], events[1], events[2]));
         }
         containers = alive;
-        if !first.is_empty() {
+        // Without the nursery nothing can be made any more.
+        if !born.is_empty() && blanks.admit().is_err() {
+            return 1;
+        }
+        if !asked.is_empty() {
             let Ok(Some((kind, fds))) = wire::receive_bytes(control) else { return 0 };
-            containers.extend(make(token, &mut blanks, kind, fds));
+            containers.extend(make(&mut blanks, kind, &fds));
         }
     }
 }
 
-/// When there is time for the next blank; `None` where none is wanted, or not now.
-fn pause(blanks: &Blanks<'_>, containers: &[Container]) -> Option<Timespec> {
-    let busy = |container: &Container| matches!(container.phase, Phase::Setup { .. });
-    if !blanks.are_wanted() || containers.iter().any(busy) {
-        return None;
-    }
-    Some(if containers.is_empty() { Timespec::default() } else { BREATH })
-}
-
-/// What has happened, per descriptor: control, then set-up channel, run channel and process of each container.
+/// What has happened, per descriptor: control, the nursery, then set-up channel, run channel and process of each
+/// container.
 fn wait(
     control: BorrowedFd<'_>,
+    nursery: BorrowedFd<'_>,
     containers: &[Container],
-    pause: Option<&Timespec>,
 ) -> Result<Vec<PollFlags>, Errno> {
-    let mut fds = vec![PollFd::from_borrowed_fd(control, PollFlags::IN)];
+    let mut fds = [control, nursery].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).to_vec();
     for container in containers {
         match &container.phase {
             Phase::Setup { channel, .. } => fds.push(PollFd::new(channel, PollFlags::IN)),
@@ -100,7 +87,7 @@ fn wait(
         fds.push(PollFd::new(&container.run, PollFlags::empty()));
         fds.push(PollFd::new(&container.pidfd, PollFlags::IN));
     }
-    rustix::event::poll(&mut fds, pause)?;
+    rustix::event::poll(&mut fds, None)?;
     Ok(fds.iter().map(PollFd::revents).collect())
 }
 
@@ -124,13 +111,14 @@ fn attend(
 
 /// Takes one report from a container under construction.
 fn hear(token: &SingleThreaded, container: &mut Container) {
-    let Phase::Setup { channel, terminal, execs, failure } = &mut container.phase else { return };
+    let Phase::Setup { channel, leap, terminal, failure } = &mut container.phase else { return };
     match wire::receive::<Report>(&*channel) {
         Ok(Some((Report::Stub { name, directory, ino }, fds))) => {
             if let (Some(parent), Ok(name)) = (fds.into_iter().next(), CString::new(name)) {
                 container.stubs.push(Stub { parent, name, directory, ino });
             }
         }
+        Ok(Some((Report::Shm, fds))) => container.shm = fds.into_iter().next(),
         Ok(Some((Report::Terminal, fds))) => *terminal = fds.into_iter().next(),
         Ok(Some((Report::Listener, fds))) => {
             let listener = fds.into_iter().next();
@@ -138,14 +126,14 @@ fn hear(token: &SingleThreaded, container: &mut Container) {
             container.supervisor =
                 listener.and_then(|listener| supervise(token, &container.pidfd, &listener).ok());
         }
-        Ok(Some((Report::Exec, _))) => *execs = true,
         Ok(Some((Report::Failed(what), _))) => *failure = Some(what),
         Ok(None) | Err(_) => {
             let failure = failure.take().or_else(|| {
+                let leapt = rustix::io::read(&*leap, &mut [0; 8]).is_ok();
                 // Killed on the way, as by the out-of-memory killer.
                 let died =
                     || Failure { op: usize::MAX, errno: Errno::SRCH.raw_os_error(), path: String::new() };
-                (!*execs).then(died)
+                (!leapt).then(died)
             });
             let terminal = terminal.take();
             container.phase = settle(container, failure, terminal.as_ref());
@@ -199,7 +187,8 @@ fn bury(token: &SingleThreaded, undertaker: &Undertaker, mut container: Containe
         // Nobody is left to ask it, so it ends.
         process::wait(&supervisor.pidfd, true).is_ok().then_some(list)
     });
-    let mut left = Vec::new();
+    let shm_full = container.shm.as_ref().is_some_and(is_full);
+    let mut left: Vec<OwnedFd> = container.shm.take().into_iter().collect();
     if container.stubs.is_empty() {
         left.push(container.mounts);
     } else {
@@ -218,33 +207,35 @@ fn bury(token: &SingleThreaded, undertaker: &Undertaker, mut container: Containe
             let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
             let (user_us, system_us) = (micros(usage.user), micros(usage.system));
             let process::Usage { max_rss, read, written, .. } = usage;
-            Update::Exited { signal, status, user_us, system_us, max_rss, read, written }
+            Update::Exited { signal, status, user_us, system_us, max_rss, read, written, shm_full }
         }
     };
     let fds: Vec<BorrowedFd<'_>> = owners.iter().map(AsFd::as_fd).collect();
     let _ = wire::send(&container.run, &update, &fds);
-    // Last: the undertaker would take the processor that the caller is to be woken on.
-    left.into_iter().for_each(|what| undertaker.bury(what));
+    // The caller is woken on this processor, as whoever wakes is expected to sleep.
+    rustix::thread::sched_yield();
+    // Last: the undertaker would take that processor as well.
+    undertaker.bury(left);
     None
 }
 
+/// Whether the file system that `fd` is on has no room left, or can have no more files.
+fn is_full(fd: &OwnedFd) -> bool {
+    rustix::fs::fstatvfs(fd).is_ok_and(|room| room.f_bavail == 0 || room.f_favail == 0)
+}
+
 /// Makes the container that a request asks for.
-fn make(
-    token: &SingleThreaded,
-    blanks: &mut Blanks<'_>,
-    kind: Vec<u8>,
-    fds: Vec<OwnedFd>,
-) -> Option<Container> {
-    let mut fds = fds.into_iter();
-    let run = fds.next()?;
-    match blanks.take(token, kind) {
-        Ok(Blank { pidfd, channel, mounts, .. }) => {
-            let fds: Vec<OwnedFd> = fds.collect();
-            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+fn make(blanks: &mut Blanks, kind: Vec<u8>, fds: &[OwnedFd]) -> Option<Container> {
+    let run = fds.first().and_then(|run| rustix::io::fcntl_dupfd_cloexec(run, 3).ok())?;
+    match blanks.take(&kind) {
+        Ok(Blank { pidfd, channel, leap, mounts, .. }) => {
+            let all: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             // One that has failed by now has left word why, or is seen to be dead.
-            let _ = wire::send_bytes(&channel, b"go", &fds);
-            let phase = Phase::Setup { channel, terminal: None, execs: false, failure: None };
-            Some(Container { pidfd, run, mounts, phase, stubs: Vec::new(), supervisor: None })
+            let _ = wire::send_bytes(&channel, b"go", &all);
+            // One that cannot be ordered now is ordered when it is asked for.
+            let _ = blanks.order(kind);
+            let phase = Phase::Setup { channel, leap, terminal: None, failure: None };
+            Some(Container { pidfd, run, mounts, phase, stubs: Vec::new(), supervisor: None, shm: None })
         }
         Err(errno) => {
             let failure = Failure { op: usize::MAX, errno: errno.raw_os_error(), path: String::new() };
