@@ -185,7 +185,7 @@ impl Setup<'_> {
             SetupOp::Fence => process::fence(),
             SetupOp::Filter { filter } => self.filter(*filter),
             SetupOp::NoNewPrivs => Ok(rustix::thread::set_no_new_privs(true)?),
-            SetupOp::Become { user } => process::become_user(user),
+            SetupOp::Become { user } => process::become_user(user, self.proc.as_ref()),
             SetupOp::Capabilities { keep, ambient } => process::capabilities(*keep, *ambient),
             SetupOp::Exec { args, env } => {
                 // Nobody is woken: the zygote looks when the channel ends, which is at once.

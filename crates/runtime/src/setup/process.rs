@@ -1,6 +1,7 @@
 //! The operations on the process itself, from inside the root: limits, directory, ids, capabilities, filter, program.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 
 use lapstrake_sys::{fd, process};
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
@@ -60,11 +61,12 @@ pub(super) fn fence() -> Result<(), Fault> {
     Ok(())
 }
 
-pub(super) fn become_user(user: &User) -> Result<(), Fault> {
+/// `proc` is the mount made for `/proc`; what is found by that name could be anything.
+pub(super) fn become_user(user: &User, proc: Option<&OwnedFd>) -> Result<(), Fault> {
     let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
     match rustix::thread::set_thread_groups(&groups) {
         // A user namespace of one id keeps the groups of its maker, and has no others that could be given.
-        Err(Errno::PERM) if forbidden() => {}
+        Err(Errno::PERM) if proc.is_some_and(forbidden) => {}
         result => result.about(&format!("(groups {:?})", user.groups))?,
     }
     rustix::thread::set_keep_capabilities(true)?;
@@ -74,8 +76,13 @@ pub(super) fn become_user(user: &User) -> Result<(), Fault> {
 }
 
 /// Whether the user namespace gave up setting groups, as one of a single id has to.
-fn forbidden() -> bool {
-    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+fn forbidden(proc: &OwnedFd) -> bool {
+    let file = rustix::fs::openat(proc, c"self/setgroups", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let text = file.and_then(|file| {
+        let mut text = [0; 16];
+        rustix::io::read(&file, &mut text).map(|length| text[..length].trim_ascii() == b"deny")
+    });
+    text.unwrap_or(false)
 }
 
 pub(super) fn capabilities(keep: u64, ambient: bool) -> Result<(), Fault> {

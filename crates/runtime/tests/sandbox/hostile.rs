@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -275,11 +276,18 @@ fn cve_2025_52565_console_as_a_link(_: Mode) {
     is_whole(&canary);
 }
 
+/// Directories of the host that are open in this process, and not close-on-exec: whatever is started from here on has them.
+pub(crate) fn open_to_all() -> Vec<OwnedFd> {
+    let all: Vec<OwnedFd> = (0..40).map(|_| open(Path::new("/etc"))).collect();
+    all.iter().for_each(|host| rustix::io::fcntl_setfd(host, rustix::io::FdFlags::empty()).unwrap());
+    all
+}
+
 fn cve_2024_21626_directory_through_a_descriptor(_: Mode) {
+    let _hosts = open_to_all();
     let fixture = Fixture::new();
-    // A directory of the host that is open in this process, and not close-on-exec.
-    let host = open(Path::new("/etc"));
-    rustix::io::fcntl_setfd(&host, rustix::io::FdFlags::empty()).unwrap();
+    // `ls` has the directory that it lists.
+    assert_eq!(fixture.says("ls /proc/self/fd"), "0\n1\n2\n3");
     for fd in 0..64 {
         for tail in ["", "/..", "/../../../etc"] {
             let spec = RunSpec { cwd: format!("/proc/self/fd/{fd}{tail}"), ..shell("pwd; ls /proc/self/fd") };

@@ -1,6 +1,7 @@
 //! Things that are exchanged for links while containers are made of them, again and again. Beside the roots lies a canary.
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +13,11 @@ use lapstrake_testkit::{ALL, Mode, Test};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::fixture::{Fixture, open, read_all, shell};
-use crate::hostile::{ROUNDS, canary, is_whole, tmpfs};
+use crate::hostile::{ROUNDS, canary, is_whole, open_to_all, tmpfs};
 
 pub(crate) const TESTS: &[Test] = &[
+    ("cve_2024_21626_directory_exchanged_under_way", ALL, cve_2024_21626_directory_exchanged_under_way),
+    ("cve_2026_41579_special_directories_exchanged", ALL, cve_2026_41579_special_directories_exchanged),
     ("cve_2024_23652_stub_exchanged_under_way", ALL, cve_2024_23652_stub_exchanged_under_way),
     ("cve_2026_55686_directory_exchanged_under_way", ALL, cve_2026_55686_directory_exchanged_under_way),
     ("cve_2025_31133_null_exchanged_under_way", ALL, cve_2025_31133_null_exchanged_under_way),
@@ -82,6 +85,55 @@ fn rounds(fixture: &Fixture, shared: &Path, spec: &RunSpec, check: impl Fn(&str)
         }
     }
     (ran, refused)
+}
+
+/// The working directory is now one of the container, now a link to a descriptor that its maker may have.
+fn cve_2024_21626_directory_exchanged_under_way(_: Mode) {
+    let hosts = open_to_all();
+    let fixture = Fixture::new();
+    let descriptor = hosts[hosts.len() / 2].as_raw_fd();
+    let (shared, exchange) = volume(&fixture, Path::new(&format!("/proc/self/fd/{descriptor}")));
+    fs::create_dir(fixture.lower("proc")).unwrap();
+    let spec =
+        RunSpec { mounts: vec![at("/v")], cwd: "/v/part".to_owned(), ..shell("pwd; ls; ls /proc/self/fd") };
+    // Where it is when it is asked for its name is another matter.
+    let check =
+        |said: &str| assert_eq!(said.replace("/v/link\n", "/v/part\n"), "/v/part\nkernel\n0\n1\n2\n3\n");
+    let (ran, refused) = rounds(&fixture, &shared, &spec, check);
+    exchange.end();
+    assert!(ran > 0 && refused > 0, "{ran} ran, {refused} were refused");
+}
+
+/// What the file systems of the kernel are mounted on is now a directory of the root, now a link out of it.
+fn cve_2026_41579_special_directories_exchanged(_: Mode) {
+    let fixture = Fixture::new();
+    let canary = canary(&fixture);
+    let names = ["proc", "sys", "dev"];
+    for name in names {
+        fs::create_dir(fixture.lower(name)).unwrap();
+        symlink(format!("/../..{}", canary.display()), fixture.lower(&format!("{name}.evil"))).unwrap();
+    }
+    let exchanges =
+        names.map(|name| Exchange::of(fixture.lower(name), fixture.lower(&format!("{name}.evil"))));
+    let (mut ran, mut refused) = (0, 0);
+    for _ in 0..ROUNDS {
+        // No overlay: what is exchanged below one would not be seen.
+        let root = open(&fixture.path("lower"));
+        match fixture.start_on(root, &shell("echo ran"), Vec::new()) {
+            Ok((running, [stdout, _])) => {
+                assert_eq!(read_all(stdout), "ran\n");
+                assert_eq!(running.wait().unwrap().exit, Exit::Code(0));
+                ran += 1;
+            }
+            Err(RuntimeError::Setup { path, .. }) if names.contains(&path.trim_start_matches('/')) => {
+                refused += 1;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    exchanges.into_iter().for_each(Exchange::end);
+    assert!(ran > 0 && refused > 0, "{ran} ran, {refused} were refused");
+    is_whole(&canary);
 }
 
 /// What was made to be mounted over is removed where it was made, whatever has its place by then.
