@@ -3,7 +3,8 @@
 use super::place::{Mode, dockerfile, expect, lap, must, nothing_left, script};
 use super::registry::Registry;
 
-pub(super) const CASES: &[super::Case] = &[("read_by_others", read_by_others)];
+pub(super) const CASES: &[super::Case] =
+    &[("read_by_others", read_by_others), ("nondistributable_layers", nondistributable_layers)];
 
 /// What umoci says of layers of zstd, skopeo of Docker's name for them, and both of Docker's manifests in layouts.
 const NO_ZSTD: &str = "blob is not correct mediatype: application/vnd.oci.image.layer.v1.tar+zstd";
@@ -107,4 +108,44 @@ fn limits(mode: &Mode, image: &str) -> Result<(), String> {
     let skopeo = format!("{layout} skopeo --insecure-policy copy -q oci:others-d:1 dir:others-z");
     expect(&script(mode, &skopeo)?, 1, &[NO_DOCKER_LAYOUT[0]])?;
     expect(&script(mode, &(layout + &unpacked("others-d")))?, 1, &[NO_DOCKER_LAYOUT[1]])
+}
+
+/// Makes the layers of the image in a layout such that may not be handed on.
+const TO_NONDISTRIBUTABLE: &str = r#"
+import hashlib, json, os, sys
+os.chdir(sys.argv[1])
+index = json.load(open("index.json"))
+manifest = json.load(open("blobs/sha256/" + index["manifests"][0]["digest"].split(":")[1]))
+for layer in manifest["layers"]:
+    layer["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+text = json.dumps(manifest).encode()
+name = hashlib.sha256(text).hexdigest()
+open("blobs/sha256/" + name, "wb").write(text)
+index["manifests"][0].update(digest="sha256:" + name, size=len(text))
+json.dump(index, open("index.json", "w"))
+"#;
+
+/// A base's layers that may not be handed on are handed on as any other unless `prefer-nondist-layers` keeps their type.
+fn nondistributable_layers(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "kept-back", "FROM base\nCOPY Dockerfile /d\n")?;
+    std::fs::write(mode.place.join("kept.py"), TO_NONDISTRIBUTABLE).map_err(|error| error.to_string())?;
+    let base = "rm -rf kept-base && ./lapstrake build -q -o type=oci,tar=false,dest=kept-base,name=b:1 kept-base-of && \
+                python3 kept.py kept-base";
+    dockerfile(mode, "kept-base-of", "FROM scratch\nCOPY Dockerfile /base\n")?;
+    expect(&script(mode, base)?, 0, &[])?;
+    for (keys, kept) in [("", 0), (",prefer-nondist-layers=false", 0), (",prefer-nondist-layers=true", 1)] {
+        let build = format!(
+            "rm -rf kept-out kept-state && export LAPSTRAKE_ROOT=$PWD/kept-state && ./lapstrake build -q --build-context base=oci-layout://kept-base:1 \
+             -o type=oci,tar=false,dest=kept-out{keys} kept-back && cat kept-out/blobs/sha256/* | tr -d '\\0' | \
+             grep -ao 'layer[.a-z]*v1.tar+gzip' | sort | uniq -c | sed 's/^ *//'"
+        );
+        let told = if kept == 0 {
+            "2 layer.v1.tar+gzip\n"
+        } else {
+            "1 layer.nondistributable.v1.tar+gzip\n1 layer.v1.tar+gzip\n"
+        };
+        expect(&script(mode, &build)?, 0, &[told]).map_err(|why| format!("{keys}: {why}"))?;
+    }
+    must(&format!("cd '{}' && rm -rf kept-* kept.py", mode.place.display()))?;
+    nothing_left(mode)
 }
