@@ -11,6 +11,7 @@ use lapstrake_engine::Warning;
 use lapstrake_lower::{BuildInputs, Scope, lower_checked};
 use serde_json::{Value, json};
 
+use super::documents::{CheckDocument, written};
 use super::plan::guess_time;
 use super::read::{Tools, first_error, quietly};
 use super::resolve::Guessing;
@@ -40,7 +41,10 @@ pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     let findings = checks.findings();
     match format {
         Format::Text => print(&findings, error.as_ref(), &file)?,
-        Format::Json => say!("{:#}", document(&findings, error.as_ref(), &file)),
+        Format::Json => {
+            let error = error.as_ref().map(|error| (error.message.as_str(), error.lines));
+            say!("{}", written(&CheckDocument::new(&findings, error, &file))?);
+        }
         Format::Sarif => say!("{:#}", sarif(&findings, error.as_ref(), &file, args)),
     }
     let clean = findings.is_empty() && error.is_none();
@@ -197,50 +201,10 @@ pub(super) fn texts(file: &SourceFile) -> Vec<(&str, String)> {
     names(file).into_iter().map(|name| (name, BASE64.encode(data(name)))).collect()
 }
 
-fn sources(file: &SourceFile) -> Vec<Value> {
-    let source = |(name, data)| json!({ "filename": name, "language": "Dockerfile", "data": data });
-    texts(file).into_iter().map(source).collect()
-}
-
 /// Which of the sources lines stand in, and which lines of it they are.
 pub(super) fn place(file: &SourceFile, (first, last): (u32, u32)) -> (usize, impl Iterator<Item = u32>) {
     let source = names(file).iter().position(|name| *name == file.origin(first).name).unwrap_or_default();
     (source, (first..=last).map(|line| file.origin(line).line))
-}
-
-/// A place in BuildKit's form: a range for each line.
-fn location(file: &SourceFile, lines: (u32, u32)) -> Value {
-    let (source, lines) = place(file, lines);
-    let range = |line: u32| json!({ "start": { "line": line }, "end": { "line": line } });
-    let mut location = json!({ "ranges": lines.map(range).collect::<Vec<_>>() });
-    if source > 0 {
-        location["sourceIndex"] = json!(source);
-    }
-    location
-}
-
-fn document(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile) -> Value {
-    let warning = |finding: &Finding| {
-        let mut warning = json!({
-            "ruleName": finding.rule.name(),
-            "description": finding.rule.description(),
-            "detail": finding.detail,
-            "location": location(file, finding.place.lines),
-        });
-        if let Some(url) = finding.rule.url() {
-            warning["url"] = json!(url);
-        }
-        warning
-    };
-    let mut document = json!({
-        "warnings": findings.iter().map(warning).collect::<Vec<_>>(),
-        "sources": sources(file),
-    });
-    if let Some(error) = error {
-        let place = error.lines.map_or_else(|| json!({}), |lines| location(file, lines));
-        document["buildError"] = json!({ "message": error.message, "location": place });
-    }
-    document
 }
 
 /// A path as a reference that RFC 3986 allows: relative as it is, absolute as a `file` URI.

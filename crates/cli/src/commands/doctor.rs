@@ -92,6 +92,7 @@ fn look(args: &Doctor) -> Vec<Finding> {
         let name = match kind {
             "memory" => "limit of memory",
             "cpu" => "limit of cpus",
+            "cpuset" => "choice of cpus",
             "io" => "limit of disks",
             _ => "limit of processes",
         };

@@ -1,8 +1,8 @@
-//! What `--call outline` and `--call targets` tell as JSON: to the byte what BuildKit's frontend writes, whose fields have an
+//! What `--call outline`, `--call targets` and checks tell as JSON: to the byte what BuildKit's frontend writes, whose fields have an
 //! order and whose writer escapes what could be HTML.
 
 use lapstrake_diag::SourceFile;
-use lapstrake_dockerfile::{Parsed, Stage};
+use lapstrake_dockerfile::{Finding, Parsed, Stage};
 use lapstrake_lower::{Outline, OutlineArg, OutlineItem};
 use serde::Serialize;
 
@@ -65,11 +65,46 @@ struct TargetDocument {
     location: Location,
 }
 
-/// A range for each line.
+/// What checks found.
 #[derive(Serialize)]
+pub(super) struct CheckDocument {
+    /// `null` if nothing was found.
+    warnings: Option<Vec<WarningDocument>>,
+    sources: Vec<SourceDocument>,
+    #[serde(rename = "buildError", skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorDocument>,
+}
+
+#[derive(Serialize)]
+struct WarningDocument {
+    #[serde(rename = "ruleName")]
+    rule: &'static str,
+    description: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    detail: String,
+    location: Location,
+}
+
+#[derive(Serialize)]
+struct SourceDocument {
+    filename: String,
+    data: String,
+    language: &'static str,
+}
+
+#[derive(Serialize)]
+struct ErrorDocument {
+    message: String,
+    location: Location,
+}
+
+/// A range for each line.
+#[derive(Default, Serialize)]
 struct Location {
     #[serde(rename = "sourceIndex", skip_serializing_if = "is_zero")]
     source_index: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     ranges: Vec<Range>,
 }
 
@@ -142,6 +177,37 @@ impl TargetsDocument {
     }
 }
 
+impl CheckDocument {
+    /// `error` is what ended the checking, with its lines.
+    pub(super) fn new(
+        findings: &[Finding],
+        error: Option<(&str, Option<(u32, u32)>)>,
+        file: &SourceFile,
+    ) -> CheckDocument {
+        let warning = |finding: &Finding| WarningDocument {
+            rule: finding.rule.name(),
+            description: finding.rule.description(),
+            url: finding.rule.url(),
+            detail: finding.detail.to_string(),
+            location: location(file, finding.place.lines),
+        };
+        let source = |(name, data): (&str, String)| SourceDocument {
+            filename: name.to_owned(),
+            data,
+            language: "Dockerfile",
+        };
+        let error = error.map(|(message, lines)| ErrorDocument {
+            message: message.to_owned(),
+            location: lines.map_or_else(Location::default, |lines| location(file, lines)),
+        });
+        CheckDocument {
+            warnings: Some(findings.iter().map(warning).collect()).filter(|_| !findings.is_empty()),
+            sources: texts(file).into_iter().map(source).collect(),
+            error,
+        }
+    }
+}
+
 /// `document`, indented and with what could be HTML escaped, as Go's encoder does it.
 pub(super) fn written(document: &impl Serialize) -> anyhow::Result<String> {
     let mut text = String::new();
@@ -159,7 +225,7 @@ pub(super) fn written(document: &impl Serialize) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use lapstrake_dockerfile::{Checks, parse};
+    use lapstrake_dockerfile::{Checks, check_syntax, parse};
     use lapstrake_lower::{BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, outline};
 
     use super::*;
@@ -194,5 +260,35 @@ mod tests {
         let bare = |text: &str| text.split_whitespace().collect::<String>();
         assert_eq!(&bare(&written)[..bare(&expected).len()], bare(&expected));
         assert!(written.starts_with("{\n  \"name\": \"t\",\n  \"description\""), "{written}");
+    }
+
+    /// As BuildKit's frontend wrote it, but for the `definition` of the source, which is of its own client.
+    #[test]
+    fn checks_as_buildkit_writes_them() {
+        let text = "FROM scratch AS A\nFOO x\n";
+        let file = SourceFile::new("Dockerfile", text);
+        let parsed = parse(&file);
+        let checks = Checks::default();
+        check_syntax(&parsed, &checks);
+        let error =
+            ("dockerfile parse error on line 2: unknown instruction: FOO (did you mean FROM?)", Some((2, 2)));
+        let found = written(&CheckDocument::new(&checks.findings(), Some(error), &file)).unwrap();
+        let line = |line| {
+            format!(r#""location":{{"ranges":[{{"start":{{"line":{line}}},"end":{{"line":{line}}}}}]}}"#)
+        };
+        let expected = format!(
+            r#"{{"warnings":[{{"ruleName":"StageNameCasing","description":"Stage names should be lowercase",
+            "url":"https://docs.docker.com/go/dockerfile/rule/stage-name-casing/",
+            "detail":"Stage name 'A' should be lowercase",{}}}],
+            "sources":[{{"filename":"Dockerfile","data":"RlJPTSBzY3JhdGNoIEFTIEEKRk9PIHgK","language":"Dockerfile"}}],
+            "buildError":{{"message":"{}",{}}}}}"#,
+            line(1),
+            error.0,
+            line(2)
+        );
+        let bare = |text: &str| text.split_whitespace().collect::<String>();
+        assert_eq!(bare(&found), bare(&expected));
+        let nothing = written(&CheckDocument::new(&[], Option::None, &file)).unwrap();
+        assert!(nothing.starts_with("{\n  \"warnings\": null,\n  \"sources\": [\n"), "{nothing}");
     }
 }
