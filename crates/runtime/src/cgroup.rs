@@ -36,6 +36,9 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// What goes to and from disks.
     pub io: Vec<IoLimit>,
+    /// The group that the container's is made in, from the top of the hierarchy if it begins with a slash, else from ours.
+    /// It is made if it is not there, and stays.
+    pub parent: Option<PathBuf>,
 }
 
 /// How much swap there is beyond the memory.
@@ -142,11 +145,13 @@ impl Limits {
     }
 
     fn kinds(&self) -> Vec<Kind> {
+        // A parent has limits of its own, which count for those that it has for sure.
+        let within = self.parent.is_some();
         let all = [
-            (Kind::Memory, self.memory.is_some()),
-            (Kind::Cpu, self.cpu.is_some() || self.cpu_shares.is_some()),
+            (Kind::Memory, within || self.memory.is_some()),
+            (Kind::Cpu, within || self.cpu.is_some() || self.cpu_shares.is_some()),
             (Kind::Cpuset, self.cpus.is_some() || self.nodes.is_some()),
-            (Kind::Pids, self.pids.is_some()),
+            (Kind::Pids, within || self.pids.is_some()),
             (Kind::Io, !self.io.is_empty()),
         ];
         all.into_iter().filter(|(_, wanted)| *wanted).map(|(kind, _)| kind).collect()
@@ -156,7 +161,7 @@ impl Limits {
 /// Which limits this process could set, and why not the others.
 pub fn available() -> [(&'static str, Result<&'static str, String>); 5] {
     [Kind::Memory, Kind::Cpu, Kind::Cpuset, Kind::Pids, Kind::Io].map(|kind| {
-        let tried = find::place(kind).and_then(|place| {
+        let tried = find::place(kind, None).and_then(|place| {
             let dir = place.dir.join(unique());
             make(&place, &dir)?;
             remove(&dir);
@@ -179,7 +184,7 @@ impl Group {
         let name = unique();
         for kind in limits.kinds() {
             let refused = |why: String| RuntimeError::Limit { kind: kind.name(), why };
-            let place = find::place(kind).map_err(refused)?;
+            let place = find::place(kind, limits.parent.as_deref()).map_err(refused)?;
             sweep(&place.dir);
             let dir = place.dir.join(&name);
             if !group.dirs.iter().any(|(known, _)| *known == dir) {
@@ -253,7 +258,7 @@ impl Dir<'_> {
     }
 
     fn memory(&self, limits: &Limits) -> io::Result<()> {
-        let memory = limits.memory.unwrap_or_default();
+        let Some(memory) = limits.memory else { return Ok(()) };
         let swap = limits.swap.unwrap_or(Swap::Bytes(0));
         // A kernel without swap has no such file; there is nothing to limit then.
         if self.1 {
@@ -319,7 +324,7 @@ fn set(kind: Kind, limits: &Limits, dir: &Path, unified: bool) -> io::Result<()>
         Kind::Memory => dir.memory(limits),
         Kind::Cpu => dir.cpu(limits),
         Kind::Cpuset => dir.cpuset(limits),
-        Kind::Pids => dir.write("pids.max", &limits.pids.unwrap_or_default()),
+        Kind::Pids => limits.pids.map_or(Ok(()), |pids| dir.write("pids.max", &pids)),
         Kind::Io => limits.io.iter().try_for_each(|limit| {
             let (file, line) = limit.line(unified);
             let (major, minor) = limit.device;
@@ -401,6 +406,7 @@ mod tests {
             nodes: None,
             pids: Some(7),
             io,
+            parent: None,
         };
         for (unified, expected) in [
             (

@@ -92,7 +92,7 @@ enum Flag {
 }
 
 /// The verbs with such flags.
-const FLAGS: [(&str, &[&str], Flag); 13] = [
+const FLAGS: [(&str, &[&str], Flag); 12] = [
     ("pull", &["--disable-content-trust", "--disable-content-trust=true"], Flag::Dropped),
     ("push", &["--disable-content-trust", "--disable-content-trust=true"], Flag::Dropped),
     ("pull", &["--disable-content-trust=false"], NO_NOTARY),
@@ -118,13 +118,6 @@ const FLAGS: [(&str, &[&str], Flag); 13] = [
         ),
     ),
     ("build", &["--isolation"], Flag::Refused("steps are isolated in one way only")),
-    (
-        "build",
-        &["--cgroup-parent"],
-        Flag::Refused(
-            "groups are made in the one that lapstrake is started in: `systemd-run --scope --slice=NAME lapstrake build …`",
-        ),
-    ),
     ("build", &["--policy"], Flag::Refused("sources are pinned by `--locked` and `lapstrake.lock`")),
     // There are none.
     ("prune", &["--volumes", "--volumes=true"], Flag::Dropped),
@@ -241,7 +234,7 @@ mod tests {
             ("system events", "images and builds only"),
             ("images --tree=true", "each platform has its row"),
             ("build --squash .", "COPY --from"),
-            ("build --cgroup-parent=x .", "--slice=NAME"),
+            ("build --policy=x .", "lapstrake.lock"),
             ("pull --disable-content-trust=false x", "are not checked"),
         ] {
             let told = translated(words(line)).unwrap_err().to_string();

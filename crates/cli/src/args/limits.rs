@@ -1,5 +1,7 @@
 //! How containers are held, for builds and runs alike.
 
+use std::path::PathBuf;
+
 use clap::Args as ClapArgs;
 
 /// Limits, and what a container may not gain.
@@ -32,6 +34,9 @@ pub(crate) struct Hold {
     /// Most processes and threads that each container may have
     #[arg(long, value_name = "NUMBER")]
     pub(crate) pids_limit: Option<u64>,
+    /// The control group that containers' groups are made in (default: the one that lapstrake is in)
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<PathBuf>,
     /// Most bytes a second that each container may read from a disk, as `/dev/sda:1mb`
     #[arg(long, value_name = "DEVICE:BYTES")]
     pub(crate) device_read_bps: Vec<String>,

@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, Error};
 
 /// What is done with a result, and what steps have while they run.
-const OF_BUILDING: [&str; 37] = [
+const OF_BUILDING: [&str; 38] = [
     "tag",
     "call",
     "check",
@@ -37,6 +37,7 @@ const OF_BUILDING: [&str; 37] = [
     "provenance",
     "sbom",
     "pids_limit",
+    "cgroup_parent",
     "device_read_bps",
     "device_write_bps",
     "device_read_iops",

@@ -198,6 +198,7 @@ pub(crate) fn limits(hold: &Hold) -> Result<Limits, Usage> {
         nodes: hold.cpuset_mems.as_deref().map(|text| list("--cpuset-mems", text)).transpose()?,
         pids: hold.pids_limit,
         io: io_limits(hold)?,
+        parent: hold.cgroup_parent.clone().filter(|parent| !parent.as_os_str().is_empty()),
     })
 }
 

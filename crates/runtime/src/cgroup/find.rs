@@ -1,7 +1,8 @@
 //! Where control groups of ours can be made: from what the kernel says of mounts and of this process.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 use super::Kind;
 
@@ -9,6 +10,8 @@ use super::Kind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) dir: PathBuf,
+    /// The top of what we see of the hierarchy.
+    top: PathBuf,
     /// Version 2.
     pub(super) unified: bool,
     kind: Kind,
@@ -39,16 +42,56 @@ impl Place {
     }
 }
 
-/// Where a limit of this kind can be set.
-pub(super) fn place(kind: Kind) -> Result<Place, String> {
+/// Where a limit of this kind can be set: in our own group, or in `parent`, which is made.
+pub(super) fn place(kind: Kind, parent: Option<&Path>) -> Result<Place, String> {
     let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"));
     let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
     let place = from(kind, &mounts, &own)
         .ok_or_else(|| format!("no control groups with the controller `{}` are mounted", kind.name()))?;
+    let place = match parent {
+        Some(parent) => within(place, parent)?,
+        None => place,
+    };
     if place.unified {
         pass_on(&place.dir, kind.name());
     }
     Ok(place)
+}
+
+/// The group `parent`, each group on the way made and able to hold limits of this kind.
+fn within(place: Place, parent: &Path) -> Result<Place, String> {
+    if !parent.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_))) {
+        return Err(format!("{} is no name of a group", parent.display()));
+    }
+    let mut dir = if parent.is_absolute() { place.top.clone() } else { place.dir.clone() };
+    for part in parent.components().filter(|part| *part != Component::RootDir) {
+        if place.unified {
+            pass_on(&dir, place.kind.name());
+        }
+        let below = dir.join(part);
+        match fs::create_dir(&below) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                let (shown, hint) = (below.display(), place.hint());
+                return Err(format!("cannot make the control group {shown}: {error}{hint}"));
+            }
+            _ => {}
+        }
+        if place.kind == Kind::Cpuset && !place.unified {
+            inherit(&dir, &below).map_err(|error| format!("{}: {error}", below.display()))?;
+        }
+        dir = below;
+    }
+    Ok(Place { dir, ..place })
+}
+
+/// In version 1 a group has no processors and no memory until it is given some, and nothing can join it.
+fn inherit(above: &Path, below: &Path) -> io::Result<()> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        if fs::read_to_string(below.join(name))?.trim().is_empty() {
+            fs::write(below.join(name), fs::read(above.join(name))?)?;
+        }
+    }
+    Ok(())
 }
 
 /// The same from the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`. Version 1 goes first: a controller that is
@@ -72,11 +115,11 @@ fn from(kind: Kind, mounts: &str, own: &str) -> Option<Place> {
                 let mut fields = line.splitn(3, ':').skip(1);
                 fields.next().filter(|controllers| has(controllers)).and(fields.next())
             })?;
-            return Some(Place { dir: dir(group), unified: false, kind });
+            return Some(Place { dir: dir(group), top: point.into(), unified: false, kind });
         }
         if filesystem == "cgroup2" {
             let group = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-            unified = Some(Place { dir: dir(group), unified: true, kind });
+            unified = Some(Place { dir: dir(group), top: point.into(), unified: true, kind });
         }
     }
     unified
@@ -120,5 +163,22 @@ mod tests {
         assert_eq!(of(Kind::Cpu, &both), Some((path("/sys/fs/cgroup/cpu/x"), false)));
         assert_eq!(of(Kind::Pids, &both), Some((path("/sys/fs/cgroup/unified/user.slice"), true)));
         assert_eq!(of(Kind::Pids, v1), None);
+    }
+
+    #[test]
+    fn parents_are_made() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("own");
+        fs::create_dir(&dir).unwrap();
+        let place =
+            || Place { dir: dir.clone(), top: top.path().to_owned(), unified: false, kind: Kind::Pids };
+        let of = |parent: &str| within(place(), Path::new(parent)).map(|place| place.dir);
+        assert_eq!(of("/a/b"), Ok(top.path().join("a/b")));
+        assert_eq!(of("a"), Ok(dir.join("a")));
+        assert!(top.path().join("a/b").is_dir() && dir.join("a").is_dir());
+        assert_eq!(of("/"), Ok(top.path().to_owned()));
+        for bad in ["../x", "/a/../../x", "./x"] {
+            assert!(of(bad).unwrap_err().contains("no name of a group"), "{bad}");
+        }
     }
 }

@@ -116,8 +116,55 @@ fn resources(mode: &Mode) -> Result<(), String> {
     let allowed = lap(mode, &format!("run {ran} busybox grep Cpus_allowed_list: /proc/self/status"))?;
     expect(&allowed, 0, &["Cpus_allowed_list:\t0\n"])?;
     expect(&lap(mode, "run --cpuset-cpus 4000 busybox true")?, 3, &["cannot limit cpuset", "cpuset.cpus"])?;
+    let parent = format!("lapstrake-parent-{}", std::process::id());
+    for flags in [
+        format!("--cgroup-parent /{parent}/deep"),
+        format!("--cgroup-parent {parent} --cpuset-cpus 0 --pids-limit 50"),
+    ] {
+        let own = "grep -m1 -E 'pids|^0::' /proc/self/cgroup";
+        let within =
+            lap(mode, &format!("run --security-opt no-new-privileges {flags} busybox sh -c \"{own}\""))?;
+        expect(&within, 0, &[]).map_err(|why| format!("{flags}: {why}"))?;
+    }
+    let made = must_say(&format!(
+        "find /sys/fs/cgroup -depth -type d -path '*{parent}*' -print -exec rmdir {{}} ';'"
+    ))?;
+    if !made.contains(&format!("{parent}/deep\n")) {
+        return Err(format!("no group was made: {made}"));
+    }
+    expect(
+        &lap(mode, "run --cgroup-parent ../x busybox true")?,
+        3,
+        &["cannot limit memory: ../x is no name of a group"],
+    )?;
+    parents(mode)?;
     let left = groups()?;
     if left.is_empty() { nothing_left(mode) } else { Err(format!("groups are left: {left}")) }
+}
+
+/// Groups in a group that somebody names.
+fn parents(mode: &Mode) -> Result<(), String> {
+    let parent = format!("lapstrake-parent-{}", std::process::id());
+    for (flags, dir) in [
+        (format!("--cgroup-parent /{parent}/deep"), format!("{parent}/deep")),
+        (format!("--cgroup-parent {parent} --cpuset-cpus 0 --pids-limit 50"), parent.clone()),
+    ] {
+        // What runs says itself that it does, and waits to be looked at.
+        let seen = format!(
+            "find /sys/fs/cgroup -path '*{dir}/lapstrake-*' -name cgroup.procs -exec cat {{}} ';' | grep -c ."
+        );
+        let run = format!(
+            "mkfifo held-go && {{ ./lapstrake run -i {flags} busybox sh -c 'echo runs; cat' < held-go > held-out & exec 3> held-go; until grep -q runs held-out; do sleep 0.05; done; {seen}; exec 3>&-; wait $!; rm held-go held-out; }}"
+        );
+        expect(&script(mode, &format!("timeout 60 sh -ec \"{}\"", run.replace('$', "\\$")))?, 0, &[])
+            .map_err(|why| format!("{flags}: {why}"))?;
+    }
+    must_say(&format!("find /sys/fs/cgroup -depth -type d -path '*{parent}*' -exec rmdir {{}} ';'"))?;
+    expect(
+        &lap(mode, "run --cgroup-parent ../x busybox true")?,
+        3,
+        &["cannot limit memory", "../x is no name of a group"],
+    )
 }
 
 fn fork_bomb(mode: &Mode) -> Result<(), String> {
