@@ -116,7 +116,7 @@ fn resources(mode: &Mode) -> Result<(), String> {
     let allowed = lap(mode, &format!("run {ran} busybox grep Cpus_allowed_list: /proc/self/status"))?;
     expect(&allowed, 0, &["Cpus_allowed_list:\t0\n"])?;
     expect(&lap(mode, "run --cpuset-cpus 4000 busybox true")?, 3, &["cannot limit cpuset", "cpuset.cpus"])?;
-    let parent = format!("lapstrake-parent-{}", std::process::id());
+    let parent = format!("held-parent-{}", std::process::id());
     for flags in [
         format!("--cgroup-parent /{parent}/deep"),
         format!("--cgroup-parent {parent} --cpuset-cpus 0 --pids-limit 50"),
@@ -144,7 +144,7 @@ fn resources(mode: &Mode) -> Result<(), String> {
 
 /// Groups in a group that somebody names.
 fn parents(mode: &Mode) -> Result<(), String> {
-    let parent = format!("lapstrake-parent-{}", std::process::id());
+    let parent = format!("held-parent-{}", std::process::id());
     for (flags, dir) in [
         (format!("--cgroup-parent /{parent}/deep"), format!("{parent}/deep")),
         (format!("--cgroup-parent {parent} --cpuset-cpus 0 --pids-limit 50"), parent.clone()),

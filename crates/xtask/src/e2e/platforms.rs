@@ -172,7 +172,7 @@ fn names(mode: &Mode) -> Result<(), String> {
     let other = format!("LAPSTRAKE_ROOT='{}' ./lapstrake", state.display());
     for flavour in ["", "--oci"] {
         let back = format!(
-            "save {flavour} -o all.tar all:1 && {other} load -i all.tar && {other} images --format '{{{{.Tag}}}} {{{{.Platform}}}} {{{{.ID}}}}' all | sort > theirs && ./lapstrake images --format '{{{{.Tag}}}} {{{{.Platform}}}} {{{{.ID}}}}' all | sort | diff - theirs && {other} rmi -f all:1"
+            "save {flavour} -o all.tar all:1 && {other} load -i all.tar && {other} images --format '{{{{.Tag}}}} {{{{.Platform}}}} {{{{.ID}}}}' all | sort > all-theirs && ./lapstrake images --format '{{{{.Tag}}}} {{{{.Platform}}}} {{{{.ID}}}}' all | sort | diff - all-theirs && {other} rmi -f all:1"
         );
         expect(&lap(mode, &back)?, 0, &["Loaded image: all:1\n", "Untagged: all:1\nDeleted: sha256:"])?;
     }
