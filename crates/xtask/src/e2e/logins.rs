@@ -68,7 +68,7 @@ fn caller(mode: &Mode) -> Result<(), String> {
         dockerfile(mode, "by-caller", "FROM busybox\nRUN echo pushed > /x\n")?;
         let name = format!("{}/team/caller:1", server.address);
         let commands = format!(
-            "export DOCKER_CONFIG=$PWD/called PATH='{}':/usr/bin:/bin && mkdir -p $DOCKER_CONFIG && \
+            "export DOCKER_CONFIG=$PWD/config-of-the-caller PATH='{}':/usr/bin:/bin && mkdir -p $DOCKER_CONFIG && \
              echo '{{\"credsStore\": \"bus\"}}' > $DOCKER_CONFIG/config.json && \
              ./lapstrake build -q -t {name} --push by-caller && ./lapstrake pull -q {name} && \
              echo \"$(id -u) $(id -u) $(id -g)\" > mine && sort -u callers/ids | cmp - mine && echo the same",
