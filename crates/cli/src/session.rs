@@ -114,7 +114,8 @@ pub(crate) fn find_all(store: &Store, name: &str) -> anyhow::Result<Vec<ImageRow
 pub(crate) fn bundle(store: &Store, rows: &[ImageRow]) -> anyhow::Result<Bundle> {
     let variant = |row: &ImageRow| {
         let image = finished(store, row)?;
-        let platform = image.config.platform();
+        // As the build that made an index of them had it.
+        let platform = image.config.platform().normalised();
         Ok(Variant { platform, image: Arc::new(image), encoding: Encoding::default() })
     };
     let variants = rows.iter().map(variant).collect::<anyhow::Result<Vec<_>>>()?;

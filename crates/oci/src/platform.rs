@@ -45,6 +45,12 @@ impl Platform {
         Platform::new("linux", std::env::consts::ARCH, if cfg!(target_arch = "arm") { "v7" } else { "" })
     }
 
+    /// The same in the words that indexes use, whatever a config says: `linux/arm64` for `linux/arm64/v8`.
+    pub fn normalised(&self) -> Platform {
+        let plain = Platform::new(&self.os, &self.architecture, &self.variant);
+        Platform { os_version: self.os_version.clone(), os_features: self.os_features.clone(), ..plain }
+    }
+
     /// The form without the operating system's version: `linux/arm/v7`.
     pub fn short(&self) -> String {
         let mut text = format!("{}/{}", self.os, self.architecture);
@@ -57,7 +63,7 @@ impl Platform {
 
     /// Whether an image for `other` runs where `self` is asked for. A missing variant on either side matches.
     pub fn accepts(&self, other: &Platform) -> bool {
-        let other = Platform::new(&other.os, &other.architecture, &other.variant);
+        let other = other.normalised();
         self.os == other.os
             && self.architecture == other.architecture
             && (self.variant.is_empty() || other.variant.is_empty() || self.variant == other.variant)
@@ -251,6 +257,20 @@ impl FromStr for Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn configs_are_normalised_with_all_they_say() {
+        let told: Platform = serde_json::from_str(
+            r#"{"architecture":"arm64","os":"linux","os.features":["x"],"variant":"v8"}"#,
+        )
+        .unwrap();
+        let same = told.normalised();
+        assert_eq!(
+            (same.short().as_str(), same.os_features.as_slice()),
+            ("linux/arm64", ["x".to_owned()].as_slice())
+        );
+        assert!(Platform::new("linux", "arm64", "").accepts(&told) && same.normalised() == same);
+    }
 
     #[test]
     fn normalised_forms() {

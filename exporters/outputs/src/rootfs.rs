@@ -95,6 +95,9 @@ pub fn write_rootfs(parts: &[Part<'_>], shape: Shape, out: impl Write) -> Result
 
 /// Of roots that are put into each other no two may have the same path, directories apart.
 fn refuse_doubles(parts: &[Part<'_>], trees: &[Tree]) -> Result<(), OutputError> {
+    if parts.len() < 2 {
+        return Ok(());
+    }
     let mut seen: BTreeMap<&TreePath, &str> = BTreeMap::new();
     for (part, tree) in parts.iter().zip(trees) {
         for entry in tree.entries().iter().filter(|entry| !matches!(entry.kind, Kind::Dir { .. })) {
