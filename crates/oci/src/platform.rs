@@ -63,13 +63,11 @@ impl Platform {
 
     /// Whether an image for `other` runs where `self` is asked for. A missing variant on either side matches.
     pub fn accepts(&self, other: &Platform) -> bool {
-        let other = other.normalised();
+        // Versions of Windows are not compared: nothing of Windows runs here.
+        let other = Platform::new(&other.os, &other.architecture, &other.variant);
         self.os == other.os
             && self.architecture == other.architecture
             && (self.variant.is_empty() || other.variant.is_empty() || self.variant == other.variant)
-            && (self.os_version.is_empty()
-                || other.os_version.is_empty()
-                || self.os_version == other.os_version)
     }
 }
 
