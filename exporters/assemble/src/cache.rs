@@ -9,7 +9,7 @@ use lapstrake_oci::{Descriptor, DiffId, Digest, media, rfc3339, seconds_of, to_j
 use serde::{Deserialize, Serialize};
 
 use crate::Document;
-use crate::manifest::Desc;
+use crate::manifest::{Desc, index_of};
 
 /// The media type of the config.
 pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
@@ -191,13 +191,6 @@ pub fn cache_manifest(
         config: Desc<'a>,
         layers: Vec<Desc<'a>>,
     }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Index<'a> {
-        schema_version: u32,
-        media_type: &'a str,
-        manifests: Vec<Desc<'a>>,
-    }
     let mut seen = BTreeSet::new();
     let mut layers: Vec<Desc<'_>> = blobs
         .iter()
@@ -209,15 +202,14 @@ pub fn cache_manifest(
         .collect();
     let size = config.bytes.len() as u64;
     let config = Desc::plain(CACHE_CONFIG, &config.digest, size);
-    let (media_type, bytes) = if as_index {
+    if as_index {
         let media_type = if docker_types { media::DOCKER_INDEX } else { media::OCI_INDEX };
         layers.push(config);
-        (media_type, to_json_indented(&Index { schema_version: 2, media_type, manifests: layers }))
-    } else {
-        let media_type = media::OCI_MANIFEST;
-        (media_type, to_json_indented(&Manifest { schema_version: 2, media_type, config, layers }))
-    };
-    (media_type, Document::new(bytes))
+        return (media_type, index_of(media_type, layers, &BTreeMap::new()));
+    }
+    let media_type = media::OCI_MANIFEST;
+    let manifest = Manifest { schema_version: 2, media_type, config, layers };
+    (media_type, Document::new(to_json_indented(&manifest)))
 }
 
 /// A layer that a cache offers.

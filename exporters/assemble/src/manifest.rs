@@ -107,6 +107,16 @@ pub fn index(
 ) -> (&'static str, Document) {
     let docker = manifests.iter().all(|listed| listed.media_type == media::DOCKER_MANIFEST);
     let media_type = if docker { media::DOCKER_INDEX } else { media::OCI_INDEX };
+    let manifests = manifests.iter().map(ListedManifest::descriptor).collect();
+    (media_type, index_of(media_type, manifests, annotations))
+}
+
+/// An index of these blobs.
+pub(crate) fn index_of(
+    media_type: &str,
+    manifests: Vec<Desc<'_>>,
+    annotations: &BTreeMap<String, String>,
+) -> Document {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Index<'a> {
@@ -116,9 +126,7 @@ pub fn index(
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         annotations: &'a BTreeMap<String, String>,
     }
-    let manifests = manifests.iter().map(ListedManifest::descriptor).collect();
-    let index = Index { schema_version: 2, media_type, manifests, annotations };
-    (media_type, Document::new(to_json_indented(&index)))
+    Document::new(to_json_indented(&Index { schema_version: 2, media_type, manifests, annotations }))
 }
 
 impl ListedManifest {

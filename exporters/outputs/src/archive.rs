@@ -89,7 +89,7 @@ fn write<W: Write>(
     let (mut in_index, mut in_docker, mut tops) = (Vec::new(), Vec::new(), Vec::new());
     for Saved { bundle, names } in images {
         let mut manifests = Vec::new();
-        for variant in &bundle.variants {
+        for (number, variant) in bundle.variants.iter().enumerate() {
             let Written { manifest, blobs } = written(store, &variant.image, &variant.encoding)?;
             for blob in &blobs {
                 if there.insert(blob.digest.clone()) {
@@ -101,7 +101,7 @@ fn write<W: Write>(
                 place.document(document, &mut there).map_err(failed)?;
             }
             // Docker's own list knows no platforms.
-            if variant.platform == bundle.main().platform {
+            if number == bundle.main_place() {
                 in_docker.push(DockerImage {
                     config: variant.image.document.digest.clone(),
                     names: names.to_vec(),

@@ -48,11 +48,15 @@ impl Bundle {
         Bundle { variants: vec![Variant { platform, image: Arc::new(image), encoding }], index: None }
     }
 
-    /// The variant that is meant where only one can be: the one for this machine, else the first.
+    /// The variant that is meant where only one can be.
     pub fn main(&self) -> &Variant {
+        &self.variants[self.main_place()]
+    }
+
+    /// Which one that is: the one for this machine, else the first.
+    pub(crate) fn main_place(&self) -> usize {
         let host = Platform::host();
-        let fits = |variant: &&Variant| host.accepts(&variant.platform);
-        self.variants.iter().find(fits).unwrap_or(&self.variants[0])
+        self.variants.iter().position(|variant| host.accepts(&variant.platform)).unwrap_or(0)
     }
 
     /// The document that stands for all of it: the manifest, or an index of these.
@@ -70,15 +74,16 @@ impl Bundle {
         Manifest { media_type: media_type.to_owned(), document }
     }
 
-    /// What is said of the manifest, or the index, where that is listed: when it was made, and what was asked for.
+    /// What is asked to be said of the manifest, or the index, where that is listed.
+    pub fn asked_annotations(&self) -> &BTreeMap<String, String> {
+        let of_one = &self.main().encoding.descriptor_annotations;
+        self.index.as_ref().map_or(of_one, |notes| &notes.descriptor_annotations)
+    }
+
+    /// That, and when it was made.
     pub fn descriptor_annotations(&self) -> BTreeMap<String, String> {
-        let Variant { image, encoding, .. } = self.main();
-        let asked = self
-            .index
-            .as_ref()
-            .map_or(&encoding.descriptor_annotations, |notes| &notes.descriptor_annotations);
-        let mut annotations = asked.clone();
-        let created = image.config.created.clone().unwrap_or_else(|| rfc3339(0, 0));
+        let mut annotations = self.asked_annotations().clone();
+        let created = self.main().image.config.created.clone().unwrap_or_else(|| rfc3339(0, 0));
         annotations.entry("org.opencontainers.image.created".to_owned()).or_insert(created);
         annotations
     }
@@ -108,10 +113,8 @@ pub fn keep(
         let id = store.put_blob(&image.document.bytes)?;
         images.push(ImageRow { id, manifest: None, layers, size, stored: 0 });
     }
-    let main = &bundle.main().platform;
-    let main = bundle.variants.iter().position(|variant| variant.platform == *main).unwrap_or(0);
     // A cached build changes nothing and waits for no disk.
-    if store.put_variants(&images, main, names)? {
+    if store.put_variants(&images, bundle.main_place(), names)? {
         store.sync()?;
     }
     Ok(())

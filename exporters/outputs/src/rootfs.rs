@@ -93,15 +93,18 @@ pub fn write_rootfs(parts: &[Part<'_>], shape: Shape, out: impl Write) -> Result
     Ok(())
 }
 
-/// Of roots that are put into each other no two may have the same path, directories apart.
+/// Of roots that are put into each other no two may have the same path, unless it is a directory in both.
 fn refuse_doubles(parts: &[Part<'_>], trees: &[Tree]) -> Result<(), OutputError> {
     if parts.len() < 2 {
         return Ok(());
     }
-    let mut seen: BTreeMap<&TreePath, &str> = BTreeMap::new();
+    let mut seen: BTreeMap<&TreePath, (&str, bool)> = BTreeMap::new();
     for (part, tree) in parts.iter().zip(trees) {
-        for entry in tree.entries().iter().filter(|entry| !matches!(entry.kind, Kind::Dir { .. })) {
-            if let Some(first) = seen.insert(&entry.path, &part.platform) {
+        for entry in tree.entries() {
+            let is_dir = matches!(entry.kind, Kind::Dir { .. });
+            if let Some((first, was_dir)) = seen.insert(&entry.path, (&part.platform, is_dir))
+                && !(is_dir && was_dir)
+            {
                 let path = entry.path.as_path().strip_prefix("/").unwrap_or(entry.path.as_path()).to_owned();
                 return Err(OutputError::Overwrite {
                     path,
@@ -155,8 +158,12 @@ pub fn write_files(parts: &[Part<'_>], shape: Shape, dest: &Path, delete: bool) 
             vec![dest.to_owned(); parts.len()]
         }
     };
-    let new: Vec<bool> = dirs.iter().map(|dir| !dir.exists()).collect();
-    dirs.iter().try_for_each(fs::create_dir_all).map_err(failed)?;
+    let new = match shape {
+        Shape::Split => {
+            dirs.iter().map(|dir| own_dir(dir)).collect::<io::Result<Vec<_>>>().map_err(failed)?
+        }
+        Shape::Merged => vec![false; parts.len()],
+    };
     if delete {
         match shape {
             Shape::Split => {
@@ -174,13 +181,25 @@ pub fn write_files(parts: &[Part<'_>], shape: Shape, dest: &Path, delete: bool) 
         let options = CopyOptions { squash_ids: true, ..CopyOptions::default() };
         put(part.root, &selection, Dest::plain(target.as_fd()), b"/", &options)?;
         // A platform's directory is a part of what is exported, unless it was there.
-        if let Some(tv_sec) = part.epoch.filter(|_| shape == Shape::Split && new[number]) {
+        if let Some(tv_sec) = part.epoch.filter(|_| new[number]) {
             let time = Timespec { tv_sec, tv_nsec: 0 };
             let times = Timestamps { last_access: time, last_modification: time };
             futimens(&target, &times).map_err(|errno| failed(errno.into()))?;
         }
     }
     Ok(())
+}
+
+/// Makes a platform's directory; says whether it is new. What an earlier export left in its place, perhaps a link out of
+/// there, gives way: nothing is written or removed through it.
+fn own_dir(dir: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() => return Ok(false),
+        Ok(_) => fs::remove_file(dir)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    fs::create_dir(dir).map(|()| true)
 }
 
 /// Removes what is in `dest` and none of `dirs`.

@@ -1,6 +1,5 @@
 //! Where a build's result goes.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -216,7 +215,7 @@ impl Export<'_> {
         }
         metadata.image(&bundle, &all);
         if let Some(manifest) = &manifest {
-            metadata.manifest(&bundle, manifest, asked_of_top(&bundle));
+            metadata.manifest(&bundle, manifest, bundle.asked_annotations().clone());
             let named = names.iter().filter(|_| asked.canonical || push.is_some());
             let digests = named.map(|name| pin((name, manifest))).chain(pinned);
             for name in digests.filter(|_| asked.store) {
@@ -303,12 +302,6 @@ fn id_of(bundle: &Bundle, manifest: Option<&Manifest>) -> Digest {
         (Some(_), Some(index)) => index.document.digest.clone(),
         _ => bundle.main().image.document.digest.clone(),
     }
-}
-
-/// What is to be said of the manifest, or the index, where it is listed.
-fn asked_of_top(bundle: &Bundle) -> BTreeMap<String, String> {
-    let of_one = &bundle.main().encoding.descriptor_annotations;
-    bundle.index.as_ref().map_or(of_one, |notes| &notes.descriptor_annotations).clone()
 }
 
 /// Who can be given an image.

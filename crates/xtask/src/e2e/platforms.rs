@@ -123,6 +123,8 @@ fn platforms_files(mode: &Mode) -> Result<(), String> {
         let why = "cannot overwrite same from linux/arm64 with linux/amd64 when split option is disabled";
         expect(&doubled, 1, &[why])?;
     }
+    nothing_through_links(mode, two)?;
+    nothing_in_place_of_another(mode, two)?;
     dockerfile(mode, "filed", "FROM scratch\nARG TARGETARCH\nCOPY file-$TARGETARCH /d/\n")?;
     let merged = "rm -rf merged && mkdir -p merged/d && touch merged/d/stale merged/stale";
     let keys = "dest=merged,platform-split=false,mode=delete";
@@ -135,6 +137,12 @@ fn platforms_files(mode: &Mode) -> Result<(), String> {
     if both.stdout != b"./d/file-amd64:amd64\n./d/file-arm64:arm64\n" {
         return Err(text(&both));
     }
+    tars(mode, two)?;
+    nothing_left(mode)
+}
+
+/// Tars of platforms beside each other, and in each other.
+fn tars(mode: &Mode, two: &str) -> Result<(), String> {
     let tars = format!(
         "./lapstrake build -q {two} -o type=tar,dest=split.tar filed && tar tf split.tar && ./lapstrake build -q {two} -o type=tar,dest=merged.tar,platform-split=false filed && tar tf merged.tar && tar xOf merged.tar d/file-arm64"
     );
@@ -144,7 +152,32 @@ fn platforms_files(mode: &Mode) -> Result<(), String> {
     if found.stdout != listed.as_bytes() {
         return Err(text(&found));
     }
-    nothing_left(mode)
+    Ok(())
+}
+
+/// A link that an earlier export left where a platform's directory goes leads nowhere.
+fn nothing_through_links(mode: &Mode, two: &str) -> Result<(), String> {
+    let linked = format!(
+        "rm -rf split outside && mkdir split outside && echo kept > outside/song && ln -s ../outside split/linux_arm64 && \
+         ./lapstrake build -q {two} -o type=local,dest=split,mode=delete filed && cat split/linux_arm64/which outside/*"
+    );
+    let through = script(mode, &linked)?;
+    if !through.status.success() || through.stdout != b"arm64\nkept\n" {
+        return Err(format!("a link was followed: {}", text(&through)));
+    }
+    Ok(())
+}
+
+/// A file of one platform and a directory of another are not put into each other.
+fn nothing_in_place_of_another(mode: &Mode, two: &str) -> Result<(), String> {
+    let mixed = "FROM scratch AS base-amd64\nCOPY both /d/x\nFROM scratch AS base-arm64\nCOPY both /d\nFROM base-$TARGETARCH\n";
+    dockerfile(mode, "filed", mixed)?;
+    for kind in ["local", "tar"] {
+        let doubled =
+            lap(mode, &format!("build -q {two} -o type={kind},dest=mixed,platform-split=false filed"))?;
+        expect(&doubled, 1, &["cannot overwrite d from linux/arm64 with linux/amd64 when split option"])?;
+    }
+    Ok(())
 }
 
 /// A name that images for several platforms have together: told, given, saved and loaded, built upon, and taken away.
