@@ -74,12 +74,19 @@ pub enum SetupOp {
         /// With these attributes.
         attrs: Vec<Attr>,
     },
-    /// Binds a device node of the host into `/dev`.
+    /// Puts a device node into `/dev`: one of the container's own where it can be made, else the host's, read-only.
     Device {
         /// Its name.
         name: String,
-        /// Major and minor number that it must have; `None`: any device, and it may be missing.
+        /// Major and minor number; `None`: those of the host's node of this name, which may be missing.
         number: Option<(u32, u32)>,
+    },
+    /// The same anywhere, like a node of the caller's.
+    Node {
+        /// Which descriptor of the caller's is like it.
+        index: usize,
+        /// Where.
+        at: Place,
     },
     /// Makes a symlink in `/dev`.
     Symlink {
@@ -107,6 +114,9 @@ pub enum SetupOp {
         /// Where.
         at: Place,
     },
+    /// Makes the files of `/proc` that are about the machine read-only, where the container's root owns them: their
+    /// permissions and owners are the same for the whole machine.
+    FreezeProc,
     /// Makes the root read-only, but not what is mounted in it.
     FreezeRoot,
     /// Leads a new session with the descriptors 0 to 2 it is to have.
@@ -187,11 +197,11 @@ impl SetupOp {
                 "stage the mounts"
             }
             Self::Mount { .. } | Self::Install { .. } => "mount",
-            Self::Device { .. } => "bind the device",
+            Self::Device { .. } | Self::Node { .. } => "make the device",
             Self::Symlink { .. } => "make the symlink",
             Self::Bind { .. } => "bind",
             Self::Mask { .. } => "mask",
-            Self::Freeze { .. } | Self::FreezeRoot => "make read-only",
+            Self::Freeze { .. } | Self::FreezeProc | Self::FreezeRoot => "make read-only",
             Self::Session { .. } => "start the session",
             Self::Enter => "move into the root",
             Self::Limit { .. } => "set the limit",
@@ -436,6 +446,7 @@ fn kit(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
     devices(ops, secure);
     if secure {
         masks(ops, Base::Proc, &MASKED_PROC, &FROZEN_PROC);
+        ops.push(SetupOp::FreezeProc);
     }
 }
 
@@ -467,15 +478,17 @@ fn system(ops: &mut Vec<SetupOp>, secure: bool) {
     ops.push(SetupOp::Leave);
 }
 
+/// The devices that every container has, with their numbers.
+pub(crate) const PLAIN: [(&str, (u32, u32)); 6] = [
+    ("null", (1, 3)),
+    ("zero", (1, 5)),
+    ("full", (1, 7)),
+    ("random", (1, 8)),
+    ("urandom", (1, 9)),
+    ("tty", (5, 0)),
+];
+
 fn devices(ops: &mut Vec<SetupOp>, secure: bool) {
-    const PLAIN: [(&str, (u32, u32)); 6] = [
-        ("null", (1, 3)),
-        ("zero", (1, 5)),
-        ("full", (1, 7)),
-        ("random", (1, 8)),
-        ("urandom", (1, 9)),
-        ("tty", (5, 0)),
-    ];
     const MORE: [&str; 13] = [
         "kmsg",
         "cuse",
@@ -509,7 +522,7 @@ fn devices(ops: &mut Vec<SetupOp>, secure: bool) {
     );
 }
 
-const MASKED_PROC: [&str; 10] = [
+pub(crate) const MASKED_PROC: [&str; 10] = [
     "acpi",
     "asound",
     "interrupts",
@@ -522,7 +535,7 @@ const MASKED_PROC: [&str; 10] = [
     "scsi",
 ];
 
-const FROZEN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+pub(crate) const FROZEN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 fn masks(ops: &mut Vec<SetupOp>, base: Base, masked: &[&str], frozen: &[&str]) {
     ops.extend(masked.iter().map(|path| SetupOp::Mask { at: place(base, path) }));
@@ -578,8 +591,7 @@ fn user_mount(ops: &mut Vec<SetupOp>, spec: &RunSpec, mount: &Mount, slot: usize
             ops.push(bind_file(slot, at));
         }
         MountSource::Device { index } => {
-            let attrs = vec![Attr::Nosuid, Attr::Noexec];
-            ops.push(SetupOp::Bind { source: Source::Fd { index: *index }, at, attrs });
+            ops.push(SetupOp::Node { index: *index, at });
         }
         MountSource::Fd { index, subpath } => {
             let path = subpath.trim_matches('/');

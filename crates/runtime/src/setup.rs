@@ -9,6 +9,7 @@
 //! Invariants: whatever is made in the root is reported to the zygote before it is used, so that it is removed even
 //! where this process dies on the way; nothing is looked up twice.
 
+mod devices;
 mod mounts;
 mod process;
 mod resolve;
@@ -77,6 +78,7 @@ pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
         unified_cgroups: world.unified_cgroups,
         stage: None,
         files: Vec::new(),
+        nodes: 0,
         staged: Vec::new(),
         proc: None,
         sys: None,
@@ -128,6 +130,8 @@ struct Setup<'a> {
     stage: Option<OwnedFd>,
     /// Mounts of the files on the stage, each until it is attached.
     files: Vec<(usize, OwnedFd)>,
+    /// Device nodes made on the stage so far.
+    nodes: usize,
     /// The caller's mounts that are on the stage.
     staged: Vec<usize>,
     proc: Option<OwnedFd>,
@@ -168,10 +172,12 @@ impl Setup<'_> {
             SetupOp::StageSource { index } => self.stage_source(*index),
             SetupOp::Mount { fs, at, attrs } => self.mount(fs, at, attrs),
             SetupOp::Device { name, number } => self.device(name, *number),
+            SetupOp::Node { index, at } => self.node(*index, at),
             SetupOp::Symlink { name, target } => self.symlink(name, target),
             SetupOp::Bind { source, at, attrs } => self.bind(source, at, attrs),
             SetupOp::Mask { at } => self.mask(at),
             SetupOp::Freeze { at } => self.freeze(at),
+            SetupOp::FreezeProc => self.freeze_proc(),
             SetupOp::FreezeRoot => self.freeze_root(),
             SetupOp::Session { terminal, uid } => self.session(*terminal, *uid),
             SetupOp::Enter => self.enter(),

@@ -125,7 +125,8 @@ pub enum MountSource {
         /// The part to mount, resolved beneath the descriptor with symlinks kept inside; empty for the whole.
         subpath: String,
     },
-    /// A device node of the caller's, which works even in a sandbox.
+    /// A device node like one of the caller's, which works even in a sandbox. What is done to its attributes does not
+    /// reach the caller's.
     Device {
         /// Index into [`crate::RunFds::mounts`].
         index: usize,

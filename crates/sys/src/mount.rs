@@ -32,9 +32,17 @@ struct MountAttr {
 /// What `mount_setattr(2)` says: `ENOSYS` before Linux 5.12, `EPERM` without `CAP_SYS_ADMIN` or for a locked
 /// attribute, `EINVAL` where `fd` is not the root of a mount.
 pub fn restrict(fd: impl AsFd, set: MountAttrFlags, reach: Reach) -> Result<(), Errno> {
+    change(fd, set, MountAttrFlags::empty(), reach)
+}
+
+/// As [`restrict`], and clears the attributes `clear` first.
+///
+/// # Errors
+/// As [`restrict`].
+pub fn change(fd: impl AsFd, set: MountAttrFlags, clear: MountAttrFlags, reach: Reach) -> Result<(), Errno> {
     let attr = MountAttr {
         attr_set: u64::from(set.bits()),
-        attr_clr: 0,
+        attr_clr: u64::from(clear.bits()),
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };

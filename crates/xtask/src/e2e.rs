@@ -16,6 +16,7 @@ mod extensions;
 mod held;
 mod hostile;
 mod images;
+mod inodes;
 mod language;
 mod limits;
 mod logins;
@@ -120,6 +121,7 @@ fn cases() -> Vec<Case> {
         limits::CASES,
         held::CASES,
         hostile::CASES,
+        inodes::CASES,
         networks::CASES,
         servers::CASES,
         push::CASES,

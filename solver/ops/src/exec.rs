@@ -309,7 +309,8 @@ fn add_mount(
                 if !mounts.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {
                     mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
                 }
-                mounts.add(target, bind(socket)?, "", false);
+                // One can talk to an agent through a mount that is read-only; its owner and permissions stay.
+                mounts.add(target, bind(socket)?, "", true);
                 Ok(())
             }
             None if ssh.required => Err(OpsError::NoSsh { id: ssh.id.clone() }),

@@ -1,10 +1,11 @@
 //! `lapstrake run`
 
 mod follow;
+mod streams;
 mod terminal;
 
 use std::io::IsTerminal as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -20,6 +21,7 @@ use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
 
 use self::follow::Signals;
+use self::streams::Streams;
 use super::options;
 use crate::args::Run;
 use crate::exit::{Told, Usage};
@@ -56,18 +58,10 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         spec.mounts.push(mount);
         mounts.push(fd);
     }
-    let stdin = if args.interactive {
-        std::io::stdin().as_fd().try_clone_to_owned()?
-    } else {
-        std::fs::File::open("/dev/null")?.into()
-    };
-    let fds = RunFds {
-        root: active.root().try_clone_to_owned()?,
-        mounts,
-        stdin,
-        stdout: std::io::stdout().as_fd().try_clone_to_owned()?,
-        stderr: std::io::stderr().as_fd().try_clone_to_owned()?,
-    };
+    let streams = if args.tty { Streams::unused()? } else { Streams::ours(args.interactive)? };
+    let Streams { stdin, stdout, stderr, copies } = streams;
+    let root = active.root().try_clone_to_owned()?;
+    let fds = RunFds { root, mounts, stdin, stdout, stderr };
     let sandbox = Sandbox::start()?;
     let signals = Signals::catch()?;
     let running = match sandbox.run(&spec, fds) {
@@ -81,6 +75,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     };
     tell_firewall(spec.network == Network::Isolated);
     let finished = follow::follow(signals, running, args.interactive)?;
+    copies.finish();
     tell_limits(&finished, spec.shm_size);
     drop((sandbox, active));
     let code = match finished.exit {

@@ -36,7 +36,7 @@ fn the_whole_of_a_plain_plan() {
                  Symlink stdout, Symlink stderr, Symlink ptmx, Symlink core, Mask Proc acpi, Mask Proc asound, \
                  Mask Proc interrupts, Mask Proc kcore, Mask Proc keys, Mask Proc latency_stats, \
                  Mask Proc timer_list, Mask Proc timer_stats, Mask Proc sched_debug, Mask Proc scsi, \
-                 Freeze Proc bus, Freeze Proc fs, Freeze Proc irq, Freeze Proc sys, Freeze Proc sysrq-trigger, \
+                 Freeze Proc bus, Freeze Proc fs, Freeze Proc irq, Freeze Proc sys, Freeze Proc sysrq-trigger, FreezeProc, \
                  Bound, Filter, Mount Kit sys, Mount Sys fs/cgroup, Mask Sys firmware, Mask Sys devices/virtual/powercap, Leave";
     let then = "AttachRoot, Install, Install, Install, Bind Root etc/resolv.conf, Bind Root etc/hosts, \
                 Session, Enter, Cwd, Umask, Fence, Filter, Become, Capabilities, Exec";
@@ -72,10 +72,10 @@ fn what_is_made_ahead() {
 #[test]
 fn insecure_masks_and_filters_nothing() {
     let ops = plan(&RunSpec { security: Security::Insecure, ..spec() }, 0).unwrap().ops;
-    assert!(
-        !ops.iter()
-            .any(|op| matches!(op, SetupOp::Mask { .. } | SetupOp::Freeze { .. } | SetupOp::Filter { .. }))
-    );
+    assert!(!ops.iter().any(|op| matches!(
+        op,
+        SetupOp::Mask { .. } | SetupOp::Freeze { .. } | SetupOp::FreezeProc | SetupOp::Filter { .. }
+    )));
     assert!(ops.contains(&SetupOp::AttachRoot { attrs: vec![] }));
     assert!(ops.contains(&SetupOp::Capabilities { keep: u64::MAX, ambient: true }));
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use lapstrake_sys::mount::{Reach, restrict};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Gid, Uid};
@@ -14,7 +14,7 @@ use rustix::termios::Winsize;
 
 use super::resolve::{self, Kind, PROC_SUPER_MAGIC};
 use super::{About, Fault, Setup};
-use crate::plan::{Attr, Base, Fs, Place, Source};
+use crate::plan::{Attr, Base, FROZEN_PROC, Fs, MASKED_PROC, Place, Source};
 use crate::spec::WindowSize;
 use crate::wire::{self, Report};
 
@@ -135,30 +135,9 @@ impl Setup<'_> {
         Ok(())
     }
 
-    pub(super) fn device(&mut self, name: &str, number: Option<(u32, u32)>) -> Result<(), Fault> {
-        let path = format!("/dev/{name}");
-        let node = match clone(CWD, &path) {
-            Err(Errno::NOENT) if number.is_none() => return Ok(()),
-            node => node.about(&path)?,
-        };
-        let stat = rustix::fs::fstat(&node).about(&path)?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        let found = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let genuine = match number {
-            Some(number) => kind == FileType::CharacterDevice && number == found,
-            None => matches!(kind, FileType::CharacterDevice | FileType::BlockDevice),
-        };
-        if !genuine {
-            return Err(Errno::NODEV).about(&path);
-        }
-        restrict(&node, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC, Reach::One)
-            .about(&path)?;
-        self.attach_in_dev(&node, name, Kind::File).about(&path)
-    }
-
     /// Attaches a mount in the directory of devices. That is ours and fresh, so a name in it is made blindly; what is
     /// there, or lies deeper, is looked for as in any root.
-    fn attach_in_dev(&self, mount: &OwnedFd, name: &str, kind: Kind) -> Result<(), Errno> {
+    pub(super) fn attach_in_dev(&self, mount: &OwnedFd, name: &str, kind: Kind) -> Result<(), Errno> {
         let (dev, place) = (self.dev()?, CString::new(name).map_err(|_| Errno::INVAL)?);
         let made = match kind {
             _ if name.is_empty() || name.contains('/') => Err(Errno::EXIST),
@@ -212,9 +191,33 @@ impl Setup<'_> {
 
     pub(super) fn freeze(&mut self, at: &Place) -> Result<(), Fault> {
         let Some(target) = self.existing(at)? else { return Ok(()) };
-        let part = clone_fd(&target).about(&at.path)?;
-        restrict(&part, LOCKED, Reach::Tree).about(&at.path)?;
-        attach(&part, &target).about(&at.path)
+        freeze_at(&target).about(&at.path)
+    }
+
+    /// The kernel keeps owner, group and permissions of these files once for all mounts of `/proc`.
+    pub(super) fn freeze_proc(&mut self) -> Result<(), Fault> {
+        let proc = self.proc.as_ref().ok_or(Errno::NXIO).about("/proc")?;
+        let version =
+            rustix::fs::statat(proc, c"version", AtFlags::SYMLINK_NOFOLLOW).about("/proc/version")?;
+        // In a user namespace they belong to nobody who could be in it.
+        if version.st_uid != 0 {
+            return Ok(());
+        }
+        let held = |name: &[u8]| MASKED_PROC.iter().chain(&FROZEN_PROC).any(|known| known.as_bytes() == name);
+        let list = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let list = rustix::fs::openat(proc, c".", list, Mode::empty()).about("/proc")?;
+        for entry in Dir::new(list).about("/proc")? {
+            let entry = entry.about("/proc")?;
+            let name = entry.file_name();
+            let of_process = name.to_bytes().first().is_none_or(u8::is_ascii_digit);
+            let plain = matches!(entry.file_type(), FileType::RegularFile | FileType::Directory);
+            if !plain || of_process || name.to_bytes().starts_with(b".") || held(name.to_bytes()) {
+                continue;
+            }
+            let freeze = || freeze_at(find_plain(proc, name)?);
+            freeze().about(&format!("/proc/{}", name.to_string_lossy()))?;
+        }
+        Ok(())
     }
 
     /// Goes on with a copy of the whole tree whose top alone is read-only. The original stays writable, so that what
@@ -233,10 +236,10 @@ impl Setup<'_> {
         if let Some(size) = terminal {
             self.open_terminal(size, uid)?;
         }
-        let [stdin, stdout, stderr] = self.stdio.as_ref().ok_or(Errno::BADF)?;
-        rustix::stdio::dup2_stdin(stdin)?;
-        rustix::stdio::dup2_stdout(stdout)?;
-        Ok(rustix::stdio::dup2_stderr(stderr)?)
+        let [stdin, stdout, stderr] = self.stdio.take().ok_or(Errno::BADF)?;
+        rustix::stdio::dup2_stdin(&self.own_stream(stdin)?)?;
+        rustix::stdio::dup2_stdout(&self.own_stream(stdout)?)?;
+        Ok(rustix::stdio::dup2_stderr(&self.own_stream(stderr)?)?)
     }
 
     /// A terminal of the container's own; its other side is opened through the master, not by its name.
@@ -273,7 +276,7 @@ impl Setup<'_> {
     }
 
     /// Attaches a mount at its place, which is made if it is missing.
-    fn attach_at(&self, mount: &OwnedFd, at: &Place, kind: Kind) -> Result<(), Fault> {
+    pub(super) fn attach_at(&self, mount: &OwnedFd, at: &Place, kind: Kind) -> Result<(), Fault> {
         let path = &at.path;
         let target = match at.base {
             Base::Dev => return self.attach_in_dev(mount, path, kind).about(&format!("/dev/{path}")),
@@ -320,16 +323,7 @@ impl Setup<'_> {
         }
     }
 
-    /// A mount of the null device, which masks files. Taken from the zygote's tree, and not from the container's, where
-    /// it could be anything (CVE-2025-31133).
-    fn null(&self) -> Result<OwnedFd, Errno> {
-        let null = clone(CWD, c"/dev/null")?;
-        let stat = rustix::fs::fstat(&null)?;
-        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        if is_device && stat.st_rdev == rustix::fs::makedev(1, 3) { Ok(null) } else { Err(Errno::NODEV) }
-    }
-
-    fn source(&mut self, index: usize) -> Result<OwnedFd, Errno> {
+    pub(super) fn source(&mut self, index: usize) -> Result<OwnedFd, Errno> {
         self.sources.get_mut(index).and_then(Option::take).ok_or(Errno::BADF)
     }
 
@@ -337,11 +331,11 @@ impl Setup<'_> {
         self.root.as_ref().ok_or(Errno::NXIO)
     }
 
-    fn stage(&self) -> Result<&OwnedFd, Errno> {
+    pub(super) fn stage(&self) -> Result<&OwnedFd, Errno> {
         self.stage.as_ref().ok_or(Errno::NXIO)
     }
 
-    fn dev(&self) -> Result<&OwnedFd, Errno> {
+    pub(super) fn dev(&self) -> Result<&OwnedFd, Errno> {
         self.dev.as_ref().ok_or(Errno::NXIO)
     }
 }
@@ -380,6 +374,13 @@ fn configure(name: &CStr, options: &[(&CStr, String)], attrs: MountAttrFlags) ->
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
 }
 
+/// Makes what is open read-only, by a mount of it over itself.
+fn freeze_at(target: impl AsFd) -> Result<(), Errno> {
+    let part = clone_fd(&target)?;
+    restrict(&part, LOCKED, Reach::Tree)?;
+    attach(&part, &target)
+}
+
 fn host_sys(attrs: &[Attr]) -> Result<OwnedFd, Errno> {
     let sys = clone(CWD, SYS)?;
     restrict(&sys, flags(attrs), Reach::Tree)?;
@@ -387,7 +388,7 @@ fn host_sys(attrs: &[Attr]) -> Result<OwnedFd, Errno> {
 }
 
 /// A mount of what is at a trusted path, with all that is mounted in it.
-fn clone(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+pub(super) fn clone(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(at, path, CLONE)
 }
 

@@ -14,7 +14,7 @@ fn single_id(mode: &Mode) -> Result<(), String> {
     must(&format!("id {USER} || useradd --system --create-home {USER}"))?;
     must(&format!("! grep -q '^{USER}:' /etc/subuid /etc/subgid"))?;
     let single = place::prepare(&mode.place.join("lapstrake"), "single", Some(USER))?;
-    let done = layers(&single).and_then(|()| owners(&single));
+    let done = layers(&single).and_then(|()| owners(&single)).and_then(|()| super::inodes::check(&single));
     place::clean(&single)?;
     done
 }

@@ -76,7 +76,7 @@ pub(super) fn show(master: OwnedFd, gone: impl FnOnce() + Send + 'static) -> io:
 }
 
 /// Copies until there is no more to read, which for a terminal is an error as often as an end; fails when writing does.
-fn copy(from: &mut impl io::Read, to: &mut File) -> io::Result<()> {
+pub(super) fn copy(from: &mut impl io::Read, to: &mut File) -> io::Result<()> {
     let mut chunk = [0; CHUNK];
     loop {
         match from.read(&mut chunk) {
