@@ -6,7 +6,8 @@
 //! | `clone` with a namespace flag | `EPERM` |
 //! | `clone3` | `ENOSYS`: its flags are in memory, where a filter cannot look; programs fall back to `clone` |
 //! | `personality` but for the harmless ones | `EPERM` |
-//! | `socket` of a family that has brought more holes than uses | `EPERM` |
+//! | `socket` and `socketpair` of a family that has brought more holes than uses | `EPERM` |
+//! | `socketcall` that makes a socket | `ENOSYS`: the family is in memory, where a filter cannot look; `socket` has been a call of its own since Linux 4.3 |
 //! | newer than the newest in the table | `ENOSYS`, so that programs take an older way |
 //! | any other | `EPERM` |
 //! | any of a foreign architecture | the process is killed |
@@ -33,6 +34,9 @@ const PERSONALITIES: &[RangeInclusive<u32>] =
 /// Not among them: DECnet, Econet, ATM SVC, IrDA, WANPIPE, ISDN, CAIF, the kernel's crypto, VM sockets, and new ones.
 const FAMILIES: &[RangeInclusive<u32>] =
     &[0..=11, 13..=18, 21..=22, 24..=24, 26..=33, 35..=36, 39..=39, 41..=45];
+
+/// What `socketcall` knows `socket` as, from `linux/net.h`.
+const SYS_SOCKET: u32 = 1;
 
 /// The number of a call on one architecture.
 type Column = fn(&Call) -> Option<u32>;
@@ -159,7 +163,9 @@ fn verdict(name: &str) -> Verdict {
         "clone" => Verdict::NoneOf(NAMESPACE_FLAGS),
         "clone3" => Verdict::Errno(Errno::NOSYS),
         "personality" => Verdict::OneOf(PERSONALITIES),
-        "socket" => Verdict::OneOf(FAMILIES),
+        "socket" | "socketpair" => Verdict::OneOf(FAMILIES),
+        // The call that it stands for is the first argument.
+        "socketcall" => Verdict::RefuseIf { value: SYS_SOCKET, errno: Errno::NOSYS },
         _ => Verdict::Allow,
     }
 }

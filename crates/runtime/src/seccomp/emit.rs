@@ -41,6 +41,11 @@ pub(super) enum Verdict {
     NoneOf(u32),
     /// Allowed where the first argument, all 64 bits of it, is in one of these sorted ranges, else `EPERM`.
     OneOf(&'static [RangeInclusive<u32>]),
+    /// Refused with this where the low half of the first argument is `value`; allowed elsewhere.
+    RefuseIf {
+        value: u32,
+        errno: Errno,
+    },
     /// Whoever holds the listener answers.
     Ask,
     /// The same where this argument has any of these bits; allowed elsewhere.
@@ -132,6 +137,9 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
         Verdict::Errno(errno) => vec![refuse(errno)],
         Verdict::NoneOf(bits) => {
             vec![load(ARGUMENT_LOW), jump(JUMP_ANY_BIT, bits, 0, 1), refuse(Errno::PERM), give(ALLOW)]
+        }
+        Verdict::RefuseIf { value, errno } => {
+            vec![load(ARGUMENT_LOW), jump(JUMP_EQUAL, value, 0, 1), refuse(errno), give(ALLOW)]
         }
         Verdict::Ask => vec![give(NOTIFY)],
         Verdict::AskIfAny { argument, bits } => {

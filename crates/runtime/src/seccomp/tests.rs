@@ -102,6 +102,10 @@ fn program_says_what_the_table_says() {
                             ALLOW
                         }
                         Verdict::NoneOf(_) | Verdict::OneOf(_) => EPERM,
+                        Verdict::RefuseIf { value, errno } if low == value => {
+                            0x0005_0000 | errno.raw_os_error() as u32
+                        }
+                        Verdict::RefuseIf { .. } => ALLOW,
                         asking => panic!("the default asks nobody: {asking:?}"),
                     };
                     assert_eq!(
@@ -165,6 +169,18 @@ fn known_verdicts() {
         (X86_64, 0x4000_0001, 0, ENOSYS, "write of x32"),
         (I386, 3, 0, ALLOW, "read of i386"),
         (I386, 21, 0, EPERM, "mount of i386"),
+        (X86_64, 53, 1, ALLOW, "socketpair of unix"),
+        (X86_64, 53, 40, EPERM, "socketpair of vsock"),
+        (I386, 359, 2, ALLOW, "socket of inet of i386"),
+        (I386, 359, 38, EPERM, "socket of alg of i386"),
+        (I386, 360, 40, EPERM, "socketpair of vsock of i386"),
+        (I386, 102, 1, ENOSYS, "socket by socketcall"),
+        (I386, 102, 1 << 32 | 1, ENOSYS, "socket by socketcall, whose number is an int"),
+        (I386, 102, 3, ALLOW, "connect by socketcall"),
+        (I386, 102, 8, ALLOW, "socketpair by socketcall"),
+        (I386, 425, 0, EPERM, "io_uring_setup of i386"),
+        (X86_64, 0x4000_0000 | 41, 40, ENOSYS, "socket of x32"),
+        (X86_64, 0x4000_0000 | 53, 40, ENOSYS, "socketpair of x32"),
         (0xc000_00b7, 63, 0, KILL, "read of aarch64"),
     ] {
         assert_eq!(run(&program, arch, number, argument), expected, "{what}");
@@ -186,6 +202,7 @@ fn agrees_with_another_compiler() {
         let conditions = match verdict(call.name) {
             Verdict::Allow => vec![],
             Verdict::Errno(_) => continue,
+            Verdict::RefuseIf { .. } => continue,
             Verdict::NoneOf(bits) => vec![condition(SeccompCmpOp::MaskedEq(u64::from(bits)), 0)],
             Verdict::OneOf(ranges) => ranges
                 .iter()
