@@ -7,27 +7,29 @@
 //! An index entry is trusted when size, mode, device, inode, mtime and ctime are the same *and* both times are
 //! older than the moment the previous load began: a change after that moment gives a later time, so it is seen; a
 //! file that was touched within that very tick is hashed again.
+//!
+//! The context may change during the build. Each file is taken as it is at one moment: what a read finds takes the
+//! place of what the walk found ([`ContextIndex::apply`]), and a [`View`] keeps what one step goes by.
 
 mod index;
+pub(crate) mod live;
 mod walk;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rayon::prelude::*;
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 
-use crate::entry::{ContentDigest, Kind, Xattr, xattr_counts};
+use crate::entry::{ContentDigest, Kind, Xattr};
 use crate::error::TreeError;
 use crate::ignore::Patterns;
-use crate::inroot::open_plain_raw;
 use crate::path::TreePath;
-use crate::scan::hash;
 use crate::select::{Picked, Selection, Selector};
 use crate::tree::Tree;
+pub use live::Retaken;
+use live::State;
 
 /// So many files one thread looks at by itself.
 const FEW: usize = 256;
@@ -52,17 +54,36 @@ pub(crate) struct Content {
     pub(crate) xattrs: Vec<Xattr>,
 }
 
-/// A context as it was when it was loaded.
+/// A context as it is known.
 #[derive(Debug)]
 pub struct ContextIndex {
-    /// Digests of files in here mean nothing: they are in `contents`.
-    tree: Tree,
-    stamps: Vec<Stamp>,
-    contents: Vec<OnceLock<Content>>,
+    state: RwLock<Arc<State>>,
     ignore: Patterns,
     started: i64,
     dirty: AtomicBool,
     hashed: AtomicU64,
+    /// How often something else than before became known of it.
+    moved: AtomicU64,
+}
+
+/// What was known of a context at one moment. Cheap to copy.
+#[derive(Clone, Debug)]
+pub struct View(Arc<State>);
+
+impl View {
+    /// All entries; digests of files are not filled in.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.0.tree
+    }
+
+    /// The same with what was found of some files since.
+    ///
+    /// # Errors
+    /// [`TreeError::Duplicate`], which cannot be: no path comes in.
+    pub fn with(&self, changes: &[Retaken]) -> Result<View, TreeError> {
+        Ok(View(Arc::new(self.0.with(changes)?)))
+    }
 }
 
 /// What tells that a file is as it was.
@@ -135,13 +156,34 @@ impl ContextIndex {
             }
         }
         let ignore = ignore.clone();
-        Ok(Self { tree, stamps, contents, ignore, started, dirty: false.into(), hashed: 0.into() })
+        let state = RwLock::new(Arc::new(State { tree, stamps, contents }));
+        Ok(Self { state, ignore, started, dirty: false.into(), hashed: 0.into(), moved: 0.into() })
     }
 
-    /// All entries; digests of files are not filled in.
+    /// What is known now.
     #[must_use]
-    pub fn tree(&self) -> &Tree {
-        &self.tree
+    pub fn view(&self) -> View {
+        View(self.state.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Whether something else than what the walk found has become known: then two views may differ.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        self.moved.load(Ordering::Acquire) > 0
+    }
+
+    /// Takes over what was found of some files when they were read.
+    ///
+    /// # Errors
+    /// As [`View::with`].
+    pub fn apply(&self, changes: &[Retaken]) -> Result<(), TreeError> {
+        if !changes.is_empty() {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            // Before the new state is seen: whoever sees it has to know.
+            self.moved.fetch_add(1, Ordering::AcqRel);
+            *state = Arc::new(state.with(changes)?);
+        }
+        Ok(())
     }
 
     /// How many files had to be hashed since loading.
@@ -154,56 +196,70 @@ impl ContextIndex {
     ///
     /// # Errors
     /// As [`Tree::select`], where [`TreeError::NotFound`] names the ignore pattern if one hides the path; or
-    /// [`TreeError::Io`], [`TreeError::Changed`] from hashing.
+    /// [`TreeError::Io`] from hashing.
     pub fn select(&self, root: BorrowedFd<'_>, selector: &Selector) -> Result<Selection, TreeError> {
-        let mut selection = self.tree.select(selector).map_err(|e| self.explain(e))?;
-        let mut picked: Vec<_> = selection.roots.iter_mut().flat_map(|r| &mut r.entries).collect();
-        // Starting the pool of threads takes longer than looking these up.
-        if picked.len() <= FEW && picked.iter().all(|entry| self.is_known(entry)) {
-            picked.iter_mut().try_for_each(|entry| self.fill(root, entry))?;
-        } else {
-            picked.into_par_iter().with_min_len(64).try_for_each(|entry| self.fill(root, entry))?;
+        loop {
+            match self.select_in(&self.view(), root, selector) {
+                // What was found is known now, and a file that was read is not read again.
+                Err(TreeError::Changed { .. }) => {}
+                other => return other,
+            }
         }
-        Ok(selection)
     }
 
-    fn is_known(&self, entry: &Picked) -> bool {
-        let known = |at: usize| self.contents[at].get().is_some();
-        !matches!(entry.kind, Kind::File { .. }) || self.tree.index_of(&entry.source).is_ok_and(known)
+    /// As [`Self::select`], by what was known at one moment.
+    ///
+    /// # Errors
+    /// [`TreeError::Changed`] when the view does not hold any more: a later one has what was found instead.
+    pub fn select_in(
+        &self,
+        view: &View,
+        root: BorrowedFd<'_>,
+        selector: &Selector,
+    ) -> Result<Selection, TreeError> {
+        let state = &*view.0;
+        let mut selection = state.tree.select(selector).map_err(|e| self.explain(e))?;
+        let mut picked: Vec<_> = selection.roots.iter_mut().flat_map(|r| &mut r.entries).collect();
+        let fill = |entry: &mut &mut Picked| self.fill(state, root, entry).transpose();
+        // Starting the pool of threads takes longer than looking these up.
+        let changes: Result<Vec<Retaken>, TreeError> =
+            if picked.len() <= FEW && picked.iter().all(|entry| state.is_known(entry)) {
+                picked.iter_mut().filter_map(fill).collect()
+            } else {
+                picked.par_iter_mut().with_min_len(64).filter_map(fill).collect()
+            };
+        let changes = changes?;
+        self.apply(&changes)?;
+        match changes.into_iter().next() {
+            None => Ok(selection),
+            Some(changed) => Err(TreeError::Changed { path: changed.path }),
+        }
     }
 
-    /// Fills in what a selected file holds, reading it if that is not known.
-    fn fill(&self, root: BorrowedFd<'_>, entry: &mut Picked) -> Result<(), TreeError> {
-        let Kind::File { content, .. } = &mut entry.kind else { return Ok(()) };
-        let Ok(at) = self.tree.index_of(&entry.source) else { return Ok(()) };
-        let known = match self.contents[at].get() {
+    /// Fills in what a selected file holds, reading it if that is not known; or says what else was found.
+    fn fill(
+        &self,
+        state: &State,
+        root: BorrowedFd<'_>,
+        entry: &mut Picked,
+    ) -> Result<Option<Retaken>, TreeError> {
+        let Kind::File { content, .. } = &mut entry.kind else { return Ok(None) };
+        let Ok(at) = state.tree.index_of(&entry.source) else { return Ok(None) };
+        let known = match state.contents[at].get() {
             Some(known) => known,
             None => {
-                let read = self.read(root, &entry.source, &self.stamps[at])?;
-                self.contents[at].get_or_init(|| read)
+                self.dirty.store(true, Ordering::Relaxed);
+                self.hashed.fetch_add(1, Ordering::Relaxed);
+                match live::read(root, &entry.source, &state.stamps[at])? {
+                    live::Read::AsBefore(read) => state.contents[at].get_or_init(|| read),
+                    live::Read::Otherwise(found) => return Ok(Some(found)),
+                }
             }
         };
         *content = known.digest;
-        entry.linked = self.stamps[at].links > 1;
+        entry.linked = state.stamps[at].links > 1;
         entry.meta.xattrs.clone_from(&known.xattrs);
-        Ok(())
-    }
-
-    fn read(&self, root: BorrowedFd<'_>, path: &TreePath, stamp: &Stamp) -> Result<Content, TreeError> {
-        self.dirty.store(true, Ordering::Relaxed);
-        self.hashed.fetch_add(1, Ordering::Relaxed);
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = match open_plain_raw(root, path, flags, Mode::empty()) {
-            Err(Errno::NXIO) => return Ok(Content { digest: ContentDigest::of(b""), xattrs: Vec::new() }),
-            other => other.map_err(TreeError::io("open", path))?,
-        };
-        let (read, digest) = hash::hash_file(&fd, stamp.size).map_err(TreeError::io("read", path))?;
-        if read != stamp.size {
-            return Err(TreeError::Changed { path: path.clone() });
-        }
-        let xattrs = hash::read_xattrs(std::os::fd::AsFd::as_fd(&fd), |name, _| xattr_counts(name));
-        let xattrs = xattrs.map_err(TreeError::io("read attributes of", path))?;
-        Ok(Content { digest, xattrs })
+        Ok(None)
     }
 
     /// Adds the ignore pattern to "not found".
@@ -224,7 +280,8 @@ impl ContextIndex {
         if !self.dirty.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let entries = self.tree.entries().iter().zip(&self.stamps).zip(&self.contents);
+        let state = self.view().0;
+        let entries = state.tree.entries().iter().zip(&state.stamps).zip(&state.contents);
         let trusted = entries.filter_map(|((entry, stamp), content)| {
             let settled = stamp.mtime < self.started && stamp.ctime < self.started;
             let content = content.get().filter(|_| settled)?;

@@ -7,6 +7,7 @@
 mod below;
 mod entries;
 mod file;
+mod live;
 mod mode;
 mod patch;
 
@@ -20,6 +21,7 @@ pub use below::Layers;
 use below::{Below, Halves};
 pub use mode::ModeChange;
 
+use crate::context::Retaken;
 use crate::error::TreeError;
 use crate::inroot::{MadeDir, NewDir, Root};
 use crate::path::TreePath;
@@ -44,6 +46,9 @@ pub struct CopyOptions {
     pub mtime: Option<i64>,
     /// Do not set owners on disk but report them.
     pub squash_ids: bool,
+    /// Somebody may be writing the source: each file is taken as it is at one moment, and what is not as selected is
+    /// reported. Else that is an error.
+    pub live: bool,
 }
 
 /// What a copy or another action did that the disk does not show.
@@ -51,6 +56,10 @@ pub struct CopyOptions {
 pub struct Copied {
     /// With `squash_ids`: whom things belong to, by their path in the destination root.
     pub owners: BTreeMap<TreePath, Ownership>,
+    /// Files of a live source that were not as selected.
+    pub retaken: Vec<Retaken>,
+    /// Those of them that never held still: the bytes are those up to the size at the last opening.
+    pub cut: Vec<TreePath>,
     /// Devices that could not be made.
     pub skipped_devices: Vec<TreePath>,
     /// All there is in the upper directory below one of its directories, where that is known.
@@ -119,7 +128,8 @@ pub fn names_directory(dest: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`TreeError::CopyToNonDirectory`], [`TreeError::ReplaceDirectory`] where kinds clash, [`TreeError::Changed`] when a
-/// file is not what was selected any more, else [`TreeError::Io`].
+/// file is not what was selected any more (of a live source: if it has gone, and only changes to a previous layer are
+/// put), else [`TreeError::Io`].
 pub fn put(
     source: BorrowedFd<'_>,
     selection: &Selection,

@@ -128,6 +128,28 @@ impl Tree {
         Ok(selection)
     }
 
+    /// What `selection`, made of the path `path` alone, has, each entry at its own place, with the directories above; and
+    /// the place of `path` itself, free of links.
+    ///
+    /// # Errors
+    /// [`TreeError::NotFound`] if nothing is there.
+    pub fn in_place(&self, selection: Selection, path: &str) -> Result<(Selection, TreePath), TreeError> {
+        let path = TreePath::clean(path.as_bytes())?;
+        let place = self.follow(&path, true)?.ok_or_else(|| self.not_found(&path))?;
+        let above = place.ancestors().chain([place.clone()]).filter(|dir| !dir.is_root());
+        let above: Vec<&Entry> = above.filter_map(|dir| self.get(&dir)).collect();
+        let above = above
+            .into_iter()
+            .filter(|entry| entry.is_dir())
+            .map(|entry| self.picked(entry, entry.path.clone()));
+        let mut entries: Vec<Picked> = above.collect();
+        for picked in selection.roots.into_iter().flat_map(|root| root.entries) {
+            entries.push(Picked { to: picked.source.clone(), ..picked });
+        }
+        let root = SelectedRoot { name: Box::default(), is_dir: true, mtime: None, entries };
+        Ok((Selection { roots: vec![root] }, place))
+    }
+
     fn select_source(&self, source: &str, selector: &Selector) -> Result<Vec<SelectedRoot>, TreeError> {
         if selector.parents {
             return self.with_parents(source, selector);

@@ -3,6 +3,7 @@
 mod archives;
 mod builds;
 mod caches;
+mod changing;
 mod checks;
 mod configs;
 mod conform;
@@ -77,7 +78,9 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
         let mode = place::prepare(binary, name, *user)?;
         let single = *user == Some(single::USER);
         let wanted = |case: &str| format!("{name}::{case}").contains(only);
-        let concerned = |case: &str| !single && wanted(case) && networks::concerns(case, user.is_none());
+        let concerned = |case: &str| {
+            (!single || single::concerns(case)) && wanted(case) && networks::concerns(case, user.is_none())
+        };
         for (case, check) in cases.iter().filter(|(case, _)| concerned(case)) {
             report(&format!("{name}::{case}"), watched(&mode, || check(&mode)), count);
         }
@@ -148,6 +151,7 @@ fn cases() -> Vec<Case> {
         caches::CASES,
         damage::CASES,
         model::CASES,
+        changing::CASES,
     ]
     .concat()
 }

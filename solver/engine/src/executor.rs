@@ -75,6 +75,33 @@ pub struct Record {
     pub name: String,
 }
 
+/// What a step gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Its result.
+    pub result: ResultRef,
+    /// What it read of inputs that may change during the build. Empty as long as nothing has changed: then it is what
+    /// their keys said.
+    pub read: Vec<Read>,
+}
+
+impl From<ResultRef> for Done {
+    fn from(result: ResultRef) -> Self {
+        Self { result, read: Vec::new() }
+    }
+}
+
+/// What a step read of an input, in place of what was known of the input before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The input's number.
+    pub input: usize,
+    /// The content that it selects of the input.
+    pub content: Key,
+    /// The key that a source with that content has, for an input that counts by its key.
+    pub source: Key,
+}
+
 /// Does what ops say.
 pub trait Executor: Send + Sync {
     /// Why something could not be done.
@@ -99,7 +126,7 @@ pub trait Executor: Send + Sync {
         vertex: &Vertex,
         inputs: &[ResultRef],
         step: &Step,
-    ) -> impl Future<Output = Result<ResultRef, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Done, Self::Error>> + Send;
 }
 
 /// Remembers results.

@@ -24,6 +24,9 @@
 //! solved and it is looked up by content, so that a step that ran again and gave the same tree cuts off everything behind
 //! it. A step that had to run again although a record had it (`--no-cache`) replaces what its plain key has, and so does
 //! everything that stands on it.
+//!
+//! A source may change while a step reads it. The step then says what it [read](Read), its keys are made again of that before
+//! the result is recorded, and so are the keys of all steps that stand on it: a key always names what was read.
 
 mod deep;
 mod event;
@@ -35,7 +38,7 @@ mod report;
 mod solve;
 
 pub use event::{Event, Progress, Step, StepId, Stream, Used, Warning};
-pub use executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
+pub use executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, ResultRef, Selector};
 pub use explain::{Change, Explained, Reason, explain};
 pub use key::{Key, KeyHasher};
 pub use probe::{Forecast, probe};

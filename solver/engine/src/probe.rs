@@ -111,7 +111,7 @@ impl<E: Executor, C: CacheIndex> Probe<'_, E, C> {
             // To name a directory of this machine is no work.
             Op::Source(Source::Scratch | Source::Local { .. }) => {
                 let step = Progress::none().start(StepId(String::new()), "");
-                return self.executor.execute(vertex, &[], &step).await.ok();
+                return self.executor.execute(vertex, &[], &step).await.ok().map(|done| done.result);
             }
             Op::Source(_) => return None,
             _ => {}

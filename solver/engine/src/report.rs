@@ -87,7 +87,10 @@ impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
             None if node.announced.load(Ordering::Relaxed) => Fate::Cached,
             None => Fate::Skipped,
         };
-        let (plain, keyed) = (node.plain.get(), node.key.get());
+        let (plain, keyed) = match node.read.get() {
+            Some(read) => (Some(&read.plain), Some(&read.key)),
+            None => (node.plain.get(), node.key.get()),
+        };
         let parts = match (&vertex.op, keyed) {
             // A source has no record.
             (Op::Source(_), _) => {

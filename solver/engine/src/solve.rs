@@ -1,7 +1,7 @@
 //! Solving: from a wanted edge to its result, doing only what no record saves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::try_join_all;
 use lapstrake_graph::{Edge, Graph, Lines, Op, Source, Vertex, VertexId};
@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::deep::Deep;
 use crate::event::{Progress, Step, StepId};
-use crate::executor::{CacheIndex, CacheMap, Dep, Executor, Record, ResultRef, Selector};
+use crate::executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, ResultRef, Selector};
 use crate::key::{Key, KeyHasher};
 
 /// How a step came by its result.
@@ -50,6 +50,10 @@ pub(crate) struct Node {
     /// Without solving anything: see [`Solver::make_plain`].
     pub(crate) plain: OnceCell<Plain>,
     pub(crate) key: OnceCell<Keyed>,
+    /// The contents of its inputs by their numbers, each asked for once: all keys go by the same.
+    contents: OnceLock<Vec<OnceCell<Key>>>,
+    /// Its keys with what was read, where that is not what they were made of.
+    pub(crate) read: OnceLock<KeysRead>,
     pub(crate) solved: OnceCell<Solved>,
     pub(crate) announced: AtomicBool,
     pub(crate) began: AtomicBool,
@@ -61,6 +65,13 @@ pub(crate) struct Plain {
     pub(crate) key: Key,
     /// The step or one below it is to be done again: then no record of the key counts.
     forced: bool,
+}
+
+/// Keys of a step that read something else than its keys said, or that stands on one.
+#[derive(Clone)]
+pub(crate) struct KeysRead {
+    pub(crate) plain: Plain,
+    pub(crate) key: Keyed,
 }
 
 #[derive(Clone)]
@@ -76,6 +87,8 @@ pub struct Solver<'a, E, C> {
     cache: &'a C,
     progress: Progress,
     pub(crate) nodes: Vec<Node>,
+    /// Some node has keys of what was read.
+    moved: AtomicBool,
 }
 
 impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
@@ -88,6 +101,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
             cache,
             progress,
             nodes: std::iter::repeat_with(Node::default).take(size).collect(),
+            moved: AtomicBool::new(false),
         }
     }
 
@@ -110,14 +124,22 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     }
 
     fn key(&self, id: VertexId) -> Boxed<'_, Keyed> {
-        Deep::new(
-            async move { self.nodes[id.index()].key.get_or_try_init(|| self.make_key(id)).await.cloned() },
-        )
+        Deep::new(async move {
+            let node = &self.nodes[id.index()];
+            match node.read.get() {
+                Some(read) => Ok(read.key.clone()),
+                None => node.key.get_or_try_init(|| self.make_key(id)).await.cloned(),
+            }
+        })
     }
 
     fn plain(&self, id: VertexId) -> Boxed<'_, Plain> {
         Deep::new(async move {
-            self.nodes[id.index()].plain.get_or_try_init(|| self.make_plain(id)).await.copied()
+            let node = &self.nodes[id.index()];
+            match node.read.get() {
+                Some(read) => Ok(read.plain),
+                None => node.plain.get_or_try_init(|| self.make_plain(id)).await.copied(),
+            }
         })
     }
 
@@ -135,10 +157,10 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
             return Ok(Plain { key: self.key(id).await?.key, forced });
         }
         let map = self.executor.cache_map(vertex);
-        let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| async move {
+        let deps = vertex.inputs.iter().zip(&map.deps).enumerate().map(|(number, (edge, dep))| async move {
             match (dep, &self.graph[edge.vertex].op) {
                 (Dep::ByContent(selector), Op::Source(_)) => {
-                    Ok(Plain { key: self.content(id, edge.vertex, selector).await?, forced: false })
+                    Ok(Plain { key: self.content(id, number, selector).await?, forced: false })
                 }
                 _ => self.plain(edge.vertex).await,
             }
@@ -156,33 +178,41 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
             return Ok(Keyed { key, parts: vec![("source".to_owned(), key.to_string())] });
         }
         let map = self.executor.cache_map(vertex);
-        let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| async move {
+        let deps = vertex.inputs.iter().zip(&map.deps).enumerate().map(|(number, (edge, dep))| async move {
             match dep {
                 // What a step that had to run again gave is only known from its content.
                 Dep::ByKey if self.graph[edge.vertex].meta.ignore_cache => {
-                    self.content(id, edge.vertex, &Selector::everything()).await
+                    self.content(id, number, &Selector::everything()).await
                 }
                 Dep::ByKey => self.key(edge.vertex).await.map(|keyed| keyed.key),
-                Dep::ByContent(selector) => self.content(id, edge.vertex, selector).await,
+                Dep::ByContent(selector) => self.content(id, number, selector).await,
             }
         });
         Ok(combine(&map, &try_join_all(deps).await?))
     }
 
-    /// The content of an input's result. Errors are the consumer's: it named the paths.
-    async fn content(&self, consumer: VertexId, input: VertexId, selector: &Selector) -> Outcome<Key> {
-        let result = self.solved(input).await?.result;
-        match result.content {
-            Some(content) if selector.is_everything() => Ok(content),
-            _ => self.executor.content_key(&result, selector).await.map_err(|e| self.failed(consumer, e)),
-        }
+    /// The content of what a step selects of an input: always with the same selector. Errors are the consumer's: it
+    /// named the paths.
+    async fn content(&self, consumer: VertexId, number: usize, selector: &Selector) -> Outcome<Key> {
+        let inputs = &self.graph[consumer].inputs;
+        let contents = self.nodes[consumer.index()]
+            .contents
+            .get_or_init(|| std::iter::repeat_with(OnceCell::new).take(inputs.len()).collect());
+        let ask = || async {
+            let result = self.solved(inputs[number].vertex).await?.result;
+            match result.content {
+                Some(content) if selector.is_everything() => Ok(content),
+                _ => self.executor.content_key(&result, selector).await.map_err(|e| self.failed(consumer, e)),
+            }
+        };
+        contents[number].get_or_try_init(ask).await.copied()
     }
 
     async fn make_result(&self, id: VertexId) -> Outcome<Solved> {
         let vertex = &self.graph[id];
         try_join_all(vertex.after.iter().map(|edge| self.solved(edge.vertex))).await?;
         if let Op::Source(_) = vertex.op {
-            return self.execute(id, &[]).await;
+            return self.execute(id, &[]).await.map(|(solved, _)| solved);
         }
         let plain = self.plain(id).await?;
         if !plain.forced
@@ -194,41 +224,102 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         if (plain.forced || by_definition.key != plain.key)
             && let Some(found) = self.lookup(id, &by_definition.key).await?
         {
-            self.remember(id, &by_definition, &[plain.key], &found.result).await?;
+            // Else one of the two keys may be of what was read since, and the other one not.
+            if !self.moved.load(Ordering::Acquire) {
+                self.remember(id, &by_definition, &[plain.key], &found.result).await?;
+            }
             return Ok(found);
         }
         let inputs = try_join_all(vertex.inputs.iter().map(|edge| self.solved(edge.vertex))).await?;
         let inputs: Vec<ResultRef> = inputs.into_iter().map(|solved| solved.result).collect();
         let by_content = self.content_key_of(id).await?;
-        if let Some(found) = self.lookup(id, &by_content.key).await? {
-            self.remember(id, &by_definition, &[plain.key, by_definition.key], &found.result).await?;
+        if let Some(found) = self.lookup_with(id, &by_content.key).await? {
             return Ok(found);
         }
         // Somebody may have finished the same step while we waited for the lock; who does not wait pays one look-up.
         let lock = self.cache.lock(&by_content.key).await.map_err(|e| self.failed(id, e))?;
-        if let Some(found) = self.lookup(id, &by_content.key).await? {
-            self.remember(id, &by_definition, &[plain.key, by_definition.key], &found.result).await?;
+        if let Some(found) = self.lookup_with(id, &by_content.key).await? {
             return Ok(found);
         }
-        let solved = self.execute(id, &inputs).await?;
-        let keys = [plain.key, by_definition.key, by_content.key];
-        self.remember(id, &by_definition, &keys, &solved.result).await?;
+        let (solved, read) = self.execute(id, &inputs).await?;
+        let by_content = if read.is_empty() { by_content } else { self.by_content_read(id, &read).await? };
+        let keys = self.keys_read(id, &read).await?;
+        let all = [keys.plain.key, keys.key.key, by_content.key];
+        self.remember(id, &keys.key, &all, &solved.result).await?;
         drop(lock);
         Ok(solved)
     }
 
-    async fn content_key_of(&self, id: VertexId) -> Outcome<Keyed> {
+    /// A record of the content key, which then is one of the other keys too. All inputs are solved.
+    async fn lookup_with(&self, id: VertexId, by_content: &Key) -> Outcome<Option<Solved>> {
+        let found = self.lookup(id, by_content).await?;
+        if let Some(found) = &found {
+            let keys = self.keys_read(id, &[]).await?;
+            self.remember(id, &keys.key, &[keys.plain.key, keys.key.key], &found.result).await?;
+        }
+        Ok(found)
+    }
+
+    /// The plain and the definition key of a step all of whose inputs are solved: if it, or one of these, read something
+    /// else than was known before, these keys are made again of that.
+    async fn keys_read(&self, id: VertexId, read: &[Read]) -> Outcome<KeysRead> {
+        let vertex = &self.graph[id];
+        let known = KeysRead { plain: self.plain(id).await?, key: self.key(id).await? };
+        let below = || vertex.inputs.iter().any(|edge| self.nodes[edge.vertex.index()].read.get().is_some());
+        if read.is_empty() && !below() {
+            return Ok(known);
+        }
+        let map = self.executor.cache_map(vertex);
+        let (mut plain, mut key) = (Vec::new(), Vec::new());
+        for (number, (edge, dep)) in vertex.inputs.iter().zip(&map.deps).enumerate() {
+            let read = read.iter().find(|read| read.input == number);
+            let is_source = matches!(self.graph[edge.vertex].op, Op::Source(_));
+            let is_forced = self.graph[edge.vertex].meta.ignore_cache;
+            plain.push(match (dep, read) {
+                (Dep::ByContent(_), Some(read)) => read.content,
+                (Dep::ByKey, Some(read)) => read.source,
+                (Dep::ByContent(selector), None) if is_source => self.content(id, number, selector).await?,
+                _ => self.plain(edge.vertex).await?.key,
+            });
+            key.push(match (dep, read) {
+                (Dep::ByContent(_), Some(read)) => read.content,
+                (Dep::ByKey, Some(read)) => read.source,
+                (Dep::ByKey, None) if is_forced => self.content(id, number, &Selector::everything()).await?,
+                (Dep::ByKey, None) => self.key(edge.vertex).await?.key,
+                (Dep::ByContent(selector), None) => self.content(id, number, selector).await?,
+            });
+        }
+        let plain = Plain { key: combine(&map, &plain).key, forced: known.plain.forced };
+        let keys = KeysRead { plain, key: combine(&map, &key) };
+        self.moved.store(true, Ordering::Release);
+        // Nobody else solves this step.
+        Ok(self.nodes[id.index()].read.get_or_init(|| keys).clone())
+    }
+
+    /// The content key of a step that read something else of its inputs than was known before.
+    async fn by_content_read(&self, id: VertexId, read: &[Read]) -> Outcome<Keyed> {
         let vertex = &self.graph[id];
         let map = self.executor.cache_map(vertex);
         let everything = Selector::everything();
-        let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| {
+        let deps = map.deps.iter().enumerate().map(|(number, dep)| {
             let selector = match dep {
                 Dep::ByKey => &everything,
                 Dep::ByContent(selector) => selector,
             };
-            self.content(id, edge.vertex, selector)
+            let read = read.iter().find(|read| read.input == number).map(|read| read.content);
+            async move {
+                match read {
+                    Some(content) => Ok(content),
+                    None => self.content(id, number, selector).await,
+                }
+            }
         });
-        Ok(combine(&map, &try_join_all(deps).await?))
+        let deps = try_join_all(deps).await?;
+        Ok(combine(&map, &deps))
+    }
+
+    async fn content_key_of(&self, id: VertexId) -> Outcome<Keyed> {
+        self.by_content_read(id, &[]).await
     }
 
     async fn lookup(&self, id: VertexId, key: &Key) -> Outcome<Option<Solved>> {
@@ -257,7 +348,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         self.cache.insert(records.collect()).await.map_err(|e| self.failed(id, e))
     }
 
-    async fn execute(&self, id: VertexId, inputs: &[ResultRef]) -> Outcome<Solved> {
+    async fn execute(&self, id: VertexId, inputs: &[ResultRef]) -> Outcome<(Solved, Vec<Read>)> {
         let vertex = &self.graph[id];
         self.nodes[id.index()].announced.store(true, Ordering::Relaxed);
         self.nodes[id.index()].began.store(true, Ordering::Relaxed);
@@ -266,8 +357,8 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         let outcome = self.executor.execute(vertex, inputs, &step).await;
         guard.defuse();
         step.complete(false, outcome.as_ref().err().map(ToString::to_string));
-        let result = outcome.map_err(|e| self.failed(id, e))?;
-        Ok(Solved { result, how: How::Executed })
+        let Done { result, read } = outcome.map_err(|e| self.failed(id, e))?;
+        Ok((Solved { result, how: How::Executed }, read))
     }
 
     /// Tells that a step begins. The empty tree is no work, and nobody wants to hear of it.

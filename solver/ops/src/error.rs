@@ -294,6 +294,15 @@ impl OpsError {
     }
 
     /// A source that cannot be had.
+    /// Whether a file was not what was known of it.
+    pub(crate) fn is_of_change(&self) -> bool {
+        match self {
+            OpsError::Tree(TreeError::Changed { .. }) => true,
+            OpsError::Checksum { source, .. } => matches!(**source, TreeError::Changed { .. }),
+            _ => false,
+        }
+    }
+
     pub(crate) fn checksum(stack: &Stack) -> impl FnOnce(TreeError) -> OpsError + '_ {
         |source| OpsError::Checksum { of: stack.name(), source: Box::new(source) }
     }

@@ -26,6 +26,7 @@ use crate::foreign::explained;
 use crate::inner::Inner;
 use crate::mounts::{Kept, Mounts};
 use crate::output;
+use crate::reading::Reading;
 use crate::settings::Secret;
 use crate::stack::Stack;
 
@@ -39,17 +40,17 @@ pub(crate) fn kill_switch() -> (Sender<()>, Receiver<()>) {
 
 /// Runs `exec`, as often as it may be tried, and gives the stack with what it changed.
 pub(crate) fn run(
-    inner: &Inner,
+    reading: &Reading<'_>,
     (exec, name): (&Exec, &str),
     inputs: &[Stack],
     step: &Step,
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
-    check_entitlements(inner, exec)?;
-    let base = files::base(inner, inputs)?;
+    check_entitlements(reading.inner, exec)?;
+    let base = files::base(reading, inputs)?;
     let mut pause = Duration::from_secs(1);
     for left in (1..=exec.retry).rev() {
-        let error = match attempt(inner, (exec, name), &base, inputs, step, killed) {
+        let error = match attempt(reading, (exec, name), &base, inputs, step, killed) {
             Err(error) if error.is_of_command() => error,
             other => return other,
         };
@@ -61,29 +62,30 @@ pub(crate) fn run(
         }
         pause = (pause * 2).min(MAX_PAUSE);
     }
-    attempt(inner, (exec, name), &base, inputs, step, killed)
+    attempt(reading, (exec, name), &base, inputs, step, killed)
 }
 
 /// Runs `exec` once, on a fresh layer.
 fn attempt(
-    inner: &Inner,
+    reading: &Reading<'_>,
     (exec, name): (&Exec, &str),
     base: &Stack,
     inputs: &[Stack],
     step: &Step,
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
+    let inner = reading.inner;
     let debug = inner.settings.debug.as_ref();
     if let Some(debug) = debug.filter(|debug| debug.stops_before(name)) {
         let scratch = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
-        let prepared = prepare(inner, exec, base, inputs, &scratch)?;
+        let prepared = prepare(reading, exec, base, inputs, &scratch)?;
         debug::shell(inner.sandbox()?, debug, &format!("before {name}"), exec, &scratch, prepared)?;
     }
     let mut active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
     if debug.is_some() {
         active.keep_spare()?;
     }
-    let (spec, mut mounts) = prepare(inner, exec, base, inputs, &active)?;
+    let (spec, mut mounts) = prepare(reading, exec, base, inputs, &active)?;
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
     let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
@@ -111,7 +113,7 @@ fn attempt(
             // Its locks, which the shell takes again.
             drop(mounts);
             active.use_spare();
-            let prepared = prepare(inner, exec, base, inputs, &active)?;
+            let prepared = prepare(reading, exec, base, inputs, &active)?;
             debug::shell(inner.sandbox()?, debug, &format!("{name} failed"), exec, &active, prepared)?;
         }
         return Err(if full { failed.on_full_disk(&inner.store) } else { failed });
@@ -142,19 +144,20 @@ fn failed(exec: &Exec, code: i32, (limits, shm): (&Limits, Option<u64>), held: H
 
 /// What the process of `exec` is on `active`, and what is mounted for it.
 fn prepare(
-    inner: &Inner,
+    reading: &Reading<'_>,
     exec: &Exec,
     base: &Stack,
     inputs: &[Stack],
     active: &Active,
 ) -> Result<(RunSpec, Mounts), OpsError> {
+    let inner = reading.inner;
     let mut mounts = Mounts::default();
     for path in &base.binds {
         let target = path.to_string_lossy().into_owned();
         mounts.add(&target, bind(path)?, "", true);
     }
     for mount in &exec.mounts {
-        add_mount(inner, &mount.target, &mount.kind, inputs, &mut mounts)?;
+        add_mount(reading, &mount.target, &mount.kind, inputs, &mut mounts)?;
     }
     add_secret_env(inner, exec, &mut mounts)?;
     let groups = add_devices(inner, exec, &mut mounts)?;
@@ -283,15 +286,16 @@ fn spec(exec: &Exec, isolated: bool, active: &Active, mounts: &mut Mounts) -> Re
 }
 
 fn add_mount(
-    inner: &Inner,
+    reading: &Reading<'_>,
     target: &str,
     kind: &MountKind,
     inputs: &[Stack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
+    let inner = reading.inner;
     match kind {
-        MountKind::Bind(bind) => add_bind(inner, target, bind, inputs, mounts),
-        MountKind::Cache(cache) => add_cache(inner, target, cache, inputs, mounts),
+        MountKind::Bind(bind) => add_bind(reading, target, bind, inputs, mounts),
+        MountKind::Cache(cache) => add_cache(reading, target, cache, inputs, mounts),
         MountKind::Tmpfs { size } => {
             let source = MountSource::Tmpfs { size: (*size > 0).then_some(*size), mode: 0o1777 };
             mounts.mounts.push(Mount { target: target.to_owned(), source, readonly: false });
@@ -320,20 +324,22 @@ fn add_mount(
 }
 
 fn add_bind(
-    inner: &Inner,
+    reading: &Reading<'_>,
     target: &str,
     bind: &Bind,
     inputs: &[Stack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
+    let inner = reading.inner;
     let input = inputs.get(bind.input).ok_or(OpsError::Worker)?;
-    // A local context is mounted as COPY would see it: without what its ignore file hides, and never writable itself.
+    // A local context is mounted as COPY would see it: what the mount selects, without what its ignore file hides, and never
+    // writable itself.
     let lowers = match &input.local {
         Some(_) => {
             let copy = Active::new(&inner.store, Vec::new())?;
-            files::copy_all(inner, input, copy.root())?;
+            let place = files::copy_in_place(reading, input, &bind.source, copy.root())?;
             let root = copy.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
-            mounts.add(target, root, &bind.source, bind.readonly);
+            mounts.add(target, root, &place.to_string(), bind.readonly);
             mounts.kept.push(Kept::Active(copy));
             return Ok(());
         }
@@ -351,12 +357,13 @@ fn add_bind(
 }
 
 fn add_cache(
-    inner: &Inner,
+    reading: &Reading<'_>,
     target: &str,
     cache: &CacheMount,
     inputs: &[Stack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
+    let inner = reading.inner;
     let sharing = match cache.sharing {
         Sharing::Shared => lapstrake_store::Sharing::Shared,
         Sharing::Private => lapstrake_store::Sharing::Private,
@@ -376,7 +383,7 @@ fn add_cache(
     let fd = bind(dir.path())?;
     if dir.is_fresh() {
         if let Some(seed) = seed {
-            files::copy_all(inner, seed, fd.as_fd())?;
+            files::copy_all(reading, seed, fd.as_fd())?;
         }
         let path = dir.path();
         let refused = |e: rustix::io::Errno| OpsError::io("set the owner of", path)(e.into());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lapstrake_engine::{
-    CacheMap, Dep, Executor, Key, KeyHasher, Progress, ResultRef, Selector, Step, StepId,
+    CacheMap, Dep, Done, Executor, Key, KeyHasher, Progress, ResultRef, Selector, Step, StepId,
 };
 use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
 use lapstrake_snapshot::SnapshotError;
@@ -15,6 +15,8 @@ use crate::error::OpsError;
 use crate::ground::ground;
 use crate::images::Images;
 use crate::inner::Inner;
+use crate::origin::local_key;
+use crate::reading::Reading;
 use crate::settings::Settings;
 use crate::stack::Stack;
 use crate::{files, host, seen};
@@ -42,14 +44,10 @@ impl Ops {
     }
 
     /// The work of [`Executor::execute`].
-    async fn carry_out(
-        &self,
-        vertex: &Vertex,
-        inputs: &[ResultRef],
-        step: &Step,
-    ) -> Result<ResultRef, OpsError> {
+    async fn carry_out(&self, vertex: &Vertex, inputs: &[ResultRef], step: &Step) -> Result<Done, OpsError> {
         let results = inputs;
         let inputs: Vec<Stack> = results.iter().map(Stack::parse).collect::<Result<_, _>>()?;
+        let mut read = Vec::new();
         let stack = match vertex.op.clone() {
             Op::Source(Source::Image { manifest, reference, .. }) => {
                 let files = self.0.files_of(&manifest);
@@ -62,7 +60,15 @@ impl Ops {
                 self.blocking(move |inner| source_stack(inner, &source)).await?.unwrap_or_default()
             }
             Op::Merge => merge(&inputs),
-            Op::File(file) => self.blocking(move |inner| change(inner, &file, &inputs)).await?,
+            Op::File(file) => {
+                let (map, step) = (self.cache_map(vertex), step.clone());
+                let work = move |inner: &Inner| {
+                    Reading::during(inner, &step, (&map, &inputs), |reading| change(reading, &file, &inputs))
+                };
+                let (stack, found) = self.blocking(work).await?;
+                read = found;
+                stack
+            }
             Op::Exec(exec) => {
                 let (map, results) = (self.cache_map(vertex), results.to_vec());
                 let (step, name) = (step.clone(), vertex.meta.name.clone());
@@ -70,14 +76,18 @@ impl Ops {
                 let ran = self
                     .blocking(move |inner| {
                         seen::note(inner, &map, &results);
-                        crate::exec::run(inner, (&exec, &name), &inputs, &step, &killed)
+                        Reading::during(inner, &step, (&map, &inputs), |reading| {
+                            crate::exec::run(reading, (&exec, &name), &inputs, &step, &killed)
+                        })
                     })
                     .await;
                 drop(kill);
-                ran?
+                let (stack, found) = ran?;
+                read = found;
+                stack
             }
         };
-        stack.to_result(&self.0.store)
+        Ok(Done { result: stack.to_result(&self.0.store)?, read })
     }
 
     pub(crate) async fn blocking<T: Send + 'static>(
@@ -101,10 +111,12 @@ fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsErro
     }
 }
 
-fn change(inner: &Inner, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
-    let base = files::base(inner, inputs)?;
-    let layer = match changed(inner, file, inputs, &base, true) {
-        Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => changed(inner, file, inputs, &base, false),
+fn change(reading: &Reading<'_>, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
+    let base = files::base(reading, inputs)?;
+    let layer = match changed(reading, file, inputs, &base, true) {
+        Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => changed(reading, file, inputs, &base, false),
+        // A file that has gone may be in the layer that changes would lie on.
+        Err(error) if error.is_of_change() => changed(reading, file, inputs, &base, false),
         made => made,
     }?;
     Ok(base.with(layer))
@@ -112,18 +124,19 @@ fn change(inner: &Inner, file: &File, inputs: &[Stack]) -> Result<Stack, OpsErro
 
 /// The layer that `file` makes on `base`: perhaps only what has changed since the last time, if `patch`.
 fn changed(
-    inner: &Inner,
+    reading: &Reading<'_>,
     file: &File,
     inputs: &[Stack],
     base: &Stack,
     patch: bool,
 ) -> Result<LayerId, OpsError> {
+    let inner = reading.inner;
     let single_id = inner.settings.single_id;
-    let actions = files::ready(inner, &file.actions, inputs)?;
+    let actions = files::ready(reading, &file.actions, inputs)?;
     let active = ground(inner, base, &actions)?;
     let mut earlier = Earlier::of(inner, file, inputs);
     let previous = earlier.as_ref().and_then(|earlier| earlier.previous(patch));
-    let copied = files::apply_all(single_id, actions, &active, previous)?;
+    let copied = files::apply_all(reading, actions, &active, previous)?;
     if let Some(earlier) = &mut earlier {
         earlier.forget_tree();
     }
@@ -208,13 +221,14 @@ impl Executor for Ops {
             }
             source => source_stack(&self.0, source)?.unwrap_or_default(),
         };
-        let op = lapstrake_oci::to_json(source);
-        let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
         if stack.local.is_some() {
             let everything = everything(false);
             let key = self.blocking(move |inner| inner.origins.content_key(&stack, &everything)).await?;
-            hasher = hasher.part("content", key.as_bytes());
-        } else if let Some(content) = stack.to_result(&self.0.store)?.content {
+            return Ok(local_key(source, &key));
+        }
+        let op = lapstrake_oci::to_json(source);
+        let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
+        if let Some(content) = stack.to_result(&self.0.store)?.content {
             hasher = hasher.part("content", content.as_bytes());
         }
         Ok(hasher.finish())
@@ -225,12 +239,7 @@ impl Executor for Ops {
         self.blocking(move |inner| inner.origins.content_key(&stack, &selector)).await
     }
 
-    async fn execute(
-        &self,
-        vertex: &Vertex,
-        inputs: &[ResultRef],
-        step: &Step,
-    ) -> Result<ResultRef, OpsError> {
+    async fn execute(&self, vertex: &Vertex, inputs: &[ResultRef], step: &Step) -> Result<Done, OpsError> {
         let done = self.carry_out(vertex, inputs, step).await;
         done.map_err(|error| error.blame_disk(&self.0.store))
     }

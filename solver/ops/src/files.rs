@@ -7,42 +7,75 @@ use std::path::Path;
 
 use lapstrake_graph::{Copy, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
 use lapstrake_snapshot::Active;
-use lapstrake_tree::Kind;
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
-use lapstrake_tree::inroot::Root;
+use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, CopyOptions, Dest, NewFile, Previous, make_directory, put, write_file};
 use lapstrake_tree::select::{SelectedRoot, Selection, Selector};
 use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::unpack::UnpackOptions;
 use lapstrake_tree::users::resolve_chown;
+use lapstrake_tree::{Kind, TreeError, TreePath};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::OpsError;
-use crate::inner::Inner;
-use crate::origin::selector;
+use crate::origin::{Origin, selector};
 use crate::part::{Opened, part};
+use crate::reading::Reading;
 use crate::stack::Stack;
 
 /// Input 0 as something that layers can be put on.
-pub(crate) fn base(inner: &Inner, inputs: &[Stack]) -> Result<Stack, OpsError> {
+pub(crate) fn base(reading: &Reading<'_>, inputs: &[Stack]) -> Result<Stack, OpsError> {
+    let inner = reading.inner;
     let base = inputs.first().cloned().unwrap_or_default();
     if base.local.is_none() {
         return Ok(base);
     }
     // A local context as a base: its files, as COPY would bring them.
     let active = Active::new(&inner.store, Vec::new())?;
-    let copied = copy_all(inner, &base, active.root())?;
+    let copied = copy_all(reading, &base, active.root())?;
     let layer = active.commit(&inner.store, copied, inner.settings.single_id)?;
     Ok(Stack::default().with(layer))
 }
 
 /// Copies all of `stack` to an empty root.
-pub(crate) fn copy_all(inner: &Inner, stack: &Stack, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
-    let origin = inner.origins.of(stack)?;
+pub(crate) fn copy_all(
+    reading: &Reading<'_>,
+    stack: &Stack,
+    root: BorrowedFd<'_>,
+) -> Result<Copied, OpsError> {
+    let origin = reading.origin(stack)?;
     let selection = origin.select(&Selector::new("/")).map_err(OpsError::checksum(stack))?;
-    let options = CopyOptions { squash_ids: inner.settings.single_id, ..CopyOptions::default() };
-    let from = origin.open(&inner.store, stack, inner.settings.single_id)?;
-    Ok(put(from.as_fd(), &selection, Dest::plain(root), b"/", &options)?)
+    copy_plain(reading, (stack, &origin), &selection, root)
+}
+
+/// Copies what is at `path` in `stack` to the same place in an empty root, and says where that is, free of links.
+pub(crate) fn copy_in_place(
+    reading: &Reading<'_>,
+    stack: &Stack,
+    path: &str,
+    root: BorrowedFd<'_>,
+) -> Result<TreePath, OpsError> {
+    let origin = reading.origin(stack)?;
+    // As it is in the step's key: this also fills in what files hold.
+    let asked = Selector { wildcards: false, ..Selector::new(path) };
+    let selection = origin.select(&asked).map_err(OpsError::checksum(stack))?;
+    let (selection, place) = origin.tree().in_place(selection, path).map_err(OpsError::checksum(stack))?;
+    copy_plain(reading, (stack, &origin), &selection, root)?;
+    Ok(place)
+}
+
+fn copy_plain(
+    reading: &Reading<'_>,
+    (stack, origin): (&Stack, &Origin),
+    selection: &Selection,
+    root: BorrowedFd<'_>,
+) -> Result<Copied, OpsError> {
+    let single_id = reading.inner.settings.single_id;
+    let options = CopyOptions { squash_ids: single_id, live: origin.is_live(), ..CopyOptions::default() };
+    let from = origin.open(&reading.inner.store, stack, single_id)?;
+    let copied = put(from.as_fd(), selection, Dest::plain(root), b"/", &options)?;
+    reading.note(stack, &copied)?;
+    Ok(copied)
 }
 
 /// An action with what it copies, before anything is known of what it copies it to.
@@ -59,6 +92,9 @@ pub(crate) struct ReadyCopy<'a> {
     /// What of it is unpacked instead.
     pub(crate) archives: Vec<File>,
     from: Opened,
+    stack: &'a Stack,
+    /// Somebody may be writing what it copies.
+    live: bool,
 }
 
 impl ReadyCopy<'_> {
@@ -88,25 +124,26 @@ impl Ready<'_> {
 
 /// Selects what actions copy.
 pub(crate) fn ready<'a>(
-    inner: &Inner,
+    reading: &Reading<'_>,
     actions: &'a [FileAction],
-    inputs: &[Stack],
+    inputs: &'a [Stack],
 ) -> Result<Vec<Ready<'a>>, OpsError> {
     let ready = actions.iter().map(|action| match action {
         FileAction::MakeDir(dir) => Ok(Ready::MakeDir(dir)),
         FileAction::MakeFile(file) => Ok(Ready::MakeFile(file)),
-        FileAction::Copy(copy) => ready_copy(inner, copy, inputs).map(Ready::Copy),
+        FileAction::Copy(copy) => ready_copy(reading, copy, inputs).map(Ready::Copy),
     });
     ready.collect()
 }
 
 /// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known.
 pub(crate) fn apply_all(
-    single_id: bool,
+    reading: &Reading<'_>,
     actions: Vec<Ready<'_>>,
     active: &Active,
     previous: Option<Previous<'_>>,
 ) -> Result<Copied, OpsError> {
+    let single_id = reading.inner.settings.single_id;
     let alone = actions.len() == 1;
     let mut all = Copied::default();
     for action in actions {
@@ -117,9 +154,9 @@ pub(crate) fn apply_all(
             // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
             Ready::Copy(copy) if alone => {
                 let halves = active.halves()?;
-                return copy_input(single_id, copy, Dest { root, layers: Some(halves.layers()), previous });
+                return copy_input(reading, copy, Dest { root, layers: Some(halves.layers()), previous });
             }
-            Ready::Copy(copy) => copy_input(single_id, copy, Dest::plain(root))?.owners,
+            Ready::Copy(copy) => copy_input(reading, copy, Dest::plain(root))?.owners,
         });
     }
     Ok(all)
@@ -137,6 +174,7 @@ fn options(
         chmod_made: false,
         mtime: timestamp.map(|seconds| seconds.saturating_mul(1_000_000_000)),
         squash_ids,
+        live: false,
     })
 }
 
@@ -153,9 +191,14 @@ fn make_file(single_id: bool, file: &MakeFile, root: BorrowedFd<'_>) -> Result<C
     Ok(write_file(root, file.dest.as_bytes(), &new, &options)?)
 }
 
-fn ready_copy<'a>(inner: &Inner, copy: &'a Copy, inputs: &[Stack]) -> Result<ReadyCopy<'a>, OpsError> {
+fn ready_copy<'a>(
+    reading: &Reading<'_>,
+    copy: &'a Copy,
+    inputs: &'a [Stack],
+) -> Result<ReadyCopy<'a>, OpsError> {
+    let inner = reading.inner;
     let stack = inputs.get(copy.input).ok_or(OpsError::Worker)?;
-    let origin = inner.origins.of(stack)?;
+    let origin = reading.origin(stack)?;
     let asked = lapstrake_engine::Selector {
         paths: copy.sources.clone(),
         exclude: copy.exclude.clone(),
@@ -168,25 +211,70 @@ fn ready_copy<'a>(inner: &Inner, copy: &'a Copy, inputs: &[Stack]) -> Result<Rea
         Some(part) => part,
         None => Opened::whole(origin.open(&inner.store, stack, inner.settings.single_id)?),
     };
-    let archives = if copy.unpack { archives(from.dir.as_fd(), &mut selection)? } else { Vec::new() };
-    Ok(ReadyCopy { copy, selection, archives, from })
+    let live = origin.is_live();
+    let mut archives = Vec::new();
+    if copy.unpack {
+        let mut rest = Vec::new();
+        for root in std::mem::take(&mut selection.roots) {
+            let archive = match archive(from.dir.as_fd(), &root)? {
+                Some(_) if live => Some(held_still(reading, stack, from.dir.as_fd(), &root)?),
+                archive => archive,
+            };
+            match archive {
+                Some(archive) => archives.push(archive),
+                None => rest.push(root),
+            }
+        }
+        selection.roots = rest;
+    }
+    Ok(ReadyCopy { copy, selection, archives, from, stack, live })
 }
 
-fn copy_input(single_id: bool, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Result<Copied, OpsError> {
-    let ReadyCopy { copy, selection, archives, from } = ready;
+/// A copy of an archive that somebody may be writing.
+fn held_still(
+    reading: &Reading<'_>,
+    stack: &Stack,
+    from: BorrowedFd<'_>,
+    root: &SelectedRoot,
+) -> Result<File, OpsError> {
+    let temp = reading.inner.store.temp_dir()?;
+    let dir = open_host_dir(temp.path())?;
+    let only = Selection { roots: vec![root.clone()] };
+    let options = CopyOptions { squash_ids: true, live: true, ..CopyOptions::default() };
+    let copied = put(from, &only, Dest::plain(dir.as_fd()), b"/", &options)?;
+    reading.note(stack, &copied)?;
+    match archive_at(dir.as_fd(), &TreePath::parse(&root.name)?) {
+        Ok(Some(archive)) => Ok(archive),
+        // It is none any more, or nothing: what is known now tells.
+        _ => Err(TreeError::Changed { path: TreePath::parse(&root.name)? }.into()),
+    }
+}
+
+fn copy_input(reading: &Reading<'_>, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Result<Copied, OpsError> {
+    let ReadyCopy { copy, selection, archives, from, stack, live } = ready;
+    let single_id = reading.inner.settings.single_id;
     let mut options = options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     options.chmod_made = copy.chmod_made;
-    if archives.is_empty() {
-        return Ok(put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?);
-    }
+    options.live = live;
     let mut all = Copied::default();
+    let unpacks = !archives.is_empty();
     for archive in archives {
         all.owners.extend(unpack(archive, dest.root, copy, &options)?.owners);
     }
-    let dest = Dest::plain(dest.root);
-    all.owners.extend(put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?.owners);
-    Ok(all)
+    let dest = if unpacks { Dest::plain(dest.root) } else { dest };
+    let mut copied = put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?;
+    reading.note(stack, &copied)?;
+    if copy.unpack && !copied.retaken.is_empty() {
+        // What has become an archive meanwhile has to be unpacked.
+        for root in &selection.roots {
+            if let Ok(Some(_)) = archive(from.dir.as_fd(), root) {
+                return Err(TreeError::Changed { path: TreePath::parse(&root.name)? }.into());
+            }
+        }
+    }
+    copied.owners.extend(all.owners);
+    Ok(copied)
 }
 
 fn owner(root: &Root<'_>, owner: Option<&Owner>) -> Result<Option<(u32, u32)>, OpsError> {
@@ -202,28 +290,18 @@ fn owner(root: &Root<'_>, owner: Option<&Owner>) -> Result<Option<(u32, u32)>, O
     Ok(Some(resolve_chown(Some(root), &spec)?))
 }
 
-/// Takes archives out of a selection, and opens them.
-fn archives(from: BorrowedFd<'_>, selection: &mut Selection) -> Result<Vec<File>, OpsError> {
-    let mut archives = Vec::new();
-    let mut rest = Vec::new();
-    for root in std::mem::take(&mut selection.roots) {
-        match archive(from, &root)? {
-            Some(archive) => archives.push(archive),
-            None => rest.push(root),
-        }
-    }
-    selection.roots = rest;
-    Ok(archives)
-}
-
 /// The file, if it is a tar, compressed or not: its content tells, not its name.
 fn archive(from: BorrowedFd<'_>, root: &SelectedRoot) -> Result<Option<File>, OpsError> {
     let [entry] = root.entries.as_slice() else { return Ok(None) };
     if root.is_dir || !matches!(entry.kind, Kind::File { .. }) {
         return Ok(None);
     }
+    archive_at(from, &entry.source)
+}
+
+fn archive_at(from: BorrowedFd<'_>, path: &TreePath) -> Result<Option<File>, OpsError> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-    let mut file = File::from(Root::from_fd(from).open_plain(&entry.source, flags, Mode::empty())?);
+    let mut file = File::from(Root::from_fd(from).open_plain(path, flags, Mode::empty())?);
     Ok(is_archive(&mut file)?.then_some(file))
 }
 

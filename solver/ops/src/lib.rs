@@ -25,6 +25,7 @@ mod origin;
 mod output;
 mod part;
 mod passes;
+mod reading;
 mod remote;
 mod seen;
 mod settings;

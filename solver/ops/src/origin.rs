@@ -1,13 +1,17 @@
 //! Trees to copy from: what a stack or a local context has, known before a file of it is opened.
+//!
+//! A local context may change during the build: an [`Origin`] is the context as it was known at one moment.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lapstrake_engine::Key;
+use lapstrake_engine::{Key, KeyHasher};
+use lapstrake_graph::Source;
 use lapstrake_store::Store;
-use lapstrake_tree::context::{ContextIndex, Trust, file_clock};
+use lapstrake_tree::context::{ContextIndex, Trust, View, file_clock};
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::scan::{ScanOptions, scan};
@@ -18,10 +22,10 @@ use crate::error::OpsError;
 use crate::settings::Settings;
 use crate::stack::Stack;
 
-/// A local context as it was when the build first looked at it.
+/// A local context as it is known to the build.
 pub(crate) struct Loaded {
     dir: OwnedFd,
-    index: ContextIndex,
+    pub(crate) index: ContextIndex,
     file: PathBuf,
 }
 
@@ -31,12 +35,14 @@ pub(crate) struct Origins {
     settings: Arc<Settings>,
     contexts: Mutex<BTreeMap<String, Arc<Loaded>>>,
     trees: Mutex<BTreeMap<Vec<u8>, Arc<Tree>>>,
+    /// The build was told of a file that never held still.
+    pub(crate) warned: AtomicBool,
 }
 
 /// A tree to copy from.
 pub(crate) enum Origin {
-    /// A directory of the host, in place.
-    Context(Arc<Loaded>),
+    /// A directory of the host, in place, as it was known at one moment.
+    Context(Arc<Loaded>, View),
     /// What a step made.
     Tree(Arc<Tree>),
 }
@@ -45,15 +51,28 @@ impl Origin {
     /// What `selector` means here, with the digests of all that is in it.
     pub(crate) fn select(&self, selector: &Selector) -> Result<Selection, TreeError> {
         match self {
-            Origin::Context(loaded) => loaded.index.select(loaded.dir.as_fd(), selector),
+            Origin::Context(loaded, view) => loaded.index.select_in(view, loaded.dir.as_fd(), selector),
             Origin::Tree(tree) => tree.select(selector),
         }
+    }
+
+    /// All that is here.
+    pub(crate) fn tree(&self) -> &Tree {
+        match self {
+            Origin::Context(_, view) => view.tree(),
+            Origin::Tree(tree) => tree,
+        }
+    }
+
+    /// Whether somebody may be writing it.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self, Origin::Context(..))
     }
 
     /// The directory behind it; `stack` is what [`Origins::of`] was asked for.
     pub(crate) fn open(&self, store: &Store, stack: &Stack, single_id: bool) -> Result<OwnedFd, OpsError> {
         match self {
-            Origin::Context(loaded) => {
+            Origin::Context(loaded, _) => {
                 loaded.dir.try_clone().map_err(OpsError::io("duplicate", &loaded.file))
             }
             Origin::Tree(_) => stack.open(store, single_id),
@@ -61,15 +80,25 @@ impl Origin {
     }
 }
 
+/// The key of a local context with this content.
+pub(crate) fn local_key(source: &Source, content: &Key) -> Key {
+    let op = lapstrake_oci::to_json(source);
+    KeyHasher::new("lapstrake source 1").part("op", &op).part("content", content.as_bytes()).finish()
+}
+
 impl Origins {
     pub(crate) fn new(store: Arc<Store>, settings: Arc<Settings>) -> Origins {
-        Origins { store, settings, contexts: Mutex::default(), trees: Mutex::default() }
+        Origins { store, settings, contexts: Mutex::default(), trees: Mutex::default(), warned: false.into() }
     }
 
     /// What `stack` stands for.
     pub(crate) fn of(&self, stack: &Stack) -> Result<Origin, OpsError> {
         match &stack.local {
-            Some(name) => self.context(name).map(Origin::Context),
+            Some(name) => {
+                let loaded = self.context(name)?;
+                let view = loaded.index.view();
+                Ok(Origin::Context(loaded, view))
+            }
             None => self.tree(stack).map(Origin::Tree),
         }
     }
@@ -80,11 +109,17 @@ impl Origins {
         stack: &Stack,
         asked: &lapstrake_engine::Selector,
     ) -> Result<Key, OpsError> {
-        let selection = self.of(stack)?.select(&selector(asked)?).map_err(OpsError::checksum(stack))?;
+        let asked = selector(asked)?;
+        let selection = match self.of(stack)? {
+            // By what is known last: what a read finds instead is known then.
+            Origin::Context(loaded, _) => loaded.index.select(loaded.dir.as_fd(), &asked),
+            origin => origin.select(&asked),
+        };
+        let selection = selection.map_err(OpsError::checksum(stack))?;
         Ok(Key::from_bytes(selection.k_digest().0))
     }
 
-    fn context(&self, name: &str) -> Result<Arc<Loaded>, OpsError> {
+    pub(crate) fn context(&self, name: &str) -> Result<Arc<Loaded>, OpsError> {
         // Held while it is read, so that steps which start together read it once.
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = contexts.get(name) {

@@ -108,7 +108,7 @@ fn ignored_paths() {
     let ctx = Context::new(&["a/keep/x", "a/drop", "b/c/d", "log"]);
     symlink("/nowhere", ctx.at("link")).unwrap();
     let index = ctx.load("a\n!a/keep\nb\nlog", LATER);
-    let names: Vec<String> = index.tree().entries().iter().map(|e| e.path.to_string()).collect();
+    let names: Vec<String> = index.view().tree().entries().iter().map(|e| e.path.to_string()).collect();
     assert_eq!(names, ["/a", "/a/keep", "/a/keep/x", "/link"]);
     let error = index.select(ctx.root.as_fd(), &Selector::new("b/c")).unwrap_err();
     let TreeError::NotFound { path, hidden_by, nearest } = error else { panic!() };
@@ -124,7 +124,7 @@ fn owners_and_sockets() {
     let selection = index.select(ctx.root.as_fd(), &Selector::new("s")).unwrap();
     drop(socket);
     assert_eq!(selection.roots[0].entries[0].kind, Kind::File { size: 0, content: ContentDigest::of(b"") });
-    assert!(index.tree().entries().iter().all(|e| (e.meta.uid, e.meta.gid) == (0, 0)));
+    assert!(index.view().tree().entries().iter().all(|e| (e.meta.uid, e.meta.gid) == (0, 0)));
 }
 
 #[test]
@@ -133,9 +133,63 @@ fn contexts_of_more_directories_than_one_thread_lists_are_whole() {
         (0..60).flat_map(|dir| (0..20).map(move |file| format!("d{dir}/below/f{file}"))).collect();
     let ctx = Context::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
     let index = ctx.load("d1/below/f3", LATER);
-    let paths: Vec<_> = index.tree().entries().iter().map(|entry| entry.path.to_string()).collect();
+    let paths: Vec<_> = index.view().tree().entries().iter().map(|entry| entry.path.to_string()).collect();
     assert_eq!(paths.len(), 60 + 60 + 60 * 20 - 1);
-    assert!(index.tree().entries().is_sorted_by(|a, b| a.path < b.path));
+    assert!(index.view().tree().entries().is_sorted_by(|a, b| a.path < b.path));
     ctx.digest(&index, "/");
     assert_eq!(index.hashed(), 60 * 20 - 1);
+}
+
+/// A file that grows without a pause is taken up to the size that it had, and what was taken is what is known of it.
+#[test]
+fn a_file_that_never_holds_still() {
+    let ctx = Context::new(&["log", "other"]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut log = std::fs::OpenOptions::new().append(true).open(ctx.at("log")).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                std::io::Write::write_all(&mut log, b"line\n").unwrap();
+            }
+        });
+        for _ in 0..50 {
+            let index = ctx.load("", file_clock());
+            let first = index.select(ctx.root.as_fd(), &Selector::new("/")).unwrap();
+            let again = index.select(ctx.root.as_fd(), &Selector::new("/")).unwrap();
+            assert_eq!(first, again);
+            assert_eq!(first.len(), 2);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// What vanished, or became something else, between listing and reading is not there; what was replaced is what it is now.
+#[test]
+fn files_that_went_after_the_walk() {
+    let ctx = Context::new(&["a/gone", "a/dir", "a/link", "a/fifo", "a/new", "b"]);
+    let index = ctx.load("", LATER);
+    std::fs::remove_file(ctx.at("a/gone")).unwrap();
+    for name in ["a/dir", "a/link", "a/fifo"] {
+        std::fs::remove_file(ctx.at(name)).unwrap();
+    }
+    std::fs::create_dir(ctx.at("a/dir")).unwrap();
+    symlink("/etc/passwd", ctx.at("a/link")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        ctx.at("a/fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    std::fs::write(ctx.at("a/new"), "longer than before").unwrap();
+    let selection = index.select(ctx.root.as_fd(), &Selector::new("a")).unwrap();
+    let found: Vec<_> =
+        selection.roots[0].entries.iter().map(|e| (e.to.to_string(), e.kind.clone())).collect();
+    let content = ContentDigest::of(b"longer than before");
+    assert_eq!(found, [("/new".to_owned(), Kind::File { size: 18, content })]);
+    assert!(matches!(
+        index.select(ctx.root.as_fd(), &Selector::new("a/gone")),
+        Err(TreeError::NotFound { .. })
+    ));
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::Stamp;
+use super::{Stamp, live};
 use crate::entry::{ContentDigest, Entry, Kind, Meta};
 use crate::error::TreeError;
 use crate::ignore::{DirState, Patterns};
@@ -82,8 +82,11 @@ pub(super) fn walk(root: BorrowedFd<'_>, ignore: &Patterns) -> Result<(Tree, Vec
 }
 
 fn list(root: BorrowedFd<'_>, dir: &Below, ignore: &Patterns) -> Result<Listed, TreeError> {
-    let fd = open_plain_raw(root, &dir.path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
-        .map_err(TreeError::io("open", &dir.path))?;
+    let fd = match open_plain_raw(root, &dir.path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+        // Gone since it was listed, or something else by now: it stays, with nothing in it.
+        Err(error) if !dir.path.is_root() && live::is_gone(error) => return Ok(Listed::default()),
+        other => other.map_err(TreeError::io("open", &dir.path))?,
+    };
     let names = read_names(fd.as_fd()).map_err(TreeError::io("list", &dir.path))?;
     let found = Vec::with_capacity(names.len());
     let mut listed = Listed { found, names: names.len(), ..Listed::default() };
@@ -121,7 +124,8 @@ fn kind(dir: BorrowedFd<'_>, path: &TreePath, stat: &Stat) -> Result<Option<Kind
         FileType::Socket => Kind::File { size: 0, content },
         FileType::Directory => Kind::Dir { opaque: false },
         FileType::Symlink => match fs::readlinkat(dir, path.name(), Vec::new()) {
-            Err(Errno::NOENT) => return Ok(None),
+            // Gone, or something else by now.
+            Err(Errno::NOENT | Errno::INVAL) => return Ok(None),
             text => {
                 Kind::Symlink { target: text.map_err(TreeError::io("read link", path))?.into_bytes().into() }
             }
@@ -133,7 +137,7 @@ fn kind(dir: BorrowedFd<'_>, path: &TreePath, stat: &Stat) -> Result<Option<Kind
     }))
 }
 
-fn stamp(stat: &Stat) -> Stamp {
+pub(super) fn stamp(stat: &Stat) -> Stamp {
     let ctime = stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec.cast_signed());
     let (dev, ino) = (stat.st_dev, stat.st_ino);
     // Its type differs between machines.

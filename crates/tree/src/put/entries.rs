@@ -11,7 +11,10 @@ use rustix::io::Errno;
 
 use super::below::{Below, check_room};
 use super::file::Ways;
+use super::live::retaken;
 use super::{Copied, CopyOptions, Previous};
+use crate::context::Retaken;
+use crate::context::live::{self, Taken};
 use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::inroot::{open_child, open_plain_raw, set_times_at, set_times_fd};
@@ -25,25 +28,47 @@ pub(super) struct Putter<'a> {
     dest: BorrowedFd<'a>,
     pub(super) below: Below,
     pub(super) base: &'a TreePath,
-    options: &'a CopyOptions,
+    pub(super) options: &'a CopyOptions,
     copied: &'a mut Copied,
     pub(super) previous: Option<Previous<'a>>,
+    /// Only changes to the previous layer are put: what is not put would be seen as it is there.
+    pub(super) patching: bool,
 }
 
-/// Names of copied files by their inode in the source.
-type Links = Mutex<HashMap<Inode, TreePath>>;
+/// Copied files by their inode in the source.
+pub(super) type Links = Mutex<HashMap<Inode, First>>;
 /// An entry as it is now, and the inode in the source that a file shares with others.
-type Put = (Entry, Option<Inode>);
+pub(super) type Put = (Entry, Option<Inode>);
+
+/// The first name of a file with several.
+pub(super) struct First {
+    to: TreePath,
+    /// What was found instead of what was selected.
+    taken: Option<Taken>,
+}
 
 /// The two directories that files are copied between, opened.
-struct Between<'f> {
-    from: &'f OwnedFd,
-    to: &'f OwnedFd,
+pub(super) struct Between<'f> {
+    pub(super) from: &'f OwnedFd,
+    pub(super) to: &'f OwnedFd,
     below: Option<OwnedFd>,
     /// What came of `to` before.
     before: Option<OwnedFd>,
     /// Files get the owner of whoever makes them, and this is who that is.
-    maker: Option<(u32, u32)>,
+    pub(super) maker: Option<(u32, u32)>,
+}
+
+/// What became of a file.
+pub(super) struct Filed {
+    pub(super) put: Option<Put>,
+    /// What was found instead of what was selected, and whether it never held still.
+    pub(super) found: Option<(Retaken, bool)>,
+}
+
+impl From<Put> for Filed {
+    fn from(put: Put) -> Self {
+        Self { put: Some(put), found: None }
+    }
 }
 
 impl<'a> Putter<'a> {
@@ -54,7 +79,7 @@ impl<'a> Putter<'a> {
         options: &'a CopyOptions,
         copied: &'a mut Copied,
     ) -> Self {
-        Self { source, dest, below: Below::nothing(), base, options, copied, previous: None }
+        Self { source, dest, below: Below::nothing(), base, options, copied, previous: None, patching: false }
     }
 
     /// With lower layers under the destination.
@@ -229,23 +254,37 @@ impl<'a> Putter<'a> {
     }
 
     /// Files, those of one directory by one worker: the kernel takes turns within a directory anyway.
-    fn files(&self, files: &[&Picked]) -> Result<Vec<Put>, TreeError> {
+    fn files(&mut self, files: &[&Picked]) -> Result<Vec<Put>, TreeError> {
         let links = Links::default();
         let ways = Ways::new();
         let same = |a: &&Picked, b: &&Picked| {
             a.to.parent() == b.to.parent() && a.source.parent() == b.source.parent()
         };
         let groups: Vec<&[&Picked]> = files.chunk_by(same).collect();
-        let put: Result<Vec<Vec<Put>>, TreeError> =
-            groups.par_iter().map(|group| self.group(group, &links, &ways)).collect();
-        Ok(put?.into_iter().flatten().collect())
+        let this = &*self;
+        let filed: Result<Vec<Vec<Filed>>, TreeError> =
+            groups.par_iter().map(|group| this.group(group, &links, &ways)).collect();
+        let mut put = Vec::with_capacity(files.len());
+        for filed in filed?.into_iter().flatten() {
+            put.extend(filed.put);
+            if let Some((found, cut)) = filed.found {
+                self.copied.cut.extend(cut.then(|| found.path.clone()));
+                self.copied.retaken.push(found);
+            }
+        }
+        Ok(put)
     }
 
-    fn group(&self, group: &[&Picked], links: &Links, ways: &Ways) -> Result<Vec<Put>, TreeError> {
+    fn group(&self, group: &[&Picked], links: &Links, ways: &Ways) -> Result<Vec<Filed>, TreeError> {
         let Some(first) = group.first() else { return Ok(Vec::new()) };
         let source = first.source.parent().unwrap_or_default();
-        let from = open_plain_raw(self.source, &source, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-            .map_err(TreeError::io("open", &source))?;
+        let from = match open_plain_raw(self.source, &source, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        {
+            Err(error) if self.options.live && live::is_gone(error) => {
+                return group.iter().map(|entry| self.gone(entry)).collect();
+            }
+            other => other.map_err(TreeError::io("open", &source))?,
+        };
         let to = self.parent(&first.to)?;
         let stat = fs::fstat(&to).map_err(TreeError::io("stat", self.base))?;
         // A directory with the set-group-id bit gives its own group to what is made in it.
@@ -273,33 +312,35 @@ impl<'a> Putter<'a> {
         entry: &Picked,
         links: &Links,
         ways: &Ways,
-    ) -> Result<Put, TreeError> {
+    ) -> Result<Filed, TreeError> {
         let mut new = self.entry(entry, &[]);
         check_room(between.below.as_ref(), entry.to.name(), || self.at(entry))?;
         if self.is_as_before(between, entry, &new) {
-            return Ok((new, None));
+            return Ok((new, None).into());
         }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let from = match open_child(between.from.as_fd(), entry.source.name(), flags) {
+        let from = match open_child(between.from.as_fd(), entry.source.name(), live::FLAGS) {
             // A socket of a build context: it arrives as an empty file.
             Err(Errno::NXIO) => None,
+            Err(error) if self.options.live && live::is_gone(error) => return self.gone(entry),
             other => Some(other.map_err(TreeError::io("open", &entry.source))?),
         };
         let mut size = 0;
         let mut inode = None;
         if let Some(from) = &from {
             let stat = fs::fstat(from).map_err(TreeError::io("stat", &entry.source))?;
+            if self.options.live && FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                return self.gone(entry);
+            }
             size = crate::scan::size(&stat);
             inode = (stat.st_nlink > 1).then_some((stat.st_dev, stat.st_ino));
         }
         // Held while the first name is made, so that no second one looks for it too early.
         let mut table = inode.map(|_| links.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        if let (Some(inode), Some(table)) = (inode, &mut table) {
-            if let Some(first) = table.get(&inode) {
-                self.link(first, between.to.as_fd(), entry)?;
-                return Ok((new, Some(inode)));
-            }
-            table.insert(inode, entry.to.clone());
+        if let (Some(inode), Some(table)) = (inode, &table)
+            && let Some(first) = table.get(&inode)
+        {
+            self.link(&first.to, between.to.as_fd(), entry)?;
+            return Ok(self.linked(entry, new, (inode, first.taken.as_ref())));
         }
         let to = self.create(between.to.as_fd(), &new)?;
         let (size, content) = match &from {
@@ -308,12 +349,28 @@ impl<'a> Putter<'a> {
                 ways.copy(from.as_fd(), to.as_fd(), size).map_err(TreeError::io("copy", &entry.source))?
             }
         };
-        if (Kind::File { size, content }) != entry.kind {
+        let filed = if (Kind::File { size, content }) == entry.kind {
+            self.finish_file(&to, between.maker, &new.meta).map_err(TreeError::io("finish", &new.path))?;
+            new.kind = Kind::File { size, content };
+            Filed::from((new, inode))
+        } else if self.options.live {
+            self.take_again(between, entry, inode, &to)?
+        } else {
             return Err(TreeError::Changed { path: entry.source.clone() });
+        };
+        if let (Some(inode), Some(table), Some(_)) = (inode, &mut table, &filed.put) {
+            let taken = filed.found.as_ref().and_then(|(found, _)| found.now.clone());
+            table.insert(inode, First { to: entry.to.clone(), taken });
         }
-        self.finish_file(&to, between.maker, &new.meta).map_err(TreeError::io("finish", &new.path))?;
-        new.kind = Kind::File { size, content };
-        Ok((new, inode))
+        Ok(filed)
+    }
+
+    /// Another name of a file that was put already.
+    fn linked(&self, entry: &Picked, new: Entry, (inode, taken): (Inode, Option<&Taken>)) -> Filed {
+        let Some(taken) = taken else { return (new, Some(inode)).into() };
+        let found = Retaken { path: entry.source.clone(), now: Some(taken.clone()) };
+        let put = (self.entry(&retaken(entry, taken), &[]), Some(inode));
+        Filed { put: Some(put), found: Some((found, false)) }
     }
 
     /// Takes the file that an earlier copy made, if it is the same. What cannot be linked is copied.
@@ -326,7 +383,12 @@ impl<'a> Putter<'a> {
     }
 
     /// As [`Self::finish`], with no call for what is right from the start.
-    fn finish_file(&self, file: &OwnedFd, maker: Option<(u32, u32)>, meta: &Meta) -> Result<(), Errno> {
+    pub(super) fn finish_file(
+        &self,
+        file: &OwnedFd,
+        maker: Option<(u32, u32)>,
+        meta: &Meta,
+    ) -> Result<(), Errno> {
         if !self.options.squash_ids && maker != Some((meta.uid, meta.gid)) {
             fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
         }

@@ -30,7 +30,8 @@ impl Ways {
         Self { reflink: true.into() }
     }
 
-    /// Copies everything from `from` to the empty `to`, and says what that was; `size` is a hint.
+    /// Copies the first `size` bytes of `from` to the empty `to`, and says how many there were and what they are. A clone
+    /// is all of the file, whatever its size is.
     pub(super) fn copy(
         &self,
         from: BorrowedFd<'_>,
@@ -48,13 +49,19 @@ impl Ways {
     }
 }
 
-fn by_hand(from: BorrowedFd<'_>, to: BorrowedFd<'_>, expected: u64) -> Result<(u64, ContentDigest), Errno> {
+/// Copies the first `limit` bytes. What is written behind them meanwhile does not count.
+pub(super) fn by_hand(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    limit: u64,
+) -> Result<(u64, ContentDigest), Errno> {
     COPY.with_borrow_mut(|buffer| {
         buffer.resize(BUFFER, 0);
         let mut hasher = blake3::Hasher::new();
         let mut total = 0u64;
-        loop {
-            let got = match io::read(from.as_fd(), &mut buffer[..]) {
+        while total < limit {
+            let most = usize::try_from(limit - total).unwrap_or(BUFFER).min(BUFFER);
+            let got = match io::read(from.as_fd(), &mut buffer[..most]) {
                 Ok(0) => break,
                 Err(Errno::INTR) => continue,
                 got => got?,
@@ -67,10 +74,6 @@ fn by_hand(from: BorrowedFd<'_>, to: BorrowedFd<'_>, expected: u64) -> Result<(u
                     Err(Errno::INTR) => {}
                     sent => rest = &rest[sent?..],
                 }
-            }
-            // The buffer had room for more: the read that would only say "end" is saved for small files.
-            if total == expected && total < BUFFER as u64 {
-                break;
             }
         }
         Ok((total, ContentDigest(*hasher.finalize().as_bytes())))

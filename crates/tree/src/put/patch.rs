@@ -50,6 +50,7 @@ impl Putter<'_> {
         let needed = with_directories(entries, &changed);
         let picked: Vec<Picked> = needed.iter().map(|at| entries[*at].clone()).collect();
         self.previous = None;
+        self.patching = true;
         let put = self.all(&picked)?;
         let bytes =
             put.iter().map(|entry| if let Kind::File { size, .. } = entry.kind { size } else { 0 }).sum();

@@ -43,6 +43,28 @@ pub(crate) fn hash_file(fd: &impl AsFd, expected: u64) -> Result<(u64, ContentDi
     })
 }
 
+/// Length and digest of what can be read from `fd`, up to `limit` bytes: what is behind them is not looked at.
+pub(crate) fn hash_first(fd: &impl AsFd, limit: u64) -> Result<(u64, ContentDigest), Errno> {
+    READ.with_borrow_mut(|buffer| {
+        buffer.resize(BUFFER, 0);
+        let mut hasher = blake3::Hasher::new();
+        let mut total = 0u64;
+        while total < limit {
+            let most = usize::try_from(limit - total).unwrap_or(BUFFER).min(BUFFER);
+            match io::read(fd, &mut buffer[..most]) {
+                Ok(0) => break,
+                Ok(n) => {
+                    hasher.update(&buffer[..n]);
+                    total += n as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok((total, ContentDigest(*hasher.finalize().as_bytes())))
+    })
+}
+
 /// Attributes for which `keep(name, value)` says so, sorted by name. A file system without attributes has none.
 pub(crate) fn read_xattrs(
     fd: BorrowedFd<'_>,

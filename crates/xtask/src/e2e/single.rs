@@ -7,6 +7,12 @@ pub(super) const CASES: &[super::Case] = &[("single_id", single_id)];
 /// A user of the system: such users get no subordinate ids.
 pub(super) const USER: &str = "lapstrake-single";
 
+/// Whether a test is also for such a user, in a place of its own.
+pub(super) fn concerns(case: &str) -> bool {
+    const PREFIXES: &[&str] = &["changing_"];
+    PREFIXES.iter().any(|prefix| case.starts_with(prefix))
+}
+
 fn single_id(mode: &Mode) -> Result<(), String> {
     if mode.user.is_none() || !is_root() {
         return Ok(());

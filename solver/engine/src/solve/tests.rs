@@ -411,3 +411,26 @@ fn no_memo_outlives_a_step_that_was_asked_to_run_again() {
     assert!(ran.is_empty(), "{ran:?}");
     assert_eq!(after.result, forced.result);
 }
+
+/// A source changes between the moment when its content was asked for and the moment when a step reads it. The result is
+/// recorded as one of what was read, and so is what stands on it; what the source was before is nobody's record.
+#[test]
+fn keys_are_of_what_was_read() {
+    for by_content in [&["copy"][..], &[]] {
+        let mut sketch = Sketch::default();
+        let source = sketch.source("src");
+        let copy = sketch.step("copy", &[source]);
+        let run = sketch.step("run", &[copy]);
+        let cache = Memory::default();
+        let torn = Script::new(&[("src", 1)], by_content).reading("copy", "src.2()");
+        let (_, ran) = build(&sketch, run, &torn, &cache);
+        assert_eq!(ran, ["src", "copy", "run"]);
+        // The content that was asked for is not the content that was copied.
+        let (_, ran) = build(&sketch, run, &Script::new(&[("src", 1)], by_content), &cache);
+        assert_eq!(ran.iter().filter(|name| *name != "src").collect::<Vec<_>>(), ["copy", "run"]);
+        if !by_content.is_empty() {
+            let (solved, ran) = build(&sketch, run, &Script::new(&[("src", 2)], by_content), &cache);
+            assert_eq!((solved.how, ran), (How::Cached, vec!["src".to_owned()]), "what was copied is known");
+        }
+    }
+}

@@ -10,7 +10,9 @@ use std::task::{Context, Poll, Waker};
 use lapstrake_graph::{File, FileAction, Graph, MakeDir, Op, Source, Vertex, VertexId, VertexMeta};
 use tokio::sync::oneshot::{Sender, channel};
 
-use crate::{CacheIndex, CacheMap, Dep, Executor, Key, KeyHasher, Record, ResultRef, Selector, Step};
+use crate::{
+    CacheIndex, CacheMap, Dep, Done, Executor, Key, KeyHasher, Read, Record, ResultRef, Selector, Step,
+};
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -44,6 +46,8 @@ pub(super) struct Script {
     versions: BTreeMap<String, u32>,
     /// Steps that count their inputs by content.
     by_content: BTreeSet<String>,
+    /// What steps read of their first inputs, where that is not what they were said to have.
+    read: BTreeMap<String, String>,
 }
 
 impl Script {
@@ -52,7 +56,14 @@ impl Script {
             state: Mutex::default(),
             versions: versions.iter().map(|(name, version)| ((*name).to_owned(), *version)).collect(),
             by_content: by_content.iter().map(|name| (*name).to_owned()).collect(),
+            read: BTreeMap::new(),
         }
+    }
+
+    /// With a step that reads something else of its first input than the input was said to have.
+    pub(super) fn reading(mut self, name: &str, token: &str) -> Self {
+        self.read.insert(name.to_owned(), token.to_owned());
+        self
     }
 
     /// The steps that run, by name.
@@ -128,7 +139,7 @@ impl Executor for Script {
         Ok(key(&result.token))
     }
 
-    async fn execute(&self, vertex: &Vertex, inputs: &[ResultRef], _: &Step) -> Result<ResultRef, Broken> {
+    async fn execute(&self, vertex: &Vertex, inputs: &[ResultRef], _: &Step) -> Result<Done, Broken> {
         let name = vertex.meta.name.clone();
         let (sender, end) = channel();
         locked(&self.state).started.push(name.clone());
@@ -137,10 +148,16 @@ impl Executor for Script {
         let mut dropped = Dropped(self, Some(name.clone()));
         let end = end.await.expect("every step is ended by the test");
         dropped.1 = None;
-        let inputs: Vec<&str> = inputs.iter().map(|input| input.token.as_str()).collect();
+        let mut inputs: Vec<&str> = inputs.iter().map(|input| input.token.as_str()).collect();
+        if let (Some(read), Some(first)) = (self.read.get(&name), inputs.first_mut()) {
+            *first = read;
+        }
         let version = self.versions.get(&name).unwrap_or(&0);
         let token = end?.unwrap_or_else(|| format!("{name}.{version}({})", inputs.join(",")));
-        Ok(ResultRef { content: Some(key(&token)), token })
+        let read =
+            self.read.get(&name).map(|token| Read { input: 0, content: key(token), source: key(token) });
+        let result = ResultRef { content: Some(key(&token)), token };
+        Ok(Done { result, read: read.into_iter().collect() })
     }
 }
 

@@ -1,0 +1,112 @@
+//! What a step goes by while local contexts change, and what it read of them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lapstrake_engine::{CacheMap, Dep, Key, Step, Stream};
+use lapstrake_graph::Source;
+use lapstrake_tree::context::{Retaken, View};
+use lapstrake_tree::put::Copied;
+
+use crate::error::OpsError;
+use crate::inner::Inner;
+use crate::origin::{Loaded, Origin, local_key, selector};
+use crate::stack::Stack;
+
+/// What one step goes by, and what it found instead.
+pub(crate) struct Reading<'a> {
+    pub(crate) inner: &'a Inner,
+    step: &'a Step,
+    contexts: Mutex<BTreeMap<String, Seen>>,
+}
+
+/// A context in the eyes of one step.
+struct Seen {
+    loaded: Arc<Loaded>,
+    view: View,
+    retaken: Vec<Retaken>,
+}
+
+impl<'a> Reading<'a> {
+    /// Does `work` by what is known now, and once more by what is known then if it says that this does not hold. `map` and
+    /// `inputs` are the step's. Gives what it read, too.
+    pub(crate) fn during<T>(
+        inner: &'a Inner,
+        step: &'a Step,
+        (map, inputs): (&CacheMap, &[Stack]),
+        work: impl Fn(&Reading<'a>) -> Result<T, OpsError>,
+    ) -> Result<(T, Vec<lapstrake_engine::Read>), OpsError> {
+        /// So often a step begins anew. What was read once is known from then on, so even the second time is rare.
+        const TIMES: u32 = 8;
+        let mut left = TIMES;
+        loop {
+            let reading = Reading { inner, step, contexts: Mutex::default() };
+            left -= 1;
+            match work(&reading) {
+                Err(error) if left > 0 && error.is_of_change() => {}
+                done => return Ok((done?, reading.read(map, inputs)?)),
+            }
+        }
+    }
+
+    /// What `stack` stands for, for this step.
+    pub(crate) fn origin(&self, stack: &Stack) -> Result<Origin, OpsError> {
+        let Some(name) = &stack.local else { return self.inner.origins.of(stack) };
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = contexts.get(name) {
+            return Ok(Origin::Context(seen.loaded.clone(), seen.view.clone()));
+        }
+        let loaded = self.inner.origins.context(name)?;
+        let view = loaded.index.view();
+        let seen = Seen { loaded: loaded.clone(), view: view.clone(), retaken: Vec::new() };
+        contexts.insert(name.clone(), seen);
+        Ok(Origin::Context(loaded, view))
+    }
+
+    /// Takes note of what a copy of `stack` found that was not as selected. Says once in a build that a file never held
+    /// still.
+    pub(crate) fn note(&self, stack: &Stack, copied: &Copied) -> Result<(), OpsError> {
+        let Some(name) = &stack.local else { return Ok(()) };
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = contexts.get_mut(name) {
+            seen.loaded.index.apply(&copied.retaken)?;
+            seen.retaken.extend_from_slice(&copied.retaken);
+        }
+        if let Some(path) = copied.cut.first()
+            && !self.inner.origins.warned.swap(true, Ordering::Relaxed)
+        {
+            let text = format!(
+                "warning: {path} changed during each read; the copy has the bytes up to the size at the last opening\n"
+            );
+            self.step.log(Stream::Stderr, text.into_bytes());
+        }
+        Ok(())
+    }
+
+    /// What the step read of contexts, where one of them is not as it was when the build began. `map` is the step's.
+    fn read(self, map: &CacheMap, inputs: &[Stack]) -> Result<Vec<lapstrake_engine::Read>, OpsError> {
+        let contexts = self.contexts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut read = Vec::new();
+        for (input, (stack, dep)) in inputs.iter().zip(&map.deps).enumerate() {
+            let Some(name) = &stack.local else { continue };
+            let Some(seen) = contexts.get(name).filter(|seen| seen.loaded.index.has_moved()) else {
+                continue;
+            };
+            let view = seen.view.with(&seen.retaken)?;
+            let origin = Origin::Context(seen.loaded.clone(), view);
+            let content = |asked: &lapstrake_engine::Selector| -> Result<Key, OpsError> {
+                let selection = origin.select(&selector(asked)?).map_err(OpsError::checksum(stack))?;
+                Ok(Key::from_bytes(selection.k_digest().0))
+            };
+            let everything = lapstrake_engine::Selector::everything();
+            let content = match dep {
+                Dep::ByContent(asked) => content(asked)?,
+                Dep::ByKey => content(&everything)?,
+            };
+            let source = local_key(&Source::Local { name: name.clone() }, &content);
+            read.push(lapstrake_engine::Read { input, content, source });
+        }
+        Ok(read)
+    }
+}
