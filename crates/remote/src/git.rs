@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use crate::error::RemoteError;
 use crate::http::without_login;
+use crate::moved::Moved;
 
 /// What of a repository is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +34,12 @@ pub struct Git {
 /// What is used to get there. Never part of a result.
 #[derive(Clone, Debug, Default)]
 pub struct GitAccess {
-    /// The value of an `Authorization` header for this repository.
+    /// The value of an `Authorization` header for this repository's server, and for no other.
     pub authorization: Option<String>,
+    /// Where the server says that the repository is: see [`crate::moved`].
+    pub moved: Option<Moved>,
+    /// Why a secret that is there was not used, for the message if git fails.
+    pub withheld: Option<String>,
     /// The socket of an SSH agent.
     pub ssh_agent: Option<PathBuf>,
 }
@@ -265,7 +270,7 @@ impl Git {
             command.env("GIT_CONFIG_COUNT", (number + 1).to_string());
         }
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.run(command, action)
+        self.run(command, action, access.withheld.as_deref())
     }
 
     /// Settings travel in the environment: not even a list of processes shows a token.
@@ -287,14 +292,27 @@ impl Git {
         ];
         let mut all: Vec<(String, String)> =
             plain.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        if let (Some(value), Some(origin)) = (&access.authorization, origin(&self.remote)) {
-            // Only for this server: submodules elsewhere must not see it.
+        let Some(value) = &access.authorization else { return all };
+        let mut servers = vec![origin(&self.remote)];
+        if let Some(moved) = &access.moved {
+            all.push((format!("url.{}.insteadOf", moved.remote), self.remote.clone()));
+            servers.push(origin(&moved.remote).filter(|_| moved.authorized));
+        }
+        servers.dedup();
+        for origin in servers.into_iter().flatten() {
+            // Only for this server: submodules elsewhere must not see it, nor whoever the server sends git to.
             all.push((format!("http.{origin}.extraHeader"), format!("Authorization: {value}")));
+            all.push((format!("http.{origin}.followRedirects"), "false".to_owned()));
         }
         all
     }
 
-    fn run(&self, mut command: Command, action: &'static str) -> Result<String, RemoteError> {
+    fn run(
+        &self,
+        mut command: Command,
+        action: &'static str,
+        withheld: Option<&str>,
+    ) -> Result<String, RemoteError> {
         let no_git = |source| RemoteError::NoGit { remote: self.shown(), source };
         let mut child = command.spawn().map_err(no_git)?;
         let errors = child.stderr.take();
@@ -315,7 +333,10 @@ impl Git {
             return Err(no_git(io::ErrorKind::NotFound.into()));
         }
         let said = String::from_utf8_lossy(&said);
-        let said = said.trim().replace(&self.remote, &self.shown());
+        let mut said = said.trim().replace(&self.remote, &self.shown());
+        if let Some(why) = withheld {
+            said = format!("{said}\n{why}");
+        }
         Err(RemoteError::Git { action, remote: self.shown(), said })
     }
 }
@@ -343,13 +364,15 @@ fn origin(remote: &str) -> Option<String> {
     Some(format!("{scheme}://{}/", host.rsplit_once('@').map_or(host, |(_, host)| host)))
 }
 
-/// Nothing is asked, no configuration is read, and only an agent that was given is used. Who a host is, is learnt as it
-/// goes: the connection is encrypted, and a checksum says whether the right thing came.
+/// Nothing is asked, no configuration is read, no key of this machine and only an agent that was given is used: ssh takes the home
+/// directory from the system's list of users, not from `HOME`. Who a host is, is learnt as it goes: the connection is
+/// encrypted, and a checksum says whether the right thing came.
 fn ssh_command(access: &GitAccess) -> String {
     let agent = if access.ssh_agent.is_some() { "" } else { " -o IdentityAgent=none" };
     format!(
         "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile=/dev/null \
-         -o LogLevel=ERROR{agent}"
+         -o LogLevel=ERROR -o IdentityFile=none -o CertificateFile=none -o PKCS11Provider=none \
+         -o GSSAPIAuthentication=no -o HostbasedAuthentication=no{agent}"
     )
 }
 
@@ -468,7 +491,7 @@ mod tests {
 
     #[test]
     fn a_token_is_for_its_server() {
-        let access = GitAccess { authorization: Some("Basic x".to_owned()), ssh_agent: None };
+        let access = GitAccess { authorization: Some("Basic x".to_owned()), ..GitAccess::default() };
         let keys = |remote: &str| {
             let settings = git(remote, "").settings(&access);
             settings.into_iter().find(|(key, _)| key.starts_with("http."))
@@ -479,5 +502,43 @@ mod tests {
             ("http.https://host:8443/.extraHeader".to_owned(), "Authorization: Basic x".to_owned())
         );
         assert_eq!(keys("git@host:x"), None);
+    }
+
+    #[test]
+    fn a_token_follows_no_redirect() {
+        let moved = |remote: &str, authorized| Moved { remote: remote.to_owned(), authorized };
+        let keys = |moved: Moved| {
+            let access = GitAccess {
+                authorization: Some("Basic x".to_owned()),
+                moved: Some(moved),
+                ..GitAccess::default()
+            };
+            let settings = git("http://host/x.git", "").settings(&access);
+            settings.into_iter().map(|(key, _)| key).filter(|key| key.contains("://")).collect::<Vec<_>>()
+        };
+        let elsewhere = keys(moved("https://other/y.git", false));
+        assert_eq!(
+            elsewhere,
+            [
+                "url.https://other/y.git.insteadOf",
+                "http.http://host/.extraHeader",
+                "http.http://host/.followRedirects"
+            ]
+        );
+        let here = keys(moved("https://host/y.git", true));
+        assert!(here.contains(&"http.https://host/.extraHeader".to_owned()), "{here:?}");
+    }
+
+    /// What ssh would do, told by itself: no key of the machine is tried.
+    #[test]
+    fn no_key_of_the_machine() {
+        let command = ssh_command(&GitAccess::default());
+        let asked = Command::new("sh").args(["-c", &format!("{command} -G host")]).output();
+        // Without ssh there is nothing to be tried.
+        let Some(output) = asked.ok().filter(|output| output.status.success()) else { return };
+        let settings = String::from_utf8_lossy(&output.stdout).into_owned();
+        let identities: Vec<&str> = settings.lines().filter(|line| line.starts_with("identity")).collect();
+        assert!(identities.contains(&"identityagent none"), "{identities:?}");
+        assert!(identities.iter().all(|line| !line.contains('/')), "{identities:?}");
     }
 }

@@ -75,6 +75,8 @@ impl Web {
         let http = reqwest::Client::builder()
             .user_agent(concat!("lapstrake/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::limited(10))
+            // An address may have a secret in it.
+            .referer(false)
             .connect_timeout(Duration::from_secs(20))
             .read_timeout(Duration::from_secs(60))
             .build()

@@ -6,7 +6,9 @@
 mod error;
 mod git;
 mod http;
+mod moved;
 
 pub use error::RemoteError;
 pub use git::{Checkout, Git, GitAccess};
 pub use http::{Answer, Download, Known, Web};
+pub use moved::{Moved, moved};

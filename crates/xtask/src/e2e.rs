@@ -6,6 +6,7 @@ mod caches;
 mod changing;
 mod checks;
 mod configs;
+mod confined;
 mod conform;
 mod containerd;
 mod damage;
@@ -152,6 +153,7 @@ fn cases() -> Vec<Case> {
         damage::CASES,
         model::CASES,
         changing::CASES,
+        confined::CASES,
     ]
     .concat()
 }

@@ -27,6 +27,8 @@ pub(crate) struct Inner {
     sandbox: OnceLock<Sandbox>,
     /// The manifests of images whose files no step needs.
     untouched: OnceLock<BTreeSet<Digest>>,
+    /// The remotes of repositories that the build needs.
+    git_remotes: OnceLock<BTreeSet<String>>,
     starting: Mutex<()>,
 }
 
@@ -53,6 +55,7 @@ impl Inner {
             passes: Passes::default(),
             sandbox: OnceLock::new(),
             untouched: OnceLock::new(),
+            git_remotes: OnceLock::new(),
             starting: Mutex::new(()),
         }
     }
@@ -61,8 +64,12 @@ impl Inner {
     pub(crate) fn expect(&self, graph: &Graph) {
         let mut touched = BTreeSet::new();
         let mut images = Vec::new();
+        let mut git_remotes = BTreeSet::new();
         for id in graph.topological() {
             let Some(vertex) = graph.get(id) else { continue };
+            if let Op::Source(Source::Git(git)) = &vertex.op {
+                git_remotes.insert(git.remote.clone());
+            }
             if let Op::Source(Source::Image { manifest, .. }) = &vertex.op {
                 images.push((id, manifest));
             }
@@ -90,6 +97,13 @@ impl Inner {
         let untouched = untouched.map(|(_, manifest)| manifest.clone()).collect();
         // Whoever expects another build after the first only loses the knowledge: files are then unpacked early.
         self.untouched.set(untouched).unwrap_or_default();
+        // Likewise: the first graph counts, and a secret for one host alone stays with it.
+        self.git_remotes.set(git_remotes).unwrap_or_default();
+    }
+
+    /// The remotes of repositories that the build needs, as far as that is known.
+    pub(crate) fn git_remotes(&self) -> impl Iterator<Item = &String> {
+        self.git_remotes.get().into_iter().flatten()
     }
 
     /// When the files of an image are to be unpacked.

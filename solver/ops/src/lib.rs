@@ -37,6 +37,7 @@ pub use error::OpsError;
 pub use executor::Ops;
 pub use images::{Files, Images, Known, There};
 pub use imports::{CacheFrom, Import, Imports, shared_key};
+pub use remote::host as host_of;
 pub use seen::seen;
 pub use settings::{LocalContext, Secret, Settings};
 pub use stack::{Stack, StackLayer};

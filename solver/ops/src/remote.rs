@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_engine::{Key, KeyHasher, Step};
 use lapstrake_graph::{Git, Http, Source};
 use lapstrake_oci::Digest;
-use lapstrake_remote::{Answer, Download, GitAccess, Known, Web};
+use lapstrake_remote::{Answer, Download, GitAccess, Known, Web, moved};
 use lapstrake_snapshot::Active;
 use lapstrake_store::LayerId;
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive, newest};
@@ -138,7 +138,7 @@ impl Ops {
 
     async fn commit_time(&self, git: &Git, step: &Step) -> Result<i64, OpsError> {
         let wanted = wanted(git);
-        let access = git_access(&self.0, &git.remote)?;
+        let access = git_access(&self.0, &git.remote).await?;
         let (asked, asked_access) = (wanted.clone(), access.clone());
         let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
         step.status(&commit, 0, 0, false);
@@ -176,7 +176,7 @@ impl Ops {
 
     async fn git(&self, git: &Git, step: &Step) -> Result<Stack, OpsError> {
         let wanted = wanted(git);
-        let access = git_access(&self.0, &git.remote)?;
+        let access = git_access(&self.0, &git.remote).await?;
         let (asked, asked_access) = (wanted.clone(), access.clone());
         let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
         step.status(&commit, 0, 0, false);
@@ -265,7 +265,8 @@ fn secret(inner: &Inner, id: &str) -> Result<Option<String>, OpsError> {
 }
 
 /// The host of an address, with its port.
-fn host(address: &str) -> &str {
+#[must_use]
+pub fn host(address: &str) -> &str {
     let (rest, ends): (&str, &[char]) = match address.split_once("://") {
         Some((_, rest)) => (rest, &['/', '?', '#']),
         // `user@host:path`
@@ -286,18 +287,53 @@ fn http_authorization(inner: &Inner, url: &str) -> Result<Option<String>, OpsErr
 }
 
 /// `GIT_AUTH_HEADER` whole, or `GIT_AUTH_TOKEN` as a password, both perhaps with `.<host>` behind; the agent `default`.
-fn git_access(inner: &Inner, remote: &str) -> Result<GitAccess, OpsError> {
+async fn git_access(inner: &Inner, remote: &str) -> Result<GitAccess, OpsError> {
     let host = host(remote);
-    let named = |name: &str| match secret(inner, &format!("{name}.{host}"))? {
-        Some(value) => Ok::<_, OpsError>(Some(value)),
-        None => secret(inner, name),
+    let mut access =
+        GitAccess { ssh_agent: inner.settings.ssh.get("default").cloned(), ..GitAccess::default() };
+    if !remote.starts_with("http://") && !remote.starts_with("https://") {
+        return Ok(access);
+    }
+    let login = |suffix: &str| -> Result<Option<String>, OpsError> {
+        if let Some(header) = secret(inner, &format!("GIT_AUTH_HEADER{suffix}"))? {
+            return Ok(Some(header));
+        }
+        let token = secret(inner, &format!("GIT_AUTH_TOKEN{suffix}"))?;
+        Ok(token.map(|token| format!("Basic {}", BASE64.encode(format!("x-access-token:{token}")))))
     };
-    let authorization = match named("GIT_AUTH_HEADER")? {
-        Some(header) => Some(header),
-        None => named("GIT_AUTH_TOKEN")?
-            .map(|token| format!("Basic {}", BASE64.encode(format!("x-access-token:{token}")))),
-    };
-    Ok(GitAccess { authorization, ssh_agent: inner.settings.ssh.get("default").cloned() })
+    access.authorization = login(&format!(".{host}"))?;
+    if access.authorization.is_none()
+        && let Some(login) = login("")?
+    {
+        match why_not(inner, remote, host) {
+            None => access.authorization = Some(login),
+            Some(why) => {
+                let name = format!("GIT_AUTH_TOKEN.{host} (or GIT_AUTH_HEADER.{host})");
+                access.withheld =
+                    Some(format!("the git secret was not sent, {why}; name it {name} to send it"));
+            }
+        }
+    }
+    if let Some(authorization) = &access.authorization {
+        access.moved = moved(remote, authorization).await;
+    }
+    Ok(access)
+}
+
+/// Why a git secret that names no host does not go to this one. It is for the repositories that the command line names; else for
+/// the only host that the build gets repositories from. It never goes over an unencrypted connection.
+fn why_not(inner: &Inner, remote: &str, host_of_it: &str) -> Option<&'static str> {
+    let named = &inner.settings.git_hosts;
+    let mut others = inner.git_remotes().map(|remote| host(remote)).filter(|other| *other != host_of_it);
+    if !remote.starts_with("https://") {
+        Some("as the connection would not be encrypted")
+    } else if !named.is_empty() && !named.contains(host_of_it) {
+        Some("as it names no host and the command line names another one")
+    } else if named.is_empty() && others.next().is_some() {
+        Some("as it names no host and the build gets repositories from several")
+    } else {
+        None
+    }
 }
 
 /// Whether a downloaded context is an archive. BuildKit knows no zstd here.

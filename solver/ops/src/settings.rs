@@ -17,6 +17,8 @@ pub struct Settings {
     pub contexts: BTreeMap<String, LocalContext>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Secret>,
+    /// Hosts of repositories that the command line names: a git secret that names no host is for them.
+    pub git_hosts: BTreeSet<String>,
     /// Sockets of SSH agents by id.
     pub ssh: BTreeMap<String, PathBuf>,
     /// Entitlements that the command line grants.

@@ -62,8 +62,13 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Reads a file of a root.
+/// Reads a file of a root. Links are followed within the root.
 pub(super) fn load(root: &OwnedFd, path: &Path) -> Result<SourceFile, String> {
+    Ok(SourceFile::from_bytes(path.to_string_lossy(), &load_bytes(root, path)?))
+}
+
+/// As [`load`], for what is no source.
+pub(super) fn load_bytes(root: &OwnedFd, path: &Path) -> Result<Vec<u8>, String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let opened = Root::new(root).open(path.as_os_str().as_encoded_bytes(), flags, Mode::empty());
     let file = std::fs::File::from(opened.map_err(|error| reason(&error))?);
@@ -76,7 +81,7 @@ pub(super) fn load(root: &OwnedFd, path: &Path) -> Result<SourceFile, String> {
     if bytes.len() as u64 > LONGEST {
         return Err(format!("it is longer than {LONGEST} bytes"));
     }
-    Ok(SourceFile::from_bytes(path.to_string_lossy(), &bytes))
+    Ok(bytes)
 }
 
 /// The kernel's reason alone, as Go's programs write it: the path is in the message already.

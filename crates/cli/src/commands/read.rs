@@ -140,11 +140,22 @@ fn unreadable(path: &str, why: &str) -> Told {
     }
 }
 
+/// The Dockerfile of a directory. What the user names may be anywhere and a link to anything; what the context has under the usual
+/// name is looked for as `COPY` does it, so that a link leads nowhere else.
 fn on_disk(args: &Build) -> anyhow::Result<Found> {
-    let mut path = args.file.clone().unwrap_or_else(|| args.context.join(NAME));
-    let lower = path.with_file_name("dockerfile");
-    if path.file_name().is_some_and(|name| name == NAME) && !path.exists() && lower.exists() {
-        path = lower;
+    let lower = |path: &Path| path.with_file_name("dockerfile");
+    let Some(asked) = &args.file else {
+        let root = open_host_dir(&args.context)?;
+        let inside = |path: &Path| Root::new(&root).stat(path.as_os_str().as_encoded_bytes(), true).is_ok();
+        let usual = Path::new(NAME).to_owned();
+        let path = if !inside(&usual) && inside(&lower(&usual)) { lower(&usual) } else { usual };
+        let shown = args.context.join(&path);
+        let file = load(&root, &path).map_err(|why| unreadable(&shown.display().to_string(), &why))?;
+        return Ok((file, Some((root, PathBuf::new()))));
+    };
+    let mut path = asked.clone();
+    if path.file_name().is_some_and(|name| name == NAME) && !path.exists() && lower(&path).exists() {
+        path = lower(&path);
     }
     let bytes =
         std::fs::read(&path).map_err(|error| unreadable(&path.display().to_string(), &reason(&error)))?;

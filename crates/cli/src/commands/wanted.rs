@@ -1,7 +1,7 @@
 //! What a build was asked for: the command line as data.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use lapstrake_graph::{Http, NetworkMode, Source};
@@ -9,8 +9,10 @@ use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::Reference;
 use lapstrake_ops::{CacheFrom, LocalContext, Settings};
 use lapstrake_tree::ignore::Patterns;
+use lapstrake_tree::inroot::{Root, open_host_dir};
 
 use super::caches::{self, Target};
+use super::include::load_bytes;
 use super::options;
 use super::output::{self, ImageOutput, Output, PushTo};
 use super::place::{Place, place, remote};
@@ -99,6 +101,7 @@ impl Wanted {
         settings.no_new_privs = options::no_new_privs(&args.hold)?;
         settings.debug = args.debug.as_deref().map(super::run::debug).transpose()?;
         let place = add_contexts(args, &mut inputs, &mut settings)?;
+        settings.git_hosts = git_hosts(&inputs);
         let outputs = outputs(args)?;
         let name = |text: &String| text.parse().map_err(|e| Usage(format!("invalid tag `{text}`: {e}")));
         let names = collect(&args.tag, name)?;
@@ -115,6 +118,19 @@ impl Wanted {
             (collect(&args.cache_from, caches::from)?, collect(&args.cache_to, caches::to)?);
         Ok(Wanted { inputs, settings, place, outputs, as_index: false, cache_from, cache_to, names, mode })
     }
+}
+
+/// The hosts of repositories that are contexts.
+fn git_hosts(inputs: &BuildInputs) -> BTreeSet<String> {
+    let named = inputs.contexts.values().filter_map(|context| match context {
+        NamedContext::Remote(source) => Some(source),
+        _ => None,
+    });
+    let hosts = inputs.main.iter().chain(named).filter_map(|source| match source {
+        Source::Git(git) => Some(lapstrake_ops::host_of(&git.remote).to_owned()),
+        _ => None,
+    });
+    hosts.collect()
 }
 
 /// Where the result goes: what `-o`, `--push`, `--load` and `--annotation` say together.
@@ -238,19 +254,47 @@ pub(super) fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<Loc
             dir.display().to_string()
         )));
     }
-    let own = dockerfile.map_or_else(|| path.join("Dockerfile"), Path::to_owned);
-    let mut own = own.into_os_string();
+    let root = open_host_dir(&path).map_err(|error| Usage(error.to_string()))?;
+    let mut own = dockerfile.unwrap_or(Path::new("Dockerfile")).as_os_str().to_owned();
     own.push(".dockerignore");
-    for candidate in [PathBuf::from(own), path.join(".dockerignore")] {
-        match fs::read_to_string(&candidate) {
-            Ok(text) => {
-                let file = candidate.display().to_string();
-                let ignore = Patterns::of_file(&file, &text).map_err(|e| Usage(e.to_string()))?;
-                return Ok(LocalContext { path, ignore });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Usage(format!("cannot read `{}`: {error}", candidate.display()))),
+    let own = PathBuf::from(own);
+    let (beside, below) = match dockerfile {
+        None => (None, own),
+        // A directory that the user named, if it is not in the context.
+        Some(_) => match place_in(&own, &path) {
+            Some(below) => (None, below),
+            None => (Some(own), PathBuf::new()),
+        },
+    };
+    let read = |candidate: &Path, found: Result<Vec<u8>, String>| {
+        let file = candidate.display().to_string();
+        let text = found.and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
+        let text = text.map_err(|why| Usage(format!("cannot read `{file}`: {why}")))?;
+        let ignore = Patterns::of_file(&file, &text).map_err(|e| Usage(e.to_string()))?;
+        Ok(LocalContext { path: path.clone(), ignore })
+    };
+    if let Some(beside) = beside.filter(|beside| beside.exists()) {
+        return read(&beside, fs::read(&beside).map_err(|error| error.to_string()));
+    }
+    for below in [below, PathBuf::from(".dockerignore")].iter().filter(|below| !below.as_os_str().is_empty())
+    {
+        let candidate = path.join(below);
+        if Root::new(&root).stat(below.as_os_str().as_encoded_bytes(), true).is_ok() {
+            return read(&candidate, load_bytes(&root, below));
+        }
+        if candidate.is_symlink() {
+            tell!(
+                "warning: `{}` is a link that leads out of the context, and is not read",
+                candidate.display()
+            );
         }
     }
     Ok(LocalContext { path, ignore: Patterns::default() })
+}
+
+/// The path in the context of a file whose directory is there.
+fn place_in(file: &Path, context: &Path) -> Option<PathBuf> {
+    let here = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let below = here.canonicalize().ok()?.strip_prefix(context.canonicalize().ok()?).ok()?.to_owned();
+    Some(below.join(file.file_name()?))
 }

@@ -125,6 +125,7 @@ fn logins_for_addresses(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "guarded", &format!("FROM scratch\nADD http://{host}/team/code.git /\n"))?;
     for (id, value) in [("GIT_AUTH_TOKEN", "t0"), ("GIT_AUTH_HEADER", "Custom git")] {
         let suffixed = format!("{id}.{host}");
+        // Without a host it goes to nobody in the clear: see `confined_git_secrets`.
         for id in [id, &suffixed] {
             let refused = script(
                 mode,
@@ -147,9 +148,6 @@ fn logins_for_addresses(mode: &Mode) -> Result<(), String> {
         if !all.contains(line) {
             return Err(format!("nobody asked with `{}`: {all}", line.trim()));
         }
-    }
-    if [basic, header].iter().any(|line| all.matches(line).count() < 2) {
-        return Err(format!("a login that is for one host alone was not used: {all}"));
     }
     nothing_left(mode)
 }
