@@ -43,5 +43,7 @@ pub use lapstrake_net::{Firewall, NetError, Way, firewall};
 pub use plan::{Attr, Base, Filter, Fs, Place, Plan, SetupOp, Source, SpecError, plan};
 pub use resolv::resolv_conf;
 pub use sandbox::{Exit, Finished, RunFds, Running, Sandbox, Usage};
-pub use spec::{Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize};
+pub use spec::{
+    Capabilities, Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize,
+};
 pub use zygote::zygote_main_if_asked;

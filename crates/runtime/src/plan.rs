@@ -10,8 +10,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{
-    FIXED_FDS, MAX_FDS, MAX_GROUPS, MAX_NETWORKS, Mount, MountSource, Network, Resource, Rlimit, RunSpec,
-    Security, User, WindowSize,
+    Capabilities, FIXED_FDS, MAX_FDS, MAX_GROUPS, MAX_NETWORKS, Mount, MountSource, Network, Resource,
+    Rlimit, RunSpec, Security, User, WindowSize,
 };
 
 /// One step of making a container.
@@ -181,6 +181,8 @@ pub enum SetupOp {
         args: Vec<String>,
         /// `KEY=value`.
         env: Vec<String>,
+        /// Whether it is a child of an init process of ours.
+        init: bool,
     },
 }
 
@@ -454,15 +456,18 @@ fn kit(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
 /// set-up still does. Compiling it is what takes longest of all, so it is done ahead.
 fn confine(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     let secure = spec.security == Security::Sandbox;
-    ops.push(SetupOp::Bound { keep: kept(secure) });
+    ops.push(SetupOp::Bound { keep: kept(spec) });
     if secure && !spec.one_id {
         ops.push(SetupOp::Filter { filter: Filter::Early });
     }
 }
 
 /// The capabilities that a program may have.
-fn kept(secure: bool) -> u64 {
-    if secure { DEFAULT_CAPABILITIES } else { u64::MAX }
+fn kept(spec: &RunSpec) -> u64 {
+    match spec.security {
+        Security::Sandbox => spec.capabilities.0,
+        Security::Insecure => Capabilities::ALL.0,
+    }
 }
 
 /// `/sys`, the last thing that needs what the zygote sees.
@@ -581,8 +586,9 @@ fn user_mount(ops: &mut Vec<SetupOp>, spec: &RunSpec, mount: &Mount, slot: usize
         attrs.push(Attr::Nodev);
     }
     match &mount.source {
-        MountSource::Tmpfs { size, mode } => {
+        MountSource::Tmpfs { size, mode, exec } => {
             attrs.push(Attr::Nosuid);
+            attrs.extend((!exec).then_some(Attr::Noexec));
             ops.push(SetupOp::Mount { fs: Fs::Tmpfs { size: *size, mode: *mode }, at, attrs });
         }
         MountSource::Bytes { data, mode, uid, gid } => {
@@ -635,29 +641,12 @@ fn process(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     };
     ops.extend(filter.map(|filter| SetupOp::Filter { filter }));
     ops.push(SetupOp::Become { user: spec.user.clone() });
-    ops.push(SetupOp::Capabilities { keep: kept(secure), ambient: !secure });
+    ops.push(SetupOp::Capabilities { keep: kept(spec), ambient: !secure });
     if spec.no_new_privs {
         ops.push(SetupOp::NoNewPrivs);
     }
-    ops.push(SetupOp::Exec { args: spec.args.clone(), env: spec.env.clone() });
+    ops.push(SetupOp::Exec { args: spec.args.clone(), env: spec.env.clone(), init: spec.init });
 }
-
-/// `CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE
-/// SETFCAP`, by the kernel's numbers.
-const DEFAULT_CAPABILITIES: u64 = 1 << 0
-    | 1 << 1
-    | 1 << 3
-    | 1 << 4
-    | 1 << 5
-    | 1 << 6
-    | 1 << 7
-    | 1 << 8
-    | 1 << 10
-    | 1 << 13
-    | 1 << 18
-    | 1 << 27
-    | 1 << 29
-    | 1 << 31;
 
 fn place(base: Base, path: &str) -> Place {
     Place { base, path: path.to_owned() }

@@ -16,8 +16,8 @@ mod resolve;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use lapstrake_sys::process::{Turns, take_turns};
-use lapstrake_sys::{SingleThreaded, fd};
+use lapstrake_sys::process::{Turns, exit_now, reset_signals, take_turns};
+use lapstrake_sys::{SingleThreaded, fd, init};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -69,6 +69,7 @@ pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
     let Job { kind, channel, leap, filters, world } = job;
     let keep = [&channel, &leap].map(AsRawFd::as_raw_fd);
     let mut setup = Setup {
+        token,
         root: None,
         sources: Vec::new(),
         stdio: None,
@@ -97,9 +98,8 @@ pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
             Ok(None) => Ok(()),
             Err(errno) => Err((usize::MAX, Fault::from(errno))),
         });
-    if let Err((op, Fault { errno, path })) = result {
-        let failure = Failure { op, errno: errno.raw_os_error(), path };
-        let _ = wire::send(&setup.channel, &Report::Failed(failure), &[]);
+    if let Err((op, fault)) = result {
+        setup.report_failure(op, fault);
     }
     1
 }
@@ -118,6 +118,7 @@ fn rehearse() -> Result<(), Errno> {
 
 /// A container under construction.
 struct Setup<'a> {
+    token: &'a SingleThreaded,
     root: Option<OwnedFd>,
     /// The caller's mounts, each until it is attached.
     sources: Vec<Option<OwnedFd>>,
@@ -155,10 +156,10 @@ impl Setup<'_> {
 
     /// Carries operations out of which the first is number `first`; says at which one it failed.
     fn apply_all(&mut self, ops: &[SetupOp], first: usize) -> Result<(), (usize, Fault)> {
-        ops.iter().zip(first..).try_for_each(|(op, at)| self.apply(op).map_err(|fault| (at, fault)))
+        ops.iter().zip(first..).try_for_each(|(op, at)| self.apply(op, at).map_err(|fault| (at, fault)))
     }
 
-    fn apply(&mut self, op: &SetupOp) -> Result<(), Fault> {
+    fn apply(&mut self, op: &SetupOp, at: usize) -> Result<(), Fault> {
         match op {
             SetupOp::Join { index } => self.join(*index),
             SetupOp::Network { index } => self.network(*index),
@@ -193,13 +194,38 @@ impl Setup<'_> {
             SetupOp::NoNewPrivs => Ok(rustix::thread::set_no_new_privs(true)?),
             SetupOp::Become { user } => process::become_user(user, self.proc.as_ref()),
             SetupOp::Capabilities { keep, ambient } => process::capabilities(*keep, *ambient),
-            SetupOp::Exec { args, env } => {
-                // Nobody is woken: the zygote looks when the channel ends, which is at once.
-                rustix::io::write(&self.leap, &1_u64.to_ne_bytes())?;
-                take_turns(Turns::Plain);
-                process::exec(args, env)
-            }
+            SetupOp::Exec { args, env, init: false } => self.exec(args, env),
+            SetupOp::Exec { args, env, init: true } => self.exec_below_init(args, env, at),
         }
+    }
+
+    /// Comes back only with the reason why not.
+    fn exec(&self, args: &[String], env: &[String]) -> Result<(), Fault> {
+        // Nobody is woken: the zygote looks when the channel ends, which is at once.
+        rustix::io::write(&self.leap, &1_u64.to_ne_bytes())?;
+        take_turns(Turns::Plain);
+        process::exec(args, env)
+    }
+
+    /// Becomes an init process, and has its child become the program. The child reports what operation `at` failed with.
+    fn exec_below_init(&self, args: &[String], env: &[String], at: usize) -> Result<(), Fault> {
+        init::block_signals(self.token);
+        let child = init::fork(self.token, || {
+            init::lead_group();
+            reset_signals(self.token);
+            if let Err(fault) = self.exec(args, env) {
+                self.report_failure(at, fault);
+            }
+            1
+        })?;
+        // The zygote waits for the end of the channel, of which this process has a copy.
+        fd::close_others(self.token, &[])?;
+        exit_now(init::serve(self.token, child))
+    }
+
+    fn report_failure(&self, op: usize, Fault { errno, path }: Fault) {
+        let failure = Failure { op, errno: errno.raw_os_error(), path };
+        let _ = wire::send(&self.channel, &Report::Failed(failure), &[]);
     }
 
     /// Writing 0 means whoever writes.

@@ -52,6 +52,11 @@ pub struct RunSpec {
     pub readonly_root: bool,
     /// Whether set-user-id bits and file capabilities mean nothing (`no_new_privs`).
     pub no_new_privs: bool,
+    /// The most that programs may have of root's power. An insecure container has all of it.
+    pub capabilities: Capabilities,
+    /// Whether an init process of ours is the first process: it passes signals on to the program, and takes the exits of
+    /// processes whose parents have gone.
+    pub init: bool,
     /// Only one id is mapped: calls about owners are answered as if all were, and what was wished is recorded (see
     /// [`crate::OwnedInode`]).
     pub one_id: bool,
@@ -78,6 +83,8 @@ impl RunSpec {
             umask: 0o022,
             readonly_root: false,
             no_new_privs: false,
+            capabilities: Capabilities::DEFAULT,
+            init: false,
             one_id: false,
         }
     }
@@ -137,6 +144,8 @@ pub enum MountSource {
         size: Option<u64>,
         /// Permissions of its root.
         mode: u32,
+        /// Whether programs on it can be run.
+        exec: bool,
     },
     /// A file on a private file system in memory, as for a secret. Always read-only.
     Bytes {
@@ -171,6 +180,75 @@ pub enum Security {
     Sandbox,
     /// All capabilities there are, no filter, nothing masked.
     Insecure,
+}
+
+macro_rules! capabilities {
+    ($($number:literal $name:literal)*) => {
+        /// The names without `CAP_`, with the kernel's numbers (`capabilities(7)`).
+        const CAPABILITIES: &[(&str, u32)] = &[$(($name, $number)),*];
+    };
+}
+
+capabilities! {
+    0 "CHOWN" 1 "DAC_OVERRIDE" 2 "DAC_READ_SEARCH" 3 "FOWNER" 4 "FSETID" 5 "KILL" 6 "SETGID" 7 "SETUID" 8 "SETPCAP"
+    9 "LINUX_IMMUTABLE" 10 "NET_BIND_SERVICE" 11 "NET_BROADCAST" 12 "NET_ADMIN" 13 "NET_RAW" 14 "IPC_LOCK"
+    15 "IPC_OWNER" 16 "SYS_MODULE" 17 "SYS_RAWIO" 18 "SYS_CHROOT" 19 "SYS_PTRACE" 20 "SYS_PACCT" 21 "SYS_ADMIN"
+    22 "SYS_BOOT" 23 "SYS_NICE" 24 "SYS_RESOURCE" 25 "SYS_TIME" 26 "SYS_TTY_CONFIG" 27 "MKNOD" 28 "LEASE"
+    29 "AUDIT_WRITE" 30 "AUDIT_CONTROL" 31 "SETFCAP" 32 "MAC_OVERRIDE" 33 "MAC_ADMIN" 34 "SYSLOG" 35 "WAKE_ALARM"
+    36 "BLOCK_SUSPEND" 37 "AUDIT_READ" 38 "PERFMON" 39 "BPF" 40 "CHECKPOINT_RESTORE"
+}
+
+/// A set of capabilities: a bit for each of the kernel's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities(pub(crate) u64);
+
+impl Capabilities {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    /// All that any kernel has.
+    pub const ALL: Self = Self(u64::MAX);
+    /// Those that Docker gives: `CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW
+    /// SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP`.
+    pub const DEFAULT: Self = Self(
+        1 << 0
+            | 1 << 1
+            | 1 << 3
+            | 1 << 4
+            | 1 << 5
+            | 1 << 6
+            | 1 << 7
+            | 1 << 8
+            | 1 << 10
+            | 1 << 13
+            | 1 << 18
+            | 1 << 27
+            | 1 << 29
+            | 1 << 31,
+    );
+
+    /// The one of this name, in any case and with or without `CAP_`; `None` where the kernel has none.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let upper = name.to_ascii_uppercase();
+        let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        CAPABILITIES.iter().find(|(own, _)| *own == plain).map(|(_, number)| Self(1 << number))
+    }
+
+    /// These and `others`.
+    #[must_use]
+    pub fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// These but for `others`.
+    #[must_use]
+    pub fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Whether all of `others` are in the set.
+    pub fn contains(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
 }
 
 /// A limit of a process, as of `setrlimit(2)`.

@@ -12,6 +12,8 @@ use crate::session::{LOCK, gate};
 
 /// How the names of the notes begin; an image id follows.
 const PREFIX: &str = "image-";
+/// How the names of those files begin that hold a container's name.
+const NAME_PREFIX: &str = "name-";
 
 impl Store {
     /// Says that this process runs `command` in an image, for as long as the store is open. `false` if the image is gone.
@@ -23,6 +25,25 @@ impl Store {
         let there = self.image(id)?.is_some();
         drop(gate);
         Ok(there)
+    }
+
+    /// Gives this process's container a name for as long as the store is open, unless another process has it; the
+    /// number of that process.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the state directory cannot be read or written.
+    pub fn take_name(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let note = format!("{NAME_PREFIX}{}", name.trim_start_matches('/'));
+        // Before the gate is shut, through which a directory for the note is made.
+        let own = self.session.path("")?.with_file_name(&note);
+        // Two that come at once must see each other.
+        let gate = gate(self.root(), FlockOperation::LockExclusive)?;
+        if let Some(holder) = self.living_note(&note)? {
+            return Ok(Some(holder));
+        }
+        fs::write(&own, std::process::id().to_string()).map_err(io_error("write", &own))?;
+        drop(gate);
+        Ok(None)
     }
 
     /// As [`Store::remove_image`], unless somebody runs something in it.
@@ -48,9 +69,14 @@ impl Store {
 
     /// What a living process noted about its use of an image.
     fn note_of(&self, id: &Digest) -> Result<Option<String>, StoreError> {
-        let (tmp, name) = (self.root().join("tmp"), format!("{PREFIX}{}", id.hex()));
+        self.living_note(&format!("{PREFIX}{}", id.hex()))
+    }
+
+    /// The note of this name that a living process has.
+    fn living_note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let tmp = self.root().join("tmp");
         for entry in fs::read_dir(&tmp).map_err(io_error("list", &tmp))?.flatten() {
-            let Ok(note) = fs::read_to_string(entry.path().join(&name)) else { continue };
+            let Ok(note) = fs::read_to_string(entry.path().join(name)) else { continue };
             let lock = File::open(entry.path().join(LOCK));
             if lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()) {
                 return Ok(Some(note));

@@ -7,6 +7,7 @@
 //! it is sound; whatever needs a single-threaded process asks for a [`SingleThreaded`] token.
 
 pub mod fd;
+pub mod init;
 pub mod kernel;
 pub mod landlock;
 pub mod mount;

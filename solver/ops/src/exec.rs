@@ -297,7 +297,7 @@ fn add_mount(
         MountKind::Bind(bind) => add_bind(reading, target, bind, inputs, mounts),
         MountKind::Cache(cache) => add_cache(reading, target, cache, inputs, mounts),
         MountKind::Tmpfs { size } => {
-            let source = MountSource::Tmpfs { size: (*size > 0).then_some(*size), mode: 0o1777 };
+            let source = MountSource::Tmpfs { size: (*size > 0).then_some(*size), mode: 0o1777, exec: true };
             mounts.mounts.push(Mount { target: target.to_owned(), source, readonly: false });
             Ok(())
         }

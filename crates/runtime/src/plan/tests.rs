@@ -87,7 +87,7 @@ fn secure_mounts_have_no_devices() {
         fd("/b", 1, "part"),
         Mount {
             target: "/c".into(),
-            source: MountSource::Tmpfs { size: None, mode: 0o755 },
+            source: MountSource::Tmpfs { size: None, mode: 0o755, exec: true },
             readonly: false,
         },
     ];

@@ -83,7 +83,7 @@ pub(crate) fn is_whole(canary: &Canary) {
 }
 
 pub(crate) fn tmpfs(target: &str) -> Mount {
-    let source = MountSource::Tmpfs { size: None, mode: 0o755 };
+    let source = MountSource::Tmpfs { size: None, mode: 0o755, exec: true };
     Mount { target: target.to_owned(), source, readonly: false }
 }
 

@@ -248,7 +248,11 @@ fn user_mounts(mode: Mode) {
             mount("/mnt/rw", fd(0, ""), false),
             mount("/mnt/ro", fd(1, "sub"), true),
             mount("/mnt/file", fd(1, "/file"), true),
-            mount("/mnt/rw/nested", MountSource::Tmpfs { size: Some(1 << 20), mode: 0o700 }, false),
+            mount(
+                "/mnt/rw/nested",
+                MountSource::Tmpfs { size: Some(1 << 20), mode: 0o700, exec: true },
+                false,
+            ),
             mount("/run/secrets/s", secret, true),
         ],
         ..shell(
@@ -301,7 +305,7 @@ fn readonly_root(_: Mode) {
     let fixture = Fixture::new();
     let tmp = Mount {
         target: "/scratch".to_owned(),
-        source: MountSource::Tmpfs { size: None, mode: 0o1777 },
+        source: MountSource::Tmpfs { size: None, mode: 0o1777, exec: true },
         readonly: false,
     };
     let spec = RunSpec {
