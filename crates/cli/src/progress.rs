@@ -5,6 +5,7 @@
 
 mod board;
 mod journal;
+mod lines;
 mod names;
 mod plain;
 mod rawjson;

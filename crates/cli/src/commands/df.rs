@@ -1,7 +1,6 @@
 //! `lapstrake df`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_ops::StackLayer;
@@ -130,7 +129,7 @@ fn summary(rows: &[Row], format: Option<&str>) -> anyhow::Result<()> {
         json!({"Type": row.kind, "TotalCount": row.total, "Active": row.active, "Size": bytes(row.size), "Reclaimable": free})
     };
     let rows = Rows { headings: HEADINGS, usual: USUAL, rows: rows.iter().map(row).collect() };
-    Ok(std::io::stdout().write_all(rows.text(format)?.as_bytes())?)
+    Ok(crate::console::out(format_args!("{}", rows.text(format)?))?)
 }
 
 fn images_json(store: &Store, images: &[Sized]) -> anyhow::Result<Vec<serde_json::Value>> {
@@ -194,7 +193,7 @@ const ITEMS: Columns = (
 type Columns = (&'static [(&'static str, &'static str)], &'static str);
 
 fn table((headings, usual): Columns, rows: Vec<serde_json::Value>) -> anyhow::Result<()> {
-    Ok(std::io::stdout().write_all(Rows { headings, usual, rows }.text(None)?.as_bytes())?)
+    Ok(crate::console::out(format_args!("{}", Rows { headings, usual, rows }.text(None)?))?)
 }
 
 fn list_images(store: &Store, images: &[Sized]) -> anyhow::Result<()> {

@@ -1,6 +1,5 @@
 //! `lapstrake history`
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_ops::StackLayer;
@@ -65,7 +64,7 @@ pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
     }
     if !args.quiet && !args.json {
         let rows = Rows { headings: HEADINGS, usual: if args.human { USUAL } else { EXACT }, rows: shown };
-        std::io::stdout().write_all(rows.text(args.format.as_deref())?.as_bytes())?;
+        crate::console::out(format_args!("{}", rows.text(args.format.as_deref())?))?;
     }
     Ok(ExitCode::SUCCESS)
 }

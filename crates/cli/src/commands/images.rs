@@ -1,7 +1,6 @@
 //! `lapstrake images`, `rmi`
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_oci::Reference;
@@ -54,7 +53,7 @@ pub(crate) fn images(args: &Images) -> anyhow::Result<ExitCode> {
     let digests = args.digests || args.format.as_deref().is_some_and(|format| format.contains(".Digest"));
     let rows = listed.iter().flat_map(|image| rows(image, digests, args.no_trunc)).collect();
     let rows = Rows { headings: HEADINGS, usual: if args.digests { WITH_DIGESTS } else { USUAL }, rows };
-    std::io::stdout().write_all(rows.text(args.format.as_deref())?.as_bytes())?;
+    crate::console::out(format_args!("{}", rows.text(args.format.as_deref())?))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,5 @@
 //! `lapstrake search`
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use lapstrake_oci::Reference;
@@ -80,7 +79,7 @@ pub(crate) fn search(args: &Search) -> anyhow::Result<ExitCode> {
     }
     if !args.json {
         let rows = Rows { headings: HEADINGS, usual: USUAL, rows };
-        std::io::stdout().write_all(rows.text(args.format.as_deref())?.as_bytes())?;
+        crate::console::out(format_args!("{}", rows.text(args.format.as_deref())?))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -93,10 +93,14 @@ impl Board {
     /// The live part: a headline, and each running step with its counts and last output; at most `height` lines.
     pub(super) fn live(&self, tails: &Tails, elapsed: Duration, width: usize, height: usize) -> Vec<String> {
         let mut rows = vec![row(&self.headline(elapsed), "", width)];
+        // Steps that do not fit are counted, in a line that takes the place of one more of them.
+        let places = height.saturating_sub(1).max(1);
+        let fits = self.running.len() <= places;
+        let shown = if fits { self.running.len() } else { places - 1 };
         // With too little room for all, each step's own line matters more than what one of them says.
-        let room = height.saturating_sub(1 + self.running.len());
+        let room = places.saturating_sub(self.running.len());
         let share = room / self.running.len().max(1);
-        for running in &self.running {
+        for running in &self.running[..shown] {
             let time = seconds(elapsed.saturating_sub(running.begun));
             rows.push(row(&format!(" => {}", printable(&running.name)), &time, width));
             let mut below = running.rows(elapsed, width);
@@ -105,6 +109,9 @@ impl Board {
             }
             let skipped = below.len().saturating_sub(share);
             rows.extend(below.into_iter().skip(skipped));
+        }
+        if !fits {
+            rows.push(row(&format!(" => … and {} more running", self.running.len() - shown), "", width));
         }
         rows.truncate(height.max(1));
         rows
@@ -176,7 +183,8 @@ fn row(left: &str, right: &str, width: usize) -> String {
     let mut text = String::new();
     let mut used = 0;
     for c in left.chars() {
-        let columns = c.width().unwrap_or(0);
+        // With this selector, what stands before it may be shown as a picture of two columns.
+        let columns = if c == '\u{fe0f}' { 1 } else { c.width().unwrap_or(0) };
         if used + columns > room {
             break;
         }
@@ -299,7 +307,23 @@ mod tests {
                 " => => # 7"
             ]
         );
-        assert_eq!(board.live(&tails, ms(0), 60, 2).len(), 2);
+        let least = board.live(&tails, ms(0), 60, 2);
+        assert_eq!((least.len(), least[1].as_str()), (2, " => … and 2 more running"));
+    }
+
+    #[test]
+    fn steps_that_do_not_fit_are_counted() {
+        let names: Vec<String> = (0..9).map(|number| format!("s{number}")).collect();
+        let (_, board, tails) = play(names.iter().map(|name| started(name, 0)).collect(), 60);
+        let live = |height| {
+            let rows = board.live(&tails, ms(0), 60, height);
+            let first = |row: &String| row.split("  ").next().unwrap_or_default().trim().to_owned();
+            rows.iter().map(first).collect::<Vec<_>>()
+        };
+        assert_eq!(live(10)[1..], names.iter().map(|name| format!("=> {name}")).collect::<Vec<_>>());
+        assert_eq!(live(5)[1..], ["=> s0", "=> s1", "=> s2", "=> … and 6 more running"]);
+        assert_eq!(live(9).last().map(String::as_str), Some("=> … and 2 more running"));
+        assert_eq!(live(1).len(), 1);
     }
 
     #[test]

@@ -3,33 +3,24 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// `text` without what a terminal would obey: control characters other than tabs. Colour sequences go whole.
+use crate::console::{is_control, sequence};
+
+/// `text` without what a terminal would obey: control characters other than tabs, and sequences of them.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let mut length = c.len_utf8();
         match c {
-            '\u{1b}' => skip_escape(&mut chars),
+            '\u{1b}' => length = sequence(rest).unwrap_or(length),
             '\t' => out.push_str("    "),
             '\r' => out.clear(),
-            c if c.is_control() => {}
+            c if is_control(c) => {}
             c => out.push(c),
         }
+        rest = &rest[length..];
     }
     out
-}
-
-/// Passes over the rest of an escape sequence: `[`, parameters and a letter, or one character.
-fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
-    if chars.next_if_eq(&'[').is_none() {
-        chars.next();
-        return;
-    }
-    for c in chars.by_ref() {
-        if ('@'..='~').contains(&c) {
-            return;
-        }
-    }
 }
 
 /// Seconds with one digit, as `docker build` shows them.
@@ -70,6 +61,7 @@ mod tests {
         assert_eq!(printable("a\u{1b}[31mred\u{1b}[0m\tb\u{7}"), "ared    b");
         assert_eq!(printable("10%\r20%"), "20%");
         assert_eq!(printable("\u{1b}"), "");
+        assert_eq!(printable("a\u{1b}]0;title\u{7}b\u{202e}c"), "abc");
     }
 
     #[test]

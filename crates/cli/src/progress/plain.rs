@@ -1,7 +1,6 @@
 //! Plain lines, in BuildKit's form: `#3 [2/5] RUN make`, `#3 0.412 cc -c main.c`, `#3 DONE 1.2s`.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ pub(super) fn show(events: &Receiver<Event>) -> Tails {
         tails.note(&event);
         let text = plain.lines(&event);
         // Nobody reads any more: the build goes on all the same.
-        std::io::stderr().lock().write_all(&text).unwrap_or_default();
+        crate::console::err_bytes(&text);
     }
     tails
 }

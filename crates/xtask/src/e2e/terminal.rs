@@ -13,6 +13,11 @@ pub(super) const CASES: &[super::Case] = &[
     ("signals", signals),
     ("interrupt", interrupt),
     ("progress", progress),
+    ("progress_wide", wide),
+    ("progress_counted", counted),
+    ("progress_resized", resized),
+    ("control_sequences", control_sequences),
+    ("terminated", terminated),
 ];
 
 fn has(shown: &str, words: &[&str]) -> Result<(), String> {
@@ -99,7 +104,7 @@ fn hangs_up(mode: &Mode) -> Result<(), String> {
 
 fn without_stdin(mode: &Mode) -> Result<(), String> {
     let refused = script(mode, "echo x | ./lapstrake run -it busybox true")?;
-    expect(&refused, 1, &["the input device is not a TTY"])?;
+    expect(&refused, 125, &["the input device is not a TTY"])?;
     let ran = script(mode, "echo x | ./lapstrake run -t busybox sh -c 'test -t 0 && echo a terminal'")?;
     expect(&ran, 0, &["a terminal\r\n"])?;
     expect(&script(mode, "echo typed | ./lapstrake run -i busybox cat")?, 0, &["typed"])?;
@@ -152,4 +157,95 @@ fn progress(mode: &Mode) -> Result<(), String> {
     stuck.until("=> # begun")?;
     stuck.keys(b"\x03")?;
     has(&stuck.end(130)?, &["CANCELED"])
+}
+
+/// Lines end by line feeds, whatever a terminal takes for the width of what is in them.
+fn wide(mode: &Mode) -> Result<(), String> {
+    let line = "漢字かな ✓ ❤️ 👩‍👩‍👧 é 漢字かな漢字かな漢字かな漢字かな漢字かな漢字かな漢字かな漢字かな";
+    let loud = format!("FROM busybox\nRUN for i in 1 2 3 4 5 6; do echo '{line}'; sleep 0.3; done\n");
+    dockerfile(mode, "wide", &loud)?;
+    let shown = Pty::start(mode, "./lapstrake build --no-cache wide")?.end(0)?;
+    has(&shown, &[" => => # 漢字かな", "FINISHED\u{1b}[K"])?;
+    // A line that is drawn is taken away by the next frame: else each of them pushes another one up.
+    let feeds = shown.matches('\n').count();
+    let frames = shown.matches("[+] Building").count();
+    let up = |part: &str| part.split_once('A')?.0.parse::<usize>().ok();
+    let ups: usize = shown.split("\u{1b}[").filter_map(up).sum();
+    let left = feeds.saturating_sub(ups);
+    if frames >= 5 && left <= 12 {
+        return Ok(());
+    }
+    Err(format!("{left} lines are left of {frames} frames: {shown:?}"))
+}
+
+fn counted(mode: &Mode) -> Result<(), String> {
+    let stages: String = (0..9)
+        .map(|number| format!("FROM busybox AS s{number}\nRUN sleep 2 # {number}\n"))
+        .chain(["FROM busybox\n".to_owned()])
+        .chain((0..9).map(|number| format!("COPY --from=s{number} /etc/passwd /{number}\n")))
+        .collect();
+    dockerfile(mode, "counted", &stages)?;
+    let build =
+        "while ! stty size | grep -q '^7 '; do sleep 0.05; done; ./lapstrake build --no-cache counted";
+    let pty = Pty::start(mode, build)?;
+    pty.resize(7, 60)?;
+    has(&pty.end(0)?, &[" => … and 6 more running", "FINISHED"])
+}
+
+/// What a narrower terminal has broken into more lines is taken away before the next frame.
+fn resized(mode: &Mode) -> Result<(), String> {
+    let long = "x".repeat(200);
+    dockerfile(mode, "resized", &format!("FROM busybox\nRUN echo begun; sleep 3 # {long}\n"))?;
+    let mut pty = Pty::start(mode, "./lapstrake build --no-cache resized")?;
+    pty.until("=> # begun")?;
+    pty.resize(33, 38)?;
+    // The headline, the step, which takes two lines now, and what it said.
+    pty.until("\r\u{1b}[3A\u{1b}[J")?;
+    has(&pty.end(0)?, &["FINISHED"])
+}
+
+/// Nothing that a Dockerfile says or does steers the terminal.
+fn control_sequences(mode: &Mode) -> Result<(), String> {
+    let evil = "\u{1b}]0;evil\u{7}\u{1b}[2J\u{1b}[10;10H";
+    let steps = format!(
+        "FROM busybox AS a\nLABEL x=\"{evil}\"\n# {evil}\nRUN printf '\\033]0;evil\\007\\033[2Jsaid\\n'; : {evil}; exit 7\n"
+    );
+    dockerfile(mode, "steers", &steps)?;
+    dockerfile(mode, "steers-early", &format!("FROM busybox\nRUN true\n{evil}BAD {evil}\n"))?;
+    for (command, status, word) in [
+        ("build --progress tty steers", 1, ">>> RUN"),
+        ("build --progress plain steers", 1, "said"),
+        ("builds logs", 0, "said"),
+        ("build steers-early", 1, "BAD"),
+        ("graph steers", 0, "RUN"),
+        ("builds ls", 0, "steers"),
+    ] {
+        let shown = Pty::start(mode, &format!("./lapstrake {command}"))?;
+        let shown = shown.end(status).map_err(|why| format!("{command}: {why}"))?;
+        has(&shown, &[word]).map_err(|why| format!("{command}: {why}"))?;
+        let sequences = ["\u{1b}]", "\u{1b}[2J", "\u{1b}[10;10H", "\u{7}"];
+        if sequences.iter().any(|sequence| shown.contains(sequence)) {
+            return Err(format!("{command} passes a sequence on: {shown:?}"));
+        }
+    }
+    // A file gets what was said, byte for byte.
+    let piped = "./lapstrake build --progress plain steers 2>&1 | grep -c \"$(printf '\\033')\\[2Jsaid\"";
+    expect(&script(mode, piped)?, 0, &[])
+}
+
+/// SIGTERM ends a build as Ctrl-C does, in the same words.
+fn terminated(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "endless", "FROM busybox\nRUN echo begun && sleep 1000\n")?;
+    for (signal, status) in [("TERM", 143), ("INT", 130)] {
+        let commands = format!(
+            "rm -f said && mkfifo said && (./lapstrake build --progress plain --no-cache endless 2> said & pid=$!; \
+             exec 3< said; while read line <&3; do echo \"$line\"; case \"$line\" in *' begun') kill -{signal} $pid;; esac; done; \
+             wait $pid; code=$?; rm said; exit $code)"
+        );
+        // A shell starts background commands with INT ignored, which a handler undoes.
+        let ended = script(mode, &commands)?;
+        expect(&ended, status, &["CANCELED", "ERROR: canceled"]).map_err(|why| format!("{signal}: {why}"))?;
+        expect(&super::place::lap(mode, "builds ls")?, 0, &["Canceled"])?;
+    }
+    super::place::nothing_left(mode)
 }
