@@ -5,17 +5,22 @@ pub(crate) mod debug;
 mod habits;
 pub(crate) mod images;
 pub(crate) mod limits;
+pub(crate) mod run;
 pub(crate) mod space;
+mod switches;
 mod unused;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::images::{
     History, Images, Import, Inspect, Load, LoginArgs, Logout, Pull, PushImage, Rmi, Save, Search, Tag,
 };
+pub(crate) use self::run::Run;
+pub(crate) use self::switches::boolean;
 use crate::progress::Mode;
 
 /// Builds container images from Dockerfiles: one binary, no daemon, no root.
@@ -33,19 +38,36 @@ impl Args {
         if let Some(build) = Args::build(&words) {
             return Ok(build);
         }
-        let mut command = unused::hide(Args::command());
-        let mut matches = command.try_get_matches_from_mut(words)?;
+        let mut command = switches::with_values(Args::all());
+        let matches = command.try_get_matches_from_mut(&words);
+        let mut matches = matches.map_err(|error| run::explained(help(error, &words), &words))?;
         unused::refuse(&mut command, &matches)?;
         Args::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+
+    /// All verbs, with the flags that each of them has.
+    pub(crate) fn all() -> clap::Command {
+        unused::hide(Args::command())
     }
 
     /// A `build` that there is nothing to say about. To make what all verbs take costs as much as a cached build's
     /// Dockerfile; whatever is wrong or is asked of the whole is left to that.
     fn build(words: &[OsString]) -> Option<Args> {
         words.get(1).filter(|verb| *verb == "build")?;
-        let build = Build::augment_args(clap::Command::new("build"));
+        let build = switches::with_values(Build::augment_args(clap::Command::new("build")));
         let command = clap::Command::new("lapstrake").subcommand(build);
         Args::from_arg_matches_mut(&mut command.try_get_matches_from(words).ok()?).ok()
+    }
+}
+
+/// The help that was asked for shows switches without the values that they also take.
+fn help(error: clap::Error, words: &[OsString]) -> clap::Error {
+    if error.kind() != ErrorKind::DisplayHelp {
+        return error;
+    }
+    match Args::all().try_get_matches_from(words) {
+        Err(plain) if plain.kind() == ErrorKind::DisplayHelp => plain,
+        _ => error,
     }
 }
 
@@ -152,6 +174,13 @@ pub(crate) struct Build {
     /// `cpuset-cpus` or `cpuset-mems`
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) resource: Vec<String>,
+    /// Warn of caches, attestations and builders that are not there yet, and build without them (also:
+    /// $LAPSTRAKE_IGNORE_UNSUPPORTED)
+    #[arg(long)]
+    pub(crate) ignore_unsupported: bool,
+    /// The builder: there is only `default`, which is this process
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) builder: Option<String>,
     /// Attestations, of which none are made yet: `false` declines them
     #[arg(long, value_name = "KEY=VALUE", hide = true)]
     pub(crate) attest: Vec<String>,
@@ -301,48 +330,4 @@ pub(crate) enum Format {
     Json,
     /// SARIF 2.1.0, for code scanners.
     Sarif,
-}
-
-/// `lapstrake run`
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Run {
-    /// Accepted for habit's sake: nothing of a container ever stays
-    #[arg(long)]
-    pub(crate) rm: bool,
-    /// Pass standard input through
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Give it a terminal of its own; with -i, keys go to it as they are typed
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Set a variable; without a value, from the environment
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
-    pub(crate) env: Vec<String>,
-    /// The working directory
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<String>,
-    /// The user, by name or number
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub(crate) user: Option<String>,
-    /// Mount a directory or file of the host
-    #[arg(short, long, value_name = "SRC:DST[:ro]")]
-    pub(crate) volume: Vec<String>,
-    /// Run this instead of the image's entry point
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) entrypoint: Option<String>,
-    /// Of a name that images for several platforms have, the one for this (default: $DOCKER_DEFAULT_PLATFORM, else this
-    /// machine)
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    pub(crate) platform: Option<String>,
-    /// The network: `host`, `none`, `isolated` (one of its own with a way out), or `default`, which is the host's unless
-    /// $LAPSTRAKE_NETWORK says `isolated`
-    #[arg(long, value_name = "MODE", default_value = "default")]
-    pub(crate) network: String,
-    #[command(flatten)]
-    pub(crate) hold: limits::Hold,
-    /// The image
-    pub(crate) image: String,
-    /// The command and its arguments (default: the image's)
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) args: Vec<String>,
 }

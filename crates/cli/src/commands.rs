@@ -38,11 +38,15 @@ mod search;
 mod staying;
 mod sweeper;
 mod timeline;
+mod unsupported;
 mod wanted;
 
 use std::process::ExitCode;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::args::Command;
+use crate::exit::Told;
 
 /// Does what was asked.
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -73,20 +77,22 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Runs `work` on a runtime of its own, or until Ctrl-C, which ends everything: the sandbox dies with this process,
-/// and what was unfinished is swept away.
+/// Runs `work` on a runtime of its own, or until Ctrl-C or SIGTERM, which end everything: the sandbox dies with this
+/// process, and what was unfinished is swept away.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     // A build is tens of kilobytes, which would be moved from frame to frame.
     let work = Box::pin(work);
     // Work that takes long has threads of its own; this one waits for the network.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let result = runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
         tokio::select! {
             result = work => result,
-            signal = tokio::signal::ctrl_c() => {
-                signal?;
-                Err(crate::exit::Told { text: "canceled".to_owned(), hint: None, status: 130 }.into())
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                Err(Told::canceled(SignalKind::interrupt().as_raw_value()).into())
             }
+            _ = terminated.recv() => Err(Told::canceled(SignalKind::terminate().as_raw_value()).into()),
         }
     });
     // Steps that nobody wants any more are killed when their futures go; they get a moment to put things away.

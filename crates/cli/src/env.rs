@@ -112,6 +112,9 @@ pub(crate) fn network() -> Option<String> {
     value("LAPSTRAKE_NETWORK").filter(|value| !value.is_empty())
 }
 
+/// `LAPSTRAKE_IGNORE_UNSUPPORTED`: whether a build goes on without what is not there yet, in Go's spelling of a boolean.
+pub(crate) const IGNORE_UNSUPPORTED: &str = "LAPSTRAKE_IGNORE_UNSUPPORTED";
+
 /// `BUILDKIT_PROGRESS`: the progress mode when no flag says.
 pub(crate) fn progress() -> Option<String> {
     value("BUILDKIT_PROGRESS")

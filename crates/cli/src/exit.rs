@@ -15,6 +15,10 @@ use lapstrake_tree::TreeError;
 
 use crate::env;
 
+/// What `run` ends with where the fault is ours or the caller's, and not that of the program in the container: the
+/// status of `docker run`.
+pub(crate) const OF_RUN: u8 = 125;
+
 /// Something the user typed that cannot be.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -30,6 +34,19 @@ pub(crate) struct Told {
     pub(crate) hint: Option<String>,
     /// The exit status.
     pub(crate) status: u8,
+}
+
+impl Told {
+    /// What a signal has ended: the status is that of a shell for a program that it killed.
+    pub(crate) fn canceled(signal: i32) -> Told {
+        let status = u8::try_from(128 + signal).unwrap_or(u8::MAX);
+        Told { text: "canceled".to_owned(), hint: None, status }
+    }
+
+    /// Whether it is of [`Told::canceled`].
+    pub(crate) fn is_canceled(&self) -> bool {
+        self.status > 128
+    }
 }
 
 /// Whether messages are coloured.

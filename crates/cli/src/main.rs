@@ -3,20 +3,20 @@
 /// Prints a line of the result. The caller fails if nobody takes it any more; see [`exit::report`].
 macro_rules! say {
     ($($text:tt)*) => {
-        std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($text)*)))?
+        crate::console::out(format_args!("{}\n", format_args!($($text)*)))?
     };
 }
 
 /// Prints a line about the work, if anybody is there to read it.
 macro_rules! tell {
     ($($text:tt)*) => {
-        std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*)))
-            .unwrap_or_default()
+        crate::console::err(format_args!("{}\n", format_args!($($text)*)))
     };
 }
 
 mod args;
 mod commands;
+mod console;
 mod env;
 mod exit;
 mod progress;
@@ -30,16 +30,22 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The sandbox's zygote is this binary under another name; it must be found out before anything else happens.
     lapstrake_runtime::zygote_main_if_asked();
-    let args = match args::Args::read(std::env::args_os()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    let of_run = words.get(1).is_some_and(|verb| verb == "run");
+    let args = match args::Args::read(words) {
         Ok(args) => args,
         Err(error) => {
             // Nobody may be listening: then there is nothing to say.
             error.print().unwrap_or_default();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+            let status = if of_run { exit::OF_RUN } else { 2 };
+            return if error.use_stderr() { ExitCode::from(status) } else { ExitCode::SUCCESS };
         }
     };
     match commands::run(args.command) {
         Ok(code) => code,
-        Err(error) => exit::report(&error),
+        Err(error) => {
+            let code = exit::report(&error);
+            if of_run { ExitCode::from(exit::OF_RUN) } else { code }
+        }
     }
 }

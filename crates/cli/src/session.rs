@@ -15,6 +15,11 @@ use lapstrake_sys::userns::{Entered, Ids, enter};
 use crate::env;
 use crate::exit::{Told, Usage};
 
+/// An image that is not in the store.
+#[derive(Debug, thiserror::Error)]
+#[error("no such image: {0}")]
+pub(crate) struct NoImage(String);
+
 /// An open state directory, inside the right namespace.
 pub(crate) struct Session {
     /// The state.
@@ -68,7 +73,7 @@ pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> 
         (Some(_), Some(_)) => {
             Err(Usage(format!("`{name}` is the beginning of more than one image id")).into())
         }
-        (None, _) => Err(anyhow::anyhow!("no such image: {name}")),
+        (None, _) => Err(NoImage(name.to_owned()).into()),
     }
 }
 

@@ -15,6 +15,7 @@ mod errors;
 mod evil;
 mod exporters;
 mod extensions;
+mod habits;
 mod held;
 mod hostile;
 mod images;
@@ -148,6 +149,7 @@ fn cases() -> Vec<Case> {
         many::CASES,
         single::CASES,
         terminal::CASES,
+        habits::CASES,
         upkeep::CASES,
         caches::CASES,
         damage::CASES,

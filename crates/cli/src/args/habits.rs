@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use clap::Error;
 use clap::error::ErrorKind;
 
+use super::boolean;
+
 /// `docker GROUP COMMAND`, and the verb that does it.
 const GROUPS: [(&str, &[(&str, &str)]); 4] = [
     (
@@ -85,74 +87,87 @@ const ELSEWHERE: [(&[&str], &str); 8] = [
 
 /// What becomes of a flag that Docker has and a verb has not.
 enum Flag {
-    /// What it asks for is so anyway.
+    /// A switch that makes no difference here.
     Dropped,
-    /// It is refused with these words.
+    /// A switch that is refused with these words where it is on.
+    RefusedOn(&'static str),
+    /// A switch that is refused with these words where it is off.
+    RefusedOff(&'static str),
+    /// A flag with a value, refused with these words.
     Refused(&'static str),
 }
 
 /// The verbs with such flags.
-const FLAGS: [(&str, &[&str], Flag); 12] = [
-    ("pull", &["--disable-content-trust", "--disable-content-trust=true"], Flag::Dropped),
-    ("push", &["--disable-content-trust", "--disable-content-trust=true"], Flag::Dropped),
-    ("pull", &["--disable-content-trust=false"], NO_NOTARY),
-    ("push", &["--disable-content-trust=false"], NO_NOTARY),
+const FLAGS: [(&str, &[&str], Flag); 9] = [
+    ("pull", &["--disable-content-trust"], NO_NOTARY),
+    ("push", &["--disable-content-trust"], NO_NOTARY),
     ("rmi", &["--no-prune"], Flag::Dropped),
     (
         "images",
         &["--tree"],
-        Flag::Refused("each platform has its row: `--format '{{.Platform}} {{.ID}}'` tells of them"),
+        Flag::RefusedOn("each platform has its row: `--format '{{.Platform}} {{.ID}}'` tells of them"),
     ),
     // Nothing of a step's container stays, and no context is sent.
-    (
-        "build",
-        &["--rm", "--rm=true", "--rm=false", "--force-rm", "--force-rm=true", "--force-rm=false"],
-        Flag::Dropped,
-    ),
-    ("build", &["--compress", "--compress=true", "--compress=false"], Flag::Dropped),
+    ("build", &["--rm", "--force-rm", "--compress"], Flag::Dropped),
     (
         "build",
         &["--squash"],
-        Flag::Refused(
+        Flag::RefusedOn(
             "layers are not put together: copy the result of a stage into another one, `COPY --from=…`",
         ),
     ),
     ("build", &["--isolation"], Flag::Refused("steps are isolated in one way only")),
     ("build", &["--policy"], Flag::Refused("sources are pinned by `--locked` and `lapstrake.lock`")),
     // There are none.
-    ("prune", &["--volumes", "--volumes=true"], Flag::Dropped),
+    ("prune", &["--volumes"], Flag::Dropped),
 ];
 const NO_NOTARY: Flag =
-    Flag::Refused("signatures of Docker Content Trust are not checked: pin images by their digests");
+    Flag::RefusedOff("signatures of Docker Content Trust are not checked: pin images by their digests");
 
 /// A line in lapstrake's own words.
 pub(super) fn translated(words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
     let mut words = grouped(words)?;
     let Some(verb) = words.get(1).and_then(|word| word.to_str()).map(str::to_owned) else { return Ok(words) };
     for (_, names, flag) in FLAGS.iter().filter(|(of, ..)| *of == verb) {
-        // With a value of its own or in the next word.
-        let is = |word: &OsString| {
-            let text = word.to_str().unwrap_or_default();
-            names.iter().any(|name| {
-                text == *name
-                    || (!name.contains('=')
-                        && matches!(flag, Flag::Refused(_))
-                        && text.starts_with(&format!("{name}=")))
-            })
-        };
-        match flag {
-            Flag::Dropped => words.retain(|word| !is(word)),
-            Flag::Refused(why) => {
-                if words.iter().skip(2).any(is) {
-                    return Err(refused(&format!("`{}` is not there: {why}", names[names.len() - 1])));
-                }
-            }
-        }
+        settle(&mut words, names, flag)?;
     }
     Ok(words)
 }
 
+/// Takes the flags with these names out of a line, or refuses them.
+fn settle(words: &mut Vec<OsString>, names: &[&str], flag: &Flag) -> Result<(), Error> {
+    // What follows `--` is no flag.
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let mut at = 2;
+    let mut left = end.saturating_sub(at);
+    while left > 0 {
+        left -= 1;
+        let text = words[at].to_str().unwrap_or_default();
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        if !names.contains(&name) {
+            at += 1;
+            continue;
+        }
+        let refuse = |why: &str| Err(refused(&format!("`{text}` is not there: {why}")));
+        let on = value.map_or(Some(true), boolean);
+        match (flag, on) {
+            (Flag::Refused(why), _)
+            | (Flag::RefusedOn(why), Some(true))
+            | (Flag::RefusedOff(why), Some(false)) => {
+                return refuse(why);
+            }
+            (_, None) => return Err(refused(&format!("`{text}`: neither `true` nor `false`"))),
+            (Flag::Dropped | Flag::RefusedOn(_) | Flag::RefusedOff(_), Some(_)) => drop(words.remove(at)),
+        }
+    }
+    Ok(())
+}
+
 fn grouped(mut words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
+    builder_last(&mut words);
     let text = |at: usize| words.get(at).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
     let (first, second) = (text(1), text(2));
     let group = GROUPS.iter().find(|(group, _)| *group == first);
@@ -166,6 +181,25 @@ fn grouped(mut words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
     match told(&both).map(|told| (told, both.as_str())).or(told(&first).map(|told| (told, first.as_str()))) {
         Some(((_, instead), line)) => Err(refused(&format!("`{line}` is not there: {instead}"))),
         None => Ok(words),
+    }
+}
+
+/// `buildx --builder NAME VERB` is `buildx VERB --builder NAME`.
+fn builder_last(words: &mut Vec<OsString>) {
+    if words.get(1).is_none_or(|first| first != "buildx") {
+        return;
+    }
+    while let Some(flag) = words.get(2).and_then(|word| word.to_str()) {
+        let length = match flag {
+            "--builder" => 2,
+            _ if flag.starts_with("--builder=") => 1,
+            _ => return,
+        };
+        if words.len() < 3 + length {
+            return;
+        }
+        let moved: Vec<OsString> = words.drain(2..2 + length).collect();
+        words.splice(3..3, moved);
     }
 }
 
@@ -200,6 +234,11 @@ mod tests {
             ("run x --platform y --tree", "run x --platform y --tree"),
             ("pull --platform linux/arm64 x", "pull --platform linux/arm64 x"),
             ("build --rm=false --force-rm --compress -t x .", "build -t x ."),
+            ("build --rm=1 --force-rm=F --squash=false -t x .", "build -t x ."),
+            ("build -t x -- --rm", "build -t x -- --rm"),
+            ("pull --disable-content-trust=t x", "pull x"),
+            ("buildx --builder b build -t x .", "build --builder b -t x ."),
+            ("buildx --builder=b build -t x .", "build --builder=b -t x ."),
         ] {
             assert_eq!(translated(words(line)).unwrap(), words(same), "{line}");
         }
@@ -235,6 +274,8 @@ mod tests {
             ("images --tree=true", "each platform has its row"),
             ("build --squash .", "COPY --from"),
             ("build --policy=x .", "lapstrake.lock"),
+            ("build --squash=T .", "COPY --from"),
+            ("build --rm=maybe .", "neither `true` nor `false`"),
             ("pull --disable-content-trust=false x", "are not checked"),
         ] {
             let told = translated(words(line)).unwrap_err().to_string();

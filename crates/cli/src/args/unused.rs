@@ -7,7 +7,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, Error};
 
 /// What is done with a result, and what steps have while they run.
-const OF_BUILDING: [&str; 38] = [
+const OF_BUILDING: [&str; 40] = [
+    "ignore_unsupported",
+    "builder",
     "tag",
     "call",
     "check",
@@ -68,7 +70,11 @@ pub(super) fn hide(command: Command) -> Command {
 pub(super) fn refuse(command: &mut Command, matches: &ArgMatches) -> Result<(), Error> {
     let Some((name, given)) = matches.subcommand() else { return Ok(()) };
     let Some((_, flags)) = verbs().into_iter().find(|(verb, _)| *verb == name) else { return Ok(()) };
-    match flags.into_iter().find(|flag| given.value_source(flag) == Some(ValueSource::CommandLine)) {
+    let is_given = |flag: &&str| {
+        let off = matches!(given.try_get_one::<bool>(flag), Ok(Some(false)));
+        given.value_source(flag) == Some(ValueSource::CommandLine) && !off
+    };
+    match flags.into_iter().find(is_given) {
         Some(flag) => {
             let flag = flag.replace('_', "-");
             let why = format!("`--{flag}` means nothing to `{name}`, which builds nothing: leave it out\n");
@@ -104,5 +110,6 @@ mod tests {
         assert!(said("check --no-cache .").contains("`--no-cache` means nothing to `check`"));
         assert_eq!(said("graph --no-cache --network none ."), "");
         assert_eq!(said("build --check -t x --push ."), "");
+        assert_eq!(said("check --push=false --quiet=0 ."), "");
     }
 }

@@ -9,14 +9,14 @@ use lapstrake_diag::{SourceFile, excerpt};
 use lapstrake_dockerfile::{Checks, Finding, check_syntax};
 use lapstrake_engine::{CacheIndex, Executor, Progress, Solver, StepFailed, StepReport};
 use lapstrake_graph::{Edge, Target};
-use lapstrake_oci::{Digest, Reference};
+use lapstrake_oci::Reference;
 use lapstrake_ops::{Cache, Stack};
 use lapstrake_outputs::Elsewhere;
 
 use super::caches;
 use super::call::call;
 use super::check;
-use super::export::{Built, Export, check_engine};
+use super::export::{Built, Delivered, Export, check_engine};
 use super::lock::Lock;
 use super::options;
 use super::output::Output;
@@ -66,7 +66,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
         tell!("{summary}\n");
     }
     sweeper::start_if_needed(&session.store);
-    let id = result.map_err(|error| {
+    let delivered = result.map_err(|error| {
         if error.is::<StepFailed>() {
             print_failures(&failures);
             super::run::tell_firewall(isolated);
@@ -76,6 +76,8 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
             None => error,
         }
     })?;
+    let Delivered { id, notes } = delivered;
+    notes.iter().for_each(|note| tell!("{note}"));
     if let Some(id) = id {
         if args.quiet {
             say!("{id}");
@@ -108,12 +110,12 @@ fn subject(args: &Build, wanted: &Wanted) -> Result<Subject, Usage> {
     Ok(Subject { context, dockerfile: without_secrets(&file), target, platform })
 }
 
-fn note_end(record: &mut BuildRecord, result: &anyhow::Result<Option<Digest>>) {
+fn note_end(record: &mut BuildRecord, result: &anyhow::Result<Delivered>) {
     record.end();
     match result {
-        Ok(id) => record.image = id.as_ref().map(ToString::to_string),
+        Ok(delivered) => record.image = delivered.id.as_ref().map(ToString::to_string),
         Err(error) => {
-            let canceled = error.downcast_ref::<Told>().is_some_and(|told| told.status == 130);
+            let canceled = error.downcast_ref::<Told>().is_some_and(Told::is_canceled);
             record.status = if canceled { Status::Canceled } else { Status::Failed };
             record.error = Some(exit::text(error.chain()));
         }
@@ -139,7 +141,7 @@ async fn run(
     session: &Session,
     progress: Progress,
     trace: &mut Trace,
-) -> anyhow::Result<Option<Digest>> {
+) -> anyhow::Result<Delivered> {
     let tools = Tools::new(session, &mut wanted, args.pull);
     let (file, parsed) = read(args, &mut wanted, &tools, &progress).await?;
     let checks = Checks::new(check::options(&file, &wanted.inputs)?);
@@ -209,7 +211,7 @@ async fn deliver(
     (targets, solved): (&[Target], Vec<(Stack, Vec<Elsewhere>)>),
     trace: &Trace,
     progress: &Progress,
-) -> anyhow::Result<Option<Digest>> {
+) -> anyhow::Result<Delivered> {
     let (store, images, build) = (&tools.store, &*tools.images, trace.build.as_str());
     let inline = wanted.cache_to.contains(&caches::Target::Inline);
     let built = |(number, (target, (stack, below)))| {
@@ -221,10 +223,10 @@ async fn deliver(
     };
     let results: Vec<Built<'_>> = targets.iter().zip(solved).enumerate().map(built).collect();
     let export = Export { args, wanted, build, store, images, results: &results };
-    let id = tokio::task::block_in_place(|| export.run(progress))?;
+    let delivered = tokio::task::block_in_place(|| export.run(progress))?;
     let stacks: Vec<&Stack> = results.iter().map(|built| &built.stack).collect();
     caches::export(&wanted.cache_to, (store, images), (&trace.steps, &stacks), progress).await?;
-    Ok(id)
+    Ok(delivered)
 }
 
 fn print_failures(failures: &[Failure]) {

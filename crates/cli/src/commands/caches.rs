@@ -41,7 +41,13 @@ pub(crate) enum Target {
 }
 
 /// Kinds of caches that others have and we do not.
-const NOT_YET: [&str; 3] = ["gha", "s3", "azblob"];
+const NOT_YET: [&str; 4] = ["gha", "s3", "azblob", "gs"];
+
+/// Why a cache cannot be used, where it is of a kind that is still to come.
+pub(super) fn not_there_yet(argument: &str) -> Option<String> {
+    let (kind, _) = kind_of(argument).ok()?;
+    NOT_YET.contains(&kind.as_str()).then(|| unknown(&kind))
+}
 
 /// `--cache-from`
 pub(super) fn from(argument: &String) -> Result<CacheFrom, Usage> {

@@ -11,9 +11,9 @@ use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_ops::{Images, Stack, StackLayer};
 use lapstrake_outputs::{
-    Bundle, Containerd, Elsewhere, Encoding, Estargz, Finished, Flavour, Layer, LayerForm, Manifest, Part,
-    Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, takes_indexes, with_inline_cache,
-    write_archive, write_files, write_layout, write_rootfs,
+    Bundle, Containerd, Elsewhere, Encoding, Estargz, Finished, Flavour, Layer, LayerForm, Manifest,
+    OutputError, Part, Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, takes_indexes,
+    with_inline_cache, write_archive, write_files, write_layout, write_rootfs,
 };
 use lapstrake_store::Store;
 
@@ -57,8 +57,8 @@ pub(crate) struct Built<'a> {
 }
 
 impl Export<'_> {
-    /// Exports to all outputs; gives the id of the image, or of the index that was made, if one of them is an image.
-    pub(crate) fn run(&self, progress: &Progress) -> anyhow::Result<Option<Digest>> {
+    /// Exports to all outputs.
+    pub(crate) fn run(&self, progress: &Progress) -> anyhow::Result<Delivered> {
         let leaves = self.wanted.outputs.iter().any(|output| *output != Output::Cache);
         let of_this_machine =
             |built: &Built<'_>| built.stack.below.is_some() || !built.stack.binds.is_empty();
@@ -68,20 +68,26 @@ impl Export<'_> {
             let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
             return Err(Told { text: text.to_owned(), hint: Some(hint.to_owned()), status: 1 }.into());
         }
-        let (mut id, mut metadata) = (None, Metadata::default());
+        let (mut delivered, mut metadata) = (Delivered::default(), Metadata::default());
         for (number, output) in self.wanted.outputs.iter().enumerate() {
             if *output == Output::Cache {
                 continue;
             }
             let step = progress.start(StepId(format!("internal:export:{number}")), title(output));
-            let image = self.one(output, &mut metadata, &step);
+            let image = match output {
+                Output::Engine { image } => self.loaded(image, &mut metadata, &step).map(|loaded| {
+                    delivered.notes.extend(loaded.note);
+                    Some(loaded.id)
+                }),
+                other => self.one(other, &mut metadata, &step),
+            };
             step.complete(false, image.as_ref().err().map(ToString::to_string));
-            id = id.or(image?);
+            delivered.id = delivered.id.or(image?);
         }
         if let Some(path) = &self.args.metadata_file {
             metadata.write(self.build, path)?;
         }
-        Ok(id)
+        Ok(delivered)
     }
 
     fn one(&self, output: &Output, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Option<Digest>> {
@@ -110,7 +116,6 @@ impl Export<'_> {
                 metadata.manifest(&bundle, manifest, bundle.descriptor_annotations());
                 Ok(Some(id_of(&bundle, Some(manifest))))
             }
-            Output::Engine { image: asked } => self.loaded(asked, metadata, step).map(Some),
             Output::Tar { dest, root: asked } => during(step, "sending tarball", || {
                 self.files(asked, |parts, shape| {
                     to_file(dest.as_deref(), |out| Ok(write_rootfs(parts, shape, out)?))
@@ -123,7 +128,7 @@ impl Export<'_> {
                     Ok(write_files(parts, shape, dest, *delete)?)
                 })
             }),
-            Output::Cache => Ok(None),
+            Output::Engine { .. } | Output::Cache => Ok(None),
         }
     }
 
@@ -236,33 +241,46 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// To the local store and to a running Docker or containerd.
-    fn loaded(&self, asked: &ImageOutput, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Digest> {
-        let engine = engine()?;
+    /// To the local store and to a running Docker or containerd. Where neither runs and none was named, the store is enough.
+    fn loaded(&self, asked: &ImageOutput, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Loaded> {
+        let Addressee { engine, named } = addressee()?;
         let bundle = self.bundle(asked, step)?;
         let names = self.names(asked);
         self.keep(&bundle, &names, step)?;
-        let saved = [Saved { bundle: &bundle, names: &names }];
-        let manifests = match engine {
-            Engine::Docker(socket) => during(step, "sending tarball", || {
-                Ok(lapstrake_outputs::load(&socket, |out| {
-                    write_archive(self.store, &saved, Flavour::Docker, out)
-                })?)
-            })?,
-            Engine::Containerd(_) if names.is_empty() => {
-                let text = "containerd knows images by their names: give one with `-t`";
-                return Err(Usage(text.to_owned()).into());
-            }
-            Engine::Containerd(to) => during(step, "sending blobs to containerd", || {
-                let load = to.load(self.store, &bundle, &names);
-                Ok(vec![tokio::runtime::Handle::current().block_on(load)?])
-            })?,
+        let (manifests, note) = match self.hand_over(&bundle, &names, &engine, step) {
+            Err(error) if !named && nobody_listens(&error) => (Vec::new(), Some(NO_ENGINE)),
+            manifests => (manifests?, None),
         };
         metadata.image(&bundle, &names);
         if let Some(manifest) = manifests.first() {
             metadata.manifest(&bundle, manifest, bundle.descriptor_annotations());
         }
-        Ok(id_of(&bundle, manifests.first()))
+        Ok(Loaded { id: id_of(&bundle, manifests.first()), note })
+    }
+
+    fn hand_over(
+        &self,
+        bundle: &Bundle,
+        names: &[Reference],
+        engine: &Engine,
+        step: &Step,
+    ) -> anyhow::Result<Vec<Manifest>> {
+        let saved = [Saved { bundle, names }];
+        match engine {
+            Engine::Docker(socket) => during(step, "sending tarball", || {
+                Ok(lapstrake_outputs::load(socket, |out| {
+                    write_archive(self.store, &saved, Flavour::Docker, out)
+                })?)
+            }),
+            Engine::Containerd(_) if names.is_empty() => {
+                let text = "containerd knows images by their names: give one with `-t`";
+                Err(Usage(text.to_owned()).into())
+            }
+            Engine::Containerd(to) => during(step, "sending blobs to containerd", || {
+                let load = to.load(self.store, bundle, names);
+                Ok(vec![tokio::runtime::Handle::current().block_on(load)?])
+            }),
+        }
     }
 
     /// Pushes the image under these names, and gives its manifest, or its index.
@@ -304,6 +322,30 @@ fn id_of(bundle: &Bundle, manifest: Option<&Manifest>) -> Digest {
     }
 }
 
+/// What a build has left behind.
+#[derive(Default)]
+pub(crate) struct Delivered {
+    /// The image, or the index that was made, if one of the outputs is an image.
+    pub(crate) id: Option<Digest>,
+    /// What is to be said once the build is over.
+    pub(crate) notes: Vec<&'static str>,
+}
+
+/// What `--load` has done.
+struct Loaded {
+    id: Digest,
+    note: Option<&'static str>,
+}
+
+/// `--load` where there is nobody to load it.
+const NO_ENGINE: &str = "note: no Docker or containerd is running here: the image is in lapstrake's own store, where \
+                         `lapstrake run` finds it; `lapstrake save` writes an archive for any engine";
+
+/// Whether an engine is not there at all.
+fn nobody_listens(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OutputError::NoEngine { .. }))
+}
+
 /// Who can be given an image.
 enum Engine {
     /// The Docker at this socket.
@@ -312,33 +354,45 @@ enum Engine {
     Containerd(Containerd),
 }
 
+/// The engine that `--load` means.
+struct Addressee {
+    engine: Engine,
+    /// Whether the environment names it.
+    named: bool,
+}
+
 /// Refuses an index for an engine that knows none, before anything is built.
 pub(crate) fn check_engine(wanted: &Wanted) -> Result<(), Usage> {
     let loads = wanted.outputs.iter().any(|output| matches!(output, Output::Engine { .. }));
     if !loads || !wanted.as_index {
         return Ok(());
     }
-    match engine()? {
-        Engine::Docker(socket) if !takes_indexes(&socket) => {
+    match addressee()? {
+        Addressee { engine: Engine::Docker(socket), named } if named || socket.exists() => {
+            if takes_indexes(&socket) {
+                return Ok(());
+            }
             Err(Usage("docker exporter does not currently support exporting manifest lists".to_owned()))
         }
-        Engine::Docker(_) | Engine::Containerd(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
 /// Who is to have it: whom `DOCKER_HOST` or `CONTAINERD_ADDRESS` names, else the Docker at the user's own socket or the
 /// machine's, else the machine's containerd.
-fn engine() -> Result<Engine, Usage> {
-    let (sockets, named) = env::docker_sockets().map_err(|host| {
+fn addressee() -> Result<Addressee, Usage> {
+    let (sockets, docker_named) = env::docker_sockets().map_err(|host| {
         Usage(format!("DOCKER_HOST is `{host}`: only `unix://` sockets can be loaded into"))
     })?;
-    let (socket, asked) = env::containerd_socket();
+    let (socket, containerd_named) = env::containerd_socket();
     let there = sockets.iter().find(|socket| socket.exists());
-    if !named && (asked || there.is_none() && socket.exists()) {
-        return Ok(Engine::Containerd(Containerd { socket, namespace: env::containerd_namespace() }));
+    if !docker_named && (containerd_named || there.is_none() && socket.exists()) {
+        let engine = Engine::Containerd(Containerd { socket, namespace: env::containerd_namespace() });
+        return Ok(Addressee { engine, named: containerd_named });
     }
     let docker = there.or(sockets.last()).cloned().map(Engine::Docker);
-    docker.ok_or_else(|| Usage("there is no place where Docker could listen".to_owned()))
+    let engine = docker.ok_or_else(|| Usage("there is no place where Docker could listen".to_owned()))?;
+    Ok(Addressee { engine, named: docker_named })
 }
 
 /// What the step of an output is called, in BuildKit's words.

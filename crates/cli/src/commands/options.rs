@@ -9,8 +9,8 @@ use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_ops::Secret;
 use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, Network, Swap};
 
-use crate::args::Build;
 use crate::args::limits::Hold;
+use crate::args::{Build, boolean};
 use crate::env;
 use crate::exit::Usage;
 
@@ -24,11 +24,21 @@ pub(crate) fn pairs(list: &[String]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// `--build-arg` and `--build-arg-file`. A later file wins over an earlier one, and an argument over all files.
+/// `--build-arg` and `--build-arg-file`.
 pub(crate) fn build_args(args: &[String], files: &[PathBuf]) -> Result<BTreeMap<String, String>, Usage> {
+    variables("--build-arg-file", files, args)
+}
+
+/// Variables of files that `flag` names, and of the command line. A later file wins over an earlier one, and the command
+/// line over all files.
+pub(crate) fn variables(
+    flag: &str,
+    files: &[PathBuf],
+    args: &[String],
+) -> Result<BTreeMap<String, String>, Usage> {
     let mut all = BTreeMap::new();
     for file in files {
-        let bad = |why: String| Usage(format!("--build-arg-file {}: {why}", file.display()));
+        let bad = |why: String| Usage(format!("{flag} {}: {why}", file.display()));
         let text = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
         let lines = argument_lines(&text).map_err(|line| bad(format!("line {line} has no name")))?;
         all.extend(pairs(&lines));
@@ -275,19 +285,19 @@ pub(crate) fn resources(hold: &mut Hold, texts: &[String]) -> Result<(), Usage> 
     Ok(())
 }
 
-/// `--attest`, `--provenance` and `--sbom`: none are made yet, so they can only be declined.
-pub(crate) fn attestations(args: &Build) -> Result<(), Usage> {
+/// What `--attest`, `--provenance` and `--sbom` ask for: none are made yet, so they can only be declined.
+pub(crate) fn attestations(args: &Build) -> Option<String> {
     let declined = |text: &&String| {
-        let off = |field: &str| matches!(field, "disabled=true" | "disabled=1");
-        text.parse() == Ok(false) || text.split(',').any(off)
+        let off = |field: &str| {
+            field.trim().strip_prefix("disabled=").is_some_and(|value| boolean(value) == Some(true))
+        };
+        boolean(text) == Some(false) || text.split(',').any(off)
     };
     let all = args.attest.iter().chain(&args.provenance).chain(&args.sbom);
-    match all.into_iter().find(|text| !declined(text)) {
-        Some(text) => Err(Usage(format!(
-            "attestations are not built yet (asked for: {text}): leave them away, or decline them with `=false`"
-        ))),
-        None => Ok(()),
-    }
+    let text = all.into_iter().find(|text| !declined(text))?;
+    Some(format!(
+        "attestations are not built yet (asked for: {text}): leave them away, or decline them with `=false`"
+    ))
 }
 
 /// `--device-read-bps` and the like.

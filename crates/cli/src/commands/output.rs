@@ -126,6 +126,14 @@ impl Output {
             Output::Archive { .. } | Output::Layout { .. } | Output::Engine { .. } | Output::Cache => false,
         }
     }
+
+    /// Whether it is pushed and names no place itself.
+    pub(crate) fn needs_name(&self) -> bool {
+        match self {
+            Output::Image { image, push: Some(_) } => image.names.is_empty() && image.dangling.is_none(),
+            _ => false,
+        }
+    }
 }
 
 /// `-o`
@@ -410,7 +418,7 @@ impl Keys {
 }
 
 /// Fields between commas; one in double quotes may have commas, and two quotes for one.
-fn csv(text: &str) -> Result<Vec<String>, String> {
+pub(super) fn csv(text: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = text;
     loop {

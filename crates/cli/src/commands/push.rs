@@ -197,6 +197,21 @@ fn pull_one(
     Ok(())
 }
 
+/// Brings an image for `run`; what is told of it goes to standard error.
+pub(super) fn pull_to_run(
+    session: &Session,
+    reference: &Reference,
+    platform: Option<&str>,
+    quiet: bool,
+) -> anyhow::Result<()> {
+    let platform = platform.map(str::to_owned).or_else(env::default_platform);
+    let platform = platform.as_deref().map(asked_platform).transpose()?.unwrap_or_else(Platform::host);
+    shown(quiet, (Work::Pull, &format!("pulling {reference}")), async |step| {
+        fetch(session, reference, &platform, &step).await
+    })?;
+    Ok(())
+}
+
 async fn fetch(
     session: &Session,
     reference: &Reference,

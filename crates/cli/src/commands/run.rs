@@ -1,62 +1,55 @@
 //! `lapstrake run`
 
 mod follow;
+mod mounts;
+mod spec;
 mod streams;
 mod terminal;
 
 use std::io::IsTerminal as _;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use lapstrake_oci::ContainerConfig;
+use lapstrake_oci::Reference;
 use lapstrake_ops::{Debug, Stack, StackLayer};
-use lapstrake_runtime::{
-    Exit, Finished, Firewall, Mount, MountSource, Network, RunFds, RunSpec, RuntimeError, Sandbox, User,
-    firewall, resolv_conf,
-};
+use lapstrake_runtime::{Exit, Finished, Firewall, Network, RunFds, RuntimeError, Sandbox, firewall};
 use lapstrake_snapshot::{Active, bind};
-use lapstrake_tree::inroot::Root;
-use lapstrake_tree::users::resolve_user;
+use lapstrake_store::ImageRow;
 
 use self::follow::Signals;
+use self::spec::Wishes;
 use self::streams::Streams;
 use super::options;
 use crate::args::Run;
-use crate::exit::{Told, Usage};
+use crate::args::run::Pull;
+use crate::exit::{OF_RUN, Told, Usage};
 use crate::progress;
-use crate::session::{self, config, find_to_run};
-
-/// What a shell says of a command that could not be started at all.
-const CANNOT_START: u8 = 125;
+use crate::session::{self, NoImage, Session, config, find_to_run};
 
 /// Runs a command in an image.
 pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     if args.tty && args.interactive && !std::io::stdin().is_terminal() {
         let text = "the input device is not a TTY".to_owned();
         let hint = Some("leave -t away where standard input is a pipe or a file".to_owned());
-        return Err(Told { text, hint, status: 1 }.into());
+        return Err(Told { text, hint, status: OF_RUN }.into());
     }
     let (limits, no_new_privs) = (options::limits(&args.hold)?, options::no_new_privs(&args.hold)?);
+    let wishes = Wishes::read(args)?;
     let session = session::open()?;
-    let image = find_to_run(&session.store, &args.image, args.platform.as_deref())?;
-    let told = progress::printable(&[vec![args.image.clone()], args.args.clone()].concat().join(" "));
-    if !session.store.use_image(&image.id, &told)? {
-        anyhow::bail!("no such image: {}", args.image);
-    }
+    let image = image(args, &session)?;
+    claim(args, &session, &image)?;
     let config = config(&session.store, &image.id)?.config;
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     let stack = Stack { layers, ..Stack::default() };
     let active = Active::new(&session.store, stack.lowers(&session.store, session.single_id)?)?;
-    let mut spec = spec(args, &config, &active)?;
+    let mut spec = spec::spec(args, &config, &active)?;
+    wishes.apply(&mut spec);
     spec.one_id = session.single_id;
     (spec.limits, spec.no_new_privs) = (limits, no_new_privs);
     let mut mounts = Vec::new();
-    for text in &args.volume {
-        let (mount, fd) = volume(text, mounts.len())?;
-        spec.mounts.push(mount);
-        mounts.push(fd);
+    for wanted in mounts::all(args)? {
+        spec.mounts.push(wanted.mount(mounts.len()));
+        mounts.extend(wanted.source.map(|source| bind(&source)).transpose()?);
     }
     let streams = if args.tty { Streams::unused()? } else { Streams::ours(args.interactive)? };
     let Streams { stdin, stdout, stderr, copies } = streams;
@@ -70,7 +63,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         Err(error) => {
             tell!("ERROR: {}", crate::exit::text(crate::exit::chain(&error)));
             let code = error.exit_code().and_then(|code| u8::try_from(code).ok());
-            return Ok(ExitCode::from(code.unwrap_or(CANNOT_START)));
+            return Ok(ExitCode::from(code.unwrap_or(OF_RUN)));
         }
     };
     tell_firewall(spec.network == Network::Isolated);
@@ -83,6 +76,44 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         Exit::Signal(signal) => 128 + signal,
     };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// Says what this process runs, and as what: the image stays, and nobody else has the name.
+fn claim(args: &Run, session: &Session, image: &ImageRow) -> anyhow::Result<()> {
+    if let Some(name) = &args.name
+        && let Some(holder) = session.store.take_name(name)?
+    {
+        anyhow::bail!("the container name \"{name}\" is already in use by process {holder}");
+    }
+    let words = args.name.iter().map(String::as_str).chain([args.image()]);
+    let words: Vec<&str> = words.chain(args.command().iter().map(String::as_str)).collect();
+    if !session.store.use_image(&image.id, &progress::printable(&words.join(" ")))? {
+        anyhow::bail!("no such image: {}", args.image());
+    }
+    Ok(())
+}
+
+/// The image: the one that is here, or one that is pulled now.
+fn image(args: &Run, session: &Session) -> anyhow::Result<ImageRow> {
+    let here = || find_to_run(&session.store, args.image(), args.platform.as_deref());
+    let missing = match (args.pull, here()) {
+        (Pull::Always, _) => None,
+        (Pull::Missing, Err(error)) if error.is::<NoImage>() => Some(error),
+        (Pull::Missing | Pull::Never, found) => return found,
+    };
+    let id = args.image();
+    // The beginning of an id is nothing that a registry could know.
+    let is_id =
+        id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) || id.starts_with("sha256:");
+    let reference = match id.parse::<Reference>() {
+        Ok(reference) if !is_id => reference,
+        _ => return Err(missing.unwrap_or_else(|| anyhow::anyhow!("`{id}` is no name of an image"))),
+    };
+    if missing.is_some() && !args.quiet {
+        tell!("Unable to find image '{}' locally", reference.familiar());
+    }
+    super::push::pull_to_run(session, &reference, args.platform.as_deref(), args.quiet)?;
+    here()
 }
 
 /// Says what keeps containers from a network of their own, where something does: they only see that nobody answers.
@@ -125,58 +156,4 @@ pub(super) fn debug(before: &str) -> Result<Debug, Usage> {
     };
     let (before, size) = (before.to_owned(), terminal::size());
     Ok(Debug { before, size, hand_over: Box::new(hand_over), turn: Mutex::default() })
-}
-
-fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> anyhow::Result<RunSpec> {
-    let mut command: Vec<String> = match &args.entrypoint {
-        Some(entrypoint) => vec![entrypoint.clone()],
-        None => config.entrypoint.clone().unwrap_or_default(),
-    };
-    if args.args.is_empty() && args.entrypoint.is_none() {
-        command.extend(config.cmd.clone().unwrap_or_default());
-    } else {
-        command.extend(args.args.iter().cloned());
-    }
-    if command.is_empty() {
-        return Err(Usage(format!("image `{}` has no command: name one", args.image)).into());
-    }
-    let root = active.root();
-    let ids = resolve_user(&Root::new(&root), args.user.as_ref().unwrap_or(&config.user))?;
-    let mut spec = RunSpec::new(command);
-    if !config.env.is_empty() {
-        spec.env.clone_from(&config.env);
-    }
-    for (key, value) in options::pairs(&args.env) {
-        spec.env.retain(|pair| pair.split('=').next() != Some(&key));
-        spec.env.push(format!("{key}={value}"));
-    }
-    if !spec.env.iter().any(|pair| pair.starts_with("HOME=")) {
-        spec.env.push(format!("HOME={}", ids.home));
-    }
-    if args.tty && !spec.env.iter().any(|pair| pair.starts_with("TERM=")) {
-        spec.env.push("TERM=xterm".to_owned());
-    }
-    let cwd = args.workdir.as_ref().unwrap_or(&config.working_dir);
-    spec.cwd = if cwd.is_empty() { "/".to_owned() } else { cwd.clone() };
-    spec.user = User { uid: ids.uid, gid: ids.gid, groups: ids.groups };
-    spec.terminal = args.tty.then(terminal::size);
-    spec.hostname = "lapstrake".to_owned();
-    spec.network = options::run_network(&args.network)?;
-    spec.resolv_conf = resolv_conf(spec.network);
-    Ok(spec)
-}
-
-fn volume(text: &str, index: usize) -> anyhow::Result<(Mount, OwnedFd)> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, readonly) = match parts.as_slice() {
-        [source, target] | [source, target, "rw"] => (*source, *target, false),
-        [source, target, "ro"] => (*source, *target, true),
-        _ => return Err(Usage(format!("-v {text}: not SRC:DST[:ro]")).into()),
-    };
-    if !target.starts_with('/') {
-        return Err(Usage(format!("-v {text}: `{target}` is not an absolute path")).into());
-    }
-    let path = options::absolute(Path::new(source))?;
-    let source = MountSource::Fd { index, subpath: String::new() };
-    Ok((Mount { target: target.to_owned(), source, readonly }, bind(&path)?))
 }

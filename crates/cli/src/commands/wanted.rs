@@ -17,6 +17,7 @@ use super::options;
 use super::output::{self, ImageOutput, Output, PushTo};
 use super::place::{Place, place, remote};
 use super::platforms;
+use super::unsupported;
 use crate::args::{Build, Checksum};
 use crate::env;
 use crate::exit::Usage;
@@ -51,6 +52,9 @@ impl Wanted {
         let asked = wanted.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
         wanted.as_index =
             platforms::as_index(&wanted.inputs.platforms, asked.map(String::as_str), &wanted.outputs)?;
+        if wanted.outputs.iter().any(|output| wanted.names.is_empty() && output.needs_name()) {
+            return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()));
+        }
         Ok(wanted)
     }
 
@@ -94,7 +98,7 @@ impl Wanted {
         settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
         settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
         settings.output_limit = env::log_limit();
-        options::attestations(args)?;
+        let supported = unsupported::leave_out(args)?;
         let mut hold = args.hold.clone();
         options::resources(&mut hold, &args.resource)?;
         settings.limits = options::limits(&hold)?;
@@ -114,8 +118,8 @@ impl Wanted {
         } else {
             args.progress.or(from_env).unwrap_or(Mode::Auto)
         };
-        let (cache_from, cache_to) =
-            (collect(&args.cache_from, caches::from)?, collect(&args.cache_to, caches::to)?);
+        let cache_from = supported.cache_from.into_iter().map(caches::from).collect::<Result<_, _>>()?;
+        let cache_to = supported.cache_to.into_iter().map(caches::to).collect::<Result<_, _>>()?;
         Ok(Wanted { inputs, settings, place, outputs, as_index: false, cache_from, cache_to, names, mode })
     }
 }

@@ -134,7 +134,7 @@ fn failing(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "failing", "FROM busybox\nRUN echo last words; exit 7\n")?;
     let failed = lap(mode, "build -t failing failing")?;
     expect(&failed, 1, &["last words", "exit code: 7", "Dockerfile:2", ">>> RUN"])?;
-    expect(&lap(mode, "run failing")?, 1, &["no such image"])?;
+    expect(&lap(mode, "run --pull never failing")?, 125, &["no such image"])?;
     nothing_left(mode)
 }
 

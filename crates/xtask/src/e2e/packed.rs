@@ -177,7 +177,7 @@ fn gone(mode: &Mode) -> Result<(), String> {
         return Err(format!("a damaged layer was run: {}", text(&broken)));
     }
     expect(&run("./lapstrake doctor --state --repair")?, 0, &["dropped, with image"])?;
-    expect(&run(&format!("./lapstrake run {id} cat /base"))?, 1, &["no such image"])?;
+    expect(&run(&format!("./lapstrake run {id} cat /base"))?, 125, &["no such image"])?;
     expect(&run("./lapstrake load -q -i packed.tar")?, 0, &["Loaded image ID"])?;
     same(&run(&format!("./lapstrake run {id} cat /base"))?, "base\n")
 }
