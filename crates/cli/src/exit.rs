@@ -108,10 +108,18 @@ fn is_damage(cause: &(dyn std::error::Error + 'static)) -> bool {
     }
 }
 
+/// Where a base comes from if no registry can be reached.
+const FIRST_BASE: &str = "without a network, a first base comes from an archive (`lapstrake load -i FILE`), from a root file \
+                          system's tar (`lapstrake import ROOT.tar NAME`), or from this machine (`--build-context \
+                          NAME=rootfs:///`)";
+
 /// What can be done about one cause.
 pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(told) = cause.downcast_ref::<Told>() {
         return told.hint.clone();
+    }
+    if let Some(OpsError::Registry(RegistryError::Unreachable { absent: true, .. })) = ops_error(cause) {
+        return Some(FIRST_BASE.to_owned());
     }
     if let Some(error) = registry_error(cause) {
         return error.hint();
