@@ -1,5 +1,6 @@
 //! What can be typed.
 
+pub(crate) mod about;
 pub(crate) mod builds;
 pub(crate) mod debug;
 mod habits;
@@ -119,6 +120,15 @@ pub(crate) enum Command {
     Prune(space::Prune),
     /// Say what of this machine builds can use, and what is missing
     Doctor(Doctor),
+    /// Show which version this is, in Docker's form
+    Version(about::Version),
+    /// Show what this machine and its store are, in Docker's form; `doctor` says what is missing
+    Info(about::Info),
+    /// Print completions for a shell, or write man pages
+    Completion(about::Completion),
+    /// The builder, as `buildx ls` and `buildx inspect` show it
+    #[command(hide = true)]
+    Builders(about::Builders),
     /// Show what the builder makes of a text, as JSON
     #[command(subcommand)]
     Debug(debug::Debug),

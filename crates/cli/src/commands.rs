@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+mod about;
 mod build;
 mod builds;
 mod caches;
@@ -73,6 +74,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Df(args) => df::df(&args),
         Command::Prune(args) => prune::prune(&args),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Version(args) => about::version(&args),
+        Command::Info(args) => about::info(&args),
+        Command::Completion(args) => about::completion(&args),
+        Command::Builders(args) => about::builders(&args),
         Command::Debug(what) => debug::debug(&what),
     }
 }

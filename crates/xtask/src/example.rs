@@ -4,7 +4,11 @@ use std::process::Command;
 
 /// Builds and runs it, in the user's own state directory.
 pub(crate) fn example() -> Result<(), String> {
-    let lapstrake = crate::binary()?;
+    println!(
+        "compiling lapstrake with cargo: a few minutes the first time, and only crates come from the network"
+    );
+    crate::run("cargo", &["build", "--package", "lapstrake"])?;
+    let lapstrake = crate::target()?.join("debug/lapstrake");
     let context = crate::top().join("testdata/builds/hello");
     let steps: [&[&str]; 2] =
         [&["build", "-t", "hello", "--build-context", "host=rootfs:///"], &["run", "hello", "reader"]];
@@ -20,5 +24,7 @@ pub(crate) fn example() -> Result<(), String> {
             return Err(format!("lapstrake ended with {status}"));
         }
     }
+    println!("\nThat was {}.", lapstrake.display());
+    println!("`cargo install --path crates/cli` builds it as it is shipped and puts it on your PATH.");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The tasks of this workspace: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask e2e`, `cargo xtask bench`,
-//! `cargo xtask fuzz`, `cargo xtask example`.
+//! `cargo xtask fuzz`, `cargo xtask example`, `cargo xtask dist`.
 
 mod bench;
+mod dist;
 mod e2e;
 mod example;
 mod fuzz;
@@ -17,17 +18,17 @@ fn main() -> ExitCode {
     lapstrake_runtime::zygote_main_if_asked();
     let task = std::env::args().nth(1);
     let argument = |number| std::env::args().nth(number).unwrap_or_default();
-    let done =
-        match task.as_deref() {
-            Some("tidy") => tidy::tidy(),
-            Some("test") => tests::test(),
-            Some("e2e") => tests::only_e2e(&argument(2)),
-            Some("bench") => bench::bench(&argument(2)),
-            Some("fuzz") => fuzz::fuzz(&argument(2), &argument(3)),
-            Some("example") => example::example(),
-            _ => Err("usage: cargo xtask tidy|test|e2e [NAME]|bench [NAME]|fuzz [NAME] [SECONDS]|example"
-                .to_owned()),
-        };
+    let done = match task.as_deref() {
+        Some("tidy") => tidy::tidy(),
+        Some("test") => tests::test(),
+        Some("e2e") => tests::only_e2e(&argument(2)),
+        Some("bench") => bench::bench(&argument(2)),
+        Some("fuzz") => fuzz::fuzz(&argument(2), &argument(3)),
+        Some("example") => example::example(),
+        Some("dist") => dist::dist(),
+        _ => Err("usage: cargo xtask tidy|test|e2e [NAME]|bench [NAME]|fuzz [NAME] [SECONDS]|example|dist"
+            .to_owned()),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 /// Debian packages that the tests use.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
     "busybox-static",
     "containerd",
     "debootstrap",
@@ -19,6 +19,7 @@ const PACKAGES: [&str; 19] = [
     "passt",
     "python3",
     "python3-jsonschema",
+    "python3-pip",
     "skopeo",
     "slirp4netns",
     "uidmap",
@@ -46,6 +47,7 @@ impl Count {
 /// Installs what is missing, checks format, lints and tidiness, and runs all tests.
 pub(crate) fn test() -> Result<(), String> {
     install()?;
+    crate::tidy::install_deny()?;
     crate::run("cargo", &["fmt", "--all", "--", "--check"])?;
     crate::run("cargo", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     crate::tidy::tidy()?;

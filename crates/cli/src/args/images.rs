@@ -111,7 +111,7 @@ pub(crate) struct Rmi {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Remove an image with all of its names
+    /// Remove an image that is given by its id with all of its names, and pass over what is not here
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Of a name that images for several platforms have, the one for this

@@ -11,7 +11,7 @@ use super::listed::{Filters, Listed};
 use crate::args::images::{Images, Rmi};
 use crate::exit::Usage;
 use crate::rows::{Rows, ago, go_time, size};
-use crate::session::{self, find_all, find_for};
+use crate::session::{self, NoImage, find_all, find_for};
 
 const HEADINGS: &[(&str, &str)] = &[
     ("Repository", "REPOSITORY"),
@@ -116,7 +116,10 @@ fn exact(image: &Listed) -> Vec<serde_json::Value> {
 pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
     let session = session::open_to_remove()?;
     let failed = args.images.iter().filter_map(|name| remove(&session.store, name, args).err());
-    let mut failed: Vec<anyhow::Error> = failed.collect();
+    let (absent, mut failed): (Vec<anyhow::Error>, Vec<anyhow::Error>) =
+        failed.partition(|error| args.force && error.is::<NoImage>());
+    // As in Docker, what is not there is gone already.
+    absent.iter().for_each(|error| tell!("{error}"));
     let Some(last) = failed.pop() else { return Ok(ExitCode::SUCCESS) };
     for error in failed {
         tell!("ERROR: {error:#}");
@@ -145,7 +148,8 @@ fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
     let all = || image.tags.iter().chain(&image.digests);
     let named = name.parse::<Reference>().ok().and_then(|name| all().find(|own| **own == name));
     match named {
-        Some(reference) if all().count() > 1 && !args.force && others(&image, reference) => {
+        // As in Docker, force is for ids: a name takes itself away, and no other one.
+        Some(reference) if all().count() > 1 && others(&image, reference) => {
             store.untag(reference)?;
             tell_of("Untagged", &reference.familiar(), args.json)?;
             // Digests of a repository go with its last tag.
@@ -176,7 +180,7 @@ fn remove_variants(store: &Store, name: &str, all: Vec<ImageRow>, args: &Rmi) ->
     let reference: Reference = name.parse().map_err(|error| Usage(format!("`{name}`: {error}")))?;
     let all = all.into_iter().map(|row| Listed::new(store, row)).collect::<anyhow::Result<Vec<_>>>()?;
     let (gone, staying): (Vec<_>, Vec<_>) =
-        all.iter().partition(|image| args.force || image.tags.iter().all(|tag| *tag == reference));
+        all.iter().partition(|image| image.tags.iter().all(|tag| *tag == reference));
     if let Some(image) = gone.iter().find(|image| store.is_in_use(&image.row.id).unwrap_or(false)) {
         // Who runs something in it is told by this, before anything is taken away.
         store.remove_unused_image(&image.row.id)?;

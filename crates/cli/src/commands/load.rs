@@ -37,7 +37,8 @@ pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
         None => Box::new(io::stdin()),
     };
     let platform = args.platform.as_deref().map(session::asked_platform).transpose()?;
-    let archive = Archive { platform, ..Archive::unpack(&session, input)? };
+    let name = args.input.as_deref().map(own_name).unwrap_or_default();
+    let archive = Archive { name, platform, ..Archive::unpack(&session, input)? };
     let loaded = if let Some(list) = archive.read("manifest.json")? {
         let images: Vec<DockerImage> =
             serde_json::from_slice(&list).context("the archive's manifest.json cannot be read")?;
@@ -54,7 +55,11 @@ pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
             say!("{}", serde_json::json!({"ID": id, "Names": names}));
             continue;
         }
-        if names.is_empty() || args.quiet {
+        if args.quiet {
+            say!("{id}");
+            continue;
+        }
+        if names.is_empty() {
             say!("Loaded image ID: {id}");
             continue;
         }
@@ -63,6 +68,16 @@ pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The name of an archive without what says that it is one.
+fn own_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let mut name = name.as_str();
+    for ending in [".gz", ".zst", ".xz", ".tgz", ".tar", ".oci"] {
+        name = name.strip_suffix(ending).unwrap_or(name);
+    }
+    name.to_owned()
 }
 
 #[derive(serde::Deserialize)]
@@ -80,6 +95,8 @@ type Loaded = (Digest, Vec<Reference>);
 /// An unpacked archive: plain files, found by the names that its index gives.
 struct Archive {
     files: BTreeMap<String, PathBuf>,
+    /// What images are called of which only a tag is known; nothing may be no name.
+    name: String,
     /// Which platform's images are wanted, if somebody said.
     platform: Option<Platform>,
     /// Held: the files go with it.
@@ -115,7 +132,7 @@ impl Archive {
                 files.insert(name, path);
             }
         }
-        Ok(Archive { files, platform: None, dir })
+        Ok(Archive { files, name: String::new(), platform: None, dir })
     }
 
     fn path(&self, name: &str) -> anyhow::Result<&Path> {
@@ -188,10 +205,12 @@ impl Archive {
         let mut loaded = Vec::new();
         for descriptor in index.manifests() {
             let annotations = descriptor.annotations().clone().unwrap_or_default();
-            // A bare word is a tag of some repository that is not named: skopeo writes such.
-            let is_name = |name: &&String| name.contains([':', '/']);
-            let name = annotations.get("org.opencontainers.image.ref.name").filter(is_name);
-            let name = annotations.get("io.containerd.image.name").or(name);
+            // A bare word is a tag of some repository that is not named: skopeo writes such. The archive's own name stands
+            // for that.
+            let name = annotations.get("org.opencontainers.image.ref.name").map(|name| {
+                if name.contains([':', '/']) { name.clone() } else { format!("{}:{name}", self.name) }
+            });
+            let name = annotations.get("io.containerd.image.name").cloned().or(name);
             let names = name.and_then(|name| name.parse().ok()).into_iter().collect();
             let digest = descriptor.digest().to_string();
             loaded.push(if kind(descriptor.media_type().as_ref()) == Some(Kind::Index) {

@@ -260,6 +260,8 @@ h1{font-size:1.4rem;margin:0}.sub{color:var(--soft);margin:.2rem 0 1rem}
 .axis{border-bottom:2px solid var(--line)}.tick{position:absolute;color:var(--soft);font-size:11px;border-left:1px solid var(--line);padding-left:3px}
 .bar{position:absolute;top:2px;bottom:2px;min-width:3px;border-radius:3px}
 .done{background:var(--done)}.critical{background:var(--critical)}.cached{background:var(--cached)}.failed{background:var(--failed)}.canceled{background:repeating-linear-gradient(45deg,var(--cached) 0 4px,transparent 4px 8px)}
+@media(max-width:1000px){.tick:nth-child(even){display:none}.name{width:30%}}
+@media(max-width:600px){.tick:not(:nth-child(4n+1)),.used{display:none}.facts{flex-wrap:wrap;gap:1rem}}
 .legend{color:var(--soft);margin-top:.8rem}.legend .bar{position:static;display:inline-block;width:1rem;height:.7rem;margin:0 .35rem 0 1rem}
 ";
 

@@ -129,7 +129,9 @@ fn order(one: &Value, other: &Value) -> Result<Ordering, TemplateError> {
 
 fn index(value: &Value, key: &Value) -> Result<Value, TemplateError> {
     match (value, key) {
-        (Value::Object(map), Value::String(key)) => Ok(map.get(key).cloned().unwrap_or_default()),
+        (Value::Object(map), Value::String(key)) => Ok(map.get(key).cloned().unwrap_or_else(|| none_of(map))),
+        // A map that nobody has written anything to.
+        (Value::Null, Value::String(_)) => Ok(String::new().into()),
         (Value::Array(list), Value::Number(_)) => {
             let found = key.as_u64().and_then(|n| usize::try_from(n).ok()).and_then(|n| list.get(n));
             let there = list.len();
@@ -138,6 +140,11 @@ fn index(value: &Value, key: &Value) -> Result<Value, TemplateError> {
         }
         _ => Err(TemplateError::new(format!("{} cannot be indexed by {}", kind(value), kind(key)))),
     }
+}
+
+/// What Go has where a map has no such key: the zero value of its elements, which in a map of strings is an empty one.
+fn none_of(map: &serde_json::Map<String, Value>) -> Value {
+    if map.values().all(Value::is_string) { String::new().into() } else { Value::Null }
 }
 
 fn length(value: &Value) -> Result<usize, TemplateError> {

@@ -5,6 +5,8 @@ use std::fs;
 
 use rustix::io::Errno;
 
+use super::subid;
+
 /// What keeps a namespace from having more than one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
@@ -44,7 +46,14 @@ impl Lack {
     pub fn hint(&self) -> String {
         match self {
             Self::Range { user, .. } => {
-                format!("as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}")
+                let texts =
+                    ["/etc/subuid", "/etc/subgid"].map(|file| fs::read_to_string(file).unwrap_or_default());
+                match subid::free(texts.iter().map(String::as_str)) {
+                    Some((first, last)) => format!(
+                        "as root: usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {user}"
+                    ),
+                    None => "all ranges in /etc/subuid and /etc/subgid are taken: free one".to_owned(),
+                }
             }
             Self::Program { .. } => "install the package uidmap (Debian) or shadow-utils (Fedora)".to_owned(),
             Self::Helper { program, .. } => {

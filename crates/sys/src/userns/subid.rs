@@ -48,6 +48,33 @@ pub(super) fn ranges(text: &str, user: &str, uid: u32, own: u32) -> Option<Vec<R
     (found.len() > 1).then_some(found)
 }
 
+/// How many ids a user is given as a rule: as many as a container can name.
+const USUAL: u32 = 1 << 16;
+/// Where ranges begin as a rule (`SUB_UID_MIN` of `login.defs(5)`).
+const FIRST: u32 = 100_000;
+
+/// The first range of [`USUAL`] ids, as first and last, that no line of the texts gives to anybody.
+pub(super) fn free<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<(u32, u32)> {
+    let mut taken: Vec<(u64, u64)> = Vec::new();
+    for line in texts.into_iter().flat_map(str::lines) {
+        let mut numbers = line.trim().split(':').skip(1).map(str::parse::<u32>);
+        if let (Some(Ok(start)), Some(Ok(count))) = (numbers.next(), numbers.next()) {
+            taken.push((start.into(), u64::from(start) + u64::from(count)));
+        }
+    }
+    taken.sort_unstable();
+    let mut start = u64::from(FIRST);
+    for (from, to) in taken {
+        if from >= start + u64::from(USUAL) {
+            break;
+        }
+        start = start.max(to);
+    }
+    // The last id of all means none.
+    let last = u32::try_from(start + u64::from(USUAL) - 1).ok().filter(|last| *last < u32::MAX)?;
+    Some((u32::try_from(start).ok()?, last))
+}
+
 /// The ids that exist in a namespace by its `uid_map`, each mapped to itself.
 pub(super) fn identity(map: &str) -> Vec<Range> {
     map.lines()
@@ -75,6 +102,17 @@ pub(super) fn count(ranges: &[Range]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_free_range_is_nobodys() {
+        assert_eq!(free([]), Some((100_000, 165_535)));
+        assert_eq!(free(["ann:100000:65536\n", "bob:165536:65536\n"]), Some((231_072, 296_607)));
+        assert_eq!(free(["ann:231072:65536\nbob:100000:65536\n"]), Some((165_536, 231_071)));
+        // A gap that is too narrow, an overlap, and lines that mean nothing.
+        assert_eq!(free(["a:100000:10\nb:150000:100000\nx\ny:z:1\n"]), Some((250_000, 315_535)));
+        assert_eq!(free(["a:99999:2\n"]), Some((100_001, 165_536)));
+        assert_eq!(free(["a:100000:4294867295\n"]), None);
+    }
 
     #[test]
     fn ranges_go_by_name_and_by_number() {

@@ -18,6 +18,9 @@ pub(super) const CASES: &[super::Case] = &[
     ("ignore_unsupported", unsupported),
     ("push_without_a_name", push_without_a_name),
     ("load_without_an_engine", load_without_an_engine),
+    ("first_words", first_words),
+    ("loaded_names", loaded_names),
+    ("completions_and_pages", completions),
 ];
 
 fn without(output: &Output, word: &str) -> Result<(), String> {
@@ -288,4 +291,67 @@ fn load_without_an_engine(mode: &Mode) -> Result<(), String> {
     // One that was named has to be there.
     let named = "DOCKER_HOST=unix://$PWD/nobody.sock ./lapstrake build --load -t loaded loaded";
     expect(&script(mode, named)?, 3, &["no Docker or containerd is running at"])
+}
+
+/// What people type before they know the program.
+fn first_words(mode: &Mode) -> Result<(), String> {
+    for (args, word) in [
+        ("version", "lapstrake 0."),
+        ("version --format '{{.Server.Version}} {{.Client.Os}}'", " linux"),
+        ("info", "State directory:"),
+        ("info -f '{{.DockerRootDir}}'", "state-"),
+        ("system info", "doctor"),
+        ("buildx ls", "default"),
+        ("buildx inspect --bootstrap", "Driver:        lapstrake"),
+        ("buildx version", "lapstrake 0."),
+        ("buildx", "lapstrake prune --only cache"),
+        ("image", "lapstrake rmi"),
+        ("system", "lapstrake df"),
+        ("image prune -f", "Total reclaimed space"),
+        ("images prune -f", "Total reclaimed space"),
+        ("rmi -f nosuch", "no such image: nosuch"),
+        ("completion", "usage: lapstrake completion"),
+    ] {
+        expect(&lap(mode, args)?, 0, &[word]).map_err(|why| format!("{args}: {why}"))?;
+    }
+    expect(&lap(mode, "rmi nosuch")?, 1, &["no such image: nosuch"])?;
+    expect(&lap(mode, "buildx inspect other")?, 1, &["there is one, `default`"])?;
+    expect(&lap(mode, "tag busybox going")?, 0, &[])?;
+    expect(&lap(mode, "rmi -f nosuch going")?, 0, &["Untagged: going:latest"])?;
+    // A map that has no such key, and one that has no keys at all.
+    dockerfile(mode, "labelled", "FROM busybox\nLABEL here=yes\n")?;
+    expect(&lap(mode, "build -q -t labelled labelled")?, 0, &[])?;
+    for image in ["labelled", "busybox"] {
+        let inspect = format!("inspect -f '<{{{{index .Config.Labels \"none\"}}}}>' {image}");
+        prints(mode, &inspect, "<>\n")?;
+    }
+    prints(mode, "inspect -f '{{index .Config.Labels \"here\"}}' labelled", "yes\n")
+}
+
+fn loaded_names(mode: &Mode) -> Result<(), String> {
+    dockerfile(mode, "tagged-only", "FROM busybox\nLABEL tagged=only\n")?;
+    let commands = "./lapstrake build -q -o type=oci,tar=false,dest=tag-layout -t x:v7 tagged-only && \
+                    sed -i 's|\"org.opencontainers.image.ref.name\":\"[^\"]*\"|\"org.opencontainers.image.ref.name\":\"v7\"|; \
+                    s|\"io.containerd.image.name\":\"[^\"]*\",||' tag-layout/index.json && \
+                    tar -C tag-layout -cf My-App.oci.tar . && ./lapstrake load -i My-App.oci.tar";
+    expect(&script(mode, commands)?, 0, &["Loaded image: my-app:v7"])?;
+    let quiet = lap(mode, "load -q -i My-App.oci.tar")?;
+    let said = String::from_utf8_lossy(&quiet.stdout);
+    if !said.starts_with("sha256:") || said.lines().count() != 1 || said.len() != 72 {
+        return Err(text(&quiet));
+    }
+    // From a pipe there is nothing to take a name from.
+    expect(&script(mode, "./lapstrake load < My-App.oci.tar")?, 0, &["Loaded image ID: sha256:"])
+}
+
+fn completions(mode: &Mode) -> Result<(), String> {
+    for (shell, word) in
+        [("bash", "complete -F _lapstrake"), ("zsh", "#compdef lapstrake"), ("fish", "complete -c lapstrake")]
+    {
+        expect(&lap(mode, &format!("completion {shell}"))?, 0, &[word, "ignore-unsupported"])?;
+    }
+    expect(&script(mode, "./lapstrake completion bash | bash -n")?, 0, &[])?;
+    let pages = "./lapstrake completion man --to pages && cat pages/lapstrake-build.1 | head -n 20 && ls pages | wc -l";
+    expect(&script(mode, pages)?, 0, &[".TH lapstrake-build 1", "lapstrake\\-build"])?;
+    expect(&lap(mode, "completion man")?, 2, &["--to"])
 }

@@ -1,6 +1,8 @@
 //! A graph of steps as text, in Graphviz's language, and as a picture.
 //!
-//! The picture has a column for each stage and a row for each level: a step is always below what it stands on.
+//! The picture has a column for each stage, in the file's order, and a row for each level: a step is always below what it
+//! stands on. Edges run between rows and between columns, where no box is: libraries for layered graphs place nodes where
+//! few edges cross, and would tear the columns apart.
 
 use std::collections::BTreeMap;
 
@@ -121,39 +123,38 @@ const HEIGHT: usize = 44;
 const GAP_X: usize = 60;
 const GAP_Y: usize = 22;
 const TOP: usize = 50;
+const MARGIN: usize = 20;
+/// Edges side by side in a gap.
+const LANES: usize = 10;
 /// As many characters of 11 points as fit into a box.
 const LETTERS: usize = 42;
 
 /// As a picture that needs nothing else.
 pub(super) fn svg(nodes: &[Node]) -> String {
-    let (rows, mut stages) = (rows(nodes), stages(nodes));
-    // What is done last stands last.
-    stages.sort_by_key(|(_, steps)| steps.iter().map(|at| rows[*at]).max());
+    let (rows, stages) = (rows(nodes), stages(nodes));
     let columns: BTreeMap<&str, usize> =
         stages.iter().enumerate().map(|(column, (name, _))| (*name, column)).collect();
-    let place = |at: usize| {
-        let (column, row) = (columns[nodes[at].stage.as_str()], rows[at]);
-        (20 + column * (WIDTH + GAP_X), TOP + row * (HEIGHT + GAP_Y))
-    };
-    let width = 40 + stages.len() * (WIDTH + GAP_X) - GAP_X.min(stages.len() * GAP_X);
+    let cell = |at: usize| Cell { column: columns[nodes[at].stage.as_str()], row: rows[at] };
+    let width = 2 * MARGIN + stages.len() * (WIDTH + GAP_X);
     let height = TOP + rows.iter().max().map_or(0, |last| (last + 1) * (HEIGHT + GAP_Y)) + 30;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" font-family=\"ui-monospace,monospace\" font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n<defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" fill=\"#8793a3\"/></marker></defs>\n",
     );
     for (name, column) in &columns {
-        let x = 20 + column * (WIDTH + GAP_X);
+        let x = Cell { column: *column, row: 0 }.x();
         out.push_str(&format!(
             "<text x=\"{x}\" y=\"32\" font-size=\"14\" font-weight=\"bold\" fill=\"#1c2430\">{}</text>\n",
             escaped(name)
         ));
     }
-    for (at, node) in nodes.iter().enumerate() {
-        for input in &node.inputs {
-            edge(&mut out, place(*input), place(at));
-        }
+    for route in routes(nodes, &cell) {
+        let (start, rest) =
+            route.split_first().map_or((Point::default(), &[][..]), |(first, rest)| (*first, rest));
+        let path: String = rest.iter().map(|point| format!("L{} {}", point.x, point.y)).collect();
+        out.push_str(&format!("<path d=\"M{} {}{path}\" fill=\"none\" stroke=\"#8793a3\" stroke-width=\"1.3\" stroke-linejoin=\"round\" marker-end=\"url(#tip)\"/>\n", start.x, start.y));
     }
     for (at, node) in nodes.iter().enumerate() {
-        boxed(&mut out, node, place(at));
+        boxed(&mut out, node, cell(at));
     }
     out.push_str(&format!("<text x=\"20\" y=\"{}\" fill=\"#66707f\">green: cached · orange: to do · blue: source · grey: only known once something was fetched</text>\n</svg>\n",
         height - 12));
@@ -173,13 +174,81 @@ fn rows(nodes: &[Node]) -> Vec<usize> {
     rows
 }
 
-fn edge(out: &mut String, (from_x, from_y): (usize, usize), (to_x, to_y): (usize, usize)) {
-    let (x1, y1, x2, y2) = (from_x + WIDTH / 2, from_y + HEIGHT, to_x + WIDTH / 2, to_y - 2);
-    let bend = (y1 + y2) / 2;
-    out.push_str(&format!("<path d=\"M{x1} {y1}C{x1} {bend} {x2} {bend} {x2} {y2}\" fill=\"none\" stroke=\"#8793a3\" stroke-width=\"1.3\" marker-end=\"url(#tip)\"/>\n"));
+/// Where a box is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cell {
+    column: usize,
+    row: usize,
 }
 
-fn boxed(out: &mut String, node: &Node, (x, y): (usize, usize)) {
+impl Cell {
+    fn x(self) -> usize {
+        MARGIN + self.column * (WIDTH + GAP_X)
+    }
+
+    fn y(self) -> usize {
+        TOP + self.row * (HEIGHT + GAP_Y)
+    }
+}
+
+/// A point of the picture, in pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Point {
+    x: usize,
+    y: usize,
+}
+
+/// A line for each edge: down from its input, along the gap between two rows, down between two columns, and along the gap
+/// above the step.
+fn routes(nodes: &[Node], cell: &dyn Fn(usize) -> Cell) -> Vec<Vec<Point>> {
+    let boxes: Vec<Cell> = (0..nodes.len()).map(cell).collect();
+    let mut lanes: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut routes = Vec::new();
+    for (at, node) in nodes.iter().enumerate() {
+        let to = cell(at);
+        let count = node.inputs.len();
+        for (number, input) in node.inputs.iter().enumerate() {
+            let from = cell(*input);
+            // Inputs come in side by side.
+            let end = Point { x: to.x() + WIDTH * (number + 1) / (count + 1), y: to.y() - 2 };
+            let same = from.column == to.column;
+            let start = Point { x: if same { end.x } else { from.x() + WIDTH / 2 }, y: from.y() + HEIGHT };
+            let next = from.row + 1 == to.row;
+            let between = from.row + 1..to.row;
+            let hidden = |other: &Cell| other.column == to.column && between.contains(&other.row);
+            if same && !boxes.iter().any(hidden) {
+                routes.push(vec![start, end]);
+                continue;
+            }
+            // The gap beside the step, on the side that the edge comes from.
+            let channel = if from.column < to.column { to.column } else { to.column + 1 };
+            let lane = lanes.entry(channel).or_default();
+            let shift = *lane % LANES;
+            *lane += 1;
+            let (below, above) = (start.y + 4 + shift, to.y() - GAP_Y + 4 + shift);
+            if next {
+                routes.push(vec![start, Point { x: start.x, y: below }, Point { x: end.x, y: below }, end]);
+                continue;
+            }
+            let x = (MARGIN + channel * (WIDTH + GAP_X)).saturating_sub(GAP_X)
+                + 10
+                + shift * (GAP_X - 20) / LANES;
+            let x = if channel == 0 { MARGIN / 2 } else { x };
+            routes.push(vec![
+                start,
+                Point { x: start.x, y: below },
+                Point { x, y: below },
+                Point { x, y: above },
+                Point { x: end.x, y: above },
+                end,
+            ]);
+        }
+    }
+    routes
+}
+
+fn boxed(out: &mut String, node: &Node, cell: Cell) {
+    let (x, y) = (cell.x(), cell.y());
     let mut shown = node.text.clone();
     if shown.chars().count() > LETTERS {
         shown = shown.chars().take(LETTERS - 1).chain(['…']).collect();
@@ -217,6 +286,53 @@ mod tests {
     #[test]
     fn steps_are_below_what_they_stand_on() {
         assert_eq!(rows(&build()), [0, 0, 1, 2]);
+    }
+
+    /// Stages that take from each other over rows and columns, forwards and backwards.
+    fn tangled() -> Vec<Node> {
+        let mut nodes: Vec<Node> = Vec::new();
+        for stage in 0..6_usize {
+            for step in 0..5_usize {
+                let at = nodes.len();
+                let mut inputs = Vec::new();
+                if step > 0 {
+                    inputs.push(at - 1);
+                }
+                inputs
+                    .extend((0..stage).filter(|other| (other + step) % 2 == 0).map(|other| other * 5 + step));
+                if step == 4 {
+                    inputs.push(at - 3);
+                }
+                nodes.push(Node::new(&format!("[s{stage} {step}/5] RUN x"), Forecast::Done, inputs));
+            }
+        }
+        nodes
+    }
+
+    #[test]
+    fn no_edge_runs_behind_a_box() {
+        let nodes = tangled();
+        let (rows, stages) = (rows(&nodes), stages(&nodes));
+        let names: Vec<&str> = stages.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["s0", "s1", "s2", "s3", "s4", "s5"]);
+        let cell = |at: usize| {
+            let column = names.iter().position(|name| *name == nodes[at].stage).unwrap();
+            Cell { column, row: rows[at] }
+        };
+        let routes = routes(&nodes, &cell);
+        assert_eq!(routes.len(), nodes.iter().map(|node| node.inputs.len()).sum::<usize>());
+        for route in &routes {
+            for line in route.windows(2) {
+                let (a, b) = (line[0], line[1]);
+                assert!(a.x == b.x || a.y == b.y, "{route:?} is not straight");
+                for at in 0..nodes.len() {
+                    let (x, y) = (cell(at).x(), cell(at).y());
+                    let across = a.x.max(b.x) > x && a.x.min(b.x) < x + WIDTH;
+                    let down = a.y.max(b.y) > y && a.y.min(b.y) < y + HEIGHT;
+                    assert!(!(across && down), "{route:?} runs behind {at}");
+                }
+            }
+        }
     }
 
     #[test]

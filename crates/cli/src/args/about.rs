@@ -1,0 +1,75 @@
+//! What can be typed to learn about the program and the machine.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+/// `lapstrake version`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Version {
+    /// Print a template, as `{{.Server.Version}}`, or `json`
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+/// `lapstrake info`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Info {
+    /// Print a template, as `{{.DockerRootDir}}`, or `json`
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+/// `lapstrake completion`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completion {
+    /// The shell: `bash`, `zsh`, `fish`, `elvish` or `powershell`; or `man` for man pages
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Option<Pages>,
+    /// Where man pages are written to, a file for each verb
+    #[arg(long, value_name = "DIR", required_if_eq("shell", "man"))]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// What is made of the verbs and their flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Pages {
+    /// Completions for bash.
+    Bash,
+    /// Completions for zsh.
+    Zsh,
+    /// Completions for fish.
+    Fish,
+    /// Completions for Elvish.
+    Elvish,
+    /// Completions for `PowerShell`.
+    Powershell,
+    /// Man pages.
+    Man,
+}
+
+/// `lapstrake builders`, for `buildx ls`, `buildx inspect` and `buildx version`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Builders {
+    /// What is asked
+    pub(crate) what: About,
+    /// The builder; there is only `default`
+    pub(crate) name: Option<String>,
+    /// Accepted for habit's sake: the builder needs no start
+    #[arg(long)]
+    pub(crate) bootstrap: bool,
+    /// How a row of `ls` is printed: a template, or `json`
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+}
+
+/// What is asked of the builder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum About {
+    /// The builders, a row each.
+    Ls,
+    /// One builder.
+    Inspect,
+    /// Its version.
+    Version,
+}
