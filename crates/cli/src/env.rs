@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use lapstrake_registry::DockerConfig;
+
 /// The state directory.
 const ROOT: &str = "LAPSTRAKE_ROOT";
 /// No colours: <https://no-color.org>.
@@ -51,8 +53,14 @@ pub(crate) fn state_root(is_root: bool) -> Option<PathBuf> {
     Some(data.join("lapstrake"))
 }
 
-/// Docker's configuration: `$DOCKER_CONFIG/config.json`, else the one in the home directory.
-pub(crate) fn docker_config() -> Option<PathBuf> {
+/// Docker's configuration: `$DOCKER_CONFIG/config.json`, else the one in the home directory; with the logins of
+/// `$DOCKER_AUTH_CONFIG`.
+pub(crate) fn docker_config() -> Option<DockerConfig> {
+    let path = docker_config_file()?;
+    Some(DockerConfig::new(path).with_given(std::env::var("DOCKER_AUTH_CONFIG").ok()))
+}
+
+fn docker_config_file() -> Option<PathBuf> {
     let dir = set("DOCKER_CONFIG").map(PathBuf::from);
     Some(dir.or_else(|| Some(PathBuf::from(set("HOME")?).join(".docker")))?.join("config.json"))
 }

@@ -8,7 +8,7 @@ use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_ops::StackLayer;
 use lapstrake_outputs::{Bundle, Encoding, Finished, IndexNotes, Manifest, Variant};
-use lapstrake_registry::{Credentials, DockerConfig, Registries};
+use lapstrake_registry::{Credentials, Registries};
 use lapstrake_store::{ImageRow, Store, spend_ballast};
 use lapstrake_sys::userns::{Entered, Ids, enter};
 
@@ -152,8 +152,7 @@ fn by_reference(store: &Store, reference: &Reference) -> anyhow::Result<Option<I
 
 /// Registries: who we are to them by Docker's configuration, and how they are reached by ours.
 pub(crate) fn registries() -> Registries {
-    let credentials =
-        env::docker_config().map_or(Credentials::None, |path| Credentials::Docker(DockerConfig::new(path)));
+    let credentials = env::docker_config().map_or(Credentials::None, Credentials::Docker);
     Registries { credentials, files: env::settings(), insecure: false }
 }
 

@@ -18,42 +18,68 @@ pub struct Bearer {
     pub service: Option<String>,
 }
 
-/// The challenge in a header's value, if it is one that we can meet.
-pub fn challenge(header: &str) -> Option<Challenge> {
-    let header = header.trim();
-    let (scheme, rest) = header.split_once(' ').unwrap_or((header, ""));
-    if scheme.eq_ignore_ascii_case("basic") {
-        return Some(Challenge::Basic);
-    }
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let mut found = Bearer { realm: String::new(), service: None };
-    for (name, value) in parameters(rest) {
-        match name.to_ascii_lowercase().as_str() {
-            "realm" => found.realm = value,
-            "service" => found.service = Some(value),
-            _ => {}
-        }
-    }
-    (!found.realm.is_empty()).then_some(Challenge::Bearer(found))
+/// The challenge in the values of headers that is met best: a token before a password, as containerd has it.
+pub fn challenge<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Challenge> {
+    let mut found: Vec<Challenge> = headers.into_iter().flat_map(challenges).collect();
+    let bearer = found.iter().position(|challenge| matches!(challenge, Challenge::Bearer(_)));
+    (!found.is_empty()).then(|| found.swap_remove(bearer.unwrap_or(0)))
 }
 
-/// `name="value"` or `name=value`, separated by commas.
-fn parameters(text: &str) -> Vec<(String, String)> {
+/// The challenges of one header that can be met.
+fn challenges(header: &str) -> Vec<Challenge> {
     let mut found = Vec::new();
-    let mut rest = text.trim_start_matches([',', ' ', '\t']);
-    while let Some((name, tail)) = rest.split_once('=') {
-        let (value, tail) = match tail.strip_prefix('"') {
+    for (scheme, parameters) in schemes(header) {
+        if scheme.eq_ignore_ascii_case("basic") {
+            found.push(Challenge::Basic);
+        }
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            continue;
+        }
+        let mut bearer = Bearer { realm: String::new(), service: None };
+        for (name, value) in parameters {
+            match name.to_ascii_lowercase().as_str() {
+                "realm" => bearer.realm = value,
+                "service" => bearer.service = Some(value),
+                _ => {}
+            }
+        }
+        if !bearer.realm.is_empty() {
+            found.push(Challenge::Bearer(bearer));
+        }
+    }
+    found
+}
+
+/// Schemes with their parameters (`name="value"` or `name=value`), all separated by commas.
+fn schemes(text: &str) -> Vec<(String, Vec<(String, String)>)> {
+    let mut found: Vec<(String, Vec<(String, String)>)> = Vec::new();
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches([',', ' ', '\t']);
+        let end = rest.find(['=', ',']).unwrap_or(rest.len());
+        let (words, tail) = rest.split_at(end);
+        let mut words = words.split_whitespace();
+        let (Some(first), second) = (words.next(), words.next()) else { return found };
+        let Some(tail) = tail.strip_prefix('=') else {
+            // A scheme without parameters.
+            found.push((first.to_owned(), Vec::new()));
+            rest = tail;
+            continue;
+        };
+        if second.is_some() {
+            found.push((first.to_owned(), Vec::new()));
+        }
+        let (value, tail) = match tail.trim_start().strip_prefix('"') {
             Some(quoted) => unquote(quoted),
             None => {
                 tail.split_once(',').map_or((tail.trim().to_owned(), ""), |(v, t)| (v.trim().to_owned(), t))
             }
         };
-        found.push((name.trim().to_owned(), value));
-        rest = tail.trim_start_matches([',', ' ', '\t']);
+        if let Some((_, parameters)) = found.last_mut() {
+            parameters.push((second.unwrap_or(first).to_owned(), value));
+        }
+        rest = tail;
     }
-    found
 }
 
 /// The text up to the closing quote, and what follows it.
@@ -73,6 +99,27 @@ fn unquote(text: &str) -> (String, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn challenge(header: &str) -> Option<Challenge> {
+        super::challenge([header])
+    }
+
+    #[test]
+    fn tokens_before_passwords() {
+        let both = r#"Basic realm="x", Bearer realm="https://a", service="s""#;
+        let bearer =
+            Challenge::Bearer(Bearer { realm: "https://a".to_owned(), service: Some("s".to_owned()) });
+        for header in [
+            both,
+            r#"Bearer realm="https://a",service="s", Basic"#,
+            r#"Basic, Bearer realm="https://a", service=s"#,
+        ] {
+            assert_eq!(challenge(header), Some(bearer.clone()), "{header}");
+        }
+        let headers = ["Basic realm=\"x\"", "Bearer realm=\"https://a\",service=\"s\""];
+        assert_eq!(super::challenge(headers), Some(bearer));
+        assert_eq!(super::challenge(["Negotiate", "Basic realm=\"x, y\""]), Some(Challenge::Basic));
+    }
 
     #[test]
     fn challenges() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -79,25 +79,98 @@ impl Credentials {
     }
 }
 
-/// Docker's `config.json`.
+/// Docker's `config.json`, and what the environment says in its place.
 #[derive(Clone, Debug)]
 pub struct DockerConfig {
     path: PathBuf,
+    /// The logins of `DOCKER_AUTH_CONFIG`, which go before those of the file.
+    given: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// What is read of it. Go takes keys in any case and `null` for what is not there; people write such files.
+#[derive(Default)]
 struct Document {
     auths: BTreeMap<String, Entry>,
     creds_store: String,
     cred_helpers: BTreeMap<String, String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+/// A login as it stands there.
+#[derive(Default)]
 struct Entry {
     auth: String,
-    identitytoken: String,
+    identity_token: String,
+    username: String,
+    password: String,
+}
+
+/// A member of an object, its name in any case; the last one counts, as Go has it.
+fn member<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    let all = value.as_object()?;
+    all.iter()
+        .filter(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null())
+        .last()
+        .map(|(_, v)| v)
+}
+
+fn text_of(value: &Value, name: &str) -> Result<String, String> {
+    match member(value, name) {
+        None => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(format!("`{name}` is no text")),
+    }
+}
+
+fn members_of<'v>(value: &'v Value, name: &str) -> Result<Vec<(&'v String, &'v Value)>, String> {
+    match member(value, name) {
+        None => Ok(Vec::new()),
+        Some(Value::Object(all)) => Ok(all.iter().collect()),
+        Some(_) => Err(format!("`{name}` is no JSON object")),
+    }
+}
+
+impl Document {
+    fn read(value: &Value) -> Result<Document, String> {
+        let mut document = Document { creds_store: text_of(value, "credsStore")?, ..Document::default() };
+        for (registry, entry) in members_of(value, "auths")? {
+            let entry = Entry {
+                auth: text_of(entry, "auth")?,
+                identity_token: text_of(entry, "identitytoken")?,
+                username: text_of(entry, "username")?,
+                password: text_of(entry, "password")?,
+            };
+            document.auths.insert(registry.clone(), entry);
+        }
+        for (registry, program) in members_of(value, "credHelpers")? {
+            if let Some(program) = program.as_str() {
+                document.cred_helpers.insert(registry.clone(), program.to_owned());
+            }
+        }
+        Ok(document)
+    }
+
+    /// The entry of a key: under that name, or under an address with its host.
+    fn entry(&self, key: &str) -> Option<&Entry> {
+        let same = |name: &str| host(name).eq_ignore_ascii_case(host(key));
+        self.auths.get(key).or_else(|| self.auths.iter().find(|(name, _)| same(name)).map(|(_, entry)| entry))
+    }
+}
+
+impl Entry {
+    fn login(&self) -> Result<Option<Login>, ()> {
+        if !self.identity_token.is_empty() {
+            return Ok(Some(Login::Identity(self.identity_token.clone())));
+        }
+        if self.auth.is_empty() {
+            let (user, password) = (self.username.clone(), self.password.clone());
+            return Ok((!user.is_empty()).then_some(Login::Password { user, password }));
+        }
+        let pair = BASE64.decode(self.auth.trim()).map_err(|_| ())?;
+        let pair = String::from_utf8(pair).map_err(|_| ())?;
+        let (user, password) = pair.split_once(':').ok_or(())?;
+        let password = password.trim_end_matches('\0').to_owned();
+        Ok(Some(Login::Password { user: user.to_owned(), password }))
+    }
 }
 
 /// What credential programs print and read.
@@ -113,7 +186,13 @@ struct Kept {
 impl DockerConfig {
     /// The file at `path`, which need not be there.
     pub fn new(path: impl Into<PathBuf>) -> DockerConfig {
-        DockerConfig { path: path.into() }
+        DockerConfig { path: path.into(), given: None }
+    }
+
+    /// With the text of `DOCKER_AUTH_CONFIG`: a document whose `auths` go before those of the file.
+    #[must_use]
+    pub fn with_given(self, given: Option<String>) -> DockerConfig {
+        DockerConfig { given: given.filter(|text| !text.trim().is_empty()), ..self }
     }
 
     /// Where it is.
@@ -127,7 +206,21 @@ impl DockerConfig {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(json!({})),
             Err(error) => return Err(self.bad(&error)),
         };
-        serde_json::from_slice(&text).map_err(|error| self.bad(&error))
+        if text.trim_ascii().is_empty() {
+            return Ok(json!({}));
+        }
+        let document: Value = serde_json::from_slice(&text).map_err(|error| self.bad(&error))?;
+        Ok(if document.is_null() { json!({}) } else { document })
+    }
+
+    /// The login that the environment gives.
+    fn given(&self, key: &str) -> Result<Option<Login>, RegistryError> {
+        let Some(text) = &self.given else { return Ok(None) };
+        let bad = |why: String| RegistryError::Credentials { place: "DOCKER_AUTH_CONFIG".to_owned(), why };
+        let value: Value = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
+        let document = Document::read(&value).map_err(bad)?;
+        let Some(entry) = document.entry(key) else { return Ok(None) };
+        entry.login().map_err(|()| bad(format!("the entry of `{key}` cannot be read")))
     }
 
     fn bad(&self, why: &dyn fmt::Display) -> RegistryError {
@@ -135,28 +228,16 @@ impl DockerConfig {
     }
 
     fn login(&self, registry: &str) -> Result<Option<Login>, RegistryError> {
-        let document: Document =
-            serde_json::from_value(self.document()?).map_err(|error| self.bad(&error))?;
         let key = key(registry);
+        if let Some(login) = self.given(&key)? {
+            return Ok(Some(login));
+        }
+        let document = Document::read(&self.document()?).map_err(|why| self.bad(&why))?;
         if let Some(program) = program(&document, registry) {
             return kept(&program, "get", &key);
         }
-        let entry = document.auths.get(&key).or_else(|| {
-            document.auths.iter().find(|(name, _)| host(name) == host(&key)).map(|(_, entry)| entry)
-        });
-        let Some(entry) = entry else { return Ok(None) };
-        if !entry.identitytoken.is_empty() {
-            return Ok(Some(Login::Identity(entry.identitytoken.clone())));
-        }
-        if entry.auth.is_empty() {
-            return Ok(None);
-        }
-        let bad = || self.bad(&format!("the entry of `{key}` cannot be read"));
-        let pair = BASE64.decode(&entry.auth).map_err(|_| bad())?;
-        let pair = String::from_utf8(pair).map_err(|_| bad())?;
-        let (user, password) = pair.split_once(':').ok_or_else(bad)?;
-        let password = password.trim_end_matches('\0').to_owned();
-        Ok(Some(Login::Password { user: user.to_owned(), password }))
+        let Some(entry) = document.entry(&key) else { return Ok(None) };
+        entry.login().map_err(|()| self.bad(&format!("the entry of `{key}` cannot be read")))
     }
 
     /// Keeps a login; says where.
@@ -170,7 +251,7 @@ impl DockerConfig {
             Login::Password { user, password } => (user.as_str(), password.as_str()),
             Login::Identity(token) => (TOKEN_USER, token.as_str()),
         };
-        let read: Document = serde_json::from_value(document.clone()).map_err(|error| self.bad(&error))?;
+        let read = Document::read(&document).map_err(|why| self.bad(&why))?;
         let entry = match program(&read, registry) {
             Some(program) => {
                 let kept = Kept { server: key.clone(), username: user.to_owned(), secret: secret.to_owned() };
@@ -191,7 +272,10 @@ impl DockerConfig {
     fn put(&self, document: &mut Value, key: &str, entry: Value) -> Result<(), RegistryError> {
         let not_an_object = || self.bad(&"it is no JSON object");
         let all = document.as_object_mut().ok_or_else(not_an_object)?;
-        let auths = all.entry("auths").or_insert_with(|| Value::Object(Map::new()));
+        let auths = auths_of(all);
+        if auths.is_null() {
+            *auths = Value::Object(Map::new());
+        }
         auths.as_object_mut().ok_or_else(not_an_object)?.insert(key.to_owned(), entry);
         self.write(document)
     }
@@ -203,7 +287,7 @@ impl DockerConfig {
     pub fn erase(&self, registry: &str) -> Result<bool, RegistryError> {
         let mut document = self.document()?;
         let key = key(registry);
-        let read: Document = serde_json::from_value(document.clone()).map_err(|error| self.bad(&error))?;
+        let read = Document::read(&document).map_err(|why| self.bad(&why))?;
         let mut had = false;
         if let Some(program) = program(&read, registry) {
             had = kept(&program, "get", &key)?.is_some();
@@ -211,19 +295,20 @@ impl DockerConfig {
                 ask(&program, "erase", key.as_bytes())?;
             }
         }
-        if let Some(auths) = document.get_mut("auths").and_then(Value::as_object_mut) {
+        if let Some(auths) = document.as_object_mut().and_then(|all| auths_of(all).as_object_mut()) {
             let count = auths.len();
             // All that a login is looked for under, also in old files.
-            auths.retain(|name, _| host(name) != host(&key));
+            auths.retain(|name, _| !host(name).eq_ignore_ascii_case(host(&key)));
             had |= auths.len() < count;
             self.write(&document)?;
         }
         Ok(had)
     }
 
-    /// Replaces the file, readable by its owner alone. A link stays a link.
+    /// Replaces the file. A new one is readable by its owner alone; one that is there keeps its owner and its mode. A link
+    /// stays a link, also if what it names is not there yet.
     fn write(&self, document: &Value) -> Result<(), RegistryError> {
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let path = behind_links(&self.path);
         let failed = |error: io::Error| self.bad(&error);
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(failed)?;
@@ -232,12 +317,51 @@ impl DockerConfig {
         partial.push(format!(".{}", std::process::id()));
         let mut text = serde_json::to_vec_pretty(document).map_err(|error| self.bad(&error))?;
         text.push(b'\n');
-        let mut file = fs::OpenOptions::new();
-        let mut file =
-            file.write(true).create(true).truncate(true).mode(0o600).open(&partial).map_err(failed)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&partial, &path).map_err(failed)
+        let replaced = replace(&path, Path::new(&partial), &text);
+        if replaced.is_err() {
+            // A part of a login stays nowhere.
+            fs::remove_file(&partial).unwrap_or_default();
+        }
+        match replaced {
+            // A directory in which nothing can be made may have a file that can be written.
+            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied) => {
+                fs::write(&path, &text).map_err(|_| failed(error))
+            }
+            other => other.map_err(failed),
+        }
     }
+}
+
+/// The member `auths`, its name in any case; it is made if it is not there.
+fn auths_of(all: &mut Map<String, Value>) -> &mut Value {
+    let name = all.keys().find(|name| name.eq_ignore_ascii_case("auths")).cloned();
+    all.entry(name.unwrap_or_else(|| "auths".to_owned())).or_insert(Value::Null)
+}
+
+/// What a path stands for when its last links are followed, whether it is there or not.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
+/// Puts `text` in the place of `path`, by way of `partial`.
+fn replace(path: &Path, partial: &Path, text: &[u8]) -> io::Result<()> {
+    let before = fs::metadata(path).ok();
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(partial)?;
+    file.write_all(text)?;
+    if let Some(before) = before {
+        // Only root can give files away; whoever else owns the new file owned the old one, or may write it all the same.
+        std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid())).unwrap_or_default();
+        file.set_permissions(before.permissions())?;
+    }
+    file.sync_all()?;
+    fs::rename(partial, path)
 }
 
 /// What a registry's login is kept under.
@@ -352,7 +476,6 @@ mod tests {
         assert_eq!(config.login("docker.io").unwrap(), Some(password("me", "secret")));
         assert_eq!(config.login("a").unwrap(), Some(password("x", "y")));
         assert!(fs::read_to_string(config.path()).unwrap().contains("psFormat"));
-        assert_eq!(fs::metadata(config.path()).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(config.erase("docker.io").unwrap());
         assert!(!config.erase("docker.io").unwrap());
         let (_dir, old) = config_with_old_keys();
@@ -367,6 +490,71 @@ mod tests {
         config(
             r#"{"auths": {"https://old.example/v1/": {"auth": "eDp5"}, "old.example": {"auth": "eDp5"}, "b": {"auth": "eDp5"}}}"#,
         )
+    }
+
+    /// Files as they are found.
+    #[test]
+    fn files_as_people_have_them() {
+        for text in [
+            "",
+            " \n",
+            "null",
+            "{}",
+            r#"{"auths": null, "credsStore": null, "credHelpers": null}"#,
+            r#"{"auths": {"x": null}, "credHelpers": {"x": null}}"#,
+            r#"{"auths": {"x": {"auth": null, "identitytoken": null, "username": null}}}"#,
+        ] {
+            let (_dir, config) = config(text);
+            assert_eq!(config.login("x").unwrap(), None, "{text}");
+            config.store("x", &password("me", "secret")).unwrap();
+            assert_eq!(config.login("x").unwrap(), Some(password("me", "secret")), "{text}");
+            assert!(config.erase("x").unwrap());
+            assert_eq!(config.login("x").unwrap(), None, "{text}");
+        }
+        for text in [
+            r#"{"auths": {"x": {"username": "me", "password": "p"}}}"#,
+            r#"{"AUTHS": {"X": {"Auth": "bWU6cA=="}}}"#,
+            r#"{"Auths": {"https://x/v2/": {"AUTH": " bWU6cA== ", "email": null}}}"#,
+            r#"{"auths": {"x": {"auth": "", "Username": "me", "Password": "p"}}, "HttpHeaders": {}}"#,
+        ] {
+            let (_dir, config) = config(text);
+            assert_eq!(config.login("x").unwrap(), Some(password("me", "p")), "{text}");
+            assert!(config.erase("x").unwrap(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_file() {
+        let (_dir, config) = config(r#"{"auths": {"x": {"auth": "eDp5"}, "y": {"auth": "eDp5"}}}"#);
+        let config =
+            config.with_given(Some(r#"{"auths": {"x": {"username": "me", "password": "p"}}}"#.to_owned()));
+        assert_eq!(config.login("x").unwrap(), Some(password("me", "p")));
+        assert_eq!(config.login("y").unwrap(), Some(password("x", "y")));
+        let bad = config.with_given(Some("{".to_owned()));
+        assert!(bad.login("x").unwrap_err().to_string().contains("DOCKER_AUTH_CONFIG"));
+    }
+
+    #[test]
+    fn links_and_modes_stay() {
+        let (dir, config) = config("{}");
+        let login = password("me", "secret");
+        for mode in [0o400, 0o640, 0o600] {
+            fs::set_permissions(config.path(), fs::Permissions::from_mode(mode)).unwrap();
+            config.store("x", &login).unwrap();
+            assert_eq!(fs::metadata(config.path()).unwrap().permissions().mode() & 0o777, mode);
+        }
+        let new = DockerConfig::new(dir.path().join("fresh/config.json"));
+        new.store("x", &login).unwrap();
+        assert_eq!(fs::metadata(new.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        let target = dir.path().join("new/target.json");
+        let link = dir.path().join("link.json");
+        std::os::unix::fs::symlink("new/target.json", &link).unwrap();
+        let linked = DockerConfig::new(&link);
+        linked.store("x", &login).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(linked.login("x").unwrap(), Some(login));
+        assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]

@@ -172,6 +172,16 @@ impl RegistryError {
         }
     }
 
+    /// Whether the registry, or who gives leave for it, answered and said no.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let status = match self {
+            RegistryError::Status { status, .. } => *status,
+            RegistryError::NotFound { .. } | RegistryError::Denied { .. } => return true,
+            _ => return false,
+        };
+        (400..500).contains(&status) && !self.is_interruption()
+    }
+
     /// Whether bytes came that are not those that they should be.
     pub(crate) fn is_damage(&self) -> bool {
         matches!(self, RegistryError::Corrupt { .. } | RegistryError::Sink { .. })
@@ -190,7 +200,7 @@ impl RegistryError {
     pub(crate) fn is_interruption(&self) -> bool {
         match self {
             RegistryError::Unreachable { absent, .. } => !absent,
-            RegistryError::Status { status, .. } => *status == 429 || *status >= 500,
+            RegistryError::Status { status, .. } => matches!(*status, 408 | 429 | 500..),
             _ => false,
         }
     }

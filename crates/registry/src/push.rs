@@ -44,8 +44,8 @@ pub enum Pushed {
 enum Begun {
     /// Nothing has to be sent.
     Mounted,
-    /// Here.
-    At(Url),
+    /// Here. `plain` if the wish to mount was refused: then the leave is that for this repository alone.
+    At { place: Url, plain: bool },
 }
 
 impl Client {
@@ -76,7 +76,8 @@ impl Client {
         let ask = self.channel.own(reference).await?.push(Some(from));
         match self.begin(&ask, digest, Some(from)).await? {
             Begun::Mounted => Ok(true),
-            Begun::At(place) => {
+            Begun::At { place, plain } => {
+                let ask = if plain { ask.push(None) } else { ask };
                 // Nothing is going to be sent there. A registry that cannot forget it forgets it some day.
                 let forget = |http: &Http, url: &str| http.delete(url);
                 self.channel.send_once(&ask, place.as_str(), forget).await.map_or(Ok(false), |_| Ok(false))
@@ -102,9 +103,10 @@ impl Client {
         let ask = self.channel.own(reference).await?.push(from);
         let mut attempt = 1;
         loop {
-            let place = match self.begin(&ask, &blob.digest, from).await? {
+            let (place, ask) = match self.begin(&ask, &blob.digest, from).await? {
                 Begun::Mounted => return Ok(Pushed::Mounted),
-                Begun::At(place) => place,
+                Begun::At { place, plain: true } => (place, ask.push(None)),
+                Begun::At { place, plain: false } => (place, ask.clone()),
             };
             let done = if blob.size <= SMALL {
                 self.send_whole(&ask, place, blob).await
@@ -134,18 +136,23 @@ impl Client {
             url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
         }
         let post = |http: &Http, url: &str| http.post(url).header(CONTENT_LENGTH, 0);
-        let mut response = self.channel.send(ask, url.as_str(), post).await?;
-        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        if from.is_some() && refused {
-            // No leave to read the other repository: then it is sent.
+        let mut answer = self.channel.send(ask, url.as_str(), post).await;
+        let refused = match &answer {
+            Ok(response) => response.status().is_client_error(),
+            Err(error) => error.is_refusal(),
+        };
+        let plain = from.is_some() && refused;
+        if plain {
+            // It does not mount, or there is no leave to read the other repository: then the blob is sent.
             let own = ask.push(None);
-            response = self.channel.send(&own, &own.url("blobs/uploads/"), post).await?;
+            answer = self.channel.send(&own, &own.url("blobs/uploads/"), post).await;
         }
+        let response = answer?;
         let response = ask.success(response)?;
         if response.status() == StatusCode::CREATED {
             return Ok(Begun::Mounted);
         }
-        next(ask, &url, &response).map(Begun::At)
+        next(ask, &url, &response).map(|place| Begun::At { place, plain })
     }
 
     async fn send_whole(&self, ask: &Ask<'_>, place: Url, blob: &Blob) -> Result<(), RegistryError> {
@@ -308,4 +315,82 @@ fn stream(path: PathBuf, offset: u64, sent: impl Fn(u64) + Send + Sync + 'static
         Ok::<_, io::Error>((!piece.is_empty()).then_some((piece, (source, sent))))
     });
     Body::wrap_stream(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::settings::Registries;
+
+    /// A registry that answers the wish to mount with `answer`, and takes uploads. Notes what it is asked.
+    fn registry(answer: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (noted, own) = (asked.clone(), address.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 8192];
+                let length = stream.read(&mut request).unwrap();
+                let text = String::from_utf8_lossy(&request[..length]).into_owned();
+                let line = text.lines().next().unwrap_or_default().to_owned();
+                let realm = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\"\r\n");
+                let has_token = text.to_lowercase().contains("authorization: bearer t");
+                let answer = match line.split(' ').take(2).collect::<Vec<_>>()[..] {
+                    ["GET", path] if path.starts_with("/token") => match path.contains("other") {
+                        true => "403 No\r\n".to_owned(),
+                        false => "200 OK\r\n".to_owned(),
+                    },
+                    [_, _] if answer == "token" && !has_token => format!("401 Who\r\n{realm}"),
+                    ["POST", path] if path.contains("mount=") => format!("{answer}\r\n"),
+                    ["POST", _] => "202 Accepted\r\nLocation: /v2/up/1\r\n".to_owned(),
+                    ["PUT", _] => "201 Created\r\n".to_owned(),
+                    _ => "404 None\r\n".to_owned(),
+                };
+                noted.lock().unwrap().push(line);
+                let body = if answer.starts_with("200") { r#"{"token":"t"}"# } else { "" };
+                let head =
+                    format!("HTTP/1.1 {answer}content-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+            }
+        });
+        (address, asked)
+    }
+
+    /// A registry that does not mount, whatever it says, or whose token server gives no leave for the other repository, is
+    /// sent the blob.
+    #[test]
+    fn what_is_not_mounted_is_sent() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "blob").unwrap();
+        let blob = Blob { digest: Digest::sha256(b"blob"), size: 4, path: file.path().to_owned() };
+        for answer in [
+            "404 None",
+            "400 Bad",
+            "405 No",
+            "403 No",
+            "401 Who",
+            "422 Odd",
+            "202 Accepted\r\nLocation: /v2/up/2",
+            "token",
+        ] {
+            let (address, asked) = registry(answer);
+            let settings = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(settings.path(), format!("registry.\"{address}\".http = true")).unwrap();
+            let client =
+                Client::new(Registries { files: vec![settings.path().to_owned()], ..Registries::default() })
+                    .unwrap();
+            let reference: Reference = format!("{address}/x:1").parse().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let pushed = runtime.block_on(client.push_blob(&reference, &blob, Some("other"), |_| {}));
+            let asked = asked.lock().unwrap();
+            assert_eq!(pushed.ok(), Some(Pushed::Sent), "{answer}: {asked:?}");
+            assert!(asked.iter().any(|line| line.starts_with("PUT ")), "{answer}: {asked:?}");
+        }
+    }
 }

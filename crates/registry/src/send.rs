@@ -76,6 +76,7 @@ impl Channel {
                     let most = match status {
                         _ if ask.replaceable => 1,
                         StatusCode::TOO_MANY_REQUESTS => PATIENCE,
+                        StatusCode::REQUEST_TIMEOUT => ATTEMPTS,
                         status if status.is_server_error() => ATTEMPTS,
                         _ => 0,
                     };
@@ -218,9 +219,13 @@ mod tests {
             "HTTP/1.1 429 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
         const BROKEN: &str =
             "HTTP/1.1 503 Broken\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        for (answers, connections) in
-            [(&["", "", OK] as &'static [&'static str], 3), (&[BUSY, BUSY, BROKEN, OK], 4)]
-        {
+        const SLOW: &str =
+            "HTTP/1.1 408 Slow\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        for (answers, connections) in [
+            (&["", "", OK] as &'static [&'static str], 3),
+            (&[BUSY, BUSY, BROKEN, OK], 4),
+            (&[SLOW, SLOW, OK], 3),
+        ] {
             let (address, count) = server(answers);
             let (answer, times) = asked(&address);
             assert_eq!((answer.unwrap(), times), (StatusCode::OK, connections));

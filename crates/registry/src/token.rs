@@ -51,7 +51,7 @@ impl Grants {
         (shown, refusal): (Option<String>, &Response),
     ) -> Result<(), RegistryError> {
         let values = refusal.headers().get_all(WWW_AUTHENTICATE);
-        let found = values.iter().find_map(|value| challenge(value.to_str().ok()?));
+        let found = challenge(values.iter().filter_map(|value| value.to_str().ok()));
         let found = found.ok_or_else(|| ask.refused(StatusCode::UNAUTHORIZED))?;
         let turn = self.asking.lock().await;
         if self.of(ask).is_some_and(|newer| Some(newer) != shown) {
@@ -80,7 +80,19 @@ fn place(ask: &Ask<'_>) -> (String, String) {
 struct Token {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// Seconds. Some servers write nonsense: then it counts as not said.
+    expires_in: Option<serde_json::Value>,
+}
+
+impl Token {
+    /// What is to be shown, and for how many seconds.
+    fn grant(self) -> Option<(String, u64)> {
+        // Some servers send both, and one of them empty.
+        let mut tokens = self.token.into_iter().chain(self.access_token);
+        let token = tokens.find(|token| !token.is_empty())?;
+        let said = self.expires_in.and_then(|value| value.as_u64()).filter(|seconds| *seconds > 0);
+        Some((token, said.unwrap_or(USUAL_LIFE)))
+    }
 }
 
 async fn token(
@@ -113,14 +125,14 @@ async fn token(
         name: ask.reference.familiar(),
         source,
     })?;
-    let token = answer.token.or(answer.access_token).unwrap_or_default();
+    let (token, seconds) = answer.grant().ok_or_else(|| ask.refused(StatusCode::UNAUTHORIZED))?;
     // A tenth is for the way, and for clocks that differ.
-    let life = Duration::from_secs(answer.expires_in.unwrap_or(USUAL_LIFE)) * 9 / 10;
+    let life = Duration::from_secs(seconds).saturating_mul(9) / 10;
     Ok(Grant { value: format!("Bearer {token}"), until: Instant::now().checked_add(life) })
 }
 
 fn is_busy(status: StatusCode) -> bool {
-    status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) || status.is_server_error()
 }
 
 /// A request for a token.
@@ -195,6 +207,23 @@ mod tests {
         rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
         let base = format!("{scheme}://{}", reference.registry());
         Ask::pull(reference, Arc::new(Route { http: http.build().unwrap(), base, answered: false.into() }))
+    }
+
+    #[test]
+    fn tokens_as_servers_send_them() {
+        for (text, expected) in [
+            (r#"{"token":"t"}"#, Some(("t", 60))),
+            (r#"{"token":"","access_token":"x","expires_in":300}"#, Some(("x", 300))),
+            (r#"{"token":null,"access_token":"x","expires_in":null}"#, Some(("x", 60))),
+            (r#"{"token":"t","access_token":"","expires_in":0}"#, Some(("t", 60))),
+            (r#"{"token":"t","expires_in":-1}"#, Some(("t", 60))),
+            (r#"{"token":"t","expires_in":"soon"}"#, Some(("t", 60))),
+            (r#"{"token":"","access_token":""}"#, None),
+            ("{}", None),
+        ] {
+            let token: Token = serde_json::from_str(text).unwrap();
+            assert_eq!(token.grant(), expected.map(|(token, life)| (token.to_owned(), life)), "{text}");
+        }
     }
 
     #[test]

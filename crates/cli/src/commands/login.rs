@@ -155,9 +155,7 @@ fn registry(server: Option<&str>) -> Result<String, Usage> {
 }
 
 fn config() -> Result<DockerConfig, Usage> {
-    let path = env::docker_config();
-    path.map(DockerConfig::new)
-        .ok_or_else(|| Usage("no place for logins: set HOME or DOCKER_CONFIG".to_owned()))
+    env::docker_config().ok_or_else(|| Usage("no place for logins: set HOME or DOCKER_CONFIG".to_owned()))
 }
 
 fn ask(prompt: &str) -> anyhow::Result<String> {
