@@ -158,7 +158,7 @@ pub(crate) fn registries() -> Registries {
 
 fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
     let bytes = store.read_blob(&image.id)?;
-    let config: lapstrake_oci::ImageConfig = serde_json::from_slice(&bytes)?;
+    let config = lapstrake_oci::ImageConfig::read(&bytes)?;
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     if let Some(missing) = layers.iter().find(|layer| !store.has_layer(&layer.id)) {
         anyhow::bail!("layer {} of image {} is not in the store any more", missing.id, image.id.short());
@@ -173,5 +173,5 @@ fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
 
 /// The config of a stored image.
 pub(crate) fn config(store: &Store, id: &Digest) -> anyhow::Result<lapstrake_oci::ImageConfig> {
-    Ok(serde_json::from_slice(&store.read_blob(id)?)?)
+    Ok(lapstrake_oci::ImageConfig::read(&store.read_blob(id)?)?)
 }

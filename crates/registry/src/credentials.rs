@@ -107,10 +107,7 @@ struct Entry {
 /// A member of an object, its name in any case; the last one counts, as Go has it.
 fn member<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     let all = value.as_object()?;
-    all.iter()
-        .filter(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null())
-        .last()
-        .map(|(_, v)| v)
+    all.iter().rfind(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null()).map(|(_, v)| v)
 }
 
 fn text_of(value: &Value, name: &str) -> Result<String, String> {

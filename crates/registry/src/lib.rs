@@ -7,6 +7,7 @@
 mod ask;
 mod body;
 mod challenge;
+mod choose;
 mod client;
 mod credentials;
 mod error;
@@ -22,10 +23,11 @@ mod tags;
 mod token;
 
 pub use challenge::{Bearer, Challenge, challenge};
+pub use choose::{Candidate, Looked, Search, is_index};
 pub use client::{Client, Fetched};
 pub use credentials::{Credentials, DockerConfig, Login};
 pub use error::RegistryError;
 pub use push::{Blob, Pushed};
-pub use resolve::{Resolved, choose};
+pub use resolve::Resolved;
 pub use search::Found;
 pub use settings::Registries;

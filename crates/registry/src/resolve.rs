@@ -1,8 +1,12 @@
 //! From a reference and a platform to one manifest and its config.
 
 use lapstrake_oci::media::{Kind, kind};
-use lapstrake_oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference};
+use lapstrake_oci::{
+    Descriptor, Digest, ImageConfig, ImageManifest, Platform, Reference, is_image_config, read_index,
+    read_manifest,
+};
 
+use crate::choose::{Looked, Search, digest_of, malformed};
 use crate::client::{Client, Fetched};
 use crate::error::RegistryError;
 
@@ -30,61 +34,46 @@ impl Client {
     ) -> Result<Resolved, RegistryError> {
         let top = self.manifest(reference).await?;
         let digest = top.digest.clone();
-        let manifest = match what(reference, &top)? {
-            Kind::Manifest => top,
-            _ => {
-                let chosen = choose(reference, &parse(reference, "the index", &top.bytes)?, platform)?;
-                let chosen = self.manifest(&reference.with_digest(chosen)).await?;
-                if what(reference, &chosen)? != Kind::Manifest {
-                    let (name, media_type) = (reference.familiar(), chosen.media_type);
-                    return Err(RegistryError::NotAnImage { name, media_type });
-                }
-                chosen
+        if what(reference, &top)? == Kind::Manifest {
+            let parsed = read_manifest(&top.bytes).map_err(malformed(reference, "the manifest"))?;
+            let media_type = parsed.config().media_type().as_ref().to_owned();
+            if !is_image_config(&media_type) {
+                return Err(RegistryError::NotAnImage { name: reference.familiar(), media_type });
             }
-        };
-        let parsed: ImageManifest = parse(reference, "the manifest", &manifest.bytes)?;
-        if let media_type = parsed.config().media_type().as_ref()
-            && kind(media_type) != Some(Kind::Config)
-        {
-            let media_type = media_type.to_owned();
-            return Err(RegistryError::NotAnImage { name: reference.familiar(), media_type });
+            let (config_bytes, config) = self.config(reference, &parsed).await?;
+            let layers = parsed.layers().clone();
+            return Ok(Resolved { digest, manifest: top, config_bytes, config, layers });
         }
-        let config_digest = digest_of(reference, parsed.config())?;
-        let mut config_bytes = Vec::new();
-        self.blob(reference, &config_digest, parsed.config().size(), &mut config_bytes).await?;
-        let config = parse(reference, "the config", &config_bytes)?;
-        Ok(Resolved { digest, manifest, config_bytes, config, layers: parsed.layers().clone() })
+        let index = read_index(&top.bytes).map_err(malformed(reference, "the index"))?;
+        let mut search = Search::of(reference, &index, platform)?;
+        loop {
+            let candidate = search.next_candidate()?;
+            let manifest = self.manifest(&reference.with_digest(candidate.digest.clone())).await?;
+            what(reference, &manifest)?;
+            let (parsed, sure) = match search.look(&candidate, &manifest.bytes)? {
+                Looked::Image(parsed) => (parsed, true),
+                Looked::Perhaps(parsed) => (parsed, false),
+                Looked::No => continue,
+            };
+            let (config_bytes, config) = self.config(reference, &parsed).await?;
+            if sure || search.fits(&config) {
+                let layers = parsed.layers().clone();
+                return Ok(Resolved { digest, manifest, config_bytes, config, layers });
+            }
+        }
     }
-}
 
-/// The digest of the manifest that fits `platform` best: an exact match before one that leaves the variant open.
-pub fn choose(
-    reference: &Reference,
-    index: &ImageIndex,
-    platform: &Platform,
-) -> Result<Digest, RegistryError> {
-    let mut offered = Vec::new();
-    let mut best: Option<(&Descriptor, bool)> = None;
-    for descriptor in index.manifests() {
-        let Some(there) = descriptor.platform() else { continue };
-        let variant = there.variant().as_deref().unwrap_or_default();
-        let there = Platform::new(&there.os().to_string(), &there.architecture().to_string(), variant);
-        if there.os == "unknown" {
-            continue;
-        }
-        let exact = there == *platform;
-        if platform.accepts(&there) && best.is_none_or(|(_, had)| exact && !had) {
-            best = Some((descriptor, exact));
-        }
-        offered.push(there);
-    }
-    match best {
-        Some((descriptor, _)) => digest_of(reference, descriptor),
-        None => Err(RegistryError::NoPlatform {
-            name: reference.familiar(),
-            platform: Box::new(platform.clone()),
-            offered,
-        }),
+    /// The config of an image.
+    async fn config(
+        &self,
+        reference: &Reference,
+        manifest: &ImageManifest,
+    ) -> Result<(Vec<u8>, ImageConfig), RegistryError> {
+        let digest = digest_of(reference, manifest.config())?;
+        let mut bytes = Vec::new();
+        self.blob(reference, &digest, manifest.config().size(), &mut bytes).await?;
+        let config = ImageConfig::read(&bytes).map_err(malformed(reference, "the config"))?;
+        Ok((bytes, config))
     }
 }
 
@@ -95,7 +84,7 @@ fn what(reference: &Reference, document: &Fetched) -> Result<Kind, RegistryError
     #[serde(rename_all = "camelCase", default)]
     #[derive(Default)]
     struct Seen {
-        media_type: String,
+        media_type: Option<String>,
         manifests: Option<serde::de::IgnoredAny>,
         layers: Option<serde::de::IgnoredAny>,
         config: Option<serde::de::IgnoredAny>,
@@ -109,7 +98,8 @@ fn what(reference: &Reference, document: &Fetched) -> Result<Kind, RegistryError
         (false, true) => Kind::Manifest,
         (true, true) => return Err(ambiguous("both an index and a manifest".to_owned())),
         (false, false) => {
-            let media_type = if seen.media_type.is_empty() { told.clone() } else { seen.media_type };
+            let media_type =
+                seen.media_type.filter(|found| !found.is_empty()).unwrap_or_else(|| told.clone());
             return Err(RegistryError::NotAnImage { name: name(), media_type });
         }
     };
@@ -120,20 +110,10 @@ fn what(reference: &Reference, document: &Fetched) -> Result<Kind, RegistryError
         let found = if found == Kind::Index { "an index" } else { "a manifest" };
         return Err(ambiguous(found.to_owned()));
     }
-    if !seen.media_type.is_empty() && said(&seen.media_type) != Some(found) {
-        return Err(ambiguous(format!("a `{}`", seen.media_type)));
+    if let Some(own) = seen.media_type.filter(|own| !own.is_empty() && said(own) != Some(found)) {
+        return Err(ambiguous(format!("a `{own}`")));
     }
     Ok(found)
-}
-
-fn digest_of(reference: &Reference, descriptor: &Descriptor) -> Result<Digest, RegistryError> {
-    let text = descriptor.digest().to_string();
-    text.parse().map_err(|_| RegistryError::Corrupt {
-        what: "a digest",
-        name: reference.familiar(),
-        expected: "sha256 or sha512".to_owned(),
-        found: text,
-    })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(
@@ -141,11 +121,7 @@ fn parse<T: serde::de::DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
 ) -> Result<T, RegistryError> {
-    serde_json::from_slice(bytes).map_err(|source| RegistryError::Malformed {
-        what,
-        name: reference.familiar(),
-        source,
-    })
+    serde_json::from_slice(bytes).map_err(malformed(reference, what))
 }
 
 #[cfg(test)]
@@ -180,24 +156,5 @@ mod tests {
             let error = seen(told, text).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
-    }
-
-    #[test]
-    fn the_best_platform_is_chosen() {
-        let entry = |n: u8, os: &str, arch: &str, variant: &str| {
-            serde_json::json!({"mediaType": lapstrake_oci::media::OCI_MANIFEST, "size": 1,
-                "digest": Digest::sha256(&[n]).to_string(),
-                "platform": {"os": os, "architecture": arch, "variant": variant}})
-        };
-        let index = serde_json::json!({"schemaVersion": 2, "manifests": [
-            entry(1, "linux", "arm", "v6"), entry(2, "linux", "arm", "v7"), entry(3, "linux", "amd64", ""),
-            entry(4, "unknown", "unknown", "")]});
-        let index: ImageIndex = serde_json::from_value(index).unwrap();
-        let name: Reference = "x".parse().unwrap();
-        let chosen = |platform: &str| choose(&name, &index, &platform.parse().unwrap());
-        assert_eq!(chosen("linux/arm/v7").unwrap(), Digest::sha256(&[2]));
-        assert_eq!(chosen("linux/amd64").unwrap(), Digest::sha256(&[3]));
-        let error = chosen("linux/s390x").unwrap_err();
-        assert!(error.to_string().ends_with("it is for linux/arm/v6, linux/arm/v7, linux/amd64"), "{error}");
     }
 }

@@ -15,6 +15,7 @@ mod errors;
 mod evil;
 mod exporters;
 mod extensions;
+mod found;
 mod habits;
 mod held;
 mod hostile;
@@ -156,6 +157,7 @@ fn cases() -> Vec<Case> {
         model::CASES,
         changing::CASES,
         confined::CASES,
+        found::CASES,
     ]
     .concat()
 }

@@ -44,15 +44,23 @@ pub fn image_config(draft: &ImageDraft, layers: &[Layer]) -> Result<(ImageConfig
     let time =
         |layer: &Layer| rfc3339(draft.epoch.map_or(layer.created, |epoch| layer.created.min(epoch)), 0);
     let mut config = draft.config.clone();
+    let filled = |layer: &Layer| History {
+        created: Some(time(layer)),
+        comment: FILLED.to_owned(),
+        ..History::default()
+    };
+    // A base may tell of more layers than it has, or of fewer: each layer has its row, and no row has another's.
+    let mut left = base;
+    for row in config.history.iter_mut().filter(|row| !row.empty_layer) {
+        match left.checked_sub(1) {
+            Some(less) => left = less,
+            None => row.empty_layer = true,
+        }
+    }
+    config.history.extend(layers[base - left..base].iter().map(filled));
     // Layers that no row tells of (a directory as a base) lie directly on the base.
     let (untold, new_layers) = layers[base..].split_at(new - told);
-    for layer in untold {
-        config.history.push(History {
-            created: Some(time(layer)),
-            comment: FILLED.to_owned(),
-            ..History::default()
-        });
-    }
+    config.history.extend(untold.iter().map(filled));
     let mut last = config.history.last().and_then(|row| row.created.clone()).or(draft.config.created.clone());
     let mut ahead = new_layers.iter();
     for row in &draft.history {
@@ -126,5 +134,28 @@ mod tests {
         assert_eq!(error, AssembleError::MissingLayers { found: 1, expected: 2 });
         let (config, _) = image_config(&draft(&[true]), &[layer("dir", 1), layer("a", 2)]).unwrap();
         assert_eq!(config.history.iter().filter(|row| !row.empty_layer).count(), 2);
+    }
+
+    /// Bases without history, with too little of it, and with too much.
+    #[test]
+    fn rows_are_those_of_the_layers() {
+        let row = |empty_layer| History { empty_layer, ..History::default() };
+        for history in
+            [vec![], vec![row(true)], vec![row(false)], vec![row(false); 5], vec![row(true), row(false)]]
+        {
+            let mut draft = draft(&[true, false]);
+            draft.config.rootfs.diff_ids = [layer("a", 1).diff_id, layer("b", 2).diff_id].into();
+            draft.config.history = history;
+            let layers = [layer("a", 1), layer("b", 2), layer("c", 3)];
+            let (config, _) = image_config(&draft, &layers).unwrap();
+            assert_eq!(
+                config.history.iter().filter(|row| !row.empty_layer).count(),
+                3,
+                "{:?}",
+                config.history
+            );
+            let last = &config.history[config.history.len() - 2..];
+            assert_eq!((last[0].created_by.as_str(), last[1].empty_layer), ("X", true));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lapstrake_assemble::{Document, image_config};
 use lapstrake_graph::ImageDraft;
-use lapstrake_oci::{DiffId, ImageConfig, ImageManifest, media};
+use lapstrake_oci::{DiffId, ImageConfig, media, read_manifest};
 use lapstrake_snapshot::diff_id;
 use lapstrake_store::{Blob, LayerId, Store};
 use rayon::prelude::*;
@@ -63,7 +63,7 @@ pub struct Manifest {
 impl Manifest {
     /// What a registry or an archive had.
     pub fn of(bytes: Vec<u8>) -> Manifest {
-        let told = serde_json::from_slice::<ImageManifest>(&bytes).ok();
+        let told = read_manifest(&bytes).ok();
         let told = told.and_then(|told| told.media_type().as_ref().map(ToString::to_string));
         let media_type = told.unwrap_or_else(|| media::OCI_MANIFEST.to_owned());
         Manifest { media_type, document: Document::new(bytes) }

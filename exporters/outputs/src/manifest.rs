@@ -1,7 +1,7 @@
 //! The manifest that an image leaves with.
 
 use lapstrake_assemble::{ListedLayer, manifest};
-use lapstrake_oci::{Descriptor, Digest, ImageManifest};
+use lapstrake_oci::{Descriptor, Digest, read_manifest};
 use lapstrake_store::{Blob, Store};
 use rayon::prelude::*;
 
@@ -45,7 +45,7 @@ pub(crate) fn manifest_of(image: &Finished, layers: &[ListedLayer], encoding: &E
 
 /// Whether a manifest is of this config and these blobs.
 fn names(manifest: &[u8], image: &Finished, layers: &[ListedLayer]) -> bool {
-    let Ok(manifest) = serde_json::from_slice::<ImageManifest>(manifest) else { return false };
+    let Ok(manifest) = read_manifest(manifest) else { return false };
     let is = |told: &Descriptor, digest: &Digest| told.digest().to_string() == digest.to_string();
     is(manifest.config(), &image.document.digest)
         && manifest.layers().len() == layers.len()

@@ -294,6 +294,12 @@ impl OpsError {
     }
 
     /// A source that cannot be had.
+    /// A document that cannot be read.
+    pub(crate) fn malformed(what: &str) -> impl FnOnce(serde_json::Error) -> OpsError {
+        let what = what.to_owned();
+        move |source| OpsError::Malformed { what, source }
+    }
+
     /// Whether a file was not what was known of it.
     pub(crate) fn is_of_change(&self) -> bool {
         match self {

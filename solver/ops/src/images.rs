@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::{Key, KeyHasher, Step};
 use lapstrake_graph::ImageStore;
-use lapstrake_oci::media::{Kind, kind};
 use lapstrake_oci::{
-    Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
+    Descriptor, DiffId, Digest, ImageConfig, ImageManifest, Platform, Reference, is_artifact,
+    is_image_config, read_index, read_manifest,
 };
-use lapstrake_registry::{Client, Registries, choose};
+use lapstrake_registry::{Client, Looked, Registries, Search, is_index};
 use lapstrake_snapshot::{Imported, import_layer, import_packed};
 use lapstrake_store::{Blob, ImageRow, Store};
 use tokio::sync::{OnceCell, Semaphore};
@@ -164,7 +164,7 @@ impl Images {
     fn other_platform(&self, reference: &Reference, platform: &Platform) -> Result<Option<String>, OpsError> {
         let mut here = Vec::new();
         for id in self.store.variants(reference)? {
-            let config: ImageConfig = parse("the image's config", &self.store.read_blob(&id)?)?;
+            let config = image_config(&self.store.read_blob(&id)?)?;
             here.push(config.platform());
         }
         // One that fits is here without its layers.
@@ -217,7 +217,7 @@ impl Images {
             }
         };
         for row in rows.into_iter().flatten() {
-            let config: ImageConfig = parse("the image's config", &self.store.read_blob(&row.id)?)?;
+            let config = image_config(&self.store.read_blob(&row.id)?)?;
             let layers: Vec<StackLayer> = parse("the image's layers", row.layers.as_bytes())?;
             let here = || layers.iter().all(|layer| self.store.has_layer(&layer.id));
             if platform.accepts(&config.platform()) && here() {
@@ -230,8 +230,8 @@ impl Images {
 
     fn in_layout(&self, dir: &Path, reference: &Reference, platform: &Platform) -> Result<Known, OpsError> {
         let path = dir.join("index.json");
-        let index: ImageIndex =
-            parse("the layout's index", &fs::read(&path).map_err(OpsError::io("read", &path))?)?;
+        let bytes = fs::read(&path).map_err(OpsError::io("read", &path))?;
+        let index = read_index(&bytes).map_err(OpsError::malformed("the layout's index"))?;
         let named = |descriptor: &&Descriptor| {
             let wanted = reference.tag().unwrap_or_default();
             let names = descriptor.annotations().as_ref();
@@ -242,26 +242,28 @@ impl Images {
                     })
                 })
         };
-        // Who names no tag means the only image there is, whatever its tag.
+        // Who names no tag means the only image there is, whatever its tag. What says itself that it is none does not count,
+        // nor does what has another kind of config.
         let any = reference.digest().is_none() && matches!(reference.tag(), None | Some("latest"));
-        let only = if any && index.manifests().len() == 1 { index.manifests().first() } else { None };
+        let images = || index.manifests().iter().filter(|entry| is_image(dir, entry));
+        let only = if any { images().next().filter(|_| images().count() == 1) } else { None };
         let found = index.manifests().iter().find(named).or(only).ok_or_else(|| OpsError::Unsupported {
             what: match (reference.digest(), reference.tag()) {
                 (Some(digest), _) => format!("`{}` has no image `{digest}`", dir.display()),
                 (None, tag) => format!("`{}` has no image `{}`", dir.display(), tag.unwrap_or("latest")),
             },
         })?;
-        let mut digest = found.digest().to_string();
-        if kind(found.media_type().as_ref()) == Some(Kind::Index) {
-            let inner: ImageIndex = parse("the image's index", &layout_blob(dir, &digest)?)?;
-            digest = choose(reference, &inner, platform)?.to_string();
-        }
-        let manifest: ImageManifest = parse("the image's manifest", &layout_blob(dir, &digest)?)?;
+        let digest = found.digest().to_string();
+        let bytes = layout_blob(dir, &digest)?;
+        let (digest, manifest) = match is_index(&bytes) {
+            true => image_of_index(dir, &bytes, reference, platform)?,
+            false => (digest, read_manifest(&bytes).map_err(OpsError::malformed("the image's manifest"))?),
+        };
         let config_bytes = layout_blob(dir, manifest.config().digest().as_ref())?;
         self.store.put_blob(&config_bytes)?;
         Ok(Known {
             manifest: parsed_digest(&digest)?,
-            config: parse("the image's config", &config_bytes)?,
+            config: image_config(&config_bytes)?,
             place: Place::Layout(dir.to_owned(), manifest.layers().clone()),
         })
     }
@@ -342,7 +344,8 @@ impl Images {
     fn keep(&self, known: &Known, layers: &[StackLayer]) -> Result<(), OpsError> {
         let Place::Registry(reference, digest, _) = &known.place else { return Ok(()) };
         let config = lapstrake_oci::Digest::sha256(&[]);
-        let manifest: ImageManifest = parse("the image's manifest", &self.store.read_blob(&known.manifest)?)?;
+        let manifest = read_manifest(&self.store.read_blob(&known.manifest)?);
+        let manifest = manifest.map_err(OpsError::malformed("the image's manifest"))?;
         let id = parsed_digest(manifest.config().digest().as_ref()).unwrap_or(config);
         let row = ImageRow {
             id: id.clone(),
@@ -448,6 +451,48 @@ impl Images {
     }
 }
 
+/// Whether an entry of a layout is an image, or an index, which may have one.
+fn is_image(dir: &Path, entry: &Descriptor) -> bool {
+    if is_artifact(entry) {
+        return false;
+    }
+    // What cannot be read is told where it is needed.
+    let Ok(bytes) = layout_blob(dir, entry.digest().as_ref()) else { return true };
+    match read_manifest(&bytes) {
+        Ok(manifest) if !is_index(&bytes) => is_image_config(manifest.config().media_type().as_ref()),
+        _ => true,
+    }
+}
+
+/// The image for `platform` in an index of a layout, with its digest.
+fn image_of_index(
+    dir: &Path,
+    index: &[u8],
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<(String, ImageManifest), OpsError> {
+    let index = read_index(index).map_err(OpsError::malformed("the image's index"))?;
+    let mut search = Search::of(reference, &index, platform)?;
+    loop {
+        let candidate = search.next_candidate()?;
+        let digest = candidate.digest.to_string();
+        match search.look(&candidate, &layout_blob(dir, &digest)?)? {
+            Looked::Image(manifest) => return Ok((digest, manifest)),
+            Looked::Perhaps(manifest) => {
+                let config = image_config(&layout_blob(dir, manifest.config().digest().as_ref())?)?;
+                if search.fits(&config) {
+                    return Ok((digest, manifest));
+                }
+            }
+            Looked::No => {}
+        }
+    }
+}
+
+pub(crate) fn image_config(bytes: &[u8]) -> Result<ImageConfig, OpsError> {
+    ImageConfig::read(bytes).map_err(OpsError::malformed("the image's config"))
+}
+
 /// The bytes of all files of these layers.
 pub(crate) fn total_size(store: &Store, layers: &[StackLayer]) -> Result<u64, OpsError> {
     let mut size = 0;
@@ -458,7 +503,7 @@ pub(crate) fn total_size(store: &Store, layers: &[StackLayer]) -> Result<u64, Op
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, OpsError> {
-    serde_json::from_slice(bytes).map_err(|source| OpsError::Malformed { what: what.to_owned(), source })
+    serde_json::from_slice(bytes).map_err(OpsError::malformed(what))
 }
 
 pub(crate) fn parsed_digest(text: &str) -> Result<Digest, OpsError> {

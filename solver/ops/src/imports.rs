@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use lapstrake_assemble::{BadCache, CACHE_CONFIG, Offer, OfferedLayer, described, read_cache, read_inline};
 use lapstrake_engine::{Key, Progress, StepId};
-use lapstrake_oci::media::{Kind, kind};
 use lapstrake_oci::{
-    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, seconds_of,
+    Descriptor, Digest, Platform, Reference, is_image_config, read_index, read_manifest, seconds_of,
 };
+use lapstrake_registry::{Looked, Search};
 use lapstrake_store::Blob;
 use serde::Deserialize;
 
 use crate::error::OpsError;
-use crate::images::{Files, Images, Place, layout_blob, parse, parsed_digest};
+use crate::images::{Files, Images, Place, image_config, layout_blob, parse, parsed_digest};
 use crate::stack::{Stack, StackLayer};
 
 /// No cache config is longer, in bytes.
@@ -177,26 +177,39 @@ impl Source<'_> {
             return self.inline(manifest).await;
         }
         // An image for several platforms.
-        let index: ImageIndex = parse("the image's index", manifest)?;
+        let index = read_index(manifest).map_err(OpsError::malformed("the image's index"))?;
         let name = match self {
             Source::Registry(_, reference) => (*reference).clone(),
             Source::Layout(_) => "layout".parse().map_err(|_| OpsError::Worker)?,
         };
-        let chosen = lapstrake_registry::choose(&name, &index, &Platform::host())?;
-        self.inline(&self.manifest(&chosen).await?).await
+        let host = Platform::host();
+        let mut search = Search::of(&name, &index, &host)?;
+        loop {
+            let candidate = search.next_candidate()?;
+            let bytes = self.manifest(&candidate.digest).await?;
+            match search.look(&candidate, &bytes)? {
+                Looked::Image(_) => return self.inline(&bytes).await,
+                Looked::Perhaps(manifest) => {
+                    if search.fits(&image_config(&self.blob(manifest.config()).await?)?) {
+                        return self.inline(&bytes).await;
+                    }
+                }
+                Looked::No => {}
+            }
+        }
     }
 
     /// What an image carries for others.
     async fn inline(&self, manifest: &[u8]) -> Result<Offer, OpsError> {
-        let manifest: ImageManifest = parse("the image's manifest", manifest)?;
-        if kind(manifest.config().media_type().as_ref()) != Some(Kind::Config) {
+        let manifest = read_manifest(manifest).map_err(OpsError::malformed("the image's manifest"))?;
+        if !is_image_config(manifest.config().media_type().as_ref()) {
             return Err(OpsError::Unsupported {
                 what: "what stands there is neither a cache nor an image".into(),
             });
         }
         let bytes = self.blob(manifest.config()).await?;
         let carrier: Carrier = parse("the image's config", &bytes)?;
-        let config: ImageConfig = parse("the image's config", &bytes)?;
+        let config = image_config(&bytes)?;
         let Some(cache) = carrier.cache else {
             let what = "the image carries no cache: build it with `--cache-to type=inline`".to_owned();
             return Err(OpsError::Unsupported { what });
@@ -254,7 +267,7 @@ fn in_layout(dir: &Path, digest: Option<&Digest>, tag: &str) -> Result<String, O
     }
     let path = dir.join("index.json");
     let bytes = std::fs::read(&path).map_err(OpsError::io("read", &path))?;
-    let index: ImageIndex = parse("the layout's index", &bytes)?;
+    let index = read_index(&bytes).map_err(OpsError::malformed("the layout's index"))?;
     let named = |descriptor: &&Descriptor| {
         let names = descriptor.annotations().as_ref();
         names.and_then(|names| names.get("org.opencontainers.image.ref.name")).is_some_and(|name| name == tag)

@@ -9,9 +9,11 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use lapstrake_oci::media::{self, Kind, kind};
 use lapstrake_oci::{
-    Descriptor, DiffId, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference,
+    Descriptor, DiffId, Digest, ImageConfig, Platform, Reference, is_artifact, is_image_config, read_index,
+    read_manifest,
 };
 use lapstrake_ops::StackLayer;
+use lapstrake_registry::{Looked, Search, is_index};
 use lapstrake_snapshot::import_packed;
 use lapstrake_store::{Blob, ImageRow, TempDir};
 use lapstrake_tree::decompress::Compression;
@@ -30,15 +32,17 @@ const LONGEST_DOCUMENT: u64 = 8 << 20;
 /// Loads images from an archive.
 pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
-    let input: Box<dyn Read + Send> = match &args.input {
-        Some(path) => {
-            Box::new(File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?)
-        }
-        None => Box::new(io::stdin()),
-    };
     let platform = args.platform.as_deref().map(session::asked_platform).transpose()?;
     let name = args.input.as_deref().map(own_name).unwrap_or_default();
-    let archive = Archive { name, platform, ..Archive::unpack(&session, input)? };
+    let archive = match &args.input {
+        Some(dir) if dir.is_dir() => Archive::of_directory(dir)?,
+        Some(path) => {
+            let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+            Archive::unpack(&session, Box::new(file))?
+        }
+        None => Archive::unpack(&session, Box::new(io::stdin()))?,
+    };
+    let archive = Archive { name, platform, ..archive };
     let loaded = if let Some(list) = archive.read("manifest.json")? {
         let images: Vec<DockerImage> =
             serde_json::from_slice(&list).context("the archive's manifest.json cannot be read")?;
@@ -85,8 +89,20 @@ fn own_name(path: &Path) -> String {
 struct DockerImage {
     config: String,
     #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    repo_tags: Option<Vec<Option<String>>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+impl DockerImage {
+    fn layers(&self) -> &[String] {
+        self.layers.as_deref().unwrap_or_default()
+    }
+
+    fn names(&self) -> anyhow::Result<Vec<Reference>> {
+        let tags = self.repo_tags.iter().flatten().flatten().filter(|tag| !tag.is_empty());
+        Ok(tags.map(|tag| tag.parse()).collect::<Result<_, _>>()?)
+    }
 }
 
 /// The id of an image and its names.
@@ -99,9 +115,51 @@ struct Archive {
     name: String,
     /// Which platform's images are wanted, if somebody said.
     platform: Option<Platform>,
-    /// Held: the files go with it.
+    /// Held: the files go with it. Those of a directory stay.
     #[expect(dead_code, reason = "dropping it removes the files")]
-    dir: TempDir,
+    dir: Option<TempDir>,
+}
+
+/// A link in an archive, in the place of a file.
+struct Link {
+    name: String,
+    target: String,
+}
+
+/// Files by their names, with those that are links.
+fn with_links(mut files: BTreeMap<String, PathBuf>, mut links: Vec<Link>) -> BTreeMap<String, PathBuf> {
+    // A link may name a link, also one that comes later: as long as that gives something new.
+    loop {
+        let before = links.len();
+        links.retain(|link| {
+            // Symbolic links count from where they are, hard links from the top, and some take the one for the other.
+            let dir = link.name.rsplit_once('/').map_or("", |(dir, _)| dir);
+            let places = [format!("{dir}/{}", link.target), link.target.clone()];
+            let places = if link.target.starts_with('/') { &places[1..] } else { &places[..] };
+            let found = places.iter().find_map(|place| files.get(&plain_name(place)).cloned());
+            match found {
+                Some(path) => drop(files.insert(link.name.clone(), path)),
+                None => return true,
+            }
+            false
+        });
+        if links.is_empty() || links.len() == before {
+            return files;
+        }
+    }
+}
+
+/// A name from the top, without `.` and `..`.
+fn plain_name(name: &str) -> String {
+    let mut plain: Vec<&str> = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain.join("/")
 }
 
 impl Archive {
@@ -110,7 +168,7 @@ impl Archive {
         let dir = session.store.temp_dir()?;
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
         let mut links = Vec::new();
-        let text = |name: &[u8]| String::from_utf8_lossy(name).trim_start_matches("./").to_owned();
+        let text = |name: &[u8]| plain_name(&String::from_utf8_lossy(name));
         members(input, (MOST_FILES, MOST_BYTES), |member, content| {
             match member {
                 Member::File { name } => {
@@ -121,22 +179,48 @@ impl Archive {
                 }
                 // `docker save` used to link layers that it had twice, also before they came.
                 Member::Link { name, target } => {
-                    links.push((text(name), text(target).trim_start_matches("../").to_owned()));
+                    let target = String::from_utf8_lossy(target).into_owned();
+                    links.push(Link { name: text(name), target });
                 }
             }
             Ok::<_, anyhow::Error>(())
         })
         .context("cannot read the archive")?;
-        for (name, target) in links {
-            if let Some(path) = files.get(&target).cloned() {
-                files.insert(name, path);
+        Ok(Archive { files: with_links(files, links), name: String::new(), platform: None, dir: Some(dir) })
+    }
+
+    /// The same of a directory: a layout, or an archive that somebody has unpacked. Links lead to files of the directory only.
+    fn of_directory(top: &Path) -> anyhow::Result<Archive> {
+        let (mut files, mut links) = (BTreeMap::new(), Vec::new());
+        let mut left = vec![PathBuf::new()];
+        while let Some(below) = left.pop() {
+            let dir = top.join(&below);
+            let failed = || format!("cannot read `{}`", dir.display());
+            for entry in std::fs::read_dir(&dir).with_context(failed)? {
+                let entry = entry.with_context(failed)?;
+                let (kind, path) = (entry.file_type().with_context(failed)?, below.join(entry.file_name()));
+                let name = path.to_string_lossy().into_owned();
+                if kind.is_dir() {
+                    left.push(path);
+                } else if kind.is_symlink() {
+                    let target = std::fs::read_link(entry.path()).with_context(failed)?;
+                    links.push(Link { name, target: target.to_string_lossy().into_owned() });
+                } else if kind.is_file() {
+                    files.insert(name, entry.path());
+                }
+                if (files.len() + links.len() + left.len()) as u64 > MOST_FILES {
+                    bail!("`{}` has more than {MOST_FILES} files: it is no image", top.display());
+                }
             }
         }
-        Ok(Archive { files, name: String::new(), platform: None, dir })
+        Ok(Archive { files: with_links(files, links), name: String::new(), platform: None, dir: None })
     }
 
     fn path(&self, name: &str) -> anyhow::Result<&Path> {
-        self.files.get(name).map(PathBuf::as_path).with_context(|| format!("the archive has no `{name}`"))
+        self.files
+            .get(&plain_name(name))
+            .map(PathBuf::as_path)
+            .with_context(|| format!("the archive has no `{name}`"))
     }
 
     fn read(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
@@ -159,11 +243,10 @@ impl Archive {
     fn docker(&self, session: &Session, image: &DockerImage) -> anyhow::Result<Loaded> {
         let config = document(self.path(&image.config)?, &image.config)?;
         let mut layers = Vec::new();
-        for name in &image.layers {
+        for name in image.layers() {
             layers.push((self.path(name)?, None));
         }
-        let tags = image.repo_tags.as_deref().unwrap_or_default();
-        let names = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Reference>, _>>()?;
+        let names = image.names()?;
         let row = match self.manifest_of(image)? {
             Some((_, Some(index))) if self.platform.is_none() => return self.index(session, &index, names),
             Some((digest, _)) => self.manifest(session, &digest)?,
@@ -176,20 +259,20 @@ impl Archive {
     /// layers are and annotations. With the index that it is in, if it is one of several.
     fn manifest_of(&self, image: &DockerImage) -> anyhow::Result<Option<(String, Option<String>)>> {
         let Some(index) = self.read("index.json")? else { return Ok(None) };
-        let index: ImageIndex =
-            serde_json::from_slice(&index).context("the archive's index.json cannot be read")?;
+        let index = read_index(&index).context("the archive's index.json cannot be read")?;
         let mut left: Vec<(String, Option<String>)> =
             index.manifests().iter().map(|entry| (entry.digest().to_string(), None)).collect();
         let name = |descriptor: &Descriptor| Archive::blob_name(descriptor.digest().as_ref());
         while let Some((digest, of)) = left.pop() {
             // An index may name what is not in the archive.
             let Ok(bytes) = self.blob(&digest) else { continue };
-            if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(&bytes) {
+            if !is_index(&bytes) {
+                let Ok(manifest) = read_manifest(&bytes) else { continue };
                 let layers = manifest.layers().iter().map(name);
-                if name(manifest.config()) == image.config && layers.eq(image.layers.iter().cloned()) {
+                if name(manifest.config()) == image.config && layers.eq(image.layers().iter().cloned()) {
                     return Ok(Some((digest, of)));
                 }
-            } else if let Ok(inner) = serde_json::from_slice::<ImageIndex>(&bytes) {
+            } else if let Ok(inner) = read_index(&bytes) {
                 // An index in it is that of one image; it names manifests only, or we would not come to an end.
                 let manifests = inner.manifests().iter();
                 let manifests = manifests.filter(|e| kind(e.media_type().as_ref()) == Some(Kind::Manifest));
@@ -200,8 +283,7 @@ impl Archive {
     }
 
     fn layout(&self, session: &Session, index: &[u8]) -> anyhow::Result<Vec<Loaded>> {
-        let index: ImageIndex =
-            serde_json::from_slice(index).context("the archive's index.json cannot be read")?;
+        let index = read_index(index).context("the archive's index.json cannot be read")?;
         let mut loaded = Vec::new();
         for descriptor in index.manifests() {
             let annotations = descriptor.annotations().clone().unwrap_or_default();
@@ -213,37 +295,77 @@ impl Archive {
             let name = annotations.get("io.containerd.image.name").cloned().or(name);
             let names = name.and_then(|name| name.parse().ok()).into_iter().collect();
             let digest = descriptor.digest().to_string();
-            loaded.push(if kind(descriptor.media_type().as_ref()) == Some(Kind::Index) {
-                self.index(session, &digest, names)?
-            } else {
-                named(session, &[self.manifest(session, &digest)?], names)?
-            });
+            let bytes = self.blob(&digest)?;
+            if is_index(&bytes) {
+                loaded.push(self.index(session, &digest, names)?);
+            } else if !is_artifact(descriptor) && is_image(&bytes) {
+                loaded.push(named(session, &[self.manifest(session, &digest)?], names)?);
+            }
+        }
+        if loaded.is_empty() {
+            bail!(
+                "the archive has no image: its index names none, or only attestations, signatures and the like"
+            );
         }
         Ok(loaded)
     }
 
     /// The image that is wanted of an index, or all that are in the archive.
     fn index(&self, session: &Session, digest: &str, names: Vec<Reference>) -> anyhow::Result<Loaded> {
-        let inner: ImageIndex = serde_json::from_slice(&self.blob(digest)?)?;
-        let of_images = inner.manifests().iter().filter(|entry| {
-            entry.platform().as_ref().is_some_and(|platform| platform.os().to_string() != "unknown")
-        });
+        let bytes = self.blob(digest)?;
         let mut seen = BTreeSet::new();
-        let all = of_images.map(|entry| entry.digest().to_string());
-        let mut whole: Vec<String> =
-            all.filter(|digest| seen.insert(digest.clone()) && self.is_whole(digest)).collect();
+        let mut whole = Vec::new();
+        self.whole_images(&bytes, &mut seen, &mut whole);
         if self.platform.is_some() || whole.is_empty() {
             let platform = self.platform.clone().unwrap_or_else(Platform::host);
-            whole = vec![lapstrake_registry::choose(&"archive".parse()?, &inner, &platform)?.to_string()];
+            whole = vec![self.chosen(&bytes, &platform)?];
         }
         let rows = whole.iter().map(|digest| self.manifest(session, digest));
         named(session, &rows.collect::<anyhow::Result<Vec<_>>>()?, names)
     }
 
+    /// All images of an index, and of indexes in it, that are in the archive with all their layers.
+    fn whole_images(&self, index: &[u8], seen: &mut BTreeSet<String>, whole: &mut Vec<String>) {
+        let Ok(index) = read_index(index) else { return };
+        for entry in index.manifests().iter().filter(|entry| !is_artifact(entry)) {
+            let digest = entry.digest().to_string();
+            // An index may name what is not in the archive; and each is looked at once, so this ends.
+            if seen.len() as u64 > MOST_FILES || !seen.insert(digest.clone()) {
+                continue;
+            }
+            match self.blob(&digest) {
+                Ok(bytes) if is_index(&bytes) => self.whole_images(&bytes, seen, whole),
+                Ok(bytes) if is_image(&bytes) && self.is_whole(&digest) => whole.push(digest),
+                _ => {}
+            }
+        }
+    }
+
+    /// The image of an index for a platform.
+    fn chosen(&self, index: &[u8], platform: &Platform) -> anyhow::Result<String> {
+        let name: Reference = "archive".parse()?;
+        let index = read_index(index)?;
+        let mut search = Search::of(&name, &index, platform)?;
+        loop {
+            let candidate = search.next_candidate()?;
+            let digest = candidate.digest.to_string();
+            match search.look(&candidate, &self.blob(&digest)?)? {
+                Looked::Image(_) => return Ok(digest),
+                Looked::Perhaps(manifest) => {
+                    let config = self.blob(manifest.config().digest().as_ref())?;
+                    if search.fits(&ImageConfig::read(&config)?) {
+                        return Ok(digest);
+                    }
+                }
+                Looked::No => {}
+            }
+        }
+    }
+
     /// Whether an image is in the archive with all its layers: of several platforms some may have been left out.
     fn is_whole(&self, digest: &str) -> bool {
-        let manifest = self.blob(digest).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        manifest.is_some_and(|manifest: ImageManifest| {
+        let manifest = self.blob(digest).ok().and_then(|bytes| read_manifest(&bytes).ok());
+        manifest.is_some_and(|manifest| {
             let mut blobs = manifest.layers().iter().chain([manifest.config()]);
             blobs.all(|blob| self.files.contains_key(&Archive::blob_name(blob.digest().as_ref())))
         })
@@ -251,8 +373,7 @@ impl Archive {
 
     fn manifest(&self, session: &Session, digest: &str) -> anyhow::Result<ImageRow> {
         let bytes = self.blob(digest)?;
-        let manifest: ImageManifest =
-            serde_json::from_slice(&bytes).context("the image's manifest cannot be read")?;
+        let manifest = read_manifest(&bytes).context("the image's manifest cannot be read")?;
         let config = self.blob(manifest.config().digest().as_ref())?;
         let mut layers = Vec::new();
         for layer in manifest.layers() {
@@ -272,14 +393,18 @@ impl Archive {
         layers: &[(&Path, Option<(String, Digest)>)],
         manifest: Option<Digest>,
     ) -> anyhow::Result<ImageRow> {
-        let known: ImageConfig =
-            serde_json::from_slice(config).context("the image's config cannot be read")?;
+        let known = ImageConfig::read(config).context("the image's config cannot be read")?;
         let found = known.platform();
         match self.platform.as_ref().filter(|wanted| !wanted.accepts(&found)) {
             Some(wanted) => bail!("the archive has no image for {wanted}: it is for {found}"),
             None => keep(session, (config, &known), layers, manifest),
         }
     }
+}
+
+/// Whether a manifest is an image's: others lie beside them in layouts.
+fn is_image(manifest: &[u8]) -> bool {
+    read_manifest(manifest).is_ok_and(|manifest| is_image_config(manifest.config().media_type().as_ref()))
 }
 
 /// Gives images, of one for several platforms, their names. The one for this machine is the one that they mean.
