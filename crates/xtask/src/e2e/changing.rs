@@ -138,9 +138,9 @@ fn changing_archives(mode: &Mode) -> Result<(), String> {
         ("tar -cf d/f -C .. bb.tar", "echo two > d/f", "test $(cat /s/f) = two"),
     ];
     for (round, (before, change, check)) in changes.into_iter().enumerate() {
-        fresh(mode, "archives", "ADD d/f /s/", check, 400 + round)?;
-        expect(&script(mode, &format!("cd archives && rm -rf x && {before}"))?, 0, &[])?;
-        let built = build_while(mode, "archives", "", change)?;
+        fresh(mode, "changing-archives", "ADD d/f /s/", check, 400 + round)?;
+        expect(&script(mode, &format!("cd changing-archives && rm -rf x && {before}"))?, 0, &[])?;
+        let built = build_while(mode, "changing-archives", "", change)?;
         expect(&built, 0, &[]).map_err(|error| format!("{before}, {change}: {error}"))?;
     }
     nothing_left(mode)
