@@ -4,6 +4,7 @@
 //! root (its links are followed there, and nowhere else); the entry itself never is. Deletion marks of layers mean
 //! nothing here.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -96,6 +97,8 @@ struct Extractor<'a> {
     last: Option<(TreePath, TreePath, OwnedFd)>,
     /// Directories whose metadata come last.
     dirs: Vec<(TreePath, TarEntry)>,
+    /// Directories that something was put into.
+    touched: BTreeSet<TreePath>,
 }
 
 impl<'a> Extractor<'a> {
@@ -108,6 +111,7 @@ impl<'a> Extractor<'a> {
             copied: Copied::default(),
             last: None,
             dirs: Vec::new(),
+            touched: BTreeSet::new(),
         };
         new.base = new.mkdir(dest)?.0;
         Ok(new)
@@ -131,6 +135,7 @@ impl<'a> Extractor<'a> {
     fn parent(&mut self, named: &TreePath) -> Result<(TreePath, &OwnedFd), TreeError> {
         if self.last.as_ref().is_none_or(|(last, ..)| last != named) {
             let (real, fd) = self.mkdir(self.base.join(named).as_bytes())?;
+            self.touched.insert(real.clone());
             self.last = Some((named.clone(), real, fd));
         }
         let (_, real, fd) = self.last.as_ref().expect("it was set above");
@@ -275,6 +280,18 @@ impl<'a> Extractor<'a> {
     }
 
     fn finish(self) -> Result<Copied, TreeError> {
+        if let Some(mtime) = self.options.mtime {
+            // What was there before gets the time that there is for all that is made: else it would be now.
+            for path in self.touched.iter().filter(|path| !path.is_root()) {
+                match self.root.open_plain(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+                    Ok(fd) => {
+                        set_times_fd(fd.as_fd(), mtime).map_err(TreeError::io("set times of", path))?;
+                    }
+                    Err(e) if matches!(e.errno(), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
         for (path, entry) in self.dirs.iter().rev() {
             match self.root.open_plain(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
                 Ok(fd) => self.finish_fd(fd.as_fd(), entry).map_err(TreeError::io("finish", path))?,

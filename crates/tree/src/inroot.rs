@@ -200,7 +200,9 @@ impl<'fd> Root<'fd> {
         }
         // Making a child moved its parent's clock: times go on last, deepest first.
         if let Some(mtime) = new.mtime {
-            for path in made.iter().rev() {
+            // What was there above them is touched, too.
+            let above = made.first().and_then(TreePath::parent).filter(|above| !above.is_root());
+            for path in made.iter().rev().chain(&above) {
                 let fd = self.open_plain(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
                 set_times_fd(fd.as_fd(), mtime).map_err(TreeError::io("set times of", path))?;
             }

@@ -140,10 +140,9 @@ pub fn put(
     let mut copied = Copied::default();
     // What a second source finds at its place has to show in the mount.
     let dest = if selection.roots.len() == 1 { dest } else { Dest::plain(dest.root) };
-    let mut made = None;
     for from in &selection.roots {
         if from.is_dir {
-            copy_contents(source, from, dest, path, options, (&mut copied, &mut made))?;
+            copy_contents(source, from, dest, path, options, &mut copied)?;
         } else {
             copy_file(source, from, &Root::from_fd(dest.root), path, options, &mut copied)?;
         }
@@ -175,13 +174,10 @@ fn copy_contents(
     dest: Dest<'_>,
     path: &[u8],
     options: &CopyOptions,
-    (copied, made_here): (&mut Copied, &mut Option<TreePath>),
+    copied: &mut Copied,
 ) -> Result<(), TreeError> {
     let made = mkdir(&Root::from_fd(dest.root), path, options, copied)?;
     let is_new = made.made.last() == Some(&made.path);
-    if is_new {
-        *made_here = Some(made.path.clone());
-    }
     // An `O_PATH` descriptor can neither be listed nor have its mode and times set.
     let seen = crate::inroot::open_child(made.dir.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
         .map_err(TreeError::io("open", &made.path))?;
@@ -213,10 +209,8 @@ fn copy_contents(
     };
     copied.patch = patch;
     copied.known = directly.then(|| Known { dir: made.path.clone(), entries });
-    // The last source that goes to a directory of ours decides.
-    if let (Some(mtime), None) = (from.mtime, options.mtime)
-        && made_here.as_ref() == Some(&made.path)
-    {
+    // The last source decides, also of a directory that was there before. The root of an image has no time in any layer.
+    if let Some(mtime) = options.mtime.or(from.mtime).filter(|_| !made.path.is_root()) {
         crate::inroot::set_times_fd(upper.as_fd(), mtime)
             .map_err(TreeError::io("set times of", &made.path))?;
     }
@@ -251,7 +245,17 @@ fn copy_file(
     let Some(entry) = from.entries.first() else { return Ok(()) };
     let (dir, name) = file_place(root, dest, &from.name, options, copied)?;
     let mut putter = Putter::new(source, dir.dir.as_fd(), &dir.path, options, copied);
-    putter.one_as(entry, &name)
+    putter.one_as(entry, &name)?;
+    settle(&dir, options)
+}
+
+/// Gives a directory that something was put into the time that there is for all that is made: else it would be now.
+fn settle(dir: &MadeDir, options: &CopyOptions) -> Result<(), TreeError> {
+    match options.mtime.filter(|_| !dir.path.is_root()) {
+        Some(mtime) => crate::inroot::set_times_at(dir.dir.as_fd(), b".", mtime)
+            .map_err(TreeError::io("set times of", &dir.path)),
+        None => Ok(()),
+    }
 }
 
 /// Makes a directory with everything above it, as WORKDIR does; existing ones are left as they are.
@@ -313,6 +317,7 @@ pub fn write_file(
     if options.squash_ids {
         copied.owners.insert(path, Ownership { uid, gid, mode: None });
     }
+    settle(&dir, options)?;
     Ok(copied)
 }
 

@@ -188,8 +188,8 @@ impl Tree {
         }
         let mut found = Vec::new();
         for path in here {
-            // A dangling link among the matches is copied as what it is.
-            let real = self.follow(&path, selector.follow)?.unwrap_or_else(|| path.clone());
+            // A dangling link among the matches is an error, as one that is named.
+            let real = self.follow(&path, selector.follow)?.ok_or_else(|| self.not_found(&path))?;
             found.push(Found { name: path.name().into(), path: real });
         }
         Ok(found)

@@ -31,6 +31,7 @@ mod networks;
 mod others;
 mod packed;
 mod place;
+mod placed;
 mod platforms;
 mod proxy;
 mod pty;
@@ -158,6 +159,7 @@ fn cases() -> Vec<Case> {
         changing::CASES,
         confined::CASES,
         found::CASES,
+        placed::CASES,
     ]
     .concat()
 }

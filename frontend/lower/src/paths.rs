@@ -55,6 +55,10 @@ pub(crate) fn resolve(dir: &str, path: &str) -> String {
 pub(crate) fn destination(dir: &str, path: &str) -> String {
     let path = if path.is_empty() || path == "." { "./" } else { path };
     let mut found = resolve(dir, path);
+    // As BuildKit has it, `..` is about the text: what a link in front of it leads to does not count.
+    if path.split('/').any(|part| part == "..") {
+        found = clean(&found);
+    }
     if path.ends_with('/') && !found.ends_with('/') {
         found.push('/');
     } else if path.ends_with("/.") && !path.starts_with('/') {
@@ -89,7 +93,7 @@ mod tests {
             ("/w", "x/", "/w/x/"),
             ("/w", "x/.", "/w/x/."),
             ("/w", "../x", "/x"),
-            ("/w", "/y/../z/", "/y/../z/"),
+            ("/w", "/y/../z/", "/z/"),
             ("/w", "/y/.", "/y/."),
             ("/", ".", "/"),
             ("", "a", "/a"),

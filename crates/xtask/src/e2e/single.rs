@@ -9,7 +9,7 @@ pub(super) const USER: &str = "lapstrake-single";
 
 /// Whether a test is also for such a user, in a place of its own.
 pub(super) fn concerns(case: &str) -> bool {
-    const PREFIXES: &[&str] = &["changing_", "confined_", "found_"];
+    const PREFIXES: &[&str] = &["changing_", "confined_", "found_", "placed_"];
     PREFIXES.iter().any(|prefix| case.starts_with(prefix))
 }
 
