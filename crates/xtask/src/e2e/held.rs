@@ -184,7 +184,7 @@ fn limits_of_run(mode: &Mode) -> Result<(), String> {
         ("-m 5q", "not a size"),
         ("--pids-limit 0", "nothing could run"),
     ] {
-        expect(&lap(mode, &format!("run {flag} busybox true"))?, 2, &[word])?;
+        expect(&lap(mode, &format!("run {flag} busybox true"))?, 125, &[word])?;
     }
     if !text(&lap(mode, "doctor")?).contains("limited  limit of") {
         let eats = lap(mode, "run -m 64m busybox busybox dd if=/dev/zero of=/dev/null bs=300M count=1")?;
@@ -402,7 +402,7 @@ fn disk_limits(mode: &Mode) -> Result<(), String> {
         ("--device-write-iops /dev/null:x", "`x` is not a number"),
         ("--device-write-bps /dev/null:0", "nothing could be read or written"),
     ] {
-        expect(&lap(mode, &format!("run {flag} busybox true"))?, 2, &[word])?;
+        expect(&lap(mode, &format!("run {flag} busybox true"))?, 125, &[word])?;
     }
     let disk =
         must_say(&format!("findmnt --noheadings --output SOURCE --target '{}'", mode.place.display()))?;
