@@ -246,7 +246,7 @@ pub(crate) struct Build {
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
     /// The network of RUN that does not say: `isolated` (one of its own with a way out), `none`, `host` (needs `--allow`),
-    /// or `default`, which is the host's unless $LAPSTRAKE_NETWORK says `isolated`
+    /// or `default`: what $LAPSTRAKE_NETWORK says, else `isolated` where that can be had, else `host`
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
     /// Grant an entitlement: `network.host`, `security.insecure`, `device` or `device=NAME`

@@ -4,6 +4,7 @@
 //! last, for the error message.
 
 mod board;
+mod held;
 mod journal;
 mod lines;
 mod names;
@@ -18,6 +19,7 @@ use std::thread::JoinHandle;
 
 use lapstrake_engine::{Event, Progress};
 
+pub(crate) use held::hold;
 pub(crate) use journal::Journal;
 pub(crate) use names::printable;
 pub(crate) use tail::Failure;

@@ -37,7 +37,7 @@ impl NetError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoHelper => {
-                Some("install the package passt or slirp4netns, or use the host's network: --network=default")
+                Some("install the package passt or slirp4netns, or use the host's network: --network=host")
             }
             Self::Helper { .. } | Self::NoAddress | Self::Kernel { .. } => None,
         }
@@ -45,7 +45,8 @@ impl NetError {
 
     /// Whether another way may work: we have no right to this one.
     pub(crate) fn is_of_rights(&self) -> bool {
-        let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+        let refused = |error: &io::Error| kinds.contains(&error.kind());
         matches!(self, Self::Kernel { source, .. } if refused(source))
     }
 }

@@ -30,6 +30,6 @@ mod pool;
 mod relay;
 
 pub use error::NetError;
-pub use nat::{Firewall, firewall};
-pub use pool::{Lease, Networks, Way};
+pub use nat::advice;
+pub use pool::{Choice, Lease, Networks, Way};
 pub use relay::RELAY;

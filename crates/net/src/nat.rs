@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::error::{NetError, cannot};
 use crate::link::{Index, Links, Route};
@@ -25,11 +28,13 @@ const GATEWAY: u8 = 1;
 #[derive(Debug)]
 pub(crate) struct Switch {
     number: u8,
-    _table: Table,
+    table: Table,
     namespace: Namespace,
     bridge: Index,
     ipv6: bool,
     taken: Mutex<BTreeSet<u8>>,
+    /// Interfaces go with their namespaces, a moment later.
+    left: AtomicBool,
 }
 
 /// A container's wire to a switch.
@@ -74,7 +79,15 @@ impl Switch {
             Ok(bridge)
         };
         let bridge = wire(&machine).map_err(cannot("wire a switch to the machine's network"))?;
-        Ok(Self { number, _table: table, namespace, bridge, ipv6, taken: Mutex::default() })
+        Ok(Self {
+            number,
+            table,
+            namespace,
+            bridge,
+            ipv6,
+            taken: Mutex::default(),
+            left: AtomicBool::new(false),
+        })
     }
 
     /// A namespace with a wire to it.
@@ -108,6 +121,47 @@ impl Switch {
         Ok((namespace, port))
     }
 
+    /// Whether the machine's packet rules let pass what a container sends, tried by sending something. The machine has to
+    /// forward. Where there is no way to everywhere, nothing is tried.
+    pub(crate) fn lets_out(&self, container: &Namespace) -> bool {
+        /// On a busy machine a packet may take a while from one end to the other.
+        const PATIENCE: Duration = Duration::from_millis(300);
+        let machine = Links::here();
+        if !machine.is_ok_and(|machine| machine.leads_out(libc::AF_INET)) {
+            return true;
+        }
+        let send = || -> Result<(), Errno> {
+            let socket = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, socket, None)?;
+            match rustix::net::connect(&socket, &SocketAddrV4::new(nft::TRIED, 443)) {
+                Err(Errno::INPROGRESS) => Ok(()),
+                sent => sent,
+            }
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            // A rule that rejects is an error here; it has been said by the count that stays.
+            container.within(send).unwrap_or_default();
+            for wait in [0, 1, 2, 4, 8, 16] {
+                std::thread::sleep(Duration::from_millis(wait));
+                // What cannot be counted is no reason to do without.
+                if self.table.tried().is_ok_and(|count| count > 0) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Leaves it to the kernel to remove what there is of it: whoever has that done waits, twice 20 ms on a busy machine.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    fn is_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
     fn take(&self) -> Option<u8> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         (GATEWAY + 1..u8::MAX).find(|host| taken.insert(*host))
@@ -116,6 +170,9 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
+        if self.is_left() {
+            return;
+        }
         // The kernel would do it a moment later, and until then our network would look taken.
         self.namespace.links.index("up").and_then(|up| self.namespace.links.remove(up)).unwrap_or_default();
     }
@@ -124,7 +181,7 @@ impl Drop for Switch {
 impl Drop for Port {
     fn drop(&mut self) {
         // Now, not when the kernel comes to it: the name and the number are used again.
-        if self.link != 0 {
+        if self.link != 0 && !self.switch.is_left() {
             self.switch.namespace.links.remove(self.link).unwrap_or_default();
         }
         self.switch.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.host);
@@ -180,7 +237,6 @@ pub(crate) fn forward() -> Result<Option<Forwarding>, NetError> {
         return Ok(None);
     }
     let mut others = Others::look();
-    others.links.retain(|link| !link.starts_with(PREFIX));
     others.chains.retain(|chain| !chain.contains(&format!(" {PREFIX}")));
     fs::write(FORWARD, "1")
         .map_err(|source| NetError::Kernel { action: "set net.ipv4.ip_forward", source })?;
@@ -191,7 +247,9 @@ impl Others {
     fn look() -> Self {
         let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
         let links = text.lines().filter_map(|line| line.split_once(':'));
-        let links = links.map(|(name, _)| name.trim().to_owned()).collect();
+        // One of ours is there for as long as the kernel takes to remove it. The table tells whether somebody uses it.
+        let links = links.map(|(name, _)| name.trim().to_owned());
+        let links = links.filter(|link| !link.starts_with(PREFIX)).collect();
         let chains = nft::chains().unwrap_or_default().iter().map(nft::Chain::shown).collect();
         Self { links, chains }
     }
@@ -221,33 +279,13 @@ fn reads(path: &str, value: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
 }
 
-/// What keeps forwarded packets from where they go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Firewall {
-    /// Nothing that we could see.
-    Open,
-    /// These chains drop what no rule lets through.
-    Drops(Vec<String>),
-}
-
-impl Firewall {
-    /// What lets packets of containers through, for whoever may change it.
-    pub fn advice(chains: &[String]) -> String {
-        let rules = chains.iter().flat_map(|chain| {
-            ["iifname \"lap*\" accept", "oifname \"lap*\" ct state established,related accept"]
-                .map(|rule| format!("nft 'insert rule {chain} {rule}'"))
-        });
-        format!("as root: {}", rules.collect::<Vec<_>>().join("; "))
-    }
-}
-
-/// What the machine's packet filter does with packets of containers. Rules of the old `iptables-legacy` are not seen.
-pub fn firewall() -> Firewall {
-    match nft::dropping() {
-        Ok(chains) if !chains.is_empty() => Firewall::Drops(chains),
-        // What cannot be looked at by us cannot be used by us either.
-        _ => Firewall::Open,
-    }
+/// What lets packets of containers through these chains of packet rules, for whoever may change them.
+pub fn advice(chains: &[String]) -> String {
+    let rules = chains.iter().flat_map(|chain| {
+        ["iifname \"lap*\" accept", "oifname \"lap*\" ct state established,related accept"]
+            .map(|rule| format!("nft 'insert rule {chain} {rule}'"))
+    });
+    format!("as root: {}", rules.collect::<Vec<_>>().join("; "))
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@
 //!   chain out    nat hook postrouting          iifname "lapN" masquerade
 //!   chain across filter hook forward           oifname "lapN" ct state established,related accept
 //!                                              oifname "lapN" drop
+//!   chain tried  filter hook postrouting       iifname "lapN" ip daddr 192.0.2.250 counter drop
 //! ```
+//! The last chain counts what is sent to try whether the machine's other rules let anything out ([`TRIED`]).
 //! So a container reaches what the machine reaches, and nobody reaches a container: neither other switches nor machines
 //! that send packets for its address to this one.
+
+use std::net::Ipv4Addr;
 
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
@@ -18,6 +22,7 @@ const SUBSYSTEM: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8;
 const BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
 const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 const NEW_TABLE: u16 = SUBSYSTEM | libc::NFT_MSG_NEWTABLE as u16;
+const DELETE_TABLE: u16 = SUBSYSTEM | libc::NFT_MSG_DELTABLE as u16;
 const NEW_CHAIN: u16 = SUBSYSTEM | libc::NFT_MSG_NEWCHAIN as u16;
 const GET_CHAIN: u16 = SUBSYSTEM | libc::NFT_MSG_GETCHAIN as u16;
 const GET_RULE: u16 = SUBSYSTEM | libc::NFT_MSG_GETRULE as u16;
@@ -46,6 +51,7 @@ const DATA: u16 = 2;
 const REGISTER: u32 = 1;
 const KEY_IIFNAME: u32 = 6;
 const KEY_OIFNAME: u32 = 7;
+const KEY_PROTOCOL: u32 = 15;
 const CT_STATE: u32 = 0;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`, in the machine's order.
 const ANSWERS: u32 = 6;
@@ -57,15 +63,26 @@ const ACCEPT: u32 = 1;
 /// A table that is there as long as this is.
 #[derive(Debug)]
 pub(crate) struct Table {
-    _socket: Socket,
+    socket: Socket,
+    name: String,
 }
 
+/// Where packets go that are only to be counted: an address for documents, which nobody has. They never leave the machine.
+pub(crate) const TRIED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 250);
+
 impl Table {
+    /// How many packets for [`TRIED`] have come past the rules of everybody for forwarded packets.
+    pub(crate) fn tried(&self) -> Result<u64, Errno> {
+        let list = Message::new(GET_RULE, libc::NLM_F_DUMP, &INET);
+        let list = list.text(RULE_TABLE, &self.name).text(RULE_CHAIN, "tried");
+        Ok(self.socket.list(list)?.iter().find_map(counted).unwrap_or(0))
+    }
+
     /// Makes the table for the interface `link`, and calls it the same; nothing where another process has it.
     pub(crate) fn new(link: &str) -> Result<Option<Self>, Errno> {
         let socket = Socket::open(Some(NETFILTER))?;
         match socket.batch(batch(link)) {
-            Ok(()) => Ok(Some(Self { _socket: socket })),
+            Ok(()) => Ok(Some(Self { socket, name: link.to_owned() })),
             // Without rights it is the first message that is refused, which only begins the batch.
             Err(Refused { at: TABLE, errno: Errno::PERM | Errno::EXIST }) => Ok(None),
             Err(Refused { errno, .. }) => Err(errno),
@@ -73,11 +90,23 @@ impl Table {
     }
 }
 
+impl Drop for Table {
+    fn drop(&mut self) {
+        // The kernel would do it when the socket goes, and have whoever closes that wait until every processor has noticed.
+        let remove = Message::new(DELETE_TABLE, libc::NLM_F_ACK, &INET).text(TABLE_NAME, &self.name);
+        self.socket.batch(vec![edge(BEGIN), remove, edge(END)]).unwrap_or_default();
+    }
+}
+
+/// Where a batch begins or ends.
+fn edge(kind: u16) -> Message {
+    Message::new(kind, 0, &[0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8])
+}
+
 /// Where in the batch the table is.
 const TABLE: u32 = 2;
 
 fn batch(link: &str) -> Vec<Message> {
-    let edge = |kind| Message::new(kind, 0, &[0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8]);
     let ack = libc::NLM_F_ACK;
     let create = ack | libc::NLM_F_CREATE;
     // Exclusive: a table of this name would be another's.
@@ -102,9 +131,11 @@ fn batch(link: &str) -> Vec<Message> {
         table,
         chain("out", "nat", POSTROUTING, SOURCE_NAT),
         chain("across", "filter", FORWARD, 0),
+        chain("tried", "filter", POSTROUTING, 0),
         rule("out", &|all| masquerade(interface(all, KEY_IIFNAME, link))),
         rule("across", &|all| verdict(answers(interface(all, KEY_OIFNAME, link)), ACCEPT)),
         rule("across", &|all| verdict(interface(all, KEY_OIFNAME, link), DROP)),
+        rule("tried", &|all| verdict(counter(for_tried(interface(all, KEY_IIFNAME, link))), DROP)),
         edge(END),
     ]
 }
@@ -138,6 +169,34 @@ fn answers(all: Message) -> Message {
 
 fn compare(all: Message, how: u32, with: &[u8]) -> Message {
     expression(all, "cmp", |data| data.big(1, REGISTER).big(2, how).nest(3, &[], |value| value.with(1, with)))
+}
+
+/// The packet is one of IPv4 for [`TRIED`].
+fn for_tried(all: Message) -> Message {
+    const NETWORK_HEADER: u32 = 1;
+    let all = expression(all, "meta", |data| data.big(2, KEY_PROTOCOL).big(1, REGISTER));
+    let all = compare(all, EQUAL, &[libc::NFPROTO_IPV4 as u8]);
+    let all =
+        expression(all, "payload", |data| data.big(1, REGISTER).big(2, NETWORK_HEADER).big(3, 16).big(4, 4));
+    compare(all, EQUAL, &TRIED.octets())
+}
+
+fn counter(all: Message) -> Message {
+    expression(all, "counter", |data| data)
+}
+
+/// What the counter of a rule says.
+fn counted(rule: &Answer) -> Option<u64> {
+    const PACKETS: u16 = 2;
+    let of = |all: Vec<(u16, &[u8])>, wanted: u16| {
+        all.into_iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| value.to_vec())
+    };
+    let expressions = of(rule.attributes(4), RULE_EXPRESSIONS)?;
+    attributes(&expressions).into_iter().find_map(|(_, one)| {
+        let name = of(attributes(one), NAME)?;
+        let data = of(attributes(one), DATA).filter(|_| name.starts_with(b"counter"))?;
+        Some(u64::from_be_bytes(of(attributes(&data), PACKETS)?.try_into().ok()?))
+    })
 }
 
 fn masquerade(all: Message) -> Message {

@@ -5,10 +5,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::error::NetError;
+use crate::error::{NetError, cannot};
 use crate::helper::{self, Helper};
 use crate::namespace::Namespace;
 use crate::nat::{self, Forwarding, Port, Switch};
+use crate::nft;
 use crate::relay::Relay;
 
 /// Networks of one process. One that was given back clean is lent again: nothing that its last user has left can still
@@ -17,13 +18,20 @@ use crate::relay::Relay;
 pub struct Networks {
     /// Whom questions for names go to that a container asks itself.
     names: Vec<SocketAddr>,
-    switch: Mutex<Option<Out>>,
+    found: Mutex<Option<Found>>,
     idle: Mutex<Idle>,
     /// Goes last, when our interfaces and rules have gone.
     forwarding: Mutex<Option<Forwarding>>,
 }
 
-/// How containers get out, once that is known.
+/// What has been found out about this machine.
+#[derive(Clone, Debug)]
+struct Found {
+    out: Out,
+    blocked: Option<Vec<String>>,
+}
+
+/// How containers get out.
 #[derive(Clone, Debug)]
 enum Out {
     Switch(Arc<Switch>),
@@ -51,6 +59,23 @@ enum Carrier {
     Helper(Helper),
 }
 
+/// How containers get out, and why not in a better way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// How.
+    pub way: Way,
+    /// The machine drops what it forwards: because of these chains of packet rules, or of others where there are none. With
+    /// [`Way::Nat`] containers do not get out.
+    pub blocked: Option<Vec<String>>,
+}
+
+impl Choice {
+    /// Whether containers get out.
+    pub fn leads_out(&self) -> bool {
+        self.way != Way::Nat || self.blocked.is_none()
+    }
+}
+
 /// How containers get out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -73,7 +98,7 @@ impl Networks {
     pub fn new(names: Vec<SocketAddr>) -> Arc<Self> {
         Arc::new(Self {
             names,
-            switch: Mutex::default(),
+            found: Mutex::default(),
             idle: Mutex::default(),
             forwarding: Mutex::default(),
         })
@@ -106,33 +131,38 @@ impl Networks {
             (None, _) => self.make()?,
         };
         if matches!(network.carrier, Carrier::Port { .. }) {
-            let mut forwarding = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(begun) = nat::forward()? {
-                *forwarding = Some(begun);
-            }
+            self.forward()?;
         }
         Ok(Lease { networks: self.clone(), network: Some(network), clean: false })
     }
 
-    /// How containers would get out. Nothing of the machine is other afterwards.
+    /// How containers get out. Makes a network to find out, which the next container has.
     ///
     /// # Errors
     /// As [`Networks::take`].
-    pub fn way(&self) -> Result<Way, NetError> {
-        self.make().map(|network| network.way())
+    pub fn choose(self: &Arc<Self>) -> Result<Choice, NetError> {
+        let mut lease = self.take()?;
+        lease.is_clean();
+        let way = lease.way().ok_or(NetError::NoAddress)?;
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocked = found.as_ref().and_then(|found| found.blocked.clone());
+        Ok(Choice { way, blocked })
+    }
+
+    /// Leaves it to the kernel to remove interfaces when this goes, so that nobody waits for that. Until it has, a moment
+    /// later, another process takes other addresses.
+    pub fn leave(&self) {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Found { out: Out::Switch(switch), .. }) = &*found {
+            switch.leave();
+        }
     }
 
     fn make(&self) -> Result<Network, NetError> {
         let (namespace, carrier) = match self.out()? {
-            Out::Switch(switch) => {
-                let (namespace, port) = switch.plug()?;
-                (namespace, Carrier::Port { _port: port })
-            }
-            Out::Helpers => {
-                let namespace = Namespace::new().map_err(crate::error::cannot("make a network namespace"))?;
-                let helper = helper::start(&namespace)?;
-                (namespace, Carrier::Helper(helper))
-            }
+            (_, Some(made)) => made,
+            (Out::Switch(switch), None) => plugged(&switch)?,
+            (Out::Helpers, None) => helped()?,
         };
         let relay = match self.names.as_slice() {
             [] => None,
@@ -141,19 +171,67 @@ impl Networks {
         Ok(Network { _relay: relay, carrier, namespace })
     }
 
-    /// The switch, made when it is first needed; helpers where we have no right to one.
-    fn out(&self) -> Result<Out, NetError> {
-        let mut out = self.switch.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(out) = &*out {
-            return Ok(out.clone());
+    /// How containers get out; with a first one that finding out has left.
+    fn out(&self) -> Result<(Out, Option<Made>), NetError> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*found {
+            return Ok((found.out.clone(), None));
         }
-        let found = match Switch::new() {
-            Ok(switch) => Out::Switch(Arc::new(switch)),
-            Err(error) if error.is_of_rights() => Out::Helpers,
-            Err(error) => return Err(error),
-        };
-        Ok(out.insert(found).clone())
+        let (new, made) = self.find()?;
+        Ok((found.insert(new).out.clone(), made))
     }
+
+    /// A switch where we have the right to one and the machine's packet rules let pass what it forwards; else helpers.
+    fn find(&self) -> Result<(Found, Option<Made>), NetError> {
+        let helpers = |blocked| Found { out: Out::Helpers, blocked };
+        let tried = Switch::new().and_then(|switch| {
+            let switch = Arc::new(switch);
+            self.forward()?;
+            Ok((plugged(&switch)?, switch))
+        });
+        let (made, switch) = match tried {
+            Ok(made) => made,
+            Err(error) if error.is_of_rights() => return Ok((helpers(None), None)),
+            // Whatever the kernel lacks, helpers may do without.
+            Err(error) => return helped().map(|made| (helpers(None), Some(made))).map_err(|_| error),
+        };
+        if switch.lets_out(&made.0) {
+            return Ok((Found { out: Out::Switch(switch), blocked: None }, Some(made)));
+        }
+        let blocked = Some(nft::dropping().unwrap_or_default());
+        match helped() {
+            Ok(helped) => {
+                // What it was needed for goes first.
+                drop((made, switch));
+                drop(self.forwarding.lock().unwrap_or_else(PoisonError::into_inner).take());
+                Ok((helpers(blocked), Some(helped)))
+            }
+            Err(_) => Ok((Found { out: Out::Switch(switch), blocked }, Some(made))),
+        }
+    }
+
+    /// Has the machine forward, until this value goes.
+    fn forward(&self) -> Result<(), NetError> {
+        let mut forwarding = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(begun) = nat::forward()? {
+            *forwarding = Some(begun);
+        }
+        Ok(())
+    }
+}
+
+/// A namespace, and what carries its packets.
+type Made = (Namespace, Carrier);
+
+fn plugged(switch: &Arc<Switch>) -> Result<Made, NetError> {
+    let (namespace, port) = switch.plug()?;
+    Ok((namespace, Carrier::Port { _port: port }))
+}
+
+fn helped() -> Result<Made, NetError> {
+    let namespace = Namespace::new().map_err(cannot("make a network namespace"))?;
+    let helper = helper::start(&namespace)?;
+    Ok((namespace, Carrier::Helper(helper)))
 }
 
 impl Network {

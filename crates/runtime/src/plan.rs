@@ -462,11 +462,13 @@ fn confine(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     }
 }
 
-/// The capabilities that a program may have.
+/// The capabilities that a program may have. Raw sockets see and send what others do in the same network, so in the host's
+/// there are none.
 fn kept(spec: &RunSpec) -> u64 {
-    match spec.security {
-        Security::Sandbox => spec.capabilities.0,
-        Security::Insecure => Capabilities::ALL.0,
+    match (spec.security, spec.network) {
+        (Security::Insecure, _) => Capabilities::ALL.0,
+        (Security::Sandbox, Network::Host) => spec.capabilities.without(Capabilities::NET_RAW).0,
+        (Security::Sandbox, Network::None | Network::Isolated) => spec.capabilities.0,
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::Child;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use lapstrake_net::{Lease, NetError, Networks, Way};
+use lapstrake_net::{Choice, Lease, NetError, Networks};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -105,7 +105,17 @@ impl Sandbox {
     /// [`RuntimeError::Start`] where the kernel refuses what every container needs, [`RuntimeError::Kernel`] where it
     /// does not know it.
     pub fn start() -> Result<Self, RuntimeError> {
-        Self::start_from(None)
+        Self::start_from(None, OnceLock::new())
+    }
+
+    /// As [`Sandbox::start`], and meanwhile makes a network for a container that will want one of its own.
+    ///
+    /// # Errors
+    /// As [`Sandbox::start`].
+    pub fn start_with_network() -> Result<Self, RuntimeError> {
+        let networks = Networks::new(resolv::relayed());
+        networks.prepare();
+        Self::start_from(None, OnceLock::from(networks))
     }
 
     /// As [`Sandbox::start`], from another executable that does the same.
@@ -113,13 +123,16 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::start`].
     pub fn start_with(executable: &Path) -> Result<Self, RuntimeError> {
-        Self::start_from(Some(executable))
+        Self::start_from(Some(executable), OnceLock::new())
     }
 
-    fn start_from(executable: Option<&Path>) -> Result<Self, RuntimeError> {
+    fn start_from(
+        executable: Option<&Path>,
+        networks: OnceLock<Arc<Networks>>,
+    ) -> Result<Self, RuntimeError> {
         let (control, theirs) = wire::pair().map_err(RuntimeError::talk)?;
         let keeper = launch::launch(executable, theirs)?;
-        let sandbox = Self { control, keeper, networks: OnceLock::new() };
+        let sandbox = Self { control, keeper, networks };
         let (hello, _) =
             wire::receive(&sandbox.control).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
         match hello {
@@ -130,11 +143,6 @@ impl Sandbox {
         }
     }
 
-    /// Begins to make a network for a container that will want one of its own.
-    pub fn prepare_network(&self) {
-        self.networks().prepare();
-    }
-
     fn networks(&self) -> &Arc<Networks> {
         self.networks.get_or_init(|| Networks::new(resolv::relayed()))
     }
@@ -142,9 +150,9 @@ impl Sandbox {
     /// How containers with a network of their own get out.
     ///
     /// # Errors
-    /// [`NetError`] where they do not.
-    pub fn way_out(&self) -> Result<Way, NetError> {
-        self.networks().way()
+    /// [`NetError`] where there are no such networks.
+    pub fn way_out(&self) -> Result<Choice, NetError> {
+        self.networks().choose()
     }
 
     /// Makes a container and starts its program; returns when that has been executed.
@@ -208,6 +216,9 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        if let Some(networks) = self.networks.get() {
+            networks.leave();
+        }
         // End of file makes the keeper kill the zygote, and with it everything in its pid namespace.
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
         drop(self.keeper.wait());

@@ -207,6 +207,8 @@ impl Capabilities {
     pub const NONE: Self = Self(0);
     /// All that any kernel has.
     pub const ALL: Self = Self(u64::MAX);
+    /// Sockets that see and send whatever goes through a network.
+    pub const NET_RAW: Self = Self(1 << 13);
     /// Those that Docker gives: `CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW
     /// SYS_CHROOT MKNOD AUDIT_WRITE SETFCAP`.
     pub const DEFAULT: Self = Self(

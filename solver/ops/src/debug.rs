@@ -4,11 +4,14 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Mutex, PoisonError};
 
 use lapstrake_graph::Exec;
 use lapstrake_runtime::{Mount, MountSource, RunFds, RunSpec, Running, Sandbox, WindowSize};
 use lapstrake_snapshot::Active;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
 
 use crate::error::OpsError;
 use crate::mounts::Mounts;
@@ -25,7 +28,40 @@ pub struct Debug {
     /// Who looks.
     pub hand_over: Box<HandOver>,
     /// One at a time.
-    pub turn: Mutex<()>,
+    pub turn: Mutex<Turn>,
+}
+
+/// What has been looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Turn {
+    /// The build goes on.
+    #[default]
+    Open,
+    /// A shell in a failed step has ended, and the build with it: there are no more.
+    Over,
+}
+
+/// Why there is a shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occasion<'a> {
+    /// The step is about to run.
+    Before(&'a str),
+    /// The step has failed.
+    Failed(&'a str),
+}
+
+impl fmt::Display for Occasion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Before(name) => write!(f, "before {name}"),
+            Self::Failed(name) => write!(f, "{name} failed"),
+        }
+    }
+}
+
+/// Whether nobody wants a step any more.
+pub(crate) fn is_canceled(killed: &Receiver<()>) -> bool {
+    killed.try_recv() == Err(TryRecvError::Disconnected)
 }
 
 impl fmt::Debug for Debug {
@@ -41,19 +77,27 @@ impl Debug {
     }
 }
 
+/// How soon a shell notices that its step is canceled.
+const TENTH: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
 /// Where the step's command is, as a script.
 const SCRIPT: &str = "/dev/step";
 
-/// Runs a shell on `active` with everything that the step of `spec` has: mounts, environment, user, directory.
+/// Runs a shell on `active` with everything that the step has: mounts, environment, user, directory. None for a step that
+/// nobody wants any more; it ends when that becomes so.
 pub(crate) fn shell(
-    sandbox: &Sandbox,
-    debug: &Debug,
-    what: &str,
+    (sandbox, debug): (&Sandbox, &Debug),
+    occasion: Occasion<'_>,
     exec: &Exec,
     active: &Active,
-    (mut spec, mut mounts): (RunSpec, Mounts),
+    prepare: impl FnOnce() -> Result<(RunSpec, Mounts), OpsError>,
+    killed: &Receiver<()>,
 ) -> Result<(), OpsError> {
-    let turn = debug.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut turn = debug.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    if *turn == Turn::Over || is_canceled(killed) {
+        return Ok(());
+    }
+    let (mut spec, mut mounts) = prepare()?;
     spec.args = vec!["/bin/sh".to_owned()];
     spec.terminal = Some(debug.size);
     spec.env.retain(|pair| !pair.starts_with("TERM="));
@@ -74,10 +118,35 @@ pub(crate) fn shell(
         stderr: null()?,
     };
     let running = sandbox.run(&spec, fds)?;
-    let told = format!("{what}: this is a shell in its place; `sh {SCRIPT}` runs the step, `exit` leaves");
-    let looked = (debug.hand_over)(&told, running);
+    let told =
+        format!("{occasion}: this is a shell in its place; `sh {SCRIPT}` runs the step, `exit` leaves");
+    let looked = hand_over(debug, &told, running, killed);
+    if matches!(occasion, Occasion::Failed(_)) {
+        *turn = Turn::Over;
+    }
     drop(turn);
-    looked.map_err(OpsError::io("use", Path::new("/dev/tty")))
+    looked
+}
+
+/// Gives `running` to the person at our terminal until it ends, and ends it if the step is canceled.
+fn hand_over(debug: &Debug, told: &str, running: Running, killed: &Receiver<()>) -> Result<(), OpsError> {
+    let pidfd =
+        running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
+    std::thread::scope(|scope| {
+        let looker = scope.spawn(|| (debug.hand_over)(told, running));
+        while !looker.is_finished() {
+            let mut wait = [PollFd::new(&pidfd, PollFlags::IN)];
+            let gone = rustix::event::poll(&mut wait, Some(&TENTH)).is_ok_and(|ready| ready > 0);
+            if gone {
+                break;
+            }
+            if is_canceled(killed) {
+                // It may have ended this very moment.
+                rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).unwrap_or_default();
+            }
+        }
+        looker.join().map_err(|_| OpsError::Worker)?.map_err(OpsError::io("use", Path::new("/dev/tty")))
+    })
 }
 
 /// The command for a shell.

@@ -25,6 +25,8 @@ pub enum OpsError {
         command: String,
         /// Its exit code; 128 and the signal's number if a signal ended it.
         code: i32,
+        /// A service of the machine's loopback interface that it may have wanted, and did not reach.
+        unreached: Option<String>,
     },
     /// The user's command needed more memory than it may have.
     #[error("process {command:?} did not complete successfully: exit code: {code}: cannot allocate memory")]
@@ -227,6 +229,10 @@ impl OpsError {
             OpsError::DiskFull { .. } => {
                 Some("free space, or set LAPSTRAKE_ROOT to a directory on another disk".to_owned())
             }
+            OpsError::ExitCode { unreached: Some(service), .. } => Some(format!(
+                "the step has a network of its own, where `{service}` is not the machine's: \
+                 `--network host --allow network.host` (or LAPSTRAKE_NETWORK=host) gives it the machine's"
+            )),
             OpsError::ExitCode { command, .. } => command
                 .split_once(" -c ")
                 .is_some_and(|(_, text)| is_broken_json(text))
@@ -349,7 +355,8 @@ mod tests {
 
     #[test]
     fn broken_json_is_told() {
-        let ran = |command: &str| OpsError::ExitCode { command: command.to_owned(), code: 127 };
+        let ran =
+            |command: &str| OpsError::ExitCode { command: command.to_owned(), code: 127, unreached: None };
         assert!(ran("/bin/sh -c [\"echo\" \"x\"]").hint().is_some_and(|hint| hint.contains("JSON")));
         assert_eq!(ran("/bin/sh -c [ \"$A\" = b ]").hint(), None);
     }

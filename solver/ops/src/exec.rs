@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use lapstrake_engine::{Step, Stream, Used};
@@ -19,11 +19,12 @@ use lapstrake_tree::users::resolve_user;
 use rustix::fs::FileType;
 
 use crate::cdi::Devices;
-use crate::debug;
+use crate::debug::{self, Occasion, is_canceled};
 use crate::error::OpsError;
 use crate::files;
 use crate::foreign::explained;
 use crate::inner::Inner;
+use crate::loopback;
 use crate::mounts::{Kept, Mounts};
 use crate::output;
 use crate::reading::Reading;
@@ -78,8 +79,9 @@ fn attempt(
     let debug = inner.settings.debug.as_ref();
     if let Some(debug) = debug.filter(|debug| debug.stops_before(name)) {
         let scratch = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
-        let prepared = prepare(reading, exec, base, inputs, &scratch)?;
-        debug::shell(inner.sandbox()?, debug, &format!("before {name}"), exec, &scratch, prepared)?;
+        let prepare = || prepare(reading, exec, base, inputs, &scratch);
+        let tools = (inner.sandbox(exec)?, debug);
+        debug::shell(tools, Occasion::Before(name), exec, &scratch, prepare, killed)?;
     }
     let mut active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
     if debug.is_some() {
@@ -91,11 +93,12 @@ fn attempt(
     let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
     let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
     let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
-    let running = inner.sandbox()?.run(&spec, fds).map_err(|error| explained(error, active.root(), &spec))?;
+    let running =
+        inner.sandbox(exec)?.run(&spec, fds).map_err(|error| explained(error, active.root(), &spec))?;
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
     let watch = Watch { killed, limit, output: inner.settings.output_limit.unwrap_or(u64::MAX) };
-    let finished = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
-    let Some(Finished { exit, usage, held, shm_full, owned }) = finished else {
+    let ended = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
+    let Some((Finished { exit, usage, held, shm_full, owned }, said)) = ended else {
         let limit = limit.unwrap_or_default();
         return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
     };
@@ -106,15 +109,21 @@ fn attempt(
     };
     if code != 0 {
         let shm = shm_full.then_some(spec.shm_size);
-        let failed = failed(exec, code, (&inner.settings.limits, shm), held.unwrap_or_default());
+        let mut failed = failed(exec, code, (&inner.settings.limits, shm), held.unwrap_or_default());
+        if let (OpsError::ExitCode { unreached, .. }, Network::Isolated) = (&mut failed, spec.network) {
+            let texts = spec.env.iter().chain(&spec.args).chain(&said);
+            *unreached = loopback::unreached(texts.map(String::as_str));
+        }
         // Asked while what it wrote is still there.
         let full = is_full(inner.store.root());
-        if let Some(debug) = debug {
+        // One that was killed because another one failed has nothing to show.
+        if let Some(debug) = debug.filter(|_| !is_canceled(killed)) {
             // Its locks, which the shell takes again.
             drop(mounts);
             active.use_spare();
-            let prepared = prepare(reading, exec, base, inputs, &active)?;
-            debug::shell(inner.sandbox()?, debug, &format!("{name} failed"), exec, &active, prepared)?;
+            let prepare = || prepare(reading, exec, base, inputs, &active);
+            let tools = (inner.sandbox(exec)?, debug);
+            debug::shell(tools, Occasion::Failed(name), exec, &active, prepare, killed)?;
         }
         return Err(if full { failed.on_full_disk(&inner.store) } else { failed });
     }
@@ -138,7 +147,7 @@ fn failed(exec: &Exec, code: i32, (limits, shm): (&Limits, Option<u64>), held: H
         (Some(limit), ..) if held.out_of_memory > 0 => OpsError::OutOfMemory { command, code, limit },
         (_, Some(limit), _) if held.refused_pids > 0 => OpsError::TooManyProcesses { command, code, limit },
         (_, _, Some(limit)) => OpsError::SharedMemory { command, code, limit },
-        _ => OpsError::ExitCode { command, code },
+        _ => OpsError::ExitCode { command, code, unreached: None },
     }
 }
 
@@ -161,7 +170,7 @@ fn prepare(
     }
     add_secret_env(inner, exec, &mut mounts)?;
     let groups = add_devices(inner, exec, &mut mounts)?;
-    let mut spec = spec(exec, inner.settings.isolated, active, &mut mounts)?;
+    let mut spec = spec(exec, inner.network(exec)?, active, &mut mounts)?;
     spec.one_id = inner.settings.single_id;
     spec.limits = inner.settings.limits.clone();
     spec.no_new_privs = inner.settings.no_new_privs;
@@ -190,22 +199,21 @@ struct Watch<'a> {
 }
 
 /// Carries output to the step until the process ends, and kills it if nobody wants it any more or if it takes too
-/// long. Gives nothing in the latter case.
+/// long. Gives nothing in the latter case, else also the last that it said.
 fn supervise(
     running: Running,
     step: &Step,
     outputs: [(OwnedFd, Stream); 2],
     watch: &Watch<'_>,
-) -> Result<Option<Finished>, OpsError> {
+) -> Result<Option<(Finished, Vec<String>)>, OpsError> {
     let begun = Instant::now();
     let mut late = false;
     let pidfd =
         running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
     let output = watch.output;
     std::thread::scope(|scope| {
-        for (fd, stream) in outputs {
-            scope.spawn(move || output::carry(fd, stream, step, output));
-        }
+        let carriers =
+            outputs.map(|(fd, stream)| scope.spawn(move || output::carry(fd, stream, step, output)));
         let waiter = scope.spawn(|| running.wait());
         while !waiter.is_finished() {
             // The pidfd is readable once the process is gone; a dropped build is noticed within a tenth of a second.
@@ -216,13 +224,15 @@ fn supervise(
                 break;
             }
             late |= watch.limit.is_some_and(|limit| begun.elapsed() >= limit);
-            if late || watch.killed.try_recv() == Err(TryRecvError::Disconnected) {
+            if late || is_canceled(watch.killed) {
                 // It may have ended this very moment.
                 rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap_or_default();
             }
         }
         let finished = waiter.join().map_err(|_| OpsError::Worker)??;
-        Ok((!late).then_some(finished))
+        let said = carriers.map(|carrier| carrier.join().map_err(|_| OpsError::Worker));
+        let said = said.into_iter().collect::<Result<_, _>>()?;
+        Ok((!late).then_some((finished, said)))
     })
 }
 
@@ -244,7 +254,7 @@ fn check_entitlements(inner: &Inner, exec: &Exec) -> Result<(), OpsError> {
     Ok(())
 }
 
-fn spec(exec: &Exec, isolated: bool, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, OpsError> {
+fn spec(exec: &Exec, network: Network, active: &Active, mounts: &mut Mounts) -> Result<RunSpec, OpsError> {
     let root = active.root();
     let ids = resolve_user(&Root::new(&root), &exec.user)?;
     let mut spec = RunSpec::new(exec.args.clone());
@@ -262,11 +272,7 @@ fn spec(exec: &Exec, isolated: bool, active: &Active, mounts: &mut Mounts) -> Re
     if !exec.hostname.is_empty() {
         spec.hostname.clone_from(&exec.hostname);
     }
-    spec.network = match exec.network {
-        NetworkMode::None => Network::None,
-        NetworkMode::Default if isolated => Network::Isolated,
-        NetworkMode::Default | NetworkMode::Host => Network::Host,
-    };
+    spec.network = network;
     if exec.security == SecurityMode::Insecure {
         spec.security = Security::Insecure;
     }

@@ -6,6 +6,7 @@ use lapstrake_engine::{
     CacheMap, Dep, Done, Executor, Key, KeyHasher, Progress, ResultRef, Selector, Step, StepId,
 };
 use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
+use lapstrake_runtime::Chosen;
 use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::{LayerId, Store};
 use serde::Serialize;
@@ -34,6 +35,11 @@ impl Ops {
     /// Tells what is going to be built: images that no step needs files of are not unpacked.
     pub fn expect(&self, graph: &Graph) {
         self.0.expect(graph);
+    }
+
+    /// What the network of steps is, if one of them has run that does not say.
+    pub fn network(&self) -> Option<&Chosen> {
+        self.0.chosen()
     }
 
     /// Ends the build: keeps what was learnt about the files of its contexts, so that the next one need not read

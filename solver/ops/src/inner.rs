@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use lapstrake_graph::{FileAction, Graph, Op, Source};
+use lapstrake_graph::{Exec, FileAction, Graph, NetworkMode, Op, Source};
 use lapstrake_oci::Digest;
-use lapstrake_runtime::Sandbox;
+use lapstrake_runtime::{Chosen, Network, Preference, RuntimeError, Sandbox};
 use lapstrake_store::Store;
 use lapstrake_tree::TreePath;
 
@@ -25,6 +25,7 @@ pub(crate) struct Inner {
     pub(crate) remotes: Remotes,
     pub(crate) passes: Passes,
     sandbox: OnceLock<Sandbox>,
+    chosen: OnceLock<Chosen>,
     /// The manifests of images whose files no step needs.
     untouched: OnceLock<BTreeSet<Digest>>,
     /// The remotes of repositories that the build needs.
@@ -54,6 +55,7 @@ impl Inner {
             remotes: Remotes::default(),
             passes: Passes::default(),
             sandbox: OnceLock::new(),
+            chosen: OnceLock::new(),
             untouched: OnceLock::new(),
             git_remotes: OnceLock::new(),
             starting: Mutex::new(()),
@@ -112,16 +114,37 @@ impl Inner {
         if untouched { Files::Later } else { Files::Now }
     }
 
+    /// The network of `exec`.
+    pub(crate) fn network(&self, exec: &Exec) -> Result<Network, OpsError> {
+        match exec.network {
+            NetworkMode::None => Ok(Network::None),
+            NetworkMode::Host => Ok(Network::Host),
+            NetworkMode::Default => {
+                let sandbox = self.sandbox(exec)?;
+                let choosing = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.chosen.get().is_none() {
+                    let chosen = sandbox.choose_network(self.settings.network).map_err(RuntimeError::from)?;
+                    // Nobody else sets it while we hold the lock.
+                    self.chosen.set(chosen).unwrap_or_default();
+                }
+                drop(choosing);
+                self.chosen.get().map(|chosen| chosen.network).ok_or(OpsError::Worker)
+            }
+        }
+    }
+
+    /// What the network of steps is, once one of them needed it.
+    pub(crate) fn chosen(&self) -> Option<&Chosen> {
+        self.chosen.get()
+    }
+
     /// The sandbox, started when a step first needs it.
-    pub(crate) fn sandbox(&self) -> Result<&Sandbox, OpsError> {
+    pub(crate) fn sandbox(&self, exec: &Exec) -> Result<&Sandbox, OpsError> {
         let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.sandbox.get().is_none() {
             // Nobody else sets it while we hold the lock.
-            let sandbox = Sandbox::start()?;
-            if self.settings.isolated {
-                // While the first step's mounts are made.
-                sandbox.prepare_network();
-            }
+            let own = exec.network == NetworkMode::Default && self.settings.network != Preference::Host;
+            let sandbox = if own { Sandbox::start_with_network()? } else { Sandbox::start()? };
             self.sandbox.set(sandbox).unwrap_or_default();
         }
         drop(starting);

@@ -10,16 +10,22 @@ use lapstrake_engine::{Step, Stream};
 /// As much of the end as is passed on where the middle is left out.
 const END: usize = 64 << 10;
 
+/// As much as says why something failed.
+const LAST: usize = 16 << 10;
+
 /// Passes everything on until the last process that has the other end is gone. After `limit` bytes only the end follows.
-/// The process never waits for us.
-pub(crate) fn carry(fd: OwnedFd, stream: Stream, step: &Step, limit: u64) {
+/// The process never waits for us. Gives the last that was said.
+pub(crate) fn carry(fd: OwnedFd, stream: Stream, step: &Step, limit: u64) -> String {
     let mut file = File::from(fd);
     let mut buffer = vec![0; 32 << 10];
+    let mut last = VecDeque::new();
     let mut clip = Clip { left: limit, end: VecDeque::new(), skipped: 0 };
     while let Ok(got) = file.read(&mut buffer) {
         if got == 0 {
             break;
         }
+        last.extend(&buffer[got.saturating_sub(LAST)..got]);
+        last.drain(..last.len().saturating_sub(LAST));
         let now = clip.take(&buffer[..got]);
         if !now.is_empty() {
             step.log(stream, now.to_vec());
@@ -28,6 +34,7 @@ pub(crate) fn carry(fd: OwnedFd, stream: Stream, step: &Step, limit: u64) {
     if let Some(rest) = clip.finish(limit) {
         step.log(stream, rest);
     }
+    String::from_utf8_lossy(last.make_contiguous()).into_owned()
 }
 
 /// What is left of a limit, and the end of what was too much.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use lapstrake_runtime::Limits;
+use lapstrake_runtime::{Limits, Preference};
 use lapstrake_tree::ignore::Patterns;
 
 use crate::debug::Debug;
@@ -31,8 +31,8 @@ pub struct Settings {
     pub output_limit: Option<u64>,
     /// What each step may use at most.
     pub limits: Limits,
-    /// Steps that do not say have networks of their own; otherwise the host's.
-    pub isolated: bool,
+    /// The network of steps that do not say.
+    pub network: Preference,
     /// Set-user-id programs gain nothing.
     pub no_new_privs: bool,
     /// Only one user id is mapped: owners are recorded, not set.

@@ -58,8 +58,8 @@ pub(crate) struct Run {
     /// machine)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
-    /// The network: `host`, `none`, `isolated` (one of its own with a way out), or `default`, which is the host's unless
-    /// $LAPSTRAKE_NETWORK says `isolated`
+    /// The network: `host`, `none`, `isolated` (one of its own with a way out), or `default`: what $LAPSTRAKE_NETWORK says,
+    /// else `isolated` where that can be had, else `host`
     #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
     /// The host name inside

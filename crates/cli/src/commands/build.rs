@@ -12,6 +12,7 @@ use lapstrake_graph::{Edge, Target};
 use lapstrake_oci::Reference;
 use lapstrake_ops::{Cache, Stack};
 use lapstrake_outputs::Elsewhere;
+use lapstrake_runtime::Chosen;
 
 use super::caches;
 use super::call::call;
@@ -48,7 +49,6 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
         return Err(anyhow::Error::new(error).context(format!("cannot remove `{}`", path.display())));
     }
     let session = session::open()?;
-    let isolated = wanted.settings.isolated;
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
     let mut record = BuildRecord::begin(subject(args, &wanted)?);
     record.names = wanted.names.iter().map(Reference::familiar).collect();
@@ -56,7 +56,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     let mut trace = Trace { build: record.id.clone(), ..Trace::default() };
     let result = super::block_on(run(args, wanted, &session, progress, &mut trace));
     let (failures, journal) = display.finish();
-    let Trace { checked, steps, .. } = trace;
+    let Trace { checked, steps, network, .. } = trace;
     record.steps = steps;
     note_end(&mut record, &result);
     keep(args, record, &session, &journal)?;
@@ -65,11 +65,13 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     {
         tell!("{summary}\n");
     }
+    if let Some(chosen) = &network {
+        super::run::tell_network(chosen);
+    }
     sweeper::start_if_needed(&session.store);
     let delivered = result.map_err(|error| {
         if error.is::<StepFailed>() {
             print_failures(&failures);
-            super::run::tell_firewall(isolated);
         }
         match &checked {
             Some((file, _)) => told(error, file),
@@ -98,6 +100,8 @@ struct Trace {
     checked: Option<(SourceFile, Vec<Finding>)>,
     /// What became of each step.
     steps: Vec<StepReport>,
+    /// What network steps had that did not say.
+    network: Option<Chosen>,
 }
 
 fn subject(args: &Build, wanted: &Wanted) -> Result<Subject, Usage> {
@@ -169,6 +173,7 @@ async fn run(
     let solving = solving.map(|(edge, staying)| solved(&solver, *edge, staying, (&wanted, &tools)));
     let solved = try_join_all(solving).await;
     drop(report);
+    trace.network = tools.ops.network().cloned();
     // A failed build has looked at the same files.
     let finished = tools.ops.finish().and_then(|()| cache.finish());
     let solved = solved?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use lapstrake_runtime::{Firewall, Sandbox, Way, firewall, limits_available};
+use lapstrake_runtime::{Choice, Sandbox, Way, advice, dropped, limits_available};
 use lapstrake_store::{Store, TempDir};
 use lapstrake_sys::kernel;
 use lapstrake_sys::userns::{Entered, Ids, enter};
@@ -197,24 +197,27 @@ fn sandbox() -> Vec<Finding> {
 /// Whether containers can have networks of their own. The other two kinds need nothing.
 fn network(sandbox: &Sandbox) -> Finding {
     let name = "network";
-    let way = match sandbox.way_out() {
-        Ok(way) => way,
+    let Choice { way, blocked } = match sandbox.way_out() {
+        Ok(choice) => choice,
         Err(error) => {
             let hint = error.hint().map(str::to_owned);
             let detail = format!("host and none only: {}", text(chain(&error)));
             return Finding { hint, ..finding(name, State::Limited, detail) };
         }
     };
-    match (way, firewall()) {
-        (Way::Nat, Firewall::Drops(chains)) => {
-            let detail = format!(
-                "isolated: what the machine forwards is dropped by {} unless a rule lets it through",
-                chains.join(", ")
-            );
-            let hint = Firewall::advice(&chains);
-            Finding { hint: Some(hint), ..finding(name, State::Limited, detail) }
+    let hint = blocked.as_ref().filter(|chains| !chains.is_empty()).map(|chains| advice(chains));
+    match (way, &blocked) {
+        (Way::Program(program), None) => {
+            finding(name, State::Ok, format!("host, none, isolated by {program}"))
         }
-        (Way::Program(program), _) => finding(name, State::Ok, format!("host, none, isolated by {program}")),
-        (Way::Nat, _) => finding(name, State::Ok, "host, none, isolated by address translation"),
+        (Way::Program(program), Some(chains)) => {
+            let detail = format!("host, none, isolated by {program}, as {}", dropped(chains));
+            Finding { hint, ..finding(name, State::Ok, detail) }
+        }
+        (Way::Nat, None) => finding(name, State::Ok, "host, none, isolated by address translation"),
+        (Way::Nat, Some(chains)) => {
+            let detail = format!("host and none only: {}", dropped(chains));
+            Finding { hint, ..finding(name, State::Limited, detail) }
+        }
     }
 }

@@ -7,7 +7,7 @@ use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::Dialect;
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_ops::Secret;
-use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, Network, Swap};
+use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, Preference, Swap};
 
 use crate::args::limits::Hold;
 use crate::args::{Build, boolean};
@@ -122,30 +122,22 @@ pub(crate) fn ssh(text: &String) -> Result<(String, PathBuf), Usage> {
     }
 }
 
-/// `--network`, for steps that do not say; also whether the default is a network of their own.
-pub(crate) fn network(text: &str) -> Result<(NetworkMode, bool), Usage> {
+/// `--network`, for steps that do not say; also what the default is.
+pub(crate) fn network(text: &str) -> Result<(NetworkMode, Preference), Usage> {
     match text {
-        "default" | "" => Ok((NetworkMode::Default, isolated_by_default()?)),
-        "isolated" | "bridge" => Ok((NetworkMode::Default, true)),
-        "host" => Ok((NetworkMode::Host, false)),
-        "none" => Ok((NetworkMode::None, false)),
+        "default" | "" => Ok((NetworkMode::Default, default_network()?)),
+        "isolated" | "bridge" => Ok((NetworkMode::Default, Preference::Own)),
+        "host" => Ok((NetworkMode::Host, Preference::Host)),
+        "none" => Ok((NetworkMode::None, Preference::Host)),
         other => Err(Usage(format!("--network {other}: not one of default, isolated, none, host"))),
     }
 }
 
-/// `--network` of `run`.
-pub(crate) fn run_network(text: &str) -> Result<Network, Usage> {
-    Ok(match network(text)? {
-        (NetworkMode::None, _) => Network::None,
-        (NetworkMode::Default, true) => Network::Isolated,
-        (NetworkMode::Default | NetworkMode::Host, _) => Network::Host,
-    })
-}
-
-fn isolated_by_default() -> Result<bool, Usage> {
+fn default_network() -> Result<Preference, Usage> {
     match env::network().as_deref() {
-        None | Some("host") => Ok(false),
-        Some("isolated" | "bridge") => Ok(true),
+        None | Some("default") => Ok(Preference::OwnIfPossible),
+        Some("host") => Ok(Preference::Host),
+        Some("isolated" | "bridge") => Ok(Preference::Own),
         Some(other) => Err(Usage(format!("LAPSTRAKE_NETWORK={other}: not one of host, isolated"))),
     }
 }

@@ -10,9 +10,12 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
+use lapstrake_graph::NetworkMode;
 use lapstrake_oci::Reference;
 use lapstrake_ops::{Debug, Stack, StackLayer};
-use lapstrake_runtime::{Exit, Finished, Firewall, Network, RunFds, RuntimeError, Sandbox, firewall};
+use lapstrake_runtime::{
+    Chosen, Exit, Finished, Network, Preference, RunFds, RunSpec, RuntimeError, Sandbox, resolv_conf,
+};
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_store::ImageRow;
 
@@ -42,8 +45,21 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     let stack = Stack { layers, ..Stack::default() };
     let active = Active::new(&session.store, stack.lowers(&session.store, session.single_id)?)?;
+    let (mode, preference) = options::network(&args.network)?;
+    let own = mode == NetworkMode::Default && preference != Preference::Host;
+    let sandbox = if own { Sandbox::start_with_network()? } else { Sandbox::start()? };
+    let chosen = match mode {
+        NetworkMode::Default => Some(sandbox.choose_network(preference).map_err(RuntimeError::from)?),
+        NetworkMode::Host | NetworkMode::None => None,
+    };
     let mut spec = spec::spec(args, &config, &active)?;
-    wishes.apply(&mut spec);
+    spec.network = match (&chosen, mode) {
+        (Some(chosen), _) => chosen.network,
+        (None, NetworkMode::None) => Network::None,
+        (None, _) => Network::Host,
+    };
+    spec.resolv_conf = resolv_conf(spec.network);
+    wishes.apply(&mut spec)?;
     spec.one_id = session.single_id;
     (spec.limits, spec.no_new_privs) = (limits, no_new_privs);
     let mut mounts = Vec::new();
@@ -55,7 +71,9 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let Streams { stdin, stdout, stderr, copies } = streams;
     let root = active.root().try_clone_to_owned()?;
     let fds = RunFds { root, mounts, stdin, stdout, stderr };
-    let sandbox = Sandbox::start()?;
+    if let Some(chosen) = &chosen {
+        tell_network(chosen);
+    }
     let signals = Signals::catch()?;
     let running = match sandbox.run(&spec, fds) {
         Ok(running) => running,
@@ -66,10 +84,12 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code.unwrap_or(OF_RUN)));
         }
     };
-    tell_firewall(spec.network == Network::Isolated);
     let finished = follow::follow(signals, running, args.interactive)?;
     copies.finish();
     tell_limits(&finished, spec.shm_size);
+    if spec.network == Network::Isolated && finished.exit != Exit::Code(0) {
+        tell_unreached(&spec);
+    }
     drop((sandbox, active));
     let code = match finished.exit {
         Exit::Code(code) => code & 0xff,
@@ -116,17 +136,23 @@ fn image(args: &Run, session: &Session) -> anyhow::Result<ImageRow> {
     here()
 }
 
-/// Says what keeps containers from a network of their own, where something does: they only see that nobody answers.
-pub(super) fn tell_firewall(isolated: bool) {
-    if !isolated {
-        return;
+/// Says which network containers have, where that is not what was wanted.
+pub(super) fn tell_network(chosen: &Chosen) {
+    if let Some(notice) = &chosen.notice {
+        tell!("lapstrake: {notice}");
     }
-    if let Firewall::Drops(chains) = firewall() {
+    if let Some(hint) = &chosen.hint {
+        tell!("hint: {hint}");
+    }
+}
+
+/// Says why a program that failed may not have reached what it is to use.
+fn tell_unreached(spec: &RunSpec) {
+    let texts = spec.env.iter().chain(&spec.args).map(String::as_str);
+    if let Some(service) = lapstrake_ops::unreached(texts) {
         tell!(
-            "lapstrake: what the machine forwards is dropped by {}, so a container's own network may not get out",
-            chains.join(", ")
+            "hint: the container has a network of its own, where `{service}` is not the machine's: `--network host` gives it the machine's"
         );
-        tell!("hint: {}", Firewall::advice(&chains));
     }
 }
 
@@ -150,9 +176,13 @@ pub(super) fn debug(before: &str) -> Result<Debug, Usage> {
         return Err(Usage("--debug needs a terminal as standard input".to_owned()));
     }
     let hand_over = |told: &str, running| {
+        // What other steps say meanwhile is shown afterwards.
+        let held = progress::hold();
         tell!("\n{told}");
         let signals = Signals::catch()?;
-        follow::follow(signals, running, true).map(drop).map_err(std::io::Error::other)
+        let ended = follow::follow(signals, running, true).map(drop).map_err(std::io::Error::other);
+        drop(held);
+        ended
     };
     let (before, size) = (before.to_owned(), terminal::size());
     Ok(Debug { before, size, hand_over: Box::new(hand_over), turn: Mutex::default() })

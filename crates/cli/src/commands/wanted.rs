@@ -82,7 +82,7 @@ impl Wanted {
             (false, false) => NoCache::Stages(args.no_cache_filter.iter().cloned().collect()),
             (false, true) => NoCache::No,
         };
-        (inputs.network, settings.isolated) = options::network(&args.network)?;
+        (inputs.network, settings.network) = options::network(&args.network)?;
         if args.hermetic {
             inputs.network = NetworkMode::None;
         }

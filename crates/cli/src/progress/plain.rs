@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lapstrake_engine::{Event, StepId};
 
+use super::held::hold;
 use super::names::{bytes, seconds};
 use super::tail::Tails;
 
@@ -35,8 +36,10 @@ pub(super) fn show(events: &Receiver<Event>) -> Tails {
     for event in events {
         tails.note(&event);
         let text = plain.lines(&event);
+        let turn = hold();
         // Nobody reads any more: the build goes on all the same.
         crate::console::err_bytes(&text);
+        drop(turn);
     }
     tails
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lapstrake_engine::{Event, StepId, Stream, Warning};
 use serde_json::{Value, json};
 
+use super::held::hold;
 use super::tail::Tails;
 
 /// Shows events until there are no more.
@@ -18,7 +19,9 @@ pub(super) fn show(events: &Receiver<Event>) -> Tails {
     for event in events {
         tails.note(&event);
         if let Some(line) = status(&event, begun, &mut names) {
+            let turn = hold();
             writeln!(std::io::stderr().lock(), "{line}").unwrap_or_default();
+            drop(turn);
         }
     }
     tails

@@ -21,6 +21,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("insecure_by_leave", insecure_by_leave),
     ("debug_failed", debug_failed),
     ("debug_before", debug_before),
+    ("debug_beside_another_stage", debug_beside_another_stage),
 ];
 
 fn doctor(mode: &Mode) -> Result<(), String> {
@@ -320,6 +321,46 @@ fn debug_before(mode: &Mode) -> Result<(), String> {
     pty.end(0)?;
     if !is_root() {
         return Ok(());
+    }
+    nothing_left(mode)
+}
+
+/// Of two stages one fails while the other talks: one shell, which nobody else's lines disturb, and then the build is over,
+/// whether the person leaves or the build is ended.
+fn debug_beside_another_stage(mode: &Mode) -> Result<(), String> {
+    let text = "FROM busybox AS a\nRUN sleep 1; false\nFROM busybox AS b\nRUN i=0; while test $i -lt 900; do echo line of b; i=$((i+1)); sleep 0.1; done\n\
+                FROM busybox\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\n";
+    dockerfile(mode, "beside", text)?;
+    for (progress, end) in [("plain", "exit"), ("tty", "exit"), ("plain", "kill"), ("tty", "kill")] {
+        let build = format!("exec ./lapstrake build --debug --no-cache --progress {progress} beside");
+        let commands =
+            format!("sh -c 'echo pid $$ is ours; {build}'; echo status $?; stty -a | grep -ow -e '-*icanon'");
+        let mut pty = Pty::start(mode, &commands)?;
+        pty.until("pid ")?;
+        let pid = pty.until(" is ours")?.trim_end_matches(" is ours").trim().to_owned();
+        pty.until("`sh /dev/step` runs the step")?;
+        pty.keys(b"echo o''ne; sleep 1; echo t''wo\n")?;
+        pty.until("one")?;
+        let between = pty.until("two")?;
+        if between.contains("line of b") {
+            return Err(format!("lines of another stage in the shell: {between}"));
+        }
+        let status = match end {
+            "exit" => {
+                pty.keys(b"exit\n")?;
+                1
+            }
+            _ => {
+                must(&format!("kill -INT {pid}"))?;
+                130
+            }
+        };
+        pty.until(&format!("status {status}"))?;
+        let shown = pty.end(0)?;
+        let shells = shown.matches("this is a shell in its place").count();
+        if shells != 1 || !shown.trim_end().ends_with("icanon") || shown.trim_end().ends_with("-icanon") {
+            return Err(format!("{progress}, {end}: {shells} shells: {shown}"));
+        }
     }
     nothing_left(mode)
 }

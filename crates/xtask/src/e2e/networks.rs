@@ -24,6 +24,8 @@ pub(super) const CASES: &[super::Case] = &[
     ("isolated_network_is_closed", isolated_network_is_closed),
     ("isolated_network_leaves_nothing", isolated_network_leaves_nothing),
     ("isolated_network_not_there", isolated_network_not_there),
+    ("isolated_network_is_the_default", isolated_network_is_the_default),
+    ("services_on_loopback", services_on_loopback),
 ];
 
 /// What is about ways out that ordinary users have.
@@ -66,6 +68,7 @@ const SETUP: &str = r#"
 mkdir -p www.world www.own www.any && echo from the world > www.world/hello
 echo from loopback > www.own/hello && echo from the machine > www.any/hello
 mkdir -p /run/netns && mount -t tmpfs none /run/netns && ip netns add world
+mkdir -p tun && mount -t tmpfs -o mode=755 none tun && mknod -m 666 tun/tun c 10 200 && mkdir -p /dev/net && mount --move tun /dev/net
 ip link set lo up
 ip link add up0 type veth peer name down0
 ip link set down0 netns world
@@ -169,36 +172,77 @@ fn isolated_network_by_pasta(mode: &Mode) -> Result<(), String> {
     nothing_left(mode)
 }
 
-/// A machine that forwards nothing unless a rule says so, as Docker and ufw set it up: that is said, and what helps helps.
+/// A machine that forwards nothing unless a rule says so, as Docker and ufw set it up, or that has a rule against it:
+/// helpers are used, else the host's network; that is said in a line, and what helps helps.
 fn isolated_network_behind_a_firewall(mode: &Mode) -> Result<(), String> {
     let Some(machine) = machine(mode)? else { return Ok(()) };
     let closed = "nft add table ip filter && \
                   nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'";
     expect(&machine.script(closed)?, 0, &[])?;
-    let words = ["dropped by ip filter FORWARD", "hint: as root: nft 'insert rule ip filter FORWARD"];
-    let ran = machine.lap(&get("203.0.113.9:8080"))?;
-    if ran.status.success() {
-        return Err(format!("a packet came through: {}", text(&ran)));
-    }
-    for word in words {
-        if !text(&ran).contains(word) {
-            return Err(format!("`{word}` is not in {}", text(&ran)));
-        }
-    }
-    let step = get("203.0.113.9:8080").replace("run --network isolated busybox sh -c", "");
-    dockerfile(mode, "walled", &format!("FROM busybox\nRUN {}\n", step.trim().trim_matches('\'')))?;
-    expect(&machine.lap("build --network isolated walled")?, 1, &words)?;
+    let dropped = "what the machine forwards is dropped by ip filter FORWARD";
+    behind_a_firewall(mode, &machine, dropped)?;
+    // What helps does so: the switch is used again.
     let told = text(&machine.lap("doctor")?);
     let hint = told.lines().find_map(|line| line.split_once("hint: as root: ")).map(|(_, hint)| hint);
     let hint = hint.ok_or_else(|| format!("no hint: {told}"))?;
     expect(&machine.script(hint)?, 0, &[])?;
     let open = machine.lap(&get("203.0.113.9:8080"))?;
     expect(&open, 0, &["from the world"])?;
-    if text(&open).contains("dropped") {
+    if text(&open).contains("lapstrake:") {
         return Err(text(&open));
     }
     expect(&machine.lap("doctor")?, 0, &["isolated by address translation"])?;
+    // Chains that let all pass but what a rule drops or rejects, as firewalld's do.
+    for verdict in ["drop", "reject", "ip saddr 10.0.0.0/8 drop"] {
+        let rule = format!(
+            "nft flush ruleset && nft add table inet wall && \
+             nft 'add chain inet wall across {{ type filter hook forward priority 5; }}' && nft 'add rule inet wall across {verdict}'"
+        );
+        expect(&machine.script(&rule)?, 0, &[])?;
+        let dropped = "what the machine forwards is dropped by its packet rules";
+        behind_a_firewall(mode, &machine, dropped).map_err(|why| format!("{verdict}: {why}"))?;
+    }
     nothing_left(mode)
+}
+
+fn behind_a_firewall(mode: &Mode, machine: &Apart<'_>, dropped: &str) -> Result<(), String> {
+    let (world, own) = ("203.0.113.9:8080", "127.0.0.1:8081");
+    let by_default = |address: &str| get(address).replace("--network isolated", "");
+    let by = format!("containers have networks by slirp4netns, as {dropped}");
+    for args in [get(world), by_default(world)] {
+        let got = machine.lap(&args)?;
+        expect(&got, 0, &["from the world", &by])?;
+        if text(&got).lines().filter(|line| line.contains("lapstrake:")).count() != 1 {
+            return Err(text(&got));
+        }
+    }
+    let got = machine.lap(&by_default(own))?;
+    if got.status.success() {
+        return Err(format!("loopback was reached: {}", text(&got)));
+    }
+    expect(&machine.lap("doctor")?, 0, &["isolated by slirp4netns", dropped])?;
+    let step = by_default(world).replace("run  busybox sh -c", "");
+    dockerfile(mode, "walled", &format!("FROM busybox\nRUN {}\n", step.trim().trim_matches('\'')))?;
+    let built = machine.lap("build --no-cache --progress plain walled")?;
+    expect(&built, 0, &["from the world", &by])?;
+    // Without a helper there is the host's network, or what was asked for, which does not get out.
+    let few = |args: &str| few_programs(machine, args);
+    let without = format!("containers have the host's network, as {dropped}");
+    expect(&few("build --no-cache --progress plain walled")?, 0, &["from the world", &without])?;
+    expect(&few(&by_default(own))?, 0, &["from loopback", &without])?;
+    let asked = few(&get(world))?;
+    if asked.status.success() || !text(&asked).contains(&format!("{dropped}, so a container's own network")) {
+        return Err(format!("a packet came through, or nothing is said: {}", text(&asked)));
+    }
+    expect(&few("doctor")?, 0, &["host and none only", dropped])
+}
+
+/// The binary where neither `pasta` nor `slirp4netns` can be found.
+fn few_programs(machine: &Apart<'_>, args: &str) -> Result<std::process::Output, String> {
+    machine.script(&format!(
+        "mkdir -p few && for program in sh newuidmap newgidmap; do ln -sf $(command -v $program) few/$program; done; \
+         PATH=$PWD/few ./lapstrake {args}"
+    ))
 }
 
 /// Steps of builds: what is asked for by flag, setting and instruction, and what a cache makes of it.
@@ -217,7 +261,9 @@ fn isolated_steps(mode: &Mode) -> Result<(), String> {
     let cached = machine.lap("build --progress plain --network default net")?;
     expect(&cached, 0, &["CACHED"])?;
     let told = "build --progress plain --no-cache net";
-    expect(&machine.lap(told)?, 0, &[" from loopback\n"])?;
+    expect(&machine.lap(told)?, 0, &[" unreached\n", " eth0\n"])?;
+    let host = machine.script(&format!("LAPSTRAKE_NETWORK=host ./lapstrake {told}"))?;
+    expect(&host, 0, &[" from loopback\n"])?;
     let set = machine.script(&format!("LAPSTRAKE_NETWORK=isolated ./lapstrake {told}"))?;
     expect(&set, 0, &[" unreached\n", " eth0\n"])?;
     let wrong = machine.script(&format!("LAPSTRAKE_NETWORK=x ./lapstrake {told}"))?;
@@ -364,5 +410,83 @@ fn isolated_network_not_there(mode: &Mode) -> Result<(), String> {
     expect(&few("build --network isolated --no-cache net")?, 3, &words)?;
     expect(&few("doctor")?, 0, &["limited  network", "host and none only", "install the package passt"])?;
     expect(&few("build --no-cache net")?, 0, &[])?;
+    nothing_left(mode)
+}
+
+/// Nobody has to ask for it; the host's has no raw sockets.
+fn isolated_network_is_the_default(mode: &Mode) -> Result<(), String> {
+    let Some(machine) = machine(mode)? else { return Ok(()) };
+    let ask = "busybox timeout 5 busybox wget -q -O - http://127.0.0.1:8081/hello || echo unreached; \
+               busybox timeout 5 busybox wget -q -O - http://203.0.113.9:8080/hello; \
+               grep -q @test /proc/net/unix && echo sees sockets; grep CapEff /proc/self/status; exit 0";
+    dockerfile(mode, "plain-net", &format!("FROM busybox\nRUN {ask}\n"))?;
+    let listens = "true; python3 -c 'import socket, time; s = socket.socket(1); s.bind(b\"\\0test\"); s.listen(); time.sleep(60)' & until grep -q @test /proc/net/unix; do sleep 0.1; done; ";
+    let build = "./lapstrake build --progress plain --no-cache plain-net";
+    let run = format!("./lapstrake run busybox sh -c '{}'", ask.replace('\'', "\""));
+    for command in [build.to_owned(), run] {
+        let own = machine.script(&format!("{listens} {command}; status=$?; kill $!; exit $status"))?;
+        expect(&own, 0, &["unreached\n", "from the world\n", "a80425fb\n"])?;
+        if text(&own).contains("sees sockets\n") || text(&own).contains("lapstrake:") {
+            return Err(text(&own));
+        }
+        let host = machine.script(&format!(
+            "{listens} LAPSTRAKE_NETWORK=host {command}; status=$?; kill $!; exit $status"
+        ))?;
+        expect(&host, 0, &["from loopback\n", "from the world\n", "sees sockets\n", "a80405fb\n"])?;
+    }
+    let asked =
+        machine.lap("build --progress plain --no-cache --network host --allow network.host plain-net")?;
+    expect(&asked, 0, &["from loopback\n", "a80405fb\n"])?;
+    nothing_left(mode)
+}
+
+/// A step that does not reach what listens on the machine's loopback interface is told why, and what helps; one that fails
+/// for another reason is not.
+fn services_on_loopback(mode: &Mode) -> Result<(), String> {
+    let Some(machine) = machine(mode)? else { return Ok(()) };
+    let flag = "`--network host --allow network.host` (or LAPSTRAKE_NETWORK=host)";
+    let get = "busybox timeout 5 busybox wget -q -O -";
+    for (flags, step, service) in [
+        // A proxy that a variable names, in the step and by the command line.
+        (
+            "",
+            format!("http_proxy=http://127.0.0.1:8081 {get} http://203.0.113.9:8080/hello"),
+            Some("127.0.0.1:8081"),
+        ),
+        (
+            "--build-arg http_proxy=http://localhost:8081",
+            format!("{get} http://203.0.113.9:8080/hello"),
+            Some("localhost:8081"),
+        ),
+        // A mirror in the command, in the environment, and in a file that nobody sees.
+        ("", format!("{get} http://127.0.0.1:8081/hello"), Some("127.0.0.1:8081")),
+        ("--build-arg MIRROR=http://127.0.0.1:8081", format!("{get} $MIRROR/hello"), Some("127.0.0.1:8081")),
+        ("", "echo could not connect to localhost port 8081 >&2; exit 7".to_owned(), Some("localhost:8081")),
+        // Nobody listens there, on the machine neither.
+        ("", format!("{get} http://127.0.0.1:8089/hello"), None),
+        ("", "echo no; false".to_owned(), None),
+    ] {
+        dockerfile(mode, "loopback", &format!("FROM busybox\nARG MIRROR\nRUN {step}\n"))?;
+        let built = machine.lap(&format!("build --no-cache {flags} loopback"))?;
+        let told = text(&built);
+        let expected = service.map(|service| format!("`{service}` is not the machine's: {flag}"));
+        let is_told = expected.as_ref().is_some_and(|hint| told.contains(hint.as_str()));
+        if built.status.success()
+            || is_told != service.is_some()
+            || (service.is_none() && told.contains("--network host"))
+        {
+            return Err(format!("{step}: {told}"));
+        }
+        // The server is no proxy.
+        if service.is_some() && !step.starts_with("echo") && !format!("{flags}{step}").contains("http_proxy")
+        {
+            let host = format!("LAPSTRAKE_NETWORK=host ./lapstrake build --no-cache {flags} loopback");
+            expect(&machine.script(&host)?, 0, &[])?;
+        }
+    }
+    let ran = machine.lap(&format!(
+        "run -e http_proxy=http://127.0.0.1:8081 busybox {get} http://203.0.113.9:8080/hello"
+    ))?;
+    expect(&ran, 1, &["`127.0.0.1:8081` is not the machine's: `--network host`"])?;
     nothing_left(mode)
 }

@@ -40,12 +40,13 @@ impl Pty {
         Ok(pty)
     }
 
-    /// Waits until `word` is shown, after what was waited for before.
-    pub(super) fn until(&mut self, word: &str) -> Result<(), String> {
+    /// Waits until `word` is shown, after what was waited for before; gives what was shown up to its end.
+    pub(super) fn until(&mut self, word: &str) -> Result<String, String> {
         loop {
             if let Some(at) = self.shown[self.seen..].find(word) {
+                let from = self.seen;
                 self.seen += at + word.len();
-                return Ok(());
+                return Ok(self.shown[from..self.seen].to_owned());
             }
             if !self.read()? {
                 return Err(format!("`{word}` is not in: {}", self.shown));

@@ -1,7 +1,7 @@
 //! From the command line of `run` and the image's config to what the sandbox is asked for.
 
 use lapstrake_oci::ContainerConfig;
-use lapstrake_runtime::{Capabilities, Resource, Rlimit, RunSpec, User, resolv_conf};
+use lapstrake_runtime::{Capabilities, Network, Resource, Rlimit, RunSpec, User};
 use lapstrake_snapshot::Active;
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
@@ -13,6 +13,7 @@ use crate::exit::Usage;
 /// Flags whose values need no image to be read.
 pub(super) struct Wishes {
     capabilities: Capabilities,
+    raw_sockets: bool,
     rlimits: Vec<Rlimit>,
     extra_hosts: Vec<(String, String)>,
     shm_size: Option<u64>,
@@ -29,6 +30,10 @@ impl Wishes {
         }
         Ok(Self {
             capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
+            raw_sockets: args
+                .cap_add
+                .iter()
+                .any(|name| Capabilities::from_name(name) == Some(Capabilities::NET_RAW)),
             rlimits: args.ulimit.iter().map(rlimit).collect::<Result<_, _>>()?,
             extra_hosts: args.add_host.iter().map(options::host).collect::<Result<_, _>>()?,
             shm_size: args.shm_size.as_deref().map(options::size).transpose()?.filter(|size| *size > 0),
@@ -38,8 +43,12 @@ impl Wishes {
         })
     }
 
-    /// Puts them into a specification.
-    pub(super) fn apply(self, spec: &mut RunSpec) {
+    /// Puts them into a specification, which has its network.
+    pub(super) fn apply(self, spec: &mut RunSpec) -> Result<(), Usage> {
+        if self.raw_sockets && spec.network == Network::Host {
+            let why = "there are no raw sockets in the host's network: `--network isolated` has them";
+            return Err(Usage(format!("--cap-add NET_RAW: {why}")));
+        }
         spec.capabilities = self.capabilities;
         spec.rlimits = self.rlimits;
         spec.extra_hosts = self.extra_hosts;
@@ -47,6 +56,7 @@ impl Wishes {
         spec.hostname = self.hostname.unwrap_or_else(|| spec.hostname.clone());
         spec.readonly_root = self.readonly_root;
         spec.init = self.init;
+        Ok(())
     }
 }
 
@@ -145,8 +155,6 @@ pub(super) fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> any
     spec.user = User { uid: ids.uid, gid: ids.gid, groups: ids.groups };
     spec.terminal = args.tty.then(terminal::size);
     spec.hostname = "lapstrake".to_owned();
-    spec.network = options::run_network(&args.network)?;
-    spec.resolv_conf = resolv_conf(spec.network);
     Ok(spec)
 }
 
