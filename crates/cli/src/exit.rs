@@ -130,6 +130,9 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     if let Some(ops) = ops_error(cause) {
         return ops.hint();
     }
+    if let Some(SnapshotError::NoOverlay { .. }) = cause.downcast_ref() {
+        return Some(OTHER_STATE.to_owned());
+    }
     if let Some(OutputError::NoEngine { .. }) = cause.downcast_ref() {
         let text = "the image is in lapstrake's own store; `lapstrake save` writes an archive for any engine";
         return Some(text.to_owned());
@@ -139,6 +142,9 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     }
     cause.downcast_ref::<UsernsError>().and_then(UsernsError::hint).map(str::to_owned)
 }
+
+/// Where layers can be stacked.
+pub(crate) const OTHER_STATE: &str = "set LAPSTRAKE_ROOT to a directory on ext4, xfs, btrfs or tmpfs: in a container a volume, or /dev/shm for what fits in memory";
 
 fn status(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
@@ -167,8 +173,18 @@ pub(crate) fn is_environment(cause: &(dyn std::error::Error + 'static)) -> bool 
     cause.is::<UsernsError>()
         || matches!(cause.downcast_ref(), Some(OutputError::NoEngine { .. }))
         || is_disk_full(cause)
+        || is_without_overlay(cause)
         || registry_error(cause).is_some_and(is_registry_down)
         || cause.downcast_ref::<RuntimeError>().is_some_and(is_kernel)
+}
+
+/// Whether the kernel stacks no layers for us.
+fn is_without_overlay(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let snapshot = match ops_error(cause) {
+        Some(OpsError::Snapshot(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    };
+    matches!(snapshot, Some(SnapshotError::NoOverlay { .. } | SnapshotError::Mount { .. }))
 }
 
 /// What a registry said, whoever asked.

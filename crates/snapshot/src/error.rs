@@ -18,6 +18,15 @@ pub enum SnapshotError {
         #[source]
         source: io::Error,
     },
+    /// No layers can be stacked on the state directory.
+    #[error("layers cannot be stacked in the state directory `{}`", path.display())]
+    NoOverlay {
+        /// The state directory.
+        path: PathBuf,
+        /// What the kernel refuses.
+        #[source]
+        source: Box<SnapshotError>,
+    },
     /// A directory that should be mounted.
     #[error("cannot use `{}` as part of a root", path.display())]
     Directory {

@@ -229,10 +229,7 @@ impl OpsError {
             OpsError::DiskFull { .. } => {
                 Some("free space, or set LAPSTRAKE_ROOT to a directory on another disk".to_owned())
             }
-            OpsError::ExitCode { unreached: Some(service), .. } => Some(format!(
-                "the step has a network of its own, where `{service}` is not the machine's: \
-                 `--network host --allow network.host` (or LAPSTRAKE_NETWORK=host) gives it the machine's"
-            )),
+            OpsError::ExitCode { unreached: Some(service), .. } => Some(of_loopback(service)),
             OpsError::ExitCode { command, .. } => command
                 .split_once(" -c ")
                 .is_some_and(|(_, text)| is_broken_json(text))
@@ -335,6 +332,13 @@ impl OpsError {
     ) -> impl FnOnce(io::Error) -> OpsError + 'a {
         move |source| OpsError::Io { action, path: path.to_owned(), source }
     }
+}
+
+fn of_loopback(service: &str) -> String {
+    format!(
+        "the step has a network of its own, where `{service}` is not the machine's: \
+         `--network host --allow network.host` (or LAPSTRAKE_NETWORK=host) gives it the machine's"
+    )
 }
 
 fn devices_not_allowed(names: &[String]) -> String {

@@ -103,17 +103,11 @@ fn attempt(
         return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
     };
     step.used(used(&usage, held));
-    let code = match exit {
-        Exit::Code(code) => code,
-        Exit::Signal(signal) => 128 + signal,
-    };
+    let code = status(exit);
     if code != 0 {
         let shm = shm_full.then_some(spec.shm_size);
-        let mut failed = failed(exec, code, (&inner.settings.limits, shm), held.unwrap_or_default());
-        if let (OpsError::ExitCode { unreached, .. }, Network::Isolated) = (&mut failed, spec.network) {
-            let texts = spec.env.iter().chain(&spec.args).chain(&said);
-            *unreached = loopback::unreached(texts.map(String::as_str));
-        }
+        let failed = failed(exec, code, (&inner.settings.limits, shm), held.unwrap_or_default());
+        let failed = unreached(failed, &spec, &said);
         // Asked while what it wrote is still there.
         let full = is_full(inner.store.root());
         // One that was killed because another one failed has nothing to show.
@@ -134,6 +128,14 @@ fn attempt(
     Ok(base.clone().with(layer))
 }
 
+/// As a shell has it.
+fn status(exit: Exit) -> i32 {
+    match exit {
+        Exit::Code(code) => code,
+        Exit::Signal(signal) => 128 + signal,
+    }
+}
+
 fn used(usage: &Usage, held: Option<Held>) -> Used {
     let Usage { user, system, max_rss, read, written } = *usage;
     let peak_memory = held.and_then(|held| held.peak_memory).unwrap_or(max_rss);
@@ -149,6 +151,15 @@ fn failed(exec: &Exec, code: i32, (limits, shm): (&Limits, Option<u64>), held: H
         (_, _, Some(limit)) => OpsError::SharedMemory { command, code, limit },
         _ => OpsError::ExitCode { command, code, unreached: None },
     }
+}
+
+/// The same error, with the service of the machine's loopback interface that the step may have wanted.
+fn unreached(mut error: OpsError, spec: &RunSpec, said: &[String]) -> OpsError {
+    if let (OpsError::ExitCode { unreached, .. }, Network::Isolated) = (&mut error, spec.network) {
+        let texts = spec.env.iter().chain(&spec.args).chain(said);
+        *unreached = loopback::unreached(texts.map(String::as_str));
+    }
+    error
 }
 
 /// What the process of `exec` is on `active`, and what is mounted for it.

@@ -52,7 +52,7 @@ fn port(after: &str) -> Option<u16> {
             if between.len() > NEAR || between.contains('\n') {
                 return None;
             }
-            digits.trim_start_matches(|c: char| matches!(c, ' ' | '=' | ':' | '"' | '\''))
+            digits.trim_start_matches([' ', '=', ':', '"', '\''])
         }
     };
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());

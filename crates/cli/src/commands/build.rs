@@ -49,6 +49,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
         return Err(anyhow::Error::new(error).context(format!("cannot remove `{}`", path.display())));
     }
     let session = session::open()?;
+    lapstrake_snapshot::foresee(&session.store)?;
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
     let mut record = BuildRecord::begin(subject(args, &wanted)?);
     record.names = wanted.names.iter().map(Reference::familiar).collect();

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use lapstrake_runtime::{Choice, Sandbox, Way, advice, dropped, limits_available};
-use lapstrake_store::{Store, TempDir};
+use lapstrake_store::Store;
 use lapstrake_sys::kernel;
 use lapstrake_sys::userns::{Entered, Ids, enter};
 use serde::Serialize;
 
 use crate::args::Doctor;
 use crate::env;
-use crate::exit::{chain, text};
+use crate::exit::{OTHER_STATE, chain, text};
 
 /// What the machine must have: `mount_setattr` came with it, and just before it the marks of overlayfs in `user.*`.
 const KERNEL: (u32, u32) = (5, 12);
@@ -151,12 +151,8 @@ fn ids() -> (Finding, bool) {
 /// The directory, and whether layers can be stacked in it.
 fn state_directory(path: &Path, entered: bool) -> Vec<Finding> {
     let shown = path.display().to_string();
-    let opened = Store::open(path).and_then(|store| {
-        let place = store.temp_dir()?;
-        Ok((store, place))
-    });
-    let (store, place) = match opened {
-        Ok(opened) => opened,
+    let store = match Store::open(path) {
+        Ok(store) => store,
         Err(error) => {
             let why = format!("{shown}: {}", text(chain(&error)));
             return vec![finding("state directory", State::Missing, why)];
@@ -164,23 +160,17 @@ fn state_directory(path: &Path, entered: bool) -> Vec<Finding> {
     };
     let mut all = vec![finding("state directory", State::Ok, shown)];
     if entered {
-        all.push(overlay(&place));
+        all.push(overlay(&store));
     }
-    drop((place, store));
     all
 }
 
-fn overlay(place: &TempDir) -> Finding {
-    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| place.join(name));
-    let made = [&lower, &upper, &work].into_iter().try_for_each(fs::create_dir);
-    if let Err(error) = made {
-        return finding("overlayfs", State::Missing, error.to_string());
-    }
-    match lapstrake_snapshot::mount(&[lower], Some((&upper, &work))) {
-        Ok(_) => finding("overlayfs", State::Ok, "layers can be stacked"),
+fn overlay(store: &Store) -> Finding {
+    match lapstrake_snapshot::try_one(store) {
+        Ok(()) => finding("overlayfs", State::Ok, "layers can be stacked"),
         Err(error) => {
-            let hint = "set LAPSTRAKE_ROOT to a directory on ext4, xfs, btrfs or tmpfs".to_owned();
-            Finding { hint: Some(hint), ..finding("overlayfs", State::Missing, text(chain(&error))) }
+            let hint = Some(OTHER_STATE.to_owned());
+            Finding { hint, ..finding("overlayfs", State::Missing, text(chain(&error))) }
         }
     }
 }

@@ -39,25 +39,16 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let (limits, no_new_privs) = (options::limits(&args.hold)?, options::no_new_privs(&args.hold)?);
     let wishes = Wishes::read(args)?;
     let session = session::open()?;
+    lapstrake_snapshot::foresee(&session.store)?;
     let image = image(args, &session)?;
     claim(args, &session, &image)?;
     let config = config(&session.store, &image.id)?.config;
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     let stack = Stack { layers, ..Stack::default() };
     let active = Active::new(&session.store, stack.lowers(&session.store, session.single_id)?)?;
-    let (mode, preference) = options::network(&args.network)?;
-    let own = mode == NetworkMode::Default && preference != Preference::Host;
-    let sandbox = if own { Sandbox::start_with_network()? } else { Sandbox::start()? };
-    let chosen = match mode {
-        NetworkMode::Default => Some(sandbox.choose_network(preference).map_err(RuntimeError::from)?),
-        NetworkMode::Host | NetworkMode::None => None,
-    };
+    let (sandbox, chosen) = sandbox(args)?;
     let mut spec = spec::spec(args, &config, &active)?;
-    spec.network = match (&chosen, mode) {
-        (Some(chosen), _) => chosen.network,
-        (None, NetworkMode::None) => Network::None,
-        (None, _) => Network::Host,
-    };
+    spec.network = chosen.network;
     spec.resolv_conf = resolv_conf(spec.network);
     wishes.apply(&mut spec)?;
     spec.one_id = session.single_id;
@@ -71,9 +62,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let Streams { stdin, stdout, stderr, copies } = streams;
     let root = active.root().try_clone_to_owned()?;
     let fds = RunFds { root, mounts, stdin, stdout, stderr };
-    if let Some(chosen) = &chosen {
-        tell_network(chosen);
-    }
+    tell_network(&chosen);
     let signals = Signals::catch()?;
     let running = match sandbox.run(&spec, fds) {
         Ok(running) => running,
@@ -96,6 +85,23 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         Exit::Signal(signal) => 128 + signal,
     };
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// What makes the container, and the network that it is to have.
+fn sandbox(args: &Run) -> anyhow::Result<(Sandbox, Chosen)> {
+    let (mode, preference) = options::network(&args.network)?;
+    let without = |network| Chosen { network, notice: None, hint: None };
+    let (own, plain) = match mode {
+        NetworkMode::Default => (preference != Preference::Host, None),
+        NetworkMode::Host => (false, Some(without(Network::Host))),
+        NetworkMode::None => (false, Some(without(Network::None))),
+    };
+    let sandbox = if own { Sandbox::start_with_network()? } else { Sandbox::start()? };
+    let chosen = match plain {
+        Some(plain) => plain,
+        None => sandbox.choose_network(preference).map_err(RuntimeError::from)?,
+    };
+    Ok((sandbox, chosen))
 }
 
 /// Says what this process runs, and as what: the image stays, and nobody else has the name.
