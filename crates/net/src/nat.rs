@@ -50,7 +50,7 @@ impl Switch {
     pub(crate) fn new() -> Result<Self, NetError> {
         let machine = Links::here().map_err(cannot("talk about the network"))?;
         let routes = machine.routes(libc::AF_INET).map_err(cannot("read the routes"))?;
-        let (number, table) = claim(&routes)?;
+        let (number, table) = claim(&machine, &routes)?;
         let namespace = Namespace::new().map_err(cannot("make a network namespace"))?;
         let ipv6 = reads(FORWARD6, "1") && machine.leads_out(libc::AF_INET6);
         let wire = |machine: &Links| -> Result<Index, Errno> {
@@ -189,9 +189,12 @@ impl Drop for Port {
 }
 
 /// The first network that no route of the machine leads to and no other process has.
-fn claim(routes: &[Route]) -> Result<(u8, Table), NetError> {
+fn claim(machine: &Links, routes: &[Route]) -> Result<(u8, Table), NetError> {
     for number in 0..u8::MAX {
-        if routes.iter().any(|route| overlaps(route, number)) {
+        let mut taken = routes.iter().filter(|route| overlaps(route, number)).peekable();
+        // An interface of ours whose process has gone is about to go, too. The table says whether that has.
+        let own = |route: &Route| route.length == 24 && machine.index(&name(number)).is_ok();
+        if taken.peek().is_some() && !taken.all(own) {
             continue;
         }
         if let Some(table) = Table::new(&name(number)).map_err(cannot("make a table of packet rules"))? {
