@@ -191,10 +191,11 @@ impl Drop for Port {
 /// The first network that no route of the machine leads to and no other process has.
 fn claim(machine: &Links, routes: &[Route]) -> Result<(u8, Table), NetError> {
     for number in 0..u8::MAX {
-        let mut taken = routes.iter().filter(|route| overlaps(route, number)).peekable();
         // An interface of ours whose process has gone is about to go, too. The table says whether that has.
         let own = |route: &Route| route.length == 24 && machine.index(&name(number)).is_ok();
-        if taken.peek().is_some() && !taken.all(own) {
+        let taken = |routes: &[Route]| routes.iter().any(|route| overlaps(route, number) && !own(route));
+        // It may have gone since.
+        if taken(routes) && machine.routes(libc::AF_INET).is_ok_and(|routes| taken(&routes)) {
             continue;
         }
         if let Some(table) = Table::new(&name(number)).map_err(cannot("make a table of packet rules"))? {
