@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,8 +32,6 @@ pub(crate) struct Switch {
     bridge: Index,
     ipv6: bool,
     taken: Mutex<BTreeSet<u8>>,
-    /// Interfaces go with their namespaces, a moment later.
-    left: AtomicBool,
 }
 
 /// A container's wire to a switch.
@@ -79,15 +76,7 @@ impl Switch {
             Ok(bridge)
         };
         let bridge = wire(&machine).map_err(cannot("wire a switch to the machine's network"))?;
-        Ok(Self {
-            number,
-            table,
-            namespace,
-            bridge,
-            ipv6,
-            taken: Mutex::default(),
-            left: AtomicBool::new(false),
-        })
+        Ok(Self { number, table, namespace, bridge, ipv6, taken: Mutex::default() })
     }
 
     /// A namespace with a wire to it.
@@ -153,15 +142,6 @@ impl Switch {
         false
     }
 
-    /// Leaves it to the kernel to remove what there is of it: whoever has that done waits, twice 20 ms on a busy machine.
-    pub(crate) fn leave(&self) {
-        self.left.store(true, Ordering::Relaxed);
-    }
-
-    fn is_left(&self) -> bool {
-        self.left.load(Ordering::Relaxed)
-    }
-
     fn take(&self) -> Option<u8> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         (GATEWAY + 1..u8::MAX).find(|host| taken.insert(*host))
@@ -170,9 +150,6 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        if self.is_left() {
-            return;
-        }
         // The kernel would do it a moment later, and until then our network would look taken.
         self.namespace.links.index("up").and_then(|up| self.namespace.links.remove(up)).unwrap_or_default();
     }
@@ -181,7 +158,7 @@ impl Drop for Switch {
 impl Drop for Port {
     fn drop(&mut self) {
         // Now, not when the kernel comes to it: the name and the number are used again.
-        if self.link != 0 && !self.switch.is_left() {
+        if self.link != 0 {
             self.switch.namespace.links.remove(self.link).unwrap_or_default();
         }
         self.switch.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.host);

@@ -149,15 +149,6 @@ impl Networks {
         Ok(Choice { way, blocked })
     }
 
-    /// Leaves it to the kernel to remove interfaces when this goes, so that nobody waits for that. Until it has, a moment
-    /// later, another process takes other addresses.
-    pub fn leave(&self) {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Found { out: Out::Switch(switch), .. }) = &*found {
-            switch.leave();
-        }
-    }
-
     fn make(&self) -> Result<Network, NetError> {
         let (namespace, carrier) = match self.out()? {
             (_, Some(made)) => made,

@@ -216,9 +216,6 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if let Some(networks) = self.networks.get() {
-            networks.leave();
-        }
         // End of file makes the keeper kill the zygote, and with it everything in its pid namespace.
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
         drop(self.keeper.wait());
