@@ -206,8 +206,8 @@ fn is_web_down(error: &RemoteError) -> bool {
 }
 
 fn is_kernel(error: &RuntimeError) -> bool {
-    use RuntimeError::{Kernel, Limit, Network, Start};
-    matches!(error, Kernel { .. } | Start { .. } | Limit { .. } | Network { .. })
+    use RuntimeError::{Kernel, Limit, Network, NullDevice, Start};
+    matches!(error, Kernel { .. } | NullDevice { .. } | Start { .. } | Limit { .. } | Network { .. })
 }
 
 /// The error of a step or of a base image; the latter are shared.

@@ -30,6 +30,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The sandbox's zygote is this binary under another name; it must be found out before anything else happens.
     lapstrake_runtime::zygote_main_if_asked();
+    lapstrake_sys::process::raise_file_limit();
     let words: Vec<_> = std::env::args_os().collect();
     let of_run = words.get(1).is_some_and(|verb| verb == "run");
     let args = match args::Args::read(words) {

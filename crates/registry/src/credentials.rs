@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lapstrake_sys::outfile::{NewMode, write_output};
 use lapstrake_sys::userns::as_caller;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -310,22 +310,9 @@ impl DockerConfig {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(failed)?;
         }
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(format!(".{}", std::process::id()));
         let mut text = serde_json::to_vec_pretty(document).map_err(|error| self.bad(&error))?;
         text.push(b'\n');
-        let replaced = replace(&path, Path::new(&partial), &text);
-        if replaced.is_err() {
-            // A part of a login stays nowhere.
-            fs::remove_file(&partial).unwrap_or_default();
-        }
-        match replaced {
-            // A directory in which nothing can be made may have a file that can be written.
-            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied) => {
-                fs::write(&path, &text).map_err(|_| failed(error))
-            }
-            other => other.map_err(failed),
-        }
+        write_output(&self.path, NewMode::Private, |out| out.write_all(&text)).map_err(failed)
     }
 }
 
@@ -344,21 +331,6 @@ fn behind_links(path: &Path) -> PathBuf {
         path = path.parent().unwrap_or(Path::new("")).join(target);
     }
     path
-}
-
-/// Puts `text` in the place of `path`, by way of `partial`.
-fn replace(path: &Path, partial: &Path, text: &[u8]) -> io::Result<()> {
-    let before = fs::metadata(path).ok();
-    let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(partial)?;
-    file.write_all(text)?;
-    if let Some(before) = before {
-        // Only root can give files away; whoever else owns the new file owned the old one, or may write it all the same.
-        std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid())).unwrap_or_default();
-        file.set_permissions(before.permissions())?;
-    }
-    file.sync_all()?;
-    fs::rename(partial, path)
 }
 
 /// What a registry's login is kept under.

@@ -28,6 +28,12 @@ pub enum RuntimeError {
         #[source]
         source: io::Error,
     },
+    /// The machine's null device is missing or is something else.
+    #[error("cannot start the sandbox: this machine's /dev/null cannot be used: {why}")]
+    NullDevice {
+        /// What is there instead.
+        why: String,
+    },
     /// A container could not be set up.
     #[error("cannot {action} {path}")]
     Setup {
@@ -85,6 +91,7 @@ impl RuntimeError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Network(error) => error.hint().map(str::to_owned),
+            Self::NullDevice { .. } => Some(lapstrake_sys::kernel::NULL_DEVICE_HINT.to_owned()),
             Self::Kernel { .. } | Self::Start { .. } => {
                 Some("`lapstrake doctor` says what this machine lacks".to_owned())
             }

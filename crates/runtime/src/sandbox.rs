@@ -130,6 +130,9 @@ impl Sandbox {
         executable: Option<&Path>,
         networks: OnceLock<Arc<Networks>>,
     ) -> Result<Self, RuntimeError> {
+        if let Some(why) = lapstrake_sys::kernel::null_device_fault() {
+            return Err(RuntimeError::NullDevice { why });
+        }
         let (control, theirs) = wire::pair().map_err(RuntimeError::talk)?;
         let keeper = launch::launch(executable, theirs)?;
         let sandbox = Self { control, keeper, networks };

@@ -1,4 +1,34 @@
-//! Which kernel this is.
+//! Which kernel this is, and whether its null device can be used.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
+
+/// The null device: every program started with nothing to read needs it.
+const NULL: &str = "/dev/null";
+
+/// Why the machine's `/dev/null` is of no use; `None` if it is as it should be.
+pub fn null_device_fault() -> Option<String> {
+    let found = match fs::symlink_metadata(NULL).and_then(|_| fs::metadata(NULL)) {
+        Ok(found) => found,
+        Err(error) => return Some(error.to_string()),
+    };
+    let number = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
+    if !found.file_type().is_char_device() || number != (1, 3) {
+        let kind = match found.file_type() {
+            kind if kind.is_file() => "a regular file",
+            kind if kind.is_dir() => "a directory",
+            kind if kind.is_char_device() => "another device",
+            _ => "something else",
+        };
+        return Some(format!("it is {kind} and not the null device"));
+    }
+    let opened = File::options().read(true).write(true).open(Path::new(NULL));
+    opened.err().map(|error| error.to_string())
+}
+
+/// How [`null_device_fault`] is mended.
+pub const NULL_DEVICE_HINT: &str = "as root: rm -rf /dev/null && mknod -m 666 /dev/null c 1 3";
 
 /// Its release as it names itself, such as `5.14.0-427.el9`.
 pub fn release() -> String {

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod namespace;
 pub mod net;
 pub mod notify;
+pub mod outfile;
 pub mod process;
 pub mod seccomp;
 pub mod userns;

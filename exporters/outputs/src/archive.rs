@@ -1,13 +1,14 @@
 //! OCI and docker archives: an image layout, as a tar or as a directory.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use lapstrake_assemble::{DockerImage, Document, LayoutImage, docker_manifest_json, layout_index};
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_store::Store;
+use lapstrake_sys::outfile::{NewMode, write_output};
 
 use crate::bundle::Bundle;
 use crate::error::OutputError;
@@ -149,17 +150,9 @@ impl<W: Write> Place<W> {
                 let mut header = header(size, tar::EntryType::Regular, 0o644);
                 tar.append_data(&mut header, name, content.take(size))
             }
-            Place::Dir(dir) => {
-                let (path, partial) = (dir.join(name), dir.join(format!(".{}.partial", std::process::id())));
-                let mut file = File::create(&partial)?;
-                let copied =
-                    io::copy(&mut content.take(size), &mut file).and_then(|_| fs::rename(&partial, path));
-                if copied.is_err() {
-                    // The first error is the one to tell.
-                    fs::remove_file(&partial).unwrap_or_default();
-                }
-                copied
-            }
+            Place::Dir(dir) => write_output(&dir.join(name), NewMode::Masked, |out| {
+                io::copy(&mut content.take(size), out).map(drop)
+            }),
         }
     }
 

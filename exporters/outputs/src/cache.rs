@@ -1,7 +1,8 @@
 //! The build cache to where others find it.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use lapstrake_oci::{DiffId, Digest, ImageConfig, Reference};
 use lapstrake_registry::Client;
 use lapstrake_snapshot::diff_id;
 use lapstrake_store::{LayerId, Store, StoreError};
+use lapstrake_sys::outfile::{NewMode, write_output};
 use serde::Serialize;
 
 use crate::encode::{Encoding, layer_blob};
@@ -118,7 +120,7 @@ pub async fn export_cache(
         }
         (CacheTo::Registry(_), None) => return Err(OutputError::NoName),
         (CacheTo::Local { dir, tag }, _) => {
-            write_local(store, dir, tag, &blobs, &[&config, &manifest])?;
+            write_local(store, dir, &blobs, &[&config, &manifest])?;
             write_index(dir, tag, media_type, &manifest)?;
         }
     }
@@ -128,7 +130,6 @@ pub async fn export_cache(
 fn write_local(
     store: &Store,
     dir: &Path,
-    tag: &str,
     blobs: &[CacheBlob],
     documents: &[&Document],
 ) -> Result<(), OutputError> {
@@ -136,26 +137,21 @@ fn write_local(
     let failed = |source| OutputError::Write { what, source };
     let place = dir.join("blobs/sha256");
     fs::create_dir_all(&place).map_err(failed)?;
-    let write = |digest: &Digest, copy: &dyn Fn(&Path) -> std::io::Result<()>| {
+    let write = |digest: &Digest, copy: &dyn Fn(&mut dyn Write) -> io::Result<()>| {
         let target = place.join(digest.hex());
         if target.exists() {
             return Ok(());
         }
-        let partial = place.join(format!(".{}.{tag}.{}", digest.hex(), std::process::id()));
-        let done = copy(&partial).and_then(|()| fs::rename(&partial, &target));
-        if done.is_err() {
-            // Half a blob must not stay; if it cannot go, the first error is the one to tell.
-            fs::remove_file(&partial).unwrap_or_default();
-        }
-        done.map_err(failed)
+        write_output(&target, NewMode::Masked, copy).map_err(failed)
     };
     for blob in blobs {
-        write(&blob.digest, &|to| fs::copy(store.blob_path(&blob.digest), to).map(drop))?;
+        write(&blob.digest, &|to| io::copy(&mut File::open(store.blob_path(&blob.digest))?, to).map(drop))?;
     }
     for document in documents {
-        write(&document.digest, &|to| fs::write(to, &document.bytes))?;
+        write(&document.digest, &|to| to.write_all(&document.bytes))?;
     }
-    fs::write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed)
+    let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
+    write_output(&dir.join("oci-layout"), NewMode::Masked, |to| to.write_all(layout)).map_err(failed)
 }
 
 /// Adds the manifest to the layout's index; what had its tag loses it.
@@ -175,10 +171,8 @@ fn write_index(dir: &Path, tag: &str, media_type: &str, manifest: &Document) -> 
         "annotations": {NAME: tag},
     }));
     let index = serde_json::json!({"schemaVersion": 2, "mediaType": lapstrake_oci::media::OCI_INDEX, "manifests": manifests});
-    let partial = dir.join(format!(".index.json.{}", std::process::id()));
-    fs::write(&partial, lapstrake_oci::to_json_indented(&index))
-        .and_then(|()| fs::rename(&partial, &path))
-        .map_err(failed)
+    let text = lapstrake_oci::to_json_indented(&index);
+    write_output(&path, NewMode::Masked, |to| to.write_all(&text)).map_err(failed)
 }
 
 /// The image with a cache of those steps in its config whose results are made of its own layers.

@@ -90,11 +90,12 @@ fn attempt(
     let (spec, mut mounts) = prepare(reading, exec, base, inputs, &active)?;
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
+    // Without a usable null device there is no sandbox, and its error says so.
+    let sandbox = inner.sandbox(exec)?;
     let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
     let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
     let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
-    let running =
-        inner.sandbox(exec)?.run(&spec, fds).map_err(|error| explained(error, active.root(), &spec))?;
+    let running = sandbox.run(&spec, fds).map_err(|error| explained(error, active.root(), &spec))?;
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
     let watch = Watch { killed, limit, output: inner.settings.output_limit.unwrap_or(u64::MAX) };
     let ended = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;

@@ -1,6 +1,5 @@
 //! `lapstrake build`
 
-use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -13,11 +12,13 @@ use lapstrake_oci::Reference;
 use lapstrake_ops::{Cache, Stack};
 use lapstrake_outputs::Elsewhere;
 use lapstrake_runtime::Chosen;
+use lapstrake_sys::outfile::{clear_output, remove_cleared};
 
 use super::caches;
 use super::call::call;
 use super::check;
 use super::export::{Built, Delivered, Export, check_engine};
+use super::file::put;
 use super::lock::Lock;
 use super::options;
 use super::output::Output;
@@ -42,12 +43,17 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     }
     let wanted = Wanted::parse(args)?;
     check_engine(&wanted)?;
-    if let Some(path) = &args.iidfile
-        && let Err(error) = fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(anyhow::Error::new(error).context(format!("cannot remove `{}`", path.display())));
+    if let Some(path) = &args.iidfile {
+        clear_output(path).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
+    let done = build_wanted(args, wanted);
+    if let Some(path) = &args.iidfile {
+        remove_cleared(path);
+    }
+    done
+}
+
+fn build_wanted(args: &Build, wanted: Wanted) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     lapstrake_snapshot::foresee(&session.store)?;
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
@@ -86,7 +92,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
             say!("{id}");
         }
         if let Some(path) = &args.iidfile {
-            fs::write(path, id.to_string()).with_context(|| format!("cannot write `{}`", path.display()))?;
+            put(path, id.to_string())?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -131,7 +137,7 @@ fn note_end(record: &mut BuildRecord, result: &anyhow::Result<Delivered>) {
 fn keep(args: &Build, record: BuildRecord, session: &Session, journal: &Journal) -> anyhow::Result<()> {
     if let Some(path) = &args.timeline {
         let page = timeline::page(&record, journal);
-        fs::write(path, page).with_context(|| format!("cannot write `{}`", path.display()))?;
+        put(path, page)?;
     }
     if let Err(error) = record.keep(&session.store, journal) {
         tell!("the record of this build could not be kept: {}", exit::text(error.chain()));

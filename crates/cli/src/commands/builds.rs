@@ -1,14 +1,13 @@
 //! `lapstrake builds`
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use lapstrake_engine::{Event, Fate, StepReport, Used};
 use lapstrake_store::Store;
 use serde_json::json;
 
+use super::file::put;
 use super::timeline::{self, cpu, millis};
 use crate::args::builds::Builds;
 use crate::progress::Journal;
@@ -35,9 +34,7 @@ pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
                 (BuildRecord::decode(&row)?, Journal::decode(&store.build_log(&row.id)?)?);
             let page = timeline::page(&record, &journal);
             match output {
-                Some(path) => {
-                    fs::write(path, page).with_context(|| format!("cannot write `{}`", path.display()))?;
-                }
+                Some(path) => put(path, page)?,
                 None => say!("{page}"),
             }
         }

@@ -68,7 +68,7 @@ pub(crate) fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
 }
 
 fn look(args: &Doctor) -> Vec<Finding> {
-    let mut all = vec![running_kernel(), seccomp()];
+    let mut all = vec![running_kernel(), seccomp(), null_device()];
     let root = rustix::process::geteuid().is_root();
     let state = env::state_root(root);
     // From here on we are what a build is.
@@ -129,6 +129,17 @@ fn seccomp() -> Finding {
     }
 }
 
+/// The device that every program without input or output is started with.
+fn null_device() -> Finding {
+    match kernel::null_device_fault() {
+        None => finding("null device", State::Ok, "/dev/null"),
+        Some(why) => {
+            let hint = Some(kernel::NULL_DEVICE_HINT.to_owned());
+            Finding { hint, ..finding("null device", State::Missing, format!("/dev/null: {why}")) }
+        }
+    }
+}
+
 /// Who we are; the process is root of a namespace afterwards where that is possible.
 fn ids() -> (Finding, bool) {
     let name = "user ids";
@@ -159,6 +170,13 @@ fn state_directory(path: &Path, entered: bool) -> Vec<Finding> {
         }
     };
     let mut all = vec![finding("state directory", State::Ok, shown)];
+    let stuck = store.stuck();
+    if !stuck.is_empty() {
+        let names: Vec<String> = stuck.iter().map(|path| path.display().to_string()).collect();
+        let hint = format!("`rm -rf {}` says why; as root it may work", names.join(" "));
+        let found = finding("leftovers", State::Limited, format!("{} cannot be removed", names.join(", ")));
+        all.push(Finding { hint: Some(hint), ..found });
+    }
     if entered {
         all.push(overlay(&store));
     }

@@ -1,12 +1,13 @@
-//! Files that are written whole or not at all.
+//! Outputs that the user names.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
+use lapstrake_sys::outfile::{NewMode, write_output};
 
-/// Writes a file whole or not at all; without a path, to standard output.
+/// Writes an output: a regular file whole or not at all, anything else in place (`sys::outfile`); without a path, to
+/// standard output.
 pub(super) fn to_file<T>(
     dest: Option<&Path>,
     write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<T>,
@@ -17,21 +18,10 @@ pub(super) fn to_file<T>(
         out.flush()?;
         return Ok(result);
     };
-    let mut partial = dest.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = PathBuf::from(partial);
-    let failed = || format!("cannot write `{}`", dest.display());
-    let result = (|| {
-        let mut out = BufWriter::with_capacity(256 << 10, File::create(&partial).with_context(failed)?);
-        let result = write(&mut out).with_context(failed)?;
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
-        file.sync_all().with_context(failed)?;
-        fs::rename(&partial, dest).with_context(failed)?;
-        Ok(result)
-    })();
-    if result.is_err() {
-        // What is half-written must not stay; if it cannot go, the first error is the one to tell.
-        fs::remove_file(&partial).unwrap_or_default();
-    }
-    result
+    write_output(dest, NewMode::Masked, write).with_context(|| format!("cannot write `{}`", dest.display()))
+}
+
+/// Writes these bytes as an output.
+pub(super) fn put(dest: &Path, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    to_file(Some(dest), |out| Ok(out.write_all(bytes.as_ref())?))
 }

@@ -2,7 +2,6 @@
 
 mod draw;
 
-use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -12,6 +11,7 @@ use lapstrake_ops::Cache;
 
 use self::draw::{Node, dot, svg, text};
 use super::check;
+use super::file::put;
 use super::plan::plan;
 use super::read::{Tools, placed, read};
 use super::wanted::Wanted;
@@ -29,7 +29,7 @@ pub(crate) fn graph(args: &Graph) -> anyhow::Result<ExitCode> {
         _ => text(&nodes),
     };
     match &args.to {
-        Some(path) => fs::write(path, drawn).with_context(|| format!("cannot write `{}`", path.display()))?,
+        Some(path) => put(path, drawn)?,
         None => say!("{}", drawn.trim_end()),
     }
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,7 @@ use lapstrake_lower::ImageRequest;
 use lapstrake_oci::{Digest, Platform, Reference};
 use serde::{Deserialize, Serialize};
 
+use super::file::put;
 use crate::args::Build;
 use crate::exit::{Told, Usage};
 
@@ -106,10 +107,7 @@ impl Lock {
         }
         let mut text = serde_json::to_vec_pretty(&now)?;
         text.push(b'\n');
-        let fresh = self.path.with_extension("lock.new");
-        fs::write(&fresh, text)
-            .and_then(|()| fs::rename(&fresh, &self.path))
-            .with_context(|| format!("cannot write `{shown}`"))
+        put(&self.path, text)
     }
 
     fn look(&self, graph: &Graph, target: Edge, now: &mut Content) -> anyhow::Result<()> {

@@ -73,6 +73,6 @@ impl Metadata {
     pub(crate) fn write(mut self, build: &str, path: &Path) -> anyhow::Result<()> {
         self.text("buildx.build.ref", format!("default/default/{build}"));
         let bytes = lapstrake_oci::to_json_indented(&self.0);
-        super::file::to_file(Some(path), |out| Ok(out.write_all(&bytes)?))
+        super::file::put(path, bytes)
     }
 }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use lapstrake_oci::{Digest, ImageConfig, Reference};
 use lapstrake_store::{Filter, Item, ItemKind, Limits, Rule, Store, StoreError};
+use lapstrake_sys::SingleThreaded;
+use lapstrake_sys::fd::close_others;
 use serde_json::json;
 
 use super::df::{item_json, line};
@@ -21,6 +23,12 @@ use crate::session::{self, Session};
 pub(crate) fn prune(args: &Prune) -> anyhow::Result<ExitCode> {
     if args.only == Some(Only::Images) {
         return prune_images(args);
+    }
+    if args.background
+        && let Some(alone) = SingleThreaded::check()
+    {
+        // A pipe that the build was given would stay open for its reader until this process ends.
+        close_others(&alone, &[]).unwrap_or_default();
     }
     let rule = rule(args)?;
     let session = session::open_to_remove()?;
