@@ -404,13 +404,16 @@ fn choose(out: &str, wanted: &str) -> Option<Found> {
 
 /// Removes `.git` of the repository and of its submodules. Links are removed, never followed.
 fn remove_git(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let is_dir = entry.file_type()?.is_dir();
-        if entry.file_name() == OsStr::new(".git") {
-            if is_dir { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
-        } else if is_dir {
-            remove_git(&entry.path())?;
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let is_dir = entry.file_type()?.is_dir();
+            if entry.file_name() == OsStr::new(".git") {
+                if is_dir { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+            } else if is_dir {
+                left.push(entry.path());
+            }
         }
     }
     Ok(())

@@ -30,6 +30,8 @@ pub(crate) fn launch(executable: Option<&Path>, control: OwnedFd) -> Result<Chil
     let image = image.map_err(|errno| RuntimeError::start("open the executable", errno))?;
     Command::new(format!("/proc/self/fd/{}", image.as_raw_fd()))
         .arg0(NAME)
+        // Containers get the limit that this process was started with, and not the one it gave itself.
+        .args(lapstrake_sys::process::file_limit_before().map(|limit| limit.to_string()))
         .stdin(Stdio::from(control))
         .stdout(Stdio::null())
         // Ctrl-C at a terminal goes to the whole group: what becomes of the containers is the caller's to say.

@@ -34,6 +34,10 @@ pub fn zygote_main_if_asked() {
     if std::env::args_os().next().is_none_or(|name| name.as_bytes() != NAME.as_bytes()) {
         return;
     }
+    let limit = std::env::args().nth(1).and_then(|limit| limit.parse().ok());
+    if let Some(limit) = limit {
+        process::restore_file_limit(limit);
+    }
     let status = match control() {
         Ok(control) => keep(&control),
         Err(_) => {

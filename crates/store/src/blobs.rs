@@ -41,7 +41,8 @@ impl Store {
 
     /// Whether the blob is there. Who asks may rely on it for as long as it lives, whatever is pruned meanwhile.
     pub fn has_blob(&self, digest: &Digest) -> bool {
-        self.blob_path(digest).is_file() && self.spare_blob(digest).unwrap_or(false)
+        // Taken back first: what is there afterwards stays.
+        self.spare_blob(digest).unwrap_or(false) && self.blob_path(digest).is_file()
     }
 
     /// All of a small blob (a config, a manifest). Its digest is checked.
@@ -113,7 +114,9 @@ impl Store {
                     i64::try_from(blob.size).unwrap_or(i64::MAX)
                 ])
                 .map(drop)
-        })
+        })?;
+        // Somebody may have condemned it while nothing named it.
+        self.spare_blob(&blob.digest).map(drop)
     }
 
     /// The blob of the tar with `diff_id` in the form `variant`, if it is there.

@@ -21,7 +21,7 @@ use crate::layers::{LayerId, id_list};
 use crate::layout::Store;
 
 pub use collect::Reclaimed;
-pub(crate) use collect::space_of;
+pub(crate) use collect::{condemn_blob_unless_named, space_of};
 
 /// What kinds of things can be pruned. Their names are BuildKit's record types, where it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +80,11 @@ pub struct Item {
 const SPARE: &str = "UPDATE layers SET condemned = NULL \
                      WHERE (id = ?1 OR id = (SELECT base FROM layers WHERE id = ?1)) AND condemned IS NOT NULL";
 
+/// Takes back the blobs that a layer's files may still be packed in.
+const SPARE_PACKED: &str = "DELETE FROM condemned_blobs WHERE digest IN \
+                            (SELECT blobs.digest FROM blobs JOIN diffs ON diffs.diff_id = blobs.diff_id \
+                            WHERE diffs.layer = ?1)";
+
 impl Store {
     /// Remembers that these layers were used now. Writes only what the last hour does not say already.
     pub fn touch_layers(&self, ids: &BTreeSet<LayerId>) -> Result<(), StoreError> {
@@ -118,10 +123,21 @@ impl Store {
             };
             if condemned(db)? == Some(true) {
                 db.execute(SPARE, [id.as_str()])?;
+                db.execute(SPARE_PACKED, [id.as_str()])?;
             }
             // It may have gone in between.
             Ok(condemned(db)? == Some(false))
         })
+    }
+
+    /// The layers that were pruned and are there yet for who uses them.
+    pub fn condemned_layers(&self) -> Result<BTreeSet<LayerId>, StoreError> {
+        let ids: Vec<String> = self.with_db(|db| {
+            db.prepare("SELECT id FROM layers WHERE condemned IS NOT NULL")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// Takes a blob back if it was condemned; it is still to be checked whether its file is there.
@@ -145,15 +161,20 @@ pub(crate) fn spare_named<'a>(
     texts: impl IntoIterator<Item = &'a [u8]>,
 ) -> rusqlite::Result<()> {
     let any: bool = change
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM layers WHERE condemned IS NOT NULL)")?
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM layers WHERE condemned IS NOT NULL) OR \
+             EXISTS (SELECT 1 FROM condemned_blobs)",
+        )?
         .query_row([], |row| row.get(0))?;
     if !any {
         return Ok(());
     }
     let mut spare = change.prepare_cached(SPARE)?;
+    let mut blobs = change.prepare_cached(SPARE_PACKED)?;
     for text in texts {
         for id in layer_ids(&String::from_utf8_lossy(text)) {
             spare.execute([id])?;
+            blobs.execute([id])?;
         }
     }
     Ok(())

@@ -53,6 +53,10 @@ impl Store {
             let mut changed = 0;
             for image in images {
                 changed += put_row(&change, image)?;
+                let manifest = image.manifest.as_ref().map(ToString::to_string);
+                change
+                    .prepare_cached("DELETE FROM condemned_blobs WHERE digest IN (?1, ?2)")?
+                    .execute(params![image.id.to_string(), manifest])?;
             }
             for name in names {
                 changed += put_name(&change, &name.to_string(), (images, main))?;
@@ -171,7 +175,14 @@ impl Store {
             promote(&change, &id.to_string())?;
             change.execute("DELETE FROM tags WHERE image = ?1", [id.to_string()])?;
             change.execute("DELETE FROM digests WHERE image = ?1", [id.to_string()])?;
+            let manifest: Option<String> = change
+                .query_row("SELECT manifest FROM images WHERE id = ?1", [id.to_string()], |row| row.get(0))
+                .optional()?
+                .flatten();
             change.execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
+            for document in [Some(id.to_string()), manifest].into_iter().flatten() {
+                gc::condemn_blob_unless_named(&change, &document)?;
+            }
             change.commit()
         })
     }

@@ -203,7 +203,11 @@ impl Store {
     /// The layer that the tar with `diff_id` unpacks to, if it is there.
     pub fn layer_of_diff(&self, diff_id: &DiffId) -> Result<Option<LayerId>, StoreError> {
         let found: Option<String> = self.with_db(|db| {
-            db.prepare_cached("SELECT layer FROM diffs WHERE diff_id = ?1")?
+            // A pruned layer is told to those only who had it before.
+            db.prepare_cached(
+                "SELECT layer FROM diffs WHERE diff_id = ?1 AND NOT EXISTS \
+                 (SELECT 1 FROM layers WHERE id = diffs.layer AND condemned IS NOT NULL)",
+            )?
                 .query_row([diff_id.to_string()], |row| row.get(0))
                 .optional()
         })?;

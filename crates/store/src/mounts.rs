@@ -1,13 +1,15 @@
 //! Directories that outlive builds: `RUN --mount=type=cache`.
 
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use lapstrake_oci::Digest;
+use lapstrake_tree::removal::remove_all;
 use rusqlite::params;
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, statat};
 
 use crate::db::now;
 use crate::error::{StoreError, io_error};
@@ -129,7 +131,7 @@ impl Store {
         let mut fresh = false;
         if !ready.exists() {
             // Whoever began to fill it was killed.
-            match fs::remove_dir_all(&data) {
+            match remove_all(&data) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(io_error("remove", &data)(error));
                 }
@@ -145,29 +147,84 @@ impl Store {
 }
 
 /// The room that the files in `dir` take on the disk. What is in there was made by processes of builds: links are not
-/// followed, and every name is used once.
+/// followed, every name is used once, and a directory is reached from the one above or by way of `..`, so that only two
+/// are open however deep they lie.
 fn size_below(dir: &impl AsFd) -> u64 {
-    let Ok(entries) = Dir::read_from(dir) else { return 0 };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut sum = 0;
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
+    let Ok(mut at) = openat(dir, c".", flags, Mode::empty()) else { return 0 };
+    let mut levels = vec![Level::list(&at, &mut sum)];
+    while let Some(level) = levels.last_mut() {
+        if let Some(name) = level.below.pop() {
+            if let Ok(next) = openat(&at, &name, flags, Mode::empty()) {
+                levels.push(Level::list(&next, &mut sum));
+                at = next;
+            }
             continue;
         }
-        let Ok(stat) = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        // In units of 512 bytes, whatever the file system's own are.
-        sum += u64::try_from(stat.st_blocks).unwrap_or(0) * 512 / stat.st_nlink.max(1);
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            sum += openat(dir, name, flags, Mode::empty()).map_or(0, |below| size_below(&below));
+        levels.pop();
+        let Some(above) = levels.last() else { break };
+        match openat(&at, c"..", flags, Mode::empty()) {
+            Ok(up) if Level::id(&up) == above.id => at = up,
+            // Somebody moves directories meanwhile.
+            _ => break,
         }
     }
     sum
 }
 
+/// A directory on the way down.
+struct Level {
+    /// Device and inode.
+    id: Option<(u64, u64)>,
+    /// Directories in it that were not looked at yet.
+    below: Vec<CString>,
+}
+
+impl Level {
+    fn id(dir: &OwnedFd) -> Option<(u64, u64)> {
+        fstat(dir).ok().map(|stat| (stat.st_dev, stat.st_ino))
+    }
+
+    /// Adds up what is directly in a directory.
+    fn list(dir: &OwnedFd, sum: &mut u64) -> Level {
+        let mut below = Vec::new();
+        for entry in Dir::read_from(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let Ok(stat) = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            // In units of 512 bytes, whatever the file system's own are.
+            *sum += u64::try_from(stat.st_blocks).unwrap_or(0) * 512 / stat.st_nlink.max(1);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                below.push(name.to_owned());
+            }
+        }
+        Level { id: Level::id(dir), below }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deep_directory_is_measured() {
+        let root = tempfile::tempdir().unwrap();
+        let mut at = openat(rustix::fs::CWD, root.path(), OFlags::RDONLY, Mode::empty()).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = openat(&at, "d", OFlags::RDONLY, Mode::empty()).unwrap();
+        }
+        let file = openat(&at, "f", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+        std::io::Write::write_all(&mut File::from(file), &[1; 1 << 20]).unwrap();
+        let measure = move || {
+            assert!(size_below(&File::open(root.path()).unwrap()) >= 1 << 20);
+            remove_all(root.path()).unwrap();
+        };
+        std::thread::Builder::new().stack_size(128 << 10).spawn(measure).unwrap().join().unwrap();
+    }
 
     #[test]
     fn private_directories_are_not_shared() {

@@ -78,11 +78,26 @@ impl Store {
     pub(crate) fn unreachable(&self) -> Result<Vec<LayerId>, StoreError> {
         let mut found = Vec::new();
         for id in self.layers_on_disk()? {
-            if self.is_packed(&id) && self.packed_in(&id)?.is_none() {
+            if self.is_packed(&id) && !self.has_lasting_blob(&id)? {
                 found.push(id);
             }
         }
         Ok(found)
+    }
+
+    /// Whether one of the blobs that a packed layer's files are in is there and not condemned. Takes none back.
+    fn has_lasting_blob(&self, id: &LayerId) -> Result<bool, StoreError> {
+        let digests: Vec<String> = self.with_db(|db| {
+            db.prepare_cached(
+                "SELECT blobs.digest FROM blobs JOIN diffs ON diffs.diff_id = blobs.diff_id \
+                 WHERE diffs.layer = ?1 AND blobs.variant NOT LIKE 'to-%' \
+                 AND blobs.digest NOT IN (SELECT digest FROM condemned_blobs)",
+            )?
+            .query_map([id.as_str()], |row| row.get(0))?
+            .collect()
+        })?;
+        let mut digests = digests.iter().filter_map(|digest| digest.parse().ok());
+        Ok(digests.any(|digest| self.blob_path(&digest).is_file()))
     }
 
     /// A layer that was packed when it was last synced is so again.

@@ -3,11 +3,12 @@
 //! After a step the upper and the work directory of its overlay are left, some ten entries. On ext4 their removal takes
 //! a millisecond or more, which the next step need not wait for.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+
+use lapstrake_tree::removal::remove_all;
 
 /// So many directories wait for their removal at most: whoever has one more removes it, so that what is dead does not
 /// fill the disk faster than it goes.
@@ -66,11 +67,13 @@ impl Remover {
 
 /// It is gone already if it was renamed away whole; else the next process sweeps what cannot be removed.
 fn remove(path: &std::path::Path) {
-    fs::remove_dir_all(path).unwrap_or_default();
+    remove_all(path).unwrap_or_default();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

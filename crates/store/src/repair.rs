@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use lapstrake_oci::{Digest, Sha256};
+use lapstrake_tree::removal::remove_all;
 use rusqlite::{TransactionBehavior, params};
 
 use crate::boot::boot_id;
@@ -140,7 +141,11 @@ impl Store {
         self.forget_known();
         let away = self.temp_path()?;
         match fs::rename(path, &away) {
-            Ok(()) => fs::remove_dir_all(&away).map_err(io_error("remove", &away)),
+            Ok(()) => {
+                // It has no name any more. What of it cannot go now is swept later.
+                remove_all(&away).unwrap_or_default();
+                Ok(())
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(io_error("remove", path)(error)),
         }

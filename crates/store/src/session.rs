@@ -6,15 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use lapstrake_tree::removal::remove_all;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
+use crate::layout::Store;
 use crate::remover::Remover;
 
 /// The file in a process's directory that the process has locked.
 pub(crate) const LOCK: &str = "lock";
 /// How the names of directories begin that are being made.
 const HIDDEN: &str = ".new-";
+/// How the names of things begin that a sweep could not remove.
+const STUCK: &str = "stuck-";
 
 /// This process's part of `tmp/`, made when first needed.
 pub(crate) struct Session {
@@ -50,7 +54,7 @@ impl Session {
         // Another thread may have been faster: then ours goes again.
         if let Err((dir, lock)) = self.made.set(made) {
             drop(lock);
-            fs::remove_dir_all(&dir).map_err(io_error("remove", &dir))?;
+            remove_all(&dir).map_err(io_error("remove", &dir))?;
         }
         Ok(self.made.get().map_or(self.parent.as_path(), |(dir, _)| dir.as_path()))
     }
@@ -84,7 +88,7 @@ impl Session {
             Ok(lock)
         });
         if made.is_err() {
-            fs::remove_dir_all(&hidden).unwrap_or_default();
+            remove_all(&hidden).unwrap_or_default();
         }
         Ok((dir, made?))
     }
@@ -95,7 +99,7 @@ impl Drop for Session {
         self.remover.stop();
         if let Some((dir, _)) = self.made.get() {
             // If this fails the next process sweeps it.
-            fs::remove_dir_all(dir).unwrap_or_default();
+            remove_all(dir).unwrap_or_default();
         }
     }
 }
@@ -124,17 +128,41 @@ pub(crate) fn sweep(tmp: &Path) -> Result<bool, StoreError> {
             // The superblock of a new state directory.
             None if !path.is_dir() && !is_old(&path) => continue,
             None if !path.is_dir() => fs::remove_file(&path),
-            _ => fs::remove_dir_all(&path),
+            _ => remove_all(&path),
         };
         match removed {
             Ok(()) => dead = true,
             // Another process may sweep the same entry.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
-            Err(error) => return Err(io_error("remove", &path)(error)),
+            // An opening never fails for what cannot be removed. It is tried again each time, under a name that says so.
+            Err(_) if is_stuck(&path) => {}
+            Err(_) => {
+                dead = true;
+                fs::rename(&path, stuck_name(&path)).unwrap_or_default();
+            }
         }
     }
     Ok(dead)
+}
+
+impl Store {
+    /// What sweeps could not remove.
+    pub fn stuck(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.root().join("tmp")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| is_stuck(path)).collect()
+    }
+}
+
+/// Whether an earlier sweep could not remove this.
+fn is_stuck(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(STUCK.as_bytes()))
+}
+
+fn stuck_name(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(STUCK);
+    name.push(path.file_name().unwrap_or_default());
+    path.with_file_name(name)
 }
 
 /// Whether a process has a directory here.

@@ -13,7 +13,7 @@ use std::ptr;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit};
 use rustix::thread::UnshareFlags;
 
 use crate::{check, last_errno};
@@ -31,6 +31,36 @@ impl SingleThreaded {
         let tasks = std::fs::read_dir("/proc/self/task").ok()?;
         (tasks.count() == 1).then_some(Self(PhantomData))
     }
+}
+
+/// How many files a process of ours may have open, at most: no limit needs to be higher than this.
+const MOST_FILES: u64 = 1 << 16;
+/// The soft limit of open files that this process was started with.
+static FILES_BEFORE: std::sync::OnceLock<Option<u64>> = std::sync::OnceLock::new();
+
+/// Raises the soft limit of open files as far as the hard one allows. What the limit was before is kept for processes
+/// that must not notice: see [`file_limit_before`].
+pub fn raise_file_limit() {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    FILES_BEFORE.get_or_init(|| now.current);
+    let wanted = now.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
+    if now.current.is_some_and(|current| current < wanted) {
+        // With the old limit less can be done at once, and nothing else changes.
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..now })
+            .unwrap_or_default();
+    }
+}
+
+/// The soft limit of open files from before [`raise_file_limit`]; `None` where nothing was raised or there was no limit.
+pub fn file_limit_before() -> Option<u64> {
+    FILES_BEFORE.get().copied().flatten()
+}
+
+/// Sets the soft limit of open files to what it was.
+pub fn restore_file_limit(before: u64) {
+    let now = rustix::process::getrlimit(Resource::Nofile);
+    // Lowering a soft limit is always allowed.
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(before), ..now }).unwrap_or_default();
 }
 
 /// A process made by [`spawn`].

@@ -41,7 +41,9 @@ pub struct ExtractOptions {
 pub fn is_archive(file: &mut File) -> Result<bool, TreeError> {
     let start = file.stream_position().map_err(TreeError::stream("read the file"))?;
     let found = match decompress(BufReader::new(&mut *file)) {
-        Ok((_, plain)) => matches!(TarReader::new(plain, 4).next_entry(), Ok(Some(_))),
+        Ok((_, plain)) => {
+            matches!(TarReader::new(plain, 4).next_entry(), Ok(Some(_)) | Err(TreeError::TooLong { .. }))
+        }
         Err(_) => false,
     };
     file.seek(io::SeekFrom::Start(start)).map_err(TreeError::stream("read the file"))?;

@@ -73,6 +73,18 @@ pub enum TreeError {
         /// The limit in force.
         limit: u64,
     },
+    /// A name, a path or a link text that no Linux kernel takes.
+    #[error("{path:?}… is too long: {what} has {length} bytes, and the kernel takes {limit}")]
+    TooLong {
+        /// How the path begins.
+        path: String,
+        /// What is too long.
+        what: &'static str,
+        /// Its length in bytes.
+        length: usize,
+        /// The longest that is possible.
+        limit: usize,
+    },
     /// A hard link whose target is not in the same layer.
     #[error("hard link {path} points to {target}, which is not a file of the same layer")]
     LinkTarget {

@@ -18,6 +18,7 @@ mod owner;
 pub mod path;
 pub mod put;
 pub mod relink;
+pub mod removal;
 pub mod scan;
 pub mod select;
 pub mod sketch;

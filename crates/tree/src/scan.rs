@@ -22,7 +22,7 @@ use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::inroot::open_plain_raw;
 use crate::owner::Recorded;
-use crate::path::TreePath;
+use crate::path::{MAX_PATH, TreePath, check_length};
 use crate::tree::{Inode, Tree, join_links};
 
 /// How marks of overlayfs are read.
@@ -143,6 +143,8 @@ impl Scanner<'_> {
         }
         for (name, _) in names {
             let at = path.join_name(&name);
+            // No layer may say more, and nobody could read it back.
+            check_length(at.as_bytes(), "its path", at.as_bytes(), MAX_PATH)?;
             let stat =
                 fs::statat(dir, &*name, fs::AtFlags::SYMLINK_NOFOLLOW).map_err(TreeError::io("stat", &at))?;
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {

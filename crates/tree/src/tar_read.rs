@@ -10,18 +10,21 @@ use tar::{EntryType, Header};
 use crate::decompress::decompress;
 use crate::entry::{Entry, Xattr};
 use crate::error::TreeError;
-use crate::layer_tar::{BLOCK, Pax, XATTR, parse_time};
-use crate::path::lossy;
+use crate::layer_tar::{BLOCK, Pax, WHITEOUT, XATTR, parse_time};
+use crate::path::{MAX_NAME, MAX_PATH, check_length, lossy};
 
 /// Longest extension (PAX records, long name) that is believed.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 /// Most bytes that one archive's entries may take in memory. Whoever reads a layer keeps them all, and a compressed
 /// archive has room for a thousand times its own length.
-const MAX_MEMORY: u64 = 208 << 20;
+pub(crate) const MAX_MEMORY: u64 = 208 << 20;
+
+/// The longest value of an extended attribute, in bytes: the kernel's `XATTR_SIZE_MAX`.
+const MAX_XATTR: usize = 64 << 10;
 
 /// What an entry takes beside its name, its link and its attributes: some more than itself, for the ways to find it.
-const ENTRY: u64 = 192;
+pub(crate) const ENTRY: u64 = 192;
 const _: () = assert!(size_of::<Entry>() <= 112);
 
 /// One header with all extensions applied.
@@ -210,6 +213,7 @@ impl<R: Read> TarReader<R> {
         if kind == EntryType::Regular && name.ends_with(b"/") {
             kind = EntryType::Directory;
         }
+        check_lengths(&name, &link, kind)?;
         let mtime = match pax.get(b"mtime") {
             Some(text) => parse_time(text).ok_or_else(|| bad("its time is not a number"))?,
             None => header_time(header),
@@ -218,14 +222,13 @@ impl<R: Read> TarReader<R> {
         let size = if has_content(kind) { size } else { 0 };
         self.begin(size)?;
         let xattrs = xattrs(&pax);
+        for xattr in &xattrs {
+            check_length(&name, "the name of an attribute", &xattr.name, MAX_NAME)?;
+            check_length(&name, "an attribute", &xattr.value, MAX_XATTR)?;
+        }
         let attributes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
         self.memory += ENTRY + (name.len() + link.len() + attributes) as u64;
-        if self.memory > MAX_MEMORY {
-            return Err(TreeError::TooBig {
-                what: "bytes of entries, names and attributes",
-                limit: MAX_MEMORY,
-            });
-        }
+        check_memory(self.memory, MAX_MEMORY)?;
         let device = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
         Ok(TarEntry {
             kind,
@@ -260,6 +263,26 @@ impl<R: Read> Read for TarReader<R> {
         self.left -= got as u64;
         Ok(got)
     }
+}
+
+/// Refuses more memory than `limit`.
+pub(crate) fn check_memory(memory: u64, limit: u64) -> Result<(), TreeError> {
+    let what = "bytes of entries, names and attributes";
+    if memory > limit { Err(TreeError::TooBig { what, limit }) } else { Ok(()) }
+}
+
+/// Refuses names, link texts and targets that the kernel does not take. The mark of a deletion is none of the name.
+fn check_lengths(name: &[u8], link: &[u8], kind: EntryType) -> Result<(), TreeError> {
+    // A directory's name may end in a slash.
+    let path = name.strip_suffix(b"/").unwrap_or(name);
+    check_length(name, "its path", path, MAX_PATH + WHITEOUT.len())?;
+    for part in path.split(|&byte| byte == b'/') {
+        check_length(name, "a name in it", part.strip_prefix(WHITEOUT).unwrap_or(part), MAX_NAME)?;
+    }
+    if matches!(kind, EntryType::Symlink | EntryType::Link) {
+        check_length(name, "what it links to", link, MAX_PATH)?;
+    }
+    Ok(())
 }
 
 /// Time field in nanoseconds; GNU writes times before 1970 as negative base-256 numbers.

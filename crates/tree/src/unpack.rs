@@ -20,7 +20,7 @@ use crate::entry::{ContentDigest, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::layer_tar::{OPAQUE, WHITEOUT};
 use crate::path::TreePath;
-use crate::tar_read::{TarEntry, TarReader};
+use crate::tar_read::{MAX_MEMORY, TarEntry, TarReader};
 use crate::tree::Tree;
 use disk::Disk;
 use nodes::Nodes;
@@ -98,7 +98,7 @@ fn unpack(input: impl Read + Send, disk: Disk<'_>, options: &UnpackOptions) -> R
     let ((tree, implied_dirs, skipped_devices), diff_id, size) =
         stream::with_plain(input, options.max_bytes, |plain| {
             let mut reader = TarReader::new(plain, options.max_entries);
-            let mut unpacker = Unpacker::new(disk);
+            let mut unpacker = Unpacker::new(disk, Limits::default());
             while let Some(entry) = reader.next_entry()? {
                 unpacker.entry(&entry, &mut reader)?;
             }
@@ -114,11 +114,80 @@ struct Unpacker<'a> {
     /// The last directory a name was resolved to: most entries lie beside the one before.
     last_dir: Option<(TreePath, TreePath)>,
     skipped: BTreeSet<TreePath>,
+    /// How many bytes of names were followed to directories.
+    followed: u64,
+    limits: Limits,
+}
+
+/// What an archive may cost.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Most bytes in memory.
+    memory: u64,
+    /// Most bytes of names that are followed to directories: links, and the names behind them.
+    followed: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: MAX_MEMORY, followed: 1 << 30 }
+    }
+}
+
+/// A path that is followed from its beginning to its end.
+struct Text {
+    bytes: Box<[u8]>,
+    at: usize,
+}
+
+/// A part of a path.
+enum Step {
+    /// `..`
+    Up,
+    /// Names, one in the other.
+    Down(TreePath),
+}
+
+impl Text {
+    /// The next names, as many as come before the end or a `..`.
+    fn next(&mut self) -> Option<Step> {
+        let mut names: Vec<u8> = Vec::new();
+        while self.at < self.bytes.len() {
+            let rest = &self.bytes[self.at..];
+            let end = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+            let (name, length) = (&rest[..end], (end + 1).min(rest.len()));
+            match name {
+                b"" | b"." if names.is_empty() => {}
+                b".." if names.is_empty() => {
+                    self.at += length;
+                    return Some(Step::Up);
+                }
+                // Names are taken back by their length, so that nothing else may be between them.
+                b"" | b"." | b".." => break,
+                name => {
+                    if !names.is_empty() {
+                        names.push(b'/');
+                    }
+                    names.extend_from_slice(name);
+                }
+            }
+            self.at += length;
+        }
+        if names.is_empty() { None } else { Some(Step::Down(TreePath::clean(&names).unwrap_or_default())) }
+    }
+
+    /// Takes back the last bytes of the names that came.
+    fn back(&mut self, bytes: usize) {
+        // The slash behind the names was read with them.
+        let ended = self.at > 0 && self.bytes[self.at - 1] == b'/';
+        self.at -= bytes + usize::from(ended && bytes > 0);
+    }
 }
 
 impl<'a> Unpacker<'a> {
-    fn new(disk: Disk<'a>) -> Self {
-        Self { disk, nodes: Nodes::default(), last_dir: None, skipped: BTreeSet::new() }
+    fn new(disk: Disk<'a>, limits: Limits) -> Self {
+        let nodes = Nodes::with_limit(limits.memory);
+        Self { disk, nodes, last_dir: None, skipped: BTreeSet::new(), followed: 0, limits }
     }
 
     fn entry(&mut self, entry: &TarEntry, content: &mut impl Read) -> Result<(), TreeError> {
@@ -150,40 +219,64 @@ impl<'a> Unpacker<'a> {
             return Ok(real.clone());
         }
         let mut real = TreePath::root();
-        let mut todo: Vec<Box<[u8]>> = named.components().rev().map(Box::from).collect();
+        // What is still to be followed: the name, and on it the texts of links that it goes over.
+        let mut todo = vec![Text { bytes: named.as_bytes().into(), at: 0 }];
         let mut links = 0;
-        while let Some(name) = todo.pop() {
-            match &*name {
-                b"" | b"." => continue,
-                b".." => {
+        while let Some(text) = todo.last_mut() {
+            let run = match text.next() {
+                None => {
+                    todo.pop();
+                    continue;
+                }
+                Some(Step::Up) => {
                     real = real.parent().unwrap_or_default();
                     continue;
                 }
-                _ => {}
-            }
-            let next = real.join_name(&name);
-            match self.nodes.kind(&next) {
-                Some(Kind::Dir { .. }) => real = next,
-                Some(Kind::Symlink { target }) => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(TreeError::Loop { path: named.to_string() });
-                    }
-                    if target.starts_with(b"/") {
-                        real = TreePath::root();
-                    }
-                    todo.extend(target.rsplit(|&b| b == b'/').map(Box::from));
+                Some(Step::Down(run)) => real.join(&run),
+            };
+            self.follow(real.as_bytes().len() + run.as_bytes().len())?;
+            let found = self.nodes.deepest(&real, &run);
+            if let Some(Kind::Symlink { target }) = self.nodes.kind(&found) {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(TreeError::Loop { path: named.to_string() });
                 }
-                None | Some(Kind::Whiteout) => {
-                    let meta = Meta { mode: 0o755, ..Meta::default() };
-                    self.make_dir(next.clone(), meta, true)?;
-                    real = next;
-                }
-                Some(_) => return Err(TreeError::NotADirectory { path: next }),
+                text.back(run.as_bytes().len() - found.as_bytes().len());
+                let absolute = target.starts_with(b"/");
+                real = if absolute { TreePath::root() } else { found.parent().unwrap_or_default() };
+                let target = target.clone();
+                self.follow(target.len())?;
+                todo.push(Text { bytes: target, at: 0 });
+            } else {
+                real = self.made_below(found, run)?;
             }
         }
         self.last_dir = Some((named.clone(), real.clone()));
         Ok(real)
+    }
+
+    /// Makes what is missing of the directory `path`, of which `found` is there.
+    fn made_below(&mut self, found: TreePath, path: TreePath) -> Result<TreePath, TreeError> {
+        let missing = path.ends_below(&found).into_iter().map(|end| path.beginning(end));
+        for dir in [found.clone()].into_iter().chain(missing) {
+            match self.nodes.kind(&dir) {
+                _ if dir.is_root() => {}
+                Some(Kind::Dir { .. }) => {}
+                None | Some(Kind::Whiteout) => {
+                    self.make_dir(dir, Meta { mode: 0o755, ..Meta::default() }, true)?;
+                }
+                Some(_) => return Err(TreeError::NotADirectory { path: dir }),
+            }
+        }
+        Ok(path)
+    }
+
+    /// Counts the bytes of names that were followed: an archive of links to links has few of its own.
+    fn follow(&mut self, bytes: usize) -> Result<(), TreeError> {
+        self.followed += bytes as u64;
+        let limit = self.limits.followed;
+        let what = "bytes of links to follow";
+        if self.followed > limit { Err(TreeError::TooBig { what, limit }) } else { Ok(()) }
     }
 
     fn make_dir(&mut self, path: TreePath, meta: Meta, implied: bool) -> Result<(), TreeError> {
@@ -333,5 +426,7 @@ fn meta(entry: &TarEntry) -> Meta {
     Meta { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs }
 }
 
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ mod confined;
 mod conform;
 mod containerd;
 mod damage;
+mod deep;
 mod epoch;
 mod errors;
 mod evil;
@@ -29,6 +30,7 @@ mod many;
 mod model;
 mod networks;
 mod others;
+mod outfiles;
 mod packed;
 mod place;
 mod placed;
@@ -134,6 +136,7 @@ fn cases() -> Vec<Case> {
         push::CASES,
         logins::CASES,
         others::CASES,
+        outfiles::CASES,
         packed::CASES,
         images::CASES,
         exporters::CASES,
@@ -155,6 +158,7 @@ fn cases() -> Vec<Case> {
         upkeep::CASES,
         caches::CASES,
         damage::CASES,
+        deep::CASES,
         model::CASES,
         changing::CASES,
         confined::CASES,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::layer_tar::{TarOptions, write_layer};
 use lapstrake_tree::put::{CopyOptions, Dest, put};
+use lapstrake_tree::removal::remove_all;
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::Selector;
 use lapstrake_tree::{Entry, Kind, Meta, Tree, TreePath};
@@ -210,7 +211,7 @@ fn remove_but(dest: &Path, dirs: &[PathBuf]) -> io::Result<()> {
             continue;
         }
         if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
+            remove_all(&entry.path())?;
         } else {
             fs::remove_file(entry.path())?;
         }
@@ -236,7 +237,7 @@ fn remove_others(trees: &[&Tree], dest: &Path) -> Result<(), OutputError> {
             match (wanted, is_dir) {
                 (Some(true), true) => dirs.push(path),
                 (Some(false), false) => {}
-                (_, true) => fs::remove_dir_all(entry.path()).map_err(failed)?,
+                (_, true) => remove_all(&entry.path()).map_err(failed)?,
                 (_, false) => fs::remove_file(entry.path()).map_err(failed)?,
             }
         }

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use lapstrake_oci::Digest;
+use lapstrake_tree::removal::remove_all;
 use rusqlite::{Transaction, TransactionBehavior};
 use rustix::fs::{FlockOperation, flock, statvfs};
 
@@ -33,6 +35,7 @@ impl Store {
 
     /// Condemns what the rules say, and gives it. Nothing is removed before [`Store::reclaim`].
     pub fn collect(&self, rules: &[Rule]) -> Result<Vec<Item>, StoreError> {
+        self.condemn_unnamed()?;
         let items = self.items()?;
         let condemned: Vec<Item> =
             victims(&items, rules, self.space()?, now()).into_iter().map(|at| items[at].clone()).collect();
@@ -50,7 +53,8 @@ impl Store {
         let space = self.space()?;
         let (used, condemned): (i64, i64) = self.with_db(|db| {
             db.query_row(
-                "SELECT coalesce(sum(coalesce(own, size)) FILTER (WHERE condemned IS NULL), 0), count(condemned) FROM layers",
+                "SELECT coalesce(sum(coalesce(own, size)) FILTER (WHERE condemned IS NULL), 0), \
+                 count(condemned) + (SELECT count(*) FROM condemned_blobs) FROM layers",
                 [],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )
@@ -63,13 +67,31 @@ impl Store {
         Ok(over || condemned > 0)
     }
 
+    /// Condemns blobs that nothing names: configs and manifests of images that are gone, and what the killed left. Who is
+    /// about to name one is older than the next generation, and takes the blob back by naming it.
+    fn condemn_unnamed(&self) -> Result<(), StoreError> {
+        let dir = self.root().join("blobs").join("sha256");
+        let entries = fs::read_dir(&dir).map_err(io_error("list", &dir))?.flatten();
+        let there: Vec<String> = entries
+            .filter_map(|entry| format!("sha256:{}", entry.file_name().to_str()?).parse::<Digest>().ok())
+            .map(|digest| digest.to_string())
+            .collect();
+        self.with_db(|db| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for digest in &there {
+                condemn_blob_unless_named(&change, digest)?;
+            }
+            change.commit()
+        })
+    }
+
     fn condemn(&self, items: &[Item]) -> Result<(), StoreError> {
         let of = |kind| items.iter().filter(move |item| item.kind == kind);
         let generation = self.generation()?;
         self.with_db(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for blob in of(ItemKind::Blob) {
-                change.execute("DELETE FROM blobs WHERE digest = ?1", [&blob.id])?;
+                // What is known of it stays as long as its file: a running build may need a packed layer's files yet.
                 change.execute(
                     "INSERT OR REPLACE INTO condemned_blobs VALUES (?1, ?2)",
                     (&blob.id, generation),
@@ -144,26 +166,37 @@ impl Store {
         let mut done = Reclaimed::default();
         let Some(lock) = gc_lock(self.root())? else { return Ok(done) };
         let drained = self.drained()?;
+        let mut refusal = Ok(());
         for id in self.condemned("SELECT id, condemned FROM layers WHERE condemned IS NOT NULL")? {
-            self.remove_condemned(id, drained, &mut done, |change, id| {
+            let removed = self.remove_condemned(id, drained, &mut done, |change, id| {
                 let gone =
                     change.execute("DELETE FROM layers WHERE id = ?1 AND condemned <= ?2", (id, drained));
-                Ok((gone? > 0).then(|| self.root().join("layers").join(id)))
-            })?;
+                let gone = gone? > 0;
+                if gone {
+                    change.execute("DELETE FROM diffs WHERE layer = ?1", [id])?;
+                }
+                Ok(gone.then(|| self.root().join("layers").join(id)))
+            });
+            refusal = refusal.and(removed);
         }
         for digest in self.condemned("SELECT digest, generation FROM condemned_blobs")? {
-            self.remove_condemned(digest, drained, &mut done, |change, digest| {
+            let removed = self.remove_condemned(digest, drained, &mut done, |change, digest| {
                 let gone = change.execute(
                     "DELETE FROM condemned_blobs WHERE digest = ?1 AND generation <= ?2",
                     (digest, drained),
                 );
+                if gone.as_ref().is_ok_and(|gone| *gone > 0) {
+                    change.execute("DELETE FROM blobs WHERE digest = ?1", [digest])?;
+                }
                 let path = digest.parse().ok().map(|digest| self.blob_path(&digest));
                 Ok(path.filter(|_| gone.as_ref().is_ok_and(|gone| *gone > 0)))
-            })?;
+            });
+            refusal = refusal.and(removed);
         }
         drop(lock);
         self.keep_ballast();
-        Ok(done)
+        // One thing that stays is no reason for the others to stay.
+        refusal.map(|()| done)
     }
 
     fn condemned(&self, query: &str) -> Result<Vec<(String, i64)>, StoreError> {
@@ -205,12 +238,7 @@ impl Store {
     }
 
     fn remove_tree(&self, path: &Path) -> Result<(), StoreError> {
-        let removed = match fs::symlink_metadata(path) {
-            Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-            Ok(_) => fs::remove_file(path),
-            Err(error) => Err(error),
-        };
-        removed.or_else(absent).map_err(io_error("remove", path))
+        remove_all(path).or_else(absent).map_err(io_error("remove", path))
     }
 }
 
@@ -228,6 +256,18 @@ fn absent(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
+/// Condemns a blob that neither an image nor a layer's tar names.
+pub(crate) fn condemn_blob_unless_named(change: &Transaction<'_>, digest: &str) -> rusqlite::Result<()> {
+    change
+        .prepare_cached(
+            "INSERT OR IGNORE INTO condemned_blobs SELECT ?1, number FROM generation WHERE \
+             NOT EXISTS (SELECT 1 FROM blobs WHERE digest = ?1) AND \
+             NOT EXISTS (SELECT 1 FROM images WHERE id = ?1 OR manifest = ?1)",
+        )?
+        .execute([digest])
+        .map(drop)
+}
+
 fn condemn_layer(change: &Transaction<'_>, id: &str, generation: i64) -> rusqlite::Result<()> {
     // An image may have been given it since the items were listed, or it may be just about to get its name.
     let needed: bool =
@@ -237,10 +277,7 @@ fn condemn_layer(change: &Transaction<'_>, id: &str, generation: i64) -> rusqlit
     if needed {
         return Ok(());
     }
-    let condemned = change
-        .execute("UPDATE layers SET condemned = ?2 WHERE id = ?1 AND condemned IS NULL", (id, generation))?;
-    if condemned > 0 {
-        change.execute("DELETE FROM diffs WHERE layer = ?1", [id])?;
-    }
-    Ok(())
+    change
+        .execute("UPDATE layers SET condemned = ?2 WHERE id = ?1 AND condemned IS NULL", (id, generation))
+        .map(drop)
 }

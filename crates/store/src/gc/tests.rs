@@ -227,3 +227,81 @@ fn changes_go_with_what_they_lie_on() {
     assert!(!store.has_layer(&changes) && store.record(&[1; 32]).unwrap().is_none());
     assert_eq!(store.items().unwrap(), []);
 }
+
+/// Adds a packed layer whose files are in a blob.
+fn packed(store: &Store, digit: &str) -> (LayerId, Digest) {
+    let id: LayerId = digit.repeat(64).parse().unwrap();
+    let dir = store.temp_dir().unwrap();
+    store.put_layer(&id, dir.path(), |_| Ok(()), [0; 32], LayerSize { files: 5, own: None }).unwrap();
+    let tar = store.put_blob(format!("tar {digit}").as_bytes()).unwrap();
+    let diff_id = lapstrake_oci::DiffId(Digest::sha256(digit.as_bytes()));
+    store.link_diff(&diff_id, &id).unwrap();
+    let blob = crate::Blob { digest: tar.clone(), size: 5, media_type: "tar".to_owned() };
+    store.link_layer_blob(&diff_id, "original", &blob).unwrap();
+    (id, tar)
+}
+
+#[test]
+fn a_packed_layer_stays_for_who_had_it_before() {
+    let root = tempfile::tempdir().unwrap();
+    let build = open(root.path());
+    let (id, tar) = packed(&build, "a");
+    let other = open(root.path());
+    other.collect(&everything()).unwrap();
+    assert!(other.condemned_layers().unwrap().contains(&id));
+    assert!(other.reclaim().unwrap().count == 0);
+    // The build comes to need the files only now.
+    let blob = build.packed_in(&id).unwrap().expect("the blob is known");
+    assert!(blob.digest == tar && build.has_layer(&id) && build.read_blob(&tar).is_ok());
+    // A record keeps the layer and the blob that it is packed in.
+    let second = open(root.path());
+    second.collect(&everything()).unwrap();
+    record(&build, 1, &[&id]);
+    drop(build);
+    second.reclaim().unwrap();
+    drop((other, second));
+    let last = open(root.path());
+    last.reclaim().unwrap();
+    assert!(last.packed_in(&id).unwrap().is_some());
+    last.collect(&everything()).unwrap();
+    last.reclaim().unwrap();
+    is_empty(root.path(), &last);
+}
+
+#[test]
+fn blobs_without_a_name_go_and_named_ones_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let (lost, kept) = (store.put_blob(b"lost").unwrap(), layer(&store, "a"));
+    image(&store, &kept);
+    let before = open(root.path());
+    let late = before.put_blob(b"late").unwrap();
+    store.collect(&everything()).unwrap();
+    // One that is named after it was condemned stays.
+    let row = ImageRow { id: late.clone(), manifest: None, layers: "[]".into(), size: 0, stored: 0 };
+    before.put_image(&row, &["late".parse().unwrap()]).unwrap();
+    drop(before);
+    store.reclaim().unwrap();
+    assert!(!store.blob_path(&lost).exists() && store.blob_path(&late).exists());
+    store.remove_image(&late).unwrap();
+    for image in store.images().unwrap() {
+        store.remove_image(&image.id).unwrap();
+    }
+    store.collect(&everything()).unwrap();
+    store.reclaim().unwrap();
+    is_empty(root.path(), &store);
+}
+
+/// Nothing takes room that was put there.
+fn is_empty(root: &Path, store: &Store) {
+    for dir in ["blobs/sha256", "layers", "contexts"] {
+        let left: Vec<_> = std::fs::read_dir(root.join("s").join(dir)).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{dir}: {left:?}");
+    }
+    for table in ["layers", "blobs", "diffs", "condemned_blobs", "images", "records1"] {
+        let count: i64 = store
+            .with_db(|db| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)))
+            .unwrap();
+        assert_eq!(count, 0, "{table}");
+    }
+}

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::entry::{Entry, Kind, Meta};
 use crate::error::TreeError;
-use crate::path::TreePath;
+use crate::path::{MAX_PATH, TreePath, check_length};
+use crate::tar_read::{ENTRY, check_memory};
 use crate::tree::Tree;
 
 /// Entries by their paths.
@@ -20,11 +21,21 @@ pub(super) struct Nodes {
     /// What tells hard links of one file together, of those that have one.
     files: HashMap<u32, u32>,
     next_file: u32,
+    /// What all that was ever put here takes in memory: real paths are longer than names that go over links, implied
+    /// directories have no name in the archive, and hard links repeat what their file has.
+    memory: u64,
+    /// The most that `memory` may be.
+    limit: u64,
     /// Directories that no entry named.
     implied: BTreeSet<u32>,
 }
 
 impl Nodes {
+    /// None yet, of which all may take so many bytes.
+    pub(super) fn with_limit(limit: u64) -> Nodes {
+        Nodes { limit, ..Nodes::default() }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -41,10 +52,18 @@ impl Nodes {
         self.get(path).map(|entry| &entry.kind)
     }
 
+    /// The deepest of the paths from `above` down to `path` that something is at; `above`, if nothing is below it. What
+    /// something is at has only directories above it, so that the place is found by halving.
+    pub(super) fn deepest(&self, above: &TreePath, path: &TreePath) -> TreePath {
+        let ends = path.ends_below(above);
+        let there = ends.partition_point(|end| self.contains(&path.beginning(*end)));
+        if there == 0 { above.clone() } else { path.beginning(ends[there - 1]) }
+    }
+
     /// Puts something at a path in place of what is there.
     ///
     /// # Errors
-    /// [`TreeError::TooBig`] after four billion of them.
+    /// [`TreeError::TooBig`] for more than may be kept in memory, [`TreeError::TooLong`] for a path that no kernel takes.
     pub(super) fn insert(&mut self, path: TreePath, kind: Kind, meta: Meta) -> Result<(), TreeError> {
         self.put(path, kind, meta).map(drop)
     }
@@ -57,6 +76,11 @@ impl Nodes {
     }
 
     fn put(&mut self, path: TreePath, kind: Kind, meta: Meta) -> Result<u32, TreeError> {
+        check_length(path.as_bytes(), "its real path", path.as_bytes(), MAX_PATH)?;
+        let text = if let Kind::Symlink { target } = &kind { target.len() } else { 0 };
+        let attributes: usize = meta.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+        self.memory += ENTRY + (path.as_bytes().len() + text + attributes) as u64;
+        check_memory(self.memory, self.limit)?;
         let entry = Entry { path: TreePath::root(), kind, meta };
         let slot = match self.slots.get(&path).copied().or_else(|| self.free.pop()) {
             Some(slot) => {

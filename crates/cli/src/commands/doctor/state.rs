@@ -104,7 +104,10 @@ fn contents(store: &Store, repair: bool) -> Vec<Finding> {
 
 fn layers(store: &Store, repair: bool) -> Result<Vec<Finding>, StoreError> {
     let mut findings = Vec::new();
-    let all: Vec<LayerId> = store.layers_on_disk()?;
+    // What is pruned is nobody's loss, and those who use it have it until they end.
+    let condemned = store.condemned_layers()?;
+    let all: Vec<LayerId> =
+        store.layers_on_disk()?.into_iter().filter(|id| !condemned.contains(id)).collect();
     for id in &all {
         let Some(why) = damage(store, id) else { continue };
         let mut detail = format!("{id}: {why}");
