@@ -208,8 +208,8 @@ impl Store {
                 "SELECT layer FROM diffs WHERE diff_id = ?1 AND NOT EXISTS \
                  (SELECT 1 FROM layers WHERE id = diffs.layer AND condemned IS NOT NULL)",
             )?
-                .query_row([diff_id.to_string()], |row| row.get(0))
-                .optional()
+            .query_row([diff_id.to_string()], |row| row.get(0))
+            .optional()
         })?;
         let found: Option<LayerId> = found.and_then(|text| text.parse().ok());
         match found {

@@ -22,6 +22,7 @@ mod held;
 mod hostile;
 mod images;
 mod inodes;
+mod kills;
 mod language;
 mod limits;
 mod logins;
@@ -152,6 +153,7 @@ fn cases() -> Vec<Case> {
         told::CASES,
         traps::CASES,
         many::CASES,
+        kills::CASES,
         single::CASES,
         terminal::CASES,
         habits::CASES,
@@ -170,7 +172,7 @@ fn cases() -> Vec<Case> {
 
 /// What `check` says, unless it takes too long.
 fn watched(mode: &Mode, check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-    let asked = ["LAPSTRAKE_SOAK_ROUNDS", "LAPSTRAKE_MODEL_ROUNDS"]
+    let asked = ["LAPSTRAKE_SOAK_ROUNDS", "LAPSTRAKE_KILL_ROUNDS", "LAPSTRAKE_MODEL_ROUNDS"]
         .iter()
         .any(|name| std::env::var_os(name).is_some());
     let longest = if asked { LONGEST_ASKED } else { LONGEST };
