@@ -163,12 +163,13 @@ fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
     if let Some(missing) = layers.iter().find(|layer| !store.has_layer(&layer.id)) {
         anyhow::bail!("layer {} of image {} is not in the store any more", missing.id, image.id.short());
     }
+    let clamps = layers.iter().map(|layer| layer.clamp).collect();
     let layers: Vec<_> =
         layers.into_iter().map(|layer| layer.id).zip(config.rootfs.diff_ids.iter().cloned()).collect();
-    let (document, base) = (Document::new(bytes), layers.len());
+    let document = Document::new(bytes);
     // One that was pruned is made anew.
     let came = image.manifest.as_ref().and_then(|manifest| store.read_blob(manifest).ok()).map(Manifest::of);
-    Ok(Finished { config, document, below: Vec::new(), layers, clamp: None, base, came })
+    Ok(Finished { config, document, below: Vec::new(), layers, clamps, came })
 }
 
 /// The config of a stored image.

@@ -89,6 +89,11 @@ impl Store {
         &self.root
     }
 
+    /// What dead processes left and nobody could remove.
+    pub fn stuck(&self) -> Vec<PathBuf> {
+        crate::session::stuck(&self.root.join("tmp"))
+    }
+
     /// The file for the stat index of the build context at `context`.
     pub fn context_index(&self, context: &Path) -> PathBuf {
         use std::os::unix::ffi::OsStrExt as _;

@@ -10,7 +10,6 @@ use lapstrake_tree::removal::remove_all;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
-use crate::layout::Store;
 use crate::remover::Remover;
 
 /// The file in a process's directory that the process has locked.
@@ -146,12 +145,10 @@ pub(crate) fn sweep(tmp: &Path) -> Result<bool, StoreError> {
     Ok(dead)
 }
 
-impl Store {
-    /// What sweeps could not remove.
-    pub fn stuck(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.root().join("tmp")).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| is_stuck(path)).collect()
-    }
+/// What sweeps could not remove.
+pub(crate) fn stuck(tmp: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(tmp).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| is_stuck(path)).collect()
 }
 
 /// Whether an earlier sweep could not remove this.

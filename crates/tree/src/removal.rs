@@ -137,7 +137,7 @@ impl Removal {
             return None;
         }
         if at_limit {
-            let moved = self.to_top(dir, name);
+            let moved = self.lift(dir, name);
             self.note(moved);
             return None;
         }
@@ -154,7 +154,7 @@ impl Removal {
         }
     }
 
-    fn to_top(&mut self, dir: impl std::os::fd::AsFd, name: &CStr) -> Result<(), Errno> {
+    fn lift(&mut self, dir: impl std::os::fd::AsFd, name: &CStr) -> Result<(), Errno> {
         loop {
             let fresh = c_string(OsStr::new(&format!(".removed-{}-{}", std::process::id(), self.moved)))?;
             self.moved += 1;
@@ -273,7 +273,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("dir");
         fs::create_dir_all(dir.join("shut/in")).unwrap();
-        fs::set_permissions(dir.join("shut"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.join("shut"), fs::Permissions::from_mode(0o0)).unwrap();
         remove_all(&dir).unwrap();
         assert!(!dir.exists());
     }

@@ -248,7 +248,7 @@ impl<'a> Unpacker<'a> {
                 self.follow(target.len())?;
                 todo.push(Text { bytes: target, at: 0 });
             } else {
-                real = self.made_below(found, run)?;
+                real = self.made_below(&found, run)?;
             }
         }
         self.last_dir = Some((named.clone(), real.clone()));
@@ -256,8 +256,8 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Makes what is missing of the directory `path`, of which `found` is there.
-    fn made_below(&mut self, found: TreePath, path: TreePath) -> Result<TreePath, TreeError> {
-        let missing = path.ends_below(&found).into_iter().map(|end| path.beginning(end));
+    fn made_below(&mut self, found: &TreePath, path: TreePath) -> Result<TreePath, TreeError> {
+        let missing = path.ends_below(found).into_iter().map(|end| path.beginning(end));
         for dir in [found.clone()].into_iter().chain(missing) {
             match self.nodes.kind(&dir) {
                 _ if dir.is_root() => {}

@@ -57,6 +57,7 @@ pub struct CacheForm {
 fn gathered(store: &Store, steps: &[SharedStep]) -> Result<(Finished, Vec<CacheStep>), OutputError> {
     let mut places: BTreeMap<&LayerId, usize> = BTreeMap::new();
     let mut layers: Vec<(LayerId, DiffId)> = Vec::new();
+    let mut clamps = Vec::new();
     let mut told = Vec::with_capacity(steps.len());
     for step in steps {
         let mut of_step = Vec::with_capacity(step.layers.len());
@@ -64,15 +65,17 @@ fn gathered(store: &Store, steps: &[SharedStep]) -> Result<(Finished, Vec<CacheS
             let place = *places.entry(&layer.id).or_insert(layers.len());
             if place == layers.len() {
                 let known = layer.diff_id.clone();
-                layers.push((layer.id.clone(), known.map_or_else(|| diff_id(store, &layer.id, None), Ok)?));
+                let known = known.map_or_else(|| diff_id(store, &layer.id, layer.clamp), Ok)?;
+                layers.push((layer.id.clone(), known));
+                clamps.push(layer.clamp);
             }
             of_step.push(place);
         }
         told.push(CacheStep { key: step.key.clone(), inputs: step.inputs.clone(), layers: of_step });
     }
-    let (config, document, base) = (ImageConfig::default(), Document::new(Vec::new()), layers.len());
+    let (config, document) = (ImageConfig::default(), Document::new(Vec::new()));
     let below = Vec::new();
-    Ok((Finished { config, document, below, layers, clamp: None, base, came: None }, told))
+    Ok((Finished { config, document, below, layers, clamps, came: None }, told))
 }
 
 /// The blobs of the layers, compressed where that was not done yet.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use lapstrake_assemble::ListedLayer;
-use lapstrake_oci::DiffId;
 use lapstrake_oci::media::{self, Compression};
+use lapstrake_oci::{DiffId, Sha256};
 use lapstrake_snapshot::write_tar;
-use lapstrake_store::{Blob, BlobWriter, Store};
+use lapstrake_store::{Blob, BlobWriter, LayerId, Store, StoreError};
 
 use crate::convert::{GZIP_LEVEL, copy_tar, estargz_variant, table_of};
 use crate::error::OutputError;
@@ -180,18 +180,56 @@ pub(crate) fn layer_blob(
             return Ok(blob);
         }
     }
-    let clamp = image.clamp.filter(|_| number >= image.base);
+    let clamp = image.rewritten(number);
     let failed = |source| OutputError::Write { what: "layer's blob", source };
     let mut out = Encoder::new(store.blob_writer()?, encoding).map_err(failed)?;
     match store.layer_blob(diff_id, "original")? {
         // Somebody else's tar, which ours of the same files need not be.
         Some(original) => copy_tar(store, &original, diff_id, &mut out)?,
-        None => write_tar(store, id, clamp, &mut out)?,
+        None => own_tar(store, (id, diff_id), clamp, &mut out)?,
     }
     let (digest, size) = out.finish().map_err(failed)?.finish(None)?;
     let blob = Blob { digest, size, media_type: encoding.form.compression().oci_layer().to_owned() };
     store.link_layer_blob(diff_id, &encoding.variant(), &blob)?;
     Ok(Blob { media_type: encoding.media_type(encoding.form.compression()).to_owned(), ..blob })
+}
+
+/// Writes our own tar of a layer, which must have this digest: an image whose config says another one is of no use.
+fn own_tar(
+    store: &Store,
+    (id, diff_id): (&LayerId, &DiffId),
+    clamp: Option<i64>,
+    out: &mut Encoder<'_>,
+) -> Result<(), OutputError> {
+    let known = store.layer(id)?.and_then(|row| row.diff_id);
+    if clamp.is_none() && known.as_ref() == Some(diff_id) {
+        // It was computed from these very files.
+        return Ok(write_tar(store, id, None, out)?);
+    }
+    let mut hashing = Hashing { out, hash: Sha256::new() };
+    write_tar(store, id, clamp, &mut hashing)?;
+    let found = hashing.hash.finish();
+    if found == diff_id.0 {
+        return Ok(());
+    }
+    Err(StoreError::WrongDigest { expected: diff_id.to_string(), found: found.to_string() }.into())
+}
+
+struct Hashing<'e, 's> {
+    out: &'e mut Encoder<'s>,
+    hash: Sha256,
+}
+
+impl Write for Hashing<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// A blob being compressed.

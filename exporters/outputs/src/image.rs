@@ -19,6 +19,8 @@ pub struct Layer {
     pub id: LayerId,
     /// The tar that it came from, if it came from one that must stay as it is.
     pub diff_id: Option<DiffId>,
+    /// The second that no time in that tar is behind, where it was rewritten.
+    pub clamp: Option<i64>,
 }
 
 /// A layer of a base that is not here: it stays in the repositories that the image is pushed to.
@@ -43,10 +45,8 @@ pub struct Finished {
     pub below: Vec<Elsewhere>,
     /// The layers with the digests of their tars, lowest first.
     pub layers: Vec<(LayerId, DiffId)>,
-    /// The latest time of what is in new layers, where times are rewritten.
-    pub clamp: Option<i64>,
-    /// How many of the layers that are here are the base's.
-    pub base: usize,
+    /// For each layer that is here the second that no time in its tar is behind, where times were rewritten.
+    pub clamps: Vec<Option<i64>>,
     /// How it was written down where it came from, if it was not built here.
     pub came: Option<Manifest>,
 }
@@ -72,8 +72,8 @@ impl Manifest {
 
 impl Finished {
     /// The second that no time in layer `number` is behind. Layers of the base keep their times.
-    pub(crate) fn rewritten(&self, number: usize) -> Option<i64> {
-        self.clamp.filter(|_| number >= self.base)
+    pub fn rewritten(&self, number: usize) -> Option<i64> {
+        self.clamps.get(number).copied().flatten()
     }
 }
 
@@ -114,7 +114,11 @@ pub fn assemble(
             layer.diff_id.clone().or_else(|| row.diff_id.clone().filter(|_| clamp.is_none() || number < base))
         })
         .collect();
-    let clamps = |number: usize| clamp.filter(|_| number >= base);
+    let clamps: Vec<Option<i64>> = layers
+        .iter()
+        .enumerate()
+        .map(|(number, layer)| layer.clamp.or_else(|| clamp.filter(|_| number >= base)))
+        .collect();
     let mut found: Vec<DiffId> = if let Some(known) = known.iter().cloned().collect() {
         known
     } else {
@@ -122,13 +126,13 @@ pub fn assemble(
             .into_par_iter()
             .enumerate()
             .map(|(number, known)| {
-                known.map_or_else(|| diff_id(store, &layers[number].id, clamps(number)), Ok)
+                known.map_or_else(|| diff_id(store, &layers[number].id, clamps[number]), Ok)
             })
             .collect::<Result<_, _>>()?
     };
     if let Some(Estargz { level, all }) = tars.estargz {
         for (number, digest) in found.iter_mut().enumerate().filter(|(number, _)| all || *number >= base) {
-            *digest = to_estargz(store, (&layers[number].id, digest), clamps(number), level)?;
+            *digest = to_estargz(store, (&layers[number].id, digest), clamps[number], level)?;
         }
     }
     // A base's layers have their times in its history.
@@ -141,5 +145,5 @@ pub fn assemble(
         .collect();
     let (config, document) = image_config(draft, &told)?;
     let layers = layers.iter().zip(found).map(|(layer, diff_id)| (layer.id.clone(), diff_id)).collect();
-    Ok(Finished { config, document, below, layers, clamp, base, came: None })
+    Ok(Finished { config, document, below, layers, clamps, came: None })
 }

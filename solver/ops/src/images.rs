@@ -197,7 +197,7 @@ impl Images {
         let mut layers = Vec::new();
         for diff_id in &known.config.rootfs.diff_ids {
             let Some(id) = self.store.layer_of_diff(diff_id)? else { return Ok(None) };
-            layers.push(StackLayer { id, diff_id: Some(diff_id.clone()) });
+            layers.push(StackLayer { id, diff_id: Some(diff_id.clone()), clamp: None });
         }
         Ok(Some(layers))
     }
@@ -369,7 +369,7 @@ impl Images {
         step: &Step,
     ) -> Result<StackLayer, OpsError> {
         if let Some(id) = self.store.layer_of_diff(diff_id)? {
-            return Ok(StackLayer { id, diff_id: Some(diff_id.clone()) });
+            return Ok(StackLayer { id, diff_id: Some(diff_id.clone()), clamp: None });
         }
         let imported = match place {
             Place::Registry(reference, ..) if !self.store.has_blob(&blob.digest) => {
@@ -395,7 +395,7 @@ impl Images {
         }
         // Only now: what a config says of a blob may be a lie.
         self.store.link_layer_blob(diff_id, "original", blob)?;
-        Ok(StackLayer { id: imported.layer, diff_id: Some(diff_id.clone()) })
+        Ok(StackLayer { id: imported.layer, diff_id: Some(diff_id.clone()), clamp: None })
     }
 
     /// A layer checked, and unpacked if that is wanted, while it comes.

@@ -22,6 +22,9 @@ pub struct StackLayer {
     /// The tar that it came from, for layers of other people's images: it must leave as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff_id: Option<DiffId>,
+    /// The second that no time in that tar is behind, where times were rewritten when the image was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clamp: Option<i64>,
 }
 
 impl StackLayer {
@@ -80,7 +83,7 @@ impl Stack {
     /// The same stack with one more layer on it.
     pub(crate) fn with(&self, id: LayerId) -> Stack {
         let mut stack = self.clone();
-        stack.layers.push(StackLayer { id, diff_id: None });
+        stack.layers.push(StackLayer { id, diff_id: None, clamp: None });
         stack
     }
 

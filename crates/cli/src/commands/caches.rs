@@ -181,7 +181,11 @@ pub(super) fn shared(
             !here && (scope == Scope::Everything || results.iter().any(in_result))
         };
         let layers = stack.filter(portable).map_or_else(Vec::new, |stack| stack.layers);
-        let layers = layers.into_iter().map(|layer| Layer { id: layer.id, diff_id: layer.diff_id });
+        let layers = layers.into_iter().map(|layer| Layer {
+            id: layer.id,
+            diff_id: layer.diff_id,
+            clamp: layer.clamp,
+        });
         SharedStep { key, inputs: step.inputs.clone(), layers: layers.collect() }
     };
     report.iter().map(one).collect()

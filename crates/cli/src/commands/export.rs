@@ -171,7 +171,10 @@ impl Export<'_> {
     fn image(&self, built: &Built<'_>, asked: &ImageOutput) -> anyhow::Result<Finished> {
         let mut draft = built.target.image.clone();
         draft.epoch = asked.epoch.unwrap_or(draft.epoch);
-        let layer = |layer: &StackLayer| Layer { id: layer.id.clone(), diff_id: layer.diff_id.clone() };
+        let layer = |layer: &StackLayer| {
+            let StackLayer { id, diff_id, clamp } = layer.clone();
+            Layer { id, diff_id, clamp }
+        };
         let layers: Vec<Layer> = built.stack.layers.iter().map(layer).collect();
         let Encoding { level, force, form, .. } = asked.encoding;
         let estargz = (form == LayerForm::Estargz).then_some(Estargz { level, all: force });
@@ -419,10 +422,8 @@ fn during<T>(step: &Step, part: &str, work: impl FnOnce() -> anyhow::Result<T>) 
 /// The layers as the store remembers them: with the digests that the config has.
 fn tokens(stack: &Stack, image: &Finished) -> String {
     let mut layers = stack.layers.clone();
-    if image.clamp.is_none() {
-        for (layer, (_, diff_id)) in layers.iter_mut().zip(&image.layers) {
-            layer.diff_id = Some(diff_id.clone());
-        }
+    for (number, (layer, (_, diff_id))) in layers.iter_mut().zip(&image.layers).enumerate() {
+        (layer.diff_id, layer.clamp) = (Some(diff_id.clone()), image.rewritten(number));
     }
     String::from_utf8_lossy(&lapstrake_oci::to_json(&layers)).into_owned()
 }

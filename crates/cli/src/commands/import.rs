@@ -47,14 +47,14 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     let history = vec![HistoryDraft { created_by: "lapstrake import".to_owned(), layer: Some(vertex) }];
     let draft = ImageDraft { config, history, epoch: epoch()? };
     // Its tar is ours to write: the one that came need not be kept.
-    let layers = [Layer { id: layer.clone(), diff_id: None }];
+    let layers = [Layer { id: layer.clone(), diff_id: None, clamp: None }];
     let mut image = assemble(&session.store, &draft, (&[], &layers), Tars::default())?;
     for row in &mut image.config.history {
         row.comment = args.message.clone().unwrap_or_default();
     }
     image.document = Document::new(lapstrake_oci::to_json(&image.config));
     let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
-    let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id }]);
+    let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id, clamp: None }]);
     let bundle = Bundle::one(image, Encoding::default());
     keep(&session.store, &bundle, vec![String::from_utf8_lossy(&tokens).into_owned()], &names)?;
     let id = &bundle.main().image.document.digest;

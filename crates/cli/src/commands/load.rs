@@ -453,7 +453,7 @@ fn keep_layer(
     let store = &session.store;
     let known = store.layer_of_diff(expected)?;
     if let (Some(id), Some(_)) = (known, store.layer_blob(expected, "original")?) {
-        return Ok(StackLayer { id, diff_id: Some(expected.clone()) });
+        return Ok(StackLayer { id, diff_id: Some(expected.clone()), clamp: None });
     }
     let imported = import_packed(store, File::open(path)?)?;
     if imported.diff_id != *expected {
@@ -468,7 +468,7 @@ fn keep_layer(
         None => layer_type(path)?.to_owned(),
     };
     store.link_layer_blob(expected, "original", &Blob { digest, size, media_type })?;
-    Ok(StackLayer { id: imported.layer, diff_id: Some(expected.clone()) })
+    Ok(StackLayer { id: imported.layer, diff_id: Some(expected.clone()), clamp: None })
 }
 
 /// The type of a layer by its first bytes: `manifest.json` tells of none.

@@ -1,3 +1,5 @@
+//! Outputs of each kind.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;

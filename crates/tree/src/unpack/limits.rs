@@ -51,8 +51,8 @@ impl Long {
     }
 }
 
-fn is_too_big(result: Result<u64, TreeError>, counted: &str) {
-    assert!(matches!(&result, Err(TreeError::TooBig { what, .. }) if *what == counted), "{result:?}");
+fn is_too_big(result: &Result<u64, TreeError>, counted: &str) {
+    assert!(matches!(result, Err(TreeError::TooBig { what, .. }) if *what == counted), "{result:?}");
 }
 
 fn one(kind: EntryType, name: &[u8], link: &[u8]) -> Result<Unpacked, TreeError> {
@@ -113,7 +113,7 @@ fn implied_directories_count() {
     assert_eq!(archive.read().unwrap().implied_dirs.len(), 1000);
     archive.followed().unwrap();
     (1..8).for_each(|number| archive.entry(EntryType::Regular, &chain(number), b""));
-    is_too_big(archive.followed(), "bytes of entries, names and attributes");
+    is_too_big(&archive.followed(), "bytes of entries, names and attributes");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn names_that_go_over_links_count_as_where_they_lead() {
     for number in 0..4000 {
         archive.entry(EntryType::Regular, format!("l/{number}").as_bytes(), b"");
     }
-    is_too_big(archive.followed(), "bytes of entries, names and attributes");
+    is_too_big(&archive.followed(), "bytes of entries, names and attributes");
 }
 
 /// Twice the entries take twice the work, whatever they are: in one deep directory by turns with another, or over a chain of
@@ -169,7 +169,7 @@ fn work_grows_with_the_archive() {
         archive.entry(EntryType::Regular, format!("l0/{number}").as_bytes(), b"");
         archive.entry(EntryType::Regular, format!("other/{number}").as_bytes(), b"");
     }
-    is_too_big(archive.followed(), "bytes of links to follow");
+    is_too_big(&archive.followed(), "bytes of links to follow");
 }
 
 #[test]

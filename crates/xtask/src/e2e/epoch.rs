@@ -3,10 +3,12 @@
 use std::fs;
 use std::process::Output;
 
-use super::place::{Mode, dockerfile, expect, nothing_left, script};
+use super::place::{Mode, dockerfile, expect, lap, nothing_left, script};
+use super::registry::Registry;
 use super::remote::{Server, repository};
 
-pub(super) const CASES: &[super::Case] = &[("epoch", epoch), ("epoch_git", epoch_git)];
+pub(super) const CASES: &[super::Case] =
+    &[("rewritten_and_stored", rewritten_and_stored), ("epoch", epoch), ("epoch_git", epoch_git)];
 
 /// Tells the epoch, and the time of what was copied if that is there.
 const TELL: &str = "ARG SOURCE_DATE_EPOCH\\nRUN echo epoch=$SOURCE_DATE_EPOCH.\\n";
@@ -104,4 +106,61 @@ fn epoch_git(mode: &Mode) -> Result<(), String> {
     expect(&built(mode, &stage, "here")?, 0, &[&told])?;
     fs::remove_dir_all(mode.place.join("here")).map_err(|error| error.to_string())?;
     nothing_left(mode)
+}
+
+/// Times rewritten for the store: whatever leaves later has layers with the digests that the config says.
+fn rewritten_and_stored(mode: &Mode) -> Result<(), String> {
+    let server = Registry::of(mode, "")?;
+    let name = format!("{}/epoch/app", server.address);
+    let check = "import hashlib, gzip, json, sys, tarfile\n\
+                 t = tarfile.open(sys.argv[1])\n\
+                 read = lambda name: t.extractfile(name).read()\n\
+                 blob = lambda d: read('blobs/' + d['digest'].replace(':', '/'))\n\
+                 m = json.loads(blob(json.loads(read('index.json'))['manifests'][0]))\n\
+                 c = json.loads(blob(m['config']))\n\
+                 plain = [gzip.decompress(b) if b[:2] == b'\\x1f\\x8b' else b for b in map(blob, m['layers'])]\n\
+                 found = ['sha256:' + hashlib.sha256(b).hexdigest() for b in plain]\n\
+                 assert found == c['rootfs']['diff_ids'], (found, c['rootfs'])\n\
+                 print('times', max(i.mtime for b in plain[1:] for i in tarfile.open(fileobj=__import__('io').BytesIO(b))))\n";
+    std::fs::write(mode.place.join("check-diffs.py"), check).map_err(|error| error.to_string())?;
+    dockerfile(mode, "epoch-stored", "FROM busybox\nRUN echo new > /new\nCOPY Dockerfile /d/\n")?;
+    dockerfile(mode, "epoch-child", &format!("FROM {name}:1\nRUN echo child > /child\n"))?;
+    let flags = "-q --build-arg SOURCE_DATE_EPOCH=1000000000";
+    let stored = format!("build {flags} -o type=image,name={name}:1,rewrite-timestamp=true epoch-stored");
+    expect(&lap(mode, &stored)?, 0, &["sha256:"])?;
+    let saves = |name: &str| -> Result<(), String> {
+        let saved = script(
+            mode,
+            &format!("./lapstrake save -o epoch.tar {name} && python3 check-diffs.py epoch.tar"),
+        )?;
+        expect(&saved, 0, &["times 1000000000\n"]).map_err(|why| format!("save {name}: {why}"))
+    };
+    saves(&format!("{name}:1"))?;
+    // Blobs that were made are found again; made anew they are the same.
+    expect(&lap(mode, "prune -f")?, 0, &[])?;
+    saves(&format!("{name}:1"))?;
+    let copied = |tag: &str| {
+        let copy = format!(
+            "rm -f copied.tar && skopeo copy --src-tls-verify=false docker://{name}:{tag} oci-archive:copied.tar:x && python3 check-diffs.py copied.tar"
+        );
+        let done = script(mode, &copy)?;
+        expect(&done, 0, &["times 1"]).map_err(|why| format!("push {tag}: {why}"))
+    };
+    expect(&lap(mode, &format!("push {name}:1"))?, 0, &["digest: sha256:"])?;
+    copied("1")?;
+    // What stands on it has the same layers below, whether times are rewritten there or not.
+    expect(&lap(mode, &format!("build -q -t {name}:2 epoch-child"))?, 0, &["sha256:"])?;
+    expect(&lap(mode, &format!("push {name}:2"))?, 0, &["digest: sha256:"])?;
+    copied("2")?;
+    let again = format!(
+        "build -q --build-arg SOURCE_DATE_EPOCH=1000000000 -o type=image,name={name}:3,push=true,rewrite-timestamp=true epoch-child"
+    );
+    expect(&lap(mode, &again)?, 0, &["sha256:"])?;
+    copied("3")?;
+    saves(&format!("{name}:3"))?;
+    for tag in ["1", "2", "3"] {
+        expect(&lap(mode, &format!("rmi {name}:{tag}"))?, 0, &[])?;
+    }
+    expect(&lap(mode, &format!("pull {name}:3"))?, 0, &[])?;
+    saves(&format!("{name}:3"))
 }
