@@ -68,6 +68,26 @@ pub enum StoreError {
         /// What it does.
         command: String,
     },
+    /// Something in the state directory is a link or another user's.
+    #[error(
+        "`{}` is not what lapstrake put there, and somebody else could write to the state directory: remove it",
+        path.display()
+    )]
+    Planted {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// A directory that others may enter and that has other things in it.
+    #[error(
+        "`{}` is in use for other things, such as `{}`: a state directory is private, and needs a directory of its own",
+        path.display(), name.display()
+    )]
+    InOtherUse {
+        /// The directory.
+        path: PathBuf,
+        /// One of the things in it.
+        name: PathBuf,
+    },
     /// Another user's directory.
     #[error("the state directory `{}` belongs to user {owner}, not to you", path.display())]
     Foreign {

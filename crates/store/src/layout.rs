@@ -26,7 +26,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::db;
 use crate::error::{StoreError, io_error};
 use crate::lock::{self, Lock};
+use crate::place;
 use crate::session::Session;
 use crate::users::User;
 
@@ -62,16 +63,12 @@ impl Store {
     /// Opens the state directory at `root`, making it if it is not there. The directory is for its owner alone: it
     /// holds root file systems with other users' files and set-user-id programs.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
+        place::secure(root)?;
         let superblock = root.join("state.json");
         match fs::read(&superblock) {
             Ok(bytes) => check_superblock(root, &bytes)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(root, &superblock)?,
             Err(error) => return Err(io_error("read", &superblock)(error)),
-        }
-        let owner = fs::metadata(root).map_err(io_error("look at", root))?.uid();
-        let me = rustix::process::geteuid().as_raw();
-        if owner != me {
-            return Err(StoreError::Foreign { path: root.to_owned(), owner });
         }
         let db = Mutex::new(db::open(root)?);
         lock::sweep(&root.join("locks"))?;
@@ -135,7 +132,7 @@ fn check_superblock(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 fn create(root: &Path, superblock: &Path) -> Result<(), StoreError> {
     let mut private = DirBuilder::new();
     private.recursive(true).mode(0o700);
-    for name in ["", "blobs/sha256", "layers", "contexts", "mounts", "locks", "users", "tmp"] {
+    for name in [""].iter().chain(&place::DIRECTORIES) {
         let path = if name.is_empty() { root.to_owned() } else { root.join(name) };
         private.create(&path).map_err(io_error("create", &path))?;
     }

@@ -25,6 +25,7 @@ mod noted;
 mod orphans;
 mod packed;
 mod patches;
+mod place;
 mod recent;
 mod records;
 mod remover;

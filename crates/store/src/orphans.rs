@@ -40,12 +40,14 @@ impl Store {
     }
 
     fn remove_orphans(&self) -> Result<(), StoreError> {
-        let named = self.named_layers()?;
+        let (named, by_digest) = (self.named_layers()?, self.layers_by_digest()?);
         let layers = self.root().join("layers");
         for entry in fs::read_dir(&layers).map_err(io_error("list", &layers))? {
             let entry = entry.map_err(io_error("list", &layers))?;
             let Ok(id) = entry.file_name().into_string() else { continue };
-            if named.contains(&id) {
+            // One that only a tar's digest names, and that was packed when its blob was lost, is of no use to anybody.
+            let lost = || id.parse().is_ok_and(|id| self.is_lost(&id).unwrap_or(false));
+            if named.contains(&id) || by_digest.contains(&id) && !lost() {
                 continue;
             }
             // Moved away first: half a layer must not be found. It has no lock there, so anybody may finish this.
@@ -55,7 +57,10 @@ impl Store {
                 continue;
             }
             remove_all(&dead).unwrap_or_default();
-            self.with_db(|db| db.execute("DELETE FROM layers WHERE id = ?1", [&id]).map(drop))?;
+            self.with_db(|db| {
+                db.execute("DELETE FROM diffs WHERE layer = ?1", [&id])?;
+                db.execute("DELETE FROM layers WHERE id = ?1", [&id]).map(drop)
+            })?;
         }
         Ok(())
     }
@@ -71,10 +76,20 @@ impl Store {
         Ok(())
     }
 
-    /// The ids of all layers that records, images and known tars name; and other digests beside them.
+    /// The ids of all layers that known tars name.
+    fn layers_by_digest(&self) -> Result<BTreeSet<String>, StoreError> {
+        let bases = self.bases()?;
+        let mut named: BTreeSet<String> = self.with_db(|db| {
+            db.prepare("SELECT layer FROM diffs")?.query_map([], |row| row.get(0))?.collect()
+        })?;
+        let lower: Vec<String> = named.iter().filter_map(|id| bases.get(id)).cloned().collect();
+        named.extend(lower);
+        Ok(named)
+    }
+
+    /// The ids of all layers that records and images name; and other digests beside them.
     fn named_layers(&self) -> Result<BTreeSet<String>, StoreError> {
-        let texts = "SELECT CAST(value AS TEXT) FROM records1 UNION ALL SELECT layers FROM images \
-                     UNION ALL SELECT layer FROM diffs";
+        let texts = "SELECT CAST(value AS TEXT) FROM records1 UNION ALL SELECT layers FROM images";
         let bases = self.bases()?;
         self.with_db(|db| {
             let mut statement = db.prepare(texts)?;

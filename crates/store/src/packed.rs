@@ -85,6 +85,11 @@ impl Store {
         Ok(found)
     }
 
+    /// Whether a layer is packed and its blob is gone.
+    pub(crate) fn is_lost(&self, id: &LayerId) -> Result<bool, StoreError> {
+        Ok(self.is_packed(id) && !self.has_lasting_blob(id)?)
+    }
+
     /// Whether one of the blobs that a packed layer's files are in is there and not condemned. Takes none back.
     fn has_lasting_blob(&self, id: &LayerId) -> Result<bool, StoreError> {
         let digests: Vec<String> = self.with_db(|db| {

@@ -33,6 +33,7 @@ mod event;
 mod executor;
 mod explain;
 mod key;
+mod masked;
 mod probe;
 mod report;
 mod solve;

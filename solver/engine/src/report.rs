@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::executor::{CacheIndex, Executor};
 use crate::key::Key;
+use crate::masked::{masked, masked_text};
 use crate::solve::{How, Solver};
 
 /// What became of a step.
@@ -95,10 +96,10 @@ impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
             // A source has no record.
             (Op::Source(_), _) => {
                 let op = self.executor.cache_map(vertex).op;
-                vec![Part { label: "op".to_owned(), value: String::from_utf8_lossy(&op).into_owned() }]
+                vec![Part { label: "op".to_owned(), value: masked_text(&String::from_utf8_lossy(&op)) }]
             }
             (_, Some(keyed)) if fate != Fate::Cached => {
-                keyed.parts.iter().cloned().map(|(label, value)| Part { label, value }).collect()
+                masked(&keyed.parts).into_iter().map(|(label, value)| Part { label, value }).collect()
             }
             _ => Vec::new(),
         };

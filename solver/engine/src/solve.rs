@@ -11,6 +11,7 @@ use crate::deep::Deep;
 use crate::event::{Progress, Step, StepId};
 use crate::executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, ResultRef, Selector};
 use crate::key::{Key, KeyHasher};
+use crate::masked::masked;
 
 /// How a step came by its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,9 +340,10 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
+        let parts = masked(&made_of.parts);
         let records = keys.into_iter().map(|key| Record {
             key,
-            parts: made_of.parts.clone(),
+            parts: parts.clone(),
             result: result.clone(),
             name: name.clone(),
         });
