@@ -224,6 +224,7 @@ impl TreeError {
     pub fn errno(&self) -> Option<rustix::io::Errno> {
         match self {
             Self::Io { source, .. } | Self::Stream { source, .. } => rustix::io::Errno::from_io_error(source),
+            Self::TooLong { .. } => Some(rustix::io::Errno::NAMETOOLONG),
             _ => None,
         }
     }
