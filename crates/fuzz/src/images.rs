@@ -1,7 +1,9 @@
 //! What comes from registries: layers, manifests, indexes, configs, and the headers that ask for a login.
 
-use lapstrake_oci::{Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, to_json};
-use lapstrake_registry::{Challenge, challenge, choose};
+use lapstrake_oci::{
+    Digest, ImageConfig, ImageIndex, Platform, Reference, read_index, read_manifest, to_json,
+};
+use lapstrake_registry::{Challenge, Looked, Search, challenge};
 use lapstrake_tree::Tree;
 use lapstrake_tree::unpack::{UnpackOptions, read_layer};
 
@@ -40,11 +42,11 @@ fn mend(tar: &mut [u8]) {
 
 /// Documents are refused or read; a config reads the same once it was written; what is chosen of an index is in it.
 pub(crate) fn documents(bytes: &[u8]) {
-    if let Ok(config) = serde_json::from_slice::<ImageConfig>(bytes) {
+    if let Ok(config) = ImageConfig::read(bytes) {
         let written = to_json(&config);
-        assert_eq!(serde_json::from_slice::<ImageConfig>(&written).ok(), Some(config));
+        assert_eq!(ImageConfig::read(&written).ok(), Some(config));
     }
-    if let Ok(manifest) = serde_json::from_slice::<ImageManifest>(bytes) {
+    if let Ok(manifest) = read_manifest(bytes) {
         for layer in manifest.layers() {
             // May be none of ours; it must not be one that is written in another way.
             if let Ok(digest) = layer.digest().to_string().parse::<Digest>() {
@@ -52,16 +54,24 @@ pub(crate) fn documents(bytes: &[u8]) {
             }
         }
     }
-    if let Ok(index) = serde_json::from_slice::<ImageIndex>(bytes) {
+    if let Ok(index) = read_index(bytes) {
         let name: Reference = "fuzzed".parse().unwrap_or_else(|error| panic!("{error}"));
         for platform in ["linux/amd64", "linux/arm/v7", "windows(10.0)/amd64"] {
             let platform: Platform = platform.parse().unwrap_or_else(|error| panic!("{error}"));
-            if let Ok(chosen) = choose(&name, &index, &platform) {
-                let listed = |manifest: &lapstrake_oci::Descriptor| {
-                    manifest.digest().to_string() == chosen.to_string()
-                };
-                assert!(index.manifests().iter().any(listed), "{chosen}");
-            }
+            search(&name, &index, &platform, bytes);
+        }
+    }
+}
+
+/// A search ends, and looks at nothing that no index names. Each candidate is an index again: the worst that can be.
+fn search(name: &Reference, index: &ImageIndex, platform: &Platform, bytes: &[u8]) {
+    let Ok(mut search) = Search::of(name, index, platform) else { return };
+    while let Ok(candidate) = search.next_candidate() {
+        let listed =
+            |entry: &lapstrake_oci::Descriptor| entry.digest().to_string() == candidate.digest.to_string();
+        assert!(index.manifests().iter().any(listed), "{}", candidate.digest);
+        if !matches!(search.look(&candidate, bytes), Ok(Looked::No)) {
+            return;
         }
     }
 }
@@ -69,7 +79,7 @@ pub(crate) fn documents(bytes: &[u8]) {
 /// A header asks for something that can be met, or for nothing.
 pub(crate) fn challenges(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    if let Some(Challenge::Bearer(bearer)) = challenge(&text) {
+    if let Some(Challenge::Bearer(bearer)) = challenge([&*text]) {
         assert!(!bearer.realm.is_empty(), "{text:?}");
     }
 }
