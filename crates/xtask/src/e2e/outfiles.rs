@@ -76,7 +76,7 @@ fn pipes(mode: &Mode) -> Result<(), String> {
     expect(&closed, 1, &["cannot write `/dev/fd/8`", "descriptor 8 is not open"])?;
     let whole = script(
         mode,
-        "./lapstrake save -o /dev/stdout busybox | tar -t > listed && grep manifest.json listed",
+        "./lapstrake save -o /dev/stdout busybox | tar -t > out-list && grep manifest.json out-list",
     )?;
     expect(&whole, 0, &["manifest.json"])?;
     nothing_left(mode)

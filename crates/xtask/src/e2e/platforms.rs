@@ -118,8 +118,10 @@ fn platforms_files(mode: &Mode) -> Result<(), String> {
     );
     expect(&script(mode, &fresh)?, 0, &[])?;
     for kind in ["local", "tar"] {
-        let doubled =
-            lap(mode, &format!("build -q {two} -o type={kind},dest=doubled,platform-split=false filed"))?;
+        let doubled = lap(
+            mode,
+            &format!("build -q {two} -o type={kind},dest=doubled-{kind},platform-split=false filed"),
+        )?;
         let why = "cannot overwrite same from linux/arm64 with linux/amd64 when split option is disabled";
         expect(&doubled, 1, &[why])?;
     }
@@ -173,8 +175,10 @@ fn nothing_in_place_of_another(mode: &Mode, two: &str) -> Result<(), String> {
     let mixed = "FROM scratch AS base-amd64\nCOPY both /d/x\nFROM scratch AS base-arm64\nCOPY both /d\nFROM base-$TARGETARCH\n";
     dockerfile(mode, "filed", mixed)?;
     for kind in ["local", "tar"] {
-        let doubled =
-            lap(mode, &format!("build -q {two} -o type={kind},dest=mixed,platform-split=false filed"))?;
+        let doubled = lap(
+            mode,
+            &format!("build -q {two} -o type={kind},dest=mixed-{kind},platform-split=false filed"),
+        )?;
         expect(&doubled, 1, &["cannot overwrite d from linux/arm64 with linux/amd64 when split option"])?;
     }
     Ok(())

@@ -74,7 +74,7 @@ fn run(mode: &Mode, folder: &Path, name: &str, servers: &Servers) -> Result<Stri
     }
     let command = fs::read_to_string(place.join("command")).unwrap_or("lapstrake build -q .".to_owned());
     let commands = format!(
-        "export PATH=\"$PWD:$PATH\" && cd told/{name} && {{ test ! -e setup || sh ./setup; }} && rm -f setup command expected && {command}"
+        "export PATH=\"$PWD:$PATH\" LAPSTRAKE_NETWORK=host && cd told/{name} && {{ test ! -e setup || sh ./setup; }} && rm -f setup command expected && {command}"
     );
     let place = mode.place.display().to_string();
     Ok(shown(&script(mode, &commands)?, servers).replace(&place, "{place}"))
