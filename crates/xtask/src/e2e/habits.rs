@@ -169,11 +169,15 @@ fn capabilities(mode: &Mode) -> Result<(), String> {
 }
 
 fn names(mode: &Mode) -> Result<(), String> {
-    let commands = "true; ./lapstrake run --name web busybox sleep 5 & pid=$!; sleep 1; \
-                    ./lapstrake run --name web busybox true; echo code $?; ./lapstrake rmi busybox; \
+    // An image that has no other name.
+    dockerfile(mode, "named-run", "FROM busybox\nLABEL run=named\n")?;
+    expect(&lap(mode, "build -q -t named-run named-run")?, 0, &[])?;
+    let commands = "true; ./lapstrake run --name web named-run sleep 5 & pid=$!; sleep 1; \
+                    ./lapstrake run --name web busybox true; echo code $?; ./lapstrake rmi named-run; \
                     kill -9 $pid; wait $pid; ./lapstrake run --name web busybox echo free";
     let said = script(mode, commands)?;
-    let words = ["\"web\" is already in use by process", "code 125", "runs `web busybox sleep 5`", "free\n"];
+    let words =
+        ["\"web\" is already in use by process", "code 125", "runs `web named-run sleep 5`", "free\n"];
     expect(&said, 0, &words)?;
     nothing_left(mode)
 }
