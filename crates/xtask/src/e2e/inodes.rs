@@ -105,7 +105,7 @@ fn machine_files(mode: &Mode, machine: &Apart<'_>) -> Result<(), String> {
 fn streams_of_run(mode: &Mode) -> Result<(), String> {
     let inside = "for f in /dev/stdin /dev/stdout; do busybox chmod 604 $f; busybox touch -d @9000 $f; \
                   busybox chown 7:7 $f; done 2> /refused; cat; for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done";
-    let setup = "rm -rf streams && mkdir streams && cd streams; rm -f in out both fifo; echo given > in; : > out; : > both; chmod 640 in out both; touch -d @5000 in; mkfifo -m 640 fifo";
+    let setup = "export LAPSTRAKE_NETWORK=host; rm -rf streams && mkdir streams && cd streams; rm -f in out both fifo; echo given > in; : > out; : > both; chmod 640 in out both; touch -d @5000 in; mkfifo -m 640 fifo";
     let run = format!("../lapstrake run -i busybox sh -c '{inside}'");
     let script = format!(
         "{setup}; {run} < in > out 2> err && {run} < in > both 2>&1 && (cat fifo > piped & {run} < in > fifo 2> err; wait) && \
@@ -122,7 +122,7 @@ fn streams_of_run(mode: &Mode) -> Result<(), String> {
     let both = format!("given\n{}", lines(&["out", "err"]));
     expect(&done, 0, &[&format!("{names}in 5000\n{out}---\n{both}---\n{out}")])?;
     // A megabyte goes through, a reader that goes ends it, and nobody waits for input that does not end.
-    let more = "cd streams; ../lapstrake run busybox busybox head -c 1000000 /dev/zero > out; stat -c %s out; \
+    let more = "export LAPSTRAKE_NETWORK=host; cd streams; ../lapstrake run busybox busybox head -c 1000000 /dev/zero > out; stat -c %s out; \
                 timeout 20 ../lapstrake run busybox busybox yes | head -n 1; \
                 sleep 30 > fifo & timeout 20 ../lapstrake run -i busybox echo done < fifo; echo $?; kill $!";
     expect(&super::place::script(mode, more)?, 0, &["1000000\ny\ndone\n0\n"])?;
