@@ -118,11 +118,11 @@ fn changing_keys(mode: &Mode) -> Result<(), String> {
 
 /// A source with a name has to be there.
 fn changing_named_source(mode: &Mode) -> Result<(), String> {
-    fresh(mode, "named", "COPY d/f /named/", "true", 300)?;
-    let gone = build_while(mode, "named", "", "rm d/f")?;
+    fresh(mode, "named-live", "COPY d/f /named/", "true", 300)?;
+    let gone = build_while(mode, "named-live", "", "rm d/f")?;
     expect(&gone, 1, &["\"/d/f\": not found"])?;
-    fresh(mode, "named", "COPY d/f /named/", "test $(cat /named/f) = two", 301)?;
-    expect(&build_while(mode, "named", "", "echo two > d/f")?, 0, &[])?;
+    fresh(mode, "named-live", "COPY d/f /named/", "test $(cat /named/f) = two", 301)?;
+    expect(&build_while(mode, "named-live", "", "echo two > d/f")?, 0, &[])?;
     nothing_left(mode)
 }
 
@@ -170,10 +170,10 @@ fn changing_beside_a_mount(mode: &Mode) -> Result<(), String> {
     let run = "RUN --mount=type=bind,source=in,target=/s test $(cat /s/f) = one -a $(busybox stat -c %a /s) = 751\n\
                RUN --mount=type=bind,source=link/f,target=/f test $(cat /f) = one\n\
                RUN --mount=type=bind,source=in,target=/s,rw echo x > /s/new\n";
-    dockerfile(mode, "beside", &format!("FROM busybox\n{run}"))?;
-    let commands = "cd beside && mkdir -p in && echo one > in/f && chmod 751 in && ln -sfn in link && echo x > out && chmod 0 out";
+    dockerfile(mode, "beside-live", &format!("FROM busybox\n{run}"))?;
+    let commands = "cd beside-live && mkdir -p in && echo one > in/f && chmod 751 in && ln -sfn in link && echo x > out && chmod 0 out";
     expect(&script(mode, commands)?, 0, &[])?;
-    expect(&lap(mode, "build beside")?, 0, &[])?;
-    expect(&script(mode, "test ! -e beside/in/new")?, 0, &[])?;
+    expect(&lap(mode, "build beside-live")?, 0, &[])?;
+    expect(&script(mode, "test ! -e beside-live/in/new")?, 0, &[])?;
     nothing_left(mode)
 }

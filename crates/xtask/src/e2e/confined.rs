@@ -40,13 +40,14 @@ fn confined_dockerfile(mode: &Mode) -> Result<(), String> {
             0,
         ),
         (
-            "printf 'FROM scratch\\nCOPY . /\\n' > Dockerfile && ln -s ../bad Dockerfile.dockerignore"
+            "printf 'FROM scratch\\nCOPY . /\\n' > Dockerfile && ln -s ../bad-ignore Dockerfile.dockerignore"
                 .to_owned(),
             "build jail",
             0,
         ),
         (
-            "printf 'FROM scratch\\nCOPY . /\\n' > sub/D && ln -s ../../bad sub/D.dockerignore".to_owned(),
+            "printf 'FROM scratch\\nCOPY . /\\n' > sub/D && ln -s ../../bad-ignore sub/D.dockerignore"
+                .to_owned(),
             "build -f jail/sub/D jail",
             0,
         ),
@@ -58,7 +59,7 @@ fn confined_dockerfile(mode: &Mode) -> Result<(), String> {
             0,
         ),
     ];
-    expect(&script(mode, "printf '[secret-of-the-machine\\n' > bad")?, 0, &[])?;
+    expect(&script(mode, "printf '[secret-of-the-machine\\n' > bad-ignore")?, 0, &[])?;
     for (setup, command, status) in &cases {
         fresh(mode, setup)?;
         let output = lap(mode, command)?;

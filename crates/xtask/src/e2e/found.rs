@@ -139,7 +139,7 @@ fn artifacts_alone(mode: &Mode) -> Result<(), String> {
 
 /// Archives of `docker save` in which one layer stands for the other, by links of every kind.
 fn archives(mode: &Mode) -> Result<(), String> {
-    let layer = "mkdir -p one && echo x > one/x && tar -C one --owner=0 --group=0 --mtime=@0 -cf layer.tar x && rm -rf dk && \
+    let layer = "mkdir -p dk-one && echo x > dk-one/x && tar -C dk-one --owner=0 --group=0 --mtime=@0 -cf layer.tar x && rm -rf dk && \
                  mkdir -p dk/a dk/b dk/c && cp layer.tar dk/a/layer.tar";
     expect(&script(mode, layer)?, 0, &[])?;
     let manifest = r#"python3 -c 'import json, hashlib
