@@ -46,9 +46,9 @@ log_says() {
     [ $# -lt 2 ] || grep -q -- "$2" "$OUT/found" || fail "no line like $2 comes after $1"
 }
 
-# start OPTION...: runs in the background; stdout is in `$OUT/stdout`. At the end it is killed, whatever happens.
+# start OPTION...: runs in the background, in the network of this machine; stdout is in `$OUT/stdout`. At the end it is killed, whatever happens.
 start() {
-    lapstrake run "$@" > "$OUT/stdout" 2> "$OUT/stderr" &
+    lapstrake run --network host "$@" > "$OUT/stdout" 2> "$OUT/stderr" &
     started=$!
     trap 'kill -9 $started 2> /dev/null || true' EXIT
 }
