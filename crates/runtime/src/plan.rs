@@ -85,7 +85,7 @@ pub enum SetupOp {
     Node {
         /// Which descriptor of the caller's is like it.
         index: usize,
-        /// Where.
+        /// The node's place in the container.
         at: Place,
     },
     /// Makes a symlink in `/dev`.

@@ -38,7 +38,7 @@ const MOST_FILES: u64 = 1 << 16;
 /// The soft limit of open files that this process was started with.
 static FILES_BEFORE: std::sync::OnceLock<Option<u64>> = std::sync::OnceLock::new();
 
-/// Raises the soft limit of open files as far as the hard one allows. What the limit was before is kept for processes
+/// Raises the soft limit of open files as far as the hard one allows. The former limit is kept for processes
 /// that must not notice: see [`file_limit_before`].
 pub fn raise_file_limit() {
     let now = rustix::process::getrlimit(Resource::Nofile);

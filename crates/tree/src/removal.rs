@@ -1,6 +1,6 @@
 //! Removing whole directory trees, however deep: no recursion, and never more than a fixed number of descriptors.
 //!
-//! Directories are walked with a short stack of open ones. What lies deeper than the stack is first moved to the top
+//! Directories are walked with a short stack of open ones. Deeper directories are first moved to the top
 //! directory, so that its own depth counts from there. Links are never followed.
 
 use std::ffi::{CStr, CString, OsStr};

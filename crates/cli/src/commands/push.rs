@@ -197,7 +197,7 @@ fn pull_one(
     Ok(())
 }
 
-/// Brings an image for `run`; what is told of it goes to standard error.
+/// Pulls an image for `run`. Progress goes to standard error.
 pub(super) fn pull_to_run(
     session: &Session,
     reference: &Reference,

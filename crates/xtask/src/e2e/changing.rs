@@ -146,7 +146,7 @@ fn changing_archives(mode: &Mode) -> Result<(), String> {
     nothing_left(mode)
 }
 
-/// Somebody appends and replaces without a pause. What was copied is what the key says: a build of the same files at rest
+/// Somebody appends and replaces without a pause. The key is that of the copied files: a build of the same files at rest
 /// has the same content.
 fn changing_all_the_time(mode: &Mode) -> Result<(), String> {
     let text = "FROM busybox\nCOPY --link . /s\nRUN cd /s && busybox sha256sum d/* > /sums\n";
