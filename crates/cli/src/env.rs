@@ -12,7 +12,7 @@ const NO_COLOR: &str = "NO_COLOR";
 /// Where a user's data goes, by the XDG base directory specification.
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 
-/// `classic`: overlays are mounted as on kernels before 6.5.
+/// `classic`: overlays are mounted as on kernels before 6.5. `copy`: none is mounted, layers are copied.
 const MOUNTS: &str = "LAPSTRAKE_MOUNTS";
 
 /// The value of a variable that a person named (`--build-arg NAME`, `--secret env=NAME`).

@@ -130,7 +130,7 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     if let Some(ops) = ops_error(cause) {
         return ops.hint();
     }
-    if let Some(SnapshotError::NoOverlay { .. }) = cause.downcast_ref() {
+    if let Some(SnapshotError::NoStacking { .. }) = cause.downcast_ref() {
         return Some(OTHER_STATE.to_owned());
     }
     if let Some(OutputError::NoEngine { .. }) = cause.downcast_ref() {
@@ -184,7 +184,7 @@ fn is_without_overlay(cause: &(dyn std::error::Error + 'static)) -> bool {
         Some(OpsError::Snapshot(error)) => Some(error),
         _ => cause.downcast_ref(),
     };
-    matches!(snapshot, Some(SnapshotError::NoOverlay { .. } | SnapshotError::Mount { .. }))
+    matches!(snapshot, Some(SnapshotError::NoStacking { .. } | SnapshotError::Mount { .. }))
 }
 
 /// What a registry said, whoever asked.

@@ -28,6 +28,9 @@ pub(crate) struct Session {
     pub(crate) single_id: bool,
 }
 
+/// Why layers are copied where an overlay could be mounted.
+pub(crate) const BY_WISH: &str = "LAPSTRAKE_MOUNTS says so";
+
 /// Enters a user namespace as an ordinary user, then opens the state. Must come before the first thread.
 pub(crate) fn open() -> anyhow::Result<Session> {
     open_at(&root()?)
@@ -46,13 +49,19 @@ fn root() -> Result<PathBuf, Usage> {
 }
 
 fn open_at(root: &Path) -> anyhow::Result<Session> {
-    match env::mounts().as_deref() {
-        None | Some("") => {}
+    let mounts = env::mounts();
+    match mounts.as_deref() {
+        None | Some("" | "copy") => {}
         Some("classic") => lapstrake_snapshot::mount_classically(),
-        Some(other) => return Err(Usage(format!("LAPSTRAKE_MOUNTS={other}: not `classic`")).into()),
+        Some(other) => {
+            return Err(Usage(format!("LAPSTRAKE_MOUNTS={other}: not `classic` or `copy`")).into());
+        }
     }
     let single_id = matches!(enter()?, Entered::User { ids: Ids::Single { .. } });
     let store = Store::open(root).with_context(|| "cannot open the state directory")?;
+    if mounts.as_deref() == Some("copy") {
+        store.set_stacking(lapstrake_snapshot::copy(&store, BY_WISH)?);
+    }
     Ok(Session { store: Arc::new(store), single_id })
 }
 

@@ -6,32 +6,47 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use lapstrake_store::{LayerId, LayerSize, Store, TempDir};
+use lapstrake_store::{LayerId, LayerSize, Stacking, Store, TempDir};
 use lapstrake_tree::discard::discard;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, Layers};
+use lapstrake_tree::replica::{LayerFiles, Replica, take_changes};
 use lapstrake_tree::scan::{Found, Ownership, ScanMode, ScanOptions, compare, scan};
 use lapstrake_tree::sketch::Sketch;
+use lapstrake_tree::unpack::Marks;
 use lapstrake_tree::{Entry, Kind, Tree, TreePath, record_owners};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, statat};
 use rustix::io::Errno;
 
 use crate::error::SnapshotError;
-use crate::mount::{mount, twins};
+use crate::import::note_marks;
+use crate::mount::{mount, mount_copy, twins};
+use crate::stacking::{Lower, copy, directories, stacking};
 
-/// Lower layers with a fresh upper directory on them. Only this can be written to; [`Active::commit`] ends it.
+/// Lower layers with what is done to them. Only this can be written to; [`Active::commit`] ends it.
 pub struct Active {
     dir: TempDir,
-    lowers: Vec<PathBuf>,
+    ground: Ground,
     mount: OwnedFd,
     /// The same once more, for a second program.
     spare: Option<OwnedFd>,
 }
 
+/// What is written to.
+enum Ground {
+    /// A fresh upper directory on these.
+    Overlay { lowers: Vec<PathBuf> },
+    /// A copy of all that the lower layers show.
+    Copy(Replica),
+}
+
 impl Active {
-    /// Puts a fresh upper directory on `lowers` (lowest first).
-    pub fn new(store: &Store, lowers: Vec<PathBuf>) -> Result<Active, SnapshotError> {
-        Active::on(store.temp_dir()?, lowers)
+    /// Makes a root that shows `lowers` (lowest first) and can be written to.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Mount`], [`SnapshotError::TooMany`], [`SnapshotError::Tree`] where a copy fails.
+    pub fn new(store: &Store, lowers: &[Lower]) -> Result<Active, SnapshotError> {
+        Active::on(store, store.temp_dir()?, lowers)
     }
 
     /// Puts a fresh upper directory on what little of lower layers there is in `sketch`, which must be all that is going to
@@ -40,15 +55,38 @@ impl Active {
         let dir = store.temp_dir()?;
         let lower = made(&dir, "sketch")?;
         sketch.make(open_host_dir(&lower)?.as_fd(), single_id)?;
-        Active::on(dir, vec![lower])
+        Active::on(store, dir, &[Lower::Host(lower)])
     }
 
-    fn on(dir: TempDir, lowers: Vec<PathBuf>) -> Result<Active, SnapshotError> {
+    fn on(store: &Store, dir: TempDir, lowers: &[Lower]) -> Result<Active, SnapshotError> {
+        if stacking(store)? == Stacking::Overlay {
+            match Active::overlay(store, dir, lowers) {
+                // Nothing was tried before, as the file system is one that takes overlays.
+                Err(error) if is_refused(&error) => {
+                    let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    store.set_stacking(copy(store, &format!("{error}: {why}"))?);
+                    return Active::copied(store, store.temp_dir()?, lowers);
+                }
+                made => return made,
+            }
+        }
+        Active::copied(store, dir, lowers)
+    }
+
+    fn overlay(store: &Store, dir: TempDir, lowers: &[Lower]) -> Result<Active, SnapshotError> {
+        let lowers = directories(store, lowers)?;
         made(&dir, "layer")?;
         let (upper, work) = (made(&dir, "layer/fs")?, made(&dir, "work")?);
         let lowers = if lowers.is_empty() { vec![made(&dir, "empty")?] } else { lowers };
         let mount = mount(&lowers, Some((&upper, &work)))?;
-        Ok(Active { dir, lowers, mount, spare: None })
+        Ok(Active { dir, ground: Ground::Overlay { lowers }, mount, spare: None })
+    }
+
+    fn copied(store: &Store, dir: TempDir, lowers: &[Lower]) -> Result<Active, SnapshotError> {
+        let root = made(&dir, "root")?;
+        let replica = Replica::make(layer_files(store, lowers)?, open_host_dir(&root)?.as_fd())?;
+        let mount = mount_copy(&root)?;
+        Ok(Active { dir, ground: Ground::Copy(replica), mount, spare: None })
     }
 
     /// The root as it is now.
@@ -62,6 +100,10 @@ impl Active {
     /// # Errors
     /// [`SnapshotError::Mount`].
     pub fn keep_spare(&mut self) -> Result<(), SnapshotError> {
+        if matches!(self.ground, Ground::Copy(_)) {
+            self.spare = Some(mount_copy(&self.dir.path().join("root"))?);
+            return Ok(());
+        }
         let mount = self
             .mount
             .try_clone()
@@ -78,9 +120,11 @@ impl Active {
         }
     }
 
-    /// The root's halves, for a single big copy: after that the root itself is out of date.
-    pub fn halves(&self) -> Result<Halves, SnapshotError> {
-        Ok(Halves { upper: open_host_dir(&self.dir.join("layer/fs"))?, below: mount(&self.lowers, None)? })
+    /// The root's halves, for a single big copy: after that the root itself is out of date. `None` if it has none.
+    pub fn halves(&self) -> Result<Option<Halves>, SnapshotError> {
+        let Ground::Overlay { lowers } = &self.ground else { return Ok(None) };
+        let upper = open_host_dir(&self.dir.join("layer/fs"))?;
+        Ok(Some(Halves { upper, below: mount(lowers, None)? }))
     }
 
     /// Makes a layer of everything that was changed. `copied` is what is known about that, and whom the disk cannot
@@ -100,6 +144,45 @@ impl Active {
         base: Option<&LayerId>,
         single_id: bool,
     ) -> Result<LayerId, SnapshotError> {
+        match self.ground {
+            Ground::Copy(ref replica) => self.commit_copy(store, replica, &copied, single_id),
+            Ground::Overlay { ref lowers } => {
+                let lowers = lowers.clone();
+                self.commit_upper(store, copied, (&lowers, base), single_id)
+            }
+        }
+    }
+
+    /// The layer of what was changed in a copy.
+    fn commit_copy(
+        &self,
+        store: &Store,
+        replica: &Replica,
+        copied: &Copied,
+        single_id: bool,
+    ) -> Result<LayerId, SnapshotError> {
+        let root = open_host_dir(&self.dir.join("root"))?;
+        let options = ScanOptions {
+            owners: Some(&copied.owners),
+            owner_default: single_id.then_some((0, 0)),
+            ..ScanOptions::default()
+        };
+        let tree = replica.changes(root.as_fd(), &options)?;
+        let layer = made(&self.dir, "layer")?;
+        let files = open_host_dir(&made(&self.dir, "layer/fs")?)?;
+        take_changes(root.as_fd(), &tree, files.as_fd(), single_id)?;
+        note_marks(&layer, &tree, Marks::InTree)?;
+        put(store, &layer, &tree, None, single_id)
+    }
+
+    /// The layer that an upper directory is.
+    fn commit_upper(
+        self,
+        store: &Store,
+        copied: Copied,
+        (lowers, base): (&[PathBuf], Option<&LayerId>),
+        single_id: bool,
+    ) -> Result<LayerId, SnapshotError> {
         let upper = open_host_dir(&self.dir.join("layer/fs"))?;
         drop((self.mount, self.spare));
         let options = ScanOptions {
@@ -116,7 +199,7 @@ impl Active {
         }
         let base = base.zip(copied.patch);
         if !tree.is_empty() {
-            let (kept, gone) = without_copies(tree, &mount(&self.lowers, None)?, single_id)?;
+            let (kept, gone) = without_copies(tree, &mount(lowers, None)?, single_id)?;
             if let Some((base, _)) = base.filter(|_| !gone.is_empty()) {
                 let below = Tree::decode(&store.layer_tree(base)?)?;
                 if gone.iter().any(|entry| below.get(&entry.path).is_some()) {
@@ -133,7 +216,11 @@ impl Active {
     /// Whom links, pipes and the like belong to, by their inodes as the root shows them: no attribute can say it of them.
     pub fn owners(&self, by_inode: &BTreeMap<(u64, u64), (u32, u32)>) -> Result<Copied, SnapshotError> {
         let mut copied = Copied::default();
-        let upper = open_host_dir(&self.dir.join("layer/fs"))?;
+        let written = match self.ground {
+            Ground::Overlay { .. } => "layer/fs",
+            Ground::Copy(_) => "root",
+        };
+        let upper = open_host_dir(&self.dir.join(written))?;
         let (upper, root) = (Root::new(&upper), Root::new(&self.mount));
         let mut left = if by_inode.is_empty() { Vec::new() } else { vec![TreePath::root()] };
         while let Some(path) = left.pop() {
@@ -165,8 +252,30 @@ impl Active {
     }
 }
 
+/// Whether the kernel has no overlay for us at all.
+fn is_refused(error: &SnapshotError) -> bool {
+    const REFUSALS: [Errno; 5] = [Errno::PERM, Errno::ACCESS, Errno::NODEV, Errno::NOSYS, Errno::OPNOTSUPP];
+    let SnapshotError::Mount { source, .. } = error else { return false };
+    REFUSALS.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Layers as they are copied.
+pub(crate) fn layer_files(store: &Store, lowers: &[Lower]) -> Result<Vec<LayerFiles>, SnapshotError> {
+    let files = |lower: &Lower| {
+        Ok(match lower {
+            Lower::Host(path) => LayerFiles { tree: None, dirs: vec![open_host_dir(path)?] },
+            Lower::Layer(id) => {
+                let dirs = store.layer_dirs(id);
+                let dirs = dirs.iter().rev().map(|dir| open_host_dir(dir)).collect::<Result<_, _>>()?;
+                LayerFiles { tree: Some(Tree::decode(&store.layer_tree(id)?)?), dirs }
+            }
+        })
+    };
+    lowers.iter().map(files).collect()
+}
+
 /// A fresh directory in `dir`.
-fn made(dir: &TempDir, name: &str) -> Result<PathBuf, SnapshotError> {
+pub(crate) fn made(dir: &TempDir, name: &str) -> Result<PathBuf, SnapshotError> {
     let path = dir.join(name);
     // The umask of whoever builds is not the mode of the image's root.
     fs::create_dir(&path)

@@ -20,7 +20,7 @@ pub enum SnapshotError {
     },
     /// No layers can be stacked on the state directory.
     #[error("layers cannot be stacked in the state directory `{}`", path.display())]
-    NoOverlay {
+    NoStacking {
         /// The state directory.
         path: PathBuf,
         /// What the kernel refuses.

@@ -14,7 +14,7 @@ use lapstrake_tree::{Entry, Tree, TreePath};
 
 use crate::active::put;
 use crate::error::SnapshotError;
-use crate::import::{IMPLIED, unpack_packed};
+use crate::import::{IMPLIED, marks, note_marks, unpack_packed};
 
 fn noted(store: &Store, layer: &LayerId) -> Vec<TreePath> {
     let Some(beside) = store.layer_dirs(layer).first().map(|dir| dir.with_file_name(IMPLIED)) else {
@@ -88,7 +88,9 @@ fn replace(store: &Store, layer: &LayerId, tree: &Tree, single_id: bool) -> Resu
     // It came as a tar: it is no patch.
     let from = store.layer_dirs(layer).pop().unwrap_or_default();
     let (from, to) = (open_host_dir(&from)?, open_host_dir(&files)?);
-    relink(from.as_fd(), tree, to.as_fd(), single_id)?;
+    let marks = marks(store)?;
+    relink(from.as_fd(), tree, to.as_fd(), (single_id, marks))?;
+    note_marks(&dir, tree, marks)?;
     put(store, &dir, tree, None, single_id)
 }
 

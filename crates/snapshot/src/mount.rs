@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use lapstrake_sys::kernel;
-use rustix::fs::CWD;
+use lapstrake_sys::mount::{Reach, change};
+use rustix::fs::{CWD, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -150,6 +151,33 @@ pub fn bind(path: &Path) -> Result<OwnedFd, SnapshotError> {
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, path, flags)
         .map_err(|e| SnapshotError::Directory { path: path.to_owned(), source: e.into() })
+}
+
+/// The root of a container that is a plain directory, as a mount: [`bind`], on which programs run whatever the mount of the
+/// state directory forbids.
+///
+/// # Errors
+/// [`SnapshotError::Directory`], [`SnapshotError::Mount`] if programs on it may not be run.
+pub(crate) fn mount_copy(path: &Path) -> Result<OwnedFd, SnapshotError> {
+    let made = bind(path)?;
+    let refused = |source: Errno| SnapshotError::Mount {
+        step: "running programs in its directory",
+        source: source.into(),
+    };
+    let flags = rustix::fs::fstatvfs(&made).map_err(refused)?.f_flag;
+    let clear = [
+        (StatVfsMountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (StatVfsMountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
+    ];
+    let clear = clear.into_iter().filter(|(flag, _)| flags.contains(*flag));
+    let clear = clear.fold(MountAttrFlags::empty(), |all, (_, attribute)| all | attribute);
+    if clear.is_empty() {
+        return Ok(made);
+    }
+    match change(&made, MountAttrFlags::empty(), clear, Reach::One) {
+        Err(errno) if clear.contains(MountAttrFlags::MOUNT_ATTR_NOEXEC) => Err(refused(errno)),
+        _ => Ok(made),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::Tree;
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::scan::first_damage;
+use lapstrake_tree::unpack::Marks;
 
 use crate::error::SnapshotError;
 
@@ -26,8 +27,9 @@ pub fn damage(store: &Store, id: &LayerId) -> Option<String> {
         };
     }
     let dirs: Result<Vec<_>, _> = store.layer_dirs(id).iter().rev().map(|dir| open_host_dir(dir)).collect();
+    let marks = if store.is_unmarked(id) { Marks::InTree } else { Marks::OnDisk };
     match dirs {
-        Ok(dirs) => first_damage(&dirs, &tree).map(|path| format!("`{path}` is not what it was")),
+        Ok(dirs) => first_damage(&dirs, &tree, marks).map(|path| format!("`{path}` is not what it was")),
         Err(error) => Some(format!("its files cannot be read: {error}")),
     }
 }

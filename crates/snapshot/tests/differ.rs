@@ -12,10 +12,11 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lapstrake_snapshot::{Active, mount};
-use lapstrake_store::Store;
+use lapstrake_snapshot::{Active, Lower, View};
+use lapstrake_store::{Stacking, Store};
 use lapstrake_testkit::{ALL, MANY, Mode, Test};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::put::Copied;
@@ -37,12 +38,35 @@ const TESTS: &[Test] = &[
     ("directories_by_classic_mounts", ALL, |mode| classic(directories, mode)),
     ("deletions_by_classic_mounts", ALL, |mode| classic(deletions, mode)),
     ("links_by_classic_mounts", ALL, |mode| classic(links, mode)),
+    ("files_by_copies", ALL, |mode| copied(files, mode)),
+    ("attributes_by_copies", ALL, |mode| copied(attributes, mode)),
+    ("directories_by_copies", ALL, |mode| copied(directories, mode)),
+    ("deletions_by_copies", ALL, |mode| copied(deletions, mode)),
+    ("links_by_copies", ALL, |mode| copied(links_of_copies, mode)),
+    ("owners_by_copies", MANY, |mode| copied(owners, mode)),
+    ("capabilities_by_copies", &[Mode::Root], |mode| copied(capabilities, mode)),
+    ("large_files_by_copies", ALL, |mode| copied(large_files, mode)),
 ];
 
 /// As on a kernel before 6.5.
 fn classic(test: fn(Mode), mode: Mode) {
     lapstrake_snapshot::mount_classically();
     test(mode);
+}
+
+/// By copies, as where no overlay can be mounted.
+fn copied(test: fn(Mode), mode: Mode) {
+    COPIES.store(true, Ordering::Relaxed);
+    test(mode);
+}
+
+static COPIES: AtomicBool = AtomicBool::new(false);
+
+/// Sets how the test puts layers on each other.
+fn stack(store: &Store) {
+    if COPIES.load(Ordering::Relaxed) {
+        store.set_stacking(Stacking::Copy { why: "this is a test".to_owned() });
+    }
 }
 
 fn main() -> ExitCode {
@@ -56,28 +80,21 @@ type Row = (&'static str, fn(&Path), &'static [&'static str]);
 fn check(rows: &[Row], mode: Mode) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
+    stack(&store);
     let single_id = mode == Mode::Oneid;
-    let base = Active::new(&store, Vec::new()).unwrap();
+    let base = Active::new(&store, &[]).unwrap();
     fill(&path_of(&base));
     let base = base.commit(&store, Copied::default(), single_id).unwrap();
-    let below = store.layer_dirs(&base).remove(0);
+    let below = Lower::Layer(base);
     for (name, change, expected) in rows {
-        let active = Active::new(&store, vec![below.clone()]).unwrap();
+        let active = Active::new(&store, std::slice::from_ref(&below)).unwrap();
         change(&path_of(&active));
         let seen = scan(active.root(), &ScanOptions::default()).unwrap();
         let layer = active.commit(&store, Copied::default(), single_id).unwrap();
         let tree = Tree::decode(&store.layer_tree(&layer).unwrap()).unwrap();
         let entries: Vec<String> = tree.entries().iter().map(describe).collect();
         assert_eq!(entries, *expected, "{name}");
-        let options = ScanOptions {
-            mode: ScanMode::OverlayUpper,
-            owner_default: single_id.then_some((0, 0)),
-            ..ScanOptions::default()
-        };
-        let on_disk = scan(open_host_dir(&store.layer_dirs(&layer)[0]).unwrap().as_fd(), &options).unwrap();
-        let on_disk: Vec<String> = on_disk.entries().iter().map(describe).collect();
-        assert_eq!(on_disk, *expected, "{name}, on the disk");
-        let again = mount(&[below.clone(), store.layer_dirs(&layer).remove(0)], None).unwrap();
+        let again = View::new(&store, &[below.clone(), Lower::Layer(layer.clone())]).unwrap();
         let found = scan(again.as_fd(), &ScanOptions::default()).unwrap();
         let timeless = |mut entries: Vec<Entry>| {
             // Times of directories alone make no layer.
@@ -88,6 +105,20 @@ fn check(rows: &[Row], mode: Mode) {
             entries
         };
         assert_eq!(timeless(unlinked(&found)), timeless(unlinked(&seen)), "{name}, mounted again");
+        if store.is_unmarked(&layer) {
+            // Where the state directory takes them, marks are made once they are needed.
+            store.set_stacking(Stacking::Overlay);
+            drop(View::new(&store, &[below.clone(), Lower::Layer(layer.clone())]).unwrap());
+            stack(&store);
+        }
+        let options = ScanOptions {
+            mode: ScanMode::OverlayUpper,
+            owner_default: single_id.then_some((0, 0)),
+            ..ScanOptions::default()
+        };
+        let on_disk = scan(open_host_dir(&store.layer_dirs(&layer)[0]).unwrap().as_fd(), &options).unwrap();
+        let on_disk: Vec<String> = on_disk.entries().iter().map(describe).collect();
+        assert_eq!(on_disk, *expected, "{name}, on the disk");
     }
 }
 
@@ -278,8 +309,11 @@ fn file_to_directory(root: &Path) {
 /// As `mv` does it when the kernel says that it cannot.
 fn rename_directory(root: &Path) {
     let (from, to) = (root.join("d"), root.join("moved"));
-    let refused = fs::rename(&from, &to).unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::CrossesDevices);
+    match fs::rename(&from, &to) {
+        Err(refused) => assert_eq!(refused.kind(), std::io::ErrorKind::CrossesDevices),
+        // The other way is a row of its own.
+        Ok(()) => fs::rename(&to, &from).unwrap(),
+    }
     for dir in ["", "deep"] {
         fs::create_dir(to.join(dir)).unwrap();
     }
@@ -324,6 +358,47 @@ fn links(mode: Mode) {
         ("opened to write, one of two", |root| touch_up(&root.join("twin")), &[]),
         ("changed, one of two", |root| chmod(&root.join("twin"), 0o600), &["f twin 600"]),
         ("a third of two", |root| link(root, "twin", "z"), &["f twin", "h z = twin"]),
+        ("symlink replaced", |root| replace_link(root, "b"), &["l l -> b"]),
+        ("symlink to a directory in place of one", link_for_directory, &["l d -> empty"]),
+    ];
+    check(rows, mode);
+}
+
+/// An overlay copies one name of a file up, and leaves the other to the layers below. In a copy they stay together.
+fn links_of_copies(mode: Mode) {
+    let rows: &[Row] = &[
+        ("hard link to what is below", |root| link(root, "a", "z"), &["f a", "h z = a"]),
+        ("named before it", |root| link(root, "d/x", "c"), &["f c", "d d", "h d/x = c"]),
+        ("and what it was is gone", linked_and_removed, &["gone a", "f z"]),
+        ("opened to write, one of two", |root| touch_up(&root.join("twin")), &[]),
+        (
+            "changed, one of two",
+            |root| chmod(&root.join("twin"), 0o600),
+            &["d d", "f d/y 600", "h twin = d/y 600"],
+        ),
+        ("one of two is gone", |root| fs::remove_file(root.join("twin")).unwrap(), &["gone twin"]),
+        (
+            "one of two in place of another file",
+            |root| {
+                fs::remove_file(root.join("a")).unwrap();
+                link(root, "twin", "a");
+            },
+            &["f a", "d d", "h d/y = a", "h twin = a"],
+        ),
+        (
+            "a directory with one of two renamed",
+            |root| fs::rename(root.join("d"), root.join("moved")).unwrap(),
+            &[
+                "gone d",
+                "d moved",
+                "d moved/deep",
+                "f moved/deep/z",
+                "f moved/x",
+                "f moved/y",
+                "h twin = moved/y",
+            ],
+        ),
+        ("a third of two", |root| link(root, "twin", "z"), &["d d", "f d/y", "h twin = d/y", "h z = d/y"]),
         ("symlink replaced", |root| replace_link(root, "b"), &["l l -> b"]),
         ("symlink to a directory in place of one", link_for_directory, &["l d -> empty"]),
     ];
@@ -387,15 +462,16 @@ fn granted_and_lost(root: &Path) {
 fn large_files(mode: Mode) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
+    stack(&store);
     let single_id = mode == Mode::Oneid;
-    let base = Active::new(&store, Vec::new()).unwrap();
+    let base = Active::new(&store, &[]).unwrap();
     let mut bytes = vec![7; 1 << 20];
     fs::write(path_of(&base).join("large"), &bytes).unwrap();
     settle(&path_of(&base).join("large"));
     let base = base.commit(&store, Copied::default(), single_id).unwrap();
     for last in [7, 8] {
         bytes[(1 << 20) - 1] = last;
-        let active = Active::new(&store, vec![store.layer_dirs(&base).remove(0)]).unwrap();
+        let active = Active::new(&store, &[Lower::Layer(base.clone())]).unwrap();
         fs::write(path_of(&active).join("large"), &bytes).unwrap();
         settle(&path_of(&active).join("large"));
         let layer = active.commit(&store, Copied::default(), single_id).unwrap();

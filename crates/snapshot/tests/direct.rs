@@ -10,7 +10,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use lapstrake_snapshot::Active;
+use lapstrake_snapshot::{Active, Lower};
 use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::put::{Copied, CopyOptions, Dest, put};
@@ -47,8 +47,8 @@ fn copied(store: &Store, lower: &Path, source: &Path, directly: bool) -> Result<
     let from = open_host_dir(source).unwrap();
     let tree = scan(from.as_fd(), &ScanOptions::default()).unwrap();
     let selection = tree.select(&Selector::new("/")).unwrap();
-    let active = Active::new(store, vec![lower.to_owned()]).unwrap();
-    let halves = active.halves().unwrap();
+    let active = Active::new(store, &[Lower::Host(lower.to_owned())]).unwrap();
+    let halves = active.halves().unwrap().unwrap();
     let dest = Dest { root: active.root(), layers: directly.then(|| halves.layers()), previous: None };
     let done = put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default())?;
     assert_eq!(done.known.is_some(), directly);
@@ -65,8 +65,8 @@ fn reread(store: &Store, lower: &Path, source: &Path) -> Tree {
     let from = open_host_dir(source).unwrap();
     let tree = scan(from.as_fd(), &ScanOptions::default()).unwrap();
     let selection = tree.select(&Selector::new("/")).unwrap();
-    let active = Active::new(store, vec![lower.to_owned()]).unwrap();
-    let halves = active.halves().unwrap();
+    let active = Active::new(store, &[Lower::Host(lower.to_owned())]).unwrap();
+    let halves = active.halves().unwrap().unwrap();
     let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous: None };
     put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default()).unwrap();
     let layer = active.commit(store, Copied::default(), false).unwrap();

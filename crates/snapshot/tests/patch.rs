@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lapstrake_snapshot::{Active, SnapshotError, damage, mount, write_tar};
+use lapstrake_snapshot::{Active, Lower, SnapshotError, damage, mount, write_tar};
 use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::context::{ContextIndex, Trust, file_clock};
 use lapstrake_tree::ignore::Patterns;
@@ -61,8 +61,8 @@ fn copied(
     let context =
         ContextIndex::load(from.as_fd(), &index, &Patterns::default(), file_clock(), Trust::Nothing).unwrap();
     let selection = context.select(from.as_fd(), &Selector::new("/")).unwrap();
-    let active = Active::new(store, vec![lower.to_owned()]).unwrap();
-    let halves = active.halves().unwrap();
+    let active = Active::new(store, &[Lower::Host(lower.to_owned())]).unwrap();
+    let halves = active.halves().unwrap().unwrap();
     let shown = earlier.map(|id| (open_host_dir(&store.layer_dirs(id)[0]).unwrap(), stored(store, id)));
     let previous = shown.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree, patch });
     let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous };

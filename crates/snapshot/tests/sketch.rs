@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lapstrake_snapshot::Active;
+use lapstrake_snapshot::{Active, Lower};
 use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::put::{CopyOptions, Dest, NewFile, put, write_file};
@@ -83,7 +83,7 @@ fn copied(
     dest: &str,
 ) -> Result<Vec<Entry>, TreeError> {
     let from = open_host_dir(from).unwrap();
-    let halves = active.halves().unwrap();
+    let halves = active.halves().unwrap().unwrap();
     let to = Dest { root: active.root(), layers: Some(halves.layers()), previous: None };
     let done = put(from.as_fd(), selection, to, dest.as_bytes(), &CopyOptions::default())?;
     drop(halves);
@@ -113,7 +113,7 @@ fn a_sketch_does_for_the_whole() {
         let mut sketch = Sketch::new(&tree);
         let Ok(true) = sketch.copy(&selection, dest.as_bytes()) else { return Ok(()) };
         let sketched = copied(&store, Active::sketched(&store, sketch, false).unwrap(), &at("source"), &selection, dest);
-        let whole = copied(&store, Active::new(&store, vec![at("lower")]).unwrap(), &at("source"), &selection, dest);
+        let whole = copied(&store, Active::new(&store, &[Lower::Host(at("lower"))]).unwrap(), &at("source"), &selection, dest);
         match (sketched, whole) {
             (Ok(sketched), Ok(whole)) => {
                 sketches.fetch_add(usize::from(!tree.is_empty() && !whole.is_empty()), Ordering::Relaxed);
@@ -147,7 +147,7 @@ fn a_file_and_its_owner() {
         stored(&store, &active.commit(&store, done, false).unwrap())
     };
     let sketched = write(Active::sketched(&store, sketch, false).unwrap());
-    assert_eq!(sketched, write(Active::new(&store, vec![at("lower")]).unwrap()));
+    assert_eq!(sketched, write(Active::new(&store, &[Lower::Host(at("lower"))]).unwrap()));
     let seen: Vec<(String, u32)> = sketched.iter().map(|e| (e.path.to_string(), e.meta.uid)).collect();
     assert_eq!(seen, [("/d".to_owned(), 7), ("/d/f".to_owned(), 0)]);
 }

@@ -9,6 +9,7 @@
 //! layers/<id>/patch/     instead of `fs/`: what differs from the layer that `base` names
 //! layers/<id>/base       the id of that layer; missing where there is `fs/`
 //! layers/<id>/tree       its encoded tree: every entry with its metadata and the digest of its content
+//! layers/<id>/unmarked   there where files lack the marks of deletions: the state directory was on an overlay, which takes none
 //! layers/<id>/implied    directories that its tar did not name, each ended by a NUL; missing when there are none
 //! ballast                 a megabyte of nothing, given up by who makes room on a full disk
 //! contexts/v2-<hash>     stat indexes of build contexts (derived: may be deleted at any time)
@@ -38,6 +39,7 @@ use crate::error::{StoreError, io_error};
 use crate::lock::{self, Lock};
 use crate::place;
 use crate::session::Session;
+use crate::stacking::Stacking;
 use crate::users::User;
 
 const FORMAT: u32 = 1;
@@ -57,6 +59,7 @@ pub struct Store {
     /// The directories of layers that were seen to be there, by the layers' ids.
     pub(crate) known: Mutex<HashMap<String, Vec<PathBuf>>>,
     pub(crate) session: Session,
+    pub(crate) stacking: Mutex<Option<Stacking>>,
 }
 
 impl Store {
@@ -74,7 +77,8 @@ impl Store {
         lock::sweep(&root.join("locks"))?;
         let (user, session) = (User::default(), Session::new(root.to_owned()));
         let (mounts_used, known) = (Mutex::default(), Mutex::default());
-        let store = Store { root: root.to_owned(), db, user, mounts_used, known, session };
+        let stacking = Mutex::default();
+        let store = Store { root: root.to_owned(), db, user, mounts_used, known, session, stacking };
         store.join_users()?;
         store.drop_unsynced()?;
         store.sweep()?;

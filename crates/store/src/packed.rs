@@ -66,6 +66,7 @@ impl Store {
                 .execute([id.as_str(), &format!("{UNSYNCED_FILES}{}", boot_id())])
                 .map(drop)
         })?;
+        self.take_note(id, files)?;
         let target = self.layer_dir(id).join("fs");
         match fs::rename(files, &target) {
             // Somebody else was as quick.

@@ -19,6 +19,7 @@ pub mod path;
 pub mod put;
 pub mod relink;
 pub mod removal;
+pub mod replica;
 pub mod scan;
 pub mod select;
 pub mod sketch;

@@ -2,6 +2,7 @@
 //!
 //! For trees that nobody writes to any more, such as committed layers.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -9,13 +10,14 @@ use rustix::io::Errno;
 
 use crate::entry::Kind;
 use crate::error::TreeError;
-use crate::inroot::open_plain_raw;
+use crate::inroot::{open_plain_raw, set_times_fd};
 use crate::path::TreePath;
 use crate::tree::Tree;
+use crate::unpack::Marks;
 use crate::unpack::disk::Disk;
 
 /// Makes `tree` in the empty directory `to`: directories as the tree says, what is no directory as links to what has
-/// the same path in `from`. With `squash_ids` owners are in the tree only.
+/// the same path in `from`. Deletions are made anew, as `marks` says. With `squash_ids` owners are in the tree only.
 ///
 /// # Errors
 /// [`TreeError::Io`] naming the path.
@@ -23,13 +25,17 @@ pub fn relink(
     from: BorrowedFd<'_>,
     tree: &Tree,
     to: BorrowedFd<'_>,
-    squash_ids: bool,
+    (squash_ids, marks): (bool, Marks),
 ) -> Result<(), TreeError> {
-    let disk = Disk::new(to, squash_ids);
+    let disk = Disk::new(to, squash_ids).with_marks(marks);
     let mut last: Option<(TreePath, OwnedFd)> = None;
     for entry in tree.entries().iter().filter(|entry| !entry.path.is_root()) {
         if entry.is_dir() {
             disk.mkdir(&entry.path)?;
+            continue;
+        }
+        if entry.kind == Kind::Whiteout {
+            disk.whiteout(&entry.path)?;
             continue;
         }
         let dir = entry.path.parent().unwrap_or_default();
@@ -49,6 +55,35 @@ pub fn relink(
         if let Kind::Dir { opaque } = entry.kind {
             disk.finish_dir(&entry.path, &entry.meta, opaque)?;
         }
+    }
+    Ok(())
+}
+
+/// Marks on the disk what `tree`, whose files are beneath `root`, deletes and hides. What is marked already stays so.
+///
+/// # Errors
+/// [`TreeError::Io`] naming the path.
+pub fn make_marks(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), TreeError> {
+    let disk = Disk::new(root, true);
+    let mut touched: BTreeSet<TreePath> = BTreeSet::new();
+    for entry in tree.entries() {
+        match entry.kind {
+            Kind::Whiteout => {
+                match disk.whiteout(&entry.path) {
+                    Err(error) if error.errno() == Some(Errno::EXIST) => {}
+                    other => other?,
+                }
+                touched.insert(entry.path.parent().unwrap_or_default());
+            }
+            Kind::Dir { opaque: true } => disk.hide_lower(&entry.path)?,
+            _ => {}
+        }
+    }
+    for path in touched.iter().filter(|path| !path.is_root()) {
+        let Some(entry) = tree.get(path) else { continue };
+        let dir = open_plain_raw(root, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            .map_err(TreeError::io("open", path))?;
+        set_times_fd(dir.as_fd(), entry.meta.mtime).map_err(TreeError::io("set times of", path))?;
     }
     Ok(())
 }
@@ -78,7 +113,8 @@ mod tests {
         entries[0].kind = Kind::Dir { opaque: true };
         entries[0].meta.mode = 0o1777;
         let tree = Tree::from_entries(entries).unwrap();
-        relink(from.as_fd(), &tree, to.as_fd(), !rustix::process::geteuid().is_root()).unwrap();
+        relink(from.as_fd(), &tree, to.as_fd(), (!rustix::process::geteuid().is_root(), Marks::OnDisk))
+            .unwrap();
         assert_eq!(scan(to.as_fd(), &options).unwrap(), tree);
         let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(at(name)).unwrap());
         assert_eq!(inode("from/d/f"), inode("to/d/e/g"));

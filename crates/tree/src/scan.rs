@@ -3,6 +3,7 @@
 //! Nobody may write the directory meanwhile: a file that changes while it is read is an error, not a wrong digest.
 //! Sockets are skipped, as tar has no way to say them.
 
+pub(crate) mod changes;
 mod compare;
 mod dir;
 pub(crate) mod hash;

@@ -23,6 +23,7 @@ use crate::path::TreePath;
 use crate::tar_read::{MAX_MEMORY, TarEntry, TarReader};
 use crate::tree::Tree;
 use disk::Disk;
+pub use disk::Marks;
 use nodes::Nodes;
 pub use part::Part;
 
@@ -37,6 +38,8 @@ const MAX_ENTRIES: u64 = 2_000_000;
 pub struct UnpackOptions {
     /// Leave owners as they come on disk (one mapped id); the tree has the archive's.
     pub squash_ids: bool,
+    /// How deletions are marked.
+    pub marks: Marks,
     /// Most entries an archive may have, extension headers included.
     pub max_entries: u64,
     /// Most bytes it may have uncompressed.
@@ -45,7 +48,7 @@ pub struct UnpackOptions {
 
 impl Default for UnpackOptions {
     fn default() -> Self {
-        Self { squash_ids: false, max_entries: MAX_ENTRIES, max_bytes: 256 << 30 }
+        Self { squash_ids: false, marks: Marks::OnDisk, max_entries: MAX_ENTRIES, max_bytes: 256 << 30 }
     }
 }
 
@@ -83,7 +86,7 @@ pub fn unpack_layer(
     dest: BorrowedFd<'_>,
     options: &UnpackOptions,
 ) -> Result<Unpacked, TreeError> {
-    unpack(input, Disk::new(dest, options.squash_ids), options)
+    unpack(input, Disk::new(dest, options.squash_ids).with_marks(options.marks), options)
 }
 
 /// What [`unpack_layer`] would give, with the same errors, and nothing on any disk.
@@ -312,7 +315,10 @@ impl<'a> Unpacker<'a> {
             if let Some(kind) = self.nodes.remove(path)
                 && !self.skipped.remove(path)
             {
-                self.disk.unlink(path, matches!(kind, Kind::Dir { .. }))?;
+                match kind {
+                    Kind::Whiteout => self.disk.unmark(path)?,
+                    kind => self.disk.unlink(path, matches!(kind, Kind::Dir { .. }))?,
+                }
             }
         }
         Ok(())

@@ -32,6 +32,7 @@ mod model;
 mod networks;
 mod others;
 mod outfiles;
+mod overlays;
 mod packed;
 mod place;
 mod placed;
@@ -131,6 +132,7 @@ fn cases() -> Vec<Case> {
         limits::CASES,
         held::CASES,
         hostile::CASES,
+        overlays::CASES,
         inodes::CASES,
         networks::CASES,
         servers::CASES,

@@ -78,12 +78,12 @@ fn attempt(
     let inner = reading.inner;
     let debug = inner.settings.debug.as_ref();
     if let Some(debug) = debug.filter(|debug| debug.stops_before(name)) {
-        let scratch = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
+        let scratch = Active::new(&inner.store, &base.lowers(&inner.store, inner.settings.single_id)?)?;
         let prepare = || prepare(reading, exec, base, inputs, &scratch);
         let tools = (inner.sandbox(exec)?, debug);
         debug::shell(tools, Occasion::Before(name), exec, &scratch, prepare, killed)?;
     }
-    let mut active = Active::new(&inner.store, base.lowers(&inner.store, inner.settings.single_id)?)?;
+    let mut active = Active::new(&inner.store, &base.lowers(&inner.store, inner.settings.single_id)?)?;
     if debug.is_some() {
         active.keep_spare()?;
     }
@@ -354,7 +354,7 @@ fn add_bind(
     // writable itself.
     let lowers = match &input.local {
         Some(_) => {
-            let copy = Active::new(&inner.store, Vec::new())?;
+            let copy = Active::new(&inner.store, &[])?;
             let place = files::copy_in_place(reading, input, &bind.source, copy.root())?;
             let root = copy.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
             mounts.add(target, root, &place.to_string(), bind.readonly);
@@ -364,9 +364,11 @@ fn add_bind(
         None => input.lowers(&inner.store, inner.settings.single_id)?,
     };
     if bind.readonly {
-        mounts.add(target, input.open(&inner.store, inner.settings.single_id)?, &bind.source, true);
+        let (view, copy) = input.open(&inner.store, inner.settings.single_id)?.into_parts();
+        mounts.add(target, view, &bind.source, true);
+        mounts.kept.extend(copy.map(Kept::Copy));
     } else {
-        let scratch = Active::new(&inner.store, lowers)?;
+        let scratch = Active::new(&inner.store, &lowers)?;
         let root = scratch.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
         mounts.add(target, root, &bind.source, false);
         mounts.kept.push(Kept::Active(scratch));

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use lapstrake_graph::{Copy, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
-use lapstrake_snapshot::Active;
+use lapstrake_snapshot::{Active, Halves};
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, CopyOptions, Dest, NewFile, Previous, make_directory, put, write_file};
@@ -18,8 +18,8 @@ use lapstrake_tree::{Kind, TreeError, TreePath};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::OpsError;
-use crate::origin::{Origin, selector};
-use crate::part::{Opened, part};
+use crate::origin::{Opened, Origin, selector};
+use crate::part::part;
 use crate::reading::Reading;
 use crate::stack::Stack;
 
@@ -31,7 +31,7 @@ pub(crate) fn base(reading: &Reading<'_>, inputs: &[Stack]) -> Result<Stack, Ops
         return Ok(base);
     }
     // A local context as a base: its files, as COPY would bring them.
-    let active = Active::new(&inner.store, Vec::new())?;
+    let active = Active::new(&inner.store, &[])?;
     let copied = copy_all(reading, &base, active.root())?;
     let layer = active.commit(&inner.store, copied, inner.settings.single_id)?;
     Ok(Stack::default().with(layer))
@@ -73,7 +73,7 @@ fn copy_plain(
     let single_id = reading.inner.settings.single_id;
     let options = CopyOptions { squash_ids: single_id, live: origin.is_live(), ..CopyOptions::default() };
     let from = origin.open(&reading.inner.store, stack, single_id)?;
-    let copied = put(from.as_fd(), selection, Dest::plain(root), b"/", &options)?;
+    let copied = put(from.dir.as_fd(), selection, Dest::plain(root), b"/", &options)?;
     reading.note(stack, &copied)?;
     Ok(copied)
 }
@@ -154,7 +154,8 @@ pub(crate) fn apply_all(
             // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
             Ready::Copy(copy) if alone => {
                 let halves = active.halves()?;
-                return copy_input(reading, copy, Dest { root, layers: Some(halves.layers()), previous });
+                let layers = halves.as_ref().map(Halves::layers);
+                return copy_input(reading, copy, Dest { root, layers, previous });
             }
             Ready::Copy(copy) => copy_input(reading, copy, Dest::plain(root))?.owners,
         });
@@ -209,7 +210,7 @@ fn ready_copy<'a>(
     let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum(stack))?;
     let from = match part(inner, stack, &selection)? {
         Some(part) => part,
-        None => Opened::whole(origin.open(&inner.store, stack, inner.settings.single_id)?),
+        None => origin.open(&inner.store, stack, inner.settings.single_id)?,
     };
     let live = origin.is_live();
     let mut archives = Vec::new();

@@ -1,8 +1,8 @@
 //! What file actions stand on: lower layers mounted, or, where those are packed, only what the actions look at.
 
 use lapstrake_graph::{Owner, OwnerPart};
-use lapstrake_snapshot::{Active, read_file};
-use lapstrake_store::Store;
+use lapstrake_snapshot::{Active, read_file, stacking};
+use lapstrake_store::{Stacking, Store};
 use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::{Tree, TreePath};
 
@@ -15,16 +15,18 @@ use crate::stack::Stack;
 const DATABASES: [&str; 2] = ["/etc/passwd", "/etc/group"];
 const MAX_DATABASE: u64 = 10 << 20;
 
-/// `base` with a fresh upper directory for `actions`. Its packed layers stay packed if the actions do not need their files.
+/// `base` with a fresh upper directory for `actions`. Its packed layers stay packed if the actions do not need their files;
+/// where all of it would have to be copied, no more than they look at is.
 pub(crate) fn ground(inner: &Inner, base: &Stack, actions: &[Ready<'_>]) -> Result<Active, OpsError> {
     let (store, single_id) = (&inner.store, inner.settings.single_id);
-    if base.below.is_none() && base.has_packed(store) {
+    let copies = matches!(stacking(store)?, Stacking::Copy { .. }) && !base.layers.is_empty();
+    if base.below.is_none() && (copies || base.has_packed(store)) {
         let tree = base.tree(store)?;
         if let Some(sketch) = sketch(store, base, &tree, actions)? {
             return Ok(Active::sketched(store, sketch, single_id)?);
         }
     }
-    Ok(Active::new(store, base.lowers(store, single_id)?)?)
+    Ok(Active::new(store, &base.lowers(store, single_id)?)?)
 }
 
 /// What `actions` look at, if they do not need more than can be told of files that are packed.

@@ -4,11 +4,12 @@ use std::os::fd::OwnedFd;
 
 use lapstrake_runtime::{Mount, MountSource};
 use lapstrake_snapshot::Active;
-use lapstrake_store::CacheDir;
+use lapstrake_store::{CacheDir, TempDir};
 
 /// What must stay until the process has ended.
 pub(crate) enum Kept {
     Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
+    Copy(#[expect(dead_code, reason = "held for its directory")] TempDir),
     Active(#[expect(dead_code, reason = "held for its directory")] Active),
 }
 

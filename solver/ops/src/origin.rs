@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::{Key, KeyHasher};
 use lapstrake_graph::Source;
-use lapstrake_store::Store;
+use lapstrake_store::{Store, TempDir};
 use lapstrake_tree::context::{ContextIndex, Trust, View, file_clock};
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::open_host_dir;
@@ -70,14 +70,25 @@ impl Origin {
     }
 
     /// The directory behind it; `stack` is what [`Origins::of`] was asked for.
-    pub(crate) fn open(&self, store: &Store, stack: &Stack, single_id: bool) -> Result<OwnedFd, OpsError> {
+    pub(crate) fn open(&self, store: &Store, stack: &Stack, single_id: bool) -> Result<Opened, OpsError> {
         match self {
             Origin::Context(loaded, _) => {
-                loaded.dir.try_clone().map_err(OpsError::io("duplicate", &loaded.file))
+                let dir = loaded.dir.try_clone().map_err(OpsError::io("duplicate", &loaded.file))?;
+                Ok(Opened { dir, _copy: None })
             }
-            Origin::Tree(_) => stack.open(store, single_id),
+            Origin::Tree(_) => {
+                let (dir, copy) = stack.open(store, single_id)?.into_parts();
+                Ok(Opened { dir, _copy: copy })
+            }
         }
     }
+}
+
+/// Where files can be read.
+pub(crate) struct Opened {
+    pub(crate) dir: OwnedFd,
+    /// What goes when nobody reads them any more.
+    pub(crate) _copy: Option<TempDir>,
 }
 
 /// The key of a local context with this content.

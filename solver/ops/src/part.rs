@@ -1,10 +1,10 @@
 //! What a copy reads of layers that are packed: the files that it wants, and nothing else.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 
-use lapstrake_snapshot::take_files;
-use lapstrake_store::{LayerId, Store, TempDir};
+use lapstrake_snapshot::{stacking, take_files};
+use lapstrake_store::{LayerId, Stacking, Store};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::select::Selection;
 use lapstrake_tree::unpack::Part;
@@ -12,27 +12,19 @@ use lapstrake_tree::{Kind, Tree, TreePath};
 
 use crate::error::OpsError;
 use crate::inner::Inner;
+use crate::origin::Opened;
 use crate::stack::Stack;
 
-/// Where the files of a selection can be read.
-pub(crate) struct Opened {
-    pub(crate) dir: OwnedFd,
-    /// What goes when nobody reads them any more.
-    _part: Option<TempDir>,
-}
-
-impl Opened {
-    /// All of `stack`.
-    pub(crate) fn whole(dir: OwnedFd) -> Opened {
-        Opened { dir, _part: None }
-    }
-}
-
-/// The files of `selection`, made of what is packed, at their places in a directory that has nothing else. `None` if
+/// The files of `selection`, made of what is packed or linked, at their places in a directory that has nothing else. `None` if
 /// `stack` has to be mounted for them, or may as well be.
 pub(crate) fn part(inner: &Inner, stack: &Stack, selection: &Selection) -> Result<Option<Opened>, OpsError> {
     let store = &inner.store;
-    if stack.local.is_some() || stack.below.is_some() || !stack.has_packed(store) {
+    if stack.local.is_some() || stack.below.is_some() {
+        return Ok(None);
+    }
+    // Where layers are copied to be put on each other, a few files are linked sooner.
+    let copies = matches!(stacking(store)?, Stacking::Copy { .. }) && stack.layers.len() > 1;
+    if !copies && !stack.has_packed(store) {
         return Ok(None);
     }
     let wanted = by_layer(store, stack, selection)?;
@@ -50,7 +42,7 @@ pub(crate) fn part(inner: &Inner, stack: &Stack, selection: &Selection) -> Resul
             return Ok(None);
         }
     }
-    Ok(Some(Opened { dir, _part: Some(temp) }))
+    Ok(Some(Opened { dir, _copy: Some(temp) }))
 }
 
 /// Which layer has which of the files: the topmost one that has anything at that place.

@@ -353,7 +353,7 @@ fn archive_layer(inner: &Inner, blob: &Digest) -> Result<LayerId, OpsError> {
         mtime: None,
         limits: UnpackOptions { squash_ids, ..UnpackOptions::default() },
     };
-    let active = Active::new(&inner.store, Vec::new())?;
+    let active = Active::new(&inner.store, &[])?;
     let copied = extract(inner.store.open_blob(blob)?, active.root(), b"/", &options)?;
     Ok(active.commit(&inner.store, copied, squash_ids)?)
 }
@@ -400,7 +400,7 @@ fn layer_of(inner: &Inner, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
     let selection = tree.select(&Selector::new("/"))?;
     let squash_ids = inner.settings.single_id;
     let options = CopyOptions { chown: Some((0, 0)), squash_ids, ..CopyOptions::default() };
-    let active = Active::new(&inner.store, Vec::new())?;
+    let active = Active::new(&inner.store, &[])?;
     let copied = put(dir, &selection, Dest::plain(active.root()), b"/", &options)?;
     Ok(active.commit(&inner.store, copied, squash_ids)?)
 }

@@ -1,10 +1,10 @@
 //! Results: stacks of layers, or directories of the host.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use lapstrake_engine::{Key, KeyHasher, ResultRef};
 use lapstrake_oci::DiffId;
+use lapstrake_snapshot::{Lower, View};
 use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::Tree;
 use serde::{Deserialize, Serialize};
@@ -87,19 +87,11 @@ impl Stack {
         stack
     }
 
-    /// The directories to mount on each other, lowest first. Overlayfs takes no directory twice: of one that is there more
-    /// than once (two steps that did the same, or changes to the same layer) only the topmost counts, which hides
-    /// nothing that the lower ones would show.
-    ///
-    /// Layers that are packed are unpacked first.
-    pub fn lowers(&self, store: &Store, single_id: bool) -> Result<Vec<PathBuf>, OpsError> {
+    /// What is to be put on each other, lowest first. Layers that are packed are unpacked first.
+    pub fn lowers(&self, store: &Store, single_id: bool) -> Result<Vec<Lower>, OpsError> {
         self.unpack(store, single_id)?;
-        let mut seen = std::collections::BTreeSet::new();
-        let dirs = self.layers.iter().rev().flat_map(|layer| store.layer_dirs(&layer.id).into_iter().rev());
-        let mut lowers: Vec<PathBuf> = dirs.filter(|dir| seen.insert(dir.clone())).collect();
-        lowers.extend(self.below.clone());
-        lowers.reverse();
-        Ok(lowers)
+        let host = self.below.iter().cloned().map(Lower::Host);
+        Ok(host.chain(self.layers.iter().map(|layer| Lower::Layer(layer.id.clone()))).collect())
     }
 
     /// Whether files of some layer would have to be unpacked first.
@@ -124,14 +116,8 @@ impl Stack {
     }
 
     /// Its tree, for reading.
-    pub fn open(&self, store: &Store, single_id: bool) -> Result<OwnedFd, OpsError> {
-        let mut lowers = self.lowers(store, single_id)?;
-        if lowers.is_empty() {
-            let empty = store.root().join("empty");
-            std::fs::create_dir_all(&empty).map_err(OpsError::io("create", &empty))?;
-            lowers.push(empty);
-        }
-        Ok(lapstrake_snapshot::mount(&lowers, None)?)
+    pub fn open(&self, store: &Store, single_id: bool) -> Result<View, OpsError> {
+        Ok(View::new(store, &self.lowers(store, single_id)?)?)
     }
 
     /// Everything in its layers, without a directory of the host below them.

@@ -12,6 +12,7 @@ use lapstrake_oci::Reference;
 use lapstrake_ops::{Cache, Stack};
 use lapstrake_outputs::Elsewhere;
 use lapstrake_runtime::Chosen;
+use lapstrake_store::{Stacking, Store};
 use lapstrake_sys::outfile::{clear_output, remove_cleared};
 
 use super::caches;
@@ -31,7 +32,7 @@ use super::sweeper;
 use super::timeline;
 use super::wanted::Wanted;
 use crate::args::Build;
-use crate::exit::{self, Told, Usage};
+use crate::exit::{self, OTHER_STATE, Told, Usage};
 use crate::progress::{self, Failure, Journal};
 use crate::record::{BuildRecord, Status, Subject, without_secrets};
 use crate::session::{self, Session};
@@ -55,8 +56,11 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
 
 fn build_wanted(args: &Build, wanted: Wanted) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
-    lapstrake_snapshot::foresee(&session.store)?;
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
+    let stacking = lapstrake_snapshot::stacking(&session.store)?;
+    if !quiet {
+        tell_stacking(&session.store, &stacking);
+    }
     let mut record = BuildRecord::begin(subject(args, &wanted)?);
     record.names = wanted.names.iter().map(Reference::familiar).collect();
     let (progress, display) = progress::start(wanted.mode, progress::Work::Build);
@@ -74,6 +78,10 @@ fn build_wanted(args: &Build, wanted: Wanted) -> anyhow::Result<ExitCode> {
     }
     if let Some(chosen) = &network {
         super::run::tell_network(chosen);
+    }
+    // The kernel may have refused an overlay where none had to be tried.
+    if let Some(found) = session.store.stacking().filter(|found| *found != stacking && !quiet) {
+        tell_stacking(&session.store, &found);
     }
     sweeper::start_if_needed(&session.store);
     let delivered = result.map_err(|error| {
@@ -96,6 +104,17 @@ fn build_wanted(args: &Build, wanted: Wanted) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that builds are slower than they could be, and what helps.
+fn tell_stacking(store: &Store, stacking: &Stacking) {
+    if let Stacking::Copy { why } = stacking {
+        let place = store.root().display();
+        tell!(
+            "lapstrake: builds are slower here: layers are copied in the state directory `{place}`, as {why}"
+        );
+        tell!("hint: {OTHER_STATE}");
+    }
 }
 
 /// What a build leaves behind, however it ends.

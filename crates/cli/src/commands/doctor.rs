@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use lapstrake_runtime::{Choice, Sandbox, Way, advice, dropped, limits_available};
-use lapstrake_store::Store;
+use lapstrake_store::{Stacking, Store};
 use lapstrake_sys::kernel;
 use lapstrake_sys::userns::{Entered, Ids, enter};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::args::Doctor;
 use crate::env;
 use crate::exit::{OTHER_STATE, chain, text};
+use crate::session::BY_WISH;
 
 /// What the machine must have: `mount_setattr` came with it, and just before it the marks of overlayfs in `user.*`.
 const KERNEL: (u32, u32) = (5, 12);
@@ -178,18 +179,25 @@ fn state_directory(path: &Path, entered: bool) -> Vec<Finding> {
         all.push(Finding { hint: Some(hint), ..found });
     }
     if entered {
-        all.push(overlay(&store));
+        all.push(layers(&store));
     }
     all
 }
 
-fn overlay(store: &Store) -> Finding {
-    match lapstrake_snapshot::try_one(store) {
-        Ok(()) => finding("overlayfs", State::Ok, "layers can be stacked"),
-        Err(error) => {
-            let hint = Some(OTHER_STATE.to_owned());
-            Finding { hint, ..finding("overlayfs", State::Missing, text(chain(&error))) }
+/// How layers are put on each other.
+fn layers(store: &Store) -> Finding {
+    let found = match env::mounts().as_deref() {
+        Some("copy") => lapstrake_snapshot::copy(store, BY_WISH),
+        _ => lapstrake_snapshot::tried(store),
+    };
+    let hint = Some(OTHER_STATE.to_owned());
+    match found {
+        Ok(Stacking::Overlay) => finding("overlayfs", State::Ok, "layers can be stacked"),
+        Ok(Stacking::Copy { why }) => {
+            let detail = format!("layers are copied, so that builds are slower: {why}");
+            Finding { hint, ..finding("overlayfs", State::Limited, detail) }
         }
+        Err(error) => Finding { hint, ..finding("overlayfs", State::Missing, text(chain(&error))) },
     }
 }
 

@@ -193,7 +193,9 @@ async fn bring(tools: &Tools, source: &Source, progress: &Progress) -> anyhow::R
     let step = progress.start(StepId(format!("internal:{name}")), &name);
     let brought = tools.ops.bring(source, &step).await;
     step.complete(false, brought.as_ref().err().map(ToString::to_string));
-    Ok(brought?.open(&tools.store, tools.images.single_id())?)
+    // One layer, which needs no copy to be shown.
+    let (root, _) = brought?.open(&tools.store, tools.images.single_id())?.into_parts();
+    Ok(root)
 }
 
 /// What came on standard input.

@@ -39,13 +39,13 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let (limits, no_new_privs) = (options::limits(&args.hold)?, options::no_new_privs(&args.hold)?);
     let wishes = Wishes::read(args)?;
     let session = session::open()?;
-    lapstrake_snapshot::foresee(&session.store)?;
+    lapstrake_snapshot::stacking(&session.store)?;
     let image = image(args, &session)?;
     claim(args, &session, &image)?;
     let config = config(&session.store, &image.id)?.config;
     let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     let stack = Stack { layers, ..Stack::default() };
-    let active = Active::new(&session.store, stack.lowers(&session.store, session.single_id)?)?;
+    let active = Active::new(&session.store, &stack.lowers(&session.store, session.single_id)?)?;
     let (sandbox, chosen) = sandbox(args)?;
     let mut spec = spec::spec(args, &config, &active)?;
     spec.network = chosen.network;

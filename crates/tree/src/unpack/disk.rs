@@ -17,10 +17,21 @@ use crate::path::TreePath;
 
 const BUFFER: usize = 128 << 10;
 
+/// Where it is said which files of lower layers a layer deletes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Marks {
+    /// On the disk, as overlayfs reads it, and in the tree.
+    #[default]
+    OnDisk,
+    /// In the tree only: an overlay takes no such marks itself.
+    InTree,
+}
+
 pub(crate) struct Disk<'a> {
     /// `None` where only the tree is wanted: nothing is made, and files are only hashed.
     dest: Option<BorrowedFd<'a>>,
     squash_ids: bool,
+    marks: Marks,
     buffer: Vec<u8>,
     /// The directory of the last operation.
     last: RefCell<Option<(TreePath, Rc<OwnedFd>)>>,
@@ -28,12 +39,29 @@ pub(crate) struct Disk<'a> {
 
 impl<'a> Disk<'a> {
     pub(crate) fn new(dest: BorrowedFd<'a>, squash_ids: bool) -> Self {
-        Self { dest: Some(dest), squash_ids, buffer: vec![0; BUFFER], last: RefCell::new(None) }
+        Self {
+            dest: Some(dest),
+            squash_ids,
+            marks: Marks::OnDisk,
+            buffer: vec![0; BUFFER],
+            last: RefCell::new(None),
+        }
+    }
+
+    /// The same with deletions marked as `marks` says.
+    pub(crate) fn with_marks(self, marks: Marks) -> Self {
+        Self { marks, ..self }
     }
 
     /// One that is nowhere.
     pub(crate) fn none() -> Self {
-        Self { dest: None, squash_ids: true, buffer: vec![0; BUFFER], last: RefCell::new(None) }
+        Self {
+            dest: None,
+            squash_ids: true,
+            marks: Marks::InTree,
+            buffer: vec![0; BUFFER],
+            last: RefCell::new(None),
+        }
     }
 
     /// The directory that `path` lies in; `None` on a disk that is nowhere.
@@ -63,7 +91,15 @@ impl<'a> Disk<'a> {
         fs::unlinkat(&*parent, path.name(), flags).map_err(TreeError::io("remove", path))
     }
 
+    /// Takes away a deletion that [`Disk::whiteout`] made.
+    pub(crate) fn unmark(&self, path: &TreePath) -> Result<(), TreeError> {
+        if self.marks == Marks::InTree { Ok(()) } else { self.unlink(path, false) }
+    }
+
     pub(crate) fn whiteout(&self, path: &TreePath) -> Result<(), TreeError> {
+        if self.marks == Marks::InTree {
+            return Ok(());
+        }
         let Some(parent) = self.parent(path)? else { return Ok(()) };
         fs::mknodat(&*parent, path.name(), FileType::CharacterDevice, Mode::empty(), 0)
             .map_err(TreeError::io("make whiteout", path))
@@ -151,11 +187,18 @@ impl<'a> Disk<'a> {
         let Some(dest) = self.dest else { return Ok(()) };
         let fd = open_plain_raw(dest, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(TreeError::io("open", path))?;
-        if opaque {
-            fs::fsetxattr(&fd, "user.overlay.opaque", b"y", XattrFlags::empty())
-                .map_err(TreeError::io("make opaque", path))?;
+        if opaque && self.marks == Marks::OnDisk {
+            mark_opaque(fd.as_fd(), path)?;
         }
         self.finish_fd(fd.as_fd(), path, meta, &meta.xattrs)
+    }
+
+    /// Marks a directory so that it hides what lower layers have there.
+    pub(crate) fn hide_lower(&self, path: &TreePath) -> Result<(), TreeError> {
+        let Some(dest) = self.dest else { return Ok(()) };
+        let fd = open_plain_raw(dest, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+            .map_err(TreeError::io("open", path))?;
+        mark_opaque(fd.as_fd(), path)
     }
 
     fn finish_fd(
@@ -179,6 +222,11 @@ impl<'a> Disk<'a> {
         fs::fchmod(fd, Mode::from_raw_mode(meta.mode)).map_err(TreeError::io("set mode of", path))?;
         set_times_fd(fd, meta.mtime).map_err(TreeError::io("set times of", path))
     }
+}
+
+fn mark_opaque(fd: BorrowedFd<'_>, path: &TreePath) -> Result<(), TreeError> {
+    fs::fsetxattr(fd, "user.overlay.opaque", b"y", XattrFlags::empty())
+        .map_err(TreeError::io("make opaque", path))
 }
 
 fn create(parent: &OwnedFd, path: &TreePath) -> Result<std::fs::File, TreeError> {

@@ -100,7 +100,8 @@ fn archive(entries: &[Raw<'_>]) -> Vec<u8> {
 
 fn try_unpack(entries: &[Raw<'_>]) -> (tempfile::TempDir, Result<Unpacked, TreeError>) {
     let (temp, dest) = fresh();
-    let options = UnpackOptions { squash_ids: true, max_entries: 1000, max_bytes: 1 << 20 };
+    let options =
+        UnpackOptions { squash_ids: true, max_entries: 1000, max_bytes: 1 << 20, ..UnpackOptions::default() };
     let result = unpack_layer(&archive(entries)[..], dest.as_fd(), &options);
     let outside: Vec<_> = std::fs::read_dir(temp.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(outside.len(), 2, "{entries:?} made something outside");
@@ -192,7 +193,8 @@ fn deletions() {
 #[test]
 fn bombs() {
     let (_temp, dest) = fresh();
-    let small = UnpackOptions { squash_ids: true, max_entries: 10, max_bytes: 1 << 20 };
+    let small =
+        UnpackOptions { squash_ids: true, max_entries: 10, max_bytes: 1 << 20, ..UnpackOptions::default() };
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     io::copy(&mut io::repeat(0).take(8 << 20), &mut gz).unwrap();
     let result = unpack_layer(&gz.finish().unwrap()[..], dest.as_fd(), &small);

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::place::{
-    Apart, Mode, dockerfile, expect, is_root, lap, must, must_say, nothing_left, script, state, text,
+    Mode, dockerfile, expect, is_root, lap, must, must_say, nothing_left, script, state, text,
 };
 
 pub(super) const CASES: &[super::Case] = &[
@@ -22,7 +22,6 @@ pub(super) const CASES: &[super::Case] = &[
     ("a_thousand_steps", a_thousand_steps),
     ("classic_mounts", classic_mounts),
     ("sockets_of_i386", sockets_of_i386),
-    ("state_on_an_overlay", state_on_an_overlay),
 ];
 
 const SONG: &str = "the canary sings";
@@ -426,42 +425,4 @@ fn sockets_of_i386(mode: &Mode) -> Result<(), String> {
     let built = lap(mode, "build --no-cache --progress plain sockets")?;
     // ENOSYS, of the call that is there for it EPERM.
     expect(&built, 0, &[" vsock-call says 38\n", " inet-call says 38\n", " vsock says 1\n", " inet says 0\n"])
-}
-
-/// A container whose root is an overlay, where the kernel stacks no further layers: that is said before anything is fetched, with the
-/// way to go on, and as a fault of the place.
-fn state_on_an_overlay(mode: &Mode) -> Result<(), String> {
-    if !is_root() {
-        return Ok(());
-    }
-    let setup = "mkdir -p ov && mount -t tmpfs -o mode=755 none ov && mkdir ov/low ov/up ov/work ov/root && \
-                 mount -t overlay -o lowerdir=ov/low,upperdir=ov/up,workdir=ov/work none ov/root && chmod 777 ov/root >&2";
-    let machine = Apart::new(mode, &["--mount"], setup)?;
-    // Nobody answers there: whoever asks says that.
-    dockerfile(mode, "stacked", "FROM 127.0.0.1:1/nobody/answers\nRUN true\n")?;
-    let on = |args: &str| {
-        machine.script(&format!("export LAPSTRAKE_ROOT=$PWD/ov/root/state && ./lapstrake {args}"))
-    };
-    let words = [
-        "layers cannot be stacked in the state directory",
-        "cannot mount an overlay",
-        "hint: set LAPSTRAKE_ROOT",
-    ];
-    for (args, status) in
-        [("build stacked", 3), ("build -q stacked", 3), ("run 127.0.0.1:1/nobody/answers", 125)]
-    {
-        let built = on(args)?;
-        expect(&built, status, &words).map_err(|why| format!("{args}: {why}"))?;
-        if text(&built).contains("127.0.0.1") || text(&built).contains("#1 ") {
-            return Err(format!("{args}: something was asked for: {}", text(&built)));
-        }
-    }
-    expect(&on("doctor")?, 3, &["MISSING  overlayfs", "hint: set LAPSTRAKE_ROOT"])?;
-    // What helps helps.
-    dockerfile(mode, "stacked", "FROM busybox\nRUN true\n")?;
-    let other = "export LAPSTRAKE_ROOT=$PWD/ov/state && mkdir -m 700 ov/state && chown --reference=. ov/state; ./lapstrake import bb.tar busybox && ./lapstrake build stacked";
-    if mode.user.is_none() {
-        expect(&machine.script(other)?, 0, &[])?;
-    }
-    nothing_left(mode)
 }
