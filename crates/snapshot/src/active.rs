@@ -19,9 +19,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, statat};
 use rustix::io::Errno;
 
 use crate::error::SnapshotError;
-use crate::import::note_marks;
 use crate::mount::{mount, mount_copy, twins};
-use crate::stacking::{Lower, copy, directories, stacking};
+use crate::stacking::{Lower, copy, directories, note_marks, stacking};
 
 /// Lower layers with what is done to them. Only this can be written to; [`Active::commit`] ends it.
 pub struct Active {

@@ -14,7 +14,8 @@ use lapstrake_tree::{Entry, Tree, TreePath};
 
 use crate::active::put;
 use crate::error::SnapshotError;
-use crate::import::{IMPLIED, marks, note_marks, unpack_packed};
+use crate::import::{IMPLIED, unpack_packed};
+use crate::stacking::{marks, note_marks};
 
 fn noted(store: &Store, layer: &LayerId) -> Vec<TreePath> {
     let Some(beside) = store.layer_dirs(layer).first().map(|dir| dir.with_file_name(IMPLIED)) else {

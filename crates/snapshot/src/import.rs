@@ -6,16 +6,16 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use lapstrake_oci::{DiffId, Digest};
-use lapstrake_store::{LayerId, LayerSize, Stacking, Store, StoreError};
+use lapstrake_store::{LayerId, LayerSize, Store, StoreError};
 use lapstrake_tree::inroot::{open_host_dir, open_plain_in};
 use lapstrake_tree::members::{Member, members};
-use lapstrake_tree::unpack::{Marks, UnpackOptions, read_layer, unpack_layer};
+use lapstrake_tree::unpack::{UnpackOptions, read_layer, unpack_layer};
 use lapstrake_tree::{ContentDigest, Kind, Tree, TreeError, TreePath};
 use rustix::fs::OFlags;
 
 use crate::active::put;
 use crate::error::SnapshotError;
-use crate::stacking::{has_marks, stacking};
+use crate::stacking::{marks, note_marks};
 
 /// Beside a layer's files: the directories that its tar did not name, each ended by a NUL. Missing where there are none.
 pub(crate) const IMPLIED: &str = "implied";
@@ -129,19 +129,6 @@ pub fn adopt_layer(store: &Store, dir: &Path) -> Result<LayerId, SnapshotError> 
     let options = lapstrake_tree::scan::ScanOptions { owner_default: Some((0, 0)), ..Default::default() };
     let tree = lapstrake_tree::scan::scan(root.as_fd(), &options)?;
     put(store, dir, &tree, None, false)
-}
-
-/// How deletions can be marked in the state directory.
-pub(crate) fn marks(store: &Store) -> Result<Marks, SnapshotError> {
-    Ok(match stacking(store)? {
-        Stacking::Overlay => Marks::OnDisk,
-        Stacking::Copy { .. } => Marks::InTree,
-    })
-}
-
-/// Notes in the layer's directory-to-be whether marks that its tree has are lacking on the disk.
-pub(crate) fn note_marks(dir: &Path, tree: &Tree, marks: Marks) -> Result<(), SnapshotError> {
-    if marks == Marks::InTree && has_marks(tree) { Ok(Store::note_unmarked(dir)?) } else { Ok(()) }
 }
 
 /// Notes the directories in the layer's directory-to-be.

@@ -1,11 +1,12 @@
 //! How layers are put on each other in a state directory, found out before anything is fetched.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lapstrake_store::{LayerId, Stacking, Store};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::relink::make_marks;
+use lapstrake_tree::unpack::Marks;
 use lapstrake_tree::{Kind, Tree};
 use rustix::fs::StatVfsMountFlags;
 use rustix::thread::CapabilitySet;
@@ -135,7 +136,20 @@ fn mark(store: &Store, id: &LayerId) -> Result<(), SnapshotError> {
     Ok(())
 }
 
+/// How deletions can be marked in the state directory.
+pub(crate) fn marks(store: &Store) -> Result<Marks, SnapshotError> {
+    Ok(match stacking(store)? {
+        Stacking::Overlay => Marks::OnDisk,
+        Stacking::Copy { .. } => Marks::InTree,
+    })
+}
+
+/// Notes in the layer's directory-to-be whether marks that its tree has are lacking on the disk.
+pub(crate) fn note_marks(dir: &Path, tree: &Tree, marks: Marks) -> Result<(), SnapshotError> {
+    if marks == Marks::InTree && has_marks(tree) { Ok(Store::note_unmarked(dir)?) } else { Ok(()) }
+}
+
 /// Whether a layer deletes or hides what is below it.
-pub(crate) fn has_marks(tree: &Tree) -> bool {
+fn has_marks(tree: &Tree) -> bool {
     tree.entries().iter().any(|entry| matches!(entry.kind, Kind::Whiteout | Kind::Dir { opaque: true }))
 }

@@ -39,7 +39,6 @@ use crate::error::{StoreError, io_error};
 use crate::lock::{self, Lock};
 use crate::place;
 use crate::session::Session;
-use crate::stacking::Stacking;
 use crate::users::User;
 
 const FORMAT: u32 = 1;
@@ -47,6 +46,18 @@ const FORMAT: u32 = 1;
 #[derive(Serialize, Deserialize)]
 struct Superblock {
     format: u32,
+}
+
+/// How layers of a state directory are put on each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stacking {
+    /// The kernel mounts them as an overlay.
+    Overlay,
+    /// All that they show is copied to one directory.
+    Copy {
+        /// Why there is no overlay.
+        why: String,
+    },
 }
 
 /// An open state directory.

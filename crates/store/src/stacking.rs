@@ -6,22 +6,10 @@ use std::sync::PoisonError;
 
 use crate::error::{StoreError, io_error};
 use crate::layers::LayerId;
-use crate::layout::Store;
+use crate::layout::{Stacking, Store};
 
 /// In a layer's directory: its files lack the marks of deletions, which only its tree has.
 const UNMARKED: &str = "unmarked";
-
-/// How layers of a state directory are put on each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stacking {
-    /// The kernel mounts them as an overlay.
-    Overlay,
-    /// All that they show is copied to one directory.
-    Copy {
-        /// Why there is no overlay.
-        why: String,
-    },
-}
 
 impl Store {
     /// How layers are put on each other here, if that was found out.

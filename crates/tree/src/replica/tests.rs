@@ -1,3 +1,5 @@
+//! Copies of layers, and what changes in them.
+
 use std::fs as std_fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
