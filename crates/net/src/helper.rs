@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::NetError;
+use crate::link;
 use crate::namespace::Namespace;
 
 /// How long a program may take until the namespace has a route.
@@ -158,8 +159,8 @@ fn ready(namespace: &Namespace, words: &Receiver<String>) -> Result<(), String> 
 fn address6(namespace: &Namespace) -> Result<(), Errno> {
     let address = |host| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host).into();
     let link = namespace.links.index("eth0")?;
-    namespace.links.address(link, address(0x100), 64)?;
-    namespace.links.default_route(link, address(2))
+    let orders = vec![link::address(link, (address(0x100), 64)), link::default_route(link, address(2))];
+    namespace.links.all(orders)
 }
 
 /// What a program says until it ends, in one line.

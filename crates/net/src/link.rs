@@ -10,9 +10,8 @@ use crate::netlink::{Answer, Message, Socket, u32_at};
 
 const IFINFO: usize = 16;
 const RTMSG: usize = 12;
-/// From `linux/veth.h` and `linux/if_link.h`, where libc lacks them.
+/// From `linux/veth.h`, which libc lacks.
 const VETH_INFO_PEER: u16 = 1;
-const IFLA_BRPORT_ISOLATED: u16 = 33;
 
 /// An interface that takes longer to pass packets does not have to.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -62,29 +61,10 @@ impl Links {
         self.index(here)
     }
 
-    /// Makes a bridge.
-    pub(crate) fn bridge(&self, name: &str) -> Result<Index, Errno> {
-        let kind = |kind: Message| kind.text(libc::IFLA_INFO_KIND, "bridge");
-        self.socket.ask(make_link(name).nest(libc::IFLA_LINKINFO, &[], kind))?;
-        self.index(name)
-    }
-
-    /// Makes an interface a port of a bridge.
-    pub(crate) fn attach(&self, port: Index, bridge: Index) -> Result<(), Errno> {
-        let set = Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, port, 0));
-        self.socket.ask(set.number(libc::IFLA_MASTER, bridge))
-    }
-
-    /// Keeps a port from all others that are kept so.
-    pub(crate) fn isolate(&self, port: Index) -> Result<(), Errno> {
-        let set = Message::new(libc::RTM_SETLINK, libc::NLM_F_ACK, &info(libc::AF_BRIDGE, port, 0));
-        self.socket.ask(set.nest(libc::IFLA_PROTINFO, &[], |port| port.with(IFLA_BRPORT_ISOLATED, &[1])))
-    }
-
-    /// Switches an interface on.
-    pub(crate) fn up(&self, link: Index) -> Result<(), Errno> {
-        let on = libc::IFF_UP.cast_unsigned();
-        self.socket.ask(Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, link, on)))
+    /// Has several things done, in the order given.
+    pub(crate) fn all(&self, orders: Vec<Order>) -> Result<(), Errno> {
+        let orders = orders.into_iter().map(|order| order.0).collect();
+        self.socket.batch(orders).map_err(|refused| refused.errno)
     }
 
     /// Waits until an interface that is on passes packets: the kernel learns of the other end a moment later, and what
@@ -110,43 +90,6 @@ impl Links {
         }
     }
 
-    /// Removes an interface, and the other one of its pair.
-    pub(crate) fn remove(&self, link: Index) -> Result<(), Errno> {
-        self.socket.ask(Message::new(libc::RTM_DELLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, link, 0)))
-    }
-
-    /// Gives an interface an address, which nobody else is asked about.
-    pub(crate) fn address(&self, link: Index, address: IpAddr, length: u8) -> Result<(), Errno> {
-        let flags = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
-        let mut header = vec![family(address), length, flags, libc::RT_SCOPE_UNIVERSE];
-        header.extend(link.to_ne_bytes());
-        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        let bytes = octets(address);
-        let add = Message::new(libc::RTM_NEWADDR, flags, &header);
-        self.socket.ask(add.with(libc::IFA_LOCAL, &bytes).with(libc::IFA_ADDRESS, &bytes))
-    }
-
-    /// Sends everything else to `gateway`.
-    pub(crate) fn default_route(&self, link: Index, gateway: IpAddr) -> Result<(), Errno> {
-        let header = [
-            family(gateway),
-            0,
-            0,
-            0,
-            libc::RT_TABLE_MAIN,
-            libc::RTPROT_STATIC,
-            libc::RT_SCOPE_UNIVERSE,
-            libc::RTN_UNICAST,
-            0,
-            0,
-            0,
-            0,
-        ];
-        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        let add = Message::new(libc::RTM_NEWROUTE, flags, &header);
-        self.socket.ask(add.with(libc::RTA_GATEWAY, &octets(gateway)).number(libc::RTA_OIF, link))
-    }
-
     /// The routes of the main table.
     pub(crate) fn routes(&self, of: libc::c_int) -> Result<Vec<Route>, Errno> {
         let mut header = [0; RTMSG];
@@ -159,6 +102,42 @@ impl Links {
     pub(crate) fn leads_out(&self, of: libc::c_int) -> bool {
         self.routes(of).is_ok_and(|routes| routes.iter().any(|route| route.length == 0))
     }
+}
+
+/// Something that [`Links::all`] has done.
+#[derive(Debug)]
+pub(crate) struct Order(Message);
+
+/// Switches an interface on.
+pub(crate) fn up(link: Index) -> Order {
+    let on = libc::IFF_UP.cast_unsigned();
+    Order(Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, link, on)))
+}
+
+/// Gives an interface an address, which nobody else is asked about, and the network of the first `length` bits.
+pub(crate) fn address(link: Index, (address, length): (IpAddr, u8)) -> Order {
+    let flags = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+    let mut header = vec![family(address), length, flags, libc::RT_SCOPE_UNIVERSE];
+    header.extend(link.to_ne_bytes());
+    let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    let bytes = octets(address);
+    let add = Message::new(libc::RTM_NEWADDR, flags, &header);
+    Order(add.with(libc::IFA_LOCAL, &bytes).with(libc::IFA_ADDRESS, &bytes))
+}
+
+/// Sends everything else to `gateway`.
+pub(crate) fn default_route(link: Index, gateway: IpAddr) -> Order {
+    let mut header = [0; RTMSG];
+    header[0] = family(gateway);
+    header[4..8].copy_from_slice(&[
+        libc::RT_TABLE_MAIN,
+        libc::RTPROT_STATIC,
+        libc::RT_SCOPE_UNIVERSE,
+        libc::RTN_UNICAST,
+    ]);
+    let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+    let add = Message::new(libc::RTM_NEWROUTE, flags, &header);
+    Order(add.with(libc::RTA_GATEWAY, &octets(gateway)).number(libc::RTA_OIF, link))
 }
 
 fn make_link(name: &str) -> Message {

@@ -149,6 +149,11 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
+    /// The descriptor.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// `None` for links, addresses and routes.
     pub(crate) fn open(protocol: Option<Protocol>) -> Result<Self, Errno> {
         let family = AddressFamily::NETLINK;

@@ -1,4 +1,4 @@
-//! The machine's table of packet rules for one switch.
+//! The machine's table of packet rules for one network.
 //!
 //! ```text
 //! table inet lapN                              owned by our socket: the kernel removes it with that
@@ -8,13 +8,19 @@
 //!   chain tried  filter hook postrouting       iifname "lapN" ip daddr 192.0.2.250 counter drop
 //! ```
 //! The last chain counts what is sent to try whether the machine's other rules let anything out ([`TRIED`]).
-//! So a container reaches what the machine reaches, and nobody reaches a container: neither other switches nor machines
+//! So a container reaches what the machine reaches, and nobody reaches a container: neither other containers nor machines
 //! that send packets for its address to this one.
 
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
 
 use crate::netlink::{Answer, Message, Refused, Socket, attributes};
 
@@ -22,6 +28,7 @@ const SUBSYSTEM: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8;
 const BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
 const END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 const NEW_TABLE: u16 = SUBSYSTEM | libc::NFT_MSG_NEWTABLE as u16;
+const GET_TABLE: u16 = SUBSYSTEM | libc::NFT_MSG_GETTABLE as u16;
 const DELETE_TABLE: u16 = SUBSYSTEM | libc::NFT_MSG_DELTABLE as u16;
 const NEW_CHAIN: u16 = SUBSYSTEM | libc::NFT_MSG_NEWCHAIN as u16;
 const GET_CHAIN: u16 = SUBSYSTEM | libc::NFT_MSG_GETCHAIN as u16;
@@ -31,6 +38,7 @@ const NEW_RULE: u16 = SUBSYSTEM | libc::NFT_MSG_NEWRULE as u16;
 // From `linux/netfilter/nf_tables.h`.
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
+const TABLE_USERDATA: u16 = 6;
 const TABLE_OWNED: u32 = 2;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
@@ -60,11 +68,15 @@ const UNEQUAL: u32 = 1;
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
 
+/// What names of interfaces and tables of ours begin with.
+pub(crate) const PREFIX: &str = "lap";
+
 /// A table that is there as long as this is.
 #[derive(Debug)]
 pub(crate) struct Table {
     socket: Socket,
     name: String,
+    note: Option<u64>,
 }
 
 /// Where packets go that are only to be counted: an address for documents, which nobody has. They never leave the machine.
@@ -79,10 +91,11 @@ impl Table {
     }
 
     /// Makes the table for the interface `link`, and calls it the same; nothing where another process has it.
-    pub(crate) fn new(link: &str) -> Result<Option<Self>, Errno> {
+    /// `note` is what [`notes`] tells everybody of it.
+    pub(crate) fn new(link: &str, note: Option<u64>) -> Result<Option<Self>, Errno> {
         let socket = Socket::open(Some(NETFILTER))?;
-        match socket.batch(batch(link)) {
-            Ok(()) => Ok(Some(Self { socket, name: link.to_owned() })),
+        match socket.batch(batch(link, note)) {
+            Ok(()) => Ok(Some(Self { socket, name: link.to_owned(), note })),
             // Without rights it is the first message that is refused, which only begins the batch.
             Err(Refused { at: TABLE, errno: Errno::PERM | Errno::EXIST }) => Ok(None),
             Err(Refused { errno, .. }) => Err(errno),
@@ -90,9 +103,55 @@ impl Table {
     }
 }
 
-impl Drop for Table {
-    fn drop(&mut self) {
-        // The kernel would do it when the socket goes, and have whoever closes that wait until every processor has noticed.
+/// Leaves a descriptor to the kernel's collector of sockets. A socket that waits in its own queue is reached by nobody, so
+/// the collector frees the queue and closes what is in it: since Linux 6.9 in a thread of the kernel's, before in ours.
+fn leave(fd: OwnedFd) -> Result<(), Errno> {
+    let (queue, sender) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let sent = [queue.as_fd(), fd.as_fd()];
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut room);
+    ancillary.push(SendAncillaryMessage::ScmRights(&sent));
+    rustix::net::sendmsg(&sender, &[IoSlice::new(b"x")], &mut ancillary, SendFlags::empty())?;
+    drop(fd);
+    drop(queue);
+    // The collector begins when a socket is closed.
+    drop(sender);
+    Ok(())
+}
+
+/// What somebody has noted at a table of ours.
+pub(crate) fn notes() -> Result<Vec<Option<u64>>, Errno> {
+    let socket = Socket::open(Some(NETFILTER))?;
+    let list = Message::new(GET_TABLE, libc::NLM_F_DUMP, &INET);
+    let tables = socket.list(list)?;
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let noted = tables.iter().filter_map(|table| {
+        let all = table.attributes(4);
+        let of = |wanted| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+        let ours = text(of(TABLE_NAME)?).starts_with(PREFIX);
+        let note = of(TABLE_USERDATA).map(text).unwrap_or_default();
+        let note = note.split_once(NOTE).map(|(_, note)| note.trim_end_matches('\0'));
+        ours.then(|| note.and_then(|note| u64::from_str_radix(note, 16).ok()))
+    });
+    Ok(noted.collect())
+}
+
+impl Table {
+    /// What was noted at it.
+    pub(crate) fn note(&self) -> Option<u64> {
+        self.note
+    }
+
+    /// Has the kernel close the socket, some time. To close it takes until every processor has noticed, 15 ms on a busy
+    /// machine.
+    pub(crate) fn let_go(self) {
+        // Where that cannot be, the socket is closed here and now.
+        leave(self.socket.into_fd()).unwrap_or_default();
+    }
+
+    /// Removes the table.
+    pub(crate) fn remove(&self) {
         let remove = Message::new(DELETE_TABLE, libc::NLM_F_ACK, &INET).text(TABLE_NAME, &self.name);
         self.socket.batch(vec![edge(BEGIN), remove, edge(END)]).unwrap_or_default();
     }
@@ -103,16 +162,29 @@ fn edge(kind: u16) -> Message {
     Message::new(kind, 0, &[0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8])
 }
 
+/// What the note of a table begins with.
+const NOTE: &str = "lapstrake forwards; before: ";
+
+/// As `nft` keeps and shows comments: a kind, a length, a string ended by a zero.
+fn comment(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    [&[0, length], text.as_bytes(), &[0]].concat()
+}
+
 /// Where in the batch the table is.
 const TABLE: u32 = 2;
 
-fn batch(link: &str) -> Vec<Message> {
+fn batch(link: &str, note: Option<u64>) -> Vec<Message> {
     let ack = libc::NLM_F_ACK;
     let create = ack | libc::NLM_F_CREATE;
     // Exclusive: a table of this name would be another's.
     let table = Message::new(NEW_TABLE, create | libc::NLM_F_EXCL, &INET)
         .text(TABLE_NAME, link)
         .big(TABLE_FLAGS, TABLE_OWNED);
+    let table = match note {
+        Some(note) => table.with(TABLE_USERDATA, &comment(&format!("{NOTE}{note:x}"))),
+        None => table,
+    };
     let chain = |name: &str, kind: &str, hook, priority| {
         Message::new(NEW_CHAIN, create, &INET)
             .text(CHAIN_TABLE, link)

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::error::{NetError, cannot};
+use crate::forwarding;
 use crate::helper::{self, Helper};
 use crate::namespace::Namespace;
-use crate::nat::{self, Forwarding, Port, Switch};
+use crate::nat::{self, Wire};
 use crate::nft;
 use crate::relay::Relay;
 
@@ -20,8 +21,6 @@ pub struct Networks {
     names: Vec<SocketAddr>,
     found: Mutex<Option<Found>>,
     idle: Mutex<Idle>,
-    /// Goes last, when our interfaces and rules have gone.
-    forwarding: Mutex<Option<Forwarding>>,
 }
 
 /// What has been found out about this machine.
@@ -32,15 +31,17 @@ struct Found {
 }
 
 /// How containers get out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Out {
-    Switch(Arc<Switch>),
+    Wires,
     Helpers,
 }
 
 #[derive(Debug, Default)]
 struct Idle {
     ready: Vec<Network>,
+    /// How many are lent.
+    lent: usize,
     /// One that is being made.
     coming: Option<JoinHandle<Result<Network, NetError>>>,
 }
@@ -55,7 +56,7 @@ struct Network {
 
 #[derive(Debug)]
 enum Carrier {
-    Port { _port: Port },
+    Wire { _wire: Wire },
     Helper(Helper),
 }
 
@@ -79,7 +80,7 @@ impl Choice {
 /// How containers get out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Through a switch and the machine's packet filter.
+    /// Through a wire and the machine's packet filter.
     Nat,
     /// Through this program.
     Program(&'static str),
@@ -96,12 +97,7 @@ pub struct Lease {
 impl Networks {
     /// None yet. A container that asks [`crate::RELAY`] for names is answered by `names`.
     pub fn new(names: Vec<SocketAddr>) -> Arc<Self> {
-        Arc::new(Self {
-            names,
-            found: Mutex::default(),
-            idle: Mutex::default(),
-            forwarding: Mutex::default(),
-        })
+        Arc::new(Self { names, found: Mutex::default(), idle: Mutex::default() })
     }
 
     /// Begins to make one, so that it is there when it is wanted.
@@ -124,16 +120,25 @@ impl Networks {
             Some(ready) => (Some(ready), None),
             None => (None, idle.coming.take()),
         };
+        // Containers run side by side: one more may come soon.
+        let more = idle.lent > 0;
+        idle.lent += 1;
         drop(idle);
+        // Counts as lent from here on, whatever becomes of it.
+        let mut lease = Lease { networks: self.clone(), network: None, clean: false };
         let network = match (ready, coming.map(JoinHandle::join)) {
             (Some(ready), _) => ready,
             (None, Some(Ok(made))) => made?,
             (None, _) => self.make()?,
         };
-        if matches!(network.carrier, Carrier::Port { .. }) {
-            self.forward()?;
+        if matches!(network.carrier, Carrier::Wire { .. }) {
+            forwarding::keep()?;
         }
-        Ok(Lease { networks: self.clone(), network: Some(network), clean: false })
+        lease.network = Some(network);
+        if more {
+            self.prepare();
+        }
+        Ok(lease)
     }
 
     /// How containers get out. Makes a network to find out, which the next container has.
@@ -149,10 +154,19 @@ impl Networks {
         Ok(Choice { way, blocked })
     }
 
+    /// Lets go of all networks that nobody has. One that is being made is waited for: its maker notes what it has changed on the
+    /// machine, and has to take that back.
+    pub fn close(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ready, coming) = (std::mem::take(&mut idle.ready), idle.coming.take());
+        drop(idle);
+        drop((ready, coming.map(JoinHandle::join)));
+    }
+
     fn make(&self) -> Result<Network, NetError> {
         let (namespace, carrier) = match self.out()? {
             (_, Some(made)) => made,
-            (Out::Switch(switch), None) => plugged(&switch)?,
+            (Out::Wires, None) => plugged()?,
             (Out::Helpers, None) => helped()?,
         };
         let relay = match self.names.as_slice() {
@@ -166,57 +180,38 @@ impl Networks {
     fn out(&self) -> Result<(Out, Option<Made>), NetError> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = &*found {
-            return Ok((found.out.clone(), None));
+            return Ok((found.out, None));
         }
-        let (new, made) = self.find()?;
-        Ok((found.insert(new).out.clone(), made))
+        let (new, made) = Self::find()?;
+        Ok((found.insert(new).out, made))
     }
 
-    /// A switch where we have the right to one and the machine's packet rules let pass what it forwards; else helpers.
-    fn find(&self) -> Result<(Found, Option<Made>), NetError> {
+    /// A wire where we have the right to one and the machine's packet rules let pass what it forwards; else helpers.
+    fn find() -> Result<(Found, Option<Made>), NetError> {
         let helpers = |blocked| Found { out: Out::Helpers, blocked };
-        let tried = Switch::new().and_then(|switch| {
-            let switch = Arc::new(switch);
-            self.forward()?;
-            Ok((plugged(&switch)?, switch))
-        });
-        let (made, switch) = match tried {
+        let (namespace, wire) = match nat::plug() {
             Ok(made) => made,
             Err(error) if error.is_of_rights() => return Ok((helpers(None), None)),
             // Whatever the kernel lacks, helpers may do without.
             Err(error) => return helped().map(|made| (helpers(None), Some(made))).map_err(|_| error),
         };
-        if switch.lets_out(&made.0) {
-            return Ok((Found { out: Out::Switch(switch), blocked: None }, Some(made)));
+        let wires = |blocked, made| (Found { out: Out::Wires, blocked }, Some(made));
+        if wire.lets_out(&namespace) {
+            return Ok(wires(None, (namespace, Carrier::Wire { _wire: wire })));
         }
         let blocked = Some(nft::dropping().unwrap_or_default());
         match helped() {
-            Ok(helped) => {
-                // What it was needed for goes first.
-                drop((made, switch));
-                drop(self.forwarding.lock().unwrap_or_else(PoisonError::into_inner).take());
-                Ok((helpers(blocked), Some(helped)))
-            }
-            Err(_) => Ok((Found { out: Out::Switch(switch), blocked }, Some(made))),
+            Ok(helped) => Ok((helpers(blocked), Some(helped))),
+            Err(_) => Ok(wires(blocked, (namespace, Carrier::Wire { _wire: wire }))),
         }
-    }
-
-    /// Has the machine forward, until this value goes.
-    fn forward(&self) -> Result<(), NetError> {
-        let mut forwarding = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(begun) = nat::forward()? {
-            *forwarding = Some(begun);
-        }
-        Ok(())
     }
 }
 
 /// A namespace, and what carries its packets.
 type Made = (Namespace, Carrier);
 
-fn plugged(switch: &Arc<Switch>) -> Result<Made, NetError> {
-    let (namespace, port) = switch.plug()?;
-    Ok((namespace, Carrier::Port { _port: port }))
+fn plugged() -> Result<Made, NetError> {
+    nat::plug().map(|(namespace, wire)| (namespace, Carrier::Wire { _wire: wire }))
 }
 
 fn helped() -> Result<Made, NetError> {
@@ -228,7 +223,7 @@ fn helped() -> Result<Made, NetError> {
 impl Network {
     fn way(&self) -> Way {
         match &self.carrier {
-            Carrier::Port { .. } => Way::Nat,
+            Carrier::Wire { .. } => Way::Nat,
             Carrier::Helper(helper) => Way::Program(helper.program),
         }
     }
@@ -254,8 +249,16 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(network) = self.network.take().filter(|_| self.clean) {
-            self.networks.idle.lock().unwrap_or_else(PoisonError::into_inner).ready.push(network);
-        }
+        let mut idle = self.networks.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.lent -= 1;
+        let gone = match self.network.take() {
+            Some(network) if self.clean => {
+                idle.ready.push(network);
+                None
+            }
+            gone => gone,
+        };
+        drop(idle);
+        drop(gone);
     }
 }

@@ -22,6 +22,7 @@ const TESTS: &[Test] = &[
     ("beside_another_process", ALL, beside_another_process),
     ("names_are_carried", ALL, names_are_carried),
     ("nothing_stays", ALL, nothing_stays),
+    ("sockets_go_by_themselves", ALL, sockets_go_by_themselves),
     ("forwarding_ends", ALL, forwarding_ends),
 ];
 
@@ -72,7 +73,7 @@ fn lent_again_if_clean(_: Mode) {
     let mut first = networks.take().unwrap();
     assert_eq!(first.way(), Some(Way::Nat));
     let inode = |lease: &Lease| rustix::fs::fstat(lease.namespace().unwrap()).unwrap().st_ino;
-    let (known, address) = (inode(&first), own_address(&first));
+    let known = inode(&first);
     first.is_clean();
     drop(first);
     let again = networks.take().unwrap();
@@ -81,7 +82,6 @@ fn lent_again_if_clean(_: Mode) {
     drop(again);
     let other = networks.take().unwrap();
     assert_ne!(inode(&other), known, "what was not given back clean is not lent again");
-    assert_eq!(own_address(&other), address, "but its address is");
     drop(held);
 }
 
@@ -176,17 +176,51 @@ fn names_are_carried(_: Mode) {
     });
 }
 
+/// The kernel takes networks down by itself, and nobody waits for it.
 fn nothing_stays(_: Mode) {
     machine();
     let before = interfaces();
+    let mut longest = Duration::ZERO;
     for _ in 0..20 {
         let networks = Networks::new(vec![([127, 0, 0, 1], 9).into()]);
         let mut lease = networks.take().unwrap();
-        assert_eq!(own_address(&lease), "10.209.0.2", "the network before is gone at once");
-        assert!(interfaces().contains(&"lap0".to_owned()));
+        assert!(interfaces().iter().any(|name| name.starts_with("lap")));
         lease.is_clean();
+        let begun = Instant::now();
+        drop((lease, networks));
+        longest = longest.max(begun.elapsed());
     }
-    assert_eq!(interfaces(), before);
+    println!("to let go of a network took {longest:?} at most");
+    let tables = || {
+        let said = std::process::Command::new("nft").args(["list", "tables"]).output().unwrap();
+        String::from_utf8(said.stdout).unwrap()
+    };
+    let begun = Instant::now();
+    while interfaces() != before || !tables().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?} and {} stay", interfaces(), tables());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let networks = Networks::new(Vec::new());
+    assert_eq!(own_address(&networks.take().unwrap()), "10.209.0.2", "numbers are used again");
+}
+
+/// Sockets that tables belong to are closed by the kernel, not by whoever drops a network.
+fn sockets_go_by_themselves(_: Mode) {
+    machine();
+    let sockets = || {
+        // The protocol is the second column: 12 is that of packet rules.
+        let text = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+        text.lines().filter(|line| line.split_whitespace().nth(1) == Some("12")).count()
+    };
+    let before = sockets();
+    let leases: Vec<Lease> = (0..8).map(|_| Networks::new(Vec::new()).take().unwrap()).collect();
+    assert_eq!(sockets(), before + 8);
+    drop(leases);
+    let begun = Instant::now();
+    while sockets() != before {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} sockets stay", sockets());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The machine passes packets on for as long as one of us needs it, unless it did before or somebody else may count on it.
@@ -198,7 +232,7 @@ fn forwarding_ends(_: Mode) {
     let network = || {
         let networks = Networks::new(Vec::new());
         let lease = networks.take().unwrap();
-        assert_eq!(is(), "1");
+        assert_eq!(is(), "1", "there is a network");
         (networks, lease)
     };
     set("0");
@@ -212,7 +246,18 @@ fn forwarding_ends(_: Mode) {
     drop(first);
     assert_eq!(is(), "1", "the second one needs it");
     drop(second);
-    set("0");
+    assert_eq!(is(), "0", "whoever goes last switches it off");
+    // Many that come and go side by side.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    drop(network());
+                }
+            });
+        }
+    });
+    assert_eq!(is(), "0");
     let first = network();
     let made =
         std::process::Command::new("ip").args(["link", "add", "br9", "type", "bridge"]).status().unwrap();

@@ -222,6 +222,9 @@ impl Drop for Sandbox {
         // End of file makes the keeper kill the zygote, and with it everything in its pid namespace.
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
         drop(self.keeper.wait());
+        if let Some(networks) = self.networks.get() {
+            networks.close();
+        }
     }
 }
 
