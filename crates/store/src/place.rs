@@ -2,12 +2,14 @@
 //! set-user-id programs, logs and build arguments. A directory that was there before may have any mode, and whoever could
 //! write to it may have put links in it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, openat, statat};
 use rustix::io::Errno;
 
 use crate::error::{StoreError, io_error};
@@ -16,10 +18,22 @@ use crate::error::{StoreError, io_error};
 pub(crate) const DIRECTORIES: [&str; 8] =
     ["blobs", "blobs/sha256", "layers", "contexts", "mounts", "locks", "users", "tmp"];
 /// The files in a state directory.
-const FILES: [&str; 7] =
-    ["state.json", "state.db", "state.db-wal", "state.db-shm", "builds.recent", "ballast", "killed"];
+const FILES: [&str; 8] = [
+    "state.json",
+    "state.db",
+    "state.db-wal",
+    "state.db-shm",
+    "state.db-journal",
+    "builds.recent",
+    "ballast",
+    "killed",
+];
 /// What a fresh file system has in its root.
 const FRESH: &str = "lost+found";
+/// What names of things in `tmp` begin with that could not be removed: they are of any kind and anybody's.
+pub(crate) const STUCK: &str = "stuck-";
+/// The permissions by which others can put something into a directory.
+const WRITABLE: u32 = 0o022;
 
 /// Makes sure that the state directory at `root`, if it is there, and what is directly in it are this user's and nobody
 /// else's: modes are mended, what is a link or another user's is refused.
@@ -49,8 +63,40 @@ pub(crate) fn secure(root: &Path) -> Result<(), StoreError> {
     for name in FILES {
         check(root, &dir, name, FileType::RegularFile)?;
     }
+    if stat.st_mode & WRITABLE != 0 {
+        refuse_planted(root, &dir)?;
+    }
     if open_to_others {
         private(root, &dir)?;
+    }
+    Ok(())
+}
+
+/// Refuses what others may have put into a directory: links, what is theirs, and further names of files elsewhere. Nothing of
+/// ours is a link.
+fn refuse_planted(path: &Path, dir: &OwnedFd) -> Result<(), StoreError> {
+    let me = rustix::process::geteuid().as_raw();
+    for entry in Dir::read_from(dir).map_err(|errno| io_error("list", path)(errno.into()))? {
+        let entry = entry.map_err(|errno| io_error("list", path)(errno.into()))?;
+        let name = entry.file_name();
+        let known = [&b"."[..], b"..", FRESH.as_bytes()].contains(&name.to_bytes());
+        if known || name.to_bytes().starts_with(STUCK.as_bytes()) {
+            continue;
+        }
+        let path = path.join(OsStr::from_bytes(name.to_bytes()));
+        let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(io_error("look at", &path)(errno.into())),
+        };
+        let ours = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => true,
+            FileType::RegularFile => stat.st_nlink == 1,
+            _ => false,
+        };
+        if !ours || stat.st_uid != me {
+            return Err(StoreError::Planted { path });
+        }
     }
     Ok(())
 }
@@ -87,6 +133,9 @@ fn check(root: &Path, dir: &OwnedFd, name: &str, kind: FileType) -> Result<(), S
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let own =
             openat(dir, name, flags, Mode::empty()).map_err(|errno| io_error("open", &path)(errno.into()))?;
+        if stat.st_mode & WRITABLE != 0 {
+            refuse_planted(&path, &own)?;
+        }
         private(&path, &own)?;
     }
     Ok(())
@@ -137,6 +186,32 @@ mod tests {
             let refused = Store::open(&root).map(drop).unwrap_err();
             assert!(matches!(refused, StoreError::Planted { .. }), "{name}: {refused}");
             assert!(other.join("kept").exists());
+        }
+    }
+
+    #[test]
+    fn planted_entries_are_refused() {
+        for name in DIRECTORIES.iter().copied().chain([""]) {
+            for kind in ["link", "dangling", "hard link", "pipe", "stuck", "file"] {
+                let dir = tempfile::tempdir().unwrap();
+                let (root, other) = (dir.path().join("s"), dir.path().join("other"));
+                drop(Store::open(&root).unwrap());
+                fs::write(&other, "kept").unwrap();
+                let planted = root.join(name).join(if kind == "stuck" { "stuck-1" } else { "planted" });
+                match kind {
+                    "link" | "stuck" => symlink(&other, &planted).unwrap(),
+                    "dangling" => symlink(dir.path().join("none"), &planted).unwrap(),
+                    "hard link" => fs::hard_link(&other, &planted).unwrap(),
+                    "pipe" => rustix::fs::mknodat(CWD, &planted, FileType::Fifo, Mode::RWXU, 0).unwrap(),
+                    _ => fs::write(&planted, "").unwrap(),
+                }
+                fs::set_permissions(root.join(name), fs::Permissions::from_mode(0o777)).unwrap();
+                let opened = Store::open(&root).map(drop);
+                let refused = matches!(&opened, Err(StoreError::Planted { path }) if *path == planted);
+                assert_eq!(refused, !matches!(kind, "stuck" | "file"), "{name}: {kind}: {opened:?}");
+                assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
+                assert!(!dir.path().join("none").exists());
+            }
         }
     }
 

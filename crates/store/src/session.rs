@@ -10,14 +10,13 @@ use lapstrake_tree::removal::remove_all;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
+use crate::place::STUCK;
 use crate::remover::Remover;
 
 /// The file in a process's directory that the process has locked.
 pub(crate) const LOCK: &str = "lock";
 /// How the names of directories begin that are being made.
 const HIDDEN: &str = ".new-";
-/// How the names of things begin that a sweep could not remove.
-const STUCK: &str = "stuck-";
 
 /// This process's part of `tmp/`, made when first needed.
 pub(crate) struct Session {

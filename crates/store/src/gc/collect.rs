@@ -186,7 +186,7 @@ impl Store {
                     (digest, drained),
                 );
                 if gone.as_ref().is_ok_and(|gone| *gone > 0) {
-                    change.execute("DELETE FROM blobs WHERE digest = ?1", [digest])?;
+                    forget_blob(change, digest)?;
                 }
                 let path = digest.parse().ok().map(|digest| self.blob_path(&digest));
                 Ok(path.filter(|_| gone.as_ref().is_ok_and(|gone| *gone > 0)))
@@ -280,4 +280,12 @@ fn condemn_layer(change: &Transaction<'_>, id: &str, generation: i64) -> rusqlit
     change
         .execute("UPDATE layers SET condemned = ?2 WHERE id = ?1 AND condemned IS NULL", (id, generation))
         .map(drop)
+}
+
+/// Removes all rows about a blob, also those that only tell of what is in it.
+fn forget_blob(change: &Transaction<'_>, digest: &str) -> rusqlite::Result<()> {
+    let table = digest.strip_prefix("sha256:").map(|hex| format!("to-table-of-{hex}"));
+    change.execute("DELETE FROM blobs WHERE digest = ?1 OR variant = ?2", (digest, table))?;
+    change.execute("DELETE FROM repositories WHERE digest = ?1", [digest])?;
+    Ok(())
 }

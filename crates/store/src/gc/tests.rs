@@ -238,6 +238,10 @@ fn packed(store: &Store, digit: &str) -> (LayerId, Digest) {
     store.link_diff(&diff_id, &id).unwrap();
     let blob = crate::Blob { digest: tar.clone(), size: 5, media_type: "tar".to_owned() };
     store.link_layer_blob(&diff_id, "original", &blob).unwrap();
+    // Rows that only tell of the blob.
+    let table = crate::Blob { digest: Digest::sha256(b"table"), size: 9, media_type: "table".to_owned() };
+    store.link_layer_blob(&diff_id, &format!("to-table-of-{}", tar.hex()), &table).unwrap();
+    store.set_blob_repository(&tar, "localhost", "a").unwrap();
     (id, tar)
 }
 
@@ -298,7 +302,19 @@ fn is_empty(root: &Path, store: &Store) {
         let left: Vec<_> = std::fs::read_dir(root.join("s").join(dir)).unwrap().flatten().collect();
         assert!(left.is_empty(), "{dir}: {left:?}");
     }
-    for table in ["layers", "blobs", "diffs", "condemned_blobs", "images", "records1"] {
+    for table in [
+        "layers",
+        "blobs",
+        "diffs",
+        "condemned_blobs",
+        "images",
+        "records1",
+        "repositories",
+        "tags",
+        "digests",
+        "variants",
+        "mounts",
+    ] {
         let count: i64 = store
             .with_db(|db| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)))
             .unwrap();
