@@ -36,6 +36,7 @@ mod resolve;
 mod run;
 mod save;
 mod search;
+mod signals;
 mod staying;
 mod sweeper;
 mod timeline;
@@ -44,13 +45,14 @@ mod wanted;
 
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use crate::args::Command;
-use crate::exit::Told;
 
 /// Does what was asked.
 pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+    signals::or_canceled(dispatch(command))
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Build(args) => build::build(&args),
         Command::Check(args) => check::check(&args.build, args.format),
@@ -89,17 +91,18 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     let work = Box::pin(work);
     // Work that takes long has threads of its own; this one waits for the network.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // A task of its own: the work may block on an output.
+    let signals = runtime.spawn(signals::received());
     let result = runtime.block_on(async {
-        let mut terminated = signal(SignalKind::terminate())?;
         tokio::select! {
             result = work => result,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                Err(Told::canceled(SignalKind::interrupt().as_raw_value()).into())
+            received = signals => {
+                received??;
+                Err(anyhow::anyhow!("canceled"))
             }
-            _ = terminated.recv() => Err(Told::canceled(SignalKind::terminate().as_raw_value()).into()),
         }
     });
+    let result = signals::or_canceled(result);
     // Steps that nobody wants any more are killed when their futures go; they get a moment to put things away.
     runtime.shutdown_timeout(std::time::Duration::from_secs(3));
     result

@@ -18,6 +18,7 @@ pub(super) fn to_file<T>(
         out.flush()?;
         return Ok(result);
     };
+    super::signals::watch();
     write_output(dest, NewMode::Masked, write).with_context(|| format!("cannot write `{}`", dest.display()))
 }
 

@@ -7,6 +7,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("outputs_to_pipes", pipes),
     ("outputs_to_links", links),
     ("outputs_keep_owners", owners),
+    ("outputs_end_by_signals", signals),
     ("no_null_device", no_null_device),
 ];
 
@@ -129,6 +130,30 @@ fn owners(mode: &Mode) -> Result<(), String> {
     let failed =
         script(mode, "echo stale > id; ./lapstrake build --iidfile id fails-id; test ! -e id && echo gone")?;
     expect(&failed, 0, &["gone"])?;
+    nothing_left(mode)
+}
+
+/// Ctrl-C and SIGTERM end an output that waits for a pipe's reader, or for one that does not read.
+fn signals(mode: &Mode) -> Result<(), String> {
+    let outputs = outputs(mode)?;
+    for (signal, status) in [("TERM", 143), ("INT", 130)] {
+        let unread = outputs.iter().map(|output| (output, ""));
+        let stuck = outputs
+            .iter()
+            .filter(|output| output.starts_with("save"))
+            .map(|output| (output, "sleep 60 < p &"));
+        for (output, reader) in unread.chain(stuck) {
+            let command = output.replace("FILE", "p");
+            // A shell starts background commands with INT ignored, so the first signals may do nothing.
+            let all = format!(
+                "rm -f p && mkfifo p && {{ {reader} ./lapstrake {command} & pid=$!; sleep 0.5; \
+                 for n in $(seq 100); do kill -{signal} $pid || break; sleep 0.1; done 2> /dev/null; \
+                 kill -KILL $pid 2> /dev/null && echo it hangs; wait $pid; code=$?; kill %1 2> /dev/null; test -p p && exit $code; }}"
+            );
+            expect(&script(mode, &all)?, status, &["ERROR: canceled"])
+                .map_err(|why| format!("{signal} {reader} {command}: {why}"))?;
+        }
+    }
     nothing_left(mode)
 }
 
