@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use lapstrake_engine::{Fate, StepReport};
+use lapstrake_engine::{Fate, Secrets, StepReport};
 use lapstrake_oci::Digest;
 use lapstrake_store::{BuildRow, Store};
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,13 @@ impl BuildRecord {
     /// The build is over.
     pub(crate) fn end(&mut self) {
         self.took = u64::try_from(now() - self.started).unwrap_or(0);
+    }
+
+    /// Leaves secrets out of what is told of the build. The steps have none: the solver left them out.
+    pub(crate) fn hide(&mut self, secrets: &Secrets) {
+        let texts = [&mut self.subject.context, &mut self.subject.dockerfile].into_iter();
+        let texts = texts.chain(&mut self.error).chain(&mut self.names);
+        texts.for_each(|text| *text = secrets.hide(text));
     }
 
     /// Keeps the record with the journal.

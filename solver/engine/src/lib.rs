@@ -42,6 +42,7 @@ pub use event::{Event, Progress, Step, StepId, Stream, Used, Warning};
 pub use executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, ResultRef, Selector};
 pub use explain::{Change, Explained, Reason, explain};
 pub use key::{Key, KeyHasher};
+pub use masked::Secrets;
 pub use probe::{Forecast, probe};
 pub use report::{Fate, Part, StepReport};
 pub use solve::{How, Solved, Solver, StepFailed};

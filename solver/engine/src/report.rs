@@ -96,16 +96,20 @@ impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
             // A source has no record.
             (Op::Source(_), _) => {
                 let op = self.executor.cache_map(vertex).op;
-                vec![Part { label: "op".to_owned(), value: masked_text(&String::from_utf8_lossy(&op)) }]
+                vec![Part {
+                    label: "op".to_owned(),
+                    value: masked_text(&String::from_utf8_lossy(&op), &self.secrets),
+                }]
             }
-            (_, Some(keyed)) if fate != Fate::Cached => {
-                masked(&keyed.parts).into_iter().map(|(label, value)| Part { label, value }).collect()
-            }
+            (_, Some(keyed)) if fate != Fate::Cached => masked(&keyed.parts, &self.secrets)
+                .into_iter()
+                .map(|(label, value)| Part { label, value })
+                .collect(),
             _ => Vec::new(),
         };
         StepReport {
             digest: vertex.digest().to_string(),
-            name: vertex.meta.name.clone(),
+            name: self.secrets.hide(&vertex.meta.name),
             lines: vertex.meta.lines.map(|lines| (lines.first, lines.last)),
             fate,
             asked: vertex.meta.ignore_cache,

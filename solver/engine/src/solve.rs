@@ -11,7 +11,7 @@ use crate::deep::Deep;
 use crate::event::{Progress, Step, StepId};
 use crate::executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, ResultRef, Selector};
 use crate::key::{Key, KeyHasher};
-use crate::masked::masked;
+use crate::masked::{Secrets, masked};
 
 /// How a step came by its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,7 @@ pub struct Solver<'a, E, C> {
     pub(crate) nodes: Vec<Node>,
     /// Some node has keys of what was read.
     moved: AtomicBool,
+    pub(crate) secrets: Secrets,
 }
 
 impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
@@ -103,7 +104,14 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
             progress,
             nodes: std::iter::repeat_with(Node::default).take(size).collect(),
             moved: AtomicBool::new(false),
+            secrets: Secrets::default(),
         }
+    }
+
+    /// Leaves these out of what is stored and reported of steps.
+    #[must_use]
+    pub fn hiding(self, secrets: Secrets) -> Self {
+        Solver { secrets, ..self }
     }
 
     /// The result of `edge`. Independent steps run side by side; the first failure ends all.
@@ -336,11 +344,11 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
 
     /// Remembers the result under these keys. What they are made of is kept as the definition key says it: it tells most.
     async fn remember(&self, id: VertexId, made_of: &Keyed, keys: &[Key], result: &ResultRef) -> Outcome<()> {
-        let name = &self.graph[id].meta.name;
+        let name = self.secrets.hide(&self.graph[id].meta.name);
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
-        let parts = masked(&made_of.parts);
+        let parts = masked(&made_of.parts, &self.secrets);
         let records = keys.into_iter().map(|key| Record {
             key,
             parts: parts.clone(),

@@ -63,13 +63,16 @@ fn build_wanted(args: &Build, wanted: Wanted) -> anyhow::Result<ExitCode> {
     }
     let mut record = BuildRecord::begin(subject(args, &wanted)?);
     record.names = wanted.names.iter().map(Reference::familiar).collect();
+    let secrets = wanted.secrets();
     let (progress, display) = progress::start(wanted.mode, progress::Work::Build);
     let mut trace = Trace { build: record.id.clone(), ..Trace::default() };
     let result = super::block_on(run(args, wanted, &session, progress, &mut trace));
-    let (failures, journal) = display.finish();
+    let (failures, mut journal) = display.finish();
     let Trace { checked, steps, network, .. } = trace;
     record.steps = steps;
     note_end(&mut record, &result);
+    record.hide(&secrets);
+    journal.hide(&secrets);
     keep(args, record, &session, &journal)?;
     if let Some((file, findings)) = &checked
         && let Some(summary) = check::summary(findings, file).filter(|_| !quiet)
@@ -191,7 +194,7 @@ async fn run(
     }
     let staying = |target| Staying::find(&wanted, &tools, (&plan.graph, target));
     let staying = plan.targets.iter().map(staying).collect::<anyhow::Result<Vec<_>>>()?;
-    let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone());
+    let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone()).hiding(wanted.secrets());
     let edges: Vec<Edge> = plan.targets.iter().map(|target| target.edge).collect();
     // Dropped half-way if the build is canceled: what became of the steps is told then, too.
     let report = AtEnd { value: &mut trace.steps, make: || solver.report(&edges) };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lapstrake_engine::Secrets;
 use lapstrake_graph::{Http, NetworkMode, Source};
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::Reference;
@@ -46,6 +47,11 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// Values of arguments that are not to be stored.
+    pub(super) fn secrets(&self) -> Secrets {
+        Secrets::among(self.inputs.build_args.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
     /// Reads the command line of a build.
     pub(crate) fn parse(args: &Build) -> Result<Wanted, Usage> {
         let mut wanted = Wanted::read(args)?;

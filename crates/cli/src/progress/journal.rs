@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 
-use lapstrake_engine::Event;
+use lapstrake_engine::{Event, Secrets};
 
 use super::plain;
 
@@ -34,6 +34,24 @@ impl Journal {
     /// The events.
     pub(crate) fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// Leaves secrets out. An event that is not readable any more without them is not kept.
+    pub(crate) fn hide(&mut self, secrets: &Secrets) {
+        if secrets.is_empty() {
+            return;
+        }
+        let hidden = self.events.drain(..).filter_map(|event| match event {
+            Event::Log { step, stream, data, at } => {
+                Some(Event::Log { step, stream, data: secrets.hide_bytes(&data), at })
+            }
+            event => {
+                let mut value = serde_json::to_value(&event).ok()?;
+                secrets.hide_json(&mut value);
+                serde_json::from_value(value).ok()
+            }
+        });
+        self.events = hidden.collect();
     }
 
     /// As bytes to keep: a JSON object a line, by zstd.
@@ -91,5 +109,7 @@ mod tests {
         let again = Journal::decode(&journal.encode().unwrap()).unwrap();
         assert_eq!(again.events(), [log, end]);
         assert!(Journal::decode(b"damaged").is_err());
+        journal.hide(&Secrets::among([("MY_TOKEN", "\u{fffd}none")].into_iter()));
+        assert_eq!(journal.events(), again.events());
     }
 }

@@ -18,6 +18,8 @@ pub(super) const CASES: &[super::Case] = &[
     ("cve_2022_23648_volumes_outside", volumes_outside),
     ("cve_2024_24557_history_is_no_cache", history_is_no_cache),
     ("state_of_others", state_of_others),
+    ("state_with_planted_links", planted_links),
+    ("secrets_in_records", secrets_in_records),
     ("secret_hygiene", secret_hygiene),
     ("a_thousand_steps", a_thousand_steps),
     ("classic_mounts", classic_mounts),
@@ -329,6 +331,94 @@ fn state_of_others(mode: &Mode) -> Result<(), String> {
     } else {
         expect(&used, 125, &["planted", "belongs to"])
     }
+}
+
+/// Links that somebody put into a state directory that others could write to, under every name that the store opens: the
+/// store refuses them, and what they lead to stays as it was.
+fn planted_links(mode: &Mode) -> Result<(), String> {
+    let root = mode.place.join("plant");
+    let (root, victim) = (root.display(), mode.place.join("plant-victim"));
+    let victim = victim.display();
+    let with = |commands: &str| script(mode, &format!("export LAPSTRAKE_ROOT='{root}'; {commands}"));
+    let fresh = "rm -rf plant plant-made plant-victim && mkdir -m 755 plant-victim && echo kept > plant-victim/f && \
+                 chmod 644 plant-victim/f && touch -d @1000 plant-victim/f plant-victim";
+    dockerfile(mode, "plant-built", "FROM busybox\nRUN --mount=type=cache,target=/c echo a > /a\n")?;
+    expect(
+        &with(&format!("{fresh} && ./lapstrake import bb.tar busybox && ./lapstrake build -q plant-built"))?,
+        0,
+        &[],
+    )?;
+    let kept = "stat -c '%a %Y %s' plant-victim/f plant-victim && cat plant-victim/f && ls -A plant-victim";
+    let before = text(&script(mode, kept)?);
+    let whole = ["blobs", "blobs/sha256", "layers", "contexts", "mounts", "locks", "users", "tmp"];
+    let files = [
+        "state.json",
+        "state.db",
+        "state.db-wal",
+        "state.db-shm",
+        "state.db-journal",
+        "builds.recent",
+        "ballast",
+        "killed",
+    ];
+    let inside = [
+        "locks/gc",
+        "locks/planted",
+        "users/0",
+        "users/1",
+        "users/gc",
+        "tmp/planted",
+        "tmp/planted-dir",
+        "contexts/v2-0",
+        "mounts/planted",
+        "layers/planted",
+        "blobs/sha256/planted",
+    ];
+    for name in whole.iter().chain(&files).chain(&inside) {
+        let to = match files.contains(name) || name.starts_with("users/") || name.starts_with("locks/") {
+            true => format!("{victim}/f"),
+            false => victim.to_string(),
+        };
+        let plant = format!(
+            "mv plant plant-made; cp -a plant-made plant && chmod 777 plant \"$(dirname plant/{name})\" && rm -rf plant/{name} && ln -s {to} plant/{name}"
+        );
+        let done = with(&format!(
+            "({plant}) && for verb in 'build -q plant-built' 'prune -a -f' 'doctor --repair' 'import bb.tar other'; do \
+             ./lapstrake $verb; echo \"status $?\"; done; rm -rf plant; mv plant-made plant"
+        ))?;
+        let said = text(&done);
+        let after = text(&script(mode, kept)?);
+        if after != before || said.contains("status 0") || !said.contains(&format!("plant/{name}")) {
+            return Err(format!("{name}: {said}{after}"));
+        }
+    }
+    expect(&script(mode, "rm -rf plant plant-made plant-victim")?, 0, &[]).map(drop)
+}
+
+/// Values of arguments whose names tell of secrets are in no record, whatever names of steps, commands and output say.
+fn secrets_in_records(mode: &Mode) -> Result<(), String> {
+    let root = mode.place.join("secret-state");
+    let with =
+        |commands: &str| script(mode, &format!("export LAPSTRAKE_ROOT='{}'; {commands}", root.display()));
+    let file = "FROM busybox\nARG NPM_TOKEN\nENV MODE=some\nWORKDIR /w-$NPM_TOKEN\nRUN echo said $NPM_TOKEN\n\
+                RUN [\"echo\", \"$NPM_TOKEN\"]\nLABEL a=$NPM_TOKEN\nRUN echo $NPM_TOKEN > /f; exit $(($(echo $NPM_TOKEN | wc -c) - 11))\n";
+    dockerfile(mode, "secretive", file)?;
+    expect(&with("rm -rf secret-state && ./lapstrake import bb.tar busybox")?, 0, &[])?;
+    let build =
+        "./lapstrake build --progress plain --timeline secret.html --build-arg MODE=visible --build-arg";
+    // The second one fails: its error has the command.
+    for (value, status) in [("hushhush-1", 0), ("hushhush-2b", 1)] {
+        expect(&with(&format!("{build} NPM_TOKEN={value} secretive"))?, status, &[&format!("said {value}")])?;
+        expect(&with("grep -c hushhush secret.html; grep -q hidden secret.html")?, 0, &["0\n"])?;
+    }
+    let shown = with(
+        "./lapstrake builds ls; ./lapstrake builds logs; ./lapstrake builds inspect; ./lapstrake explain; ./lapstrake df -v",
+    )?;
+    expect(&shown, 0, &["(hidden, "])?;
+    let stored = with("grep -rlaF hushhush secret-state/state.db* secret-state/builds.recent; true")?;
+    let all = format!("{}{}", text(&shown), text(&stored));
+    expect(&with("rm -rf secret-state secret.html")?, 0, &[])?;
+    if all.contains("hushhush") || all.contains("secret-state/") { Err(all) } else { nothing_left(mode) }
 }
 
 /// They leave nothing, and the last ones take no longer than the first.
