@@ -173,6 +173,20 @@ impl Store {
         }
     }
 
+    /// Keeps states of the hash of a layer's tar. They are only ever a help, so nothing that goes wrong matters.
+    pub fn keep_hash_states(&self, id: &LayerId, states: &[u8]) {
+        let path = self.layer_dir(id).join(HASH_STATES);
+        let Ok(temporary) = self.temp_path() else { return };
+        if fs::write(&temporary, states).and_then(|()| fs::rename(&temporary, &path)).is_err() {
+            fs::remove_file(&temporary).unwrap_or_default();
+        }
+    }
+
+    /// The states that were kept by [`Store::keep_hash_states`]; whether they are whole is for the reader to find out.
+    pub fn hash_states(&self, id: &LayerId) -> Option<Vec<u8>> {
+        fs::read(self.layer_dir(id).join(HASH_STATES)).ok()
+    }
+
     /// Remembers the digest of a layer's canonical tar.
     pub fn set_diff_id(&self, id: &LayerId, diff_id: &DiffId) -> Result<(), StoreError> {
         self.with_db(|db| {
@@ -218,6 +232,9 @@ impl Store {
         }
     }
 }
+
+/// In a layer's directory: states of the hash of its tar.
+const HASH_STATES: &str = "hash-states";
 
 /// In a layer's directory: the name of the layer that it is changes to.
 pub(crate) const BASE: &str = "base";

@@ -10,6 +10,7 @@
 //! layers/<id>/base       the id of that layer; missing where there is `fs/`
 //! layers/<id>/tree       its encoded tree: every entry with its metadata and the digest of its content
 //! layers/<id>/unmarked   there where files lack the marks of deletions: the state directory was on an overlay, which takes none
+//! layers/<id>/hash-states states of the hash of its tar (derived)
 //! layers/<id>/implied    directories that its tar did not name, each ended by a NUL; missing when there are none
 //! ballast                 a megabyte of nothing, given up by who makes room on a full disk
 //! contexts/v2-<hash>     stat indexes of build contexts (derived: may be deleted at any time)

@@ -15,6 +15,7 @@ mod index;
 pub(crate) mod live;
 mod walk;
 
+use std::cmp;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,10 +23,10 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
-use crate::entry::{ContentDigest, Kind, Xattr};
+use crate::entry::{ContentDigest, Entry, Kind, Xattr};
 use crate::error::TreeError;
 use crate::ignore::Patterns;
-use crate::path::TreePath;
+use crate::path::{TreePath, walk_order};
 use crate::select::{Picked, Selection, Selector};
 use crate::tree::Tree;
 pub use live::Retaken;
@@ -121,6 +122,23 @@ pub fn file_clock() -> i64 {
     now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
+/// Gives `take` what is known of each of the entries that has a record; both are in walk order.
+fn take_over(mut records: index::Records<'_>, entries: &[Entry], mut take: impl FnMut(usize, index::Known)) {
+    let mut at = 0;
+    while let Ok(Some(known)) = records.next() {
+        let place = loop {
+            let Some(entry) = entries.get(at) else { return };
+            match walk_order(entry.path.as_bytes(), records.path()) {
+                cmp::Ordering::Less => at += 1,
+                other => break other,
+            }
+        };
+        if place == cmp::Ordering::Equal {
+            take(at, known);
+        }
+    }
+}
+
 impl ContextIndex {
     /// Walks the context and takes digests over from the index file, which may be missing or useless. `started` is
     /// [`file_clock`] before the call.
@@ -141,19 +159,15 @@ impl ContextIndex {
             Trust::Times if has_good_times(root) => std::fs::read(index_file).unwrap_or_default(),
             _ => Vec::new(),
         };
-        // A damaged or older index is no index: everything is hashed again.
-        let known = index::decode(&previous).unwrap_or_default();
-        let mut known = known.into_iter().peekable();
         let device = rustix::fs::fstat(root).ok().map(|stat| stat.st_dev);
-        for ((entry, stamp), content) in tree.entries().iter().zip(&stamps).zip(&contents) {
-            while known.next_if(|k| k.path < entry.path).is_some() {}
-            // What is mounted in the context from elsewhere has times of its own.
-            if let Some(found) = known.next_if(|k| k.path == entry.path)
-                && found.stamp == *stamp
-                && device.is_none_or(|device| device == stamp.dev)
-            {
-                drop(content.set(found.content));
-            }
+        // A damaged or older index is no index: everything is hashed again.
+        if let Ok(records) = index::Records::of(&previous) {
+            take_over(records, tree.entries(), |at, known| {
+                // What is mounted in the context from elsewhere has times of its own.
+                if known.stamp == stamps[at] && device.is_none_or(|device| device == known.stamp.dev) {
+                    drop(contents[at].set(known.content));
+                }
+            });
         }
         let ignore = ignore.clone();
         let state = RwLock::new(Arc::new(State { tree, stamps, contents }));
@@ -220,13 +234,16 @@ impl ContextIndex {
         let state = &*view.0;
         let mut selection = state.tree.select(selector).map_err(|e| self.explain(e))?;
         let mut picked: Vec<_> = selection.roots.iter_mut().flat_map(|r| &mut r.entries).collect();
-        let fill = |entry: &mut &mut Picked| self.fill(state, root, entry).transpose();
+        let first = picked.first().and_then(|first| state.tree.index_of(&first.source).ok()).unwrap_or(0);
+        let fill = |(number, entry): (usize, &mut &mut Picked)| {
+            self.fill(state, root, entry, first + number).transpose()
+        };
         // Starting the pool of threads takes longer than looking these up.
         let changes: Result<Vec<Retaken>, TreeError> =
             if picked.len() <= FEW && picked.iter().all(|entry| state.is_known(entry)) {
-                picked.iter_mut().filter_map(fill).collect()
+                picked.iter_mut().enumerate().filter_map(fill).collect()
             } else {
-                picked.par_iter_mut().with_min_len(64).filter_map(fill).collect()
+                picked.par_iter_mut().enumerate().with_min_len(64).filter_map(fill).collect()
             };
         let changes = changes?;
         self.apply(&changes)?;
@@ -236,15 +253,19 @@ impl ContextIndex {
         }
     }
 
-    /// Fills in what a selected file holds, reading it if that is not known; or says what else was found.
+    /// Fills in what a selected file holds, reading it if that is not known; or says what else was found. The file is
+    /// number `expected` of the context, if all from the first one on were selected.
     fn fill(
         &self,
         state: &State,
         root: BorrowedFd<'_>,
         entry: &mut Picked,
+        expected: usize,
     ) -> Result<Option<Retaken>, TreeError> {
         let Kind::File { content, .. } = &mut entry.kind else { return Ok(None) };
-        let Ok(at) = state.tree.index_of(&entry.source) else { return Ok(None) };
+        let there = state.tree.entries().get(expected).is_some_and(|there| there.path == entry.source);
+        let found = if there { Ok(expected) } else { state.tree.index_of(&entry.source) };
+        let Ok(at) = found else { return Ok(None) };
         let known = match state.contents[at].get() {
             Some(known) => known,
             None => {

@@ -234,15 +234,68 @@ fn at(action: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> TreeError {
 /// # Errors
 /// [`TreeError::Io`]; `NOENT` if none has it.
 pub fn open_plain_in(roots: &[OwnedFd], path: &TreePath, flags: OFlags) -> Result<OwnedFd, TreeError> {
-    let mut opened = Err(Errno::NOENT);
-    for root in roots {
-        opened = open_plain_raw(root.as_fd(), path, flags, Mode::empty());
-        // Other errors are about what is there, and must not bring out what lies below.
+    first_of(roots.iter().map(|root| open_plain_raw(root.as_fd(), path, flags, Mode::empty())))
+        .map_err(TreeError::io("open", path))
+}
+
+/// The first that is there. Other errors are about what is there, and must not bring out what lies below.
+fn first_of(opened: impl Iterator<Item = Result<OwnedFd, Errno>>) -> Result<OwnedFd, Errno> {
+    for opened in opened {
         if !matches!(opened, Err(Errno::NOENT)) {
-            break;
+            return opened;
         }
     }
-    opened.map_err(TreeError::io("open", path))
+    Err(Errno::NOENT)
+}
+
+/// Opens many files as [`open_plain_in`] does. The directory of the last one stays open: in walk order most files lie
+/// beside the one before, and the kernel then looks up one name for each.
+#[derive(Debug)]
+pub struct PlainFiles<'r> {
+    roots: &'r [OwnedFd],
+    last: Option<LastDir>,
+}
+
+/// A directory in each of the roots, or why it is not there.
+#[derive(Debug)]
+struct LastDir {
+    path: Box<[u8]>,
+    opened: Vec<Result<OwnedFd, Errno>>,
+}
+
+impl<'r> PlainFiles<'r> {
+    /// Files beneath `roots`, the topmost first.
+    #[must_use]
+    pub fn new(roots: &'r [OwnedFd]) -> Self {
+        Self { roots, last: None }
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// As [`open_plain_in`].
+    pub fn open(&mut self, path: &TreePath) -> Result<OwnedFd, TreeError> {
+        let bytes = path.as_bytes();
+        let dir = &bytes[..bytes.len() - path.name().len()];
+        let last = match self.last.take().filter(|last| *last.path == *dir) {
+            Some(last) => last,
+            None => self.directory(path, dir),
+        };
+        let name = path.name();
+        let opened = last.opened.iter().map(|dir| match dir {
+            Ok(dir) => open_child(dir.as_fd(), name, OFlags::RDONLY),
+            Err(errno) => Err(*errno),
+        });
+        let opened = first_of(opened).map_err(TreeError::io("open", path));
+        self.last = Some(last);
+        opened
+    }
+
+    fn directory(&self, path: &TreePath, dir: &[u8]) -> LastDir {
+        let (parent, flags) = (path.parent().unwrap_or_default(), OFlags::PATH | OFlags::DIRECTORY);
+        let open = |root: &OwnedFd| open_plain_raw(root.as_fd(), &parent, flags, Mode::empty());
+        LastDir { path: dir.into(), opened: self.roots.iter().map(open).collect() }
+    }
 }
 
 /// Opens a link-free path beneath `root`; see [`Root::open_plain`].

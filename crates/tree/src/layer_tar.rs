@@ -6,18 +6,19 @@
 //! names of owners. Entries become bytes on all cores, a few ahead of `out`, which takes them in order.
 
 mod ahead;
+mod hashed;
 mod pax;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 
-use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
 use crate::entry::{Entry, Kind, Meta};
 use crate::error::TreeError;
 use crate::path::TreePath;
 use crate::tree::Tree;
+pub use hashed::{HashStates, diff_id};
 pub(crate) use pax::{Pax, XATTR, parse_time};
 
 /// Name before which a deleted name stands.
@@ -44,48 +45,22 @@ pub struct TarOptions {
     pub all_xattrs: bool,
 }
 
-/// Writes the tar of `tree`; `open` gives the contents of its files. Returns the number of bytes written.
+/// Writes the tar of `tree`. Returns the number of bytes written. Files are opened by several threads: `opener` makes for
+/// each what opens its files, which it needs in walk order.
 ///
 /// # Errors
 /// [`TreeError::Io`] when a file cannot be opened or read, [`TreeError::Changed`] when it has not the length the
 /// tree says, [`TreeError::Stream`] when `out` fails.
-pub fn write_layer(
+pub fn write_layer<O: FnMut(&TreePath) -> io::Result<File>>(
     tree: &Tree,
-    open: impl Fn(&TreePath) -> io::Result<File> + Sync,
+    opener: impl Fn() -> O + Sync,
     out: impl Write,
     options: &TarOptions,
 ) -> Result<u64, TreeError> {
     let mut writer = Writer::new(out, options);
-    ahead::write(tree.entries(), &open, &mut writer)?;
-    writer.put(&[0; 2 * BLOCK])?;
-    writer.out.flush().map_err(TreeError::stream("write the layer"))?;
+    ahead::write(tree.entries(), &opener, &mut writer, |_, _| ())?;
+    writer.end()?;
     Ok(writer.written)
-}
-
-/// sha256 of the tar that [`write_layer`] would write with default options: the layer's diff id.
-///
-/// # Errors
-/// As [`write_layer`].
-pub fn diff_id(
-    tree: &Tree,
-    open: impl Fn(&TreePath) -> io::Result<File> + Sync,
-) -> Result<[u8; 32], TreeError> {
-    let mut hasher = HashWriter(Sha256::new());
-    write_layer(tree, open, &mut hasher, &TarOptions::default())?;
-    Ok(hasher.0.finalize().into())
-}
-
-struct HashWriter(Sha256);
-
-impl Write for HashWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 struct Writer<W> {
@@ -117,10 +92,16 @@ impl<W: Write> Writer<W> {
         self.out.write_all(bytes).map_err(TreeError::stream("write the layer"))
     }
 
+    /// What stands at the end of every tar.
+    fn end(&mut self) -> Result<(), TreeError> {
+        self.put(&[0; 2 * BLOCK])?;
+        self.out.flush().map_err(TreeError::stream("write the layer"))
+    }
+
     fn entry(
         &mut self,
         entry: &Entry,
-        open: &impl Fn(&TreePath) -> io::Result<File>,
+        open: &mut impl FnMut(&TreePath) -> io::Result<File>,
     ) -> Result<(), TreeError> {
         let path = &entry.path;
         let plain =

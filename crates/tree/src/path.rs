@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::TreeError;
 
@@ -21,9 +22,10 @@ pub(crate) const MAX_NAME: usize = 255;
 /// How much of a long path is shown.
 const SHOWN: usize = 60;
 
-/// A normal, relative path of bytes inside a tree; the empty one is the root.
+/// A normal, relative path of bytes inside a tree; the empty one is the root. Clones share the bytes: a build has the same
+/// paths in several lists at once.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct TreePath(Box<[u8]>);
+pub struct TreePath(Arc<[u8]>);
 
 impl TreePath {
     /// The root of a tree.

@@ -12,8 +12,8 @@ mod stack;
 
 pub use changes::Difference;
 pub use codec::TREE_VERSION;
-pub(crate) use digest::KHasher;
 pub use digest::TreeDigest;
+pub(crate) use digest::{KHasher, put_entry};
 pub(crate) use links::{Inode, join_links};
 
 use crate::entry::{Entry, Kind};

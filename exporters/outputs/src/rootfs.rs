@@ -90,7 +90,7 @@ pub fn write_rootfs(parts: &[Part<'_>], shape: Shape, out: impl Write) -> Result
     };
     let latest = parts.iter().map(|part| part.epoch).max().flatten();
     let options = TarOptions { clamp_mtime: latest.map(nanoseconds), ..TarOptions::default() };
-    write_layer(&tree, open, out, &options)?;
+    write_layer(&tree, || &open, out, &options)?;
     Ok(())
 }
 

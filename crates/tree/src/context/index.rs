@@ -18,8 +18,8 @@ const MAGIC: &[u8; 7] = b"LSCTXT\x02";
 const CHECK: usize = 16;
 const WHAT: &str = "stat index";
 
+/// What is known of a file.
 pub(super) struct Known {
-    pub(super) path: TreePath,
     pub(super) stamp: Stamp,
     pub(super) content: Content,
 }
@@ -50,23 +50,40 @@ pub(super) fn encode<'a>(entries: impl Iterator<Item = (&'a TreePath, &'a Stamp,
     out
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Known>, TreeError> {
-    let corrupt = |why| TreeError::Corrupt { what: WHAT, why };
-    let (body, check) = bytes.split_last_chunk::<CHECK>().ok_or_else(|| corrupt("it is cut short"))?;
-    if blake3::hash(body).as_bytes()[..CHECK] != check[..] {
-        return Err(corrupt("its checksum does not match"));
-    }
-    let records = body.strip_prefix(MAGIC).ok_or_else(|| corrupt("it does not start as one"))?;
-    let mut cursor = Cursor::new(records, WHAT);
-    let mut known = Vec::new();
-    let mut path = Vec::new();
-    while cursor.remaining() > 0 {
-        let shared = cursor.length()?;
-        if shared > path.len() {
-            return Err(corrupt("a path shares more than there is"));
+/// The records of an index, one after the other. Nothing of those that are passed over is kept.
+pub(super) struct Records<'b> {
+    cursor: Cursor<'b>,
+    path: Vec<u8>,
+}
+
+impl<'b> Records<'b> {
+    /// # Errors
+    /// [`TreeError::Corrupt`] for what is no index, or is not whole.
+    pub(super) fn of(bytes: &'b [u8]) -> Result<Self, TreeError> {
+        let corrupt = |why| TreeError::Corrupt { what: WHAT, why };
+        let (body, check) = bytes.split_last_chunk::<CHECK>().ok_or_else(|| corrupt("it is cut short"))?;
+        if blake3::hash(body).as_bytes()[..CHECK] != check[..] {
+            return Err(corrupt("its checksum does not match"));
         }
-        path.truncate(shared);
-        path.extend_from_slice(cursor.bytes()?);
+        let records = body.strip_prefix(MAGIC).ok_or_else(|| corrupt("it does not start as one"))?;
+        Ok(Self { cursor: Cursor::new(records, WHAT), path: Vec::new() })
+    }
+
+    /// The next record; `None` at the end.
+    ///
+    /// # Errors
+    /// [`TreeError::Corrupt`].
+    pub(super) fn next(&mut self) -> Result<Option<Known>, TreeError> {
+        let cursor = &mut self.cursor;
+        if cursor.remaining() == 0 {
+            return Ok(None);
+        }
+        let shared = cursor.length()?;
+        if shared > self.path.len() {
+            return Err(TreeError::Corrupt { what: WHAT, why: "a path shares more than there is" });
+        }
+        self.path.truncate(shared);
+        self.path.extend_from_slice(cursor.bytes()?);
         let (size, mode, dev, ino) = (cursor.varint()?, cursor.u32()?, cursor.varint()?, cursor.varint()?);
         let links = cursor.varint()?;
         let (mtime, ctime) = (cursor.signed()?, cursor.signed()?);
@@ -76,7 +93,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Known>, TreeError> {
             xattrs.push(Xattr { name: cursor.bytes()?.into(), value: cursor.bytes()?.into() });
         }
         let stamp = Stamp { size, mode, dev, ino, links, mtime, ctime };
-        known.push(Known { path: TreePath::parse(&path)?, stamp, content: Content { digest, xattrs } });
+        Ok(Some(Known { stamp, content: Content { digest, xattrs } }))
     }
-    Ok(known)
+
+    /// The path of the record that came last.
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
+    }
 }

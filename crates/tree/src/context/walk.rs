@@ -24,60 +24,101 @@ const PIECE: usize = 4;
 struct Below {
     path: TreePath,
     state: DirState,
+    /// Which of the listings is that of the directory.
+    number: usize,
 }
 
+/// A name in a directory.
+struct Item {
+    entry: Entry,
+    stamp: Stamp,
+    /// What is below it, for a directory.
+    below: Option<DirState>,
+    /// The listing of what is below it, once it has a number.
+    listing: Option<usize>,
+    /// A directory that is hidden itself, here only for what a negation may bring back.
+    hidden: bool,
+}
+
+/// All directories that were listed, each sorted by name.
 #[derive(Default)]
-struct Listed {
-    found: Vec<(Entry, Stamp)>,
-    below: Vec<Below>,
-    /// Hidden themselves, here only for what a negation may bring back.
-    hidden_dirs: Vec<(Entry, Stamp)>,
+struct Listings {
+    dirs: Vec<Vec<Item>>,
     /// How many names were looked at.
     names: usize,
 }
 
-impl Listed {
-    fn add(&mut self, mut dir: Listed) {
-        self.found.append(&mut dir.found);
-        self.below.append(&mut dir.below);
-        self.hidden_dirs.append(&mut dir.hidden_dirs);
-        self.names += dir.names;
+/// A directory's own names.
+#[derive(Default)]
+struct Listed {
+    items: Vec<Item>,
+    names: usize,
+}
+
+impl Listings {
+    /// Takes in the listing with this number, and adds the directories in it to those that are still to be listed.
+    fn add(&mut self, number: usize, mut listed: Listed, next: &mut Vec<Below>) {
+        for item in &mut listed.items {
+            let Some(state) = item.below.take() else { continue };
+            item.listing = Some(self.dirs.len());
+            next.push(Below { path: item.entry.path.clone(), state, number: self.dirs.len() });
+            self.dirs.push(Vec::new());
+        }
+        self.dirs[number] = listed.items;
+        self.names += listed.names;
+    }
+
+    /// All of it in walk order, as it comes when each directory's names are followed by what is below them.
+    fn in_order(mut self) -> (Vec<Entry>, Vec<Stamp>) {
+        let count = self.dirs.iter().map(Vec::len).sum();
+        let (mut entries, mut stamps) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        // The directories that are being followed, each with the place of its own entry if that is hidden.
+        let mut open = vec![(std::mem::take(&mut self.dirs[0]).into_iter(), None)];
+        while let Some((items, hidden)) = open.last_mut() {
+            match items.next() {
+                Some(item) => {
+                    let hidden = item.hidden.then_some(entries.len());
+                    entries.push(item.entry);
+                    stamps.push(item.stamp);
+                    if let Some(listing) = item.listing {
+                        open.push((std::mem::take(&mut self.dirs[listing]).into_iter(), hidden));
+                    }
+                }
+                None => {
+                    // A hidden directory comes back when something in it did.
+                    if hidden.is_some_and(|at| at + 1 == entries.len()) {
+                        entries.pop();
+                        stamps.pop();
+                    }
+                    open.pop();
+                }
+            }
+        }
+        (entries, stamps)
     }
 }
 
 /// Everything that `ignore` leaves, sorted, with its stat data.
 pub(super) fn walk(root: BorrowedFd<'_>, ignore: &Patterns) -> Result<(Tree, Vec<Stamp>), TreeError> {
-    let mut all = Listed::default();
-    all.below.push(Below { path: TreePath::root(), state: ignore.root_state() });
-    while !all.below.is_empty() {
-        let level = std::mem::take(&mut all.below);
+    let mut all = Listings { dirs: vec![Vec::new()], names: 0 };
+    let mut next = vec![Below { path: TreePath::root(), state: ignore.root_state(), number: 0 }];
+    while !next.is_empty() {
+        let level = std::mem::take(&mut next);
         let mut rest = level.as_slice();
         while (all.names < FEW || rest.len() <= PIECE)
             && let [dir, others @ ..] = rest
         {
-            all.add(list(root, dir, ignore)?);
+            all.add(dir.number, list(root, dir, ignore)?, &mut next);
             rest = others;
         }
         // Even nothing would start the pool.
         if !rest.is_empty() {
             let listed = rest.par_iter().with_min_len(PIECE).map(|dir| list(root, dir, ignore));
-            listed.collect::<Result<Vec<_>, _>>()?.into_iter().for_each(|dir| all.add(dir));
+            let listed = listed.collect::<Result<Vec<_>, _>>()?;
+            rest.iter().zip(listed).for_each(|(dir, listed)| all.add(dir.number, listed, &mut next));
         }
     }
-    let Listed { mut found, hidden_dirs, .. } = all;
-    if found.len() < 1000 {
-        found.sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-    } else {
-        found.par_sort_unstable_by(|(a, _), (b, _)| a.path.cmp(&b.path));
-    }
-    // A hidden directory comes back when something in it did; deepest first, as each brings back the one above.
-    for (dir, stamp) in hidden_dirs.into_iter().rev() {
-        let at = found.partition_point(|(e, _)| e.path < dir.path);
-        if found.get(at).is_some_and(|(e, _)| e.path.starts_with(&dir.path)) {
-            found.insert(at, (dir, stamp));
-        }
-    }
-    let (entries, stamps): (Vec<Entry>, Vec<Stamp>) = found.into_iter().unzip();
+    let (entries, stamps) = all.in_order();
     Ok((Tree::from_entries(entries)?, stamps))
 }
 
@@ -88,8 +129,7 @@ fn list(root: BorrowedFd<'_>, dir: &Below, ignore: &Patterns) -> Result<Listed, 
         other => other.map_err(TreeError::io("open", &dir.path))?,
     };
     let names = read_names(fd.as_fd()).map_err(TreeError::io("list", &dir.path))?;
-    let found = Vec::with_capacity(names.len());
-    let mut listed = Listed { found, names: names.len(), ..Listed::default() };
+    let mut listed = Listed { items: Vec::with_capacity(names.len()), names: names.len() };
     for (name, _) in names {
         let path = dir.path.join_name(&name);
         let (verdict, state) = ignore.child(&dir.state, &path);
@@ -107,12 +147,11 @@ fn list(root: BorrowedFd<'_>, dir: &Below, ignore: &Patterns) -> Result<Listed, 
         let link = matches!(kind, Kind::Symlink { .. });
         let mode = if link { 0o777 } else { stat.st_mode & 0o7777 };
         let meta = Meta { mode, uid: 0, gid: 0, mtime: mtime(&stat), xattrs: Vec::new() };
-        if is_dir {
-            listed.below.push(Below { path: path.clone(), state });
-        }
-        let entry = (Entry { path, kind, meta }, stamp(&stat));
-        if verdict.excluded { listed.hidden_dirs.push(entry) } else { listed.found.push(entry) }
+        let (entry, stamp) = (Entry { path, kind, meta }, stamp(&stat));
+        let below = is_dir.then_some(state);
+        listed.items.push(Item { entry, stamp, below, listing: None, hidden: verdict.excluded });
     }
+    listed.items.sort_unstable_by(|a, b| a.entry.path.name().cmp(b.entry.path.name()));
     Ok(listed)
 }
 

@@ -32,15 +32,19 @@ enum Chunk<'t> {
 /// Buffers that were used before: fresh memory costs the kernel as much as filling it costs us.
 type Pool = Mutex<Vec<Vec<u8>>>;
 
-/// Writes all entries.
-pub(super) fn write<W: Write>(
+/// Writes all entries. After each part `done` gets the writer and the number of entries that were written.
+pub(super) fn write<W: Write, O: FnMut(&TreePath) -> io::Result<File>>(
     entries: &[Entry],
-    open: &(impl Fn(&TreePath) -> io::Result<File> + Sync),
+    opener: &(impl Fn() -> O + Sync),
     writer: &mut Writer<W>,
+    mut done: impl FnMut(&mut Writer<W>, usize),
 ) -> Result<(), TreeError> {
     let parts = parts(entries);
+    let mut open = opener();
     if let [only] = parts.as_slice() {
-        return only.iter().try_for_each(|entry| writer.entry(entry, open));
+        only.iter().try_for_each(|entry| writer.entry(entry, &mut open))?;
+        done(writer, only.len());
+        return Ok(());
     }
     let options = writer.options;
     let pool = &Pool::default();
@@ -52,14 +56,16 @@ pub(super) fn write<W: Write>(
             .map(|first| {
                 let (send, receive) = sync_channel(WAITING);
                 scope.spawn(move || {
+                    let mut open = opener();
                     let mut made = parts.iter().skip(first).step_by(workers);
                     // When nobody takes them any more the writer has failed, and says so.
-                    made.try_for_each(|part| send.send(chunk(part, open, &options, pool)))
+                    made.try_for_each(|part| send.send(chunk(part, &mut open, &options, pool)))
                 });
                 receive
             })
             .collect();
-        for number in 0..parts.len() {
+        let mut written = 0;
+        for (number, part) in parts.iter().enumerate() {
             let Ok(chunk) = turns[number % workers].recv() else { break };
             match chunk? {
                 Chunk::Bytes(mut bytes) => {
@@ -67,8 +73,10 @@ pub(super) fn write<W: Write>(
                     bytes.clear();
                     pool.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
                 }
-                Chunk::Large(entry) => writer.entry(entry, open)?,
+                Chunk::Large(entry) => writer.entry(entry, &mut open)?,
             }
+            written += part.len();
+            done(writer, written);
         }
         Ok(())
     })
@@ -99,7 +107,7 @@ fn parts(entries: &[Entry]) -> Vec<&[Entry]> {
 
 fn chunk<'t>(
     part: &'t [Entry],
-    open: &impl Fn(&TreePath) -> io::Result<File>,
+    open: &mut impl FnMut(&TreePath) -> io::Result<File>,
     options: &TarOptions,
     pool: &Pool,
 ) -> Result<Chunk<'t>, TreeError> {

@@ -108,8 +108,7 @@ impl Tree {
         let mut hasher = Hasher::new_derive_key(L_CONTEXT);
         let mut buffer = Vec::with_capacity(1 << 16);
         for entry in &self.entries {
-            bytes(&mut buffer, entry.path.as_bytes());
-            record_l(&mut buffer, entry);
+            put_entry(&mut buffer, entry);
             if buffer.len() >= 1 << 16 {
                 hasher.update(&buffer);
                 buffer.clear();
@@ -118,6 +117,12 @@ impl Tree {
         hasher.update(&buffer);
         TreeDigest(*hasher.finalize().as_bytes())
     }
+}
+
+/// An entry as L digests hash it: its path and its record.
+pub(crate) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    bytes(out, entry.path.as_bytes());
+    record_l(out, entry);
 }
 
 fn bytes(out: &mut Vec<u8>, part: &[u8]) {

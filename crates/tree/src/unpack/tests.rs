@@ -4,12 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use proptest::prelude::*;
-use rustix::fs::{Mode, OFlags};
 use tar::{Builder, Header};
 
 use super::*;
-use crate::inroot::{Root, open_host_dir};
-use crate::layer_tar::{TarOptions, diff_id, write_layer};
+use crate::inroot::{PlainFiles, open_host_dir};
+use crate::layer_tar::{HashStates, TarOptions, diff_id, write_layer};
 use crate::scan::{ScanMode, ScanOptions, scan};
 use crate::tree::tests::{CONTENTS, any_tree};
 
@@ -39,7 +38,7 @@ proptest! {
     #[test]
     fn round_trip(tree in any_tree()) {
         let mut tar = Vec::new();
-        write_layer(&tree, open_content(&tree), &mut tar, &TarOptions::default()).unwrap();
+        write_layer(&tree, || open_content(&tree), &mut tar, &TarOptions::default()).unwrap();
         let root = rustix::process::geteuid().is_root();
         let (_temp, dest) = fresh();
         let options = UnpackOptions { squash_ids: !root, ..UnpackOptions::default() };
@@ -47,15 +46,17 @@ proptest! {
         prop_assert_eq!(&got.tree, &tree);
         prop_assert_eq!(got.size, tar.len() as u64);
         prop_assert!(got.implied_dirs.is_empty());
-        prop_assert_eq!(got.diff_id, diff_id(&tree, open_content(&tree)).unwrap());
+        prop_assert_eq!(got.diff_id, diff_id(&tree, || open_content(&tree), &mut HashStates::default()).unwrap());
         if root && got.skipped_devices.is_empty() {
             let scanned = scan(dest.as_fd(), &ScanOptions { mode: ScanMode::OverlayUpper, ..ScanOptions::default() });
             let scanned = scanned.unwrap();
             prop_assert_eq!(&scanned, &tree);
-            let from_disk = diff_id(&scanned, |path| {
-                let fd = Root::new(&dest).open_plain(path, OFlags::RDONLY, Mode::empty());
-                Ok(fd.map_err(io::Error::other)?.into())
-            });
+            let roots = [rustix::io::dup(&dest).unwrap()];
+            let open = || {
+                let mut files = PlainFiles::new(&roots);
+                move |path: &TreePath| Ok(files.open(path).map_err(io::Error::other)?.into())
+            };
+            let from_disk = diff_id(&scanned, open, &mut HashStates::default());
             prop_assert_eq!(from_disk.unwrap(), got.diff_id);
         }
     }
@@ -63,7 +64,7 @@ proptest! {
     #[test]
     fn garbage_never_panics(tree in any_tree(), damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let mut tar = Vec::new();
-        write_layer(&tree, open_content(&tree), &mut tar, &TarOptions::default()).unwrap();
+        write_layer(&tree, || open_content(&tree), &mut tar, &TarOptions::default()).unwrap();
         for (at, byte) in damage {
             let at = at.index(tar.len());
             tar[at] = byte;
