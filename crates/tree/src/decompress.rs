@@ -72,6 +72,5 @@ pub fn decompress<'r>(
     let mut start = Vec::with_capacity(6);
     (&mut input).take(6).read_to_end(&mut start)?;
     let compression = Compression::detect(&start);
-    let whole = io::BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(input));
-    Ok((compression, compression.reader(whole)?))
+    Ok((compression, compression.reader(io::Cursor::new(start).chain(input))?))
 }

@@ -216,11 +216,10 @@ mod tests {
         Tree::from_entries(entries).unwrap()
     }
 
+    type Opener<'c> = Box<dyn FnMut(&TreePath) -> io::Result<File> + 'c>;
+
     /// Opens files as [`tree`] has them, and counts them.
-    fn files<'c>(
-        last: &'c [u8],
-        opened: &'c AtomicUsize,
-    ) -> impl Fn() -> Box<dyn FnMut(&TreePath) -> io::Result<File> + 'c> + Sync {
+    fn files<'c>(last: &'c [u8], opened: &'c AtomicUsize) -> impl Fn() -> Opener<'c> + Sync {
         move || {
             Box::new(move |path| {
                 opened.fetch_add(1, Ordering::Relaxed);
