@@ -10,7 +10,7 @@ use lapstrake_store::{LayerId, LayerSize, Stacking, Store, TempDir};
 use lapstrake_tree::discard::discard;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, Layers};
-use lapstrake_tree::replica::{LayerFiles, Replica, take_changes};
+use lapstrake_tree::replica::{LayerFiles, Replica, copy_changes};
 use lapstrake_tree::scan::{Found, Ownership, ScanMode, ScanOptions, compare, scan};
 use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::unpack::Marks;
@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use crate::error::SnapshotError;
 use crate::mount::{mount, mount_copy, twins};
+use crate::ready;
 use crate::stacking::{Lower, copy, directories, note_marks, stacking};
 
 /// Lower layers with what is done to them. Only this can be written to; [`Active::commit`] ends it.
@@ -36,7 +37,7 @@ enum Ground {
     /// A fresh upper directory on these.
     Overlay { lowers: Vec<PathBuf> },
     /// A copy of all that the lower layers show.
-    Copy(Replica),
+    Copy { lowers: Vec<Lower>, replica: Replica },
 }
 
 impl Active {
@@ -82,10 +83,17 @@ impl Active {
     }
 
     fn copied(store: &Store, dir: TempDir, lowers: &[Lower]) -> Result<Active, SnapshotError> {
-        let root = made(&dir, "root")?;
-        let replica = Replica::make(layer_files(store, lowers)?, open_host_dir(&root)?.as_fd())?;
-        let mount = mount_copy(&root)?;
-        Ok(Active { dir, ground: Ground::Copy(replica), mount, spare: None })
+        let (dir, replica) = match ready::take(store, lowers) {
+            Some(found) => found,
+            None => {
+                let root = made(&dir, "root")?;
+                let replica = Replica::make(layer_files(store, lowers)?, open_host_dir(&root)?.as_fd())?;
+                (dir, replica)
+            }
+        };
+        let mount = mount_copy(&dir.join("root"))?;
+        let ground = Ground::Copy { lowers: lowers.to_vec(), replica };
+        Ok(Active { dir, ground, mount, spare: None })
     }
 
     /// The root as it is now.
@@ -99,7 +107,7 @@ impl Active {
     /// # Errors
     /// [`SnapshotError::Mount`].
     pub fn keep_spare(&mut self) -> Result<(), SnapshotError> {
-        if matches!(self.ground, Ground::Copy(_)) {
+        if matches!(self.ground, Ground::Copy { .. }) {
             self.spare = Some(mount_copy(&self.dir.path().join("root"))?);
             return Ok(());
         }
@@ -144,34 +152,15 @@ impl Active {
         single_id: bool,
     ) -> Result<LayerId, SnapshotError> {
         match self.ground {
-            Ground::Copy(ref replica) => self.commit_copy(store, replica, &copied, single_id),
+            Ground::Copy { lowers, replica } => {
+                drop((self.mount, self.spare));
+                commit_copy(store, self.dir, (lowers, replica), &copied, single_id)
+            }
             Ground::Overlay { ref lowers } => {
                 let lowers = lowers.clone();
                 self.commit_upper(store, copied, (&lowers, base), single_id)
             }
         }
-    }
-
-    /// The layer of what was changed in a copy.
-    fn commit_copy(
-        &self,
-        store: &Store,
-        replica: &Replica,
-        copied: &Copied,
-        single_id: bool,
-    ) -> Result<LayerId, SnapshotError> {
-        let root = open_host_dir(&self.dir.join("root"))?;
-        let options = ScanOptions {
-            owners: Some(&copied.owners),
-            owner_default: single_id.then_some((0, 0)),
-            ..ScanOptions::default()
-        };
-        let tree = replica.changes(root.as_fd(), &options)?;
-        let layer = made(&self.dir, "layer")?;
-        let files = open_host_dir(&made(&self.dir, "layer/fs")?)?;
-        take_changes(root.as_fd(), &tree, files.as_fd(), single_id)?;
-        note_marks(&layer, &tree, Marks::InTree)?;
-        put(store, &layer, &tree, None, single_id)
     }
 
     /// The layer that an upper directory is.
@@ -217,7 +206,7 @@ impl Active {
         let mut copied = Copied::default();
         let written = match self.ground {
             Ground::Overlay { .. } => "layer/fs",
-            Ground::Copy(_) => "root",
+            Ground::Copy { .. } => "root",
         };
         let upper = open_host_dir(&self.dir.join(written))?;
         let (upper, root) = (Root::new(&upper), Root::new(&self.mount));
@@ -249,6 +238,45 @@ impl Active {
         }
         Ok(copied)
     }
+}
+
+/// The layer of what was changed in a copy. The copy is kept for the next step.
+fn commit_copy(
+    store: &Store,
+    dir: TempDir,
+    (mut lowers, replica): (Vec<Lower>, Replica),
+    copied: &Copied,
+    single_id: bool,
+) -> Result<LayerId, SnapshotError> {
+    let root = open_host_dir(&dir.join("root"))?;
+    let options = ScanOptions {
+        owners: Some(&copied.owners),
+        owner_default: single_id.then_some((0, 0)),
+        ..ScanOptions::default()
+    };
+    let changes = replica.changes(root.as_fd(), &options)?;
+    if single_id {
+        // What runs in it next sees the owners that the layer has.
+        record_owners(root.as_fd(), &changes.tree, false)?;
+    }
+    let own = store.temp_dir()?;
+    let layer = made(&own, "layer")?;
+    let files = open_host_dir(&made(&own, "layer/fs")?)?;
+    let again =
+        root.try_clone().map_err(|source| SnapshotError::Directory { path: dir.join("root"), source })?;
+    copy_changes(again, &changes.tree, files.as_fd())?;
+    note_marks(&layer, &changes.tree, Marks::InTree)?;
+    let id = put(store, &layer, &changes.tree, None, single_id)?;
+    // A sketch is not all that there is.
+    let is_whole = !matches!(lowers.as_slice(), [Lower::Host(path)] if path.starts_with(dir.path()));
+    if is_whole && let Some(files) = store.layer_dirs(&id).pop() {
+        let origin = open_host_dir(&files)?;
+        if let Some(replica) = replica.go_on(root.as_fd(), &changes, origin)? {
+            lowers.push(Lower::Layer(id.clone()));
+            ready::keep(store, lowers, (dir, replica));
+        }
+    }
+    Ok(id)
 }
 
 /// Whether the kernel has no overlay for us at all.

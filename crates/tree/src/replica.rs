@@ -16,13 +16,12 @@ use rustix::io::Errno;
 
 use crate::entry::{Entry, Kind};
 use crate::error::TreeError;
-use crate::inroot::{open_plain_raw, set_times_at};
+use crate::inroot::{open_plain_raw, set_times_at, set_times_fd};
 use crate::path::TreePath;
-use crate::relink::relink;
-use crate::scan::changes::{Before, Known, Stamp, changed, changes, strip_marks};
-use crate::scan::{ScanOptions, read_names};
+pub use crate::scan::changes::Changes;
+use crate::scan::changes::{Before, Known, Stamp, changed, changes};
+use crate::scan::{ScanOptions, mtime, read_names};
 use crate::tree::Tree;
-use crate::unpack::Marks;
 use crate::unpack::disk::Disk;
 use copy::Copier;
 
@@ -60,24 +59,8 @@ impl Replica {
     /// # Errors
     /// [`TreeError::Io`] naming the path.
     pub fn make(layers: Vec<LayerFiles>, dest: BorrowedFd<'_>) -> Result<Replica, TreeError> {
-        let mut shown = Shown::new();
-        for (number, layer) in layers.iter().enumerate() {
-            show(&mut shown, number, layer)?;
-        }
-        let disk = Disk::new(dest, true);
-        for (path, _) in shown.iter().filter(|(_, node)| node.is_dir) {
-            disk.mkdir(path)?;
-        }
-        let copier = Copier::new(&layers, dest);
-        let origins = copier.files(&by_directory(&shown))?;
-        link_again(dest, &shown, &origins)?;
-        let dirs: Vec<_> = shown.iter().rev().filter(|(_, node)| node.is_dir).collect();
-        let mut dir_origins = HashMap::new();
-        for (path, node) in dirs {
-            dir_origins.insert(path.clone(), copier.directory(path, node)?);
-        }
-        let mut before =
-            noted(dest, &shown, |path| origins.get(path).or_else(|| dir_origins.get(path)).copied())?;
+        let (shown, origins) = fill(&layers, dest)?;
+        let mut before = noted(dest, &shown, |path| origins.get(path).copied())?;
         before.trusted = pass(dest, &before);
         before.origins = layers.into_iter().flat_map(|layer| layer.dirs).collect();
         Ok(Replica { before })
@@ -87,24 +70,70 @@ impl Replica {
     ///
     /// # Errors
     /// As [`crate::scan::scan`].
-    pub fn changes(&self, root: BorrowedFd<'_>, options: &ScanOptions<'_>) -> Result<Tree, TreeError> {
+    pub fn changes(&self, root: BorrowedFd<'_>, options: &ScanOptions<'_>) -> Result<Changes, TreeError> {
         changes(root, &self.before, options)
+    }
+
+    /// Goes on from `root` as it is now, with `changes` in a layer whose files are in `layer`. `None` if `root` is not all that
+    /// layers say.
+    ///
+    /// # Errors
+    /// [`TreeError::Io`] naming the path.
+    pub fn go_on(
+        mut self,
+        root: BorrowedFd<'_>,
+        changes: &Changes,
+        layer: OwnedFd,
+    ) -> Result<Option<Replica>, TreeError> {
+        if changes.has_more {
+            return Ok(None);
+        }
+        let before = &mut self.before;
+        for (path, origin) in &changes.alike {
+            let Some(origin) = before.origins.get(*origin) else { return Ok(None) };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let open = |dir: BorrowedFd<'_>| {
+                open_plain_raw(dir, path, flags, Mode::empty()).map_err(TreeError::io("open", path))
+            };
+            let stat = fs::fstat(open(origin.as_fd())?).map_err(TreeError::io("stat", path))?;
+            set_times_fd(open(root)?.as_fd(), mtime(&stat)).map_err(TreeError::io("set times of", path))?;
+        }
+        let number = before.origins.len();
+        before.origins.push(layer);
+        for entry in changes.tree.entries() {
+            before.note(root, entry, number)?;
+        }
+        before.trusted &= pass(root, before);
+        Ok(Some(self))
     }
 }
 
-/// Makes the layer `tree`, which [`Replica::changes`] has found beneath `root`, in the empty directory `to`. Its files are
-/// those of `root`, which nobody may write to any more.
+/// Copies the layer `tree`, which [`Replica::changes`] has found beneath `root`, to the empty directory `to`, so that `root`
+/// can be written to again.
 ///
 /// # Errors
 /// [`TreeError::Io`] naming the path.
-pub fn take_changes(
-    root: BorrowedFd<'_>,
-    tree: &Tree,
-    to: BorrowedFd<'_>,
-    squash_ids: bool,
-) -> Result<(), TreeError> {
-    strip_marks(root, tree)?;
-    relink(root, tree, to, (squash_ids, Marks::InTree))
+pub fn copy_changes(root: OwnedFd, tree: &Tree, to: BorrowedFd<'_>) -> Result<(), TreeError> {
+    fill(&[LayerFiles { tree: Some(tree.clone()), dirs: vec![root] }], to).map(drop)
+}
+
+/// Copies what layers show, and says which of their directories had what.
+fn fill(layers: &[LayerFiles], dest: BorrowedFd<'_>) -> Result<(Shown, HashMap<TreePath, usize>), TreeError> {
+    let mut shown = Shown::new();
+    for (number, layer) in layers.iter().enumerate() {
+        show(&mut shown, number, layer)?;
+    }
+    let disk = Disk::new(dest, true);
+    for (path, _) in shown.iter().filter(|(_, node)| node.is_dir) {
+        disk.mkdir(path)?;
+    }
+    let copier = Copier::new(layers, dest);
+    let mut origins = copier.files(&by_directory(&shown))?;
+    link_again(dest, &shown, &origins)?;
+    for (path, node) in shown.iter().rev().filter(|(_, node)| node.is_dir) {
+        origins.insert(path.clone(), copier.directory(path, node)?);
+    }
+    Ok((shown, origins))
 }
 
 /// Adds a layer to what shows.

@@ -1,7 +1,7 @@
 //! What file actions stand on: lower layers mounted, or, where those are packed, only what the actions look at.
 
 use lapstrake_graph::{Owner, OwnerPart};
-use lapstrake_snapshot::{Active, read_file, stacking};
+use lapstrake_snapshot::{Active, is_copied, read_file, stacking};
 use lapstrake_store::{Stacking, Store};
 use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::{Tree, TreePath};
@@ -19,7 +19,10 @@ const MAX_DATABASE: u64 = 10 << 20;
 /// where all of it would have to be copied, no more than they look at is.
 pub(crate) fn ground(inner: &Inner, base: &Stack, actions: &[Ready<'_>]) -> Result<Active, OpsError> {
     let (store, single_id) = (&inner.store, inner.settings.single_id);
-    let copies = matches!(stacking(store)?, Stacking::Copy { .. }) && !base.layers.is_empty();
+    // A step that comes before may have left a copy of all of it.
+    let copies = matches!(stacking(store)?, Stacking::Copy { .. })
+        && !base.layers.is_empty()
+        && !is_copied(store, &base.as_lowers());
     if base.below.is_none() && (copies || base.has_packed(store)) {
         let tree = base.tree(store)?;
         if let Some(sketch) = sketch(store, base, &tree, actions)? {

@@ -90,8 +90,13 @@ impl Stack {
     /// What is to be put on each other, lowest first. Layers that are packed are unpacked first.
     pub fn lowers(&self, store: &Store, single_id: bool) -> Result<Vec<Lower>, OpsError> {
         self.unpack(store, single_id)?;
+        Ok(self.as_lowers())
+    }
+
+    /// The same of layers that may be packed.
+    pub(crate) fn as_lowers(&self) -> Vec<Lower> {
         let host = self.below.iter().cloned().map(Lower::Host);
-        Ok(host.chain(self.layers.iter().map(|layer| Lower::Layer(layer.id.clone()))).collect())
+        host.chain(self.layers.iter().map(|layer| Lower::Layer(layer.id.clone()))).collect()
     }
 
     /// Whether files of some layer would have to be unpacked first.

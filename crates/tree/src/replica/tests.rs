@@ -59,7 +59,7 @@ fn layers_are_copied_and_never_linked() {
         std_fs::metadata(at("root/d")).unwrap().mtime_nsec(),
         std_fs::metadata(at("high/d")).unwrap().mtime_nsec()
     );
-    assert!(replica.changes(root.as_fd(), &ScanOptions::default()).unwrap().is_empty());
+    assert!(replica.changes(root.as_fd(), &ScanOptions::default()).unwrap().tree.is_empty());
 }
 
 /// A file whose size and time are put back has another content all the same.
@@ -85,11 +85,19 @@ fn changes_are_found_whatever_times_say() {
     std_fs::File::open(at("root/d/y")).unwrap().set_modified(time).unwrap();
     rustix::fs::setxattr(at("root/a"), "user.overlay.metacopy", b"", rustix::fs::XattrFlags::empty())
         .unwrap_or_default();
-    let tree = replica.changes(root.as_fd(), &ScanOptions::default()).unwrap();
-    assert_eq!(names(&tree), ["/a", "/d", "gone /d/x"]);
+    let changes = replica.changes(root.as_fd(), &ScanOptions::default()).unwrap();
+    assert_eq!(names(&changes.tree), ["/a", "/d", "gone /d/x"]);
     let to = open_host_dir(&at("layer")).unwrap();
-    take_changes(root.as_fd(), &tree, to.as_fd(), !rustix::process::geteuid().is_root()).unwrap();
+    copy_changes(root.try_clone().unwrap(), &changes.tree, to.as_fd()).unwrap();
     assert_eq!(names(&scanned(&at("layer"))), ["/a", "/d"]);
     let mut value = [0; 8];
     assert!(rustix::fs::getxattr(at("layer/a"), "user.overlay.metacopy", &mut value[..]).is_err());
+    // The same root goes on, and what it was changed to is no change any more.
+    let replica = replica.go_on(root.as_fd(), &changes, to).unwrap().unwrap();
+    assert!(replica.changes(root.as_fd(), &ScanOptions::default()).unwrap().tree.is_empty());
+    std_fs::write(at("root/a"), "5678").unwrap();
+    std_fs::write(at("root/d/x"), "back").unwrap();
+    let again = replica.changes(root.as_fd(), &ScanOptions::default()).unwrap();
+    assert_eq!(names(&again.tree), ["/a", "/d", "/d/x"]);
+    assert_eq!(std_fs::read(at("layer/a")).unwrap(), b"4321");
 }

@@ -84,6 +84,36 @@ pub(crate) struct Before {
     pub(crate) trusted: bool,
 }
 
+impl Before {
+    /// Notes `entry` of a layer that `root` shows now, and whose files are in the directory of this number.
+    pub(crate) fn note(
+        &mut self,
+        root: BorrowedFd<'_>,
+        entry: &Entry,
+        origin: usize,
+    ) -> Result<(), TreeError> {
+        let path = &entry.path;
+        let parent = path.parent().unwrap_or_default();
+        if entry.kind == Kind::Whiteout {
+            if let Some(dir) = self.dirs.get_mut(&parent) {
+                dir.remove(path.name());
+            }
+            return Ok(());
+        }
+        let dir = open_plain_raw(root, &parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+            .map_err(TreeError::io("open", &parent))?;
+        let (stamp, _) = Stamp::of(dir.as_fd(), path.name()).map_err(TreeError::io("stat", path))?;
+        let now = Known { is_dir: entry.is_dir(), stamp, origin };
+        let known = self.dirs.entry(parent).or_default().insert(path.name().into(), now);
+        let goes_on = known.is_some_and(|known| known.is_dir) && entry.kind == (Kind::Dir { opaque: false });
+        if entry.is_dir() && !goes_on {
+            // What was in a directory of this name is not in this one.
+            self.dirs.insert(path.clone(), BTreeMap::new());
+        }
+        Ok(())
+    }
+}
+
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -91,8 +121,27 @@ enum State {
     New,
     /// Its stamp is another one. It may still be what it was: that can be compared with the origin.
     Touched(usize),
+    /// It is what it was, though its stamp is another one. A directory may have another time.
+    Alike(usize),
     /// It is what it was.
     Same,
+}
+
+impl State {
+    fn is_change(self) -> bool {
+        !matches!(self, State::Same | State::Alike(_))
+    }
+}
+
+/// What has changed in a directory.
+#[derive(Debug)]
+pub struct Changes {
+    /// The layer that makes the directory of what it was.
+    pub tree: Tree,
+    /// Directories that are in no layer, and may have other times than their origins.
+    pub(crate) alike: Vec<(TreePath, usize)>,
+    /// Something is there that no layer can hold.
+    pub(crate) has_more: bool,
 }
 
 /// One object as it is now.
@@ -118,6 +167,7 @@ struct Listed {
     found: Vec<Now>,
     gone: Vec<TreePath>,
     below: Vec<Next>,
+    has_more: bool,
 }
 
 /// The layer that makes what is beneath `root` now of what was there before.
@@ -128,25 +178,31 @@ pub(crate) fn changes(
     root: BorrowedFd<'_>,
     before: &Before,
     options: &ScanOptions<'_>,
-) -> Result<Tree, TreeError> {
+) -> Result<Changes, TreeError> {
     let differ = Differ { scanner: Scanner { root, options }, before };
-    let (mut found, gone) = differ.walk()?;
+    let (mut found, gone, has_more) = differ.walk()?;
     found.par_iter_mut().try_for_each(|now| differ.judge(now))?;
     differ.join(&mut found)?;
     let mut entries = Vec::new();
-    for now in with_parents(found, &gone) {
+    let (changed, others) = with_parents(found, &gone);
+    for now in changed {
         entries.push((now.entry, now.inode));
     }
+    let alike = others.into_iter().filter_map(|now| match now.state {
+        State::Alike(origin) if now.entry.is_dir() => Some((now.entry.path, origin)),
+        _ => None,
+    });
+    let alike = alike.collect();
     entries.extend(gone.into_iter().map(|path| (Entry::whiteout(path), None)));
     let mut entries = join_links(entries);
     copy_link_metadata(&mut entries);
-    Tree::from_entries(entries)
+    Ok(Changes { tree: Tree::from_entries(entries)?, alike, has_more })
 }
 
-/// What has changed, with the directories above it.
-fn with_parents(found: Vec<Now>, gone: &[TreePath]) -> Vec<Now> {
+/// What has changed, with the directories above it, and everything else.
+fn with_parents(found: Vec<Now>, gone: &[TreePath]) -> (Vec<Now>, Vec<Now>) {
     let mut needed: BTreeSet<TreePath> = BTreeSet::new();
-    let changed = found.iter().filter(|now| now.state != State::Same).map(|now| &now.entry.path);
+    let changed = found.iter().filter(|now| now.state.is_change()).map(|now| &now.entry.path);
     for path in changed.chain(gone) {
         for above in path.ancestors().skip(1) {
             if !needed.insert(above) {
@@ -154,8 +210,7 @@ fn with_parents(found: Vec<Now>, gone: &[TreePath]) -> Vec<Now> {
             }
         }
     }
-    let kept = |now: &Now| now.state != State::Same || needed.contains(&now.entry.path);
-    found.into_iter().filter(kept).collect()
+    found.into_iter().partition(|now| now.state.is_change() || needed.contains(&now.entry.path))
 }
 
 struct Differ<'a> {
@@ -164,9 +219,9 @@ struct Differ<'a> {
 }
 
 impl Differ<'_> {
-    fn walk(&self) -> Result<(Vec<Now>, Vec<TreePath>), TreeError> {
+    fn walk(&self) -> Result<(Vec<Now>, Vec<TreePath>, bool), TreeError> {
         let mut level = vec![Next { path: TreePath::root(), fresh: false }];
-        let (mut found, mut gone) = (Vec::new(), Vec::new());
+        let (mut found, mut gone, mut has_more) = (Vec::new(), Vec::new(), false);
         while !level.is_empty() {
             let listed: Vec<Listed> = level
                 .par_iter()
@@ -178,9 +233,10 @@ impl Differ<'_> {
                 found.append(&mut dir.found);
                 gone.append(&mut dir.gone);
                 level.append(&mut dir.below);
+                has_more |= dir.has_more;
             }
         }
-        Ok((found, gone))
+        Ok((found, gone, has_more))
     }
 
     fn directory(&self, next: &Next) -> Result<Listed, TreeError> {
@@ -204,6 +260,7 @@ impl Differ<'_> {
                 }
                 _ => self.leaf(fd.as_fd(), at, (&stat, known), &mut listed)?,
             };
+            listed.has_more |= !there;
             if there {
                 left.remove(&*name);
             }
@@ -277,11 +334,11 @@ impl Differ<'_> {
         self.scanner.content(&mut now.entry)?;
         // What the caller knows of owners is about what is there now.
         let below = ScanOptions { owners: None, ..*self.scanner.options };
-        if let State::Touched(origin) = now.state
-            && let Some(origin) = self.before.origins.get(origin)
+        if let State::Touched(number) = &now.state
+            && let Some(origin) = self.before.origins.get(*number)
             && compare(origin.as_fd(), &now.entry, &below)? == Found::Same
         {
-            now.state = State::Same;
+            now.state = State::Alike(*number);
         }
         Ok(())
     }
@@ -298,13 +355,13 @@ impl Differ<'_> {
         for numbers in names.values() {
             let first = found[numbers[0]].was;
             let one = numbers.iter().all(|number| found[*number].was == first);
-            let same = numbers.iter().all(|number| found[*number].state == State::Same);
+            let same = numbers.iter().all(|number| !found[*number].state.is_change());
             if one && same {
                 continue;
             }
             for number in numbers {
                 let now = &mut found[*number];
-                if now.state == State::Same {
+                if !now.state.is_change() {
                     now.state = State::New;
                     self.scanner.content(&mut now.entry)?;
                 }
@@ -313,34 +370,6 @@ impl Differ<'_> {
         Ok(())
     }
 }
-
-/// Takes attributes away from the files of a layer that only overlayfs may give them: a program may have written them
-/// where no overlay was in its way.
-pub(crate) fn strip_marks(root: BorrowedFd<'_>, tree: &Tree) -> Result<(), TreeError> {
-    const OURS: &[u8] = b"user.overlay.";
-    let strip = |entry: &Entry| -> Result<(), TreeError> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let fd = match open_plain_raw(root, &entry.path, flags, Mode::empty()) {
-            // An attribute says that it is a device.
-            Err(rustix::io::Errno::NXIO | rustix::io::Errno::NODEV) => return Ok(()),
-            opened => opened.map_err(TreeError::io("open", &entry.path))?,
-        };
-        let mut names = vec![0; XATTR_NAMES];
-        let length = match fs::flistxattr(&fd, &mut names[..]) {
-            Err(rustix::io::Errno::NOTSUP) => 0,
-            listed => listed.map_err(TreeError::io("read attributes of", &entry.path))?,
-        };
-        for name in names[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(OURS)) {
-            fs::fremovexattr(&fd, name).map_err(TreeError::io("change attributes of", &entry.path))?;
-        }
-        Ok(())
-    };
-    let files = tree.entries().par_iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
-    files.try_for_each(strip)
-}
-
-/// The longest list of names that the kernel gives.
-const XATTR_NAMES: usize = 64 << 10;
 
 /// Copies the attributes of an open file or directory, but for those of overlayfs and the kernel's own.
 pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {

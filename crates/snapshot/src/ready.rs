@@ -1,0 +1,45 @@
+//! Copies of layers that a step has left, for the step that comes next: it needs no other copy.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use lapstrake_store::{Store, TempDir};
+use lapstrake_tree::replica::Replica;
+
+use crate::stacking::Lower;
+
+/// How many are kept: each takes as much of the disk as all that it shows.
+const MOST: usize = 2;
+
+/// A copy that nobody uses.
+struct Ready {
+    state: PathBuf,
+    lowers: Vec<Lower>,
+    copy: (TempDir, Replica),
+}
+
+/// The last is the newest. What is left when the process ends goes with its part of `tmp/`.
+static READY: Mutex<Vec<Ready>> = Mutex::new(Vec::new());
+
+/// Keeps a copy of `lowers`.
+pub(crate) fn keep(store: &Store, lowers: Vec<Lower>, copy: (TempDir, Replica)) {
+    let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
+    ready.push(Ready { state: store.root().to_owned(), lowers, copy });
+    if ready.len() > MOST {
+        ready.remove(0);
+    }
+}
+
+/// A copy of `lowers`, which is the caller's from now on.
+pub(crate) fn take(store: &Store, lowers: &[Lower]) -> Option<(TempDir, Replica)> {
+    let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
+    let place = ready.iter().position(|one| one.state == store.root() && one.lowers == lowers)?;
+    Some(ready.remove(place).copy)
+}
+
+/// Whether a copy of `lowers` is there.
+#[must_use]
+pub fn is_copied(store: &Store, lowers: &[Lower]) -> bool {
+    let ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
+    ready.iter().any(|one| one.state == store.root() && one.lowers == lowers)
+}
