@@ -93,6 +93,24 @@ pub enum TreeError {
         /// Where it points to.
         target: TreePath,
     },
+    /// A hard link of an archive whose target is missing.
+    #[error(
+        "hard link {path} points to {target}, which is neither in the archive so far nor in the destination"
+    )]
+    NoLinkTarget {
+        /// The link.
+        path: TreePath,
+        /// Where it points to.
+        target: TreePath,
+    },
+    /// A directory of an archive is a symbolic link that leads to nothing.
+    #[error("{path} leads over a symbolic link to {target}, which does not exist")]
+    DanglingLink {
+        /// The directory as the archive names it.
+        path: TreePath,
+        /// What is missing.
+        target: TreePath,
+    },
     /// A file changed while it was read.
     #[error("{path} changed while it was read")]
     Changed {

@@ -178,7 +178,7 @@ impl<'fd> Root<'fd> {
             }
             _ => e,
         })?;
-        let Place { mut dir, mut dir_path, rest } = place;
+        let Place { mut dir, mut dir_path, rest, .. } = place;
         let mut made = Vec::new();
         for name in rest {
             let next = dir_path.join_name(&name);

@@ -1,11 +1,12 @@
-//! Removing whole directory trees, however deep: no recursion, and never more than a fixed number of descriptors.
+//! Removing whole directory trees, however deep: no recursion, and never more than a fixed number of descriptors but in
+//! lower layers of an overlay.
 //!
 //! Directories are walked with a short stack of open ones. Deeper directories are first moved to the top
 //! directory, so that its own depth counts from there. Links are never followed.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -24,11 +25,14 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
-    Ok(remove_all_at(&parent, name)?)
+    Ok(remove_at(parent.as_fd(), name.as_bytes())?)
 }
 
 /// As [`remove_all`], of a name in a directory.
-fn remove_all_at(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+///
+/// # Errors
+/// The first refusal of the system.
+pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         // The kernel says either of a directory.
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -137,9 +141,15 @@ impl Removal {
             return None;
         }
         if at_limit {
-            let moved = self.lift(dir, name);
-            self.note(moved);
-            return None;
+            match self.lift(dir, name) {
+                // An overlay moves no directory of its lower layers. Layers are no deeper than a path can tell, so that the
+                // walk may go down there.
+                Err(Errno::XDEV) => {}
+                moved => {
+                    self.note(moved);
+                    return None;
+                }
+            }
         }
         match open(dir, name) {
             Ok(below) => Some(below),
@@ -156,7 +166,7 @@ impl Removal {
 
     fn lift(&mut self, dir: impl std::os::fd::AsFd, name: &CStr) -> Result<(), Errno> {
         loop {
-            let fresh = c_string(OsStr::new(&format!(".removed-{}-{}", std::process::id(), self.moved)))?;
+            let fresh = c_string(format!(".removed-{}-{}", std::process::id(), self.moved).as_bytes())?;
             self.moved += 1;
             let flags = rustix::fs::RenameFlags::NOREPLACE;
             match rustix::fs::renameat_with(&dir, name, self.top.as_fd(), &fresh, flags) {
@@ -207,8 +217,8 @@ fn open(dir: impl std::os::fd::AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn c_string(name: &OsStr) -> Result<CString, Errno> {
-    CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)
+fn c_string(name: &[u8]) -> Result<CString, Errno> {
+    CString::new(name).map_err(|_| Errno::INVAL)
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ mod told;
 mod traps;
 mod trouble;
 mod unfetched;
+mod unpacked;
 mod upkeep;
 
 use std::path::Path;
@@ -168,6 +169,7 @@ fn cases() -> Vec<Case> {
         confined::CASES,
         found::CASES,
         placed::CASES,
+        unpacked::CASES,
     ]
     .concat()
 }

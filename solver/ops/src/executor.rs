@@ -164,7 +164,7 @@ fn merge(inputs: &[Stack]) -> Stack {
 
 /// The version of what file ops do, which is in their keys: it is raised whenever the same op makes another tree, so that
 /// nobody gets what it made before.
-const FILE_VERSION: u32 = 3;
+const FILE_VERSION: u32 = 4;
 
 /// What is in the key of a file op.
 #[derive(Serialize)]
@@ -293,6 +293,6 @@ mod tests {
     fn keys_of_file_ops_have_a_version() {
         let file = File { actions: Vec::new() };
         let written = lapstrake_oci::to_json(&Versioned { file: &file, version: FILE_VERSION });
-        assert_eq!(String::from_utf8(written).unwrap(), r#"{"actions":[],"version":3}"#);
+        assert_eq!(String::from_utf8(written).unwrap(), r#"{"actions":[],"version":4}"#);
     }
 }

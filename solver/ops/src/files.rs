@@ -85,12 +85,18 @@ pub(crate) enum Ready<'a> {
     Copy(ReadyCopy<'a>),
 }
 
+/// What is copied in one go.
+pub(crate) enum Part {
+    Files(Selection),
+    /// It is unpacked.
+    Archive(File),
+}
+
 /// A copy with what it copies.
 pub(crate) struct ReadyCopy<'a> {
     pub(crate) copy: &'a Copy,
-    pub(crate) selection: Selection,
-    /// What of it is unpacked instead.
-    pub(crate) archives: Vec<File>,
+    /// What it copies, in order.
+    pub(crate) parts: Vec<Part>,
     from: Opened,
     stack: &'a Stack,
     /// Somebody may be writing what it copies.
@@ -98,11 +104,27 @@ pub(crate) struct ReadyCopy<'a> {
 }
 
 impl ReadyCopy<'_> {
-    /// What its archives look at where they go to, if their headers tell.
-    pub(crate) fn archives_on(&self, sketch: &mut Sketch<'_>) -> Result<bool, OpsError> {
-        for mut archive in &self.archives {
-            let enough = sketch.archive(archive, self.copy.dest.as_bytes(), &ExtractOptions::default())?;
-            archive.rewind().map_err(OpsError::io("read", Path::new("the archive")))?;
+    /// Takes in what it looks at where it goes to. False if that is not all, or cannot be told.
+    pub(crate) fn sketch(&self, sketch: &mut Sketch<'_>) -> Result<bool, OpsError> {
+        let dest = self.copy.dest.as_bytes();
+        let is_archive = |part: &Part| matches!(part, Part::Archive(_));
+        // What is copied beside archives may be put over their links.
+        if self.parts.iter().any(is_archive) && !self.parts.iter().all(is_archive) {
+            return Ok(false);
+        }
+        if self.parts.is_empty() {
+            sketch.follow(dest)?;
+        }
+        for part in &self.parts {
+            let enough = match part {
+                Part::Files(selection) => sketch.copy(selection, dest)?,
+                Part::Archive(archive) => {
+                    let mut archive: &File = archive;
+                    let enough = sketch.archive(archive, dest, &ExtractOptions::default())?;
+                    archive.rewind().map_err(OpsError::io("read", Path::new("the archive")))?;
+                    enough
+                }
+            };
             if !enough {
                 return Ok(false);
             }
@@ -213,22 +235,19 @@ fn ready_copy<'a>(
         None => origin.open(&inner.store, stack, inner.settings.single_id)?,
     };
     let live = origin.is_live();
-    let mut archives = Vec::new();
-    if copy.unpack {
-        let mut rest = Vec::new();
-        for root in std::mem::take(&mut selection.roots) {
-            let archive = match archive(from.dir.as_fd(), &root)? {
-                Some(_) if live => Some(held_still(reading, stack, from.dir.as_fd(), &root)?),
-                archive => archive,
-            };
-            match archive {
-                Some(archive) => archives.push(archive),
-                None => rest.push(root),
-            }
+    let mut parts = Vec::new();
+    for root in std::mem::take(&mut selection.roots) {
+        let archive = match if copy.unpack { archive(from.dir.as_fd(), &root)? } else { None } {
+            Some(_) if live => Some(held_still(reading, stack, from.dir.as_fd(), &root)?),
+            archive => archive,
+        };
+        match (archive, parts.last_mut()) {
+            (Some(archive), _) => parts.push(Part::Archive(archive)),
+            (None, Some(Part::Files(files))) => files.roots.push(root),
+            (None, _) => parts.push(Part::Files(Selection { roots: vec![root] })),
         }
-        selection.roots = rest;
     }
-    Ok(ReadyCopy { copy, selection, archives, from, stack, live })
+    Ok(ReadyCopy { copy, parts, from, stack, live })
 }
 
 /// A copy of an archive that somebody may be writing.
@@ -252,30 +271,45 @@ fn held_still(
 }
 
 fn copy_input(reading: &Reading<'_>, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Result<Copied, OpsError> {
-    let ReadyCopy { copy, selection, archives, from, stack, live } = ready;
+    let ReadyCopy { copy, parts, from, stack, live } = ready;
     let single_id = reading.inner.settings.single_id;
     let mut options = options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     options.chmod_made = copy.chmod_made;
     options.live = live;
+    // What one part finds at its place has to show in the mount for the next one.
+    let dest = if parts.len() == 1 { dest } else { Dest::plain(dest.root) };
     let mut all = Copied::default();
-    let unpacks = !archives.is_empty();
-    for archive in archives {
-        all.owners.extend(unpack(archive, dest.root, copy, &options)?.owners);
-    }
-    let dest = if unpacks { Dest::plain(dest.root) } else { dest };
-    let mut copied = put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?;
-    reading.note(stack, &copied)?;
-    if copy.unpack && !copied.retaken.is_empty() {
-        // What has become an archive meanwhile has to be unpacked.
-        for root in &selection.roots {
-            if let Ok(Some(_)) = archive(from.dir.as_fd(), root) {
-                return Err(TreeError::Changed { path: TreePath::parse(&root.name)? }.into());
+    for part in parts {
+        let (copied, selection) = match part {
+            Part::Archive(archive) => (unpack(archive, dest.root, copy, &options)?, None),
+            Part::Files(selection) => {
+                let copied = put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?;
+                (copied, Some(selection))
             }
+        };
+        reading.note(stack, &copied)?;
+        if let Some(selection) = selection.filter(|_| copy.unpack && !copied.retaken.is_empty()) {
+            check_no_archives(from.dir.as_fd(), &selection)?;
+        }
+        let owners = std::mem::take(&mut all.owners);
+        all = copied;
+        // Later parts replace what earlier ones put.
+        for (path, owner) in owners {
+            all.owners.entry(path).or_insert(owner);
         }
     }
-    copied.owners.extend(all.owners);
-    Ok(copied)
+    Ok(all)
+}
+
+/// What has become an archive meanwhile has to be unpacked.
+fn check_no_archives(from: BorrowedFd<'_>, selection: &Selection) -> Result<(), OpsError> {
+    for root in &selection.roots {
+        if let Ok(Some(_)) = archive(from, root) {
+            return Err(TreeError::Changed { path: TreePath::parse(&root.name)? }.into());
+        }
+    }
+    Ok(())
 }
 
 fn owner(root: &Root<'_>, owner: Option<&Owner>) -> Result<Option<(u32, u32)>, OpsError> {

@@ -54,13 +54,7 @@ fn sketch<'t>(
             }
             Ready::Copy(ready) => {
                 dests.push(&ready.copy.dest);
-                // What is copied beside archives may be put over their links.
-                let enough = match (ready.archives.is_empty(), ready.selection.roots.is_empty()) {
-                    (true, _) => true,
-                    (false, true) => ready.archives_on(&mut sketch).unwrap_or(false),
-                    (false, false) => false,
-                };
-                enough && sketch.copy(&ready.selection, ready.copy.dest.as_bytes()).unwrap_or(false)
+                ready.sketch(&mut sketch).unwrap_or(false)
             }
         };
         if !enough {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::{CacheMap, Dep, Key, Step, Stream};
 use lapstrake_graph::Source;
+use lapstrake_tree::TreePath;
 use lapstrake_tree::context::{Retaken, View};
 use lapstrake_tree::put::Copied;
 
@@ -19,6 +20,22 @@ pub(crate) struct Reading<'a> {
     pub(crate) inner: &'a Inner,
     step: &'a Step,
     contexts: Mutex<BTreeMap<String, Seen>>,
+}
+
+/// Names device nodes that could not be made.
+pub(crate) fn warn_of_devices(step: &Step, skipped: &[TreePath]) {
+    const NAMED: usize = 5;
+    if skipped.is_empty() {
+        return;
+    }
+    let mut text = String::from("warning: device nodes cannot be made here and were left out: ");
+    let named: Vec<String> = skipped.iter().take(NAMED).map(ToString::to_string).collect();
+    text.push_str(&named.join(", "));
+    if skipped.len() > NAMED {
+        text.push_str(&format!(" and {} more", skipped.len() - NAMED));
+    }
+    text.push('\n');
+    step.log(Stream::Stderr, text.into_bytes());
 }
 
 /// A context in the eyes of one step.
@@ -64,9 +81,10 @@ impl<'a> Reading<'a> {
         Ok(Origin::Context(loaded, view))
     }
 
-    /// Takes note of what a copy of `stack` found that was not as selected. Says once in a build that a file never held
-    /// still.
+    /// Takes note of what a copy of `stack` found that was not as selected. Names device nodes that were left out. Says once
+    /// in a build that a file never held still.
     pub(crate) fn note(&self, stack: &Stack, copied: &Copied) -> Result<(), OpsError> {
+        warn_of_devices(self.step, &copied.skipped_devices);
         let Some(name) = &stack.local else { return Ok(()) };
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = contexts.get_mut(name) {

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::OpsError;
 use crate::executor::Ops;
 use crate::inner::Inner;
+use crate::reading::warn_of_devices;
 use crate::settings::Secret;
 use crate::stack::Stack;
 
@@ -64,7 +65,7 @@ impl Ops {
             match source {
                 Source::Http(http) => self.http(http, step).await,
                 Source::Git(git) => self.git(git, step).await,
-                Source::Archive { blob } => self.unpacked(blob).await,
+                Source::Archive { blob } => self.unpacked(blob, step).await,
                 _ => Err(OpsError::Worker),
             }
         });
@@ -78,12 +79,13 @@ impl Ops {
             .part("digest", record.digest.to_string().as_bytes())
             .part("name", http.name.as_bytes())
             .part("modified", modified.to_string().as_bytes())
-            .part("unpack", &[u8::from(http.unpack)])
+            // The second version of what archives become.
+            .part("unpack", &[if http.unpack { 2 } else { 0 }])
             .finish();
-        let http = http.clone();
+        let (http, step) = (http.clone(), step.clone());
         self.layer(key, move |inner| {
             if http.unpack && is_context_archive(inner, &record.digest)? {
-                return archive_layer(inner, &record.digest);
+                return archive_layer(inner, &record.digest, &step);
             }
             file_layer(inner, &record.digest, &http.name, modified)
         })
@@ -209,10 +211,10 @@ impl Ops {
         Ok(stack)
     }
 
-    async fn unpacked(&self, blob: &Digest) -> Result<Stack, OpsError> {
-        let key = KeyHasher::new("lapstrake archive 1").part("digest", blob.to_string().as_bytes()).finish();
-        let blob = blob.clone();
-        self.layer(key, move |inner| archive_layer(inner, &blob)).await
+    async fn unpacked(&self, blob: &Digest, step: &Step) -> Result<Stack, OpsError> {
+        let key = KeyHasher::new("lapstrake archive 2").part("digest", blob.to_string().as_bytes()).finish();
+        let (blob, step) = (blob.clone(), step.clone());
+        self.layer(key, move |inner| archive_layer(inner, &blob, &step)).await
     }
 
     /// The layer remembered by `key`, or else the one that `make` makes.
@@ -346,7 +348,7 @@ fn is_context_archive(inner: &Inner, blob: &Digest) -> Result<bool, OpsError> {
     Ok(start[..length] != ZSTD && is_archive(&mut file)?)
 }
 
-fn archive_layer(inner: &Inner, blob: &Digest) -> Result<LayerId, OpsError> {
+fn archive_layer(inner: &Inner, blob: &Digest, step: &Step) -> Result<LayerId, OpsError> {
     let squash_ids = inner.settings.single_id;
     let options = ExtractOptions {
         chown: None,
@@ -355,6 +357,7 @@ fn archive_layer(inner: &Inner, blob: &Digest) -> Result<LayerId, OpsError> {
     };
     let active = Active::new(&inner.store, &[])?;
     let copied = extract(inner.store.open_blob(blob)?, active.root(), b"/", &options)?;
+    warn_of_devices(step, &copied.skipped_devices);
     Ok(active.commit(&inner.store, copied, squash_ids)?)
 }
 

@@ -17,6 +17,8 @@ pub struct Place {
     pub dir_path: TreePath,
     /// The names below `dir`: one that may exist, or several that do not; none when the path is the root.
     pub rest: Vec<Box<[u8]>>,
+    /// Whether the first missing name is one that a symbolic link gave: the link leads to nothing.
+    pub by_link: bool,
 }
 
 impl Place {
@@ -44,6 +46,8 @@ pub(super) struct Walk<'fd> {
     /// Components still to do, the next one last.
     todo: Vec<Box<[u8]>>,
     links: u32,
+    /// What was still to do when the outermost link that is being followed was met.
+    link_from: Option<usize>,
 }
 
 impl<'fd> Walk<'fd> {
@@ -52,7 +56,7 @@ impl<'fd> Walk<'fd> {
         if path.contains(&0) {
             return Err(Errno::INVAL);
         }
-        let mut walk = Self { root, stack: Vec::new(), todo: Vec::new(), links: 0 };
+        let mut walk = Self { root, stack: Vec::new(), todo: Vec::new(), links: 0, link_from: None };
         walk.push(path);
         walk.go(follow_last)
     }
@@ -84,6 +88,9 @@ impl<'fd> Walk<'fd> {
                         return Err(Errno::LOOP);
                     }
                     let target = read_link_fd(fd.as_fd())?;
+                    if !self.is_in_link() {
+                        self.link_from = Some(self.todo.len());
+                    }
                     if target.starts_with(b"/") {
                         self.stack.clear();
                     }
@@ -99,10 +106,16 @@ impl<'fd> Walk<'fd> {
             // A directory is given by its parent and its name, as everything else is.
             None => self.stack.pop().map(|(_, name)| name).into_iter().collect(),
         };
-        self.place(rest)
+        self.place(rest, false)
+    }
+
+    /// Whether the component that was taken last is from the text of a link.
+    fn is_in_link(&self) -> bool {
+        self.link_from.is_some_and(|from| self.todo.len() >= from)
     }
 
     fn missing(mut self, name: Box<[u8]>) -> Result<Place, Errno> {
+        let by_link = self.is_in_link();
         let mut rest = vec![name];
         while let Some(name) = self.todo.pop() {
             match &*name {
@@ -114,15 +127,15 @@ impl<'fd> Walk<'fd> {
         if rest.is_empty() {
             rest.extend(self.stack.pop().map(|(_, name)| name));
         }
-        self.place(rest)
+        self.place(rest, by_link)
     }
 
-    fn place(mut self, rest: Vec<Box<[u8]>>) -> Result<Place, Errno> {
+    fn place(mut self, rest: Vec<Box<[u8]>>, by_link: bool) -> Result<Place, Errno> {
         let dir_path = self.stack.iter().fold(TreePath::root(), |path, (_, name)| path.join_name(name));
         let dir = match self.stack.pop() {
             Some((fd, _)) => fd,
             None => open_child(self.root, b".", OFlags::PATH | OFlags::DIRECTORY)?,
         };
-        Ok(Place { dir, dir_path, rest })
+        Ok(Place { dir, dir_path, rest, by_link })
     }
 }

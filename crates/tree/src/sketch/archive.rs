@@ -13,7 +13,8 @@ use crate::tar_read::{TarEntry, entries};
 
 impl Sketch<'_> {
     /// Takes in what unpacking `archive` to `dest` looks at. False if that cannot be told from its headers alone: where it
-    /// goes over a link of its own, replaces something by another kind or perhaps by its equal, or names files of the tree.
+    /// goes over a link (of its own, or one that the destination confines), replaces something by another kind or perhaps by
+    /// its equal, or names files of the tree.
     ///
     /// # Errors
     /// As [`Self::follow`], and what is wrong with the archive.
@@ -26,10 +27,17 @@ impl Sketch<'_> {
         let mut reader = entries(archive, options.limits.limits())?;
         let top = self.follow(dest)?;
         while let Some(entry) = reader.next_entry()? {
-            let name = TreePath::clean_strict(&entry.name)?;
-            let Some(parent) = name.parent() else { continue };
-            let above = self.follow(top.join(&parent).as_bytes())?;
-            if self.over_made_link || !self.unpacked(&above.join_name(name.name()), &entry) {
+            let name = TreePath::clean(&entry.name)?;
+            let Some(parent) = name.parent() else {
+                if entry.kind != EntryType::Directory {
+                    return Ok(false);
+                }
+                continue;
+            };
+            let named = top.join(&parent);
+            let above = self.follow(named.as_bytes())?;
+            let confined = above != named && !top.is_root();
+            if confined || self.over_made_link || !self.unpacked(&above.join_name(name.name()), &entry) {
                 return Ok(false);
             }
         }
