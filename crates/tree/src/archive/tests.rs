@@ -1,3 +1,5 @@
+//! What archives may do to a tree.
+
 use std::io::Write;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
