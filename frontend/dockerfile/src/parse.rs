@@ -327,6 +327,16 @@ impl<'a> Parser<'a> {
             self.pass_over(Phase::Stage, logical);
         } else if !self.failed_from {
             let message = "no build stage in current context";
+            if self.late_errors.is_empty() {
+                // The checks see what it is before that shows.
+                self.refused = Some(Refused {
+                    keyword: Word::new(Text::from(command.keyword()), command.span),
+                    args: Vec::new(),
+                    comments: command.around.comments().to_vec(),
+                    span: command.span,
+                    lines: command.lines,
+                });
+            }
             let error = Diagnostic::error(code::STAGE, message, command.span);
             let fault = Fault {
                 phase: Phase::Stage,
@@ -378,9 +388,8 @@ impl<'a> Parser<'a> {
             stages: self.stages,
         };
         let (empty_continuations, includes) = (self.empty_continuations, self.includes);
-        let refused = self
-            .refused
-            .filter(|_| faults.first().is_some_and(|fault: &Fault| fault.phase == Phase::Instruction));
+        let refused =
+            self.refused.filter(|_| faults.first().is_some_and(|fault: &Fault| fault.phase > Phase::Parse));
         Parsed { dockerfile, diagnostics, faults, empty_continuations, includes, refused }
     }
 }

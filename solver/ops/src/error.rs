@@ -222,6 +222,10 @@ pub enum OpsError {
     },
 }
 
+/// Which language a file is in that asks for devices.
+const OF_LABS: &str = "`RUN --device` belongs to docker/dockerfile:1-labs, which is the language that is built in; \
+                       BuildKit's stable frontend refuses this flag";
+
 impl OpsError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
@@ -262,7 +266,8 @@ impl OpsError {
             }
             OpsError::DevicesNotAllowed { names } => {
                 let flags: Vec<String> = names.iter().map(|name| format!("--allow device={name}")).collect();
-                Some(format!("allow it with `{}`", flags.join(" ")))
+                let flags = flags.join(" ");
+                Some(format!("allow it with `{flags}`; {OF_LABS}"))
             }
             OpsError::NoContext { name } => Some(format!("name it with `--build-context {name}=PATH`")),
             OpsError::Checksum { source, .. } => match &**source {
