@@ -13,6 +13,7 @@ const NO_COLOR: &str = "NO_COLOR";
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 
 /// `classic`: overlays are mounted as on kernels before 6.5. `copy`: none is mounted, layers are copied.
+const IDS: &str = "LAPSTRAKE_IDS";
 const MOUNTS: &str = "LAPSTRAKE_MOUNTS";
 
 /// The value of a variable that a person named (`--build-arg NAME`, `--secret env=NAME`).
@@ -28,6 +29,11 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
 
 fn set(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// How many ids an ordinary user is to have, if it is said.
+pub(crate) fn ids() -> Option<String> {
+    value(IDS)
 }
 
 /// How overlays are to be mounted, if it is said.

@@ -127,6 +127,9 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
     if is_damage(cause) {
         return Some("`lapstrake doctor --repair` drops what is damaged in the state directory".to_owned());
     }
+    if is_no_such_id(cause) {
+        return Some(OTHER_IDS.to_owned());
+    }
     if let Some(ops) = ops_error(cause) {
         return ops.hint();
     }
@@ -141,6 +144,29 @@ pub(crate) fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<Strin
         return error.hint();
     }
     cause.downcast_ref::<UsernsError>().and_then(UsernsError::hint).map(str::to_owned)
+}
+
+/// How files get owners that a user has no ids for.
+const OTHER_IDS: &str = "give this user a range with that id in /etc/subuid and /etc/subgid, or set LAPSTRAKE_IDS=one with a \
+                         LAPSTRAKE_ROOT of its own: with one id files can have any owner";
+
+/// Whether a file is to have an owner that does not exist here.
+fn is_no_such_id(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let tree = |error: &TreeError| matches!(error, TreeError::NoSuchId { .. });
+    let snapshot = |error: &SnapshotError| matches!(error, SnapshotError::Tree(error) if tree(error));
+    match ops_error(cause) {
+        Some(OpsError::Tree(error)) => tree(error),
+        Some(OpsError::Snapshot(error)) => snapshot(error),
+        // Errors that only pass on another one hide it from the chain.
+        _ => match cause.downcast_ref::<OutputError>() {
+            Some(OutputError::Tree(error)) => tree(error),
+            Some(OutputError::Snapshot(error)) => snapshot(error),
+            _ => {
+                cause.downcast_ref::<SnapshotError>().is_some_and(snapshot)
+                    || cause.downcast_ref::<TreeError>().is_some_and(tree)
+            }
+        },
+    }
 }
 
 /// Where layers can be stacked.

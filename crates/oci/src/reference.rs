@@ -30,6 +30,9 @@ pub enum ReferenceError {
         /// The repository, with the `library/` that names of one part have.
         name: String,
     },
+    /// A name for something new that has a digest.
+    #[error("a name with a digest cannot be given: the digest follows from what is named")]
+    Pinned,
     /// A name over 255 bytes.
     #[error("repository name must not be more than 255 characters")]
     TooLong,
@@ -54,6 +57,15 @@ impl Reference {
     /// The digest that pins it.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
+    }
+
+    /// A name that an image is to get, here or in a registry: a reference without a digest.
+    ///
+    /// # Errors
+    /// What is wrong with the text as a reference; [`ReferenceError::Pinned`].
+    pub fn new_name(text: &str) -> Result<Reference, ReferenceError> {
+        let reference: Reference = text.parse()?;
+        if reference.digest.is_some() { Err(ReferenceError::Pinned) } else { Ok(reference) }
     }
 
     /// The same repository with another tag and no digest.

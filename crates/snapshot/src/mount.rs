@@ -1,12 +1,13 @@
 //! Mounts that are descriptors: `fsopen(2)`, `fsconfig(2)`, `fsmount(2)`, `open_tree(2)`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use lapstrake_sys::kernel;
 use lapstrake_sys::mount::{Reach, change};
-use rustix::fs::{CWD, StatVfsMountFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -18,6 +19,9 @@ use crate::error::SnapshotError;
 
 /// The most lower layers that overlayfs takes.
 pub const MAX_LAYERS: usize = 500;
+
+/// The longest value that `fsconfig(2)` takes as a string, in bytes.
+const LONGEST_VALUE: usize = 255;
 
 /// Mounts `lowers` (lowest first, at least one) on top of each other, with `upper` (and its work directory) as what is
 /// written to; without one nobody may write to the mount. Attached nowhere.
@@ -83,12 +87,16 @@ fn by_layer(
 ) -> Result<OwnedFd, SnapshotError> {
     let refused = |step| move |e: Errno| SnapshotError::Mount { step, source: e.into() };
     let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused("opening overlayfs"))?;
+    let set = |key: &str, path: &Path, step| {
+        let named = Named::new(path)?;
+        fsconfig_set_string(fs.as_fd(), key, named.path()).map_err(refused(step))
+    };
     for lower in lowers.iter().rev() {
-        fsconfig_set_string(fs.as_fd(), "lowerdir+", lower).map_err(refused("adding a layer"))?;
+        set("lowerdir+", lower, "adding a layer")?;
     }
     if let Some((upper, work)) = upper {
-        fsconfig_set_string(fs.as_fd(), "upperdir", upper).map_err(refused("setting the upper directory"))?;
-        fsconfig_set_string(fs.as_fd(), "workdir", work).map_err(refused("setting the work directory"))?;
+        set("upperdir", upper, "setting the upper directory")?;
+        set("workdir", work, "setting the work directory")?;
     }
     for flag in flags {
         fsconfig_set_flag(fs.as_fd(), *flag).map_err(refused("setting its options"))?;
@@ -96,6 +104,34 @@ fn by_layer(
     fsconfig_create(fs.as_fd()).map_err(refused("creating it"))?;
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(refused("mounting it"))
+}
+
+/// A directory by a path that overlayfs takes for what it is: some kernels take a backslash in a path for an escape, and none
+/// takes a path of more than 255 bytes.
+enum Named<'p> {
+    ByPath(&'p Path),
+    /// The path names the descriptor, as long as that is open.
+    ByDescriptor(PathBuf, #[expect(dead_code, reason = "it keeps the directory open")] OwnedFd),
+}
+
+impl<'p> Named<'p> {
+    fn new(path: &'p Path) -> Result<Named<'p>, SnapshotError> {
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.len() <= LONGEST_VALUE && !bytes.contains(&b'\\') {
+            return Ok(Named::ByPath(path));
+        }
+        let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, how, Mode::empty())
+            .map_err(|e| SnapshotError::Directory { path: path.to_owned(), source: e.into() })?;
+        Ok(Named::ByDescriptor(PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())), fd))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Named::ByPath(path) => path,
+            Named::ByDescriptor(path, _) => path,
+        }
+    }
 }
 
 /// Root too marks in `user.*`: one format on disk, one code path, and nothing that only root could read. What has to last
@@ -185,7 +221,7 @@ pub(crate) mod tests {
     use std::fs;
     use std::io::Read as _;
 
-    use rustix::fs::{Mode, OFlags, openat};
+    use rustix::fs::openat;
 
     use super::*;
 

@@ -69,6 +69,14 @@ static CALLER: OnceLock<(Uid, Gid)> = OnceLock::new();
 /// [`UsernsError`] names what the machine lacks; the process is then of no further use where the namespace had
 /// been made already.
 pub fn enter() -> Result<Entered, UsernsError> {
+    enter_with(false)
+}
+
+/// As [`enter`]. An ordinary user gets one id if `one` says so, whatever ranges there are.
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_with(one: bool) -> Result<Entered, UsernsError> {
     let capabilities =
         rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     if capabilities.contains(CapabilitySet::SYS_ADMIN) {
@@ -76,7 +84,7 @@ pub fn enter() -> Result<Entered, UsernsError> {
     }
     let token = SingleThreaded::check().ok_or(UsernsError::Threads)?;
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let wish = Wish::of(uid, gid, capabilities);
+    let wish = if one { Err(Lack::Wish) } else { Wish::of(uid, gid, capabilities) };
     let helper = match wish {
         Ok(wish) => Ok((Helper::start(&token, &wish)?, wish)),
         Err(lack) => Err(lack),

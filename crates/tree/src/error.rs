@@ -19,6 +19,16 @@ pub enum TreeError {
         #[source]
         source: io::Error,
     },
+    /// An owner that does not exist in the user namespace.
+    #[error("{path} belongs to {uid}:{gid}, and this user has no such id")]
+    NoSuchId {
+        /// The file.
+        path: TreePath,
+        /// The number of its user.
+        uid: u32,
+        /// The number of its group.
+        gid: u32,
+    },
     /// Reading or writing a stream failed.
     #[error("cannot {action}")]
     Stream {
@@ -230,6 +240,18 @@ impl TreeError {
     /// For `map_err`: an [`TreeError::Io`] with its noun.
     pub(crate) fn io<E: Into<io::Error>>(action: &'static str, path: &TreePath) -> impl FnOnce(E) -> Self {
         move |source| Self::Io { action, path: path.clone(), source: source.into() }
+    }
+
+    /// For `map_err` where an owner is set, too: the kernel calls an id that is not mapped an invalid argument.
+    pub(crate) fn owning(
+        action: &'static str,
+        path: &TreePath,
+        (uid, gid): (u32, u32),
+    ) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| match errno {
+            rustix::io::Errno::INVAL => Self::NoSuchId { path: path.clone(), uid, gid },
+            errno => Self::io(action, path)(errno),
+        }
     }
 
     /// For `map_err`: a [`TreeError::Stream`].

@@ -185,8 +185,11 @@ impl<'fd> Root<'fd> {
             let fd = match open_child(dir.as_fd(), &name, OFlags::PATH) {
                 Ok(fd) => fd,
                 Err(Errno::NOENT) => {
-                    let fd =
-                        make_dir(dir.as_fd(), &name, new).map_err(TreeError::io("make directory", &next))?;
+                    let fd = make_dir(dir.as_fd(), &name, new).map_err(TreeError::owning(
+                        "make directory",
+                        &next,
+                        new.owner.unwrap_or_default(),
+                    ))?;
                     made.push(next.clone());
                     fd
                 }

@@ -313,7 +313,7 @@ pub fn write_file(
         fs::fchmod(&file, Mode::from_raw_mode(mode))?;
         options.mtime.map_or(Ok(()), |mtime| crate::inroot::set_times_fd(file.as_fd(), mtime))
     };
-    finish().map_err(TreeError::io("finish", &path))?;
+    finish().map_err(TreeError::owning("finish", &path, (uid, gid)))?;
     if options.squash_ids {
         copied.owners.insert(path, Ownership { uid, gid, mode: None });
     }

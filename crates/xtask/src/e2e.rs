@@ -29,6 +29,7 @@ mod logins;
 mod lookalikes;
 mod many;
 mod model;
+mod named;
 mod networks;
 mod others;
 mod outfiles;
@@ -170,6 +171,7 @@ fn cases() -> Vec<Case> {
         found::CASES,
         placed::CASES,
         unpacked::CASES,
+        named::CASES,
     ]
     .concat()
 }

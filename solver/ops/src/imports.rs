@@ -24,14 +24,15 @@ const LONGEST: u64 = 64 << 20;
 pub enum CacheFrom {
     /// A manifest in a registry: a cache's, or an image's that carries one.
     Registry(Reference),
-    /// An OCI layout on this machine; by the digest of the manifest, else by its tag.
+    /// An OCI layout on this machine; by the digest of the manifest, else by its tag, else `latest` or the only one without
+    /// a tag.
     Local {
         /// The directory.
         dir: PathBuf,
         /// The manifest.
         digest: Option<Digest>,
-        /// Its name there.
-        tag: String,
+        /// Its tag there, if one was asked for.
+        tag: Option<String>,
     },
 }
 
@@ -108,7 +109,7 @@ impl Images {
         let manifest = match from {
             CacheFrom::Registry(reference) => self.client().await?.manifest(reference).await?.bytes,
             CacheFrom::Local { dir, digest, tag } => {
-                layout_blob(dir, &in_layout(dir, digest.as_ref(), tag)?)?
+                layout_blob(dir, &in_layout(dir, digest.as_ref(), tag.as_deref())?)?
             }
         };
         let offer = source.offer(&manifest).await?;
@@ -260,20 +261,32 @@ impl Source<'_> {
     }
 }
 
-/// The digest of the manifest that a layout has by this tag, or the only one that it has.
-fn in_layout(dir: &Path, digest: Option<&Digest>, tag: &str) -> Result<String, OpsError> {
+/// The digest of the manifest that a layout has by this tag. Without one it is `latest`, or the only one if that has no tag.
+fn in_layout(dir: &Path, digest: Option<&Digest>, tag: Option<&str>) -> Result<String, OpsError> {
     if let Some(digest) = digest {
         return Ok(digest.to_string());
     }
     let path = dir.join("index.json");
     let bytes = std::fs::read(&path).map_err(OpsError::io("read", &path))?;
     let index = read_index(&bytes).map_err(OpsError::malformed("the layout's index"))?;
-    let named = |descriptor: &&Descriptor| {
+    let tag_of = |descriptor: &Descriptor| {
         let names = descriptor.annotations().as_ref();
-        names.and_then(|names| names.get("org.opencontainers.image.ref.name")).is_some_and(|name| name == tag)
+        names.and_then(|names| names.get("org.opencontainers.image.ref.name")).cloned()
     };
-    let only = if index.manifests().len() == 1 { index.manifests().first() } else { None };
-    let found = index.manifests().iter().find(named).or(only);
-    let missing = || OpsError::Unsupported { what: format!("`{}` has no cache `{tag}`", dir.display()) };
-    found.map(|descriptor| descriptor.digest().to_string()).ok_or_else(missing)
+    let wanted = tag.unwrap_or("latest");
+    let only = match (tag, index.manifests().as_slice()) {
+        (None, [only]) if tag_of(only).is_none() => Some(only),
+        _ => None,
+    };
+    let named = index.manifests().iter().find(|one| tag_of(one).as_deref() == Some(wanted));
+    if let Some(found) = named.or(only) {
+        return Ok(found.digest().to_string());
+    }
+    let tags: Vec<String> =
+        index.manifests().iter().filter_map(tag_of).map(|tag| format!("`{tag}`")).collect();
+    let tags =
+        if tags.is_empty() { "it has no tags".to_owned() } else { format!("it has {}", tags.join(", ")) };
+    Err(OpsError::Unsupported {
+        what: format!("`{}` has no cache with the tag `{wanted}`: {tags}", dir.display()),
+    })
 }

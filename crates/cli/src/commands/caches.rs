@@ -65,7 +65,10 @@ fn from_keys(argument: &str) -> Result<CacheFrom, String> {
             let dir = keys.take("src").ok_or("`src=DIR` is missing")?;
             let digest = keys.take("digest").map(|digest| digest.parse::<Digest>()).transpose();
             let digest = digest.map_err(|error| error.to_string())?;
-            let tag = keys.take("tag").unwrap_or_else(|| "latest".to_owned());
+            let tag = keys.take("tag");
+            if tag.as_deref() == Some("") {
+                return Err("`tag=` has no value".to_owned());
+            }
             CacheFrom::Local { dir: absolute(dir.as_ref()).map_err(|error| error.0)?, digest, tag }
         }
         "inline" => return Err("name the image that carries it: `type=registry,ref=IMAGE`".to_owned()),
@@ -105,7 +108,7 @@ fn to_keys(argument: &str) -> Result<Target, String> {
     let to = match kind.as_str() {
         "registry" => {
             let name = keys.take("ref").ok_or("`ref=NAME` is missing")?;
-            CacheTo::Registry(name.parse::<Reference>().map_err(|error| format!("{error}"))?)
+            CacheTo::Registry(Reference::new_name(&name).map_err(|error| format!("{error}"))?)
         }
         "local" => {
             let dir = keys.take("dest").ok_or("`dest=DIR` is missing")?;
@@ -252,7 +255,9 @@ mod tests {
         let from = |text: &str| from(&text.to_owned()).map_err(|error| error.to_string());
         assert!(matches!(from("localhost:5000/c:x"), Ok(CacheFrom::Registry(_))));
         assert!(matches!(from("type=registry,ref=c"), Ok(CacheFrom::Registry(_))));
-        assert!(matches!(from("type=local,src=/c,tag=t"), Ok(CacheFrom::Local { tag, .. }) if tag == "t"));
+        assert!(
+            matches!(from("type=local,src=/c,tag=t"), Ok(CacheFrom::Local { tag, .. }) if tag.as_deref() == Some("t"))
+        );
         for bad in
             ["type=local", "type=registry", "type=gha", "type=nosuch", "type=local,src=/c,x=y", "type=inline"]
         {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use lapstrake_runtime::{Choice, Sandbox, Way, advice, dropped, limits_available};
 use lapstrake_store::{Stacking, Store};
 use lapstrake_sys::kernel;
-use lapstrake_sys::userns::{Entered, Ids, enter};
+use lapstrake_sys::userns::{Entered, Ids, enter_with};
 use serde::Serialize;
 
 use crate::args::Doctor;
@@ -144,7 +144,7 @@ fn null_device() -> Finding {
 /// Who we are; the process is root of a namespace afterwards where that is possible.
 fn ids() -> (Finding, bool) {
     let name = "user ids";
-    match enter() {
+    match enter_with(crate::session::one_id().unwrap_or(false)) {
         Ok(Entered::Root) => (finding(name, State::Ok, "root"), true),
         Ok(Entered::User { ids: Ids::Full { count } }) => {
             (finding(name, State::Ok, format!("a user namespace with {count} ids")), true)

@@ -24,7 +24,7 @@ use crate::session;
 /// Makes an image of a root file system's tar.
 pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     let parsed =
-        |name: &String| name.parse::<Reference>().map_err(|e| Usage(format!("invalid name `{name}`: {e}")));
+        |name: &String| Reference::new_name(name).map_err(|e| Usage(format!("invalid name `{name}`: {e}")));
     let names: Vec<Reference> = args.name.iter().map(parsed).collect::<Result<_, _>>()?;
     let platform = match &args.platform.clone().or_else(env::default_platform) {
         Some(text) => text.parse().map_err(|error| Usage(format!("--platform {text}: {error}")))?,

@@ -101,7 +101,9 @@ impl DockerImage {
 
     fn names(&self) -> anyhow::Result<Vec<Reference>> {
         let tags = self.repo_tags.iter().flatten().flatten().filter(|tag| !tag.is_empty());
-        Ok(tags.map(|tag| tag.parse()).collect::<Result<_, _>>()?)
+        let given =
+            |tag: &String| Reference::new_name(tag).with_context(|| format!("the archive's name `{tag}`"));
+        tags.map(given).collect()
     }
 }
 
@@ -293,7 +295,7 @@ impl Archive {
                 if name.contains([':', '/']) { name.clone() } else { format!("{}:{name}", self.name) }
             });
             let name = annotations.get("io.containerd.image.name").cloned().or(name);
-            let names = name.and_then(|name| name.parse().ok()).into_iter().collect();
+            let names = name.and_then(|name| Reference::new_name(&name).ok()).into_iter().collect();
             let digest = descriptor.digest().to_string();
             let bytes = self.blob(&digest)?;
             if is_index(&bytes) {

@@ -207,7 +207,8 @@ fn stored(keys: &mut Keys) -> Result<ImageOutput, String> {
     // The letter that is missing is missing in BuildKit.
     image.dangling_alone = keys.flag("danging-name-empty-only")?.unwrap_or(false);
     if let Some(prefix) = keys.take("dangling-name-prefix") {
-        let parsed = prefix.parse().map_err(|error| format!("dangling-name-prefix `{prefix}`: {error}"))?;
+        let parsed = Reference::new_name(&prefix)
+            .map_err(|error| format!("dangling-name-prefix `{prefix}`: {error}"))?;
         image.dangling = Some(parsed);
     }
     image.unpack = keys.flag("unpack")?.unwrap_or(false);
@@ -223,7 +224,9 @@ fn stored(keys: &mut Keys) -> Result<ImageOutput, String> {
 fn image(keys: &mut Keys) -> Result<ImageOutput, String> {
     let mut image = ImageOutput::default();
     for name in keys.take("name").iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()) {
-        image.names.push(name.parse().map_err(|error| format!("invalid name `{name}`: {error}"))?);
+        image
+            .names
+            .push(Reference::new_name(name).map_err(|error| format!("invalid name `{name}`: {error}"))?);
     }
     image.rewrite = keys.flag("rewrite-timestamp")?.unwrap_or(false);
     image.epoch = epoch(keys)?;

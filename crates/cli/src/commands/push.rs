@@ -50,7 +50,7 @@ async fn one_step<T>(
 /// Pushes an image that is here, or all that have the name.
 pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
-    let reference = name(&args.image)?;
+    let reference = if args.all_tags { name(&args.image)? } else { new_name(&args.image)? };
     if !args.all_tags {
         push_one(args, &session, &reference, &args.image)?;
         return Ok(ExitCode::SUCCESS);
@@ -104,6 +104,10 @@ fn push_one(args: &PushImage, session: &Session, reference: &Reference, image: &
         );
     }
     Ok(())
+}
+
+fn new_name(text: &str) -> Result<Reference, Usage> {
+    Reference::new_name(text).map_err(|error| Usage(format!("`{text}`: {error}")))
 }
 
 fn name(text: &str) -> Result<Reference, Usage> {
@@ -229,10 +233,7 @@ pub(crate) fn tag(args: &Tag) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     let id = find_image(&session.store, &args.image)?.id;
     let images = find_all(&session.store, &args.image)?;
-    let new = name(&args.name)?;
-    if new.digest().is_some() {
-        return Err(Usage(format!("`{}`: a name with a digest cannot be given", args.name)).into());
-    }
+    let new = new_name(&args.name)?;
     let main = images.iter().position(|image| image.id == id).unwrap_or(0);
     session.store.put_variants(&images, main, std::slice::from_ref(&new))?;
     session.store.sync()?;

@@ -113,7 +113,9 @@ impl Wanted {
         let place = add_contexts(args, &mut inputs, &mut settings)?;
         settings.git_hosts = git_hosts(&inputs);
         let outputs = outputs(args)?;
-        let name = |text: &String| text.parse().map_err(|e| Usage(format!("invalid tag `{text}`: {e}")));
+        let name = |text: &String| {
+            Reference::new_name(text).map_err(|e| Usage(format!("invalid tag `{text}`: {e}")))
+        };
         let names = collect(&args.tag, name)?;
         let from_env = env::progress().and_then(|text| <Mode as clap::ValueEnum>::from_str(&text, true).ok());
         let mode = if args.debug.is_some() {

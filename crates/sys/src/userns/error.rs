@@ -17,6 +17,8 @@ pub enum Lack {
         /// The user's name, or number where there is no name.
         user: String,
     },
+    /// The caller wants one id.
+    Wish,
     /// The set-user-id helper is not installed.
     Program {
         /// `newuidmap` or `newgidmap`.
@@ -35,6 +37,7 @@ impl fmt::Display for Lack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Range { file, user } => write!(f, "{file} has no range for {user}"),
+            Self::Wish => f.write_str("as asked for"),
             Self::Program { program } => write!(f, "{program} is not installed"),
             Self::Helper { program, message } => write!(f, "{program} failed: {message}"),
         }
@@ -55,6 +58,7 @@ impl Lack {
                     None => "all ranges in /etc/subuid and /etc/subgid are taken: free one".to_owned(),
                 }
             }
+            Self::Wish => "unset LAPSTRAKE_IDS to have more".to_owned(),
             Self::Program { .. } => "install the package uidmap (Debian) or shadow-utils (Fedora)".to_owned(),
             Self::Helper { program, .. } => {
                 format!("{program} has to be set-user-id root or have the capability to set ids")
@@ -66,6 +70,8 @@ impl Lack {
     pub(super) fn encode(&self) -> String {
         match self {
             Self::Range { file, user } => format!("{file}\0{user}"),
+            // Nobody starts a helper then.
+            Self::Wish => "wish".to_owned(),
             Self::Program { program } => format!("program\0{program}"),
             Self::Helper { program, message } => format!("helper\0{program}\0{message}"),
         }

@@ -152,7 +152,7 @@ impl<'a> Extractor<'a> {
         let fd = open_child(self.dest.as_fd(), b".", OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(self.failed("open", &here))?;
         self.own(&here, entry);
-        self.finish_fd(fd.as_fd(), entry).map_err(self.failed("finish", &here))?;
+        self.finish_fd(fd.as_fd(), entry).map_err(self.unfinished(&here, entry))?;
         self.dirs.push((here, time(entry)));
         Ok(())
     }
@@ -222,7 +222,7 @@ impl<'a> Extractor<'a> {
             Err(e) => return Err(self.failed("open", &spot.path)(e)),
         };
         self.own(&spot.path, entry);
-        self.finish_fd(fd.as_fd(), entry).map_err(self.failed("finish", &spot.path))?;
+        self.finish_fd(fd.as_fd(), entry).map_err(self.unfinished(&spot.path, entry))?;
         self.dirs.push((spot.path.clone(), time(entry)));
         Ok(replaced)
     }
@@ -252,7 +252,7 @@ impl<'a> Extractor<'a> {
         }
         self.own(&spot.path, entry);
         let is_link = entry.kind == EntryType::Symlink;
-        self.finish_at(spot, entry, is_link).map_err(self.failed("finish", &spot.path))
+        self.finish_at(spot, entry, is_link).map_err(self.unfinished(&spot.path, entry))
     }
 
     fn file(&self, spot: &Spot<'_>, entry: &TarEntry, content: &mut impl Read) -> Result<(), TreeError> {
@@ -263,7 +263,7 @@ impl<'a> Extractor<'a> {
         io::copy(content, &mut file).map_err(self.failed("write", &spot.path))?;
         self.finish_fd(file.as_fd(), entry)
             .and_then(|()| set_times_fd(file.as_fd(), time(entry)))
-            .map_err(self.failed("finish", &spot.path))
+            .map_err(self.unfinished(&spot.path, entry))
     }
 
     /// Gives a file another name, and all its names what the entry says of this one.
@@ -300,7 +300,7 @@ impl<'a> Extractor<'a> {
             FileType::Symlink => self.chown(spot, entry),
             _ => self.finish_at(spot, entry, false),
         };
-        finished.map_err(self.failed("finish", &spot.path))
+        finished.map_err(self.unfinished(&spot.path, entry))
     }
 
     fn owner(&self, entry: &TarEntry) -> (u32, u32) {
@@ -346,6 +346,12 @@ impl<'a> Extractor<'a> {
         let (uid, gid) = self.owner(entry);
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         fs::chownat(spot.dir, spot.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// For `map_err`: what an entry says of this path could not be set.
+    fn unfinished(&self, path: &TreePath, entry: &TarEntry) -> impl FnOnce(Errno) -> TreeError {
+        let (path, owner) = (self.base.join(path), self.owner(entry));
+        move |errno| TreeError::owning("finish", &path, owner)(errno)
     }
 
     /// For `map_err`: an error at this path of the destination.

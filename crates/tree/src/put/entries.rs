@@ -198,7 +198,7 @@ impl<'a> Putter<'a> {
             set_xattrs(fd.as_fd(), kept);
             self.finish(fd.as_fd(), &entry.meta, true)
         };
-        finish().map_err(TreeError::io("finish", &path))
+        finish().map_err(TreeError::owning("finish", &path, self.owner(&entry.meta)))
     }
 
     /// Owner, attributes, mode, times: in this order, as each clears something of the next.
@@ -242,8 +242,11 @@ impl<'a> Putter<'a> {
         if !self.options.squash_ids {
             let (uid, gid) = self.owner(&entry.meta);
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(TreeError::io("set owner of", &path))?;
+            fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(TreeError::owning(
+                "set owner of",
+                &path,
+                self.owner(&entry.meta),
+            ))?;
         }
         if !matches!(entry.kind, Kind::Symlink { .. }) {
             fs::chmodat(&parent, name, self.mode(&entry.meta, false), AtFlags::empty())
@@ -350,7 +353,11 @@ impl<'a> Putter<'a> {
             }
         };
         let filed = if (Kind::File { size, content }) == entry.kind {
-            self.finish_file(&to, between.maker, &new.meta).map_err(TreeError::io("finish", &new.path))?;
+            self.finish_file(&to, between.maker, &new.meta).map_err(TreeError::owning(
+                "finish",
+                &new.path,
+                (new.meta.uid, new.meta.gid),
+            ))?;
             new.kind = Kind::File { size, content };
             Filed::from((new, inode))
         } else if self.options.live {

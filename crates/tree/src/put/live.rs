@@ -60,7 +60,7 @@ impl Putter<'_> {
         let mode = Mode::from_raw_mode(new.meta.mode);
         self.finish_file(to, between.maker, &new.meta)
             .and_then(|()| fs::fchmod(to, mode))
-            .map_err(TreeError::io("finish", &new.path))?;
+            .map_err(TreeError::owning("finish", &new.path, (new.meta.uid, new.meta.gid)))?;
         let found = Retaken { path: entry.source.clone(), now: Some(taken) };
         Ok(Filed { put: Some((new, inode)), found: Some((found, cut)) })
     }

@@ -150,8 +150,11 @@ impl<'a> Disk<'a> {
             return Ok(());
         }
         let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
-        fs::chownat(parent, path.name(), uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(TreeError::io("set owner of", path))
+        fs::chownat(parent, path.name(), uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(TreeError::owning(
+            "set owner of",
+            path,
+            (meta.uid, meta.gid),
+        ))
     }
 
     pub(crate) fn file(
@@ -210,7 +213,7 @@ impl<'a> Disk<'a> {
     ) -> Result<(), TreeError> {
         if !self.squash_ids {
             fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-                .map_err(TreeError::io("set owner of", path))?;
+                .map_err(TreeError::owning("set owner of", path, (meta.uid, meta.gid)))?;
         }
         for xattr in xattrs.iter().filter(|x| xattr_counts(&x.name)) {
             match fs::fsetxattr(fd, &*xattr.name, &xattr.value, XattrFlags::empty()) {

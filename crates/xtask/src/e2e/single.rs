@@ -10,7 +10,15 @@ pub(super) const USER: &str = "lapstrake-single";
 /// Whether a test is also for such a user, in a place of its own.
 pub(super) fn concerns(case: &str) -> bool {
     const PREFIXES: &[&str] = &[
-        "changing_", "confined_", "copied_", "found_", "placed_", "root_on_", "state_on_", "unpacked_", "ways_of_",
+        "changing_",
+        "confined_",
+        "copied_",
+        "found_",
+        "placed_",
+        "root_on_",
+        "state_on_",
+        "unpacked_",
+        "ways_of_",
     ];
     PREFIXES.iter().any(|prefix| case.starts_with(prefix))
 }
