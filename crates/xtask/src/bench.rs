@@ -37,14 +37,15 @@ enum Budget {
 
 type Case = (&'static str, fn(&Bench) -> Result<(), String>);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     ("cached", cached),
     ("run-true", run_true),
     ("copy-cold", copy_cold),
     ("copy-unchanged", copy_unchanged),
     ("copy-one-changed", copy_one_changed),
     ("copy-many", copy_many),
-    ("images", |bench| images::bench(&bench.lapstrake, bench.place.path())),
+    ("copy-one-of-many", copy_one_of_many),
+    ("images", |bench| images::bench(&bench.lapstrake, bench.place.path(), &bench.peers)),
 ];
 
 /// How fast Dockerfiles are parsed and lowered, typical ones and long ones of the worst kinds.
@@ -244,6 +245,27 @@ fn copy_one_changed(bench: &Bench) -> Result<(), String> {
         commands.push((peer.name().to_owned(), bench.peer(peer, &context, &[]).before(&touch)));
     }
     compare("50 000 files, one changed", 5, commands, &Budget::Times(3.0))
+}
+
+/// 400 000 files, one of them new, with the image.
+fn copy_one_of_many(bench: &Bench) -> Result<(), String> {
+    let context = bench.inputs.files(400_000)?;
+    bench.build(&context, &[]).run()?;
+    let changed = |file: &str| format!("date +%s%N > '{}/src/{file}'", context.display());
+    let build = |file: &str| bench.build(&context, &[]).before(&changed(file));
+    // Names are sorted: `d99` is the last directory, `d189` is near the middle.
+    let mut commands = vec![
+        ("lapstrake, near the end".to_owned(), build("d99/d1999/f3")),
+        ("find".to_owned(), find(&context)),
+        ("lapstrake, in the middle".to_owned(), build("d189/d3789/f3")),
+        ("lapstrake, at the beginning".to_owned(), build("d0/d7/f3")),
+        ("lapstrake, unchanged".to_owned(), bench.build(&context, &[])),
+    ];
+    for peer in &bench.peers {
+        let build = bench.peer(peer, &context, &[]).before(&changed("d99/d1999/f3"));
+        commands.push((format!("{}, near the end", peer.name()), build));
+    }
+    compare("400 000 files, one changed", 3, commands, &Budget::Wall(2.0))
 }
 
 /// Twice as many files take twice as long.

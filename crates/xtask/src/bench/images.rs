@@ -7,14 +7,15 @@ use std::path::Path;
 use std::process;
 
 use super::measure::{Command, measure, on_path};
+use super::peers::Peer;
 use crate::registry::Registry;
 
 /// Megabytes of the layer.
 const MEGABYTES: usize = 500;
 const ROUNDS: usize = 3;
 
-/// Measures all of it with the binary at `lapstrake`, below `place`.
-pub(super) fn bench(lapstrake: &Path, place: &Path) -> Result<(), String> {
+/// Measures all of it with the binary at `lapstrake`, below `place`, beside BuildKit if it is one of the peers.
+pub(super) fn bench(lapstrake: &Path, place: &Path, peers: &[Peer]) -> Result<(), String> {
     let failed = |error: std::io::Error| error.to_string();
     let context = place.join("image");
     fs::create_dir_all(&context).map_err(failed)?;
@@ -33,14 +34,17 @@ pub(super) fn bench(lapstrake: &Path, place: &Path) -> Result<(), String> {
     let no_blobs = format!("find '{}/blobs' -size +1M -delete", state.display());
     let fresh = format!("rm -rf '{}'", state.display());
     let first = lap(&format!("build -q -t {name} image")).before(&fresh);
-    table(
-        "build -t",
-        vec![
-            ("lapstrake", first),
-            ("cp", sh(&format!("cp {big} copy && rm copy"))),
-            ("sha256sum", sh(&format!("sha256sum {big}"))),
-        ],
-    )?;
+    let copied = "rm -rf copy && cp -a image copy && sync -f copy";
+    let mut rows = vec![
+        ("lapstrake", first),
+        ("cp -a and sync", sh(copied)),
+        ("sha256sum", sh(&format!("sha256sum {big}"))),
+    ];
+    for peer in peers {
+        let built = peer.output(&context, "type=image,name=bench");
+        rows.extend(built.zip(peer.emptied()).map(|(build, empty)| (peer.name(), build.before(&empty))));
+    }
+    table("build -t", rows)?;
     let written = bytes_of(&state.join("blobs"))?;
     println!("build -t: {written} bytes of blobs were written (config and manifest; no layer)");
     let export = |keys: &str| {
@@ -56,7 +60,53 @@ pub(super) fn bench(lapstrake: &Path, place: &Path) -> Result<(), String> {
     export("compression=gzip").run()?;
     let compressed = fs::metadata(place.join("out.tar")).map_err(failed)?.len();
     println!("gzip makes {:.2} of it", compressed as f64 / (MEGABYTES as f64 * 1e6));
-    wire((&lap, &sh), (&name, &registry.address), (&at.to_string(), &fresh))
+    wire((&lap, &sh), (&name, &registry.address), (&at.to_string(), &fresh))?;
+    let to = Wire { lap: &lap, registry: &registry.address, place, fresh: &fresh };
+    beside_buildkit(&to, &name, &no_blobs, peers)
+}
+
+/// What both builders send to and fetch from.
+struct Wire<'a> {
+    lap: Make<'a>,
+    registry: &'a str,
+    place: &'a Path,
+    /// A shell command after which our state directory is empty.
+    fresh: &'a str,
+}
+
+/// The same way as BuildKit goes, who compresses when it pushes and unpacks what a step stands on.
+fn beside_buildkit(to: &Wire<'_>, name: &str, no_blobs: &str, peers: &[Peer]) -> Result<(), String> {
+    let Wire { lap, registry, place, fresh } = to;
+    let (image, based) = (place.join("image"), place.join("based"));
+    let emptied = format!("rm -rf '{}/registry/docker'", place.display());
+    let theirs = format!("{registry}/bench/theirs:1");
+    lap(&format!("build -q -t {name} image")).run()?;
+    let ours = lap(&format!("push -q {name}")).before(&format!("{emptied}; {no_blobs}"));
+    let mut rows = vec![("lapstrake", ours)];
+    for peer in peers {
+        let kept = peer.output(&image, "type=image,name=bench");
+        let pushed =
+            peer.output(&image, &format!("type=image,name={theirs},push=true,registry.insecure=true"));
+        let (Some(kept), Some(pushed), Some(empty)) = (kept, pushed, peer.emptied()) else { continue };
+        let before = format!("{empty} && {} 2> /dev/null && {emptied}", kept.script());
+        rows.push((peer.name(), pushed.before(&before)));
+    }
+    let measured = rows.len();
+    table("compress and push, gzip", rows)?;
+    if measured == 1 {
+        return Ok(());
+    }
+    let made = || {
+        fs::create_dir_all(&based)?;
+        fs::write(based.join("Dockerfile"), format!("FROM {theirs}\nWORKDIR /made\n"))
+    };
+    made().map_err(|error: std::io::Error| error.to_string())?;
+    let mut rows = vec![("lapstrake", lap("build -q -o type=image,unpack=true based").before(fresh))];
+    for peer in peers {
+        let built = peer.output(&based, "type=image,name=bench");
+        rows.extend(built.zip(peer.emptied()).map(|(build, empty)| (peer.name(), build.before(&empty))));
+    }
+    table("pull and unpack what BuildKit made", rows)
 }
 
 /// Makes a command of a text.

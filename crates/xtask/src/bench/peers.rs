@@ -42,6 +42,21 @@ impl Peer {
         }
     }
 
+    /// A build of `context` with an output of BuildKit's; `None` for others.
+    pub(super) fn output(&self, context: &Path, output: &str) -> Option<Command> {
+        let Peer::Buildkit(Daemon { address, .. }) = self else { return None };
+        let (context, dockerfile) =
+            (format!("context={}", context.display()), format!("dockerfile={}", context.display()));
+        let args = ["--addr", address, "build", "--frontend", "dockerfile.v0", "--local", &context];
+        Some(Command::new("buildctl").args(&args).args(&["--local", &dockerfile, "--output", output]))
+    }
+
+    /// A shell command after which BuildKit has nothing in its store; `None` for others.
+    pub(super) fn emptied(&self) -> Option<String> {
+        let Peer::Buildkit(Daemon { address, .. }) = self else { return None };
+        Some(format!("buildctl --addr '{address}' prune --all > /dev/null"))
+    }
+
     /// A build of `context` into the peer's own store.
     pub(super) fn build(&self, place: &Path, context: &Path, more: &[&str]) -> Command {
         let context = context.display().to_string();
