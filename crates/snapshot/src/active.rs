@@ -11,7 +11,7 @@ use lapstrake_tree::discard::discard;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{Copied, Layers};
 use lapstrake_tree::replica::{LayerFiles, Replica, copy_changes};
-use lapstrake_tree::scan::{Found, Ownership, ScanMode, ScanOptions, compare, scan};
+use lapstrake_tree::scan::{Found, Ownership, ScanMode, ScanOptions, compare, has_set_time, scan};
 use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::unpack::Marks;
 use lapstrake_tree::{Entry, Kind, Tree, TreePath, record_owners};
@@ -187,7 +187,7 @@ impl Active {
         }
         let base = base.zip(copied.patch);
         if !tree.is_empty() {
-            let (kept, gone) = without_copies(tree, &mount(lowers, None)?, single_id)?;
+            let (kept, gone) = without_copies(tree, (&upper, &mount(lowers, None)?), single_id)?;
             if let Some((base, _)) = base.filter(|_| !gone.is_empty()) {
                 let below = Tree::decode(&store.layer_tree(base)?)?;
                 if gone.iter().any(|entry| below.get(&entry.path).is_some()) {
@@ -348,7 +348,11 @@ pub(crate) fn put(
 
 /// The tree without what overlayfs copied up and nobody changed, and without deletions of what is not there; and these, what
 /// is in a directory before it.
-fn without_copies(tree: Tree, lower: &OwnedFd, single_id: bool) -> Result<(Tree, Vec<Entry>), SnapshotError> {
+fn without_copies(
+    tree: Tree,
+    (upper, lower): (&OwnedFd, &OwnedFd),
+    single_id: bool,
+) -> Result<(Tree, Vec<Entry>), SnapshotError> {
     let below = ScanOptions { owner_default: single_id.then_some((0, 0)), ..ScanOptions::default() };
     let linked: BTreeSet<TreePath> = tree
         .entries()
@@ -364,7 +368,7 @@ fn without_copies(tree: Tree, lower: &OwnedFd, single_id: bool) -> Result<(Tree,
             kept.last().is_some_and(|next| next.path.starts_with(&entry.path) && next.path != entry.path);
         let changed = || match in_new {
             true => Ok(entry.kind != Kind::Whiteout),
-            false => is_change(lower, &entry, &below),
+            false => is_change((upper, lower), &entry, &below),
         };
         let keep = has_child || linked.contains(&entry.path) || changed()?;
         if keep {
@@ -394,7 +398,14 @@ fn in_new_directories(root: &Root<'_>, entries: &[Entry]) -> Vec<bool> {
     found
 }
 
-fn is_change(lower: &OwnedFd, entry: &Entry, below: &ScanOptions<'_>) -> Result<bool, SnapshotError> {
+fn is_change(
+    (upper, lower): (&OwnedFd, &OwnedFd),
+    entry: &Entry,
+    below: &ScanOptions<'_>,
+) -> Result<bool, SnapshotError> {
     let unchanged = if entry.kind == Kind::Whiteout { Found::Nothing } else { Found::Same };
-    Ok(compare(lower.as_fd(), entry, below)? != unchanged)
+    if compare(lower.as_fd(), entry, below)? != unchanged {
+        return Ok(true);
+    }
+    Ok(entry.is_dir() && has_set_time(upper.as_fd(), lower.as_fd(), &entry.path)?)
 }

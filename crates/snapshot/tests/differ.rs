@@ -97,7 +97,7 @@ fn check(rows: &[Row], mode: Mode) {
         let again = View::new(&store, &[below.clone(), Lower::Layer(layer.clone())]).unwrap();
         let found = scan(again.as_fd(), &ScanOptions::default()).unwrap();
         let timeless = |mut entries: Vec<Entry>| {
-            // Times of directories alone make no layer.
+            // Times of directories that nobody has set make no layer.
             entries
                 .iter_mut()
                 .filter(|entry| entry.is_dir() && expected.is_empty())
@@ -208,7 +208,7 @@ fn files(mode: Mode) {
         ("appended", |root| fs::write(root.join("d/x"), "12345").unwrap(), &["d d", "f d/x"]),
         ("rewritten, same size and time", rewrite, &["f a"]),
         ("replaced by the same", replace_by_same, &[]),
-        ("time only", |root| File::open(root.join("a")).unwrap().set_modified(UNIX_EPOCH).unwrap(), &["f a"]),
+        ("time only", |root| set_time(&root.join("a")), &["f a"]),
         ("new", |root| fs::write(root.join("new"), "").unwrap(), &["f new"]),
         ("renamed", |root| fs::rename(root.join("a"), root.join("z")).unwrap(), &["gone a", "f z"]),
         ("pipe", pipe, &["p pipe"]),
@@ -254,7 +254,9 @@ fn directories(mode: Mode) {
     let rows: &[Row] = &[
         ("empty and new", |root| fs::create_dir(root.join("new")).unwrap(), &["d new"]),
         ("made again", made_again, &["d d opaque", "f d/new"]),
-        ("with another time", |root| settle(&root.join("d")), &[]),
+        ("with the time that it had", |root| settle(&root.join("d")), &[]),
+        ("with a time that was set", |root| set_time(&root.join("d")), &["d d"]),
+        ("with a time that was set, and passed through", set_and_passed_through, &[]),
         ("passed through", passed_through, &[]),
         ("made again with what was in it", made_again_the_same, &["d d opaque", "f d/x"]),
         ("replaced by a file", replaced_by_a_file, &["f d"]),
@@ -272,6 +274,15 @@ fn directories(mode: Mode) {
 fn passed_through(root: &Path) {
     fs::write(root.join("d/new"), "").unwrap();
     fs::remove_file(root.join("d/new")).unwrap();
+}
+
+fn set_time(path: &Path) {
+    File::open(path).unwrap().set_modified(UNIX_EPOCH).unwrap();
+}
+
+fn set_and_passed_through(root: &Path) {
+    set_time(&root.join("d"));
+    passed_through(root);
 }
 
 fn made_again(root: &Path) {

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rayon::prelude::*;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
-pub use compare::{Found, compare};
+pub use compare::{Found, compare, has_set_time};
 pub(crate) use dir::read_names;
 pub use verify::first_damage;
 

@@ -25,8 +25,8 @@
 //! it. A step that had to run again although a record had it (`--no-cache`) replaces what its plain key has, and so does
 //! everything that stands on it.
 //!
-//! A source may change while a step reads it. The step then says what it [read](Read), its keys are made again of that before
-//! the result is recorded, and so are the keys of all steps that stand on it: a key always names what was read.
+//! A source may change while a step reads it. The step then says what it [read](Read). The keys of the step, and of all steps
+//! that stand on it, are computed again from what was read before the result is recorded. So a key always names what was read.
 
 mod deep;
 mod event;

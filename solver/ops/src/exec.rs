@@ -77,11 +77,8 @@ fn attempt(
 ) -> Result<Stack, OpsError> {
     let inner = reading.inner;
     let debug = inner.settings.debug.as_ref();
-    if let Some(debug) = debug.filter(|debug| debug.stops_before(name)) {
-        let scratch = Active::new(&inner.store, &base.lowers(&inner.store, inner.settings.single_id)?)?;
-        let prepare = || prepare(reading, exec, base, inputs, &scratch);
-        let tools = (inner.sandbox(exec)?, debug);
-        debug::shell(tools, Occasion::Before(name), exec, &scratch, prepare, killed)?;
+    if debug.is_some_and(|debug| debug.stops_before(name)) {
+        stop_before(reading, (exec, name), base, inputs, killed)?;
     }
     let mut active = Active::new(&inner.store, &base.lowers(&inner.store, inner.settings.single_id)?)?;
     if debug.is_some() {
@@ -127,6 +124,22 @@ fn attempt(
     let copied = active.owners(&owned)?;
     let layer = active.commit(&inner.store, copied, inner.settings.single_id)?;
     Ok(base.clone().with(layer))
+}
+
+/// Opens a shell on what the step would begin with. What is changed there is thrown away.
+fn stop_before(
+    reading: &Reading<'_>,
+    (exec, name): (&Exec, &str),
+    base: &Stack,
+    inputs: &[Stack],
+    killed: &Receiver<()>,
+) -> Result<(), OpsError> {
+    let inner = reading.inner;
+    let Some(debug) = &inner.settings.debug else { return Ok(()) };
+    let scratch = Active::new(&inner.store, &base.lowers(&inner.store, inner.settings.single_id)?)?;
+    let prepare = || prepare(reading, exec, base, inputs, &scratch);
+    let tools = (inner.sandbox(exec)?, debug);
+    debug::shell(tools, Occasion::Before(name), exec, &scratch, prepare, killed)
 }
 
 /// As a shell has it.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rayon::prelude::*;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, XattrFlags};
 
-use super::{Found, ScanOptions, Scanner, compare, copy_link_metadata, read_names};
+use super::{Found, ScanOptions, Scanner, compare, copy_link_metadata, has_set_time, read_names};
 use crate::entry::{Entry, Kind};
 use crate::error::TreeError;
 use crate::inroot::open_plain_raw;
@@ -337,6 +337,7 @@ impl Differ<'_> {
         if let State::Touched(number) = &now.state
             && let Some(origin) = self.before.origins.get(*number)
             && compare(origin.as_fd(), &now.entry, &below)? == Found::Same
+            && !(now.entry.is_dir() && has_set_time(self.scanner.root, origin.as_fd(), &now.entry.path)?)
         {
             now.state = State::Alike(*number);
         }

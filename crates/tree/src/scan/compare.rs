@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::changes::changed;
 use super::{Scanner, open_plain_raw};
 use crate::entry::{Entry, Kind};
 use crate::error::TreeError;
@@ -23,8 +24,8 @@ pub enum Found {
 }
 
 /// Compares `entry` with what is at its path beneath `root`. Contents are read only where nothing else differs, in
-/// pieces. Times of directories do not count, as for BuildKit. Hard links and whiteouts are the same as nothing that there
-/// is.
+/// pieces. Times of directories do not count: [`has_set_time`] tells of those. Hard links and whiteouts are the same as
+/// nothing that there is.
 ///
 /// # Errors
 /// [`TreeError::Io`] naming the path.
@@ -58,6 +59,18 @@ pub fn compare(root: BorrowedFd<'_>, entry: &Entry, options: &ScanOptions<'_>) -
         scanner.content(&mut below)?;
     }
     Ok(if below == *entry { Found::Same } else { Found::Other })
+}
+
+/// Whether a program has given the directory at `path` beneath `now` another time than it has beneath `before`. Making and
+/// removing names in a directory changes both its times to the same moment; setting a time does not.
+///
+/// # Errors
+/// [`TreeError::Io`] naming the path.
+pub fn has_set_time(now: BorrowedFd<'_>, before: BorrowedFd<'_>, path: &TreePath) -> Result<bool, TreeError> {
+    let stat = |root| look(root, path).map_err(TreeError::io("stat", path));
+    let (Some((_, now)), Some((_, before))) = (stat(now)?, stat(before)?) else { return Ok(false) };
+    let modified = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec.cast_signed());
+    Ok(modified(&now) != modified(&before) && modified(&now) != changed(&now))
 }
 
 /// What is at `path`, with the directory that it is in.

@@ -20,31 +20,17 @@ thread_local! {
 /// Length and digest of what can be read from `fd`; at most one byte more than `expected` is read, so that a file
 /// that grows for ever ends.
 pub(crate) fn hash_file(fd: &impl AsFd, expected: u64) -> Result<(u64, ContentDigest), Errno> {
-    READ.with_borrow_mut(|buffer| {
-        buffer.resize(BUFFER, 0);
-        let mut hasher = blake3::Hasher::new();
-        let mut total = 0u64;
-        while total <= expected {
-            match io::read(fd, &mut buffer[..]) {
-                Ok(0) => break,
-                Ok(n) => {
-                    hasher.update(&buffer[..n]);
-                    total += n as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e),
-            }
-            // The length is known: the read that would only say "end" is saved for small files.
-            if total == expected && total < BUFFER as u64 {
-                break;
-            }
-        }
-        Ok((total, ContentDigest(*hasher.finalize().as_bytes())))
-    })
+    // The length is known: the read that would only say "end" is saved for small files.
+    hash_while(fd, expected.saturating_add(1), |total| total != expected || total >= BUFFER as u64)
 }
 
 /// Length and digest of what can be read from `fd`, up to `limit` bytes: what is behind them is not looked at.
 pub(crate) fn hash_first(fd: &impl AsFd, limit: u64) -> Result<(u64, ContentDigest), Errno> {
+    hash_while(fd, limit, |_| true)
+}
+
+/// Reads at most `limit` bytes, as long as `more` says so of the number of bytes that were read.
+fn hash_while(fd: &impl AsFd, limit: u64, more: impl Fn(u64) -> bool) -> Result<(u64, ContentDigest), Errno> {
     READ.with_borrow_mut(|buffer| {
         buffer.resize(BUFFER, 0);
         let mut hasher = blake3::Hasher::new();
@@ -57,8 +43,11 @@ pub(crate) fn hash_first(fd: &impl AsFd, limit: u64) -> Result<(u64, ContentDige
                     hasher.update(&buffer[..n]);
                     total += n as u64;
                 }
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) => continue,
                 Err(e) => return Err(e),
+            }
+            if !more(total) {
+                break;
             }
         }
         Ok((total, ContentDigest(*hasher.finalize().as_bytes())))

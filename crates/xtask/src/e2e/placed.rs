@@ -2,8 +2,12 @@
 
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script};
 
-pub(super) const CASES: &[super::Case] =
-    &[("placed_times", times), ("placed_by_text", by_text), ("placed_with_epoch", with_epoch)];
+pub(super) const CASES: &[super::Case] = &[
+    ("placed_times", times),
+    ("placed_times_alone", times_alone),
+    ("placed_by_text", by_text),
+    ("placed_with_epoch", with_epoch),
+];
 
 /// A directory gets the time of the one that is copied onto it, whether it was there or not.
 fn times(mode: &Mode) -> Result<(), String> {
@@ -13,6 +17,20 @@ fn times(mode: &Mode) -> Result<(), String> {
     let made = "mkdir -p ctx-dated/d && cp dated/Dockerfile ctx-dated/ && echo x > ctx-dated/d/f && touch -d @9000 ctx-dated/d";
     expect(&script(mode, made)?, 0, &[])?;
     expect(&lap(mode, "build ctx-dated")?, 0, &[])?;
+    nothing_left(mode)
+}
+
+/// A step that sets the time of a directory has it in its layer; one that only makes and removes a name there has nothing.
+fn times_alone(mode: &Mode) -> Result<(), String> {
+    let text = "FROM busybox\nRUN mkdir -p /w/v && touch -d @5000 /w/v /w\nRUN touch -d @9000 /w\n\
+                RUN touch /w/v/t && rm /w/v/t\n\
+                RUN test $(busybox stat -c %Y /w) = 9000 && test $(busybox stat -c %Y /w/v) = 5000\n";
+    dockerfile(mode, "dated-alone", text)?;
+    let commands = "rm -rf alone && ./lapstrake build -q --no-cache -o type=oci,tar=false,dest=alone,compression=uncompressed dated-alone && \
+                    for b in alone/blobs/sha256/*; do tar -tf $b 2> /dev/null | sed 's/^/entry /' || true; done | sort | uniq -c";
+    let output = script(mode, commands)?;
+    // In the layer of the first step and in that of the second.
+    expect(&output, 0, &["      2 entry w/\n", "      1 entry w/v/\n"])?;
     nothing_left(mode)
 }
 

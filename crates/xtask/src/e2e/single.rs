@@ -14,6 +14,7 @@ pub(super) fn concerns(case: &str) -> bool {
         "confined_",
         "copied_",
         "found_",
+        "named_",
         "placed_",
         "root_on_",
         "state_on_",
