@@ -353,11 +353,9 @@ impl<'a> Putter<'a> {
             }
         };
         let filed = if (Kind::File { size, content }) == entry.kind {
-            self.finish_file(&to, between.maker, &new.meta).map_err(TreeError::owning(
-                "finish",
-                &new.path,
-                (new.meta.uid, new.meta.gid),
-            ))?;
+            let owner = (new.meta.uid, new.meta.gid);
+            let done = self.finish_file(&to, between.maker, &new.meta);
+            done.map_err(TreeError::owning("finish", &new.path, owner))?;
             new.kind = Kind::File { size, content };
             Filed::from((new, inode))
         } else if self.options.live {
