@@ -64,7 +64,7 @@ fn local(mode: &Mode) -> Result<(), String> {
     // What is not there, or damaged, is told, and the build goes on without.
     let without = machines.build(
         "three",
-        "--cache-from type=local,src=nosuch --cache-from type=local,src=shared-cache,tag=x",
+        "--cache-from type=local,src=nosuch --cache-from type=local,src=shared-cache,tag=latest",
     )?;
     expect(&without, 0, &["cannot be used: cannot read", "found 6 results"])?;
     let place = mode.place.join("shared-cache");
