@@ -56,10 +56,11 @@ fn language() -> Result<(), String> {
     crate::run(&speed, &["worst", "10000000"])
 }
 
-/// The release binary as it is once it was installed. The pieces in which a linker writes a file stay its pieces in the
+/// The release binary, or the one that `LAPSTRAKE_TEST_BINARY` names, as it is once it was installed. The pieces in which a linker writes a file stay its pieces in the
 /// page cache, and cost each start of it two milliseconds until the file is read from the disk again.
 fn installed() -> Result<PathBuf, String> {
-    let binary = crate::release_binary()?;
+    let named = std::env::var_os("LAPSTRAKE_TEST_BINARY").map(PathBuf::from);
+    let binary = named.map_or_else(crate::release_binary, Ok)?;
     let installed = binary.with_file_name("lapstrake-installed");
     std::fs::copy(&binary, &installed)
         .map_err(|error| format!("cannot copy {}: {error}", binary.display()))?;
