@@ -65,13 +65,32 @@ fn says(command: &mut Command) -> Result<String, String> {
     Err(format!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Nothing of the machine's C library is loaded.
+/// No program of the machine's loads it: then none of the machine's libraries is loaded either.
 fn is_static(binary: &Path) -> Result<(), String> {
     let bytes = fs::read(binary).map_err(|error| error.to_string())?;
-    if bytes.windows(11).any(|part| part == b"ld-linux-x8") {
-        return Err(format!("`{}` needs the machine's C library", binary.display()));
+    match interpreted(&bytes) {
+        Some(false) => Ok(()),
+        Some(true) => Err(format!("`{}` needs the machine's C library", binary.display())),
+        None => Err(format!("`{}` is no program for this machine", binary.display())),
     }
-    Ok(())
+}
+
+/// Whether a 64-bit ELF file names an interpreter, as its program headers say (elf(5)); `None` if it is no such file.
+fn interpreted(elf: &[u8]) -> Option<bool> {
+    const INTERP: u32 = 3;
+    let short = |at: usize| Some(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?));
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let first = usize::try_from(u64::from_le_bytes(elf.get(32..40)?.try_into().ok()?)).ok()?;
+    let (length, count) = (usize::from(short(54)?), usize::from(short(56)?));
+    for number in 0..count {
+        let at = first.checked_add(number * length)?;
+        if u32::from_le_bytes(elf.get(at..at.checked_add(4)?)?.try_into().ok()?) == INTERP {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// Imports, builds and runs in a root that has busybox and the binary, and nothing else.

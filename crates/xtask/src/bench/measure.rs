@@ -47,14 +47,6 @@ impl Command {
         self
     }
 
-    /// As one shell command.
-    pub(super) fn script(&self) -> String {
-        let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-        let words: Vec<String> =
-            std::iter::once(&self.program).chain(&self.args).map(|word| quoted(word)).collect();
-        words.join(" ")
-    }
-
     /// At most so often.
     pub(super) fn rounds(mut self, rounds: usize) -> Command {
         self.rounds = rounds;
