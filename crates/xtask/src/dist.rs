@@ -101,7 +101,7 @@ fn bare(binary: &Path) -> Result<(), String> {
          for a in sh cat tar mkdir cp ln; do ln -s busybox bin/$a; done; \
          printf 'FROM base\\nRUN echo built > /made\\nCMD [\"cat\", \"/made\"]\\n' > c/Dockerfile; \
          mkdir -p r/bin; cp bin/busybox r/bin/; for a in sh cat echo; do ln -s busybox r/bin/$a; done; tar -C r -cf base.tar .; \
-         exec unshare --mount --pid --fork --user --map-root-user sh -c 'mount -t proc none proc; mount --rbind /dev dev; \
+         exec unshare --mount --pid --fork --user --map-root-user sh -c 'mount --bind . . && cd \"$PWD\" && mount -t proc none proc; mount --rbind /dev dev; \
          mount -t tmpfs none state; mount -t tmpfs none tmp; exec chroot . /bin/sh -c \"export LAPSTRAKE_ROOT=/state PATH=/bin; \
          lapstrake import base.tar base && lapstrake build -q -t made c && lapstrake run made\"'",
         root = root.display(),
