@@ -141,14 +141,14 @@ fn signals(mode: &Mode) -> Result<(), String> {
         let stuck = outputs
             .iter()
             .filter(|output| output.starts_with("save"))
-            .map(|output| (output, "sleep 60 < p &"));
+            .map(|output| (output, "sleep 60 < p > /dev/null 2>&1 & reader=$!;"));
         for (output, reader) in unread.chain(stuck) {
             let command = output.replace("FILE", "p");
             // A shell starts background commands with INT ignored, so the first signals may do nothing.
             let all = format!(
                 "rm -f p && mkfifo p && {{ {reader} ./lapstrake {command} & pid=$!; sleep 0.5; \
                  for n in $(seq 100); do kill -{signal} $pid || break; sleep 0.1; done 2> /dev/null; \
-                 kill -KILL $pid 2> /dev/null && echo it hangs; wait $pid; code=$?; kill %1 2> /dev/null; test -p p && exit $code; }}"
+                 kill -KILL $pid 2> /dev/null && echo it hangs; wait $pid; code=$?; [ -z \"$reader\" ] || kill $reader; test -p p && exit $code; }}"
             );
             expect(&script(mode, &all)?, status, &["ERROR: canceled"])
                 .map_err(|why| format!("{signal} {reader} {command}: {why}"))?;
