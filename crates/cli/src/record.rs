@@ -97,7 +97,7 @@ impl BuildRecord {
         self.took = u64::try_from(now() - self.started).unwrap_or(0);
     }
 
-    /// Leaves secrets out of what is told of the build. The steps have none: the solver left them out.
+    /// Removes secrets from the record of the build. The solver has already removed them from the steps.
     pub(crate) fn hide(&mut self, secrets: &Secrets) {
         let texts = [&mut self.subject.context, &mut self.subject.dockerfile].into_iter();
         let texts = texts.chain(&mut self.error).chain(&mut self.names);

@@ -18,7 +18,8 @@ struct Ready {
     copy: (TempDir, Replica),
 }
 
-/// The last is the newest. What is left when the process ends goes with its part of `tmp/`.
+/// Roots that a later step can go on in, the newest last. Roots that remain at the end of the process are removed with the
+/// process's part of `tmp/`.
 static READY: Mutex<Vec<Ready>> = Mutex::new(Vec::new());
 
 /// Keeps a copy of `lowers`.

@@ -1,8 +1,8 @@
 //! A directory with copies of all that layers show together, for where no overlay can be mounted.
 //!
-//! What shows is known from the layers' trees, so that deletions need no marks on the disk. Files are copied (as
-//! reflinks where the file system has them) and never linked: programs write to them in place. What a program has changed
-//! is found by stamps that it cannot set; [`crate::scan`] has the rules.
+//! The layers' trees tell which files the directory shows, so deletions need no marks on the disk. Files are copied, as
+//! reflinks where the file system has them. Files are never linked, because programs write to them in place. Stamps that no
+//! program can set tell which files were changed; [`crate::scan`] has the rules.
 
 mod copy;
 

@@ -126,7 +126,7 @@ fn attempt(
     Ok(base.clone().with(layer))
 }
 
-/// Opens a shell on what the step would begin with. What is changed there is thrown away.
+/// Opens a shell in the root that the step would begin with. Changes to this root are thrown away.
 fn stop_before(
     reading: &Reading<'_>,
     (exec, name): (&Exec, &str),

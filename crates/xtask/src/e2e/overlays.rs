@@ -27,7 +27,7 @@ COPY tree/f /a/y
 ADD tree.tar /added/
 COPY --chown=7:8 --chmod=640 tree/f /owned
 RUN rm -r /copied/sub && rm /copied/f && echo y > /copied/f
-WORKDIR /work/deep
+WORKDIR /made/deep
 RUN test ! -e /a/b/x && test ! -e /c/d && test -d /g/f && test ! -e /link && test \"$(cat /e /c/g /copied/f)\" = \"$(echo file; echo new; echo y)\"
 FROM busybox
 COPY --from=made /a /from/a
