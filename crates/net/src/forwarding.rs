@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 
 use crate::error::{NetError, cannot};
+use crate::link::Links;
 use crate::nft::{self, PREFIX, Table};
 
 /// Where IPv4 packets are passed on if it is 1.
@@ -21,7 +22,7 @@ const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Keeps other processes that use this network namespace from doing the same; goes when it is dropped.
 fn lock() -> Option<File> {
     /// Anybody in the namespace may hold the lock and be stopped.
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const PATIENCE: Duration = Duration::from_secs(5);
     let file = File::open("/proc/thread-self/ns/net").ok()?;
     let begun = Instant::now();
     while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -58,24 +59,32 @@ fn switch_on() -> Result<(), NetError> {
 }
 
 /// Removes the table of a network, and switches forwarding off if nobody needs it any more.
+///
+/// The table is removed here and now. A table that went with its socket would be counted for a while as one that needs
+/// forwarding.
 pub(crate) fn end(table: Table) {
-    if let Some(before) = table.note() {
-        let lock = lock();
+    let Some(before) = table.note() else {
         table.remove();
-        let is_last = || nft::notes().is_ok_and(|notes| notes.is_empty());
-        // Without the lock somebody may begin this very moment.
-        if lock.is_some() && is_last() && others() == before {
-            fs::write(FORWARD, "0").unwrap_or_default();
-        }
+        return table.let_go();
+    };
+    let lock = lock();
+    table.remove();
+    let is_last = || nft::notes().is_ok_and(|notes| notes.is_empty());
+    // Without the lock somebody may begin this very moment.
+    if lock.is_some() && is_last() && others() == before {
+        fs::write(FORWARD, "0").unwrap_or_default();
     }
+    drop(lock);
     table.let_go();
 }
 
-/// A hash of all that may count on forwarding, but for what is ours: interfaces, and chains of packet rules.
+/// A hash of the interfaces and chains of packet rules that may count on forwarding and are not ours.
+///
+/// The kernel lists the interfaces in one piece. `/proc/net/dev` is read in several: interfaces that go meanwhile, as ours
+/// do, would hide others.
 fn others() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    let links = text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
-    let links: BTreeSet<&str> = links.filter(|link| !link.starts_with(PREFIX)).collect();
+    let links = Links::here().and_then(|links| links.names()).unwrap_or_default();
+    let links: BTreeSet<&String> = links.iter().filter(|link| !link.starts_with(PREFIX)).collect();
     let chains = nft::chains().unwrap_or_default();
     let chains = chains.iter().filter(|chain| !chain.table.starts_with(PREFIX)).map(nft::Chain::shown);
     let chains: BTreeSet<String> = chains.collect();

@@ -48,6 +48,19 @@ impl Links {
         link.map(|link| u32_at(&link.body, 4)).ok_or(Errno::NODEV)
     }
 
+    /// The names of all interfaces.
+    pub(crate) fn names(&self) -> Result<Vec<String>, Errno> {
+        let list = Message::new(libc::RTM_GETLINK, libc::NLM_F_DUMP, &info(libc::AF_UNSPEC, 0, 0));
+        let answers = self.socket.list(list)?;
+        let links = answers.iter().filter(|answer| answer.kind == libc::RTM_NEWLINK);
+        let name = |link: &Answer| {
+            let found = link.attributes(IFINFO);
+            let (_, name) = found.into_iter().find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
+            Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned())
+        };
+        Ok(links.filter_map(name).collect())
+    }
+
     /// Makes a pair of interfaces, one here and one in `other`.
     pub(crate) fn pair(&self, here: &str, there: &str, other: BorrowedFd<'_>) -> Result<Index, Errno> {
         let fd = other.as_raw_fd().cast_unsigned();

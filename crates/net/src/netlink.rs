@@ -6,14 +6,21 @@
 //! ```
 //! Numbers are in the machine's order, but for those of nftables, which say so where they are made.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 const NEST: u16 = libc::NLA_F_NESTED as u16;
 const HEADER: usize = 16;
+/// From `linux/netlink.h`, which libc lacks: the list has changed while the kernel wrote it.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+/// Ports from here on are numbers of no process (`PID_MAX_LIMIT` is 2^22), so that the kernel gives none of them first.
+const FIRST_PORT: u32 = 1 << 30;
 
 /// One message.
 #[derive(Debug, Clone)]
@@ -77,6 +84,7 @@ impl Message {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) kind: u16,
+    flags: u16,
     sequence: u32,
     /// The header of the family and the attributes.
     pub(crate) body: Vec<u8>,
@@ -86,12 +94,13 @@ impl Answer {
     fn all(mut bytes: &[u8]) -> Vec<Answer> {
         let mut all = Vec::new();
         while bytes.len() >= HEADER {
-            let (length, kind, sequence) = (u32_at(bytes, 0), u16_at(bytes, 4), u32_at(bytes, 8));
+            let (length, kind, flags) = (u32_at(bytes, 0), u16_at(bytes, 4), u16_at(bytes, 6));
+            let sequence = u32_at(bytes, 8);
             let length = usize::try_from(length).unwrap_or(usize::MAX);
             if length < HEADER || length > bytes.len() {
                 break;
             }
-            all.push(Answer { kind, sequence, body: bytes[HEADER..length].to_vec() });
+            all.push(Answer { kind, flags, sequence, body: bytes[HEADER..length].to_vec() });
             bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];
         }
         all
@@ -161,6 +170,26 @@ impl Socket {
         Ok(Self { fd: Mutex::new(fd) })
     }
 
+    /// With a port that no socket has had before.
+    ///
+    /// The kernel removes what a closed socket owns by its port, and it does so after others can have the port. The port
+    /// that it gives by itself is the process's number: the next socket would have it, and lose its own things.
+    pub(crate) fn owner(protocol: Protocol) -> Result<Self, Errno> {
+        let socket = Self::open(Some(protocol))?;
+        loop {
+            let random = RandomState::new().build_hasher().finish() as u32;
+            let address = SocketAddrNetlink::new(random | FIRST_PORT, 0);
+            match rustix::net::bind(&*socket.fd.lock().unwrap_or_else(PoisonError::into_inner), &address) {
+                Err(Errno::ADDRINUSE) => {}
+                bound => {
+                    bound?;
+                    break;
+                }
+            }
+        }
+        Ok(socket)
+    }
+
     /// Has something done.
     pub(crate) fn ask(&self, message: Message) -> Result<(), Errno> {
         self.batch(vec![message]).map_err(|refused| refused.errno)
@@ -186,22 +215,43 @@ impl Socket {
         Ok(())
     }
 
-    /// What the kernel has of a kind.
+    /// All objects of one kind that the kernel has at one moment.
+    ///
+    /// # Errors
+    /// The kernel's. `EINTR` where the objects changed during each of many attempts.
     pub(crate) fn list(&self, message: Message) -> Result<Vec<Answer>, Errno> {
         let fd = self.fd.lock().unwrap_or_else(PoisonError::into_inner);
-        send(&fd, &message.finish(1))?;
-        let mut all = Vec::new();
-        loop {
-            for answer in receive(&fd)? {
-                match i32::from(answer.kind) {
-                    libc::NLMSG_DONE => return Ok(all),
-                    libc::NLMSG_ERROR => {
-                        error_of(&answer)?;
-                        return Ok(all);
-                    }
-                    _ => all.push(answer),
+        let request = message.finish(1);
+        for _ in 0..LIST_ATTEMPTS {
+            send(&fd, &request)?;
+            if let Some(all) = receive_list(&fd)? {
+                return Ok(all);
+            }
+        }
+        Err(Errno::INTR)
+    }
+}
+
+/// How often a list is requested that changes while the kernel writes it.
+const LIST_ATTEMPTS: usize = 100;
+
+/// The list that the kernel sends; nothing where the list has changed meanwhile (`NLM_F_DUMP_INTR`): such a list may lack
+/// objects that were there all the time.
+fn receive_list(fd: &OwnedFd) -> Result<Option<Vec<Answer>>, Errno> {
+    let mut all = Vec::new();
+    let mut is_torn = false;
+    loop {
+        for answer in receive(fd)? {
+            is_torn |= answer.flags & NLM_F_DUMP_INTR != 0;
+            match i32::from(answer.kind) {
+                libc::NLMSG_ERROR => error_of(&answer)?,
+                libc::NLMSG_DONE => {}
+                _ => {
+                    all.push(answer);
+                    continue;
                 }
             }
+            return Ok((!is_torn).then_some(all));
         }
     }
 }

@@ -93,7 +93,7 @@ impl Table {
     /// Makes the table for the interface `link`, and calls it the same; nothing where another process has it.
     /// `note` is what [`notes`] tells everybody of it.
     pub(crate) fn new(link: &str, note: Option<u64>) -> Result<Option<Self>, Errno> {
-        let socket = Socket::open(Some(NETFILTER))?;
+        let socket = Socket::owner(NETFILTER)?;
         match socket.batch(batch(link, note)) {
             Ok(()) => Ok(Some(Self { socket, name: link.to_owned(), note })),
             // Without rights it is the first message that is refused, which only begins the batch.
