@@ -21,7 +21,6 @@ use self::images::{
     History, Images, Import, Inspect, Load, LoginArgs, Logout, Pull, PushImage, Rmi, Save, Search, Tag,
 };
 pub(crate) use self::run::Run;
-pub(crate) use self::switches::boolean;
 use crate::progress::Mode;
 
 /// Builds container images from Dockerfiles: one binary, no daemon, no root.

@@ -23,7 +23,6 @@ mod progress;
 mod record;
 mod rows;
 mod session;
-mod template;
 
 use std::process::ExitCode;
 

@@ -49,7 +49,7 @@ pub(crate) struct Subject {
 
 impl Subject {
     fn line(&self) -> String {
-        Digest::sha256(&lapstrake_oci::to_json(self)).hex()[..32].to_owned()
+        Digest::sha256(&lapstrake_go::to_json(self)).hex()[..32].to_owned()
     }
 }
 
@@ -106,7 +106,7 @@ impl BuildRecord {
 
     /// Keeps the record with the journal.
     pub(crate) fn keep(self, store: &Store, journal: &Journal) -> anyhow::Result<()> {
-        let record = zstd::bulk::compress(&lapstrake_oci::to_json(&self), 1)?;
+        let record = zstd::bulk::compress(&lapstrake_go::to_json(&self), 1)?;
         let row = BuildRow { line: self.subject.line(), id: self.id, started: self.started, record };
         Ok(store.put_build(&row, &journal.encode()?)?)
     }

@@ -1,9 +1,10 @@
 //! Lists as Docker prints them: a table, a template for each row, or JSON.
 
+use lapstrake_go::{TabWriter, Template, duration};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::exit::Usage;
-use crate::template::Template;
 
 /// A list.
 pub(crate) struct Rows {
@@ -38,53 +39,10 @@ impl Rows {
         for row in &self.rows {
             lines.push(template.show(row)?);
         }
-        Ok(if table { align(&lines) } else { lines.iter().map(|line| format!("{line}\n")).collect() })
+        // As Docker sets it; but a wide character takes two places, which Docker forgets.
+        let columns = TabWriter::new(10, 3).measured(str::width);
+        Ok(if table { columns.lines(&lines) } else { lines.iter().map(|line| format!("{line}\n")).collect() })
     }
-}
-
-/// Lines with tabs as columns: three spaces between them, none narrower than ten.
-fn align(lines: &[String]) -> String {
-    use unicode_width::UnicodeWidthStr as _;
-    let cells: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
-    let count = cells.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let of = |line: &Vec<&str>| (line.len() > column + 1).then(|| line[column].width());
-        cells.iter().filter_map(of).max().map_or(0, |widest| (widest + 3).max(10))
-    };
-    let widths: Vec<usize> = (0..count).map(width).collect();
-    let mut out = String::new();
-    for line in &cells {
-        for (column, cell) in line.iter().enumerate() {
-            out.push_str(cell);
-            if column + 1 < line.len() {
-                out.push_str(&" ".repeat(widths[column] - cell.width()));
-            }
-        }
-        out.push('\n');
-    }
-    out
-}
-
-/// Bytes as Docker's lists have them: three digits.
-pub(crate) fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in ["kB", "MB", "GB", "TB", "PB"] {
-        if value < 1000.0 {
-            break;
-        }
-        (value, unit) = (value / 1000.0, next);
-    }
-    let digits = if value >= 100.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
-    };
-    let text = format!("{value:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{unit}")
 }
 
 /// How long ago an RFC 3339 time was, in the words that Docker uses.
@@ -92,25 +50,7 @@ pub(crate) fn ago(time: Option<&str>) -> String {
     let Some(then) = time.and_then(|time| time.parse::<jiff::Timestamp>().ok()) else {
         return "N/A".to_owned();
     };
-    duration(jiff::Timestamp::now().as_second() - then.as_second()) + " ago"
-}
-
-/// Seconds in words.
-fn duration(seconds: i64) -> String {
-    let hours = (seconds + 1800) / 3600;
-    match (seconds, seconds / 60, hours) {
-        (..1, ..) => "Less than a second".to_owned(),
-        (1, ..) => "1 second".to_owned(),
-        (2..60, ..) => format!("{seconds} seconds"),
-        (_, 1, _) => "About a minute".to_owned(),
-        (_, minutes @ ..60, _) => format!("{minutes} minutes"),
-        (_, _, 1) => "About an hour".to_owned(),
-        (.., ..48) => format!("{hours} hours"),
-        (.., ..336) => format!("{} days", hours / 24),
-        (.., ..1440) => format!("{} weeks", hours / 168),
-        (.., ..17520) => format!("{} months", hours / 720),
-        _ => format!("{} years", seconds / 31_536_000),
-    }
+    duration::human(jiff::Timestamp::now().as_second() - then.as_second()) + " ago"
 }
 
 /// An RFC 3339 time as Go prints one.
@@ -165,25 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_in_words() {
-        for (bytes, text) in
-            [(0, "0B"), (1000, "1kB"), (1230, "1.23kB"), (12_340, "12.3kB"), (762_000, "762kB")]
-        {
-            assert_eq!(size(bytes), text);
-        }
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (172_000, "2 days"),
-            (86_400 * 20, "2 weeks"),
-            (86_400 * 90, "3 months"),
-            (86_400 * 800, "2 years"),
-        ] {
-            assert_eq!(duration(seconds), text);
-        }
+    fn times_and_long_texts() {
         assert_eq!(go_time(Some("2024-05-06T07:08:09.5Z")), "2024-05-06 07:08:09 +0000 UTC");
         assert_eq!((shortened("abcd", 4), shortened("abcde", 4)), ("abcd".to_owned(), "abc…".to_owned()));
     }

@@ -1,8 +1,7 @@
 //! What comes from registries: layers, manifests, indexes, configs, and the headers that ask for a login.
 
-use lapstrake_oci::{
-    Digest, ImageConfig, ImageIndex, Platform, Reference, read_index, read_manifest, to_json,
-};
+use lapstrake_go::to_json;
+use lapstrake_oci::{Digest, ImageConfig, ImageIndex, Platform, Reference, read_index, read_manifest};
 use lapstrake_registry::{Challenge, Looked, Search, challenge};
 use lapstrake_tree::Tree;
 use lapstrake_tree::unpack::{UnpackOptions, read_layer};

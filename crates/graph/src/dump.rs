@@ -15,7 +15,7 @@ pub fn dump(graph: &Graph, target: VertexId) -> String {
         let inputs: Vec<String> =
             vertex.inputs.iter().map(|edge| format!("#{}", number(edge.vertex))).collect();
         let lines = vertex.meta.lines.map_or(String::new(), |l| format!(" lines {}-{}", l.first, l.last));
-        let op = String::from_utf8_lossy(&lapstrake_oci::to_json(&vertex.op)).into_owned();
+        let op = String::from_utf8_lossy(&lapstrake_go::to_json(&vertex.op)).into_owned();
         writeln!(out, "#{at} {:?} <- [{}]{lines}\n   {op}", vertex.meta.name, inputs.join(" "))
             .expect("writing to a string does not fail");
     }

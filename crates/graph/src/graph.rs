@@ -208,7 +208,7 @@ impl Graph {
             edges.iter().map(|edge| (&self[edge.vertex].digest, edge.output)).collect()
         };
         let hashed = Hashed { op, inputs: digests(inputs), after: digests(after) };
-        VertexDigest(Digest::sha256(&lapstrake_oci::to_json(&hashed)))
+        VertexDigest(Digest::sha256(&lapstrake_go::to_json(&hashed)))
     }
 
     /// The vertex `id`, if this graph has it.

@@ -264,7 +264,7 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            String::from_utf8(crate::to_json(&config)).unwrap(),
+            String::from_utf8(lapstrake_go::to_json(&config)).unwrap(),
             r#"{"architecture":"amd64","config":{"Env":["A=\u003cb\u003e"],"Cmd":["x"],"WorkingDir":"/"},"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#
         );
     }

@@ -6,7 +6,6 @@
 mod config;
 mod digest;
 mod documents;
-mod json;
 pub mod media;
 mod platform;
 mod reference;
@@ -15,7 +14,6 @@ mod time;
 pub use config::{ContainerConfig, Empty, GoDuration, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Algorithm, ChainId, DiffId, Digest, DigestError, Sha256};
 pub use documents::{is_artifact, is_image_config, read_index, read_manifest};
-pub use json::{to_json, to_json_indented};
 pub use oci_spec::image::{Descriptor, DescriptorBuilder, ImageIndex, ImageManifest, MediaType};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use crate::error::TreeError;
 use crate::path::TreePath;
 pub(crate) use pattern::Pattern;
+pub use pattern::path_match;
 
 /// No file has a longer path, in bytes, and so nothing hides one: to ask about each directory on the way would take time
 /// with the square of the length, and who writes a Dockerfile names what he likes.

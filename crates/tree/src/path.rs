@@ -13,6 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use lapstrake_go::path;
+
 use crate::error::TreeError;
 
 /// The longest path, in bytes: `PATH_MAX` without the NUL at its end.
@@ -79,25 +81,15 @@ impl TreePath {
         if bytes.contains(&0) {
             return Err(TreeError::BadPath { path: lossy(bytes), why: "it contains a NUL byte" });
         }
-        let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
-        let mut climbed = false;
-        for component in bytes.split(|&b| b == b'/') {
-            match component {
-                b"" | b"." => {}
-                b".." => {
-                    climbed |= out.is_empty();
-                    let end = out.iter().rposition(|&b| b == b'/').unwrap_or(0);
-                    out.truncate(end);
-                }
-                name => {
-                    if !out.is_empty() {
-                        out.push(b'/');
-                    }
-                    out.extend_from_slice(name);
-                }
-            }
+        // As a relative path, so that what leads out is left in front.
+        let below = bytes.iter().position(|byte| *byte != b'/').map_or(&bytes[..0], |start| &bytes[start..]);
+        let cleaned = path::clean_bytes(below);
+        let mut rest = cleaned.as_slice();
+        while let Some(above) = rest.strip_prefix(b"..").filter(|above| matches!(above, [] | [b'/', ..])) {
+            rest = above.strip_prefix(b"/").unwrap_or(above);
         }
-        Ok((Self(out.into()), climbed))
+        let climbed = rest.len() < cleaned.len();
+        Ok((Self(if rest == b"." { Arc::default() } else { rest.into() }), climbed))
     }
 
     /// Appends one name that a directory listing returned.

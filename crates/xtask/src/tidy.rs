@@ -14,7 +14,7 @@ use self::source::Source;
 
 /// The layers, bottom first. A crate may depend on lower rows only. What is not named here is for development.
 const ROWS: [&[&str]; 8] = [
-    &["lapstrake-oci", "lapstrake-diag", "lapstrake-sys"],
+    &["lapstrake-go", "lapstrake-oci", "lapstrake-diag", "lapstrake-sys"],
     &["lapstrake-tree", "lapstrake-net"],
     &["lapstrake-dockerfile", "lapstrake-graph", "lapstrake-store"],
     &["lapstrake-snapshot", "lapstrake-runtime", "lapstrake-registry"],

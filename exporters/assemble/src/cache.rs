@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lapstrake_oci::{Descriptor, DiffId, Digest, media, rfc3339, seconds_of, to_json, to_json_indented};
+use lapstrake_go::{to_json, to_json_indented};
+use lapstrake_oci::{Descriptor, DiffId, Digest, media, rfc3339, seconds_of};
 use serde::{Deserialize, Serialize};
 
 use crate::Document;

@@ -1,7 +1,8 @@
 //! The image config: the draft, its layers, and the times of its history.
 
+use lapstrake_go::to_json;
 use lapstrake_graph::ImageDraft;
-use lapstrake_oci::{DiffId, History, ImageConfig, rfc3339, to_json};
+use lapstrake_oci::{DiffId, History, ImageConfig, rfc3339};
 
 use crate::Document;
 

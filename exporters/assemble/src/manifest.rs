@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use lapstrake_oci::{Digest, Platform, Reference, media, to_json, to_json_indented};
+use lapstrake_go::{to_json, to_json_indented};
+use lapstrake_oci::{Digest, Platform, Reference, media};
 use serde::Serialize;
 
 use crate::Document;

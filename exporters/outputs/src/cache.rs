@@ -174,7 +174,7 @@ fn write_index(dir: &Path, tag: &str, media_type: &str, manifest: &Document) -> 
         "annotations": {NAME: tag},
     }));
     let index = serde_json::json!({"schemaVersion": 2, "mediaType": lapstrake_oci::media::OCI_INDEX, "manifests": manifests});
-    let text = lapstrake_oci::to_json_indented(&index);
+    let text = lapstrake_go::to_json_indented(&index);
     write_output(&path, NewMode::Masked, |to| to.write_all(&text)).map_err(failed)
 }
 
@@ -212,6 +212,6 @@ pub fn with_inline_cache(
     }
     use base64::Engine as _;
     let cache = base64::engine::general_purpose::STANDARD.encode(inline_cache(&blobs, &told));
-    let document = Document::new(lapstrake_oci::to_json(&Carrier { config: &image.config, cache }));
+    let document = Document::new(lapstrake_go::to_json(&Carrier { config: &image.config, cache }));
     Ok(Finished { document, ..image })
 }

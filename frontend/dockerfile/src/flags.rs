@@ -1,8 +1,8 @@
 //! `--name[=value]` words checked against what an instruction knows.
 
 use lapstrake_diag::{Spanned, did_you_mean_exactly};
+use lapstrake_go::to_lower;
 
-use crate::scalar::lower;
 use crate::syntax::Flag;
 use crate::text::Word;
 
@@ -62,7 +62,7 @@ impl Flags {
                 (Takes::Bool, Some("")) | (_, None) => {
                     return Err(bad(format!("missing a value on flag: {name}")));
                 }
-                (Takes::Bool, Some(value)) => match lower(value) {
+                (Takes::Bool, Some(value)) => match to_lower(value) {
                     value if value == "true" || value == "false" => value.into(),
                     _ => {
                         return Err(bad(format!("expecting boolean value for flag {name}, not: {value}")));

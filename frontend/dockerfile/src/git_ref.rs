@@ -2,8 +2,7 @@
 //!
 //! A fragment (`#ref:dir`) and a query (`?branch=…&subdir=…`) say what of the repository is meant.
 
-use crate::quote::quoted;
-use crate::scalar::parse_bool;
+use lapstrake_go::{parse_bool, path, quoted};
 
 /// A repository and what of it is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -185,17 +184,7 @@ fn unescape_bytes(text: &str, query: bool) -> Option<Vec<u8>> {
 
 /// A path without `.`, `..` and a leading slash; `..` stops at the root.
 fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
+    path::clean_rooted(path).split_off(1)
 }
 
 impl GitRef {

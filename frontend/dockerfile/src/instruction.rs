@@ -3,14 +3,12 @@
 //! Everything that BuildKit reports while it makes instructions of its tree is reported here, with its texts.
 
 use lapstrake_diag::{Span, Spanned, did_you_mean};
+use lapstrake_go::{csv, duration, parse_bool, parse_int, quoted, to_lower, to_upper};
 
 use crate::docs::Docs;
-use crate::duration::parse_duration;
 use crate::flags::{BadFlag, Flags, Takes};
 use crate::heredoc::{Bodies, Heredoc, heredoc_word};
 use crate::mount::unexpanded_from;
-use crate::quote::quoted;
-use crate::scalar::{csv_fields, lower, parse_bool, parse_int, upper};
 use crate::syntax::{
     Add, Arg, Attempts, CommandLine, Copy, Device, Dialect, Flag, From, Healthcheck, InlineFile, Instruction,
     Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags, Security, Transfer,
@@ -191,7 +189,7 @@ fn from(request: &Request) -> Result<From, Problem> {
     let (base, alias) = match words(request) {
         [base] => (base, None),
         [base, word, name] if is_as(&word.node) => {
-            if !valid_stage_name(&lower(&name.node)) {
+            if !valid_stage_name(&to_lower(&name.node)) {
                 let message = format!(
                     "invalid name for build stage: {}, name can't start with a number or contain symbols",
                     quoted(&name.node)
@@ -209,7 +207,7 @@ fn from(request: &Request) -> Result<From, Problem> {
 
 /// `as` in any case; Unicode has a third form of its `s`.
 fn is_as(word: &str) -> bool {
-    word.eq_ignore_ascii_case("AS") || (!word.is_ascii() && upper(word) == "AS")
+    word.eq_ignore_ascii_case("AS") || (!word.is_ascii() && to_upper(word) == "AS")
 }
 
 fn valid_stage_name(name: &str) -> bool {
@@ -367,7 +365,7 @@ fn volume(request: &Request) -> Result<Vec<Word>, Problem> {
 fn onbuild(request: &Request) -> Result<Instruction, Problem> {
     let Args::Trigger(Some(trigger)) = &request.args else { return Err(at_least_one(Keyword::Onbuild)) };
     no_flags(request)?;
-    let keyword = upper(trigger.node.trim());
+    let keyword = to_upper(trigger.node.trim());
     match Keyword::parse(&keyword) {
         Some(Keyword::Onbuild) => {
             return Err(Problem::at("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", trigger.span));
@@ -400,7 +398,7 @@ fn behind_onbuild(text: &str) -> &str {
 
 fn healthcheck(request: &Request) -> Result<Healthcheck, Problem> {
     let [kind, command @ ..] = words(request) else { return Err(at_least_one(Keyword::Healthcheck)) };
-    let upper = upper(&kind.node);
+    let upper = to_upper(&kind.node);
     if upper == "NONE" {
         // Flags in front of NONE are swallowed unread.
         if let Some(word) = command.first() {
@@ -435,11 +433,11 @@ fn healthcheck(request: &Request) -> Result<Healthcheck, Problem> {
 fn interval(flags: &Flags, name: &str) -> Result<i64, Problem> {
     const MILLISECOND: i64 = 1_000_000;
     let Some(word) = flags.value(name) else { return Ok(0) };
-    match parse_duration(&word.node) {
+    match duration::parse(&word.node) {
         Ok(0) => Ok(0),
         Ok(duration) if duration >= MILLISECOND => Ok(duration),
         Ok(_) => Err(Problem::at(format!("Interval {} cannot be less than 1ms", quoted(name)), word.span)),
-        Err(message) => Err(Problem::at(message, word.span)),
+        Err(message) => Err(Problem::at(message.to_string(), word.span)),
     }
 }
 
@@ -450,7 +448,7 @@ fn retries(flags: &Flags) -> Result<i64, Problem> {
             Err(Problem::at(format!("--retries cannot be negative ({number})"), word.span))
         }
         Ok(number) => Ok(number),
-        Err(message) => Err(Problem::at(message, word.span)),
+        Err(message) => Err(Problem::at(message.to_string(), word.span)),
     }
 }
 
@@ -513,12 +511,12 @@ fn attempts(flags: &Flags) -> Result<Attempts, Problem> {
 }
 
 fn device(text: &str) -> Result<Device, String> {
-    let fields = csv_fields(text).map_err(|why| format!("failed to parse csv devices: {why}"))?;
+    let fields = csv::fields(text).map_err(|why| format!("failed to parse csv devices: {why}"))?;
     let mut device = Device::default();
     for field in fields {
         let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (lower(key), Some(value)),
-            None => (lower(&field), None),
+            Some((key, value)) => (to_lower(key), Some(value)),
+            None => (to_lower(&field), None),
         };
         match (key.as_str(), value) {
             ("required", None) => device.required = true,

@@ -10,7 +10,6 @@
 mod check;
 mod directives;
 mod docs;
-mod duration;
 mod flags;
 mod git_ref;
 mod heredoc;
@@ -23,8 +22,6 @@ mod mount;
 mod parse;
 mod port;
 mod print;
-mod quote;
-mod scalar;
 mod split;
 mod syntax;
 mod text;
@@ -42,7 +39,6 @@ pub use parse::{
 };
 pub use port::{Port, PortStyle, parse_port, port_style};
 pub use print::print;
-pub use quote::quoted;
 pub use syntax::{
     Add, Arg, Around, Attempts, Command, CommandLine, Copy, Device, Dialect, Dockerfile, Flag, From,
     Healthcheck, InlineFile, Instruction, Keyword, MountFlag, Network, Onbuild, Pair, Run, RunFlags,

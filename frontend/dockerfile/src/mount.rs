@@ -4,9 +4,8 @@
 //! first.
 
 use lapstrake_diag::did_you_mean_exactly;
+use lapstrake_go::{csv, parse_bool, quoted, size, to_lower};
 
-use crate::quote::quoted;
-use crate::scalar::{csv_fields, lower, parse_bool, parse_size};
 use crate::syntax::Dialect;
 use crate::text::Text;
 
@@ -121,7 +120,7 @@ pub(crate) fn unexpanded_from(text: &str, dialect: Dialect) -> Result<Option<Tex
     let mut from = None;
     for field in fields(text)? {
         let Some((key, value)) = field.split_once('=') else { continue };
-        let key = lower(key);
+        let key = to_lower(key);
         if key == "from" {
             let variable = value.find('$').is_some_and(|at| at + 1 < value.len());
             if variable && dialect == Dialect::BuildKit {
@@ -136,7 +135,7 @@ pub(crate) fn unexpanded_from(text: &str, dialect: Dialect) -> Result<Option<Tex
 }
 
 fn fields(text: &str) -> Result<Vec<String>, String> {
-    csv_fields(text).map_err(|why| format!("failed to parse csv mounts: {why}"))
+    csv::fields(text).map_err(|why| format!("failed to parse csv mounts: {why}"))
 }
 
 impl Mount {
@@ -152,7 +151,7 @@ impl Mount {
             match field.split_once('=') {
                 None => mount.bare_field(&field, &mut readonly)?,
                 Some((key, value)) => {
-                    let key = lower(key);
+                    let key = to_lower(key);
                     mount.pair(&key, expand(value)?, &field, &mut readonly)?;
                 }
             }
@@ -164,7 +163,7 @@ impl Mount {
     }
 
     fn bare_field(&mut self, field: &str, readonly: &mut Option<bool>) -> Result<(), String> {
-        let key = lower(field);
+        let key = to_lower(field);
         match key.as_str() {
             "readonly" | "ro" => *readonly = Some(true),
             "readwrite" | "rw" => *readonly = Some(false),
@@ -199,7 +198,7 @@ impl Mount {
             }
             "size" => {
                 self.only_for(key, &[MountType::Tmpfs])?;
-                self.size = parse_size(&value).ok_or_else(invalid)?;
+                self.size = size::parse(&value).ok_or_else(invalid)?;
             }
             "id" => self.id = value,
             "env" => self.env = Some(value),
@@ -257,7 +256,7 @@ fn hint<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String
 }
 
 fn choose<T: Copy>(all: &[(T, &'static str)], value: &str, what: &str) -> Result<T, String> {
-    let lower = lower(value);
+    let lower = to_lower(value);
     all.iter()
         .find(|(_, name)| *name == lower)
         .map(|(choice, _)| *choice)

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use lapstrake_diag::{Diagnostic, SourceFile, Span, Spanned};
+use lapstrake_go::quoted;
 
 use crate::directives::detect_syntax;
 use crate::docs::Docs;
@@ -10,7 +11,6 @@ use crate::heredoc::{has_sign, heredoc_words};
 use crate::instruction::{Args, Problem, Request, Typed, typed, words};
 use crate::json_array::{self, Array};
 use crate::lines::{Logical, Reader};
-use crate::quote::quoted;
 use crate::split::{Piece, blank, blank_words, byte_space, quoted_words, split};
 use crate::syntax::{Around, Command, Dialect, Dockerfile, Flag, Instruction, Keyword, Pair, Stage};
 use crate::text::{Text, Word};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::quote::quoted;
+use lapstrake_go::quoted;
 
 /// One item of EXPOSE.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The syntax tree. Nothing in it is expanded; every word knows its place.
 
 use lapstrake_diag::Span;
+use lapstrake_go::to_lower;
 
-use crate::scalar::lower;
 use crate::split::blank;
 use crate::text::{Text, Word};
 use crate::{Directive, Heredoc};
@@ -99,7 +99,7 @@ pub struct From {
 impl From {
     /// The stage's name, in lower case.
     pub fn name(&self) -> Option<String> {
-        self.alias.as_deref().map(|(_, name)| lower(&name.node))
+        self.alias.as_deref().map(|(_, name)| to_lower(&name.node))
     }
 }
 
@@ -228,7 +228,7 @@ impl Keyword {
             let near = |name: &str| name.len() == text.len() && name.as_bytes()[0] == first;
             Keyword::ALL.iter().find(|(_, name)| near(name) && name.eq_ignore_ascii_case(text))
         };
-        let found = if text.is_ascii() { is(text) } else { is(&lower(text)) };
+        let found = if text.is_ascii() { is(text) } else { is(&to_lower(text)) };
         found.map(|(keyword, _)| *keyword)
     }
 

@@ -64,7 +64,7 @@ pub struct Expanded {
 
 /// Why a word cannot be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("failed to process {}: {why}", crate::quote::quoted(word))]
+#[error("failed to process {}: {why}", lapstrake_go::quoted(word))]
 pub struct ExpandError {
     /// The word as written.
     pub word: String,

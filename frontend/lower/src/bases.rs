@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use lapstrake_dockerfile::{Instruction, Place, Rule, parse_trigger, quoted};
+use lapstrake_dockerfile::{Instruction, Place, Rule, parse_trigger};
+use lapstrake_go::quoted;
 use lapstrake_graph::{Edge, ImageStore, Op, Source, VertexMeta};
 use lapstrake_oci::{Platform, Reference};
 

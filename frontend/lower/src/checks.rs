@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use lapstrake_diag::did_you_mean_exactly;
 use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{
-    Command, Instruction, Mount, MountFlag, Pair, Place, Rule, Transfer, Word, port_style, quoted,
+    Command, Instruction, Mount, MountFlag, Pair, Place, Rule, Transfer, Word, port_style,
 };
+use lapstrake_go::{path, quoted};
 
 use crate::stage::{NOT_IN_ENV, StageRun};
 use crate::stages::Step;
@@ -176,7 +177,7 @@ impl StageRun<'_, '_> {
         if patterns.is_empty() || patterns.has_negation() {
             return;
         }
-        let source = crate::paths::clean_source(source);
+        let source = path::clean(source);
         let hidden = if matches!(source.as_str(), "." | "/") {
             patterns.cleaned().iter().any(|pattern| matches!(pattern.as_str(), "*" | "**" | "**/*"))
         } else {

@@ -15,7 +15,7 @@ pub fn dump(plan: &Plan) -> String {
         write(&mut out, format!("target {}", target.platform));
         out.push_str(&lapstrake_graph::dump(&plan.graph, target.edge.vertex));
         let order = plan.graph.needed_by(target.edge.vertex);
-        let config = String::from_utf8_lossy(&lapstrake_oci::to_json(&target.image.config)).into_owned();
+        let config = String::from_utf8_lossy(&lapstrake_go::to_json(&target.image.config)).into_owned();
         write(&mut out, format!("image {config}"));
         if let Some(epoch) = target.image.epoch {
             write(&mut out, format!("epoch {epoch}"));

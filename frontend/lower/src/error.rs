@@ -15,8 +15,8 @@ pub enum LowerError {
     /// A named context is to be a stage that is not in the Dockerfile.
     #[error(
         "failed to find target {} for context {}{hint}",
-        lapstrake_dockerfile::quoted(target),
-        lapstrake_dockerfile::quoted(context)
+        lapstrake_go::quoted(target),
+        lapstrake_go::quoted(context)
     )]
     NoContextTarget {
         /// The context's name.
@@ -27,7 +27,7 @@ pub enum LowerError {
         hint: String,
     },
     /// The wanted stage is not in the Dockerfile.
-    #[error("target stage {} could not be found{hint}", lapstrake_dockerfile::quoted(target))]
+    #[error("target stage {} could not be found{hint}", lapstrake_go::quoted(target))]
     NoTarget {
         /// What was asked for.
         target: String,

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use lapstrake_diag::did_you_mean_exactly;
 use lapstrake_dockerfile::words::{self, Expanded, Mode};
-use lapstrake_dockerfile::{Checks, Dockerfile, Place, Rule, Stage, Word, quoted};
+use lapstrake_dockerfile::{Checks, Dockerfile, Place, Rule, Stage, Word};
+use lapstrake_go::quoted;
 use lapstrake_oci::{Platform, Reference};
 
 use crate::globals::Globals;

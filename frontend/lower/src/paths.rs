@@ -1,41 +1,6 @@
 //! Paths inside of images: text with `/`, never paths of the host.
 
-/// `path` without `.`, `..` and doubled slashes; `..` stops at the root. A relative path is taken from the root.
-pub(crate) fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
-/// `path` without `.`, `..` and doubled slashes where that can be told: a relative path stays one, and an empty one is
-/// `.`.
-pub(crate) fn clean_source(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => {
-                parts.pop();
-            }
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
-    }
-}
+use lapstrake_go::path::clean_rooted;
 
 /// `path` seen from directory `dir`: an absolute one stays as written, a relative one is joined and cleaned, an empty
 /// one is `dir`.
@@ -46,7 +11,7 @@ pub(crate) fn resolve(dir: &str, path: &str) -> String {
     } else if path.starts_with('/') {
         path.to_owned()
     } else {
-        clean(&format!("{dir}/{path}"))
+        clean_rooted(&format!("{dir}/{path}"))
     }
 }
 
@@ -57,7 +22,7 @@ pub(crate) fn destination(dir: &str, path: &str) -> String {
     let mut found = resolve(dir, path);
     // As BuildKit has it, `..` is about the text: what a link in front of it leads to does not count.
     if path.split('/').any(|part| part == "..") {
-        found = clean(&found);
+        found = clean_rooted(&found);
     }
     if path.ends_with('/') && !found.ends_with('/') {
         found.push('/');
@@ -83,7 +48,7 @@ mod tests {
     fn tables() {
         let cleaned = [("a/../b", "/b"), ("../../x", "/x"), ("/", "/"), ("./a//b/.", "/a/b"), ("", "/")];
         for (path, expected) in cleaned {
-            assert_eq!(clean(path), expected, "{path}");
+            assert_eq!(clean_rooted(path), expected, "{path}");
         }
         let destinations = [
             ("/w", "", "/w/"),

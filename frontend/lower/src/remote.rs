@@ -1,6 +1,7 @@
 //! Sources that are elsewhere: addresses of ADD and of contexts.
 
-use lapstrake_dockerfile::{GitRef, parse_git_ref, quoted};
+use lapstrake_dockerfile::{GitRef, parse_git_ref};
+use lapstrake_go::quoted;
 use lapstrake_graph::{Git, Http, Source};
 use lapstrake_oci::Digest;
 

@@ -2,7 +2,8 @@
 
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::Mode;
-use lapstrake_dockerfile::{self as dockerfile, CommandLine, MountType, Run, quoted};
+use lapstrake_dockerfile::{self as dockerfile, CommandLine, MountType, Run};
+use lapstrake_go::{path, quoted};
 use lapstrake_graph::{
     Bind, CacheMount, Device, Edge, Exec, File, FileAction, MakeFile, Mount, MountKind, NetworkMode, Op,
     SecretEnv, SecretMount, SecurityMode, Sharing, Source, SshMount, VertexMeta,
@@ -171,7 +172,7 @@ impl StageRun<'_, '_> {
         from: Option<Edge>,
         mounts: &mut Mounts,
     ) -> Result<MountKind, LowerError> {
-        let source = paths::clean(&mount.source);
+        let source = path::clean_rooted(&mount.source);
         Ok(match mount.kind {
             MountType::Cache => {
                 // With a source, owner and mode are those of what is found there.
@@ -206,7 +207,11 @@ impl StageRun<'_, '_> {
     /// A mount's target, from the working directory.
     fn target(&self, target: &str) -> String {
         let dir = self.state.cwd();
-        if target.starts_with('/') { paths::clean(target) } else { paths::clean(&format!("{dir}/{target}")) }
+        if target.starts_with('/') {
+            path::clean_rooted(target)
+        } else {
+            path::clean_rooted(&format!("{dir}/{target}"))
+        }
     }
 
     fn secret(&mut self, mount: &dockerfile::Mount, mounts: &mut Mounts) {
@@ -337,7 +342,7 @@ impl StageRun<'_, '_> {
 
 /// The id of a cache that gives none: its target, as written.
 fn cache_id(target: &str) -> String {
-    let cleaned = paths::clean(target);
+    let cleaned = path::clean_rooted(target);
     match (target.starts_with('/'), cleaned.as_str()) {
         (true, _) => cleaned,
         (false, "/") => ".".to_owned(),

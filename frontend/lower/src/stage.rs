@@ -7,6 +7,7 @@ use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{
     Arg, Command, CommandLine, Dialect, Instruction, Pair, Place, Text, Word, parse_port,
 };
+use lapstrake_go::path;
 use lapstrake_graph::{Edge, File, FileAction, HistoryDraft, MakeDir, Op, Owner, VertexId, VertexMeta};
 use lapstrake_oci::Healthcheck;
 
@@ -464,7 +465,8 @@ impl StageRun<'_, '_> {
         let user = &self.state.config.config.user;
         let owner = (!user.is_empty()).then(|| Owner::parse(user));
         let epoch = self.lowering.globals.epoch;
-        let make = MakeDir { path: paths::clean(&dir), mode: 0o755, parents: true, owner, timestamp: epoch };
+        let make =
+            MakeDir { path: path::clean_rooted(&dir), mode: 0o755, parents: true, owner, timestamp: epoch };
         let op = Op::File(File { actions: vec![FileAction::MakeDir(make)] });
         let text = self.step_text(&step.command);
         let name = self.name(&text, step);

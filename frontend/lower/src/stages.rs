@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lapstrake_diag::{Span, did_you_mean_exactly};
 use lapstrake_dockerfile::words::{self, Expanded, Mode};
-use lapstrake_dockerfile::{Checks, Command, Dialect, Dockerfile, Instruction, Stage, Word, quoted};
+use lapstrake_dockerfile::{Checks, Command, Dialect, Dockerfile, Instruction, Stage, Word};
+use lapstrake_go::quoted;
 use lapstrake_graph::Lines;
 use lapstrake_oci::{Platform, Reference};
 use petgraph::algo::kosaraju_scc;

@@ -2,7 +2,8 @@
 
 use lapstrake_diag::Span;
 use lapstrake_dockerfile::words::{self, Mode};
-use lapstrake_dockerfile::{Add, Copy, InlineFile, Transfer, Word, quoted};
+use lapstrake_dockerfile::{Add, Copy, InlineFile, Transfer, Word};
+use lapstrake_go::{path, quoted};
 use lapstrake_graph::{self as graph, Edge, File, FileAction, MakeFile, Op, Owner, Source, VertexMeta};
 use lapstrake_tree::put::{ModeChange, names_directory};
 
@@ -304,7 +305,7 @@ fn source_path(source: &str, parents: bool) -> String {
         return source.to_owned();
     }
     // A backslash escapes in patterns, and what it escapes may be a slash or a dot.
-    if source.contains('\\') { paths::resolve("/", source) } else { paths::clean(source) }
+    if source.contains('\\') { paths::resolve("/", source) } else { path::clean_rooted(source) }
 }
 
 fn row(kind: &Kind, transfer: &Transfer, attributes: &Attributes, sources: &[String], dest: &str) -> String {

@@ -77,7 +77,7 @@ impl CacheIndex for Cache {
 
     async fn insert(&self, records: Vec<Record>) -> Result<(), OpsError> {
         let rows: Vec<([u8; 32], Vec<u8>)> =
-            records.iter().map(|record| (*record.key.as_bytes(), lapstrake_oci::to_json(record))).collect();
+            records.iter().map(|record| (*record.key.as_bytes(), lapstrake_go::to_json(record))).collect();
         self.told(self.store.put_records(&rows))
     }
 }

@@ -26,7 +26,7 @@ impl Earlier {
     pub(crate) fn of(inner: &Inner, file: &File, inputs: &[Stack]) -> Option<Earlier> {
         let [FileAction::Copy(copy)] = file.actions.as_slice() else { return None };
         let context = inner.settings.context(inputs.get(copy.input)?.local.as_ref()?).ok()?;
-        let note = inner.store.context_copy(&context.path, &lapstrake_oci::to_json(file));
+        let note = inner.store.context_copy(&context.path, &lapstrake_go::to_json(file));
         let layer = || {
             let id: LayerId = fs::read_to_string(&note).ok()?.parse().ok()?;
             inner.store.spare_layer(&id).ok().filter(|there| *there)?;

@@ -403,7 +403,7 @@ fn add_cache(
         Sharing::Locked => lapstrake_store::Sharing::Locked,
     };
     let seed = cache.from.and_then(|input| inputs.get(input));
-    let seed_name = seed.map(lapstrake_oci::to_json).unwrap_or_default();
+    let seed_name = seed.map(lapstrake_go::to_json).unwrap_or_default();
     let identity = format!(
         "{}\0{:o}\0{}\0{}\0{}",
         cache.id,

@@ -180,7 +180,7 @@ impl Executor for Ops {
     fn cache_map(&self, vertex: &Vertex) -> CacheMap {
         let mut deps = vec![Dep::ByKey; vertex.inputs.len()];
         let op = match &vertex.op {
-            Op::Source(source) => lapstrake_oci::to_json(source),
+            Op::Source(source) => lapstrake_go::to_json(source),
             Op::Merge => b"merge".to_vec(),
             Op::File(file) => {
                 for (input, selector) in selectors(file) {
@@ -188,7 +188,7 @@ impl Executor for Ops {
                         *dep = Dep::ByContent(selector);
                     }
                 }
-                lapstrake_oci::to_json(&Versioned { file, version: FILE_VERSION })
+                lapstrake_go::to_json(&Versioned { file, version: FILE_VERSION })
             }
             Op::Exec(exec) => {
                 for mount in &exec.mounts {
@@ -208,7 +208,7 @@ impl Executor for Ops {
                         });
                     }
                 }
-                lapstrake_oci::to_json(&exec.for_key())
+                lapstrake_go::to_json(&exec.for_key())
             }
         };
         CacheMap { op, deps }
@@ -232,7 +232,7 @@ impl Executor for Ops {
             let key = self.blocking(move |inner| inner.origins.content_key(&stack, &everything)).await?;
             return Ok(local_key(source, &key));
         }
-        let op = lapstrake_oci::to_json(source);
+        let op = lapstrake_go::to_json(source);
         let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
         if let Some(content) = stack.to_result(&self.0.store)?.content {
             hasher = hasher.part("content", content.as_bytes());
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn keys_of_file_ops_have_a_version() {
         let file = File { actions: Vec::new() };
-        let written = lapstrake_oci::to_json(&Versioned { file: &file, version: FILE_VERSION });
+        let written = lapstrake_go::to_json(&Versioned { file: &file, version: FILE_VERSION });
         assert_eq!(String::from_utf8(written).unwrap(), r#"{"actions":[],"version":4}"#);
     }
 }

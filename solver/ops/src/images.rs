@@ -350,7 +350,7 @@ impl Images {
         let row = ImageRow {
             id: id.clone(),
             manifest: Some(known.manifest.clone()),
-            layers: String::from_utf8_lossy(&lapstrake_oci::to_json(layers)).into_owned(),
+            layers: String::from_utf8_lossy(&lapstrake_go::to_json(layers)).into_owned(),
             size: total_size(&self.store, layers)?,
             stored: 0,
         };

@@ -93,7 +93,7 @@ pub(crate) struct Opened {
 
 /// The key of a local context with this content.
 pub(crate) fn local_key(source: &Source, content: &Key) -> Key {
-    let op = lapstrake_oci::to_json(source);
+    let op = lapstrake_go::to_json(source);
     KeyHasher::new("lapstrake source 1").part("op", &op).part("content", content.as_bytes()).finish()
 }
 
@@ -148,7 +148,7 @@ impl Origins {
 
     fn tree(&self, stack: &Stack) -> Result<Arc<Tree>, OpsError> {
         let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = lapstrake_oci::to_json(stack);
+        let name = lapstrake_go::to_json(stack);
         if let Some(tree) = trees.get(&name) {
             return Ok(tree.clone());
         }

@@ -56,7 +56,7 @@ impl Ops {
     /// [`OpsError::Remote`] and what can go wrong with layers. Sources that are not elsewhere are
     /// [`OpsError::Worker`].
     pub async fn bring(&self, source: &Source, step: &Step) -> Result<Stack, OpsError> {
-        let name = lapstrake_oci::to_json(source);
+        let name = lapstrake_go::to_json(source);
         let cell = {
             let mut all = self.0.remotes.brought.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(name).or_default().clone()
@@ -252,7 +252,7 @@ fn remembered<T: serde::de::DeserializeOwned>(inner: &Inner, key: &Key) -> Resul
 }
 
 fn remember(inner: &Inner, key: &Key, value: &impl Serialize) -> Result<(), OpsError> {
-    Ok(inner.store.put_records(&[(*key.as_bytes(), lapstrake_oci::to_json(value))])?)
+    Ok(inner.store.put_records(&[(*key.as_bytes(), lapstrake_go::to_json(value))])?)
 }
 
 /// The text of a secret, if there is one of this name.

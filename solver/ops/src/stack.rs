@@ -69,7 +69,7 @@ impl Stack {
 
     /// As a result.
     pub fn to_result(&self, store: &Store) -> Result<ResultRef, OpsError> {
-        let token = String::from_utf8_lossy(&lapstrake_oci::to_json(self)).into_owned();
+        let token = String::from_utf8_lossy(&lapstrake_go::to_json(self)).into_owned();
         let content = if self.local.is_some() { None } else { Some(self.content(store)?) };
         Ok(ResultRef { token, content })
     }

@@ -6,8 +6,6 @@ use std::ffi::OsString;
 use clap::Error;
 use clap::error::ErrorKind;
 
-use super::boolean;
-
 /// `docker GROUP COMMAND`, and the verb that does it.
 const GROUPS: [(&str, &[(&str, &str)]); 4] = [
     (
@@ -161,7 +159,7 @@ fn settle(words: &mut Vec<OsString>, names: &[&str], flag: &Flag) -> Result<(), 
             continue;
         }
         let refuse = |why: &str| Err(refused(&format!("`{text}` is not there: {why}")));
-        let on = value.map_or(Some(true), boolean);
+        let on = value.map_or(Some(true), lapstrake_go::parse_bool);
         match (flag, on) {
             (Flag::Refused(why), _)
             | (Flag::RefusedOn(why), Some(true))

@@ -5,22 +5,6 @@ use clap::builder::{TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command, Error};
 
-/// What `strconv.ParseBool` of Go takes for true.
-const TRUE: [&str; 6] = ["1", "t", "T", "true", "TRUE", "True"];
-/// What it takes for false.
-const FALSE: [&str; 6] = ["0", "f", "F", "false", "FALSE", "False"];
-
-/// A boolean in Go's spelling.
-pub(crate) fn boolean(text: &str) -> Option<bool> {
-    if TRUE.contains(&text) {
-        Some(true)
-    } else if FALSE.contains(&text) {
-        Some(false)
-    } else {
-        None
-    }
-}
-
 /// Lets all switches of `command` and of its verbs take a value.
 pub(super) fn with_values(command: Command) -> Command {
     command.args_override_self(true).mut_args(with_value).mut_subcommands(with_values)
@@ -52,7 +36,7 @@ impl TypedValueParser for Boolean {
         arg: Option<&Arg>,
         value: &std::ffi::OsStr,
     ) -> Result<Self::Value, Error> {
-        value.to_str().and_then(boolean).ok_or_else(|| {
+        value.to_str().and_then(lapstrake_go::parse_bool).ok_or_else(|| {
             let name = arg.and_then(Arg::get_long).unwrap_or("switch");
             let value = value.to_string_lossy();
             let why = format!("invalid argument \"{value}\" for `--{name}`: neither `true` nor `false`\n");
@@ -85,11 +69,11 @@ mod tests {
 
     #[test]
     fn switches_take_values_in_gos_spelling() {
-        for word in super::TRUE {
+        for word in ["1", "t", "T", "true", "TRUE", "True"] {
             assert!(build(&format!("--push={word}")).push, "{word}");
             assert!(build(&format!("-q={word}")).quiet, "{word}");
         }
-        for word in super::FALSE {
+        for word in ["0", "f", "F", "false", "FALSE", "False"] {
             assert!(!build(&format!("--no-cache={word}")).no_cache, "{word}");
         }
         assert!(build("--push").push && !build("").push);

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use lapstrake_go::Template;
 use lapstrake_oci::Platform;
 use serde_json::{Value, json};
 
@@ -10,7 +11,6 @@ use crate::args::about::{About, Builders, Completion, Info, Pages, Version};
 use crate::exit::Usage;
 use crate::rows::Rows;
 use crate::session;
-use crate::template::Template;
 
 /// The version of this binary.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -51,7 +51,7 @@ pub(crate) fn info(args: &Info) -> anyhow::Result<ExitCode> {
     say!("Platform:        {host}");
     say!("Kernel:          {}", lapstrake_sys::kernel::release());
     say!("Processors:      {cpus}");
-    say!("Memory:          {}", crate::rows::size(memory()));
+    say!("Memory:          {}", lapstrake_go::size::human(memory()));
     say!("Rootless:        {rootless}");
     say!("\n`lapstrake doctor` says what of this machine builds can use, and what is missing.");
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use lapstrake_engine::{Event, Fate, StepReport, Used};
+use lapstrake_go::size::human as size;
+use lapstrake_go::{TabWriter, duration};
 use lapstrake_store::Store;
 use serde_json::json;
 
@@ -12,7 +14,7 @@ use super::timeline::{self, cpu, millis};
 use crate::args::builds::Builds;
 use crate::progress::Journal;
 use crate::record::{BuildRecord, find_build};
-use crate::rows::{ago, size};
+use crate::rows::ago;
 use crate::session;
 
 /// Shows or forgets builds.
@@ -43,9 +45,8 @@ pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
 }
 
 fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
-    if !quiet && !json {
-        say!("{:<12} {:<18} {:<9} {:<22} {:<8} CACHED", "BUILD ID", "NAME", "STATUS", "CREATED", "DURATION");
-    }
+    let headings = ["BUILD ID", "NAME", "STATUS", "CREATED", "DURATION", "CACHED"];
+    let mut rows = vec![headings.map(str::to_owned)];
     for row in store.builds()? {
         let record = BuildRecord::decode(&row)?;
         let (cached, all) = record.cached();
@@ -59,10 +60,13 @@ fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
             if title.chars().count() > 18 {
                 title = title.chars().take(17).chain(['…']).collect();
             }
-            let (age, took) = (ago(Some(&time(record.started))), duration(record.took));
+            let (age, took) = (ago(Some(&time(record.started))), duration::short(record.took));
             let (id, status) = (&record.id[..12.min(record.id.len())], record.status.name());
-            say!("{id:<12} {title:<18} {status:<9} {age:<22} {took:<8} {cached}/{all}");
+            rows.push([id.to_owned(), title, status.to_owned(), age, took, format!("{cached}/{all}")]);
         }
+    }
+    if !quiet && !json {
+        say!("{}", TabWriter::columns(&[13, 19, 10, 23, 9], 1).rows(&rows).trim_end_matches('\n'));
     }
     Ok(())
 }
@@ -109,7 +113,7 @@ fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> anyhow::Result<(
     rows.push(("Status", record.status.name().to_owned()));
     rows.extend(record.error.clone().map(|error| ("Error", error)));
     rows.push(("Started", format!("{} ({})", time(record.started), ago(Some(&time(record.started))))));
-    rows.push(("Duration", duration(record.took)));
+    rows.push(("Duration", duration::short(record.took)));
     rows.extend(record.image.clone().map(|image| ("Image", image)));
     rows.push(("Steps", format!("{all}, {cached} of them cached")));
     for (label, value) in rows {
@@ -175,13 +179,4 @@ fn remove(store: &Store, all: bool, names: &[String]) -> anyhow::Result<()> {
 pub(super) fn time(millis: i64) -> String {
     let nanos = u32::try_from(millis.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
     lapstrake_oci::rfc3339(millis.div_euclid(1_000), nanos)
-}
-
-/// Milliseconds, short.
-pub(super) fn duration(millis: u64) -> String {
-    match millis {
-        0..1_000 => format!("{millis}ms"),
-        1_000..60_000 => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
-        _ => format!("{}m {}s", millis / 60_000, millis % 60_000 / 1_000),
-    }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::{Checks, Parsed, Phase, check_syntax};
+use lapstrake_go::TabWriter;
 use lapstrake_lower::{Outline, OutlineItem, outline};
 use serde_json::{Value, json};
 
@@ -61,8 +62,10 @@ fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
         usable(&parsed, &file)?;
     }
     match format {
-        Format::Json => say!("{}", written(&TargetsDocument::new(&parsed, &file))?),
-        Format::Text | Format::Sarif => say!("{}", table(&targets_rows(&parsed), 1).trim_end_matches('\n')),
+        Format::Json => say!("{}", written(&TargetsDocument::new(&parsed, &file))),
+        Format::Text | Format::Sarif => {
+            say!("{}", TabWriter::new(0, 1).rows(&targets_rows(&parsed)).trim_end_matches('\n'));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -92,7 +95,7 @@ fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
     let outline = made(&tools, &mut wanted, &file, (&parsed, &checks))?;
     nothing_found(&checks)?;
     match format {
-        Format::Json => say!("{}", written(&OutlineDocument::new(&outline, &file))?),
+        Format::Json => say!("{}", written(&OutlineDocument::new(&outline, &file))),
         Format::Text | Format::Sarif => outline_text(&outline)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -120,14 +123,14 @@ fn outline_text(outline: &Outline) -> anyhow::Result<()> {
         if !outline.description.is_empty() {
             rows.push(["DESCRIPTION:".to_owned(), outline.description.clone()]);
         }
-        say!("{}", table(&rows, 1));
+        say!("{}", TabWriter::new(0, 1).rows(&rows));
     }
     if !outline.args.is_empty() {
         let mut rows = vec![["BUILD ARG", "VALUE", "DESCRIPTION"].map(str::to_owned)];
         rows.extend(
             outline.args.iter().map(|arg| [&arg.name, &arg.value, &arg.description].map(Clone::clone)),
         );
-        say!("{}", table(&rows, 3));
+        say!("{}", TabWriter::new(0, 3).rows(&rows));
     }
     for (title, items) in [("SECRET", &outline.secrets), ("SSH", &outline.ssh)] {
         if items.is_empty() {
@@ -136,31 +139,9 @@ fn outline_text(outline: &Outline) -> anyhow::Result<()> {
         let mut rows = vec![[title, "REQUIRED"].map(str::to_owned)];
         let required = |item: &OutlineItem| if item.required { "true".to_owned() } else { String::new() };
         rows.extend(items.iter().map(|item| [item.name.clone(), required(item)]));
-        say!("{}", table(&rows, 3));
+        say!("{}", TabWriter::new(0, 3).rows(&rows));
     }
     Ok(())
-}
-
-/// Columns as wide as their longest word and `gap` more, the last one as it is: to the byte what BuildKit prints, which
-/// counts characters.
-fn table<const N: usize>(rows: &[[String; N]], gap: usize) -> String {
-    let length = |word: &String| word.chars().count();
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, word) in widths.iter_mut().zip(row) {
-            *width = length(word).max(*width);
-        }
-    }
-    let mut text = String::new();
-    for row in rows {
-        for (column, (word, width)) in row.iter().zip(widths).enumerate() {
-            let room = if column + 1 == N { 0 } else { width + gap - length(word) };
-            text.push_str(word);
-            text.push_str(&" ".repeat(room));
-        }
-        text.push('\n');
-    }
-    text
 }
 
 /// Name and description of what can be told, as BuildKit's frontend lists it: checks are not on its list.
@@ -196,7 +177,7 @@ fn describe(format: Format) -> anyhow::Result<ExitCode> {
     }
     let mut rows = vec![["NAME", "VERSION", "DESCRIPTION"].map(str::to_owned)];
     rows.extend(REQUESTS.map(|(name, description)| [name, "1.0.0", description].map(str::to_owned)));
-    say!("{}", table(&rows, 1).trim_end_matches('\n'));
+    say!("{}", TabWriter::new(0, 1).rows(&rows).trim_end_matches('\n'));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -219,7 +200,8 @@ mod tests {
             let mut document = TargetsDocument::new(&parsed, &file);
             // They are the file itself.
             document.sources.clear();
-            let found = format!("{}{}\n", table(&targets_rows(&parsed), 1), written(&document).unwrap());
+            let found =
+                format!("{}{}\n", TabWriter::new(0, 1).rows(&targets_rows(&parsed)), written(&document));
             if std::env::var_os("UPDATE").is_some() {
                 fs::write(dir.join("expected"), &found).unwrap();
             }

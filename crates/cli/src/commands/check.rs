@@ -43,7 +43,7 @@ pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
         Format::Text => print(&findings, error.as_ref(), &file)?,
         Format::Json => {
             let error = error.as_ref().map(|error| (error.message.as_str(), error.lines));
-            say!("{}", written(&CheckDocument::new(&findings, error, &file))?);
+            say!("{}", written(&CheckDocument::new(&findings, error, &file)));
         }
         Format::Sarif => say!("{:#}", sarif(&findings, error.as_ref(), &file, args)),
     }

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
+use lapstrake_go::TabWriter;
+use lapstrake_go::size::human as bytes;
 use lapstrake_ops::StackLayer;
 use lapstrake_store::{ImageRow, Item, ItemKind, Store};
 use serde_json::json;
 
 use crate::args::space::Df;
-use crate::rows::{Rows, ago, size as bytes};
+use crate::rows::{Rows, ago};
 use crate::session::{self, config};
 
 const HEADINGS: &[(&str, &str)] = &[
@@ -239,9 +241,14 @@ fn described(item: &Item) -> String {
     if text.chars().count() > 60 { text.chars().take(59).chain(['…']).collect() } else { text }
 }
 
-/// An item as a line of a table.
-pub(super) fn line(item: &Item) -> String {
-    let age = ago(Some(&lapstrake_oci::rfc3339(item.used, 0)));
-    let (id, kind, size) = (short(item), item.kind.name(), bytes(item.size));
-    format!("{id:<14} {kind:<15} {size:<9} {age:<22} {:<7} {}", item.shared, described(item))
+/// Items as a table.
+pub(super) fn listed(items: &[Item]) -> String {
+    let headings = ["ID", "TYPE", "SIZE", "LAST USED", "SHARED", "DESCRIPTION"].map(str::to_owned);
+    let row = |item: &Item| {
+        let age = ago(Some(&lapstrake_oci::rfc3339(item.used, 0)));
+        let (kind, shared) = (item.kind.name().to_owned(), item.shared.to_string());
+        [short(item), kind, bytes(item.size), age, shared, described(item)]
+    };
+    let rows: Vec<_> = std::iter::once(headings).chain(items.iter().map(row)).collect();
+    TabWriter::columns(&[15, 16, 10, 23, 8], 1).rows(&rows)
 }

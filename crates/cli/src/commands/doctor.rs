@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use lapstrake_go::TabWriter;
 use lapstrake_runtime::{Choice, Sandbox, Way, advice, dropped, limits_available};
 use lapstrake_store::{Stacking, Store};
 use lapstrake_sys::kernel;
@@ -52,17 +53,17 @@ pub(crate) fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
     if args.json {
         say!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
+        let mut rows = Vec::new();
         for Finding { name, state, detail, hint } in &findings {
             let word = match state {
                 State::Ok => "ok",
                 State::Limited => "limited",
                 State::Missing => "MISSING",
             };
-            say!("{word:<8} {name:<18} {detail}");
-            if let Some(hint) = hint {
-                say!("{:<27} hint: {hint}", "");
-            }
+            rows.push([word.to_owned(), (*name).to_owned(), detail.clone()]);
+            rows.extend(hint.iter().map(|hint| [String::new(), String::new(), format!("hint: {hint}")]));
         }
+        say!("{}", TabWriter::columns(&[9, 19], 1).rows(&rows).trim_end_matches('\n'));
     }
     let bad = findings.iter().any(|finding| finding.state == State::Missing);
     Ok(if bad { ExitCode::from(3) } else { ExitCode::SUCCESS })

@@ -208,19 +208,9 @@ impl CheckDocument {
     }
 }
 
-/// `document`, indented and with what could be HTML escaped, as Go's encoder does it.
-pub(super) fn written(document: &impl Serialize) -> anyhow::Result<String> {
-    let mut text = String::new();
-    // All of these stand in strings only.
-    for letter in serde_json::to_string_pretty(document)?.chars() {
-        match letter {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                text.push_str(&format!("\\u{:04x}", u32::from(letter)));
-            }
-            other => text.push(other),
-        }
-    }
-    Ok(text)
+/// `document`, indented, as Go's encoder writes it.
+pub(super) fn written(document: &impl Serialize) -> String {
+    String::from_utf8_lossy(&lapstrake_go::to_json_indented(document)).into_owned()
 }
 
 #[cfg(test)]
@@ -247,7 +237,7 @@ mod tests {
         let file = SourceFile::new("Dockerfile", text);
         let parsed = parse(&file);
         let outline = outline(&parsed.dockerfile, &BuildInputs::new(), &None, &Checks::default()).unwrap();
-        let written = written(&OutlineDocument::new(&outline, &file)).unwrap();
+        let written = written(&OutlineDocument::new(&outline, &file));
         let line = |line| format!(r#"{{"start":{{"line":{line}}},"end":{{"line":{line}}}}}"#);
         let ranges = format!("{},{}", line(5), line(6));
         let expected = format!(
@@ -272,7 +262,7 @@ mod tests {
         check_syntax(&parsed, &checks);
         let error =
             ("dockerfile parse error on line 2: unknown instruction: FOO (did you mean FROM?)", Some((2, 2)));
-        let found = written(&CheckDocument::new(&checks.findings(), Some(error), &file)).unwrap();
+        let found = written(&CheckDocument::new(&checks.findings(), Some(error), &file));
         let line = |line| {
             format!(r#""location":{{"ranges":[{{"start":{{"line":{line}}},"end":{{"line":{line}}}}}]}}"#)
         };
@@ -288,7 +278,7 @@ mod tests {
         );
         let bare = |text: &str| text.split_whitespace().collect::<String>();
         assert_eq!(bare(&found), bare(&expected));
-        let nothing = written(&CheckDocument::new(&[], Option::None, &file)).unwrap();
+        let nothing = written(&CheckDocument::new(&[], Option::None, &file));
         assert!(nothing.starts_with("{\n  \"warnings\": null,\n  \"sources\": [\n"), "{nothing}");
     }
 }

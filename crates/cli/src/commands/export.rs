@@ -425,5 +425,5 @@ fn tokens(stack: &Stack, image: &Finished) -> String {
     for (number, (layer, (_, diff_id))) in layers.iter_mut().zip(&image.layers).enumerate() {
         (layer.diff_id, layer.clamp) = (Some(diff_id.clone()), image.rewritten(number));
     }
-    String::from_utf8_lossy(&lapstrake_oci::to_json(&layers)).into_owned()
+    String::from_utf8_lossy(&lapstrake_go::to_json(&layers)).into_owned()
 }

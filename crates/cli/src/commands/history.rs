@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use lapstrake_go::size::human as size;
 use lapstrake_ops::StackLayer;
 use serde_json::json;
 
 use crate::args::images::History;
-use crate::rows::{Rows, ago, rfc3339, shortened, size};
+use crate::rows::{Rows, ago, rfc3339, shortened};
 use crate::session::{self, config, find_for};
 
 const HEADINGS: &[(&str, &str)] = &[

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
+use lapstrake_go::size::human as size;
 use lapstrake_oci::Reference;
 use lapstrake_store::{ImageRow, Store};
 use serde_json::json;
@@ -10,7 +11,7 @@ use serde_json::json;
 use super::listed::{Filters, Listed};
 use crate::args::images::{Images, Rmi};
 use crate::exit::Usage;
-use crate::rows::{Rows, ago, go_time, size};
+use crate::rows::{Rows, ago, go_time};
 use crate::session::{self, NoImage, find_all, find_for};
 
 const HEADINGS: &[(&str, &str)] = &[

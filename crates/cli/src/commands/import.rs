@@ -52,9 +52,9 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     for row in &mut image.config.history {
         row.comment = args.message.clone().unwrap_or_default();
     }
-    image.document = Document::new(lapstrake_oci::to_json(&image.config));
+    image.document = Document::new(lapstrake_go::to_json(&image.config));
     let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
-    let tokens = lapstrake_oci::to_json(&[StackLayer { id: layer, diff_id, clamp: None }]);
+    let tokens = lapstrake_go::to_json(&[StackLayer { id: layer, diff_id, clamp: None }]);
     let bundle = Bundle::one(image, Encoding::default());
     keep(&session.store, &bundle, vec![String::from_utf8_lossy(&tokens).into_owned()], &names)?;
     let id = &bundle.main().image.document.digest;

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use lapstrake_go::Template;
 use lapstrake_oci::Reference;
 use lapstrake_registry::Client;
 use serde_json::{Value, json};
@@ -11,7 +12,6 @@ use super::listed::Listed;
 use crate::args::images::Inspect;
 use crate::exit::Usage;
 use crate::session::{self, find_for, registries};
-use crate::template::Template;
 
 /// Shows what images are.
 pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
@@ -40,7 +40,7 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
                 say!("{}", template.show(document)?);
             }
         }
-        None => say!("{}", String::from_utf8_lossy(&lapstrake_oci::to_json_indented(&shown))),
+        None => say!("{}", String::from_utf8_lossy(&lapstrake_go::to_json_indented(&shown))),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -64,7 +64,7 @@ fn referrers(images: &[String]) -> anyhow::Result<ExitCode> {
         Ok(found)
     })?;
     for index in found {
-        let empty = || lapstrake_oci::to_json_indented(&json!({"schemaVersion": 2, "manifests": []}));
+        let empty = || lapstrake_go::to_json_indented(&json!({"schemaVersion": 2, "manifests": []}));
         say!("{}", String::from_utf8_lossy(&index.map_or_else(empty, |index| index.bytes)));
     }
     Ok(ExitCode::SUCCESS)

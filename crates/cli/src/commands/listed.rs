@@ -2,6 +2,7 @@
 
 use lapstrake_oci::{ImageConfig, Reference};
 use lapstrake_store::{ImageRow, Store};
+use lapstrake_tree::ignore::path_match;
 
 use crate::exit::Usage;
 use crate::session::{config, find_image};
@@ -139,58 +140,7 @@ pub(super) fn until(text: &str) -> Option<jiff::Timestamp> {
 
 /// Whether a pattern fits a name, with its tag or without, as people write it.
 fn named(pattern: &str, name: &Reference) -> bool {
-    glob(pattern.as_bytes(), name.familiar().as_bytes())
-        || glob(pattern.as_bytes(), name.familiar_name().as_bytes())
-}
-
-/// `*` and `?` stand for anything but a slash, `[a-z]` and `[^a-z]` for one of these and one of the others.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    // Where the last star was: what follows it is tried further on, and no star before it again.
-    let (mut at, mut from, mut star) = (0, 0, None);
-    while from < text.len() || at < pattern.len() {
-        let step = match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at, from));
-                at += 1;
-                continue;
-            }
-            Some(_) if from == text.len() => None,
-            Some(b'?') => (text[from] != b'/').then_some(at + 1),
-            Some(b'[') => class(&pattern[at..], text[from]).map(|length| at + length),
-            Some(b'\\') => (pattern.get(at + 1) == Some(&text[from])).then_some(at + 2),
-            Some(byte) => (*byte == text[from]).then_some(at + 1),
-            None => None,
-        };
-        match (step, star) {
-            (Some(next), _) => (at, from) = (next, from + 1),
-            (None, Some((star_at, begun))) if text.get(begun).is_some_and(|b| *b != b'/') => {
-                (at, from, star) = (star_at + 1, begun + 1, Some((star_at, begun + 1)));
-            }
-            _ => return false,
-        }
-    }
-    true
-}
-
-/// The length of the class at the beginning of `pattern` if `byte` is in it.
-fn class(pattern: &[u8], byte: u8) -> Option<usize> {
-    let end = pattern.iter().skip(2).position(|b| *b == b']')? + 2;
-    let (negated, members) = match pattern[1] {
-        b'^' => (true, &pattern[2..end]),
-        _ => (false, &pattern[1..end]),
-    };
-    let mut found = false;
-    let mut at = 0;
-    while at < members.len() {
-        if members.get(at + 1) == Some(&b'-') && at + 2 < members.len() {
-            found |= (members[at]..=members[at + 2]).contains(&byte);
-            at += 3;
-        } else {
-            found |= members[at] == byte;
-            at += 1;
-        }
-    }
-    (found != negated && byte != b'/').then_some(end + 1)
+    path_match(pattern, &name.familiar()) || path_match(pattern, &name.familiar_name())
 }
 
 #[cfg(test)]
@@ -228,6 +178,6 @@ mod tests {
             assert_eq!(named(pattern, &name.parse().unwrap()), fits, "{pattern} {name}");
         }
         let (stars, text) = ("*a".repeat(40), "a".repeat(39));
-        assert!(!glob(stars.as_bytes(), text.as_bytes()));
+        assert!(!path_match(&stars, &text));
     }
 }

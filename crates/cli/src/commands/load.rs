@@ -441,7 +441,7 @@ fn keep(
         size += session.store.layer(&layer.id)?.map_or(0, |row| row.size);
     }
     let id = session.store.put_blob(config_bytes)?;
-    let tokens = String::from_utf8_lossy(&lapstrake_oci::to_json(&stack)).into_owned();
+    let tokens = String::from_utf8_lossy(&lapstrake_go::to_json(&stack)).into_owned();
     Ok(ImageRow { id, manifest, layers: tokens, size, stored: 0 })
 }
 

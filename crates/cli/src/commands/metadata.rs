@@ -72,7 +72,7 @@ impl Metadata {
     /// builder and node before it, of which there is one.
     pub(crate) fn write(mut self, build: &str, path: &Path) -> anyhow::Result<()> {
         self.text("buildx.build.ref", format!("default/default/{build}"));
-        let bytes = lapstrake_oci::to_json_indented(&self.0);
+        let bytes = lapstrake_go::to_json_indented(&self.0);
         super::file::put(path, bytes)
     }
 }

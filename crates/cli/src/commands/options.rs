@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::Dialect;
+use lapstrake_go::{duration, parse_bool};
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_ops::Secret;
 use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, Preference, Swap};
 
+use crate::args::Build;
 use crate::args::limits::Hold;
-use crate::args::{Build, boolean};
 use crate::env;
 use crate::exit::Usage;
 
@@ -173,16 +174,7 @@ pub(crate) fn host(text: &String) -> Result<(String, String), Usage> {
 
 /// Bytes with a unit: `64m`, `1g`, `1048576`.
 pub(crate) fn size(text: &str) -> Result<u64, Usage> {
-    let bad = || Usage(format!("`{text}` is not a size: try `64m`"));
-    let lower = text.to_ascii_lowercase();
-    let number = lower.trim_end_matches(['b', 'i']);
-    let (digits, factor) = match number.chars().last() {
-        Some('k') => (&number[..number.len() - 1], 1 << 10),
-        Some('m') => (&number[..number.len() - 1], 1 << 20),
-        Some('g') => (&number[..number.len() - 1], 1 << 30),
-        _ => (number, 1u64),
-    };
-    digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)
+    lapstrake_go::size::parse(text).ok_or_else(|| Usage(format!("`{text}` is not a size: try `64m`")))
 }
 
 /// `--memory`, `--cpus`, `--pids-limit`, and those of disks
@@ -281,9 +273,9 @@ pub(crate) fn resources(hold: &mut Hold, texts: &[String]) -> Result<(), Usage> 
 pub(crate) fn attestations(args: &Build) -> Option<String> {
     let declined = |text: &&String| {
         let off = |field: &str| {
-            field.trim().strip_prefix("disabled=").is_some_and(|value| boolean(value) == Some(true))
+            field.trim().strip_prefix("disabled=").is_some_and(|value| parse_bool(value) == Some(true))
         };
-        boolean(text) == Some(false) || text.split(',').any(off)
+        parse_bool(text) == Some(false) || text.split(',').any(off)
     };
     let all = args.attest.iter().chain(&args.provenance).chain(&args.sbom);
     let text = all.into_iter().find(|text| !declined(text))?;
@@ -351,23 +343,12 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Usage> {
     std::path::absolute(path).map_err(|error| Usage(format!("`{}`: {error}", path.display())))
 }
 
-/// A duration as Go writes it: `1h30m`, also days.
+/// A duration as Go writes it, also with days: `1h30m`, `2d`. In whole seconds.
 pub(crate) fn seconds(text: &str) -> Option<i64> {
-    let (mut total, mut rest) = (0i64, text);
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = rest.split_at(digits);
-        let factor = match unit.bytes().next()? {
-            b's' => 1,
-            b'm' => 60,
-            b'h' => 3_600,
-            b'd' => 86_400,
-            _ => return None,
-        };
-        total = total.checked_add(number.parse::<i64>().ok()?.checked_mul(factor)?)?;
-        rest = &unit[1..];
-    }
-    (!text.is_empty()).then_some(total)
+    // A bare zero is Go's; here a number without a unit is a time.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let nanoseconds = duration::parse_with_days(text).ok().filter(|length| !is_number && *length >= 0)?;
+    Some(nanoseconds / 1_000_000_000)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use lapstrake_go::{csv, parse_bool};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_outputs::{Encoding, IndexNotes, LayerForm};
 
@@ -370,12 +371,13 @@ pub(super) struct Keys(BTreeMap<String, String>);
 impl Keys {
     pub(super) fn parse(text: &str) -> Result<Keys, String> {
         let mut keys = BTreeMap::new();
-        for field in csv(text)? {
+        let fields = csv::fields(text).map_err(|error| error.to_string())?;
+        for field in &fields {
             let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}"))?;
             keys.insert(key.trim().to_lowercase(), value.to_owned());
         }
         // The names of annotations have capital letters.
-        for field in csv(text)? {
+        for field in &fields {
             if let Some((key, value)) =
                 field.split_once('=').filter(|(key, _)| key.trim().starts_with("annotation"))
             {
@@ -394,9 +396,10 @@ impl Keys {
     pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
         match self.take(key).as_deref() {
             None => Ok(None),
-            Some("" | "true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(Some(true)),
-            Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(Some(false)),
-            Some(other) => Err(format!("`{key}={other}` is neither true nor false")),
+            Some("") => Ok(Some(true)),
+            Some(value) => parse_bool(value)
+                .map(Some)
+                .ok_or_else(|| format!("`{key}={value}` is neither true nor false")),
         }
     }
 
@@ -416,41 +419,6 @@ impl Keys {
                 "`{key}` is not supported: what the store has is whole; with a push, `store=false` keeps nothing here"
             )),
             Some(key) => Err(format!("type={kind} has no key `{key}`")),
-        }
-    }
-}
-
-/// Fields between commas; one in double quotes may have commas, and two quotes for one.
-pub(super) fn csv(text: &str) -> Result<Vec<String>, String> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let mut field = String::new();
-        if let Some(mut quoted) = rest.strip_prefix('"') {
-            loop {
-                let (part, after) = quoted.split_once('"').ok_or("a quote is not closed")?;
-                field.push_str(part);
-                match after.strip_prefix('"') {
-                    Some(more) => {
-                        field.push('"');
-                        quoted = more;
-                    }
-                    None => {
-                        rest = after;
-                        break;
-                    }
-                }
-            }
-        } else {
-            let end = rest.find(',').unwrap_or(rest.len());
-            field.push_str(&rest[..end]);
-            rest = &rest[end..];
-        }
-        fields.push(field);
-        match rest.strip_prefix(',') {
-            Some(more) => rest = more,
-            None if rest.is_empty() => return Ok(fields),
-            None => return Err("something stands behind a closing quote".to_owned()),
         }
     }
 }
@@ -577,7 +545,7 @@ mod tests {
             ("type=image,unpack=true,rewrite-timestamp=true", "conflicts with `unpack`"),
             ("type=image,name=A B", "invalid name"),
             ("type=moby", "type `moby` is not supported"),
-            ("type=image,\"name=a", "not closed"),
+            ("type=image,\"name=a", "column 13: extraneous or missing \" in quoted-field"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");

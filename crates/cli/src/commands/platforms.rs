@@ -38,9 +38,8 @@ pub(super) fn as_index(
     let several = platforms.len() > 1;
     let index = match asked.unwrap_or_default() {
         "" => several,
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-        other => return Err(Usage(format!("invalid boolean value for multi-platform: {other}"))),
+        text => lapstrake_go::parse_bool(text)
+            .ok_or_else(|| Usage(format!("invalid boolean value for multi-platform: {text}")))?,
     };
     if several && !index {
         let text = "conflicting config: returning multiple target platforms is not allowed";

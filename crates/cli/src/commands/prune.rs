@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use lapstrake_go::size::human as bytes;
 use lapstrake_oci::{Digest, ImageConfig, Reference};
 use lapstrake_store::{Filter, Item, ItemKind, Limits, Rule, Store, StoreError};
 use lapstrake_sys::SingleThreaded;
 use lapstrake_sys::fd::close_others;
 use serde_json::json;
 
-use super::df::{item_json, line};
+use super::df::{item_json, listed};
 use super::listed::{Listed, until};
 use super::options::{seconds, size};
 use super::sweeper;
 use crate::args::space::{Only, Prune};
 use crate::exit::Usage;
-use crate::rows::size as bytes;
 use crate::session::{self, Session};
 
 /// Removes images that nobody needs, and the build cache.
@@ -100,10 +100,7 @@ fn report(args: &Prune, session: &Session, images: &[Removed], items: &[Item]) -
     }
     // What images had is told by the images.
     if !items.is_empty() && args.only != Some(Only::Images) {
-        say!("{:<14} {:<15} {:<9} {:<22} {:<7} DESCRIPTION", "ID", "TYPE", "SIZE", "LAST USED", "SHARED");
-        for item in items {
-            say!("{}", line(item));
-        }
+        say!("{}", listed(items).trim_end_matches('\n'));
     }
     say!("Total reclaimed space: {}", bytes(freed));
     if reclaimed.waiting > 0 {

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use lapstrake_engine::{Event, StepReport, Used};
+use lapstrake_go::duration;
+use lapstrake_go::size::human as bytes;
 
-use super::builds::{duration, time};
+use super::builds::time;
 use crate::progress::Journal;
 use crate::record::BuildRecord;
-use crate::rows::size as bytes;
 
 /// A step as it is drawn.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,7 +137,7 @@ fn head(out: &mut String, record: &BuildRecord, bars: &[Bar]) -> std::fmt::Resul
     )?;
     let facts = [
         (record.status.name().to_owned(), "status"),
-        (duration(record.took), "in all"),
+        (duration::short(record.took), "in all"),
         (millis(critical), "critical path"),
         (format!("{cached} of {all}"), "steps cached"),
         (bytes(moved), "moved"),
@@ -226,7 +227,7 @@ fn ticks(whole: Duration) -> Vec<Duration> {
 }
 
 pub(super) fn millis(time: Duration) -> String {
-    duration(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    duration::short(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Text as HTML.

@@ -5,7 +5,7 @@
 
 use super::caches;
 use super::options;
-use crate::args::{Build, boolean};
+use crate::args::Build;
 use crate::env;
 use crate::exit::Usage;
 
@@ -43,7 +43,7 @@ fn from_environment() -> Result<bool, Usage> {
     let Some(text) = env::value(env::IGNORE_UNSUPPORTED).filter(|text| !text.is_empty()) else {
         return Ok(false);
     };
-    boolean(&text)
+    lapstrake_go::parse_bool(&text)
         .ok_or_else(|| Usage(format!("{}={text}: neither `true` nor `false`", env::IGNORE_UNSUPPORTED)))
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use lapstrake_engine::{Event, StepId};
+use lapstrake_go::size::human_padded as bytes;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::Work;
-use super::names::{bytes, printable, seconds};
+use super::names::{printable, seconds};
 use super::tail::Tails;
 
 /// Lines of output shown below a running step, as `docker build` does.

@@ -58,7 +58,7 @@ impl Journal {
     pub(crate) fn encode(&self) -> std::io::Result<Vec<u8>> {
         let mut lines = Vec::new();
         for event in &self.events {
-            lines.extend(lapstrake_oci::to_json(event));
+            lines.extend(lapstrake_go::to_json(event));
             lines.push(b'\n');
         }
         // Its length is known, so the compressor takes no more memory than that.

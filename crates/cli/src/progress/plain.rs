@@ -5,9 +5,10 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use lapstrake_engine::{Event, StepId};
+use lapstrake_go::size::human_padded as bytes;
 
 use super::held::hold;
-use super::names::{bytes, seconds};
+use super::names::seconds;
 use super::tail::Tails;
 
 /// What is shorter shows as 0.0s.

@@ -98,6 +98,13 @@ impl Pattern {
     }
 }
 
+/// Go's `path.Match`: whether a pattern matches a whole path, with `*`, `?` and `[a-z]` within a component. A pattern with
+/// bad syntax matches nothing.
+#[must_use]
+pub fn path_match(pattern: &str, path: &str) -> bool {
+    Pattern::shallow(pattern).is_some_and(|pattern| pattern.matches(path.as_bytes()))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Exact,

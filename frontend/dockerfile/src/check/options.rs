@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::check::Rule;
 use crate::directives::{detect_directive, directive_in_comment};
-use crate::quote::quoted;
-use crate::scalar::parse_bool;
 use crate::text::Text;
+use lapstrake_go::{parse_bool, quoted};
 
 /// Which rules count, and whether what they find is an error. Names of rules that there are not count for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

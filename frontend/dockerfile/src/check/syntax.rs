@@ -5,10 +5,9 @@ use std::collections::HashSet;
 
 use crate::check::{Checks, Place, Rule};
 use crate::parse::{Parsed, Phase, Refused};
-use crate::quote::quoted;
-use crate::scalar::{is_lower, is_upper, lower};
 use crate::syntax::{Command, Instruction, Keyword, Stage};
 use crate::text::{Text, Word};
+use lapstrake_go::{is_lower, is_upper, quoted, to_lower};
 
 /// Names that mean something else already.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -80,7 +79,7 @@ fn check_from(stage: &Stage, checks: &Checks) {
     let Some((word, name)) = stage.from.alias.as_deref() else { return };
     check_alias(stage.keyword(), (word, Some(name)), stage.around.comments(), place, checks);
     if !stage.around.comments().is_empty() {
-        check_description("FROM", &[&lower(&name.node)], stage.around.comments(), place, checks);
+        check_description("FROM", &[&to_lower(&name.node)], stage.around.comments(), place, checks);
     }
 }
 
@@ -125,7 +124,7 @@ fn check_names(stages: &[Stage], checks: &Checks) {
         let Some((_, name)) = stage.from.alias.as_deref() else { continue };
         let name = match name.node.as_str() {
             name if is_lower(name) => Cow::Borrowed(name),
-            name => Cow::Owned(lower(name)),
+            name => Cow::Owned(to_lower(name)),
         };
         let place = Place { span: stage.span, lines: stage.lines };
         if RESERVED.contains(&&*name) {

@@ -124,7 +124,7 @@ fn image(target: &Target) -> Value {
     let base = draft.config.history.iter().map(|row| (&row.created_by, row.empty_layer));
     let own = draft.history.iter().map(|row| (&row.created_by, row.layer.is_none()));
     let row = |(created_by, empty): (&String, bool)| json!({"created_by": created_by, "empty_layer": empty});
-    let config = lapstrake_oci::to_json(&draft.config.config);
+    let config = lapstrake_go::to_json(&draft.config.config);
     json!({
         "architecture": draft.config.architecture,
         "os": draft.config.os,

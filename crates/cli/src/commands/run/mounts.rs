@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use lapstrake_go::{csv, parse_bool};
 use lapstrake_runtime::{Mount, MountSource};
 
 use super::options;
 use crate::args::Run;
-use crate::commands::output::csv;
 use crate::exit::Usage;
 
 /// A mount that the command line asks for.
@@ -111,7 +111,7 @@ fn mount(text: &str) -> Result<WantedMount, String> {
     let (mut kind, mut from, mut to) = ("volume".to_owned(), None, None);
     let (mut readonly, mut tmpfs) = (false, Tmpfs::default());
     let mut only_for = Vec::new();
-    for field in csv(text)? {
+    for field in csv::fields(text).map_err(|error| error.to_string())? {
         let (key, value) = field.split_once('=').unwrap_or((&field, ""));
         let key = key.trim().to_ascii_lowercase();
         match key.as_str() {
@@ -120,7 +120,7 @@ fn mount(text: &str) -> Result<WantedMount, String> {
             "target" | "dst" | "destination" => to = Some(value.to_owned()),
             "readonly" | "ro" => {
                 let bad = || format!("invalid value for {key}: {value}");
-                readonly = value.is_empty() || crate::args::boolean(value).ok_or_else(bad)?;
+                readonly = value.is_empty() || parse_bool(value).ok_or_else(bad)?;
             }
             "bind-propagation" if matches!(value, "rprivate" | "private") => only_for.push("bind"),
             "tmpfs-size" => {

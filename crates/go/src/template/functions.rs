@@ -39,7 +39,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, TemplateErr
         "index" => arguments.iter().skip(1).try_fold(first()?.clone(), |value, key| index(&value, key))?,
         "len" => length(first()?)?.into(),
         "slice" => slice(first()?, arguments.get(1..).unwrap_or_default())?,
-        "json" => String::from_utf8_lossy(&lapstrake_oci::to_json(first()?)).into_owned().into(),
+        "json" => String::from_utf8_lossy(&crate::to_json(first()?)).into_owned().into(),
         "join" => {
             let Value::Array(list) = first()? else { return Err(TemplateError::new("`join` needs a list")) };
             list.iter().map(print).collect::<Vec<_>>().join(&text(1)?).into()
@@ -225,7 +225,7 @@ fn printf(format: &str, values: &[Value]) -> Result<String, TemplateError> {
         let value = values.next().ok_or_else(|| TemplateError::new("`printf` has more verbs than values"))?;
         let text = match verb {
             's' | 'v' | 'd' | 't' => print(value),
-            'q' => serde_json::Value::String(print(value)).to_string(),
+            'q' => crate::quoted(&print(value)),
             other => return Err(TemplateError::new(format!("`%{other}` is not supported"))),
         };
         if left {

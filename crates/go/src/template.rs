@@ -14,14 +14,14 @@ use self::parse::Node;
 
 /// A template that has been read.
 #[derive(Debug)]
-pub(crate) struct Template {
+pub struct Template {
     nodes: Vec<Node>,
 }
 
 /// Why a template cannot be read or shown.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("template: {0}")]
-pub(crate) struct TemplateError(String);
+pub struct TemplateError(String);
 
 impl TemplateError {
     fn new(why: impl Into<String>) -> TemplateError {
@@ -31,12 +31,18 @@ impl TemplateError {
 
 impl Template {
     /// Reads a template.
-    pub(crate) fn parse(text: &str) -> Result<Template, TemplateError> {
+    ///
+    /// # Errors
+    /// Bad syntax, or a part of the language that is not here.
+    pub fn parse(text: &str) -> Result<Template, TemplateError> {
         Ok(Template { nodes: parse::parse(lex::lex(text)?)? })
     }
 
     /// The template with `data` for the dot.
-    pub(crate) fn show(&self, data: &Value) -> Result<String, TemplateError> {
+    ///
+    /// # Errors
+    /// A field or an index that is not there, and a function that cannot take its arguments.
+    pub fn show(&self, data: &Value) -> Result<String, TemplateError> {
         run::run(&self.nodes, data)
     }
 }
