@@ -22,11 +22,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rayon::prelude::*;
+use rustix::fs::Stat;
 
 use crate::entry::{ContentDigest, Entry, Kind, Xattr};
 use crate::error::TreeError;
 use crate::ignore::Patterns;
 use crate::path::{TreePath, walk_order};
+use crate::scan::{mtime, size};
 use crate::select::{Picked, Selection, Selector};
 use crate::tree::Tree;
 pub use live::Retaken;
@@ -46,6 +48,18 @@ pub(crate) struct Stamp {
     pub(crate) links: u64,
     pub(crate) mtime: i64,
     pub(crate) ctime: i64,
+}
+
+impl Stamp {
+    /// What the kernel tells of a file.
+    fn of(stat: &Stat) -> Self {
+        let ctime =
+            stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec.cast_signed());
+        let (dev, ino) = (stat.st_dev, stat.st_ino);
+        // Its type differs between machines.
+        let links = u64::from(stat.st_nlink > 1) + 1;
+        Self { size: size(stat), mode: stat.st_mode, dev, ino, links, mtime: mtime(stat), ctime }
+    }
 }
 
 /// What has to be read to be known.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::path::TreePath;
+use crate::path::{PathError, TreePath};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +39,8 @@ pub enum TreeError {
         source: io::Error,
     },
     /// A path that cannot be inside a tree.
-    #[error("bad path {path:?}: {why}")]
-    BadPath {
-        /// The path as it came, not-UTF-8 bytes replaced.
-        path: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    BadPath(#[from] PathError),
     /// A stored tree or index could not be decoded.
     #[error("corrupt {what}: {why}")]
     Corrupt {

@@ -228,7 +228,7 @@ pub struct MadeDir {
 fn at(action: &'static str, path: &[u8]) -> impl FnOnce(Errno) -> TreeError {
     move |e| match TreePath::clean(path) {
         Ok(path) => TreeError::io(action, &path)(e),
-        Err(bad) => bad,
+        Err(bad) => bad.into(),
     }
 }
 

@@ -15,14 +15,15 @@ use std::sync::Arc;
 
 use lapstrake_go::path;
 
-use crate::error::TreeError;
-
-/// The longest path, in bytes: `PATH_MAX` without the NUL at its end.
-pub(crate) const MAX_PATH: usize = 4095;
-/// The longest name in a directory, in bytes.
-pub(crate) const MAX_NAME: usize = 255;
-/// How much of a long path is shown.
-const SHOWN: usize = 60;
+/// A path that cannot be inside a tree.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bad path {path:?}: {why}")]
+pub struct PathError {
+    /// The path as it came, not-UTF-8 bytes replaced.
+    path: String,
+    /// What is wrong with it.
+    why: &'static str,
+}
 
 /// A normal, relative path of bytes inside a tree; the empty one is the root. Clones share the bytes: a build has the same
 /// paths in several lists at once.
@@ -39,9 +40,9 @@ impl TreePath {
     /// Takes a path that is already normal.
     ///
     /// # Errors
-    /// [`TreeError::BadPath`] when it is absolute or holds an empty, `.`, `..` component or a NUL.
-    pub fn parse(bytes: &[u8]) -> Result<Self, TreeError> {
-        let bad = |why| TreeError::BadPath { path: lossy(bytes), why };
+    /// When it is absolute or holds an empty, `.`, `..` component or a NUL.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
+        let bad = |why| PathError { path: lossy(bytes), why };
         if bytes.is_empty() {
             return Ok(Self::root());
         }
@@ -61,25 +62,25 @@ impl TreePath {
     /// Makes any path normal without looking at a disk; `..` stops at the root, as `cd ..` does there.
     ///
     /// # Errors
-    /// [`TreeError::BadPath`] when it contains a NUL.
-    pub fn clean(bytes: &[u8]) -> Result<Self, TreeError> {
+    /// When it contains a NUL.
+    pub fn clean(bytes: &[u8]) -> Result<Self, PathError> {
         Self::clean_counting(bytes).map(|(path, _)| path)
     }
 
     /// Like [`Self::clean`], but a path that climbs above the root is an error.
     ///
     /// # Errors
-    /// [`TreeError::BadPath`] on a NUL or when `..` leads out of the root.
-    pub fn clean_strict(bytes: &[u8]) -> Result<Self, TreeError> {
+    /// [`PathError::BadPath`] on a NUL or when `..` leads out of the root.
+    pub fn clean_strict(bytes: &[u8]) -> Result<Self, PathError> {
         match Self::clean_counting(bytes)? {
             (path, false) => Ok(path),
-            (_, true) => Err(TreeError::BadPath { path: lossy(bytes), why: "it leads out of the root" }),
+            (_, true) => Err(PathError { path: lossy(bytes), why: "it leads out of the root" }),
         }
     }
 
-    fn clean_counting(bytes: &[u8]) -> Result<(Self, bool), TreeError> {
+    fn clean_counting(bytes: &[u8]) -> Result<(Self, bool), PathError> {
         if bytes.contains(&0) {
-            return Err(TreeError::BadPath { path: lossy(bytes), why: "it contains a NUL byte" });
+            return Err(PathError { path: lossy(bytes), why: "it contains a NUL byte" });
         }
         // As a relative path, so that what leads out is left in front.
         let below = bytes.iter().position(|byte| *byte != b'/').map_or(&bytes[..0], |start| &bytes[start..]);
@@ -204,23 +205,6 @@ impl TreePath {
     pub fn relative_to(&self, base: &TreePath) -> Option<TreePath> {
         self.strip_prefix(base).map(|rest| Self(rest.into()))
     }
-}
-
-/// Refuses what is longer than the kernel takes.
-///
-/// # Errors
-/// [`TreeError::TooLong`] with the beginning of `path`.
-pub(crate) fn check_length(
-    path: &[u8],
-    what: &'static str,
-    bytes: &[u8],
-    limit: usize,
-) -> Result<(), TreeError> {
-    if bytes.len() <= limit {
-        return Ok(());
-    }
-    let path = lossy(&path[..path.len().min(SHOWN)]);
-    Err(TreeError::TooLong { path, what, length: bytes.len(), limit })
 }
 
 /// Bytes for a message, with what is not UTF-8 replaced.

@@ -22,8 +22,9 @@ pub use verify::first_damage;
 use crate::entry::{ContentDigest, Entry, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::inroot::open_plain_raw;
+use crate::length::{MAX_PATH, check_length};
 use crate::owner::Recorded;
-use crate::path::{MAX_PATH, TreePath, check_length};
+use crate::path::TreePath;
 use crate::tree::{Inode, Tree, join_links};
 
 /// How marks of overlayfs are read.
@@ -262,6 +263,11 @@ pub(crate) fn size(stat: &Stat) -> u64 {
 /// Modification time in nanoseconds, saturating.
 pub(crate) fn mtime(stat: &Stat) -> i64 {
     stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec.cast_signed())
+}
+
+/// The time of the last change of an inode, seconds and nanoseconds.
+pub(crate) fn changed(stat: &Stat) -> (i64, i64) {
+    (stat.st_ctime, stat.st_ctime_nsec.cast_signed())
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use crate::decompress::decompress;
 use crate::entry::{Entry, Xattr};
 use crate::error::TreeError;
 use crate::layer_tar::{BLOCK, Pax, WHITEOUT, XATTR, parse_time};
-use crate::path::{MAX_NAME, MAX_PATH, check_length, lossy};
+use crate::length::{MAX_NAME, MAX_PATH, check_length};
+use crate::path::lossy;
 
 /// Longest extension (PAX records, long name) that is believed.
 const MAX_EXTENSION: u64 = 1 << 20;

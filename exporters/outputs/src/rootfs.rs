@@ -12,7 +12,7 @@ use lapstrake_tree::put::{CopyOptions, Dest, put};
 use lapstrake_tree::removal::remove_all;
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::Selector;
-use lapstrake_tree::{Entry, Kind, Meta, Tree, TreePath};
+use lapstrake_tree::{Entry, Kind, Meta, Tree, TreeError, TreePath};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, futimens};
 
 use crate::error::OutputError;
@@ -54,7 +54,7 @@ pub enum Shape {
 /// [`OutputError::Overwrite`] if two roots that are merged have the same file, and what cannot be read or written.
 pub fn write_rootfs(parts: &[Part<'_>], shape: Shape, out: impl Write) -> Result<(), OutputError> {
     let mut trees = parts.iter().map(Part::scanned).collect::<Result<Vec<_>, _>>()?;
-    let prefix = |part: &Part<'_>| TreePath::clean(part.dir().as_bytes());
+    let prefix = |part: &Part<'_>| TreePath::clean(part.dir().as_bytes()).map_err(TreeError::from);
     let prefixes = match shape {
         Shape::Split => parts.iter().map(prefix).collect::<Result<Vec<_>, _>>()?,
         Shape::Merged => vec![TreePath::root(); parts.len()],

@@ -44,7 +44,7 @@ pub(crate) fn copy_all(
     root: BorrowedFd<'_>,
 ) -> Result<Copied, OpsError> {
     let origin = reading.origin(stack)?;
-    let selection = origin.select(&Selector::new("/")).map_err(OpsError::checksum(stack))?;
+    let selection = origin.select(&Selector::new("/")).map_err(stack.checksum_error())?;
     copy_plain(reading, (stack, &origin), &selection, root)
 }
 
@@ -58,8 +58,8 @@ pub(crate) fn copy_in_place(
     let origin = reading.origin(stack)?;
     // As it is in the step's key: this also fills in what files hold.
     let asked = Selector { wildcards: false, ..Selector::new(path) };
-    let selection = origin.select(&asked).map_err(OpsError::checksum(stack))?;
-    let (selection, place) = origin.tree().in_place(selection, path).map_err(OpsError::checksum(stack))?;
+    let selection = origin.select(&asked).map_err(stack.checksum_error())?;
+    let (selection, place) = origin.tree().in_place(selection, path).map_err(stack.checksum_error())?;
     copy_plain(reading, (stack, &origin), &selection, root)?;
     Ok(place)
 }
@@ -229,7 +229,7 @@ fn ready_copy<'a>(
         wildcards: true,
         optional: copy.optional,
     };
-    let mut selection = origin.select(&selector(&asked)?).map_err(OpsError::checksum(stack))?;
+    let mut selection = origin.select(&selector(&asked)?).map_err(stack.checksum_error())?;
     let from = match part(inner, stack, &selection)? {
         Some(part) => part,
         None => origin.open(&inner.store, stack, inner.settings.single_id)?,
@@ -263,10 +263,10 @@ fn held_still(
     let options = CopyOptions { squash_ids: true, live: true, ..CopyOptions::default() };
     let copied = put(from, &only, Dest::plain(dir.as_fd()), b"/", &options)?;
     reading.note(stack, &copied)?;
-    match archive_at(dir.as_fd(), &TreePath::parse(&root.name)?) {
+    match archive_at(dir.as_fd(), &TreePath::parse(&root.name).map_err(TreeError::from)?) {
         Ok(Some(archive)) => Ok(archive),
         // It is none any more, or nothing: what is known now tells.
-        _ => Err(TreeError::Changed { path: TreePath::parse(&root.name)? }.into()),
+        _ => Err(TreeError::Changed { path: TreePath::parse(&root.name).map_err(TreeError::from)? }.into()),
     }
 }
 
@@ -306,7 +306,9 @@ fn copy_input(reading: &Reading<'_>, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Re
 fn check_no_archives(from: BorrowedFd<'_>, selection: &Selection) -> Result<(), OpsError> {
     for root in &selection.roots {
         if let Ok(Some(_)) = archive(from, root) {
-            return Err(TreeError::Changed { path: TreePath::parse(&root.name)? }.into());
+            return Err(
+                TreeError::Changed { path: TreePath::parse(&root.name).map_err(TreeError::from)? }.into()
+            );
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Content, Stamp, walk};
+use super::{Content, Stamp};
 use crate::entry::{ContentDigest, Entry, Kind, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::inroot::open_plain_raw;
@@ -48,6 +48,18 @@ pub struct Retaken {
 pub(crate) struct Taken {
     pub(crate) stamp: Stamp,
     pub(crate) content: Content,
+}
+
+impl Taken {
+    /// `entry` as the file was found.
+    pub(crate) fn entry(&self, entry: &Picked) -> Picked {
+        let mut now = entry.clone();
+        now.kind = Kind::File { size: self.stamp.size, content: self.content.digest };
+        now.meta.mode = self.stamp.mode & 0o7777;
+        now.meta.mtime = self.stamp.mtime;
+        now.meta.xattrs.clone_from(&self.content.xattrs);
+        now
+    }
 }
 
 /// What came of reading a file.
@@ -99,7 +111,7 @@ pub(crate) fn is_gone(error: Errno) -> bool {
 /// What the kernel says of an open file; `None` for what is none.
 pub(crate) fn stamp_of(file: BorrowedFd<'_>) -> Result<Option<Stamp>, Errno> {
     let stat = fs::fstat(file)?;
-    Ok((FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| walk::stamp(&stat)))
+    Ok((FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| Stamp::of(&stat)))
 }
 
 /// Attributes of a file that are copied with it.

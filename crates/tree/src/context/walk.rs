@@ -147,7 +147,7 @@ fn list(root: BorrowedFd<'_>, dir: &Below, ignore: &Patterns) -> Result<Listed, 
         let link = matches!(kind, Kind::Symlink { .. });
         let mode = if link { 0o777 } else { stat.st_mode & 0o7777 };
         let meta = Meta { mode, uid: 0, gid: 0, mtime: mtime(&stat), xattrs: Vec::new() };
-        let (entry, stamp) = (Entry { path, kind, meta }, stamp(&stat));
+        let (entry, stamp) = (Entry { path, kind, meta }, Stamp::of(&stat));
         let below = is_dir.then_some(state);
         listed.items.push(Item { entry, stamp, below, listing: None, hidden: verdict.excluded });
     }
@@ -174,12 +174,4 @@ fn kind(dir: BorrowedFd<'_>, path: &TreePath, stat: &Stat) -> Result<Option<Kind
         FileType::Fifo => Kind::Fifo,
         FileType::Unknown => return Ok(None),
     }))
-}
-
-pub(super) fn stamp(stat: &Stat) -> Stamp {
-    let ctime = stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec.cast_signed());
-    let (dev, ino) = (stat.st_dev, stat.st_ino);
-    // Its type differs between machines.
-    let links = u64::from(stat.st_nlink > 1) + 1;
-    Stamp { size: size(stat), mode: stat.st_mode, dev, ino, links, mtime: mtime(stat), ctime }
 }

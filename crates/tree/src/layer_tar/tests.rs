@@ -79,7 +79,7 @@ fn gnu_tar_reads_it() {
     write_layer(&tree, || open(b"x"), File::create(&at).unwrap(), &TarOptions::default()).unwrap();
     let Ok(output) = std::process::Command::new("tar").arg("-tvnf").arg(&at).env("LC_ALL", "C").output()
     else {
-        return;
+        return lapstrake_testkit::skipped("there is no tar");
     };
     let listing = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -11,7 +11,6 @@ use rustix::io::Errno;
 
 use super::below::{Below, check_room};
 use super::file::Ways;
-use super::live::retaken;
 use super::{Copied, CopyOptions, Previous};
 use crate::context::Retaken;
 use crate::context::live::{self, Taken};
@@ -374,7 +373,7 @@ impl<'a> Putter<'a> {
     fn linked(&self, entry: &Picked, new: Entry, (inode, taken): (Inode, Option<&Taken>)) -> Filed {
         let Some(taken) = taken else { return (new, Some(inode)).into() };
         let found = Retaken { path: entry.source.clone(), now: Some(taken.clone()) };
-        let put = (self.entry(&retaken(entry, taken), &[]), Some(inode));
+        let put = (self.entry(&taken.entry(entry), &[]), Some(inode));
         Filed { put: Some(put), found: Some((found, false)) }
     }
 

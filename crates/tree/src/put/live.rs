@@ -8,21 +8,10 @@ use super::entries::{Between, Filed, Putter};
 use super::file::by_hand;
 use crate::context::live::{self, Taken};
 use crate::context::{Content, Retaken, Stamp};
-use crate::entry::Kind;
 use crate::error::TreeError;
 use crate::inroot::open_child;
 use crate::select::Picked;
 use crate::tree::Inode;
-
-/// `entry` as it was found.
-pub(super) fn retaken(entry: &Picked, taken: &Taken) -> Picked {
-    let mut now = entry.clone();
-    now.kind = Kind::File { size: taken.stamp.size, content: taken.content.digest };
-    now.meta.mode = taken.stamp.mode & 0o7777;
-    now.meta.mtime = taken.stamp.mtime;
-    now.meta.xattrs.clone_from(&taken.content.xattrs);
-    now
-}
 
 impl Putter<'_> {
     /// A file that is not there any more, and so is not in the copy.
@@ -54,7 +43,7 @@ impl Putter<'_> {
                 break (taken, !whole);
             }
         };
-        let picked = retaken(entry, &taken);
+        let picked = taken.entry(entry);
         let new = self.entry(&picked, &[]);
         // It was made with the mode that the file had before.
         let mode = Mode::from_raw_mode(new.meta.mode);

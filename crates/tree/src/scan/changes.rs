@@ -9,11 +9,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rayon::prelude::*;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, XattrFlags};
 
-use super::{Found, ScanOptions, Scanner, compare, copy_link_metadata, has_set_time, read_names};
+use super::{Found, ScanOptions, Scanner, changed, compare, copy_link_metadata, has_set_time, read_names};
 use crate::entry::{Entry, Kind};
 use crate::error::TreeError;
 use crate::inroot::open_plain_raw;
-use crate::path::{MAX_PATH, TreePath, check_length};
+use crate::length::{MAX_PATH, check_length};
+use crate::path::TreePath;
 use crate::tree::{Inode, Tree, join_links};
 
 /// What tells an object from a later one of the same name, and that nobody has changed it.
@@ -51,11 +52,6 @@ impl Stamp {
             _ => self.inode == now.inode,
         }
     }
-}
-
-/// The time of the last change of an inode, seconds and nanoseconds.
-pub(crate) fn changed(stat: &Stat) -> (i64, i64) {
-    (stat.st_ctime, stat.st_ctime_nsec.cast_signed())
 }
 
 fn born(dir: BorrowedFd<'_>, name: &[u8]) -> Option<(i64, u32)> {

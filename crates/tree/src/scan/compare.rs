@@ -5,8 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::changes::changed;
-use super::{Scanner, open_plain_raw};
+use super::{Scanner, changed, open_plain_raw};
 use crate::entry::{Entry, Kind};
 use crate::error::TreeError;
 use crate::path::TreePath;

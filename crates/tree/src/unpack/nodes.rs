@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::entry::{Entry, Kind, Meta};
 use crate::error::TreeError;
-use crate::path::{MAX_PATH, TreePath, check_length};
+use crate::length::{MAX_PATH, check_length};
+use crate::path::TreePath;
 use crate::tar_read::{ENTRY, check_memory};
 use crate::tree::Tree;
 
