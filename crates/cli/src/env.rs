@@ -21,6 +21,25 @@ pub(crate) fn value(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The program's name and its arguments.
+pub(crate) fn args() -> impl Iterator<Item = OsString> {
+    std::env::args_os()
+}
+
+/// What git gets to know of the environment: where programs, certificates and proxies are.
+pub(crate) fn of_git() -> Vec<(OsString, OsString)> {
+    let of_curl = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+    let both = of_curl.into_iter().flat_map(|name| [name.to_owned(), name.to_lowercase()]);
+    let names = ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO"].map(str::to_owned);
+    let all = names.into_iter().chain(both);
+    all.filter_map(|name| Some((OsString::from(&name), std::env::var_os(&name)?))).collect()
+}
+
+/// The user's login name, if it is said.
+pub(crate) fn login_name() -> Option<String> {
+    value("USER")
+}
+
 /// A program on `PATH`.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;

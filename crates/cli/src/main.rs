@@ -19,6 +19,7 @@ mod commands;
 mod console;
 mod env;
 mod exit;
+mod format;
 mod progress;
 mod record;
 mod rows;
@@ -28,9 +29,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // The sandbox's zygote is this binary under another name; it must be found out before anything else happens.
-    lapstrake_runtime::zygote_main_if_asked();
+    if let Err(by_hand) = lapstrake_runtime::zygote_main_if_asked(env::args()) {
+        tell!("{by_hand}");
+        return ExitCode::from(2);
+    }
     lapstrake_sys::process::raise_file_limit();
-    let words: Vec<_> = std::env::args_os().collect();
+    let words: Vec<_> = env::args().collect();
     let of_run = words.get(1).is_some_and(|verb| verb == "run");
     let args = match args::Args::read(words) {
         Ok(args) => args,

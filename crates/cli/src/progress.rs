@@ -79,6 +79,17 @@ impl Display {
     }
 }
 
+/// Shows the events of a build that is over, as plain lines.
+pub(crate) fn replay(journal: Journal) {
+    let (sender, receiver) = channel();
+    for event in journal.into_events() {
+        // The other end is below.
+        sender.send(event).unwrap_or_default();
+    }
+    drop(sender);
+    plain::show(&receiver);
+}
+
 fn drain(events: &Receiver<Event>) -> Tails {
     let mut tails = Tails::default();
     for event in events {

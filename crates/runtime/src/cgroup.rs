@@ -15,90 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::RuntimeError;
+use crate::spec::{CpuTime, IoLimit, IoRate, Limits, Swap};
 use find::Place;
-
-/// What a container may use at most. Nothing given is no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of memory, page cache included.
-    pub memory: Option<u64>,
-    /// What may be swapped out beyond `memory`, without which this has no meaning; nothing if it is not said.
-    pub swap: Option<Swap>,
-    /// Time on processors.
-    pub cpu: Option<CpuTime>,
-    /// The part of the processors' time among those that want it, as Docker counts it: usually 1024.
-    pub cpu_shares: Option<u64>,
-    /// The processors that it may run on, as `0-3,5`.
-    pub cpus: Option<String>,
-    /// The nodes whose memory it may use.
-    pub nodes: Option<String>,
-    /// Processes and threads at a time.
-    pub pids: Option<u64>,
-    /// What goes to and from disks.
-    pub io: Vec<IoLimit>,
-    /// The group that the container's is made in, from the top of the hierarchy if it begins with a slash, else from ours.
-    /// It is made if it is not there, and stays.
-    pub parent: Option<PathBuf>,
-}
-
-/// How much swap there is beyond the memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Swap {
-    /// As much as the machine has.
-    Unlimited,
-    /// Bytes.
-    Bytes(u64),
-}
-
-/// Time on processors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CpuTime {
-    /// Microseconds in each period, on all processors together; nothing is no limit.
-    pub quota: Option<u64>,
-    /// Microseconds.
-    pub period: u64,
-}
-
-/// A limit of one disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IoLimit {
-    /// Major and minor number of the block device.
-    pub device: (u32, u32),
-    /// What is counted.
-    pub rate: IoRate,
-    /// How many of it a second.
-    pub value: u64,
-}
-
-/// What an [`IoLimit`] counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IoRate {
-    /// Bytes read.
-    ReadBytes,
-    /// Bytes written.
-    WriteBytes,
-    /// Reads.
-    Reads,
-    /// Writes.
-    Writes,
-}
-
-impl IoLimit {
-    /// The file that it is written to, and what.
-    fn line(&self, unified: bool) -> (&'static str, String) {
-        let (major, minor) = self.device;
-        let (key, file) = match self.rate {
-            IoRate::ReadBytes => ("rbps", "blkio.throttle.read_bps_device"),
-            IoRate::WriteBytes => ("wbps", "blkio.throttle.write_bps_device"),
-            IoRate::Reads => ("riops", "blkio.throttle.read_iops_device"),
-            IoRate::Writes => ("wiops", "blkio.throttle.write_iops_device"),
-        };
-        match unified {
-            true => ("io.max", format!("{major}:{minor} {key}={}", self.value)),
-            false => (file, format!("{major}:{minor} {}", self.value)),
-        }
-    }
-}
 
 /// Which limits a container has run into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,23 +56,32 @@ impl Kind {
     }
 }
 
-impl Limits {
-    /// Whether there is any.
-    pub fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
+/// The kinds of limits that are set, and those that a parent may set.
+fn kinds(limits: &Limits) -> Vec<Kind> {
+    // A parent has limits of its own, which count for those that it has for sure.
+    let within = limits.parent.is_some();
+    let all = [
+        (Kind::Memory, within || limits.memory.is_some()),
+        (Kind::Cpu, within || limits.cpu.is_some() || limits.cpu_shares.is_some()),
+        (Kind::Cpuset, limits.cpus.is_some() || limits.nodes.is_some()),
+        (Kind::Pids, within || limits.pids.is_some()),
+        (Kind::Io, !limits.io.is_empty()),
+    ];
+    all.into_iter().filter(|(_, wanted)| *wanted).map(|(kind, _)| kind).collect()
+}
 
-    fn kinds(&self) -> Vec<Kind> {
-        // A parent has limits of its own, which count for those that it has for sure.
-        let within = self.parent.is_some();
-        let all = [
-            (Kind::Memory, within || self.memory.is_some()),
-            (Kind::Cpu, within || self.cpu.is_some() || self.cpu_shares.is_some()),
-            (Kind::Cpuset, self.cpus.is_some() || self.nodes.is_some()),
-            (Kind::Pids, within || self.pids.is_some()),
-            (Kind::Io, !self.io.is_empty()),
-        ];
-        all.into_iter().filter(|(_, wanted)| *wanted).map(|(kind, _)| kind).collect()
+/// The file that a limit of a disk is written to, and the text.
+fn io_line(limit: &IoLimit, unified: bool) -> (&'static str, String) {
+    let (major, minor) = limit.device;
+    let (key, file) = match limit.rate {
+        IoRate::ReadBytes => ("rbps", "blkio.throttle.read_bps_device"),
+        IoRate::WriteBytes => ("wbps", "blkio.throttle.write_bps_device"),
+        IoRate::Reads => ("riops", "blkio.throttle.read_iops_device"),
+        IoRate::Writes => ("wiops", "blkio.throttle.write_iops_device"),
+    };
+    match unified {
+        true => ("io.max", format!("{major}:{minor} {key}={}", limit.value)),
+        false => (file, format!("{major}:{minor} {}", limit.value)),
     }
 }
 
@@ -182,7 +109,7 @@ impl Group {
     pub(crate) fn new(limits: &Limits) -> Result<(Self, Vec<OwnedFd>), RuntimeError> {
         let mut group = Self { dirs: Vec::new() };
         let name = unique();
-        for kind in limits.kinds() {
+        for kind in kinds(limits) {
             let refused = |why: String| RuntimeError::Limit { kind: kind.name(), why };
             let place = find::place(kind, limits.parent.as_deref()).map_err(refused)?;
             sweep(&place.dir);
@@ -326,7 +253,7 @@ fn set(kind: Kind, limits: &Limits, dir: &Path, unified: bool) -> io::Result<()>
         Kind::Cpuset => dir.cpuset(limits),
         Kind::Pids => limits.pids.map_or(Ok(()), |pids| dir.write("pids.max", &pids)),
         Kind::Io => limits.io.iter().try_for_each(|limit| {
-            let (file, line) = limit.line(unified);
+            let (file, line) = io_line(limit, unified);
             let (major, minor) = limit.device;
             // A partition, as a rule: the kernel counts whole disks only.
             dir.write(file, &line)
@@ -424,7 +351,7 @@ mod tests {
             fs::write(above.path().join("cpuset.mems"), "0\n").unwrap();
             let dir = above.path().join("group");
             fs::create_dir(&dir).unwrap();
-            for kind in limits.kinds() {
+            for kind in kinds(&limits) {
                 set(kind, &limits, &dir, unified).unwrap();
             }
             let mut found: Vec<String> = fs::read_dir(&dir)

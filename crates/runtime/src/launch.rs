@@ -43,7 +43,7 @@ pub(crate) fn launch(executable: Option<&Path>, control: OwnedFd) -> Result<Chil
 /// This program's own file, even where another has taken its place on disk since.
 fn own() -> Result<OwnedFd, Errno> {
     const LINK: &str = "/proc/self/exe";
-    let path = std::env::current_exe().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let path = std::fs::read_link(LINK).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let clone = read_only_clone(&path);
     if let Ok(clone) = clone {
         let (mounted, running) = (rustix::fs::fstat(&clone)?, rustix::fs::stat(LINK)?);

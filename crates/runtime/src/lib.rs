@@ -37,7 +37,7 @@ mod wire;
 mod world;
 mod zygote;
 
-pub use cgroup::{CpuTime, Held, IoLimit, IoRate, Limits, Swap, available as limits_available};
+pub use cgroup::{Held, available as limits_available};
 pub use error::RuntimeError;
 pub use ids::OwnedInode;
 pub use lapstrake_net::{Choice, NetError, Way, advice};
@@ -46,6 +46,7 @@ pub use plan::{Attr, Base, Filter, Fs, Place, Plan, SetupOp, Source, SpecError, 
 pub use resolv::resolv_conf;
 pub use sandbox::{Exit, Finished, RunFds, Running, Sandbox, Usage};
 pub use spec::{
-    Capabilities, Mount, MountSource, Network, Resource, Rlimit, RunSpec, Security, User, WindowSize,
+    Capabilities, CpuTime, IoLimit, IoRate, Limits, Mount, MountSource, Network, Resource, Rlimit, RunSpec,
+    Security, Swap, User, WindowSize,
 };
-pub use zygote::zygote_main_if_asked;
+pub use zygote::{ByHand, zygote_main_if_asked};

@@ -1,8 +1,8 @@
 //! What a container is asked to be. Plain data; nothing is checked here (see [`crate::plan`]).
 
-use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
-use crate::cgroup::Limits;
+use serde::{Deserialize, Serialize};
 
 /// Descriptors that travel with one request. `SCM_MAX_FD` is 253.
 pub(crate) const MAX_FDS: usize = 250;
@@ -307,4 +307,77 @@ resources! {
     Rttime "rttime" "Real-time processor time, microseconds."
     Sigpending "sigpending" "Queued signals."
     Stack "stack" "Stack, bytes."
+}
+
+/// What a container may use at most. Nothing given is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory, page cache included.
+    pub memory: Option<u64>,
+    /// What may be swapped out beyond `memory`, without which this has no meaning; nothing if it is not said.
+    pub swap: Option<Swap>,
+    /// Time on processors.
+    pub cpu: Option<CpuTime>,
+    /// The part of the processors' time among those that want it, as Docker counts it: usually 1024.
+    pub cpu_shares: Option<u64>,
+    /// The processors that it may run on, as `0-3,5`.
+    pub cpus: Option<String>,
+    /// The nodes whose memory it may use.
+    pub nodes: Option<String>,
+    /// Processes and threads at a time.
+    pub pids: Option<u64>,
+    /// What goes to and from disks.
+    pub io: Vec<IoLimit>,
+    /// The group that the container's is made in, from the top of the hierarchy if it begins with a slash, else from ours.
+    /// It is made if it is not there, and stays.
+    pub parent: Option<PathBuf>,
+}
+
+/// How much swap there is beyond the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// As much as the machine has.
+    Unlimited,
+    /// Bytes.
+    Bytes(u64),
+}
+
+/// Time on processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuTime {
+    /// Microseconds in each period, on all processors together; nothing is no limit.
+    pub quota: Option<u64>,
+    /// Microseconds.
+    pub period: u64,
+}
+
+/// A limit of one disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoLimit {
+    /// Major and minor number of the block device.
+    pub device: (u32, u32),
+    /// What is counted.
+    pub rate: IoRate,
+    /// How many of it a second.
+    pub value: u64,
+}
+
+/// What an [`IoLimit`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoRate {
+    /// Bytes read.
+    ReadBytes,
+    /// Bytes written.
+    WriteBytes,
+    /// Reads.
+    Reads,
+    /// Writes.
+    Writes,
+}
+
+impl Limits {
+    /// Whether there is any.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }

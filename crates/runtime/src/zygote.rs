@@ -12,6 +12,7 @@
 mod blank;
 mod serve;
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -27,25 +28,27 @@ use crate::launch::NAME;
 use crate::wire::{self, Hello};
 use crate::world::{self, trouble};
 
+/// The program was started as a zygote, and not by a [`crate::Sandbox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{NAME} is a part of lapstrake and nothing to run by hand")]
+pub struct ByHand;
+
 /// Runs the zygote, and never returns, where this process was started as one; returns at once otherwise.
 ///
-/// The first thing that `main` of a program with a [`crate::Sandbox`] calls.
-pub fn zygote_main_if_asked() {
-    if std::env::args_os().next().is_none_or(|name| name.as_bytes() != NAME.as_bytes()) {
-        return;
+/// The first thing that `main` of a program with a [`crate::Sandbox`] calls, with the program's arguments.
+///
+/// # Errors
+/// [`ByHand`]: the program can only print that and end with status 2.
+pub fn zygote_main_if_asked(mut args: impl Iterator<Item = OsString>) -> Result<(), ByHand> {
+    if args.next().is_none_or(|name| name.as_bytes() != NAME.as_bytes()) {
+        return Ok(());
     }
-    let limit = std::env::args().nth(1).and_then(|limit| limit.parse().ok());
+    let limit = args.next().and_then(|limit| limit.to_str()?.parse().ok());
     if let Some(limit) = limit {
         process::restore_file_limit(limit);
     }
-    let status = match control() {
-        Ok(control) => keep(&control),
-        Err(_) => {
-            eprintln!("{NAME} is a part of lapstrake and nothing to run by hand");
-            2
-        }
-    };
-    exit_now(status);
+    let control = control().map_err(|_| ByHand)?;
+    exit_now(keep(&control));
 }
 
 /// Takes the socket out of standard input, and closes what else the caller's process had open.

@@ -25,7 +25,10 @@ mod races;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    lapstrake_runtime::zygote_main_if_asked();
+    if let Err(by_hand) = lapstrake_runtime::zygote_main_if_asked(std::env::args_os()) {
+        eprintln!("{by_hand}");
+        return ExitCode::from(2);
+    }
     lapstrake_testkit::main(
         &[inside::TESTS, hostile::TESTS, races::TESTS, life::TESTS, owners::TESTS, probe::TESTS].concat(),
     )

@@ -10,9 +10,10 @@ use lapstrake_store::Store;
 use serde_json::json;
 
 use super::file::put;
-use super::timeline::{self, cpu, millis};
+use super::timeline;
 use crate::args::builds::Builds;
-use crate::progress::Journal;
+use crate::format::{cpu, millis, time};
+use crate::progress::{Journal, replay};
 use crate::record::{BuildRecord, find_build};
 use crate::rows::ago;
 use crate::session;
@@ -27,7 +28,7 @@ pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
         Builds::Inspect { json, build } => inspect(store, build.as_deref(), *json)?,
         Builds::Logs { build } => {
             let row = find_build(store, build.as_deref())?;
-            Journal::decode(&store.build_log(&row.id)?)?.replay();
+            replay(Journal::decode(&store.build_log(&row.id)?)?);
         }
         Builds::Rm { all, builds } => remove(store, *all, builds)?,
         Builds::Timeline { build, output } => {
@@ -173,10 +174,4 @@ fn remove(store: &Store, all: bool, names: &[String]) -> anyhow::Result<()> {
         say!("{}", row.id);
     }
     Ok(())
-}
-
-/// Milliseconds since the Unix epoch as RFC 3339.
-pub(super) fn time(millis: i64) -> String {
-    let nanos = u32::try_from(millis.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
-    lapstrake_oci::rfc3339(millis.div_euclid(1_000), nanos)
 }

@@ -8,8 +8,9 @@ use lapstrake_store::{BuildRow, Store};
 use lapstrake_tree::{Tree, TreePath};
 use serde_json::{Value, json};
 
-use super::builds::{fate, time};
+use super::builds::fate;
 use crate::args::builds::Explain;
+use crate::format::time;
 use crate::record::{BuildRecord, find_build};
 use crate::rows::ago;
 use crate::session;

@@ -8,7 +8,7 @@ use lapstrake_engine::{Event, StepReport, Used};
 use lapstrake_go::duration;
 use lapstrake_go::size::human as bytes;
 
-use super::builds::time;
+use crate::format::{cpu, escaped, millis, time};
 use crate::progress::Journal;
 use crate::record::BuildRecord;
 
@@ -194,11 +194,6 @@ fn chart(out: &mut String, bars: &[Bar], whole: Duration) -> std::fmt::Result {
     Ok(())
 }
 
-/// Processor time, in user mode and in the kernel.
-pub(super) fn cpu(used: Used) -> Duration {
-    used.user + used.system
-}
-
 /// What a step used, as a line of its tooltip.
 fn in_full(used: Used) -> String {
     format!(
@@ -224,28 +219,6 @@ fn ticks(whole: Duration) -> Vec<Duration> {
         }
     }
     (0..).map(|number| step * number).take_while(|at| *at <= whole.mul_f64(0.96)).collect()
-}
-
-pub(super) fn millis(time: Duration) -> String {
-    duration::short(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Text as HTML.
-pub(super) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' | '\t' => out.push(c),
-            // XML has no place for other control characters.
-            c if c.is_control() => {}
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 const STYLE: &str = "
@@ -346,10 +319,5 @@ mod tests {
         assert_eq!(shown(6), [0, 1, 2, 3, 4, 5]);
         assert_eq!(shown(90), [0, 20, 40, 60, 80]);
         assert_eq!(shown(4_000), [0, 500, 1_000, 1_500, 2_000, 2_500, 3_000, 3_500]);
-    }
-
-    #[test]
-    fn text_is_text() {
-        assert_eq!(escaped("<a href=\"x\">&\u{1b}"), "&lt;a href=&quot;x&quot;&gt;&amp;");
     }
 }

@@ -1,10 +1,6 @@
 //! All that happened in a build, to be kept.
 
-use std::sync::mpsc::channel;
-
 use lapstrake_engine::{Event, Secrets};
-
-use super::plain;
 
 /// No more output of processes than this is kept, in bytes.
 const MOST_OUTPUT: usize = 16 << 20;
@@ -34,6 +30,11 @@ impl Journal {
     /// The events.
     pub(crate) fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// The events, without the journal.
+    pub(crate) fn into_events(self) -> Vec<Event> {
+        self.events
     }
 
     /// Leaves secrets out. An event that is not readable any more without them is not kept.
@@ -73,17 +74,6 @@ impl Journal {
             events: events.filter_map(|line| serde_json::from_slice(line).ok()).collect(),
             output: 0,
         })
-    }
-
-    /// Tells it again as plain lines.
-    pub(crate) fn replay(self) {
-        let (sender, events) = channel();
-        for event in self.events {
-            // The other end is below.
-            sender.send(event).unwrap_or_default();
-        }
-        drop(sender);
-        plain::show(&events);
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use lapstrake_engine::Forecast;
 
-use crate::commands::timeline::escaped;
+use crate::format::escaped;
 
 /// A step.
 pub(super) struct Node {
