@@ -10,7 +10,7 @@ use lapstrake_ops::StackLayer;
 use lapstrake_outputs::{Bundle, Encoding, Finished, IndexNotes, Manifest, Variant};
 use lapstrake_registry::{Credentials, Registries};
 use lapstrake_store::{ImageRow, Store, spend_ballast};
-use lapstrake_sys::userns::{Entered, Ids, enter_with};
+use lapstrake_sys::userns::{Asked, Entered, Ids, enter_with};
 
 use crate::env;
 use crate::exit::{Told, Usage};
@@ -57,7 +57,7 @@ fn open_at(root: &Path) -> anyhow::Result<Session> {
             return Err(Usage(format!("LAPSTRAKE_MOUNTS={other}: not `classic` or `copy`")).into());
         }
     }
-    let single_id = matches!(enter_with(one_id()?)?, Entered::User { ids: Ids::Single { .. } });
+    let single_id = matches!(enter_with(&asked_ids()?)?, Entered::User { ids: Ids::Single { .. } });
     let store = Store::open(root).with_context(|| "cannot open the state directory")?;
     if mounts.as_deref() == Some("copy") {
         store.set_stacking(lapstrake_snapshot::copy(&store, BY_WISH)?);
@@ -65,13 +65,14 @@ fn open_at(root: &Path) -> anyhow::Result<Session> {
     Ok(Session { store: Arc::new(store), single_id })
 }
 
-/// Whether an ordinary user wants one id only.
-pub(crate) fn one_id() -> Result<bool, Usage> {
-    match env::ids().as_deref() {
-        None | Some("") => Ok(false),
-        Some("one") => Ok(true),
-        Some(other) => Err(Usage(format!("LAPSTRAKE_IDS={other}: not `one`"))),
-    }
+/// Which ids an ordinary user is to have.
+pub(crate) fn asked_ids() -> Result<Asked, Usage> {
+    let one_id = match env::ids().as_deref() {
+        None | Some("") => false,
+        Some("one") => true,
+        Some(other) => return Err(Usage(format!("LAPSTRAKE_IDS={other}: not `one`"))),
+    };
+    Ok(Asked { one_id, login_name: env::login_name() })
 }
 
 /// The image that a person means: a name, a name with a digest, or the beginning of an id.

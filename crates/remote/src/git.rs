@@ -4,7 +4,7 @@
 //! read, nothing that somebody else chose stands where git takes options, and what is checked out are files, directories
 //! and links, never anything that git would run. The caller resolves paths in the result within its root.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ pub struct GitAccess {
     pub withheld: Option<String>,
     /// The socket of an SSH agent.
     pub ssh_agent: Option<PathBuf>,
+    /// What git gets to know of the caller's environment: `PATH`, proxies, certificates. It gets nothing else.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// A commit whose files are in a directory.
@@ -238,19 +240,8 @@ impl Git {
         let mut command = Command::new("sh");
         command.args(["-c", "umask 022 && exec git \"$@\"", "git"]);
         command.env_clear().current_dir(dir.unwrap_or(home));
-        for name in ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
-            for name in [name.to_owned(), name.to_lowercase()] {
-                if let Some(value) = std::env::var_os(&name) {
-                    command.env(name, value);
-                }
-            }
-        }
         command
+            .envs(access.environment.iter().map(|(name, value)| (name, value)))
             .env("HOME", home)
             .env("LC_ALL", "C")
             .env("GIT_CONFIG_NOSYSTEM", "1")

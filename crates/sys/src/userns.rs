@@ -69,14 +69,23 @@ static CALLER: OnceLock<(Uid, Gid)> = OnceLock::new();
 /// [`UsernsError`] names what the machine lacks; the process is then of no further use where the namespace had
 /// been made already.
 pub fn enter() -> Result<Entered, UsernsError> {
-    enter_with(false)
+    enter_with(&Asked::default())
 }
 
-/// As [`enter`]. An ordinary user gets one id if `one` says so, whatever ranges there are.
+/// What [`enter_with`] is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// An ordinary user gets one id, whatever subordinate ranges there are.
+    pub one_id: bool,
+    /// The user's login name, for one who is not in `/etc/passwd`.
+    pub login_name: Option<String>,
+}
+
+/// As [`enter`], with wishes.
 ///
 /// # Errors
 /// As [`enter`].
-pub fn enter_with(one: bool) -> Result<Entered, UsernsError> {
+pub fn enter_with(asked: &Asked) -> Result<Entered, UsernsError> {
     let capabilities =
         rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     if capabilities.contains(CapabilitySet::SYS_ADMIN) {
@@ -84,7 +93,10 @@ pub fn enter_with(one: bool) -> Result<Entered, UsernsError> {
     }
     let token = SingleThreaded::check().ok_or(UsernsError::Threads)?;
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let wish = if one { Err(Lack::Wish) } else { Wish::of(uid, gid, capabilities) };
+    let wish = match asked {
+        Asked { one_id: true, .. } => Err(Lack::Wish),
+        Asked { login_name, .. } => Wish::of((uid, gid), capabilities, login_name.clone()),
+    };
     let helper = match wish {
         Ok(wish) => Ok((Helper::start(&token, &wish)?, wish)),
         Err(lack) => Err(lack),
@@ -125,7 +137,11 @@ enum Writer {
 }
 
 impl Wish {
-    fn of(uid: Uid, gid: Gid, capabilities: CapabilitySet) -> Result<Self, Lack> {
+    fn of(
+        (uid, gid): (Uid, Gid),
+        capabilities: CapabilitySet,
+        login_name: Option<String>,
+    ) -> Result<Self, Lack> {
         let may_map = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP;
         if uid.is_root() && gid.is_root() && capabilities.contains(may_map) {
             let ids = |file| subid::identity(&fs::read_to_string(file).unwrap_or_default());
@@ -134,7 +150,7 @@ impl Wish {
         }
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let user = subid::user_name(&passwd, uid.as_raw())
-            .or_else(|| std::env::var("USER").ok())
+            .or(login_name)
             .unwrap_or_else(|| uid.as_raw().to_string());
         let ranges = |file: &'static str, own: u32| {
             let text = fs::read_to_string(file).unwrap_or_default();

@@ -10,8 +10,6 @@ use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::{Store, StoreError, is_disk_full};
 use lapstrake_tree::TreeError;
 
-use crate::stack::Stack;
-
 /// Why a step fails.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
@@ -315,10 +313,6 @@ impl OpsError {
             OpsError::Checksum { source, .. } => matches!(**source, TreeError::Changed { .. }),
             _ => false,
         }
-    }
-
-    pub(crate) fn checksum(stack: &Stack) -> impl FnOnce(TreeError) -> OpsError + '_ {
-        |source| OpsError::Checksum { of: stack.name(), source: Box::new(source) }
     }
 
     /// Steps write to the state directory only: if there was no room, it is its disk that is full.

@@ -126,7 +126,7 @@ impl Origins {
             Origin::Context(loaded, _) => loaded.index.select(loaded.dir.as_fd(), &asked),
             origin => origin.select(&asked),
         };
-        let selection = selection.map_err(OpsError::checksum(stack))?;
+        let selection = selection.map_err(stack.checksum_error())?;
         Ok(Key::from_bytes(selection.k_digest().0))
     }
 

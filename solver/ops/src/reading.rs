@@ -114,7 +114,7 @@ impl<'a> Reading<'a> {
             let view = seen.view.with(&seen.retaken)?;
             let origin = Origin::Context(seen.loaded.clone(), view);
             let content = |asked: &lapstrake_engine::Selector| -> Result<Key, OpsError> {
-                let selection = origin.select(&selector(asked)?).map_err(OpsError::checksum(stack))?;
+                let selection = origin.select(&selector(asked)?).map_err(stack.checksum_error())?;
                 Ok(Key::from_bytes(selection.k_digest().0))
             };
             let everything = lapstrake_engine::Selector::everything();

@@ -291,8 +291,11 @@ fn http_authorization(inner: &Inner, url: &str) -> Result<Option<String>, OpsErr
 /// `GIT_AUTH_HEADER` whole, or `GIT_AUTH_TOKEN` as a password, both perhaps with `.<host>` behind; the agent `default`.
 async fn git_access(inner: &Inner, remote: &str) -> Result<GitAccess, OpsError> {
     let host = host(remote);
-    let mut access =
-        GitAccess { ssh_agent: inner.settings.ssh.get("default").cloned(), ..GitAccess::default() };
+    let mut access = GitAccess {
+        ssh_agent: inner.settings.ssh.get("default").cloned(),
+        environment: inner.settings.git_environment.clone(),
+        ..GitAccess::default()
+    };
     if !remote.starts_with("http://") && !remote.starts_with("https://") {
         return Ok(access);
     }

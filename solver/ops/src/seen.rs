@@ -25,8 +25,7 @@ pub(crate) fn note(inner: &Inner, map: &CacheMap, inputs: &[ResultRef]) {
 
 fn keep(inner: &Inner, asked: &lapstrake_engine::Selector, input: &ResultRef) -> Result<(), OpsError> {
     let stack = Stack::parse(input)?;
-    let selection =
-        inner.origins.of(&stack)?.select(&selector(asked)?).map_err(OpsError::checksum(&stack))?;
+    let selection = inner.origins.of(&stack)?.select(&selector(asked)?).map_err(stack.checksum_error())?;
     if selection.len() > MOST {
         return Ok(());
     }

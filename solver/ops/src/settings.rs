@@ -1,6 +1,7 @@
 //! What a build may use of the host.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ pub struct Settings {
     pub secrets: BTreeMap<String, Secret>,
     /// Hosts of repositories that the command line names: a git secret that names no host is for them.
     pub git_hosts: BTreeSet<String>,
+    /// The environment of git: `PATH`, proxies, certificates.
+    pub git_environment: Vec<(OsString, OsString)>,
     /// Sockets of SSH agents by id.
     pub ssh: BTreeMap<String, PathBuf>,
     /// Entitlements that the command line grants.

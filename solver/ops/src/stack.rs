@@ -6,7 +6,7 @@ use lapstrake_engine::{Key, KeyHasher, ResultRef};
 use lapstrake_oci::DiffId;
 use lapstrake_snapshot::{Lower, View};
 use lapstrake_store::{LayerId, Store};
-use lapstrake_tree::Tree;
+use lapstrake_tree::{Tree, TreeError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::OpsError;
@@ -72,6 +72,11 @@ impl Stack {
         let token = String::from_utf8_lossy(&lapstrake_go::to_json(self)).into_owned();
         let content = if self.local.is_some() { None } else { Some(self.content(store)?) };
         Ok(ResultRef { token, content })
+    }
+
+    /// For `map_err`: no checksum could be made of it.
+    pub(crate) fn checksum_error(&self) -> impl FnOnce(TreeError) -> OpsError + '_ {
+        |source| OpsError::Checksum { of: self.name(), source: Box::new(source) }
     }
 
     /// What it is called in errors: one word, as tools that read them expect.

@@ -145,7 +145,7 @@ fn null_device() -> Finding {
 /// Who we are; the process is root of a namespace afterwards where that is possible.
 fn ids() -> (Finding, bool) {
     let name = "user ids";
-    match enter_with(crate::session::one_id().unwrap_or(false)) {
+    match enter_with(&crate::session::asked_ids().unwrap_or_default()) {
         Ok(Entered::Root) => (finding(name, State::Ok, "root"), true),
         Ok(Entered::User { ids: Ids::Full { count } }) => {
             (finding(name, State::Ok, format!("a user namespace with {count} ids")), true)

@@ -112,6 +112,7 @@ impl Wanted {
         settings.debug = args.debug.as_deref().map(super::run::debug).transpose()?;
         let place = add_contexts(args, &mut inputs, &mut settings)?;
         settings.git_hosts = git_hosts(&inputs);
+        settings.git_environment = env::of_git();
         let outputs = outputs(args)?;
         let name = |text: &String| {
             Reference::new_name(text).map_err(|e| Usage(format!("invalid tag `{text}`: {e}")))
