@@ -7,5 +7,5 @@
 mod harness;
 mod mode;
 
-pub use harness::{Test, main};
+pub use harness::{Case, NO_SKIPS, Test, main, run, skip, skipped};
 pub use mode::{ALL, MANY, Mode};

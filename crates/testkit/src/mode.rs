@@ -36,20 +36,19 @@ impl Mode {
         format!("{mode}::{test}")
     }
 
-    /// Whether this user on this machine can become that.
-    pub fn is_possible(self) -> bool {
+    /// Why this user on this machine cannot become that, if it cannot.
+    pub fn lack(self) -> Option<String> {
         let root = rustix::process::geteuid().is_root();
-        match self {
-            Self::Root => root,
-            Self::Subids => {
-                if root {
-                    user_with_subids().is_some()
-                } else {
-                    own_subids()
-                }
+        let lack = match self {
+            Self::Root if !root => "only root can run it",
+            Self::Subids if root && user_with_subids().is_none() => {
+                "no user of this machine has subordinate ids, or newuidmap is not installed"
             }
-            Self::Oneid => root || !own_subids(),
-        }
+            Self::Subids if !root && !own_subids() => "this user has no subordinate ids",
+            Self::Oneid if !root && own_subids() => "this user has subordinate ids",
+            _ => return None,
+        };
+        Some(lack.to_owned())
     }
 
     /// Becomes what the mode says; the process has one thread yet.
