@@ -62,7 +62,7 @@ use std::time::Duration;
 
 use self::builds::Bases;
 use self::place::Mode;
-use crate::tests::Count;
+use crate::count::Count;
 
 /// A test by name.
 type Case = (&'static str, fn(&Mode) -> Result<(), String>);
@@ -76,7 +76,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(6 * 3600);
 pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), String> {
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"));
     let modes: &[(&'static str, Option<&'static str>)] = if is_root {
-        &[("root", None), ("user", Some(place::USER)), ("single", Some(single::USER))]
+        &[("root", None), ("user", Some(place::USER)), ("single", Some(place::SINGLE))]
     } else {
         &[("user", None)]
     };
@@ -86,7 +86,7 @@ pub(crate) fn run(binary: &Path, only: &str, count: &mut Count) -> Result<(), St
     let mut digests = Vec::new();
     for (name, user) in modes {
         let mode = place::prepare(binary, name, *user)?;
-        let single = *user == Some(single::USER);
+        let single = *user == Some(place::SINGLE);
         let wanted = |case: &str| format!("{name}::{case}").contains(only);
         let concerned = |case: &str| {
             (!single || single::concerns(case)) && wanted(case) && networks::concerns(case, user.is_none())

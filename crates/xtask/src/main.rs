@@ -2,6 +2,7 @@
 //! `cargo xtask fuzz`, `cargo xtask example`, `cargo xtask dist`.
 
 mod bench;
+mod count;
 mod dist;
 mod e2e;
 mod example;
@@ -15,11 +16,14 @@ use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     // For the benchmark of the sandbox, whose zygote is this program under another name.
-    lapstrake_runtime::zygote_main_if_asked();
+    if let Err(by_hand) = lapstrake_runtime::zygote_main_if_asked(std::env::args_os()) {
+        eprintln!("{by_hand}");
+        return ExitCode::from(2);
+    }
     let task = std::env::args().nth(1);
     let argument = |number| std::env::args().nth(number).unwrap_or_default();
     let done = match task.as_deref() {
-        Some("tidy") => tidy::tidy(),
+        Some("tidy") => tidy::tidy(tidy::Deny::WhereInstalled),
         Some("test") => tests::test(),
         Some("e2e") => tests::only_e2e(&argument(2)),
         Some("bench") => bench::bench(&argument(2)),

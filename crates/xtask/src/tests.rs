@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
+use crate::count::Count;
+
 /// Debian packages that the tests use.
 const PACKAGES: [&str; 20] = [
     "busybox-static",
@@ -27,30 +29,13 @@ const PACKAGES: [&str; 20] = [
     "zstd",
 ];
 
-/// How many tests did what.
-#[derive(Default)]
-pub(crate) struct Count {
-    /// Did what they should.
-    pub(crate) passed: usize,
-    /// Did not.
-    pub(crate) failed: usize,
-}
-
-impl Count {
-    /// The last line, and whether all went well.
-    fn verdict(&self) -> Result<(), String> {
-        println!("{} passed, {} failed", self.passed, self.failed);
-        if self.failed == 0 { Ok(()) } else { Err("there are failures".to_owned()) }
-    }
-}
-
 /// Installs what is missing, checks format, lints and tidiness, and runs all tests.
 pub(crate) fn test() -> Result<(), String> {
     install()?;
     crate::tidy::install_deny()?;
     crate::run("cargo", &["fmt", "--all", "--", "--check"])?;
     crate::run("cargo", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
-    crate::tidy::tidy()?;
+    crate::tidy::tidy(crate::tidy::Deny::Required)?;
     let mut count = unit_tests()?;
     crate::e2e::run(&crate::binary()?, "", &mut count)?;
     count.verdict()

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 /// The ordinary user that root makes for the tests.
 pub(super) const USER: &str = "lapstrake-test";
+/// A user of the system: such users get no subordinate ids.
+pub(super) const SINGLE: &str = "lapstrake-single";
 
 /// One way of running the binary.
 pub(super) struct Mode {
@@ -34,7 +36,7 @@ pub(super) fn prepare(binary: &Path, name: &'static str, user: Option<&'static s
         && must(&format!("id {user}")).is_err()
     {
         // Users of the system get no subordinate ids.
-        let kind = if user == super::single::USER { "--system " } else { "" };
+        let kind = if user == SINGLE { "--system " } else { "" };
         must(&format!("useradd {kind}--create-home {user}"))?;
     }
     if let Some(user) = user {

@@ -1,11 +1,8 @@
 //! An ordinary user without a range of subordinate ids: one id is mapped, and everything looks as if all were.
 
-use super::place::{self, Mode, dockerfile, expect, is_root, lap, must, nothing_left};
+use super::place::{self, Mode, SINGLE, dockerfile, expect, is_root, lap, must, nothing_left};
 
 pub(super) const CASES: &[super::Case] = &[("single_id", single_id)];
-
-/// A user of the system: such users get no subordinate ids.
-pub(super) const USER: &str = "lapstrake-single";
 
 /// Whether a test is also for such a user, in a place of its own.
 pub(super) fn concerns(case: &str) -> bool {
@@ -28,9 +25,9 @@ fn single_id(mode: &Mode) -> Result<(), String> {
     if mode.user.is_none() || !is_root() {
         return Ok(());
     }
-    must(&format!("id {USER} || useradd --system --create-home {USER}"))?;
-    must(&format!("! grep -q '^{USER}:' /etc/subuid /etc/subgid"))?;
-    let single = place::prepare(&mode.place.join("lapstrake"), "single", Some(USER))?;
+    must(&format!("id {SINGLE} || useradd --system --create-home {SINGLE}"))?;
+    must(&format!("! grep -q '^{SINGLE}:' /etc/subuid /etc/subgid"))?;
+    let single = place::prepare(&mode.place.join("lapstrake"), "single", Some(SINGLE))?;
     let done = layers(&single).and_then(|()| owners(&single)).and_then(|()| super::inodes::check(&single));
     place::clean(&single)?;
     done

@@ -1,134 +1,158 @@
-//! Modules of one crate that need each other. A module is a top-level one with all that is below it.
+//! Files of one crate that import each other in a circle.
+//!
+//! A file is one point, whatever it is called and however deep it lies. A name that a module re-exports belongs to the
+//! file that it comes from. That a module holds the modules below it, and calls them, is no import: an arrow leads from a
+//! file to another one that is not below it. Files that `#[cfg(test)]` declares are no part of the program.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 use super::source::Source;
 
-/// A crate's error type names what went wrong, and everything can go wrong: to need it makes no circle.
-const ERRORS: &str = "error";
+/// The path of a module from the root of its crate; the root's is empty.
+type Module = Vec<String>;
+/// The modules that each module imports from.
+type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
-/// Who needs whom.
-type Needs = BTreeMap<String, BTreeSet<String>>;
+/// Re-exports of re-exports end somewhere, unless the program is wrong.
+const MAX_STEPS: usize = 16;
 
 /// The modules of one crate, file by file.
 #[derive(Debug, Default)]
 pub(super) struct Modules {
-    /// Names that the root of the crate takes from its modules: where they are from.
-    exported: BTreeMap<String, String>,
-    /// By file: the module, how deep the file is in it, and its paths.
-    files: Vec<(String, usize, BTreeSet<Vec<String>>)>,
+    files: BTreeMap<Module, File>,
+}
+
+#[derive(Debug)]
+struct File {
+    paths: BTreeSet<Vec<String>>,
+    uses: Vec<(String, Vec<String>)>,
+    modules: BTreeMap<String, bool>,
+    public: BTreeSet<String>,
 }
 
 impl Modules {
-    /// Takes in a file by its path beneath `src/`.
-    pub(super) fn add(&mut self, path: &Path, text: &str, source: &Source) {
-        let mut parts: Vec<String> = path
-            .with_extension("")
-            .components()
-            .map(|part| part.as_os_str().to_string_lossy().into())
-            .collect();
-        if parts == ["lib"] || parts == ["main"] {
-            self.exported.extend(exports(text));
-            return;
-        }
-        // Tests may look at whatever they like.
-        if parts.last().is_some_and(|name| name == "tests") || parts.iter().any(|name| name == "tests") {
-            return;
-        }
-        let depth = parts.len();
-        self.files.push((parts.swap_remove(0), depth, source.paths.clone()));
+    /// Takes in a file by its path beneath the directory of the crate's root.
+    pub(super) fn add(&mut self, path: &Path, source: &Source) {
+        let file = File {
+            paths: source.paths.clone(),
+            uses: source.uses.clone(),
+            modules: source.modules.clone(),
+            public: source.public.clone(),
+        };
+        self.files.insert(module_of(path), file);
     }
 
     /// The cycles, each as the names along it.
     pub(super) fn cycles(&self) -> Vec<String> {
-        let mut needs = Needs::new();
-        for (module, ..) in &self.files {
-            needs.entry(module.clone()).or_default();
-        }
-        for (module, depth, paths) in &self.files {
-            let found: BTreeSet<String> = paths
-                .iter()
-                .filter_map(|path| self.target(path, *depth, &needs))
-                .filter(|target| target != module && target != ERRORS)
-                .collect();
-            needs.entry(module.clone()).or_default().extend(found);
-        }
-        let all = needs.keys().filter_map(|module| round(module, &needs));
+        let imports = self.imports();
+        let all = imports.keys().filter_map(|module| round(module, &imports));
         // A cycle is told once, from its first module on.
-        all.filter(|way| way.iter().all(|name| *name >= way[0])).map(|way| way.join(" -> ")).collect()
+        let once = all.filter(|way| way.iter().all(|name| *name >= way[0]));
+        once.map(|way| way.iter().map(|module| name(module)).collect::<Vec<_>>().join(" -> ")).collect()
     }
 
-    /// The top-level module that a path leads to from a file that is `depth` modules deep.
-    fn target(&self, path: &[String], depth: usize, known: &Needs) -> Option<String> {
-        let (name, way) = path.split_last()?;
-        let at_root = way == ["crate"] || way.len() == depth && way.iter().all(|part| part == "super");
-        if !at_root {
-            return None;
+    fn imports(&self) -> Imports {
+        let program = self.files.iter().filter(|(module, _)| !self.is_test_module(module));
+        program
+            .map(|(module, file)| {
+                let targets = file.paths.iter().filter_map(|path| self.target(module, path, 0));
+                let targets = targets.filter(|target| !target.starts_with(module));
+                (module.clone(), targets.collect())
+            })
+            .collect()
+    }
+
+    /// Whether a file, by its path beneath the directory of the crate's root, was declared for tests only.
+    pub(super) fn is_test(&self, path: &Path) -> bool {
+        self.is_test_module(&module_of(path))
+    }
+
+    /// Whether a module, or one that it is in, was declared for tests only.
+    fn is_test_module(&self, module: &[String]) -> bool {
+        (0..module.len()).any(|depth| {
+            let parent = self.files.get(&module[..depth]);
+            parent.is_some_and(|file| file.modules.get(&module[depth]) == Some(&true))
+        })
+    }
+
+    /// The module in whose file the item is that `path` names in the file of `from`.
+    fn target(&self, from: &[String], path: &[String], steps: usize) -> Option<Module> {
+        let up = path.iter().take_while(|name| *name == "super").count();
+        let (mut at, names) = match path.first().map(String::as_str) {
+            Some("crate") => (Module::new(), &path[1..]),
+            Some("super") => (from.get(..from.len().checked_sub(up)?)?.to_vec(), &path[up..]),
+            Some(first) if self.files.get(from)?.modules.contains_key(first) => (from.to_vec(), path),
+            _ => return None,
+        };
+        for (number, name) in names.iter().enumerate() {
+            let below = [&at[..], std::slice::from_ref(name)].concat();
+            if self.files.contains_key(&below) {
+                at = below;
+                continue;
+            }
+            let Some(found) = (steps < MAX_STEPS).then(|| self.exported(&at, name, steps)).flatten() else {
+                break;
+            };
+            let rest = &names[number + 1..];
+            let whole: Vec<String> = ["crate".to_owned()].iter().chain(&found).chain(rest).cloned().collect();
+            return self.target(&[], &whole, steps + 1);
         }
-        if known.contains_key(name) { Some(name.clone()) } else { self.exported.get(name).cloned() }
+        Some(at)
+    }
+
+    /// Where a name comes from that the module `at` has by a `use`, as a path from the crate's root.
+    fn exported(&self, at: &[String], name: &str, steps: usize) -> Option<Vec<String>> {
+        let file = self.files.get(at)?;
+        if let Some((_, path)) = file.uses.iter().find(|(here, _)| here == name) {
+            let item = path.last()?.clone();
+            let target = self.target(at, path, steps + 1)?;
+            // The path was of a module, or of an item in it.
+            return Some(if target.last() == Some(&item) { target } else { [target, vec![item]].concat() });
+        }
+        let mut globs = file.uses.iter().filter(|(here, _)| here == "*");
+        globs.find_map(|(_, path)| {
+            let target = self.target(at, path, steps + 1)?;
+            let public = self.files.get(&target)?.public.contains(name);
+            public.then(|| [target, vec![name.to_owned()]].concat())
+        })
     }
 }
 
+/// The module that a file has, by its path beneath the directory of the crate's root.
+fn module_of(path: &Path) -> Module {
+    let stem = path.with_extension("");
+    let module: Module = stem.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if module == ["lib"] || module == ["main"] { Module::new() } else { module }
+}
+
+fn name(module: &[String]) -> String {
+    if module.is_empty() { "crate".to_owned() } else { module.join("::") }
+}
+
 /// The shortest way from a module back to itself.
-fn round(module: &str, needs: &Needs) -> Option<Vec<String>> {
-    let mut from: BTreeMap<&str, &str> = BTreeMap::new();
+fn round(module: &Module, imports: &Imports) -> Option<Vec<Module>> {
+    let mut from: BTreeMap<&Module, &Module> = BTreeMap::new();
     let mut queue = VecDeque::from([module]);
     while let Some(at) = queue.pop_front() {
-        for next in needs.get(at).into_iter().flatten() {
+        for next in imports.get(at).into_iter().flatten() {
             if next == module {
-                let mut way = vec![module.to_owned()];
+                let mut way = vec![module.clone()];
                 let mut back = at;
                 while back != module {
-                    way.insert(0, back.to_owned());
+                    way.insert(0, back.clone());
                     back = from.get(back)?;
                 }
-                way.insert(0, module.to_owned());
+                way.insert(0, module.clone());
                 return Some(way);
             }
-            if !from.contains_key(next.as_str()) {
+            if !from.contains_key(next) {
                 from.insert(next, at);
                 queue.push_back(next);
             }
         }
     }
     None
-}
-
-/// What the root re-exports or imports, by name: `use a::{B, c::D};` gives B and D from a.
-fn exports(text: &str) -> BTreeMap<String, String> {
-    let Ok(file) = syn::parse_file(text) else { return BTreeMap::new() };
-    let mut found = BTreeMap::new();
-    for item in file.items {
-        if let syn::Item::Use(item) = item {
-            leaves(&item.tree, None, &mut found);
-        }
-    }
-    found
-}
-
-fn leaves(tree: &syn::UseTree, module: Option<&str>, found: &mut BTreeMap<String, String>) {
-    let mut leaf = |name: &syn::Ident| {
-        if let Some(module) = module {
-            found.insert(name.to_string(), module.to_owned());
-        }
-    };
-    match tree {
-        syn::UseTree::Path(path) => {
-            let name = path.ident.to_string();
-            let skipped = matches!(name.as_str(), "self" | "crate");
-            let module = if skipped { module } else { module.or(Some(&name)) };
-            leaves(&path.tree, module, found);
-        }
-        syn::UseTree::Group(group) => {
-            for tree in &group.items {
-                leaves(tree, module, found);
-            }
-        }
-        syn::UseTree::Name(name) => leaf(&name.ident),
-        syn::UseTree::Rename(rename) => leaf(&rename.rename),
-        syn::UseTree::Glob(_) => {}
-    }
 }
 
 #[cfg(test)]
@@ -138,29 +162,72 @@ mod tests {
     fn cycles(files: &[(&str, &str)]) -> Vec<String> {
         let mut modules = Modules::default();
         for (path, text) in files {
-            modules.add(Path::new(path), text, &Source::parse(text).unwrap());
+            modules.add(Path::new(path), &Source::parse(text).unwrap());
         }
         modules.cycles()
     }
 
+    const LIB: (&str, &str) =
+        ("lib.rs", "mod a; mod b; mod c; pub use b::Thing; pub use self::c::{d::Deep, E};");
+
     #[test]
     fn cycles_are_found_with_their_way() {
-        let lib = ("lib.rs", "mod a; mod b; mod c; pub use b::Thing; pub use self::c::{d::Deep, E};");
-        assert!(
-            cycles(&[lib, ("a.rs", "use crate::b;"), ("b.rs", "use crate::c;"), ("c.rs", "")]).is_empty()
-        );
-        let ring = [lib, ("a.rs", "use crate::b::X;"), ("b.rs", "use super::c;"), ("c.rs", "use crate::a;")];
+        let line = [LIB, ("a.rs", "use crate::b;"), ("b.rs", "use crate::c;"), ("c.rs", "")];
+        assert!(cycles(&line).is_empty());
+        let ring = [LIB, ("a.rs", "use crate::b::X;"), ("b.rs", "use super::c;"), ("c.rs", "use crate::a;")];
         assert_eq!(cycles(&ring), ["a -> b -> c -> a"]);
         // By way of the root, and from further down.
-        let hidden = [lib, ("b.rs", "fn f() { crate::Deep }"), ("c/d.rs", "use super::super::Thing;")];
-        assert_eq!(cycles(&hidden), ["b -> c -> b"]);
+        let hidden = [
+            LIB,
+            ("b.rs", "fn f() { crate::Deep }"),
+            ("c.rs", "pub mod d;"),
+            ("c/d.rs", "use super::super::Thing;"),
+        ];
+        assert_eq!(cycles(&hidden), ["b -> c::d -> b"]);
     }
 
     #[test]
-    fn a_module_and_its_own_parts_are_one() {
-        let files = [("a.rs", "use crate::a::b; mod b;"), ("a/b.rs", "use super::X; use crate::a::Y;")];
+    fn files_of_one_folder_are_points_of_their_own() {
+        let verbs = ("verbs.rs", "mod one; mod two; mod three; pub use three::*;");
+        let ring =
+            [verbs, ("verbs/one.rs", "use super::two::f;"), ("verbs/two.rs", "use super::{one::{g, h}};")];
+        assert_eq!(cycles(&ring), ["verbs::one -> verbs::two -> verbs::one"]);
+        let glob = [
+            verbs,
+            ("verbs/three.rs", "pub fn f() { super::one::g() }"),
+            ("verbs/one.rs", "use crate::verbs::f;"),
+        ];
+        assert_eq!(cycles(&glob), ["verbs::one -> verbs::three -> verbs::one"]);
+    }
+
+    #[test]
+    fn no_name_is_exempt() {
+        for name in ["error", "tests"] {
+            let file = format!("{name}.rs");
+            let back = format!("use crate::{name}::X;");
+            let ring = [("lib.rs", ""), (file.as_str(), "use crate::b;"), ("b.rs", back.as_str())];
+            assert_eq!(cycles(&ring), [format!("b -> {name} -> b")]);
+        }
+    }
+
+    #[test]
+    fn a_module_holds_what_is_below_it() {
+        let files = [
+            ("a.rs", "mod b; use crate::a::b; fn f() { b::g() }"),
+            ("a/b.rs", "use super::X; use crate::a::Y;"),
+        ];
         assert!(cycles(&files).is_empty());
-        let tests = [("a.rs", "use crate::b;"), ("b.rs", "#[cfg(test)] mod t { use crate::a; }")];
-        assert!(cycles(&tests).is_empty());
+    }
+
+    #[test]
+    fn what_is_for_tests_only_may_import_anything() {
+        let inside = [("a.rs", "use crate::b;"), ("b.rs", "#[cfg(test)] mod t { use crate::a; }")];
+        assert!(cycles(&inside).is_empty());
+        let beside = [
+            ("a.rs", "use crate::b::f;"),
+            ("b.rs", "#[cfg(test)] mod tests;"),
+            ("b/tests.rs", "use crate::a; use super::X;"),
+        ];
+        assert!(cycles(&beside).is_empty());
     }
 }

@@ -1,0 +1,18 @@
+//! What came of tests.
+
+/// How many tests did what.
+#[derive(Default)]
+pub(crate) struct Count {
+    /// Did what they should.
+    pub(crate) passed: usize,
+    /// Did not.
+    pub(crate) failed: usize,
+}
+
+impl Count {
+    /// The last line, and whether all went well.
+    pub(crate) fn verdict(&self) -> Result<(), String> {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 { Ok(()) } else { Err("there are failures".to_owned()) }
+    }
+}
