@@ -3,8 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use lapstrake_engine::{Fate, Secrets, StepReport};
+use lapstrake_engine::{Fate, Secrets};
 use lapstrake_oci::Digest;
+use lapstrake_ops::StackReport;
 use lapstrake_store::{BuildRow, Store};
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +74,7 @@ pub(crate) struct BuildRecord {
     /// Its id.
     pub(crate) image: Option<String>,
     /// What became of each step.
-    pub(crate) steps: Vec<StepReport>,
+    pub(crate) steps: Vec<StackReport>,
 }
 
 impl BuildRecord {
@@ -127,7 +128,7 @@ impl BuildRecord {
 
     /// How many steps were cached, and how many there are.
     pub(crate) fn cached(&self) -> (usize, usize) {
-        let counted = |step: &&StepReport| step.lines.is_some();
+        let counted = |step: &&StackReport| step.lines.is_some();
         let cached = self.steps.iter().filter(counted).filter(|step| step.fate == Fate::Cached);
         (cached.count(), self.steps.iter().filter(counted).count())
     }

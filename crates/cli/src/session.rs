@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Platform, Reference};
-use lapstrake_ops::StackLayer;
 use lapstrake_outputs::{Bundle, Encoding, Finished, IndexNotes, Manifest, Variant};
 use lapstrake_registry::{Credentials, Registries};
 use lapstrake_store::{ImageRow, Store, spend_ballast};
@@ -178,13 +177,13 @@ pub(crate) fn registries() -> Registries {
 fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
     let bytes = store.read_blob(&image.id)?;
     let config = lapstrake_oci::ImageConfig::read(&bytes)?;
-    let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
+    let layers = &image.layers;
     if let Some(missing) = layers.iter().find(|layer| !store.has_layer(&layer.id)) {
         anyhow::bail!("layer {} of image {} is not in the store any more", missing.id, image.id.short());
     }
     let clamps = layers.iter().map(|layer| layer.clamp).collect();
     let layers: Vec<_> =
-        layers.into_iter().map(|layer| layer.id).zip(config.rootfs.diff_ids.iter().cloned()).collect();
+        layers.iter().map(|layer| layer.id.clone()).zip(config.rootfs.diff_ids.iter().cloned()).collect();
     let document = Document::new(bytes);
     // One that was pruned is made anew.
     let came = image.manifest.as_ref().and_then(|manifest| store.read_blob(manifest).ok()).map(Manifest::of);

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, TransactionBehavior};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
+use crate::migrate;
 
-const TABLES: &str = "
+/// The tables of the first version.
+pub(crate) const FIRST: &str = "
 CREATE TABLE IF NOT EXISTS records1 (key BLOB PRIMARY KEY, value BLOB NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layers (id TEXT PRIMARY KEY, diff_id TEXT, size INTEGER NOT NULL, content BLOB NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS diffs (diff_id TEXT PRIMARY KEY, layer TEXT NOT NULL) WITHOUT ROWID;
@@ -21,9 +23,11 @@ CREATE TABLE IF NOT EXISTS repositories (digest TEXT NOT NULL, registry TEXT NOT
 CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWID;
 ";
 
-/// What later versions added, by the version that did. Tables of earlier versions never change their meaning, so an
-/// older lapstrake may go on using what a newer one has opened.
-const ADDED: [(i64, &str); 5] = [(
+/// The version of the database; [`crate::migrate`] has the last step to it.
+pub(crate) const NEWEST: i64 = 9;
+
+/// What versions up to 8 added, by the version that did.
+pub(crate) const ADDED: [(i64, &str); 5] = [(
     4,
     "
 ALTER TABLE layers ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
@@ -73,12 +77,15 @@ pub(crate) fn path(root: &Path) -> PathBuf {
 pub(crate) fn open(root: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Database { path: path(root), source };
     let (mut db, version) = connect(&path(root)).map_err(failed)?;
-    if version < newest() {
-        // Who is second while the first changes the journal's mode is told that the database is locked, and not made to
-        // wait: SQLite sees two that wait for each other.
+    if version > NEWEST {
+        return Err(StoreError::TooNew { path: root.to_owned(), found: version, known: NEWEST });
+    }
+    if version < NEWEST {
+        // Only one process changes the journal's mode at a time: SQLite would take two that wait for each other for a
+        // deadlock, and fail one of them at once.
         let dir = File::open(root).map_err(io_error("open", root))?;
         flock(&dir, FlockOperation::LockExclusive).map_err(|errno| io_error("lock", root)(errno.into()))?;
-        make(&mut db).map_err(failed)?;
+        migrate::migrate(root, &mut db)?;
     }
     db.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
     Ok(db)
@@ -93,29 +100,8 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     Ok((db, version))
 }
 
-fn make(db: &mut Connection) -> rusqlite::Result<()> {
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    upgrade(db)
-}
-
-fn version(db: &Connection) -> rusqlite::Result<i64> {
+pub(crate) fn version(db: &Connection) -> rusqlite::Result<i64> {
     db.query_row("PRAGMA user_version", [], |row| row.get(0))
-}
-
-fn newest() -> i64 {
-    ADDED.iter().map(|(version, _)| *version).max().unwrap_or(0)
-}
-
-/// Two processes may come here at once: who is second finds nothing left to do.
-fn upgrade(db: &mut Connection) -> rusqlite::Result<()> {
-    let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found = version(&change)?;
-    change.execute_batch(TABLES)?;
-    for (version, tables) in ADDED.iter().filter(|(version, _)| *version > found) {
-        change.execute_batch(tables)?;
-        change.pragma_update(None, "user_version", version)?;
-    }
-    change.commit()
 }
 
 /// Seconds since the Unix epoch, for the columns that say when.
@@ -131,6 +117,7 @@ mod tests {
     fn many_may_open_what_is_not_there_yet() {
         for _ in 0..20 {
             let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("tmp")).unwrap();
             let start = std::sync::Barrier::new(8);
             std::thread::scope(|scope| {
                 for _ in 0..8 {

@@ -32,9 +32,20 @@ pub enum StoreError {
         /// The state directory.
         path: PathBuf,
         /// Its format.
-        found: u32,
+        found: i64,
         /// The newest that we know.
-        known: u32,
+        known: i64,
+    },
+    /// The state directory is of an older version, and older processes are at work in it.
+    #[error(
+        "the state directory `{}` has an older format, and the older lapstrake that uses it could not read the new one: \
+         wait for the end of {processes}, then try again", path.display()
+    )]
+    OlderInUse {
+        /// The state directory.
+        path: PathBuf,
+        /// The processes by number and command.
+        processes: String,
     },
     /// The superblock is not readable.
     #[error("`{}` is not a lapstrake state directory: its `state.json` is damaged", path.display())]

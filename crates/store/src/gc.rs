@@ -22,6 +22,8 @@ use crate::layout::Store;
 
 pub use collect::Reclaimed;
 pub(crate) use collect::{condemn_blob_unless_named, space_of};
+#[cfg(test)]
+pub(crate) use items::STEPS;
 
 /// What kinds of things can be pruned. Their names are BuildKit's record types, where it has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,11 +156,11 @@ impl Store {
     }
 }
 
-/// Takes back all condemned layers that the texts name, as part of `change`: who names a layer has it in use, so its
-/// files are still there.
+/// Takes back those of these layers that are condemned, as part of `change`: a process that names a layer has it in use,
+/// so its files are still there.
 pub(crate) fn spare_named<'a>(
     change: &Transaction<'_>,
-    texts: impl IntoIterator<Item = &'a [u8]>,
+    layers: impl IntoIterator<Item = &'a LayerId>,
 ) -> rusqlite::Result<()> {
     let any: bool = change
         .prepare_cached(
@@ -171,18 +173,11 @@ pub(crate) fn spare_named<'a>(
     }
     let mut spare = change.prepare_cached(SPARE)?;
     let mut blobs = change.prepare_cached(SPARE_PACKED)?;
-    for text in texts {
-        for id in layer_ids(&String::from_utf8_lossy(text)) {
-            spare.execute([id])?;
-            blobs.execute([id])?;
-        }
+    for id in layers {
+        spare.execute([id.as_str()])?;
+        blobs.execute([id.as_str()])?;
     }
     Ok(())
-}
-
-/// All words of 64 hex digits: layer ids, and other digests beside them.
-pub(crate) fn layer_ids(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 64)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Images and their tags.
 //!
-//! An image is its config's digest; its layers are named by the tokens that whoever stored it chose.
+//! An image is its config's digest. Its layers are rows of their own: see [`crate::relations`].
 
 use lapstrake_oci::{Digest, Reference};
 use rusqlite::{OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
@@ -8,7 +8,9 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, TransactionBehavior, pa
 use crate::db::now;
 use crate::error::StoreError;
 use crate::gc;
+use crate::layers::StackLayer;
 use crate::layout::Store;
+use crate::relations::{image_layers, parsed, put_image_layers};
 
 /// A stored image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +19,8 @@ pub struct ImageRow {
     pub id: Digest,
     /// The digest of the manifest that it was pulled by.
     pub manifest: Option<Digest>,
-    /// Its layers, lowest first, as whoever stored it named them.
-    pub layers: String,
+    /// Its layers, lowest first.
+    pub layers: Vec<StackLayer>,
     /// The bytes of its files.
     pub size: u64,
     /// When it was stored, seconds since the Unix epoch.
@@ -61,7 +63,7 @@ impl Store {
             for name in names {
                 changed += put_name(&change, &name.to_string(), (images, main))?;
             }
-            gc::spare_named(&change, images.iter().map(|image| image.layers.as_bytes()))?;
+            gc::spare_named(&change, images.iter().flat_map(|image| &image.layers).map(|layer| &layer.id))?;
             change.commit()?;
             Ok(changed > 0)
         })
@@ -89,27 +91,34 @@ impl Store {
     /// All images, newest first.
     pub fn images(&self) -> Result<Vec<ImageRow>, StoreError> {
         self.with_db(|db| {
-            db.prepare("SELECT id, manifest, layers, size, stored FROM images ORDER BY stored DESC, id")?
+            let mut images: Vec<ImageRow> = db
+                .prepare("SELECT id, manifest, size, stored FROM images ORDER BY stored DESC, id")?
                 .query_map([], image_row)?
-                .collect()
+                .collect::<rusqlite::Result<_>>()?;
+            for image in &mut images {
+                image.layers = image_layers(db, &image.id.to_string())?;
+            }
+            Ok(images)
         })
     }
 
     /// The image `id`.
     pub fn image(&self, id: &Digest) -> Result<Option<ImageRow>, StoreError> {
-        self.with_db(|db| {
-            db.prepare_cached("SELECT id, manifest, layers, size, stored FROM images WHERE id = ?1")?
-                .query_row([id.to_string()], image_row)
-                .optional()
-        })
+        self.image_where("id", id)
     }
 
     /// The image pulled by the manifest `digest`.
     pub fn image_by_manifest(&self, digest: &Digest) -> Result<Option<ImageRow>, StoreError> {
+        self.image_where("manifest", digest)
+    }
+
+    fn image_where(&self, column: &str, digest: &Digest) -> Result<Option<ImageRow>, StoreError> {
+        let query = format!("SELECT id, manifest, size, stored FROM images WHERE {column} = ?1");
         self.with_db(|db| {
-            db.prepare_cached("SELECT id, manifest, layers, size, stored FROM images WHERE manifest = ?1")?
-                .query_row([digest.to_string()], image_row)
-                .optional()
+            let found = db.prepare_cached(&query)?.query_row([digest.to_string()], image_row).optional()?;
+            let Some(image) = found else { return Ok(None) };
+            let layers = image_layers(db, &image.id.to_string())?;
+            Ok(Some(ImageRow { layers, ..image }))
         })
     }
 
@@ -180,6 +189,7 @@ impl Store {
                 .optional()?
                 .flatten();
             change.execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
+            change.execute("DELETE FROM image_layers WHERE image = ?1", [id.to_string()])?;
             for document in [Some(id.to_string()), manifest].into_iter().flatten() {
                 gc::condemn_blob_unless_named(&change, &document)?;
             }
@@ -189,15 +199,16 @@ impl Store {
 }
 
 fn put_row(change: &Transaction<'_>, image: &ImageRow) -> rusqlite::Result<usize> {
-    change
-        .prepare_cached("INSERT INTO images (id, manifest, layers, size, stored) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest), layers = excluded.layers WHERE layers <> excluded.layers OR manifest IS NOT coalesce(excluded.manifest, manifest)")?
+    let id = image.id.to_string();
+    let changed = change
+        .prepare_cached("INSERT INTO images (id, manifest, size, stored) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE SET manifest = coalesce(excluded.manifest, manifest) WHERE manifest IS NOT coalesce(excluded.manifest, manifest)")?
         .execute(params![
-            image.id.to_string(),
+            id,
             image.manifest.as_ref().map(ToString::to_string),
-            image.layers,
             i64::try_from(image.size).unwrap_or(i64::MAX),
             now()
-        ])
+        ])?;
+    Ok(changed + usize::from(put_image_layers(change, &id, &image.layers)?))
 }
 
 /// Gives all of `images` the name, and takes it from all others.
@@ -240,23 +251,15 @@ fn promote(change: &Transaction<'_>, gone: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn parsed<T: std::str::FromStr>(column: usize, text: &str) -> rusqlite::Result<T>
-where
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    text.parse().map_err(|error: T::Err| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
-    })
-}
-
+/// An image without its layers.
 fn image_row(row: &Row<'_>) -> rusqlite::Result<ImageRow> {
     let manifest: Option<String> = row.get(1)?;
     Ok(ImageRow {
         id: parsed(0, &row.get::<_, String>(0)?)?,
         manifest: manifest.map(|text| parsed(1, &text)).transpose()?,
-        layers: row.get(2)?,
-        size: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
-        stored: row.get(4)?,
+        layers: Vec::new(),
+        size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+        stored: row.get(3)?,
     })
 }
 
@@ -276,7 +279,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(&root.path().join("s")).unwrap();
         let image =
-            ImageRow { id: Digest::sha256(b"i"), manifest: None, layers: "[]".into(), size: 1, stored: 0 };
+            ImageRow { id: Digest::sha256(b"i"), manifest: None, layers: Vec::new(), size: 1, stored: 0 };
         let name: Reference = "app".parse().unwrap();
         assert!(store.put_image(&image, std::slice::from_ref(&name)).unwrap());
         assert!(!store.put_image(&image, std::slice::from_ref(&name)).unwrap());
@@ -297,7 +300,7 @@ mod tests {
         let image = |text: &str| ImageRow {
             id: Digest::sha256(text.as_bytes()),
             manifest: None,
-            layers: "[]".into(),
+            layers: Vec::new(),
             size: 1,
             stored: 0,
         };
@@ -336,7 +339,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(&root.path().join("s")).unwrap();
         let image =
-            ImageRow { id: Digest::sha256(b"i"), manifest: None, layers: "[]".into(), size: 1, stored: 0 };
+            ImageRow { id: Digest::sha256(b"i"), manifest: None, layers: Vec::new(), size: 1, stored: 0 };
         store.put_image(&image, &[]).unwrap();
         let user = Store::open(&root.path().join("s")).unwrap();
         assert!(user.use_image(&image.id, "sh -c true").unwrap());

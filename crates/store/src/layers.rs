@@ -61,6 +61,19 @@ impl From<LayerId> for String {
     }
 }
 
+/// A layer of a result or of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StackLayer {
+    /// Its files.
+    pub id: LayerId,
+    /// The tar that it came from, for layers of other people's images: it must leave as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<DiffId>,
+    /// The second that no time in that tar is behind, where times were rewritten when the image was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clamp: Option<i64>,
+}
+
 /// How large a layer is, in bytes of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerSize {

@@ -1,7 +1,7 @@
 //! The state directory's layout and its opening.
 //!
 //! ```text
-//! state.json             superblock {"format": 1}; a higher number is refused
+//! state.json             superblock {"format": 2}; a higher number is refused, a lower one raised (see [`crate::migrate`])
 //! state.db               SQLite (WAL): records, layers, blobs' diff ids, images, tags, who has which blob
 //! builds.recent          records of builds that are not in the database yet, one after the other
 //! blobs/sha256/<hex>     immutable OCI blobs: configs and manifests, and layers that came or go compressed
@@ -28,9 +28,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, DirBuilder};
+use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -42,7 +44,7 @@ use crate::place;
 use crate::session::Session;
 use crate::users::User;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Superblock {
@@ -79,13 +81,15 @@ impl Store {
     /// holds root file systems with other users' files and set-user-id programs.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         place::secure(root)?;
-        let superblock = root.join("state.json");
-        match fs::read(&superblock) {
-            Ok(bytes) => check_superblock(root, &bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(root, &superblock)?,
-            Err(error) => return Err(io_error("read", &superblock)(error)),
+        let found = format_of(root)?;
+        if found.is_none() {
+            create(root)?;
         }
         let db = Mutex::new(db::open(root)?);
+        // The file is a lock too (see `session::gate`): it is replaced only where there is need.
+        if found != Some(FORMAT) && format_of(root)? != Some(FORMAT) {
+            write_superblock(root)?;
+        }
         lock::sweep(&root.join("locks"))?;
         let (user, session) = (User::default(), Session::new(root.to_owned()));
         let (mounts_used, known) = (Mutex::default(), Mutex::default());
@@ -136,28 +140,52 @@ impl Store {
     }
 }
 
-fn check_superblock(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+/// The format of a state directory; `None` where there is none yet.
+fn format_of(root: &Path) -> Result<Option<u32>, StoreError> {
+    let path = root.join("state.json");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error("read", &path)(error)),
+    };
     let superblock: Superblock =
-        serde_json::from_slice(bytes).map_err(|_| StoreError::Superblock { path: root.to_owned() })?;
+        serde_json::from_slice(&bytes).map_err(|_| StoreError::Superblock { path: root.to_owned() })?;
     if superblock.format > FORMAT {
-        return Err(StoreError::TooNew { path: root.to_owned(), found: superblock.format, known: FORMAT });
+        return Err(StoreError::TooNew {
+            path: root.to_owned(),
+            found: superblock.format.into(),
+            known: FORMAT.into(),
+        });
     }
-    Ok(())
+    Ok(Some(superblock.format))
 }
 
-fn create(root: &Path, superblock: &Path) -> Result<(), StoreError> {
+fn create(root: &Path) -> Result<(), StoreError> {
     let mut private = DirBuilder::new();
     private.recursive(true).mode(0o700);
     for name in [""].iter().chain(&place::DIRECTORIES) {
         let path = if name.is_empty() { root.to_owned() } else { root.join(name) };
         private.create(&path).map_err(io_error("create", &path))?;
     }
+    Ok(())
+}
+
+/// Writes the superblock, or replaces one of an older format, then durably.
+pub(crate) fn write_superblock(root: &Path) -> Result<(), StoreError> {
+    let superblock = root.join("state.json");
     // Two processes may do this at once: both write the same bytes, and rename makes each whole.
-    let fresh = root.join(format!("tmp/state.json.{}", std::process::id()));
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let fresh = root.join(format!("tmp/state.json.{}-{number}", std::process::id()));
     let bytes = serde_json::to_vec(&Superblock { format: FORMAT }).unwrap_or_default();
-    let made = fs::write(&fresh, bytes)
+    let durable = superblock.exists();
+    let written = fs::File::create(&fresh).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        if durable { file.sync_all() } else { Ok(()) }
+    });
+    let made = written
         .map_err(io_error("write", &fresh))
-        .and_then(|()| fs::rename(&fresh, superblock).map_err(io_error("rename", &fresh)));
+        .and_then(|()| fs::rename(&fresh, &superblock).map_err(io_error("rename", &fresh)));
     if made.is_err() {
         // It has no lock that would tell the next process that its maker is gone.
         fs::remove_file(&fresh).unwrap_or_default();

@@ -55,6 +55,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RecordOf;
 
     fn log(store: &Store) -> u64 {
         fs::metadata(store.root().join("state.db-wal")).unwrap().len()
@@ -68,7 +69,7 @@ mod tests {
         assert_eq!(log(&store), 0);
         assert!(!store.log_is_long());
         for number in 0..100 {
-            store.put_records(&[([number; 32], b"value".to_vec())]).unwrap();
+            store.put_records(&[([number; 32], b"value".to_vec())], RecordOf::default()).unwrap();
         }
         assert!(store.log_is_long() && !store.log_is_very_long());
         // Who has the database open besides, and is not reading, is in nobody's way.
@@ -82,7 +83,7 @@ mod tests {
     fn a_sync_empties_the_log() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state")).unwrap();
-        store.put_records(&[([1; 32], b"value".to_vec())]).unwrap();
+        store.put_records(&[([1; 32], b"value".to_vec())], RecordOf::default()).unwrap();
         assert_ne!(log(&store), 0);
         store.sync().unwrap();
         assert_eq!(log(&store), 0);

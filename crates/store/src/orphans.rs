@@ -4,7 +4,6 @@
 //! makes another one. So when a process was killed (its part of `tmp/` was left behind), all layers without a name are
 //! removed, as soon as no process is alive that may still be about to name one.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 
 use lapstrake_tree::removal::remove_all;
@@ -12,6 +11,7 @@ use rustix::fs::FlockOperation;
 
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::relations::{image_needs, record_needs};
 use crate::session::{self, gate};
 
 /// Is there from when somebody was found killed until the layers have been looked at.
@@ -40,14 +40,13 @@ impl Store {
     }
 
     fn remove_orphans(&self) -> Result<(), StoreError> {
-        let (named, by_digest) = (self.named_layers()?, self.layers_by_digest()?);
         let layers = self.root().join("layers");
         for entry in fs::read_dir(&layers).map_err(io_error("list", &layers))? {
             let entry = entry.map_err(io_error("list", &layers))?;
             let Ok(id) = entry.file_name().into_string() else { continue };
             // One that only a tar's digest names, and that was packed when its blob was lost, is of no use to anybody.
             let lost = || id.parse().is_ok_and(|id| self.is_lost(&id).unwrap_or(false));
-            if named.contains(&id) || by_digest.contains(&id) && !lost() {
+            if self.is_needed(&id)? || self.has_tar(&id)? && !lost() {
                 continue;
             }
             // Moved away first: half a layer must not be found. It has no lock there, so anybody may finish this.
@@ -76,41 +75,27 @@ impl Store {
         Ok(())
     }
 
-    /// The ids of all layers that known tars name.
-    fn layers_by_digest(&self) -> Result<BTreeSet<String>, StoreError> {
-        let bases = self.bases()?;
-        let mut named: BTreeSet<String> = self.with_db(|db| {
-            db.prepare("SELECT layer FROM diffs")?.query_map([], |row| row.get(0))?.collect()
-        })?;
-        let lower: Vec<String> = named.iter().filter_map(|id| bases.get(id)).cloned().collect();
-        named.extend(lower);
-        Ok(named)
+    /// Whether a record or an image needs the layer.
+    fn is_needed(&self, id: &str) -> Result<bool, StoreError> {
+        let query = format!("SELECT {} OR {}", record_needs("?1"), image_needs("?1"));
+        self.with_db(|db| db.prepare_cached(&query)?.query_row([id], |row| row.get(0)))
     }
 
-    /// The ids of all layers that records and images name; and other digests beside them.
-    fn named_layers(&self) -> Result<BTreeSet<String>, StoreError> {
-        let texts = "SELECT CAST(value AS TEXT) FROM records1 UNION ALL SELECT layers FROM images";
-        let bases = self.bases()?;
-        self.with_db(|db| {
-            let mut statement = db.prepare(texts)?;
-            let mut rows = statement.query([])?;
-            let mut named: BTreeSet<String> = BTreeSet::new();
-            while let Some(row) = rows.next()? {
-                let text = row.get_ref(0)?.as_str().unwrap_or_default();
-                let words = text.split(|c: char| !c.is_ascii_hexdigit());
-                named.extend(words.filter(|word| word.len() == 64).map(str::to_owned));
-            }
-            let lower: Vec<String> = named.iter().filter_map(|id| bases.get(id)).cloned().collect();
-            named.extend(lower);
-            Ok(named)
-        })
+    /// Whether a known tar unpacks to the layer, or to changes to it.
+    fn has_tar(&self, id: &str) -> Result<bool, StoreError> {
+        self.with_db(|db| db.prepare_cached(HAS_TAR)?.query_row([id], |row| row.get(0)))
     }
 }
+
+/// Whether a known tar unpacks to the layer `?1`, or to changes to it.
+pub(crate) const HAS_TAR: &str = "
+SELECT EXISTS (SELECT 1 FROM diffs WHERE diffs.layer = ?1) OR EXISTS
+(SELECT 1 FROM layers AS patch CROSS JOIN diffs ON diffs.layer = patch.id WHERE patch.base = ?1)";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LayerId, LayerSize};
+    use crate::{LayerId, LayerSize, RecordOf};
 
     fn layer(store: &Store, digit: &str) -> LayerId {
         let id: LayerId = digit.repeat(64).parse().unwrap();
@@ -126,8 +111,8 @@ mod tests {
         let root = root.path().join("s");
         let living = Store::open(&root).unwrap();
         let (named, orphan) = (layer(&living, "a"), layer(&living, "b"));
-        let record = format!("{{\"token\": \"[{{\\\"id\\\":\\\"{named}\\\"}}]\"}}");
-        living.put_records(&[([1; 32], record.into_bytes())]).unwrap();
+        let about = RecordOf { layers: std::slice::from_ref(&named), step: None };
+        living.put_records(&[([1; 32], b"record".to_vec())], about).unwrap();
         // Nobody was killed: nobody looks.
         drop(living);
         assert!(Store::open(&root).unwrap().has_layer(&orphan));

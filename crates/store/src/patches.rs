@@ -7,7 +7,7 @@
 //!
 //! An older lapstrake looks for `fs/`, and takes such a layer for one that is not there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
@@ -78,15 +78,6 @@ impl Store {
             db.prepare_cached("UPDATE layers SET base = ?2, own = iif(?2 IS NULL, NULL, own) WHERE id = ?1 AND base IS NOT ?2")?
                 .execute((id.as_str(), base.as_ref().map(LayerId::as_str)))
                 .map(drop)
-        })
-    }
-
-    /// All layers that are changes to another one, and to which.
-    pub(crate) fn bases(&self) -> Result<BTreeMap<String, String>, StoreError> {
-        self.with_db(|db| {
-            db.prepare_cached("SELECT id, base FROM layers WHERE base IS NOT NULL")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect()
         })
     }
 }

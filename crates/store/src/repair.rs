@@ -12,10 +12,10 @@ use rusqlite::{TransactionBehavior, params};
 use crate::boot::boot_id;
 use crate::db::now;
 use crate::error::{StoreError, io_error};
-use crate::gc::layer_ids;
 use crate::layers::LayerId;
 use crate::layout::Store;
 use crate::packed::UNSYNCED_FILES;
+use crate::relations::{IMAGES_NEEDING, parsed};
 
 /// The database's files, all that it needs.
 const DATABASE: [&str; 3] = ["state.db", "state.db-wal", "state.db-shm"];
@@ -52,15 +52,11 @@ impl Store {
 
     /// Removes a damaged layer with everything that names it, and gives the images among that.
     pub fn forget_layer(&self, id: &LayerId) -> Result<Vec<Digest>, StoreError> {
-        let bases = self.bases()?;
-        let needs =
-            |layer: &str| layer == id.as_str() || bases.get(layer).is_some_and(|base| base == id.as_str());
-        let images: Vec<Digest> = self
-            .images()?
-            .into_iter()
-            .filter(|image| layer_ids(&image.layers).any(needs))
-            .map(|image| image.id)
-            .collect();
+        let images: Vec<Digest> = self.with_db(|db| {
+            db.prepare_cached(IMAGES_NEEDING)?
+                .query_map([id.as_str()], |row| parsed(0, &row.get::<_, String>(0)?))?
+                .collect()
+        })?;
         for image in &images {
             self.remove_image(image)?;
         }
@@ -70,7 +66,7 @@ impl Store {
 
     /// Removes layers at once, with all that names them: what is made anew must not find the damaged one in its place.
     fn remove_layers(&self, ids: BTreeSet<String>) -> Result<(), StoreError> {
-        self.condemn_layers(ids.clone())?;
+        self.condemn_layers(&ids)?;
         for id in ids {
             self.move_away(&self.root().join("layers").join(&id))?;
             self.with_db(|db| db.execute("DELETE FROM layers WHERE id = ?1", [&id]).map(drop))?;
@@ -202,6 +198,7 @@ pub fn restore_superblock(root: &Path) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RecordOf;
     use crate::layers::LayerSize;
 
     fn layer(store: &Store, digit: &str) -> LayerId {
@@ -221,8 +218,8 @@ mod tests {
         store.sync().unwrap();
         let lost = layer(&store, "b");
         for (key, id) in [(1, &synced), (2, &lost)] {
-            let text = format!("{{\"token\":\"{id}\"}}");
-            store.put_records(&[([key; 32], text.into_bytes())]).unwrap();
+            let about = RecordOf { layers: std::slice::from_ref(id), step: None };
+            store.put_records(&[([key; 32], b"record".to_vec())], about).unwrap();
         }
         // The same boot: all is well.
         let again = Store::open(&root).unwrap();

@@ -8,8 +8,10 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Timespec, Timestamps, flock, futimens};
 
@@ -52,6 +54,71 @@ pub(crate) fn gc_lock(root: &Path) -> Result<Option<File>, StoreError> {
     let times = Timestamps { last_access: now, last_modification: now };
     futimens(&file, &times).map_err(|e| io_error("touch", &path)(e.into()))?;
     Ok(Some(file))
+}
+
+/// The locks of a process that uses the store alone. Processes that open the store wait for them.
+pub(crate) struct Alone {
+    _locks: Vec<File>,
+}
+
+/// How long a process waits to be alone: the background sweep that a build starts takes less.
+const PATIENCE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Waits until no other process uses the store.
+///
+/// # Errors
+/// [`StoreError::OlderInUse`] names the processes that did not end in time.
+pub(crate) fn alone(root: &Path) -> Result<Alone, StoreError> {
+    let mut locks = Vec::new();
+    let begun = Instant::now();
+    // A process that collects garbage has only the last of them.
+    for name in ["0", "1", "gc"] {
+        let (path, file) = open(root, name)?;
+        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if begun.elapsed() > PATIENCE {
+                let processes = holders(&file).map_err(io_error("look at", &path))?;
+                return Err(StoreError::OlderInUse { path: root.to_owned(), processes });
+            }
+            std::thread::sleep(PAUSE);
+        }
+        locks.push(file);
+    }
+    Ok(Alone { _locks: locks })
+}
+
+/// The processes that hold a lock on a file, as text for an error.
+fn holders(file: &File) -> io::Result<String> {
+    let meta = file.metadata()?;
+    // A line: `1: FLOCK  ADVISORY  READ 4711 fd:01:1234 0 EOF`. Of a file on btrfs the device is another one than here.
+    let inode = format!(":{}", meta.ino());
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let mut held: Vec<u32> = locks
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, "FLOCK", _, _, process, place, ..] = words.as_slice() else { return None };
+            place.ends_with(&inode).then(|| process.parse().ok())?
+        })
+        .collect();
+    held.sort_unstable();
+    held.dedup();
+    let named: Vec<String> = held.into_iter().map(named).collect();
+    Ok(if named.is_empty() { "another process".to_owned() } else { named.join(", ") })
+}
+
+/// A process by its number, its program and its verb. Further arguments may be secret.
+fn named(process: u32) -> String {
+    let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let program = words.next().unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default();
+    let verb = words.next().unwrap_or_default();
+    match (program, verb.as_ref()) {
+        ("", _) => format!("process {process}"),
+        (program, "") => format!("process {process} (`{program}`)"),
+        (program, verb) => format!("process {process} (`{program} {verb}`)"),
+    }
 }
 
 fn number(generation: i64) -> String {

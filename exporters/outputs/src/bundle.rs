@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lapstrake_assemble::{ListedManifest, index};
 use lapstrake_oci::{Platform, Reference, rfc3339};
-use lapstrake_store::{ImageRow, Store};
+use lapstrake_store::{ImageRow, StackLayer, Store};
 
 use crate::encode::Encoding;
 use crate::error::OutputError;
@@ -99,15 +99,15 @@ impl Bundle {
     }
 }
 
-/// Stores the image under these names, durably. `tokens` is how the store's owner finds the layers of each variant again.
+/// Stores the image under these names, durably. `layers` are those of each variant, with the digests that its config has.
 pub fn keep(
     store: &Store,
     bundle: &Bundle,
-    tokens: Vec<String>,
+    layers: Vec<Vec<StackLayer>>,
     names: &[Reference],
 ) -> Result<(), OutputError> {
     let mut images = Vec::new();
-    for (Variant { image, .. }, layers) in bundle.variants.iter().zip(tokens) {
+    for (Variant { image, .. }, layers) in bundle.variants.iter().zip(layers) {
         let rows = store.layers(image.layers.iter().map(|(layer, _)| layer))?;
         let size = rows.iter().map(|row| row.size).sum();
         let id = store.put_blob(&image.document.bytes)?;

@@ -1,5 +1,6 @@
 //! The two seams: what steps do, and where their results are remembered.
 
+use std::fmt::Debug;
 use std::future::Future;
 
 use lapstrake_graph::Vertex;
@@ -8,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::event::Step;
 use crate::key::Key;
 
-/// The result of a step, as the executor names it. Opaque here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResultRef {
-    /// The executor's own name for it.
-    pub token: String,
-    /// The digest of its content without times; `None` where only the executor's `content_key` can tell.
+/// The result of a step. Its value is the executor's; the engine only hands it on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepResult<T> {
+    /// What the step made.
+    pub value: T,
+    /// The digest of its content without times; `None` where only [`Executor::content_key`] can tell.
     pub content: Option<Key>,
 }
 
@@ -62,31 +63,29 @@ pub struct CacheMap {
     pub deps: Vec<Dep>,
 }
 
-/// A remembered result, with what its key was made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The key it is found by.
-    pub key: Key,
+/// A result to remember, with what its key was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<T> {
     /// What went into the key: a label (`op`, `input 0`) and a value. Kept so that a miss can be explained.
     pub parts: Vec<(String, String)>,
     /// The result.
-    pub result: ResultRef,
+    pub result: StepResult<T>,
     /// The step's name at the time.
     pub name: String,
 }
 
 /// What a step gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
+pub struct Done<T> {
     /// Its result.
-    pub result: ResultRef,
+    pub result: StepResult<T>,
     /// What it read of inputs that may change during the build. Empty as long as nothing has changed: then it is what
     /// their keys said.
     pub read: Vec<Read>,
 }
 
-impl From<ResultRef> for Done {
-    fn from(result: ResultRef) -> Self {
+impl<T> From<StepResult<T>> for Done<T> {
+    fn from(result: StepResult<T>) -> Self {
         Self { result, read: Vec::new() }
     }
 }
@@ -104,6 +103,8 @@ pub struct Read {
 
 /// Does what ops say.
 pub trait Executor: Send + Sync {
+    /// What a step makes. It is cloned for each step that stands on it.
+    type Output: Clone + Debug + PartialEq + Send + Sync;
     /// Why something could not be done.
     type Error: std::error::Error + Send + Sync + 'static;
 
@@ -116,7 +117,7 @@ pub trait Executor: Send + Sync {
     /// The content of the selected paths of `result`, without times.
     fn content_key(
         &self,
-        result: &ResultRef,
+        result: &StepResult<Self::Output>,
         selector: &Selector,
     ) -> impl Future<Output = Result<Key, Self::Error>> + Send;
 
@@ -124,24 +125,33 @@ pub trait Executor: Send + Sync {
     fn execute(
         &self,
         vertex: &Vertex,
-        inputs: &[ResultRef],
+        inputs: &[StepResult<Self::Output>],
         step: &Step,
-    ) -> impl Future<Output = Result<Done, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Done<Self::Output>, Self::Error>> + Send;
 }
 
 /// Remembers results.
 pub trait CacheIndex: Send + Sync {
+    /// What is remembered: the executor's [`Executor::Output`].
+    type Output;
     /// Held while a key is being worked on.
     type Lock: Send;
     /// Why it could not.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// The newest record of `key` whose result is still all there.
-    fn lookup(&self, key: &Key) -> impl Future<Output = Result<Option<ResultRef>, Self::Error>> + Send;
+    fn lookup(
+        &self,
+        key: &Key,
+    ) -> impl Future<Output = Result<Option<StepResult<Self::Output>>, Self::Error>> + Send;
 
     /// Waits until nobody else, in any process, works on `key`.
     fn lock(&self, key: &Key) -> impl Future<Output = Result<Self::Lock, Self::Error>> + Send;
 
-    /// Remembers these.
-    fn insert(&self, records: Vec<Record>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    /// Remembers a record under each of these keys, all or none.
+    fn insert(
+        &self,
+        keys: &[Key],
+        record: &Record<Self::Output>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }

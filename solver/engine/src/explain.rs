@@ -63,9 +63,9 @@ pub struct Explained {
 
 /// Explains each step of `this` build by an `earlier` one. `parts_of` gives the parts of a record's key, where the
 /// earlier build left them out.
-pub fn explain(
-    this: &[StepReport],
-    earlier: Option<&[StepReport]>,
+pub fn explain<T>(
+    this: &[StepReport<T>],
+    earlier: Option<&[StepReport<T>]>,
     parts_of: impl Fn(&Key) -> Option<Vec<Part>>,
 ) -> Vec<Explained> {
     let pairs = earlier.map(|earlier| pair(this, earlier));
@@ -84,9 +84,9 @@ pub fn explain(
     (0..this.len()).map(one).collect()
 }
 
-fn compare(
-    this: &StepReport,
-    earlier: &StepReport,
+fn compare<T>(
+    this: &StepReport<T>,
+    earlier: &StepReport<T>,
     parts_of: &impl Fn(&Key) -> Option<Vec<Part>>,
 ) -> Vec<Reason> {
     let recorded = || earlier.key.as_ref().and_then(parts_of);
@@ -118,7 +118,7 @@ fn compare(
 
 /// Which step of `earlier` each step of `this` is compared with: in the same stage the next one with the same text,
 /// else the next one of the same kind. Steps keep their order.
-fn pair(this: &[StepReport], earlier: &[StepReport]) -> Vec<Option<usize>> {
+fn pair<T>(this: &[StepReport<T>], earlier: &[StepReport<T>]) -> Vec<Option<usize>> {
     let mut pairs = vec![None; this.len()];
     let mut taken = vec![false; earlier.len()];
     type Same = fn((&str, &str), (&str, &str)) -> bool;

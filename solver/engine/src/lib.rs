@@ -39,7 +39,7 @@ mod report;
 mod solve;
 
 pub use event::{Event, Progress, Step, StepId, Stream, Used, Warning};
-pub use executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, ResultRef, Selector};
+pub use executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, Selector, StepResult};
 pub use explain::{Change, Explained, Reason, explain};
 pub use key::{Key, KeyHasher};
 pub use masked::Secrets;

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::deep::Deep;
 use crate::event::{Progress, StepId};
-use crate::executor::{CacheIndex, Dep, Executor, ResultRef, Selector};
+use crate::executor::{CacheIndex, Dep, Executor, Selector, StepResult};
 use crate::key::Key;
 use crate::solve::combine;
 
@@ -25,23 +25,28 @@ pub enum Forecast {
     Unknown,
 }
 
-#[derive(Default)]
-struct Node {
+struct Node<T> {
     key: OnceCell<Option<Key>>,
-    result: OnceCell<Option<ResultRef>>,
+    result: OnceCell<Option<StepResult<T>>>,
     cached: AtomicBool,
 }
 
-struct Probe<'a, E, C> {
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self { key: OnceCell::new(), result: OnceCell::new(), cached: AtomicBool::new(false) }
+    }
+}
+
+struct Probe<'a, E: Executor, C> {
     graph: &'a Graph,
     executor: &'a E,
     cache: &'a C,
-    nodes: Vec<Node>,
+    nodes: Vec<Node<E::Output>>,
 }
 
 /// What a build of `edge` would do with each step that it needs, inputs before their consumers. Nothing is done, and
 /// nothing fetched; what cannot be found out that way is unknown.
-pub async fn probe<E: Executor, C: CacheIndex>(
+pub async fn probe<E: Executor, C: CacheIndex<Output = E::Output>>(
     graph: &Graph,
     executor: &E,
     cache: &C,
@@ -66,13 +71,13 @@ pub async fn probe<E: Executor, C: CacheIndex>(
     ids.iter().map(|id| (*id, forecast(*id))).collect()
 }
 
-impl<E: Executor, C: CacheIndex> Probe<'_, E, C> {
+impl<E: Executor, C: CacheIndex<Output = E::Output>> Probe<'_, E, C> {
     fn key(&self, id: VertexId) -> Deep<'_, Option<Key>> {
         Deep::new(async move { *self.nodes[id.index()].key.get_or_init(|| self.make_key(id)).await })
     }
 
     /// The result of a step, if it can be had without doing anything.
-    fn result(&self, id: VertexId) -> Deep<'_, Option<ResultRef>> {
+    fn result(&self, id: VertexId) -> Deep<'_, Option<StepResult<E::Output>>> {
         Deep::new(
             async move { self.nodes[id.index()].result.get_or_init(|| self.make_result(id)).await.clone() },
         )
@@ -105,7 +110,7 @@ impl<E: Executor, C: CacheIndex> Probe<'_, E, C> {
         }
     }
 
-    async fn make_result(&self, id: VertexId) -> Option<ResultRef> {
+    async fn make_result(&self, id: VertexId) -> Option<StepResult<E::Output>> {
         let vertex = &self.graph[id];
         match &vertex.op {
             // To name a directory of this machine is no work.

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use lapstrake_graph::{Edge, Op, VertexId};
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::executor::{CacheIndex, Executor};
 use crate::key::Key;
@@ -35,7 +36,8 @@ pub struct Part {
 
 /// A step of a finished build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepReport {
+#[serde(bound(deserialize = "T: DeserializeOwned"))]
+pub struct StepReport<T> {
     /// Its vertex digest, which names it in events.
     pub digest: String,
     /// Its name: `[build 2/5] RUN make`.
@@ -54,13 +56,20 @@ pub struct StepReport {
     /// What the key is made of; the first is the op, then there is one for each input. Left out for what came from the
     /// cache: the record of the key has it.
     pub parts: Vec<Part>,
-    /// The executor's name for its result.
-    pub result: Option<String>,
+    /// Its result, where it is known and in a form that can still be read.
+    #[serde(default, deserialize_with = "readable")]
+    pub result: Option<T>,
 }
 
-impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
+/// A result that another version wrote in another form is no result.
+fn readable<'de, T: DeserializeOwned, D: Deserializer<'de>>(input: D) -> Result<Option<T>, D::Error> {
+    let found = serde_json::Value::deserialize(input)?;
+    Ok(serde_json::from_value(found).ok())
+}
+
+impl<E: Executor, C: CacheIndex<Output = E::Output>> Solver<'_, E, C> {
     /// What became of each step that one of `edges` needs, inputs before their consumers.
-    pub fn report(&self, edges: &[Edge]) -> Vec<StepReport> {
+    pub fn report(&self, edges: &[Edge]) -> Vec<StepReport<E::Output>> {
         let mut ids = self.graph.topological();
         let goals: Vec<VertexId> =
             edges.iter().flat_map(|edge| self.graph.goals(*edge)).map(|goal| goal.vertex).collect();
@@ -78,7 +87,7 @@ impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
         ids.into_iter().map(|id| self.step_report(id, &places)).collect()
     }
 
-    fn step_report(&self, id: VertexId, places: &[usize]) -> StepReport {
+    fn step_report(&self, id: VertexId, places: &[usize]) -> StepReport<E::Output> {
         let (vertex, node) = (&self.graph[id], &self.nodes[id.index()]);
         let began = node.began.load(Ordering::Relaxed);
         let fate = match node.solved.get() {
@@ -116,7 +125,7 @@ impl<E: Executor, C: CacheIndex> Solver<'_, E, C> {
             inputs: vertex.inputs.iter().map(|edge| places[edge.vertex.index()]).collect(),
             key: plain.map(|plain| plain.key).or(keyed.map(|keyed| keyed.key)),
             parts,
-            result: node.solved.get().map(|solved| solved.result.token.clone()),
+            result: node.solved.get().map(|solved| solved.result.value.clone()),
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::deep::Deep;
 use crate::event::{Progress, Step, StepId};
-use crate::executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, ResultRef, Selector};
+use crate::executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, Selector, StepResult};
 use crate::key::{Key, KeyHasher};
 use crate::masked::{Secrets, masked};
 
@@ -24,9 +24,9 @@ pub enum How {
 
 /// A step's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Solved {
+pub struct Solved<T> {
     /// What came out.
-    pub result: ResultRef,
+    pub result: StepResult<T>,
     /// How.
     pub how: How,
 }
@@ -46,8 +46,7 @@ pub struct StepFailed {
 type Outcome<T> = Result<T, StepFailed>;
 type Boxed<'a, T> = Deep<'a, Outcome<T>>;
 
-#[derive(Default)]
-pub(crate) struct Node {
+pub(crate) struct Node<T> {
     /// Without solving anything: see [`Solver::make_plain`].
     pub(crate) plain: OnceCell<Plain>,
     pub(crate) key: OnceCell<Keyed>,
@@ -55,9 +54,23 @@ pub(crate) struct Node {
     contents: OnceLock<Vec<OnceCell<Key>>>,
     /// Its keys with what was read, where that is not what they were made of.
     pub(crate) read: OnceLock<KeysRead>,
-    pub(crate) solved: OnceCell<Solved>,
+    pub(crate) solved: OnceCell<Solved<T>>,
     pub(crate) announced: AtomicBool,
     pub(crate) began: AtomicBool,
+}
+
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self {
+            plain: OnceCell::new(),
+            key: OnceCell::new(),
+            contents: OnceLock::new(),
+            read: OnceLock::new(),
+            solved: OnceCell::new(),
+            announced: AtomicBool::new(false),
+            began: AtomicBool::new(false),
+        }
+    }
 }
 
 /// A plain key.
@@ -82,18 +95,18 @@ pub(crate) struct Keyed {
 }
 
 /// Solves edges of one graph. Everything solved once stays solved for the life of this value.
-pub struct Solver<'a, E, C> {
+pub struct Solver<'a, E: Executor, C> {
     pub(crate) graph: &'a Graph,
     pub(crate) executor: &'a E,
     cache: &'a C,
     progress: Progress,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node<E::Output>>,
     /// Some node has keys of what was read.
     moved: AtomicBool,
     pub(crate) secrets: Secrets,
 }
 
-impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
+impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
     /// A solver that has done nothing yet.
     pub fn new(graph: &'a Graph, executor: &'a E, cache: &'a C, progress: Progress) -> Solver<'a, E, C> {
         let size = graph.topological().into_iter().map(|id| id.index() + 1).max().unwrap_or(0);
@@ -115,7 +128,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     }
 
     /// The result of `edge`. Independent steps run side by side; the first failure ends all.
-    pub async fn solve(&self, edge: Edge) -> Outcome<Solved> {
+    pub async fn solve(&self, edge: Edge) -> Outcome<Solved<E::Output>> {
         // What stages wait for is done even if a record saves everything that waits.
         let goals = self.graph.goals(edge).into_iter().map(|goal| self.solved(goal.vertex));
         try_join_all(goals).await?;
@@ -152,7 +165,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         })
     }
 
-    fn solved(&self, id: VertexId) -> Boxed<'_, Solved> {
+    fn solved(&self, id: VertexId) -> Boxed<'_, Solved<E::Output>> {
         Deep::new(async move {
             self.nodes[id.index()].solved.get_or_try_init(|| self.make_result(id)).await.cloned()
         })
@@ -217,7 +230,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         contents[number].get_or_try_init(ask).await.copied()
     }
 
-    async fn make_result(&self, id: VertexId) -> Outcome<Solved> {
+    async fn make_result(&self, id: VertexId) -> Outcome<Solved<E::Output>> {
         let vertex = &self.graph[id];
         try_join_all(vertex.after.iter().map(|edge| self.solved(edge.vertex))).await?;
         if let Op::Source(_) = vertex.op {
@@ -240,7 +253,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
             return Ok(found);
         }
         let inputs = try_join_all(vertex.inputs.iter().map(|edge| self.solved(edge.vertex))).await?;
-        let inputs: Vec<ResultRef> = inputs.into_iter().map(|solved| solved.result).collect();
+        let inputs: Vec<StepResult<E::Output>> = inputs.into_iter().map(|solved| solved.result).collect();
         let by_content = self.content_key_of(id).await?;
         if let Some(found) = self.lookup_with(id, &by_content.key).await? {
             return Ok(found);
@@ -260,7 +273,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     }
 
     /// A record of the content key, which then is one of the other keys too. All inputs are solved.
-    async fn lookup_with(&self, id: VertexId, by_content: &Key) -> Outcome<Option<Solved>> {
+    async fn lookup_with(&self, id: VertexId, by_content: &Key) -> Outcome<Option<Solved<E::Output>>> {
         let found = self.lookup(id, by_content).await?;
         if let Some(found) = &found {
             let keys = self.keys_read(id, &[]).await?;
@@ -331,7 +344,7 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
         self.by_content_read(id, &[]).await
     }
 
-    async fn lookup(&self, id: VertexId, key: &Key) -> Outcome<Option<Solved>> {
+    async fn lookup(&self, id: VertexId, key: &Key) -> Outcome<Option<Solved<E::Output>>> {
         if self.graph[id].meta.ignore_cache {
             return Ok(None);
         }
@@ -343,22 +356,27 @@ impl<'a, E: Executor, C: CacheIndex> Solver<'a, E, C> {
     }
 
     /// Remembers the result under these keys. What they are made of is kept as the definition key says it: it tells most.
-    async fn remember(&self, id: VertexId, made_of: &Keyed, keys: &[Key], result: &ResultRef) -> Outcome<()> {
+    async fn remember(
+        &self,
+        id: VertexId,
+        made_of: &Keyed,
+        keys: &[Key],
+        result: &StepResult<E::Output>,
+    ) -> Outcome<()> {
         let name = self.secrets.hide(&self.graph[id].meta.name);
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
         let parts = masked(&made_of.parts, &self.secrets);
-        let records = keys.into_iter().map(|key| Record {
-            key,
-            parts: parts.clone(),
-            result: result.clone(),
-            name: name.clone(),
-        });
-        self.cache.insert(records.collect()).await.map_err(|e| self.failed(id, e))
+        let record = Record { parts, result: result.clone(), name };
+        self.cache.insert(&keys, &record).await.map_err(|e| self.failed(id, e))
     }
 
-    async fn execute(&self, id: VertexId, inputs: &[ResultRef]) -> Outcome<(Solved, Vec<Read>)> {
+    async fn execute(
+        &self,
+        id: VertexId,
+        inputs: &[StepResult<E::Output>],
+    ) -> Outcome<(Solved<E::Output>, Vec<Read>)> {
         let vertex = &self.graph[id];
         self.nodes[id.index()].announced.store(true, Ordering::Relaxed);
         self.nodes[id.index()].began.store(true, Ordering::Relaxed);

@@ -1,20 +1,69 @@
 //! The store as the engine's memory.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lapstrake_engine::{CacheIndex, Key, Record, ResultRef};
-use lapstrake_store::{LayerId, Lock, Store, StoreError};
+use lapstrake_engine::{CacheIndex, Key, Record, StepResult};
+use lapstrake_store::{LayerId, Lock, RecordOf, Store, StoreError};
+use serde::{Deserialize, Serialize};
 
 use crate::error::OpsError;
 use crate::imports::Imports;
-use crate::stack::Stack;
+use crate::stack::{SharedStack, Stack, StackResult};
 
 /// Records in the store.
 pub struct Cache {
     store: Arc<Store>,
     used: Mutex<BTreeSet<LayerId>>,
     imports: Option<Imports>,
+}
+
+/// A record as it is stored: JSON, with the result as JSON in a string.
+#[derive(Serialize)]
+struct Written<'a> {
+    key: &'a Key,
+    parts: &'a [(String, String)],
+    result: WrittenResult<'a>,
+    name: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenResult<'a> {
+    #[serde(borrow)]
+    token: Cow<'a, str>,
+    content: Option<Key>,
+}
+
+/// What a look-up needs of a record.
+#[derive(Deserialize)]
+struct Found<'a> {
+    #[serde(borrow)]
+    result: WrittenResult<'a>,
+}
+
+/// What explains a record.
+#[derive(Deserialize)]
+struct Explained<'a> {
+    parts: Vec<(String, String)>,
+    #[serde(borrow)]
+    result: WrittenResult<'a>,
+    name: String,
+}
+
+impl WrittenResult<'_> {
+    /// What cannot be read was written by another version: then there is no result.
+    fn read(self) -> Option<StackResult> {
+        let stack: Stack = serde_json::from_str(&self.token).ok()?;
+        Some(StepResult { value: stack.into(), content: self.content })
+    }
+}
+
+/// The record of `key`, if there is one and it can be read. Its layers may be gone.
+pub fn record(store: &Store, key: &Key) -> Option<Record<SharedStack>> {
+    let bytes = store.record(key.as_bytes()).ok()??;
+    let Explained { parts, result, name } = serde_json::from_slice(&bytes).ok()?;
+    Some(Record { parts, result: result.read()?, name })
 }
 
 impl Cache {
@@ -29,17 +78,16 @@ impl Cache {
         Cache { imports: Some(imports), ..self }
     }
 
-    fn here(&self, key: &Key) -> Result<Option<ResultRef>, OpsError> {
+    fn here(&self, key: &Key) -> Result<Option<StackResult>, OpsError> {
         let Some(bytes) = self.store.record(key.as_bytes())? else { return Ok(None) };
-        // What cannot be read was written by another version: then it is no record.
-        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
-        let Ok(stack) = Stack::parse(&record.result) else { return Ok(None) };
-        if !stack.is_whole(&self.store) {
+        let found = serde_json::from_slice::<Found<'_>>(&bytes).ok();
+        let Some(result) = found.and_then(|found| found.result.read()) else { return Ok(None) };
+        if !result.value.is_whole(&self.store) {
             return Ok(None);
         }
-        let ids = stack.layers.into_iter().map(|layer| layer.id);
+        let ids = result.value.layers.iter().map(|layer| layer.id.clone());
         self.used.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
-        Ok(Some(record.result))
+        Ok(Some(result))
     }
 
     /// Remembers which layers were of use, so that they are not the first to be pruned.
@@ -54,19 +102,21 @@ impl Cache {
 }
 
 impl CacheIndex for Cache {
+    type Output = SharedStack;
     type Lock = Lock;
     type Error = OpsError;
 
-    async fn lookup(&self, key: &Key) -> Result<Option<ResultRef>, OpsError> {
+    async fn lookup(&self, key: &Key) -> Result<Option<StackResult>, OpsError> {
         if let Some(found) = self.here(key)? {
             return Ok(Some(found));
         }
         let Some(imports) = &self.imports else { return Ok(None) };
         let Some((stack, name)) = imports.find(key).await else { return Ok(None) };
-        let result = stack.to_result(&self.store)?;
+        let result = stack.into_result(&self.store)?;
         // What its key is made of is known where it was built.
-        self.insert(vec![Record { key: *key, parts: Vec::new(), result: result.clone(), name }]).await?;
-        Ok(Some(result))
+        let record = Record { parts: Vec::new(), result, name };
+        self.insert(&[*key], &record).await?;
+        Ok(Some(record.result))
     }
 
     async fn lock(&self, key: &Key) -> Result<Lock, OpsError> {
@@ -75,9 +125,54 @@ impl CacheIndex for Cache {
         self.told(lock.map_err(|_| OpsError::Worker)?)
     }
 
-    async fn insert(&self, records: Vec<Record>) -> Result<(), OpsError> {
-        let rows: Vec<([u8; 32], Vec<u8>)> =
-            records.iter().map(|record| (*record.key.as_bytes(), lapstrake_go::to_json(record))).collect();
-        self.told(self.store.put_records(&rows))
+    async fn insert(&self, keys: &[Key], record: &Record<SharedStack>) -> Result<(), OpsError> {
+        let Record { parts, result, name } = record;
+        let token = result.value.to_text();
+        let row = |key: &Key| {
+            let result = WrittenResult { token: Cow::Borrowed(&token), content: result.content };
+            (*key.as_bytes(), lapstrake_go::to_json(&Written { key, parts, result, name }))
+        };
+        let rows: Vec<([u8; 32], Vec<u8>)> = keys.iter().map(row).collect();
+        let layers = result.value.layer_ids();
+        self.told(self.store.put_records(&rows, RecordOf { layers: &layers, step: Some(name) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapstrake_engine::KeyHasher;
+    use lapstrake_store::StackLayer;
+
+    use super::*;
+
+    /// What is stored, to the byte: caches of earlier versions are read, and theirs read ours.
+    #[test]
+    fn records_are_written_as_they_always_were() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&root.path().join("s")).unwrap());
+        let cache = Cache::new(store.clone());
+        let key = KeyHasher::new("test").finish();
+        let id: LayerId = "a".repeat(64).parse().unwrap();
+        let diff_id = format!("sha256:{}", "b".repeat(64)).parse().unwrap();
+        let layer = StackLayer { id, diff_id: Some(lapstrake_oci::DiffId(diff_id)), clamp: None };
+        let stack = Stack { layers: vec![layer], below: Some("/a&b".into()), ..Stack::default() };
+        let result = StepResult { value: stack.into(), content: None };
+        let parts = vec![("op".to_owned(), "<x>".to_owned())];
+        let told = Record { parts, result, name: "RUN x".to_owned() };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(cache.insert(&[key], &told)).unwrap();
+        let written = String::from_utf8(store.record(key.as_bytes()).unwrap().unwrap()).unwrap();
+        let token = format!(
+            r#"{{\"layers\":[{{\"id\":\"{}\",\"diff_id\":\"sha256:{}\"}}],\"below\":\"/a\\u0026b\"}}"#,
+            "a".repeat(64),
+            "b".repeat(64)
+        );
+        let wanted = format!(
+            r#"{{"key":"{key}","parts":[["op","\u003cx\u003e"]],"result":{{"token":"{token}","content":null}},"name":"RUN x"}}"#
+        );
+        assert_eq!(written, wanted);
+        assert_eq!(record(&store, &key), Some(told));
+        // Its layer is not there, so nothing is found.
+        assert_eq!(runtime.block_on(cache.lookup(&key)).unwrap(), None);
     }
 }

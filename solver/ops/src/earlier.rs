@@ -11,7 +11,7 @@ use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::put::Previous;
 
 use crate::inner::Inner;
-use crate::stack::Stack;
+use crate::stack::SharedStack;
 
 /// The layer of the last build that did the same copy, and where the next one will look for ours. Only ever a help:
 /// whatever cannot be read is not there.
@@ -23,7 +23,7 @@ pub(crate) struct Earlier {
 
 impl Earlier {
     /// For a file op that is nothing but one copy out of a local context.
-    pub(crate) fn of(inner: &Inner, file: &File, inputs: &[Stack]) -> Option<Earlier> {
+    pub(crate) fn of(inner: &Inner, file: &File, inputs: &[SharedStack]) -> Option<Earlier> {
         let [FileAction::Copy(copy)] = file.actions.as_slice() else { return None };
         let context = inner.settings.context(inputs.get(copy.input)?.local.as_ref()?).ok()?;
         let note = inner.store.context_copy(&context.path, &lapstrake_go::to_json(file));

@@ -29,7 +29,7 @@ use crate::mounts::{Kept, Mounts};
 use crate::output;
 use crate::reading::Reading;
 use crate::settings::Secret;
-use crate::stack::Stack;
+use crate::stack::{SharedStack, Stack};
 
 /// The longest pause between two tries of a command.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ pub(crate) fn kill_switch() -> (Sender<()>, Receiver<()>) {
 pub(crate) fn run(
     reading: &Reading<'_>,
     (exec, name): (&Exec, &str),
-    inputs: &[Stack],
+    inputs: &[SharedStack],
     step: &Step,
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
@@ -71,7 +71,7 @@ fn attempt(
     reading: &Reading<'_>,
     (exec, name): (&Exec, &str),
     base: &Stack,
-    inputs: &[Stack],
+    inputs: &[SharedStack],
     step: &Step,
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
@@ -131,7 +131,7 @@ fn stop_before(
     reading: &Reading<'_>,
     (exec, name): (&Exec, &str),
     base: &Stack,
-    inputs: &[Stack],
+    inputs: &[SharedStack],
     killed: &Receiver<()>,
 ) -> Result<(), OpsError> {
     let inner = reading.inner;
@@ -181,7 +181,7 @@ fn prepare(
     reading: &Reading<'_>,
     exec: &Exec,
     base: &Stack,
-    inputs: &[Stack],
+    inputs: &[SharedStack],
     active: &Active,
 ) -> Result<(RunSpec, Mounts), OpsError> {
     let inner = reading.inner;
@@ -320,7 +320,7 @@ fn add_mount(
     reading: &Reading<'_>,
     target: &str,
     kind: &MountKind,
-    inputs: &[Stack],
+    inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
     let inner = reading.inner;
@@ -358,7 +358,7 @@ fn add_bind(
     reading: &Reading<'_>,
     target: &str,
     bind: &Bind,
-    inputs: &[Stack],
+    inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
     let inner = reading.inner;
@@ -393,7 +393,7 @@ fn add_cache(
     reading: &Reading<'_>,
     target: &str,
     cache: &CacheMount,
-    inputs: &[Stack],
+    inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
     let inner = reading.inner;

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use lapstrake_engine::{
-    CacheMap, Dep, Done, Executor, Key, KeyHasher, Progress, ResultRef, Selector, Step, StepId,
-};
+use lapstrake_engine::{CacheMap, Dep, Done, Executor, Key, KeyHasher, Progress, Selector, Step, StepId};
 use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
 use lapstrake_runtime::Chosen;
 use lapstrake_snapshot::SnapshotError;
@@ -19,7 +17,7 @@ use crate::inner::Inner;
 use crate::origin::local_key;
 use crate::reading::Reading;
 use crate::settings::Settings;
-use crate::stack::Stack;
+use crate::stack::{SharedStack, Stack, StackResult};
 use crate::{files, host, seen};
 
 /// Carries out ops. Cheap to clone.
@@ -50,9 +48,13 @@ impl Ops {
     }
 
     /// The work of [`Executor::execute`].
-    async fn carry_out(&self, vertex: &Vertex, inputs: &[ResultRef], step: &Step) -> Result<Done, OpsError> {
-        let results = inputs;
-        let inputs: Vec<Stack> = results.iter().map(Stack::parse).collect::<Result<_, _>>()?;
+    async fn carry_out(
+        &self,
+        vertex: &Vertex,
+        results: &[StackResult],
+        step: &Step,
+    ) -> Result<Done<SharedStack>, OpsError> {
+        let inputs: Vec<SharedStack> = results.iter().map(|result| result.value.clone()).collect();
         let mut read = Vec::new();
         let stack = match vertex.op.clone() {
             Op::Source(Source::Image { manifest, reference, .. }) => {
@@ -93,7 +95,7 @@ impl Ops {
                 stack
             }
         };
-        Ok(Done { result: stack.to_result(&self.0.store)?, read })
+        Ok(Done { result: stack.into_result(&self.0.store)?, read })
     }
 
     pub(crate) async fn blocking<T: Send + 'static>(
@@ -117,7 +119,7 @@ fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsErro
     }
 }
 
-fn change(reading: &Reading<'_>, file: &File, inputs: &[Stack]) -> Result<Stack, OpsError> {
+fn change(reading: &Reading<'_>, file: &File, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
     let base = files::base(reading, inputs)?;
     let layer = match changed(reading, file, inputs, &base, true) {
         Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => changed(reading, file, inputs, &base, false),
@@ -132,7 +134,7 @@ fn change(reading: &Reading<'_>, file: &File, inputs: &[Stack]) -> Result<Stack,
 fn changed(
     reading: &Reading<'_>,
     file: &File,
-    inputs: &[Stack],
+    inputs: &[SharedStack],
     base: &Stack,
     patch: bool,
 ) -> Result<LayerId, OpsError> {
@@ -154,8 +156,8 @@ fn changed(
     Ok(layer)
 }
 
-fn merge(inputs: &[Stack]) -> Stack {
-    let mut merged = inputs.first().cloned().unwrap_or_default();
+fn merge(inputs: &[SharedStack]) -> Stack {
+    let mut merged = inputs.first().map(|first| Stack::clone(first)).unwrap_or_default();
     for stack in inputs.iter().skip(1) {
         merged.layers.extend(stack.layers.iter().cloned());
     }
@@ -175,6 +177,7 @@ struct Versioned<'a> {
 }
 
 impl Executor for Ops {
+    type Output = SharedStack;
     type Error = OpsError;
 
     fn cache_map(&self, vertex: &Vertex) -> CacheMap {
@@ -234,18 +237,23 @@ impl Executor for Ops {
         }
         let op = lapstrake_go::to_json(source);
         let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
-        if let Some(content) = stack.to_result(&self.0.store)?.content {
+        if let Some(content) = stack.into_result(&self.0.store)?.content {
             hasher = hasher.part("content", content.as_bytes());
         }
         Ok(hasher.finish())
     }
 
-    async fn content_key(&self, result: &ResultRef, selector: &Selector) -> Result<Key, OpsError> {
-        let (stack, selector) = (Stack::parse(result)?, selector.clone());
+    async fn content_key(&self, result: &StackResult, selector: &Selector) -> Result<Key, OpsError> {
+        let (stack, selector) = (result.value.clone(), selector.clone());
         self.blocking(move |inner| inner.origins.content_key(&stack, &selector)).await
     }
 
-    async fn execute(&self, vertex: &Vertex, inputs: &[ResultRef], step: &Step) -> Result<Done, OpsError> {
+    async fn execute(
+        &self,
+        vertex: &Vertex,
+        inputs: &[StackResult],
+        step: &Step,
+    ) -> Result<Done<SharedStack>, OpsError> {
         let done = self.carry_out(vertex, inputs, step).await;
         done.map_err(|error| error.blame_disk(&self.0.store))
     }

@@ -21,10 +21,10 @@ use crate::error::OpsError;
 use crate::origin::{Opened, Origin, selector};
 use crate::part::part;
 use crate::reading::Reading;
-use crate::stack::Stack;
+use crate::stack::{SharedStack, Stack};
 
 /// Input 0 as something that layers can be put on.
-pub(crate) fn base(reading: &Reading<'_>, inputs: &[Stack]) -> Result<Stack, OpsError> {
+pub(crate) fn base(reading: &Reading<'_>, inputs: &[SharedStack]) -> Result<SharedStack, OpsError> {
     let inner = reading.inner;
     let base = inputs.first().cloned().unwrap_or_default();
     if base.local.is_none() {
@@ -34,7 +34,7 @@ pub(crate) fn base(reading: &Reading<'_>, inputs: &[Stack]) -> Result<Stack, Ops
     let active = Active::new(&inner.store, &[])?;
     let copied = copy_all(reading, &base, active.root())?;
     let layer = active.commit(&inner.store, copied, inner.settings.single_id)?;
-    Ok(Stack::default().with(layer))
+    Ok(Stack::default().with(layer).into())
 }
 
 /// Copies all of `stack` to an empty root.
@@ -148,7 +148,7 @@ impl Ready<'_> {
 pub(crate) fn ready<'a>(
     reading: &Reading<'_>,
     actions: &'a [FileAction],
-    inputs: &'a [Stack],
+    inputs: &'a [SharedStack],
 ) -> Result<Vec<Ready<'a>>, OpsError> {
     let ready = actions.iter().map(|action| match action {
         FileAction::MakeDir(dir) => Ok(Ready::MakeDir(dir)),
@@ -217,7 +217,7 @@ fn make_file(single_id: bool, file: &MakeFile, root: BorrowedFd<'_>) -> Result<C
 fn ready_copy<'a>(
     reading: &Reading<'_>,
     copy: &'a Copy,
-    inputs: &'a [Stack],
+    inputs: &'a [SharedStack],
 ) -> Result<ReadyCopy<'a>, OpsError> {
     let inner = reading.inner;
     let stack = inputs.get(copy.input).ok_or(OpsError::Worker)?;

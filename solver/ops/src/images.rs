@@ -14,13 +14,13 @@ use lapstrake_oci::{
 };
 use lapstrake_registry::{Client, Looked, Registries, Search, is_index};
 use lapstrake_snapshot::{Imported, import_layer, import_packed};
-use lapstrake_store::{Blob, ImageRow, Store};
+use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::arriving::{Telling, arriving};
 use crate::counting::Counting;
 use crate::error::OpsError;
-use crate::stack::{Stack, StackLayer};
+use crate::stack::{Stack, settle};
 
 /// How many layers come at once. More do not come sooner, and each is being unpacked as well.
 const DOWNLOADS: usize = 4;
@@ -218,7 +218,7 @@ impl Images {
         };
         for row in rows.into_iter().flatten() {
             let config = image_config(&self.store.read_blob(&row.id)?)?;
-            let layers: Vec<StackLayer> = parse("the image's layers", row.layers.as_bytes())?;
+            let layers = row.layers;
             let here = || layers.iter().all(|layer| self.store.has_layer(&layer.id));
             if platform.accepts(&config.platform()) && here() {
                 let (manifest, place) = (row.manifest.unwrap_or(row.id), Place::Store(layers));
@@ -335,8 +335,7 @@ impl Images {
     /// The layers as they have to be on each other.
     async fn settle(&self, layers: Vec<StackLayer>) -> Result<Vec<StackLayer>, OpsError> {
         let (store, single_id) = (self.store.clone(), self.single_id);
-        let settled =
-            tokio::task::spawn_blocking(move || StackLayer::settle(&store, layers, single_id)).await;
+        let settled = tokio::task::spawn_blocking(move || settle(&store, layers, single_id)).await;
         settled.map_err(|_| OpsError::Worker)?
     }
 
@@ -350,7 +349,7 @@ impl Images {
         let row = ImageRow {
             id: id.clone(),
             manifest: Some(known.manifest.clone()),
-            layers: String::from_utf8_lossy(&lapstrake_go::to_json(layers)).into_owned(),
+            layers: layers.to_vec(),
             size: total_size(&self.store, layers)?,
             stored: 0,
         };

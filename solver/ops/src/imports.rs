@@ -9,12 +9,12 @@ use lapstrake_oci::{
     Descriptor, Digest, Platform, Reference, is_image_config, read_index, read_manifest, seconds_of,
 };
 use lapstrake_registry::{Looked, Search};
-use lapstrake_store::Blob;
+use lapstrake_store::{Blob, StackLayer};
 use serde::Deserialize;
 
 use crate::error::OpsError;
 use crate::images::{Files, Images, Place, image_config, layout_blob, parse, parsed_digest};
-use crate::stack::{Stack, StackLayer};
+use crate::stack::Stack;
 
 /// No cache config is longer, in bytes.
 const LONGEST: u64 = 64 << 20;

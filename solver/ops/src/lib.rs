@@ -1,7 +1,6 @@
 //! What each op does: sources, processes, file changes, merges.
 //!
-//! Parses no text. A result is a [`Stack`]: layers, lowest first, or a directory of the host. Its token, which the
-//! engine carries around without looking into it, is the stack as JSON.
+//! Parses no text. A result is a [`Stack`]: layers, lowest first, or a directory of the host.
 
 mod arriving;
 mod brought;
@@ -32,7 +31,7 @@ mod seen;
 mod settings;
 mod stack;
 
-pub use cache::Cache;
+pub use cache::{Cache, record};
 pub use debug::{Debug, HandOver, Turn};
 pub use error::OpsError;
 pub use executor::Ops;
@@ -42,4 +41,4 @@ pub use loopback::unreached;
 pub use remote::host as host_of;
 pub use seen::seen;
 pub use settings::{LocalContext, Secret, Settings};
-pub use stack::{Stack, StackLayer};
+pub use stack::{SharedStack, Stack, StackReport, StackResult, settle};

@@ -2,7 +2,7 @@
 //!
 //! A local context may change during the build: an [`Origin`] is the context as it was known at one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -34,7 +34,7 @@ pub(crate) struct Origins {
     store: Arc<Store>,
     settings: Arc<Settings>,
     contexts: Mutex<BTreeMap<String, Arc<Loaded>>>,
-    trees: Mutex<BTreeMap<Vec<u8>, Arc<Tree>>>,
+    trees: Mutex<HashMap<Stack, Arc<Tree>>>,
     /// The build was told of a file that never held still.
     pub(crate) warned: AtomicBool,
 }
@@ -148,8 +148,7 @@ impl Origins {
 
     fn tree(&self, stack: &Stack) -> Result<Arc<Tree>, OpsError> {
         let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = lapstrake_go::to_json(stack);
-        if let Some(tree) = trees.get(&name) {
+        if let Some(tree) = trees.get(stack) {
             return Ok(tree.clone());
         }
         let tree = if stack.below.is_some() {
@@ -159,7 +158,7 @@ impl Origins {
             stack.tree(&self.store)?
         };
         let tree = Arc::new(tree);
-        trees.insert(name, tree.clone());
+        trees.insert(stack.clone(), tree.clone());
         Ok(tree)
     }
 

@@ -13,7 +13,7 @@ use lapstrake_tree::put::Copied;
 use crate::error::OpsError;
 use crate::inner::Inner;
 use crate::origin::{Loaded, Origin, local_key, selector};
-use crate::stack::Stack;
+use crate::stack::{SharedStack, Stack};
 
 /// What one step goes by, and what it found instead.
 pub(crate) struct Reading<'a> {
@@ -51,7 +51,7 @@ impl<'a> Reading<'a> {
     pub(crate) fn during<T>(
         inner: &'a Inner,
         step: &'a Step,
-        (map, inputs): (&CacheMap, &[Stack]),
+        (map, inputs): (&CacheMap, &[SharedStack]),
         work: impl Fn(&Reading<'a>) -> Result<T, OpsError>,
     ) -> Result<(T, Vec<lapstrake_engine::Read>), OpsError> {
         /// So often a step begins anew. What was read once is known from then on, so even the second time is rare.
@@ -103,7 +103,7 @@ impl<'a> Reading<'a> {
     }
 
     /// What the step read of contexts, where one of them is not as it was when the build began. `map` is the step's.
-    fn read(self, map: &CacheMap, inputs: &[Stack]) -> Result<Vec<lapstrake_engine::Read>, OpsError> {
+    fn read(self, map: &CacheMap, inputs: &[SharedStack]) -> Result<Vec<lapstrake_engine::Read>, OpsError> {
         let contexts = self.contexts.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut read = Vec::new();
         for (input, (stack, dep)) in inputs.iter().zip(&map.deps).enumerate() {

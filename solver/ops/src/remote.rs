@@ -16,7 +16,7 @@ use lapstrake_graph::{Git, Http, Source};
 use lapstrake_oci::Digest;
 use lapstrake_remote::{Answer, Download, GitAccess, Known, Web, moved};
 use lapstrake_snapshot::Active;
-use lapstrake_store::LayerId;
+use lapstrake_store::{LayerId, RecordOf};
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive, newest};
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::put::{CopyOptions, Dest, put};
@@ -103,7 +103,7 @@ impl Ops {
             Some(known) if pinned => known,
             known => {
                 let record = self.download(http, known, step).await?;
-                remember(inner, &record_key, &record)?;
+                remember(inner, &record_key, &record, &[])?;
                 record
             }
         };
@@ -149,7 +149,7 @@ impl Ops {
             return Ok(time);
         }
         let time = self.blocking(move |_| Ok(wanted.time(&commit, &access)?)).await?;
-        remember(&self.0, &key, &time)?;
+        remember(&self.0, &key, &time, &[])?;
         Ok(time)
     }
 
@@ -229,7 +229,7 @@ impl Ops {
         }
         let id = self.blocking(make).await?;
         let stack = Stack::default().with(id);
-        remember(&self.0, &key, &stack)?;
+        remember(&self.0, &key, &stack, &stack.layer_ids())?;
         Ok(stack)
     }
 }
@@ -251,8 +251,10 @@ fn remembered<T: serde::de::DeserializeOwned>(inner: &Inner, key: &Key) -> Resul
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-fn remember(inner: &Inner, key: &Key, value: &impl Serialize) -> Result<(), OpsError> {
-    Ok(inner.store.put_records(&[(*key.as_bytes(), lapstrake_go::to_json(value))])?)
+/// Remembers a value for as long as these layers are there.
+fn remember(inner: &Inner, key: &Key, value: &impl Serialize, layers: &[LayerId]) -> Result<(), OpsError> {
+    let record = (*key.as_bytes(), lapstrake_go::to_json(value));
+    Ok(inner.store.put_records(&[record], RecordOf { layers, step: None })?)
 }
 
 /// The text of a secret, if there is one of this name.

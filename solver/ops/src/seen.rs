@@ -1,6 +1,6 @@
 //! Which files a step found in its bind mounts. They are in no layer, so `explain` could not tell which of them changed.
 
-use lapstrake_engine::{CacheMap, Dep, Key, ResultRef};
+use lapstrake_engine::{CacheMap, Dep, Key};
 use lapstrake_store::Store;
 use lapstrake_tree::select::Selection;
 use lapstrake_tree::{Entry, Tree, TreePath};
@@ -8,14 +8,14 @@ use lapstrake_tree::{Entry, Tree, TreePath};
 use crate::error::OpsError;
 use crate::inner::Inner;
 use crate::origin::selector;
-use crate::stack::Stack;
+use crate::stack::StackResult;
 
 /// Trees with more entries are not kept: what was gained would not be worth it.
 const MOST: usize = 200_000;
 
 /// Keeps the trees that a step is about to see, under the names that its key has for them. Only ever a help: what goes
 /// wrong here went wrong before, where it counts.
-pub(crate) fn note(inner: &Inner, map: &CacheMap, inputs: &[ResultRef]) {
+pub(crate) fn note(inner: &Inner, map: &CacheMap, inputs: &[StackResult]) {
     for (dep, input) in map.deps.iter().zip(inputs) {
         if let Dep::ByContent(asked) = dep {
             keep(inner, asked, input).unwrap_or_default();
@@ -23,9 +23,9 @@ pub(crate) fn note(inner: &Inner, map: &CacheMap, inputs: &[ResultRef]) {
     }
 }
 
-fn keep(inner: &Inner, asked: &lapstrake_engine::Selector, input: &ResultRef) -> Result<(), OpsError> {
-    let stack = Stack::parse(input)?;
-    let selection = inner.origins.of(&stack)?.select(&selector(asked)?).map_err(stack.checksum_error())?;
+fn keep(inner: &Inner, asked: &lapstrake_engine::Selector, input: &StackResult) -> Result<(), OpsError> {
+    let stack = &input.value;
+    let selection = inner.origins.of(stack)?.select(&selector(asked)?).map_err(stack.checksum_error())?;
     if selection.len() > MOST {
         return Ok(());
     }

@@ -1,48 +1,34 @@
 //! Results: stacks of layers, or directories of the host.
 
+use std::borrow::Cow;
+use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use lapstrake_engine::{Key, KeyHasher, ResultRef};
-use lapstrake_oci::DiffId;
+use lapstrake_engine::{Key, KeyHasher, StepResult};
 use lapstrake_snapshot::{Lower, View};
-use lapstrake_store::{LayerId, Store};
+use lapstrake_store::{LayerId, StackLayer, Store};
 use lapstrake_tree::{Tree, TreeError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::OpsError;
 
 /// How many layers are unpacked side by side.
 const AT_ONCE: usize = 4;
 
-/// A layer in a stack.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StackLayer {
-    /// Its files.
-    pub id: LayerId,
-    /// The tar that it came from, for layers of other people's images: it must leave as it came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub diff_id: Option<DiffId>,
-    /// The second that no time in that tar is behind, where times were rewritten when the image was stored.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clamp: Option<i64>,
-}
-
-impl StackLayer {
-    /// The layers of an image, lowest first, as they have to be on each other; see [`lapstrake_snapshot::settle`].
-    pub fn settle(
-        store: &Store,
-        layers: Vec<StackLayer>,
-        single_id: bool,
-    ) -> Result<Vec<StackLayer>, OpsError> {
-        let ids: Vec<LayerId> = layers.iter().map(|layer| layer.id.clone()).collect();
-        let settled = lapstrake_snapshot::settle(store, &ids, single_id)?;
-        let with_id = |(layer, id): (StackLayer, LayerId)| StackLayer { id, ..layer };
-        Ok(layers.into_iter().zip(settled).map(with_id).collect())
-    }
+/// The layers of an image, lowest first, as they have to be on each other; see [`lapstrake_snapshot::settle`].
+///
+/// # Errors
+/// [`OpsError::Snapshot`] where a layer cannot be read or written.
+pub fn settle(store: &Store, layers: Vec<StackLayer>, single_id: bool) -> Result<Vec<StackLayer>, OpsError> {
+    let ids: Vec<LayerId> = layers.iter().map(|layer| layer.id.clone()).collect();
+    let settled = lapstrake_snapshot::settle(store, &ids, single_id)?;
+    let with_id = |(layer, id): (StackLayer, LayerId)| StackLayer { id, ..layer };
+    Ok(layers.into_iter().zip(settled).map(with_id).collect())
 }
 
 /// A tree, as a step gives it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stack {
     /// The layers, lowest first.
     pub layers: Vec<StackLayer>,
@@ -60,18 +46,60 @@ pub struct Stack {
     pub fingerprint: Option<Key>,
 }
 
+/// A stack that is the result of a step: one value for all steps that stand on it. In records of builds it is a string of
+/// JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SharedStack(Arc<Stack>);
+
+impl Deref for SharedStack {
+    type Target = Stack;
+
+    fn deref(&self) -> &Stack {
+        &self.0
+    }
+}
+
+impl From<Stack> for SharedStack {
+    fn from(stack: Stack) -> SharedStack {
+        SharedStack(Arc::new(stack))
+    }
+}
+
+impl Serialize for SharedStack {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&self.to_text())
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedStack {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<SharedStack, D::Error> {
+        let stack: Stack =
+            serde_json::from_str(&Cow::<str>::deserialize(input)?).map_err(de::Error::custom)?;
+        Ok(stack.into())
+    }
+}
+
+/// The result of a step.
+pub type StackResult = StepResult<SharedStack>;
+
+/// What became of a step, and its result.
+pub type StackReport = lapstrake_engine::StepReport<SharedStack>;
+
 impl Stack {
-    /// The stack that a result names.
-    pub fn parse(result: &ResultRef) -> Result<Stack, OpsError> {
-        serde_json::from_str(&result.token)
-            .map_err(|source| OpsError::Malformed { what: "a step's result".to_owned(), source })
+    /// As the result of a step.
+    pub fn into_result(self, store: &Store) -> Result<StackResult, OpsError> {
+        let content = if self.local.is_some() { None } else { Some(self.content(store)?) };
+        Ok(StepResult { value: self.into(), content })
     }
 
-    /// As a result.
-    pub fn to_result(&self, store: &Store) -> Result<ResultRef, OpsError> {
-        let token = String::from_utf8_lossy(&lapstrake_go::to_json(self)).into_owned();
-        let content = if self.local.is_some() { None } else { Some(self.content(store)?) };
-        Ok(ResultRef { token, content })
+    /// As the text by which caches and records of builds know it.
+    pub(crate) fn to_text(&self) -> String {
+        String::from_utf8_lossy(&lapstrake_go::to_json(self)).into_owned()
+    }
+
+    /// The ids of its layers, lowest first.
+    pub fn layer_ids(&self) -> Vec<LayerId> {
+        self.layers.iter().map(|layer| layer.id.clone()).collect()
     }
 
     /// For `map_err`: no checksum could be made of it.

@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use futures_util::future::try_join_all;
 use lapstrake_diag::{SourceFile, excerpt};
 use lapstrake_dockerfile::{Checks, Finding, check_syntax};
-use lapstrake_engine::{CacheIndex, Executor, Progress, Solver, StepFailed, StepReport};
+use lapstrake_engine::{CacheIndex, Executor, Progress, Solver, StepFailed};
 use lapstrake_graph::{Edge, Target};
 use lapstrake_oci::Reference;
-use lapstrake_ops::{Cache, Stack};
+use lapstrake_ops::{Cache, SharedStack, Stack, StackReport};
 use lapstrake_outputs::Elsewhere;
 use lapstrake_runtime::Chosen;
 use lapstrake_store::{Stacking, Store};
@@ -128,7 +128,7 @@ struct Trace {
     /// The Dockerfile, and what was found in it.
     checked: Option<(SourceFile, Vec<Finding>)>,
     /// What became of each step.
-    steps: Vec<StepReport>,
+    steps: Vec<StackReport>,
     /// What network steps had that did not say.
     network: Option<Chosen>,
 }
@@ -211,18 +211,18 @@ async fn run(
 }
 
 /// The result, and the layers below it that stay where they are.
-async fn solved<E: Executor, C: CacheIndex>(
+async fn solved<E: Executor<Output = SharedStack>, C: CacheIndex<Output = SharedStack>>(
     solver: &Solver<'_, E, C>,
     edge: Edge,
     staying: Option<Staying<'_>>,
     asked: (&Wanted, &Tools),
-) -> anyhow::Result<(Stack, Vec<Elsewhere>)> {
+) -> anyhow::Result<(SharedStack, Vec<Elsewhere>)> {
     if let Some(staying) = staying
         && let Some(found) = staying.solve(solver, edge, asked).await?
     {
         return Ok(found);
     }
-    Ok((Stack::parse(&solver.solve(edge).await?.result)?, Vec::new()))
+    Ok((solver.solve(edge).await?.result.value, Vec::new()))
 }
 
 /// Sets a value when it goes, however that comes.
@@ -242,7 +242,7 @@ async fn deliver(
     args: &Build,
     wanted: &Wanted,
     tools: &Tools,
-    (targets, solved): (&[Target], Vec<(Stack, Vec<Elsewhere>)>),
+    (targets, solved): (&[Target], Vec<(SharedStack, Vec<Elsewhere>)>),
     trace: &Trace,
     progress: &Progress,
 ) -> anyhow::Result<Delivered> {
@@ -251,14 +251,15 @@ async fn deliver(
     let built = |(number, (target, (stack, below)))| {
         let target: &Target = target;
         let platform = wanted.inputs.platforms.get(number).unwrap_or(&target.platform);
-        let shared = |stack| caches::shared(store, &trace.steps, &[stack], caches::Scope::Result);
+        let shared =
+            |stack: &SharedStack| caches::shared(store, &trace.steps, &[&**stack], caches::Scope::Result);
         let inline = inline.then(|| shared(&stack));
         Built { target, platform, below, stack, inline }
     };
     let results: Vec<Built<'_>> = targets.iter().zip(solved).enumerate().map(built).collect();
     let export = Export { args, wanted, build, store, images, results: &results };
     let delivered = tokio::task::block_in_place(|| export.run(progress))?;
-    let stacks: Vec<&Stack> = results.iter().map(|built| &built.stack).collect();
+    let stacks: Vec<&Stack> = results.iter().map(|built| &*built.stack).collect();
     caches::export(&wanted.cache_to, (store, images), (&trace.steps, &stacks), progress).await?;
     Ok(delivered)
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use lapstrake_engine::{Event, Fate, StepReport, Used};
+use lapstrake_engine::{Event, Fate, Used};
 use lapstrake_go::size::human as size;
 use lapstrake_go::{TabWriter, duration};
+use lapstrake_ops::StackReport;
 use lapstrake_store::Store;
 use serde_json::json;
 
@@ -140,7 +141,7 @@ fn used(journal: &Journal) -> BTreeMap<String, Used> {
 }
 
 /// A step as JSON: what is remembered of it, and what its processes used.
-fn step_json(step: &StepReport, used: &BTreeMap<String, Used>) -> serde_json::Result<serde_json::Value> {
+fn step_json(step: &StackReport, used: &BTreeMap<String, Used>) -> serde_json::Result<serde_json::Value> {
     let mut shown = serde_json::to_value(step)?;
     if let Some(used) = used.get(&step.digest) {
         shown["used"] = json!({
@@ -155,7 +156,7 @@ fn step_json(step: &StepReport, used: &BTreeMap<String, Used>) -> serde_json::Re
 }
 
 /// What became of a step, in a word.
-pub(super) fn fate(step: &StepReport) -> &'static str {
+pub(super) fn fate(step: &StackReport) -> &'static str {
     match step.fate {
         Fate::Cached => "CACHED",
         Fate::Executed => "DONE",

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use lapstrake_engine::{Key, Progress, Record, StepId, StepReport};
+use lapstrake_engine::{Key, Progress, StepId};
 use lapstrake_oci::{Digest, Reference};
-use lapstrake_ops::{CacheFrom, Images, Import, Imports, Stack, shared_key};
+use lapstrake_ops::{
+    CacheFrom, Images, Import, Imports, SharedStack, Stack, StackReport, record, shared_key,
+};
 use lapstrake_outputs::{CacheForm, CacheTo, Layer, LayerForm, SharedStep, export_cache};
 use lapstrake_store::Store;
 
@@ -169,21 +171,21 @@ pub(super) async fn imports(
 /// The steps of a build that others may take, in the order of the report.
 pub(super) fn shared(
     store: &Store,
-    report: &[StepReport],
+    report: &[StackReport],
     results: &[&Stack],
     scope: Scope,
 ) -> Vec<SharedStep> {
-    let one = |step: &StepReport| {
+    let one = |step: &StackReport| {
         let key = step.key.as_ref().map_or_else(|| Digest::sha256(step.digest.as_bytes()), shared_key);
         let stack =
             step.key.as_ref().filter(|_| !step.inputs.is_empty()).and_then(|key| stack(store, step, key));
-        let portable = |stack: &Stack| {
+        let portable = |stack: &SharedStack| {
             // What stands on a directory of this machine is of no use elsewhere.
             let here = stack.below.is_some() || !stack.binds.is_empty() || stack.local.is_some();
             let in_result = |result: &&Stack| result.layers.starts_with(&stack.layers);
             !here && (scope == Scope::Everything || results.iter().any(in_result))
         };
-        let layers = stack.filter(portable).map_or_else(Vec::new, |stack| stack.layers);
+        let layers = stack.filter(portable).map_or_else(Vec::new, |stack| stack.layers.clone());
         let layers = layers.into_iter().map(|layer| Layer {
             id: layer.id,
             diff_id: layer.diff_id,
@@ -195,13 +197,9 @@ pub(super) fn shared(
 }
 
 /// The result of a step; of one that was passed over because a later one was cached, what its record says.
-fn stack(store: &Store, step: &StepReport, key: &Key) -> Option<Stack> {
-    let recorded = || {
-        let record: Record = serde_json::from_slice(&store.record(key.as_bytes()).ok()??).ok()?;
-        Some(record.result.token)
-    };
-    let token = step.result.clone().or_else(recorded)?;
-    let stack: Stack = serde_json::from_str(&token).ok()?;
+fn stack(store: &Store, step: &StackReport, key: &Key) -> Option<SharedStack> {
+    let recorded = || Some(record(store, key)?.result.value);
+    let stack = step.result.clone().or_else(recorded)?;
     stack.layers.iter().all(|layer| store.has_layer(&layer.id)).then_some(stack)
 }
 
@@ -209,7 +207,7 @@ fn stack(store: &Store, step: &StepReport, key: &Key) -> Option<Stack> {
 pub(super) async fn export(
     targets: &[Target],
     (store, images): (&Arc<Store>, &Images),
-    (report, results): (&[StepReport], &[&Stack]),
+    (report, results): (&[StackReport], &[&Stack]),
     progress: &Progress,
 ) -> anyhow::Result<()> {
     for (number, target) in targets.iter().enumerate() {

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use lapstrake_go::TabWriter;
 use lapstrake_go::size::human as bytes;
-use lapstrake_ops::StackLayer;
 use lapstrake_store::{ImageRow, Item, ItemKind, Store};
 use serde_json::json;
 
@@ -74,8 +73,7 @@ fn sized(store: &Store, items: &[Item]) -> anyhow::Result<Vec<Sized>> {
     let mut layers = Vec::new();
     let mut owners: BTreeMap<String, usize> = BTreeMap::new();
     for row in &rows {
-        let stack: Vec<StackLayer> = serde_json::from_str(&row.layers)?;
-        let ids: BTreeSet<_> = stack.into_iter().map(|layer| layer.id).collect();
+        let ids: BTreeSet<_> = row.layers.iter().map(|layer| layer.id.clone()).collect();
         for id in &ids {
             *owners.entry(id.to_string()).or_default() += 1;
         }

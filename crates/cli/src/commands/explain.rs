@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use lapstrake_engine::{Change, Explained, Fate, Key, Part, Reason, Record, StepReport, explain as compare};
-use lapstrake_ops::{Stack, seen};
+use lapstrake_engine::{Change, Explained, Fate, Key, Part, Reason, explain as compare};
+use lapstrake_ops::{StackReport, record, seen};
 use lapstrake_store::{BuildRow, Store};
 use lapstrake_tree::{Tree, TreePath};
 use serde_json::{Value, json};
@@ -48,20 +48,15 @@ pub(crate) fn explain(args: &Explain) -> anyhow::Result<ExitCode> {
 }
 
 impl Comparison<'_> {
-    fn record(&self, key: &Key) -> Option<Record> {
-        serde_json::from_slice(&self.store.record(key.as_bytes()).ok()??).ok()
-    }
-
     fn parts(&self, key: &Key) -> Option<Vec<Part>> {
-        let parts = self.record(key)?.parts.into_iter();
+        let parts = record(self.store, key)?.parts.into_iter();
         Some(parts.map(|(label, value)| Part { label, value }).collect())
     }
 
     /// The files of a step's own layer.
-    fn layer(&self, step: &StepReport) -> Option<Tree> {
-        let recorded = || Some(self.record(step.key.as_ref()?)?.result.token);
-        let token = step.result.clone().or_else(recorded)?;
-        let stack: Stack = serde_json::from_str(&token).ok()?;
+    fn layer(&self, step: &StackReport) -> Option<Tree> {
+        let recorded = || Some(record(self.store, step.key.as_ref()?)?.result.value);
+        let stack = step.result.clone().or_else(recorded)?;
         Tree::decode(&self.store.layer_tree(&stack.layers.last()?.id).ok()?).ok()
     }
 
@@ -204,7 +199,7 @@ impl Comparison<'_> {
 }
 
 /// Whether what the step was given is in its own layer.
-fn copies(step: &StepReport) -> bool {
+fn copies(step: &StackReport) -> bool {
     let op =
         step.parts.first().and_then(|part| serde_json::from_str::<lapstrake_graph::File>(&part.value).ok());
     op.is_some()

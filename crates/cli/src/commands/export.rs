@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Platform, Reference};
-use lapstrake_ops::{Images, Stack, StackLayer};
+use lapstrake_ops::{Images, SharedStack, Stack};
 use lapstrake_outputs::{
     Bundle, Containerd, Elsewhere, Encoding, Estargz, Finished, Flavour, Layer, LayerForm, Manifest,
     OutputError, Part, Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, takes_indexes,
     with_inline_cache, write_archive, write_files, write_layout, write_rootfs,
 };
-use lapstrake_store::Store;
+use lapstrake_store::{StackLayer, Store};
 
 use super::file::to_file;
 use super::metadata::Metadata;
@@ -51,7 +51,7 @@ pub(crate) struct Built<'a> {
     /// Layers that are not here, below those that are.
     pub(crate) below: Vec<Elsewhere>,
     /// The layers.
-    pub(crate) stack: Stack,
+    pub(crate) stack: SharedStack,
     /// The steps whose results the image tells of in its config, if it is to.
     pub(crate) inline: Option<Vec<SharedStep>>,
 }
@@ -236,7 +236,7 @@ impl Export<'_> {
     fn keep(&self, bundle: &Bundle, names: &[Reference], step: &Step) -> anyhow::Result<()> {
         let writing = format!("writing image {}", bundle.main().image.document.digest);
         let both = self.results.iter().zip(&bundle.variants);
-        let layers = both.map(|(built, variant)| tokens(&built.stack, &variant.image)).collect();
+        let layers = both.map(|(built, variant)| stored_layers(&built.stack, &variant.image)).collect();
         during(step, &writing, || Ok(keep(self.store, bundle, layers, names)?))?;
         for name in names {
             step.status(&format!("naming to {name}"), 0, 0, true);
@@ -420,10 +420,10 @@ fn during<T>(step: &Step, part: &str, work: impl FnOnce() -> anyhow::Result<T>) 
 }
 
 /// The layers as the store remembers them: with the digests that the config has.
-fn tokens(stack: &Stack, image: &Finished) -> String {
+fn stored_layers(stack: &Stack, image: &Finished) -> Vec<StackLayer> {
     let mut layers = stack.layers.clone();
     for (number, (layer, (_, diff_id))) in layers.iter_mut().zip(&image.layers).enumerate() {
         (layer.diff_id, layer.clamp) = (Some(diff_id.clone()), image.rewritten(number));
     }
-    String::from_utf8_lossy(&lapstrake_go::to_json(&layers)).into_owned()
+    layers
 }

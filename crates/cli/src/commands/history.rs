@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use lapstrake_go::size::human as size;
-use lapstrake_ops::StackLayer;
 use serde_json::json;
 
 use crate::args::images::History;
@@ -27,9 +26,8 @@ pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
     let session = session::open()?;
     let image = find_for(&session.store, &args.image, args.platform.as_deref())?;
     let config = config(&session.store, &image.id)?;
-    let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
     let mut sizes = Vec::new();
-    for layer in &layers {
+    for layer in &image.layers {
         sizes.push(session.store.layer(&layer.id)?.map_or(0, |row| row.size));
     }
     let mut sizes = sizes.into_iter();

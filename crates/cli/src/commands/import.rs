@@ -11,9 +11,9 @@ use lapstrake_dockerfile::{Dialect, parse_as};
 use lapstrake_graph::{Graph, HistoryDraft, ImageDraft, Op, Source, VertexMeta};
 use lapstrake_lower::{BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, lower};
 use lapstrake_oci::{ImageConfig, Platform, Reference};
-use lapstrake_ops::StackLayer;
 use lapstrake_outputs::{Bundle, Encoding, Layer, Tars, assemble, keep};
 use lapstrake_snapshot::import_layer;
+use lapstrake_store::StackLayer;
 
 use super::read::usable;
 use crate::args::images::Import;
@@ -54,9 +54,9 @@ pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
     }
     image.document = Document::new(lapstrake_go::to_json(&image.config));
     let diff_id = image.layers.first().map(|(_, diff_id)| diff_id.clone());
-    let tokens = lapstrake_go::to_json(&[StackLayer { id: layer, diff_id, clamp: None }]);
+    let stored = vec![StackLayer { id: layer, diff_id, clamp: None }];
     let bundle = Bundle::one(image, Encoding::default());
-    keep(&session.store, &bundle, vec![String::from_utf8_lossy(&tokens).into_owned()], &names)?;
+    keep(&session.store, &bundle, vec![stored], &names)?;
     let id = &bundle.main().image.document.digest;
     if args.json {
         say!("{}", serde_json::json!({"ID": id, "Name": names.first().map(Reference::familiar)}));

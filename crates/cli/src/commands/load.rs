@@ -12,10 +12,10 @@ use lapstrake_oci::{
     Descriptor, DiffId, Digest, ImageConfig, Platform, Reference, is_artifact, is_image_config, read_index,
     read_manifest,
 };
-use lapstrake_ops::StackLayer;
+use lapstrake_ops::settle;
 use lapstrake_registry::{Looked, Search, is_index};
 use lapstrake_snapshot::import_packed;
-use lapstrake_store::{Blob, ImageRow, TempDir};
+use lapstrake_store::{Blob, ImageRow, StackLayer, TempDir};
 use lapstrake_tree::decompress::Compression;
 use lapstrake_tree::members::{Member, members};
 
@@ -436,13 +436,12 @@ fn keep(
     for ((path, told), expected) in layers.iter().zip(&config.rootfs.diff_ids) {
         stack.push(keep_layer(session, path, told.as_ref(), expected)?);
     }
-    let stack = StackLayer::settle(&session.store, stack, session.single_id)?;
+    let stack = settle(&session.store, stack, session.single_id)?;
     for layer in &stack {
         size += session.store.layer(&layer.id)?.map_or(0, |row| row.size);
     }
     let id = session.store.put_blob(config_bytes)?;
-    let tokens = String::from_utf8_lossy(&lapstrake_go::to_json(&stack)).into_owned();
-    Ok(ImageRow { id, manifest, layers: tokens, size, stored: 0 })
+    Ok(ImageRow { id, manifest, layers: stack, size, stored: 0 })
 }
 
 /// Takes in a layer; `told` is its type and the digest of the file, where somebody says.

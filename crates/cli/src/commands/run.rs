@@ -12,7 +12,7 @@ use std::sync::Mutex;
 
 use lapstrake_graph::NetworkMode;
 use lapstrake_oci::Reference;
-use lapstrake_ops::{Debug, Stack, StackLayer};
+use lapstrake_ops::{Debug, Stack};
 use lapstrake_runtime::{
     Chosen, Exit, Finished, Network, Preference, RunFds, RunSpec, RuntimeError, Sandbox, resolv_conf,
 };
@@ -43,8 +43,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
     let image = image(args, &session)?;
     claim(args, &session, &image)?;
     let config = config(&session.store, &image.id)?.config;
-    let layers: Vec<StackLayer> = serde_json::from_str(&image.layers)?;
-    let stack = Stack { layers, ..Stack::default() };
+    let stack = Stack { layers: image.layers, ..Stack::default() };
     let active = Active::new(&session.store, &stack.lowers(&session.store, session.single_id)?)?;
     let (sandbox, chosen) = sandbox(args)?;
     let mut spec = spec::spec(args, &config, &active)?;

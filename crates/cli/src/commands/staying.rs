@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use lapstrake_engine::{CacheIndex, Executor, Solver};
 use lapstrake_graph::{Edge, Graph, Op, Source, Target, VertexId};
 use lapstrake_oci::{Digest, Reference};
-use lapstrake_ops::{Images, Stack};
+use lapstrake_ops::{Images, SharedStack, Stack};
 use lapstrake_outputs::Elsewhere;
 use lapstrake_registry::Client;
 use lapstrake_store::{Blob, Store};
@@ -57,12 +57,12 @@ impl<'w> Staying<'w> {
     /// Solves what lies on the base, and gives that, with the base's layers apart. Only then are the places that the image
     /// goes to asked to take the base's layers over: a build that fails leaves nothing there. `None` if one of them will
     /// not; then all of the target has to be solved.
-    pub(super) async fn solve<E: Executor, C: CacheIndex>(
+    pub(super) async fn solve<E: Executor<Output = SharedStack>, C: CacheIndex<Output = SharedStack>>(
         self,
         solver: &Solver<'_, E, C>,
         target: Edge,
         (wanted, tools): (&Wanted, &Tools),
-    ) -> anyhow::Result<Option<(Stack, Vec<Elsewhere>)>> {
+    ) -> anyhow::Result<Option<(SharedStack, Vec<Elsewhere>)>> {
         let solved =
             futures_util::future::try_join_all(self.rest.iter().map(|edge| solver.solve(*edge))).await?;
         for output in &self.outputs {
@@ -73,13 +73,13 @@ impl<'w> Staying<'w> {
         }
         let mut all = Stack::default();
         for stack in solved {
-            let stack = Stack::parse(&stack.result)?;
-            all.layers.extend(stack.layers);
-            all.below = all.below.or(stack.below);
-            all.binds.extend(stack.binds);
+            let stack = &stack.result.value;
+            all.layers.extend(stack.layers.iter().cloned());
+            all.below = all.below.or_else(|| stack.below.clone());
+            all.binds.extend(stack.binds.iter().cloned());
         }
         solver.pass_over(target);
-        Ok(Some((all, self.layers)))
+        Ok(Some((all.into(), self.layers)))
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lapstrake_engine::{Event, StepReport, Used};
+use lapstrake_engine::{Event, Used};
 use lapstrake_go::duration;
 use lapstrake_go::size::human as bytes;
+use lapstrake_ops::StackReport;
 
 use crate::format::{cpu, escaped, millis, time};
 use crate::progress::Journal;
@@ -102,11 +103,11 @@ fn bars(events: &[Event]) -> Vec<Bar> {
 }
 
 /// From the last step that was done back along whatever each had to wait for.
-fn mark_critical(bars: &mut [Bar], steps: &[StepReport]) {
+fn mark_critical(bars: &mut [Bar], steps: &[StackReport]) {
     let places: BTreeMap<String, usize> =
         bars.iter().enumerate().map(|(place, bar)| (bar.step.clone(), place)).collect();
-    let place = |step: &StepReport| places.get(&step.digest).copied();
-    let end = |step: &&StepReport| place(step).map(|at| bars[at].end);
+    let place = |step: &StackReport| places.get(&step.digest).copied();
+    let end = |step: &&StackReport| place(step).map(|at| bars[at].end);
     let mut path = Vec::new();
     let mut next = steps.iter().filter(|step| place(step).is_some()).max_by_key(end);
     while let Some(step) = next {
@@ -253,10 +254,10 @@ mod tests {
         Event::Completed { step: StepId(step.into()), at, cached: false, error: None }
     }
 
-    fn report(digest: &str, inputs: &[usize]) -> StepReport {
+    fn report(digest: &str, inputs: &[usize]) -> StackReport {
         let (name, fate) = (String::new(), Fate::Executed);
         let inputs = inputs.to_vec();
-        StepReport {
+        StackReport {
             digest: digest.into(),
             name,
             lines: None,

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use lapstrake_oci::Digest;
 use lapstrake_tree::removal::remove_all;
-use rusqlite::{Transaction, TransactionBehavior};
+use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior};
 use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::policy::{Rule, Space, victims};
@@ -16,6 +16,7 @@ use super::{Item, ItemKind};
 use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::relations::{RECORDS_NEEDING, image_needs, record_needs, release_stack};
 use crate::users::gc_lock;
 
 /// What was removed.
@@ -104,7 +105,7 @@ impl Store {
             // Without its blob a packed layer is nothing.
             layers.extend(self.unreachable()?.iter().map(ToString::to_string));
         }
-        self.condemn_layers(layers)?;
+        self.condemn_layers(&layers)?;
         for context in of(ItemKind::Context) {
             // Derived: whoever is reading it has it open, and whoever comes next makes another one.
             fs::remove_file(self.root().join("contexts").join(&context.id)).unwrap_or_default();
@@ -116,24 +117,12 @@ impl Store {
     }
 
     /// Condemns these layers with all records that name one of them, and what only those records named.
-    pub(crate) fn condemn_layers(&self, mut layers: BTreeSet<String>) -> Result<(), StoreError> {
-        let (named, images) = (self.named()?, self.image_layers()?);
+    pub(crate) fn condemn_layers(&self, layers: &BTreeSet<String>) -> Result<(), StoreError> {
         let generation = self.generation()?;
-        let mut keys: BTreeSet<&[u8]> = BTreeSet::new();
-        for id in &layers {
-            keys.extend(named.records.get(id).into_iter().flatten().map(Vec::as_slice));
-        }
-        for (id, by) in &named.records {
-            if !images.contains(id) && by.iter().all(|key| keys.contains(key.as_slice())) {
-                layers.insert(id.clone());
-            }
-        }
         self.with_db(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for key in keys {
-                change.execute("DELETE FROM records1 WHERE key = ?1", [key])?;
-            }
-            for id in &layers {
+            let unneeded = forget_records_of(&change, layers)?;
+            for id in layers.union(&unneeded) {
                 condemn_layer(&change, id, generation)?;
             }
             change.commit()
@@ -268,17 +257,49 @@ pub(crate) fn condemn_blob_unless_named(change: &Transaction<'_>, digest: &str) 
         .map(drop)
 }
 
-fn condemn_layer(change: &Transaction<'_>, id: &str, generation: i64) -> rusqlite::Result<()> {
-    // An image may have been given it since the items were listed, or it may be just about to get its name.
-    let needed: bool =
-        change.query_row("SELECT EXISTS (SELECT 1 FROM images WHERE instr(images.layers, ?1)) OR EXISTS (SELECT 1 FROM layers, images WHERE layers.base = ?1 AND instr(images.layers, layers.id))", [id], |row| {
-            row.get(0)
-        })?;
-    if needed {
-        return Ok(());
+/// Removes the records that need one of these layers. Gives the layers that no record needs any more.
+fn forget_records_of(
+    change: &Transaction<'_>,
+    layers: &BTreeSet<String>,
+) -> rusqlite::Result<BTreeSet<String>> {
+    let mut freed = BTreeSet::new();
+    for id in layers {
+        let needing: Vec<(Vec<u8>, i64)> = change
+            .prepare_cached(RECORDS_NEEDING)?
+            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        for (key, _) in &needing {
+            change.prepare_cached("DELETE FROM records WHERE key = ?1")?.execute([key])?;
+        }
+        for (_, stack) in needing {
+            release_stack(change, stack, &mut freed)?;
+        }
     }
+    // What lies on a layer needs the layer.
+    let mut base = change.prepare_cached("SELECT base FROM layers WHERE id = ?1 AND base IS NOT NULL")?;
+    let bases: Vec<String> = freed
+        .iter()
+        .filter_map(|id| base.query_row([id], |row| row.get(0)).optional().transpose())
+        .collect::<rusqlite::Result<_>>()?;
+    freed.extend(bases);
+    let mut needed = change.prepare_cached(&format!("SELECT {}", record_needs("?1")))?;
+    let mut unneeded = BTreeSet::new();
+    for id in freed {
+        if !needed.query_row([&id], |row| row.get(0))? {
+            unneeded.insert(id);
+        }
+    }
+    Ok(unneeded)
+}
+
+/// Condemns a layer, unless an image needs it. One may have come to need it since the items were listed.
+fn condemn_layer(change: &Transaction<'_>, id: &str, generation: i64) -> rusqlite::Result<()> {
     change
-        .execute("UPDATE layers SET condemned = ?2 WHERE id = ?1 AND condemned IS NULL", (id, generation))
+        .prepare_cached(&format!(
+            "UPDATE layers SET condemned = ?2 WHERE id = ?1 AND condemned IS NULL AND NOT {}",
+            image_needs("?1")
+        ))?
+        .execute((id, generation))
         .map(drop)
 }
 

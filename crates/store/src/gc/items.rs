@@ -1,89 +1,55 @@
 //! Everything that takes room, from the database.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use serde_json::Value;
-
-use super::{Item, ItemKind, layer_ids};
+use super::{Item, ItemKind};
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::relations::{image_needs, record_needs};
 
-/// What the records say of layers.
-#[derive(Default)]
-pub(super) struct Named {
-    /// The keys of the records that name a layer.
-    pub(super) records: BTreeMap<String, Vec<Vec<u8>>>,
-    /// The step that made a layer, and how many layers are below it.
-    steps: BTreeMap<String, (String, u32)>,
-}
+/// The step that made a layer, and how many layers its result has: as the record with the highest key says.
+type Steps = BTreeMap<String, (String, u32)>;
+
+/// The step that made each layer: that of the record with the highest key, of those whose result has it on top.
+pub(crate) const STEPS: &str = "
+SELECT stacks.layer, records.step, stacks.depth, max(records.key) FROM stacks
+CROSS JOIN records ON records.stack = stacks.id WHERE records.step IS NOT NULL GROUP BY stacks.layer";
 
 impl Store {
     /// Everything that takes room. Layers of images are among it, and are `shared`.
     pub fn items(&self) -> Result<Vec<Item>, StoreError> {
-        let named = self.named()?;
-        let images = self.image_layers()?;
-        let mut items = self.layer_items(&named, &images)?;
-        items.extend(self.blob_items(&named, &images)?);
+        let mut items = self.layer_items()?;
+        items.extend(self.blob_items()?);
         items.extend(self.mount_items()?);
         items.extend(self.context_items()?);
         Ok(items)
     }
 
-    /// The ids of the layers of images, and what their tars are called.
-    pub(super) fn image_layers(&self) -> Result<BTreeSet<String>, StoreError> {
-        let mut all = BTreeSet::new();
-        let bases = self.bases()?;
-        for image in self.images()? {
-            for id in layer_ids(&image.layers) {
-                all.extend([id].into_iter().chain(bases.get(id).map(String::as_str)).map(str::to_owned));
-            }
-        }
-        Ok(all)
-    }
-
-    pub(super) fn named(&self) -> Result<Named, StoreError> {
-        let bases = self.bases()?;
+    fn steps(&self) -> Result<Steps, StoreError> {
         self.with_db(|db| {
-            let mut statement = db.prepare("SELECT key, CAST(value AS TEXT) FROM records1")?;
-            let mut rows = statement.query([])?;
-            let mut named = Named::default();
-            while let Some(row) = rows.next()? {
-                let key: Vec<u8> = row.get(0)?;
-                let text = row.get_ref(1)?.as_str().unwrap_or_default();
-                for id in layer_ids(text) {
-                    for id in [id].into_iter().chain(bases.get(id).map(String::as_str)) {
-                        named.records.entry(id.to_owned()).or_default().push(key.clone());
-                    }
-                }
-                let record: Value = serde_json::from_str(text).unwrap_or_default();
-                let token = record["result"]["token"].as_str().unwrap_or_default();
-                let layers: Vec<&str> = layer_ids(token).collect();
-                if let (Some(top), Some(name)) = (layers.last(), record["name"].as_str()) {
-                    let depth = u32::try_from(layers.len()).unwrap_or(u32::MAX);
-                    named.steps.insert((*top).to_owned(), (name.to_owned(), depth));
-                }
-            }
-            Ok(named)
+            db.prepare(STEPS)?.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?.collect()
         })
     }
 
-    fn layer_items(&self, named: &Named, images: &BTreeSet<String>) -> Result<Vec<Item>, StoreError> {
+    fn layer_items(&self) -> Result<Vec<Item>, StoreError> {
+        let steps = self.steps()?;
+        let (shared, recorded) = (image_needs("layers.id"), record_needs("layers.id"));
         self.with_db(|db| {
-            let mut statement = db.prepare(
+            let mut statement = db.prepare(&format!(
                 "SELECT id, coalesce(own, size), created, \
                  max(used, created, coalesce((SELECT max(max(above.used, above.created)) FROM layers AS above \
-                 WHERE above.base = layers.id AND above.condemned IS NULL), 0)), uses \
-                 FROM layers WHERE condemned IS NULL",
-            )?;
+                 WHERE above.base = layers.id AND above.condemned IS NULL), 0)), uses, {shared}, {recorded} \
+                 FROM layers WHERE condemned IS NULL"
+            ))?;
             let rows = statement.query_map([], |row| {
                 let id: String = row.get(0)?;
-                let (description, depth) = named.steps.get(&id).cloned().unwrap_or_default();
+                let (description, depth) = steps.get(&id).cloned().unwrap_or_default();
                 Ok(Item {
                     kind: ItemKind::Layer,
-                    shared: images.contains(&id),
-                    recorded: named.records.contains_key(&id),
+                    shared: row.get(5)?,
+                    recorded: row.get(6)?,
                     id,
                     size: unsigned(row.get(1)?),
                     created: row.get(2)?,
@@ -104,23 +70,22 @@ impl Store {
     }
 
     /// Layers' tars. An image has those of its layers, whichever form they are in.
-    fn blob_items(&self, named: &Named, images: &BTreeSet<String>) -> Result<Vec<Item>, StoreError> {
-        let rows: Vec<(String, i64, String, Option<String>)> = self.with_db(|db| {
-            let mut statement = db.prepare(
-                "SELECT blobs.digest, blobs.size, blobs.variant, diffs.layer FROM blobs \
+    fn blob_items(&self) -> Result<Vec<Item>, StoreError> {
+        let (shared, recorded) = (image_needs("diffs.layer"), record_needs("diffs.layer"));
+        let rows: Vec<(String, i64, String, bool, bool)> = self.with_db(|db| {
+            let mut statement = db.prepare(&format!(
+                "SELECT blobs.digest, blobs.size, blobs.variant, {shared}, {recorded} FROM blobs \
                  LEFT JOIN diffs ON diffs.diff_id = blobs.diff_id \
-                 WHERE blobs.digest NOT IN (SELECT digest FROM condemned_blobs)",
-            )?;
-            let rows =
-                statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+                 WHERE blobs.digest NOT IN (SELECT digest FROM condemned_blobs)"
+            ))?;
+            let rows = statement
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
             rows.collect()
         })?;
         let mut items = BTreeMap::new();
-        for (digest, size, variant, layer) in rows {
+        for (digest, size, variant, shared, recorded) in rows {
             let Ok(parsed) = digest.parse() else { continue };
             let Ok(file) = fs::metadata(self.blob_path(&parsed)) else { continue };
-            let shared = layer.as_ref().is_some_and(|layer| images.contains(layer));
-            let recorded = layer.is_some_and(|layer| named.records.contains_key(&layer));
             let (used, size) = (file.mtime(), unsigned(size));
             let description = format!("layer as {variant}");
             let kind = ItemKind::Blob;

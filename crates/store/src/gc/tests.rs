@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::gc::policy::Rule;
-use crate::{ImageRow, LayerSize};
+use crate::{ImageRow, LayerSize, RecordOf, StackLayer};
 
 fn layer(store: &Store, digit: &str) -> LayerId {
     let id: LayerId = digit.repeat(64).parse().unwrap();
@@ -18,14 +18,15 @@ fn layer(store: &Store, digit: &str) -> LayerId {
 
 /// A record whose result is these layers.
 fn record(store: &Store, key: u8, layers: &[&LayerId]) {
-    let ids: Vec<String> = layers.iter().map(|id| format!("{{\\\"id\\\":\\\"{id}\\\"}}")).collect();
-    let text = format!("{{\"name\":\"step {key}\",\"result\":{{\"token\":\"[{}]\"}}}}", ids.join(","));
-    store.put_records(&[([key; 32], text.into_bytes())]).unwrap();
+    let layers: Vec<LayerId> = layers.iter().map(|id| (*id).clone()).collect();
+    let step = format!("step {key}");
+    let about = RecordOf { layers: &layers, step: Some(&step) };
+    store.put_records(&[([key; 32], b"record".to_vec())], about).unwrap();
 }
 
 fn image(store: &Store, layer: &LayerId) {
     let id = Digest::sha256(layer.as_str().as_bytes());
-    let layers = format!("[{{\"id\":\"{layer}\"}}]");
+    let layers = vec![StackLayer { id: layer.clone(), diff_id: None, clamp: None }];
     let image = ImageRow { id, manifest: None, layers, size: 1, stored: 0 };
     store.put_image(&image, &[]).unwrap();
 }
@@ -148,15 +149,13 @@ fn state_of_earlier_versions_is_taken_over() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let id = layer(&store, "a");
-    store
-        .with_db(|db| {
-            db.execute_batch(
-                "ALTER TABLE layers DROP COLUMN used; ALTER TABLE layers DROP COLUMN uses; \
-                 ALTER TABLE layers DROP COLUMN condemned; DROP INDEX layers_unsynced; ALTER TABLE layers DROP COLUMN unsynced; DROP INDEX layers_by_base; ALTER TABLE layers DROP COLUMN base; ALTER TABLE layers DROP COLUMN own; DROP TABLE condemned_blobs; DROP TABLE generation; \
-                 DROP TABLE mounts; DROP TABLE builds; DROP TABLE variants; PRAGMA user_version = 2;",
-            )
-        })
-        .unwrap();
+    let old = crate::migrate::tests::old_database(&store, 2);
+    old.execute(
+        "INSERT INTO layers (id, size, content, created) VALUES (?1, 1, zeroblob(32), 1)",
+        [id.as_str()],
+    )
+    .unwrap();
+    drop(old);
     drop(store);
     fs::remove_dir_all(root.path().join("s/users")).unwrap();
     let store = open(root.path());
@@ -282,7 +281,7 @@ fn blobs_without_a_name_go_and_named_ones_stay() {
     let late = before.put_blob(b"late").unwrap();
     store.collect(&everything()).unwrap();
     // One that is named after it was condemned stays.
-    let row = ImageRow { id: late.clone(), manifest: None, layers: "[]".into(), size: 0, stored: 0 };
+    let row = ImageRow { id: late.clone(), manifest: None, layers: Vec::new(), size: 0, stored: 0 };
     before.put_image(&row, &["late".parse().unwrap()]).unwrap();
     drop(before);
     store.reclaim().unwrap();
@@ -308,7 +307,9 @@ fn is_empty(root: &Path, store: &Store) {
         "diffs",
         "condemned_blobs",
         "images",
-        "records1",
+        "records",
+        "stacks",
+        "image_layers",
         "repositories",
         "tags",
         "digests",

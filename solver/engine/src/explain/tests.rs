@@ -8,7 +8,7 @@ fn key(text: &str) -> Key {
 }
 
 /// A step that was done, with an op and the values of its other parts.
-fn step(name: &str, op: &str, inputs: &[(usize, &str)]) -> StepReport {
+fn step(name: &str, op: &str, inputs: &[(usize, &str)]) -> StepReport<()> {
     let mut parts = vec![Part { label: "op".to_owned(), value: op.to_owned() }];
     for (number, (_, value)) in inputs.iter().enumerate() {
         let label = if value.starts_with("files") { "content of src" } else { "input" };
@@ -31,7 +31,7 @@ fn run(env: &str, command: &str) -> String {
     format!(r#"{{"exec":{{"args":["/bin/sh","-c","{command}"],"env":["PATH=/bin","{env}"],"cwd":"/"}}}}"#)
 }
 
-fn build() -> Vec<StepReport> {
+fn build() -> Vec<StepReport<()>> {
     vec![
         step("[internal] load build context", "local", &[]),
         step("[build 1/4] FROM busybox", r#"{"source":{"image":{"manifest":"sha256:1"}}}"#, &[]),
@@ -41,7 +41,7 @@ fn build() -> Vec<StepReport> {
     ]
 }
 
-fn reasons(this: &[StepReport], earlier: &[StepReport]) -> Vec<Vec<Reason>> {
+fn reasons(this: &[StepReport<()>], earlier: &[StepReport<()>]) -> Vec<Vec<Reason>> {
     explain(this, Some(earlier), |_| None).into_iter().map(|explained| explained.reasons).collect()
 }
 

@@ -20,7 +20,12 @@ fn solver<'a>(sketch: &'a Sketch, script: &'a Script, cache: &'a Memory) -> Solv
 }
 
 /// Builds `target`, every step ending as soon as it runs; what came out, and what ran.
-fn build(sketch: &Sketch, target: VertexId, script: &Script, cache: &Memory) -> (Solved, Vec<String>) {
+fn build(
+    sketch: &Sketch,
+    target: VertexId,
+    script: &Script,
+    cache: &Memory,
+) -> (Solved<String>, Vec<String>) {
     let before = script.started().len();
     let solver = solver(sketch, script, cache);
     let mut play = match Play::start(solver.solve(target.into())) {
@@ -66,7 +71,7 @@ fn independent_steps_run_side_by_side() {
         script.finish("both");
         let solved = play.go().unwrap().unwrap();
         assert_eq!(
-            (solved.result.token.as_str(), solved.how),
+            (solved.result.value.as_str(), solved.how),
             ("both.0(a.0(src.0()),b.0(src.0()))", How::Executed)
         );
         assert_eq!(script.started().len(), 4);
@@ -277,7 +282,7 @@ fn replay(
     script: &Script,
     cache: &Memory,
     picks: &[prop::sample::Index],
-) -> Outcome<Solved> {
+) -> Outcome<Solved<String>> {
     let solver = solver(sketch, script, cache);
     let mut play = Play::new(solver.solve(target.into()));
     for pick in picks.iter().cycle() {

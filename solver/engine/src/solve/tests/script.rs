@@ -11,7 +11,7 @@ use lapstrake_graph::{File, FileAction, Graph, MakeDir, Op, Source, Vertex, Vert
 use tokio::sync::oneshot::{Sender, channel};
 
 use crate::{
-    CacheIndex, CacheMap, Dep, Done, Executor, Key, KeyHasher, Read, Record, ResultRef, Selector, Step,
+    CacheIndex, CacheMap, Dep, Done, Executor, Key, KeyHasher, Read, Record, Selector, Step, StepResult,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,6 +115,7 @@ impl Drop for Dropped<'_> {
 }
 
 impl Executor for Script {
+    type Output = String;
     type Error = Broken;
 
     fn cache_map(&self, vertex: &Vertex) -> CacheMap {
@@ -135,11 +136,16 @@ impl Executor for Script {
         Ok(key(&format!("{name} {}", self.versions.get(name).unwrap_or(&0))))
     }
 
-    async fn content_key(&self, result: &ResultRef, _: &Selector) -> Result<Key, Broken> {
-        Ok(key(&result.token))
+    async fn content_key(&self, result: &StepResult<String>, _: &Selector) -> Result<Key, Broken> {
+        Ok(key(&result.value))
     }
 
-    async fn execute(&self, vertex: &Vertex, inputs: &[ResultRef], _: &Step) -> Result<Done, Broken> {
+    async fn execute(
+        &self,
+        vertex: &Vertex,
+        inputs: &[StepResult<String>],
+        _: &Step,
+    ) -> Result<Done<String>, Broken> {
         let name = vertex.meta.name.clone();
         let (sender, end) = channel();
         locked(&self.state).started.push(name.clone());
@@ -148,15 +154,15 @@ impl Executor for Script {
         let mut dropped = Dropped(self, Some(name.clone()));
         let end = end.await.expect("every step is ended by the test");
         dropped.1 = None;
-        let mut inputs: Vec<&str> = inputs.iter().map(|input| input.token.as_str()).collect();
+        let mut inputs: Vec<&str> = inputs.iter().map(|input| input.value.as_str()).collect();
         if let (Some(read), Some(first)) = (self.read.get(&name), inputs.first_mut()) {
             *first = read;
         }
         let version = self.versions.get(&name).unwrap_or(&0);
-        let token = end?.unwrap_or_else(|| format!("{name}.{version}({})", inputs.join(",")));
+        let value = end?.unwrap_or_else(|| format!("{name}.{version}({})", inputs.join(",")));
         let read =
             self.read.get(&name).map(|token| Read { input: 0, content: key(token), source: key(token) });
-        let result = ResultRef { content: Some(key(&token)), token };
+        let result = StepResult { content: Some(key(&value)), value };
         Ok(Done { result, read: read.into_iter().collect() })
     }
 }
@@ -164,15 +170,16 @@ impl Executor for Script {
 /// Records by key, and who works on what.
 #[derive(Default)]
 pub(super) struct Memory {
-    records: Mutex<BTreeMap<Key, ResultRef>>,
+    records: Mutex<BTreeMap<Key, StepResult<String>>>,
     locks: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl CacheIndex for Memory {
+    type Output = String;
     type Lock = tokio::sync::OwnedMutexGuard<()>;
     type Error = Infallible;
 
-    async fn lookup(&self, key: &Key) -> Result<Option<ResultRef>, Infallible> {
+    async fn lookup(&self, key: &Key) -> Result<Option<StepResult<String>>, Infallible> {
         Ok(locked(&self.records).get(key).cloned())
     }
 
@@ -181,8 +188,8 @@ impl CacheIndex for Memory {
         Ok(lock.lock_owned().await)
     }
 
-    async fn insert(&self, records: Vec<Record>) -> Result<(), Infallible> {
-        locked(&self.records).extend(records.into_iter().map(|record| (record.key, record.result)));
+    async fn insert(&self, keys: &[Key], record: &Record<String>) -> Result<(), Infallible> {
+        locked(&self.records).extend(keys.iter().map(|key| (*key, record.result.clone())));
         Ok(())
     }
 }

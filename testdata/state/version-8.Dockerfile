@@ -1,0 +1,4 @@
+FROM tiny:1
+RUN ["/true", "one"]
+RUN ["/true", "two"]
+ENV A=b
