@@ -28,6 +28,7 @@ mod limits;
 mod logins;
 mod lookalikes;
 mod many;
+mod migration;
 mod model;
 mod named;
 mod networks;
@@ -162,6 +163,7 @@ fn cases() -> Vec<Case> {
         terminal::CASES,
         habits::CASES,
         upkeep::CASES,
+        migration::CASES,
         caches::CASES,
         damage::CASES,
         deep::CASES,

@@ -1,4 +1,0 @@
-FROM tiny:1
-RUN ["/true", "one"]
-RUN ["/true", "two"]
-ENV A=b
