@@ -1,15 +1,10 @@
-//! The database behind the records: opening and tables.
+//! The database behind the records: connections and tables. [`crate::migrate`] opens it.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use rustix::fs::{FlockOperation, flock};
-
-use crate::error::{StoreError, io_error};
-use crate::migrate;
 
 /// The tables of the first version.
 pub(crate) const FIRST: &str = "
@@ -73,25 +68,8 @@ pub(crate) fn path(root: &Path) -> PathBuf {
     root.join("state.db")
 }
 
-/// Opens the database of the state directory `root`.
-pub(crate) fn open(root: &Path) -> Result<Connection, StoreError> {
-    let failed = |source| StoreError::Database { path: path(root), source };
-    let (mut db, version) = connect(&path(root)).map_err(failed)?;
-    if version > NEWEST {
-        return Err(StoreError::TooNew { path: root.to_owned(), found: version, known: NEWEST });
-    }
-    if version < NEWEST {
-        // Only one process changes the journal's mode at a time: SQLite would take two that wait for each other for a
-        // deadlock, and fail one of them at once.
-        let dir = File::open(root).map_err(io_error("open", root))?;
-        flock(&dir, FlockOperation::LockExclusive).map_err(|errno| io_error("lock", root)(errno.into()))?;
-        migrate::migrate(root, &mut db)?;
-    }
-    db.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
-    Ok(db)
-}
-
-fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
+/// Connects to a database file, and gives its version.
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
     let db = Connection::open(path)?;
     db.busy_timeout(BUSY)?;
     // A checkpoint syncs twice; the last process to close must not pay that at the end of a cached build.
@@ -111,25 +89,6 @@ pub(crate) fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn many_may_open_what_is_not_there_yet() {
-        for _ in 0..20 {
-            let dir = tempfile::tempdir().unwrap();
-            std::fs::create_dir(dir.path().join("tmp")).unwrap();
-            let start = std::sync::Barrier::new(8);
-            std::thread::scope(|scope| {
-                for _ in 0..8 {
-                    scope.spawn(|| {
-                        start.wait();
-                        open(dir.path()).map(drop).unwrap();
-                    });
-                }
-            });
-        }
-    }
-
     #[test]
     fn sqlite_has_the_wal_reset_fix() {
         // 3.7.0 to 3.51.2 can lose committed rows when a WAL is reset under a reader.

@@ -17,7 +17,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::db::now;
 use crate::error::StoreError;
-use crate::layers::{LayerId, id_list};
+use crate::layer_id::LayerId;
+use crate::layers::id_list;
 use crate::layout::Store;
 
 pub use collect::Reclaimed;

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, TransactionBehavior, pa
 use crate::db::now;
 use crate::error::StoreError;
 use crate::gc;
-use crate::layers::StackLayer;
+use crate::layer_id::StackLayer;
 use crate::layout::Store;
 use crate::relations::{image_layers, parsed, put_image_layers};
 

@@ -27,29 +27,21 @@
 //! carries its version in its own name or key and is dropped rather than migrated.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, DirBuilder};
-use std::io::Write as _;
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::Connection;
-use serde::{Deserialize, Serialize};
 
 use crate::db;
 use crate::error::{StoreError, io_error};
 use crate::lock::{self, Lock};
+use crate::migrate;
 use crate::place;
 use crate::session::Session;
+use crate::superblock::{FORMAT, format_of, write_superblock};
 use crate::users::User;
-
-const FORMAT: u32 = 2;
-
-#[derive(Serialize, Deserialize)]
-struct Superblock {
-    format: u32,
-}
 
 /// How layers of a state directory are put on each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +77,7 @@ impl Store {
         if found.is_none() {
             create(root)?;
         }
-        let db = Mutex::new(db::open(root)?);
+        let db = Mutex::new(migrate::open(root)?);
         // The file is a lock too (see `session::gate`): it is replaced only where there is need.
         if found != Some(FORMAT) && format_of(root)? != Some(FORMAT) {
             write_superblock(root)?;
@@ -140,26 +132,6 @@ impl Store {
     }
 }
 
-/// The format of a state directory; `None` where there is none yet.
-fn format_of(root: &Path) -> Result<Option<u32>, StoreError> {
-    let path = root.join("state.json");
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error("read", &path)(error)),
-    };
-    let superblock: Superblock =
-        serde_json::from_slice(&bytes).map_err(|_| StoreError::Superblock { path: root.to_owned() })?;
-    if superblock.format > FORMAT {
-        return Err(StoreError::TooNew {
-            path: root.to_owned(),
-            found: superblock.format.into(),
-            known: FORMAT.into(),
-        });
-    }
-    Ok(Some(superblock.format))
-}
-
 fn create(root: &Path) -> Result<(), StoreError> {
     let mut private = DirBuilder::new();
     private.recursive(true).mode(0o700);
@@ -168,27 +140,4 @@ fn create(root: &Path) -> Result<(), StoreError> {
         private.create(&path).map_err(io_error("create", &path))?;
     }
     Ok(())
-}
-
-/// Writes the superblock, or replaces one of an older format, then durably.
-pub(crate) fn write_superblock(root: &Path) -> Result<(), StoreError> {
-    let superblock = root.join("state.json");
-    // Two processes may do this at once: both write the same bytes, and rename makes each whole.
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let fresh = root.join(format!("tmp/state.json.{}-{number}", std::process::id()));
-    let bytes = serde_json::to_vec(&Superblock { format: FORMAT }).unwrap_or_default();
-    let durable = superblock.exists();
-    let written = fs::File::create(&fresh).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        if durable { file.sync_all() } else { Ok(()) }
-    });
-    let made = written
-        .map_err(io_error("write", &fresh))
-        .and_then(|()| fs::rename(&fresh, &superblock).map_err(io_error("rename", &fresh)));
-    if made.is_err() {
-        // It has no lock that would tell the next process that its maker is gone.
-        fs::remove_file(&fresh).unwrap_or_default();
-    }
-    made
 }

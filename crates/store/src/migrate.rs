@@ -1,4 +1,4 @@
-//! Bringing a state directory of an earlier lapstrake to the present format.
+//! Opening the database, and bringing a state directory of an earlier lapstrake to the present format.
 //!
 //! Up to version 8 every change of the database was one that older processes did not notice: new tables and new columns.
 //! Version 9 takes tables away, because an older process would write records and images without saying which layers they
@@ -6,20 +6,40 @@
 //! named if they do not end soon. The superblock gets its new format first. From then on an older lapstrake refuses the
 //! directory, and whatever ends the change half-way, the next process finds it undone in the database and does it again.
 
+use std::fs::File;
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 
 use crate::db::{self, ADDED, FIRST, NEWEST};
-use crate::error::StoreError;
-use crate::layers::LayerId;
-use crate::layout::write_superblock;
+use crate::error::{StoreError, io_error};
+use crate::layer_id::LayerId;
 use crate::relations::{self, stack_of};
+use crate::superblock::write_superblock;
 use crate::users;
 
+/// Opens the database of the state directory `root`.
+pub(crate) fn open(root: &Path) -> Result<Connection, StoreError> {
+    let failed = |source| StoreError::Database { path: db::path(root), source };
+    let (mut db, version) = db::connect(&db::path(root)).map_err(failed)?;
+    if version > NEWEST {
+        return Err(StoreError::TooNew { path: root.to_owned(), found: version, known: NEWEST });
+    }
+    if version < NEWEST {
+        // Only one process changes the journal's mode at a time: SQLite would take two that wait for each other for a
+        // deadlock, and fail one of them at once.
+        let dir = File::open(root).map_err(io_error("open", root))?;
+        flock(&dir, FlockOperation::LockExclusive).map_err(|errno| io_error("lock", root)(errno.into()))?;
+        migrate(root, &mut db)?;
+    }
+    db.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+    Ok(db)
+}
+
 /// Brings the database `db` of the state directory `root` to the present version. The caller holds the lock for it.
-pub(crate) fn migrate(root: &Path, db: &mut Connection) -> Result<(), StoreError> {
+fn migrate(root: &Path, db: &mut Connection) -> Result<(), StoreError> {
     let failed = |source| StoreError::Database { path: db::path(root), source };
     db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     let found = db::version(db).map_err(failed)?;

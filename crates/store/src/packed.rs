@@ -11,7 +11,7 @@ use lapstrake_oci::DiffId;
 use crate::blobs::Blob;
 use crate::boot::boot_id;
 use crate::error::{StoreError, io_error};
-use crate::layers::LayerId;
+use crate::layer_id::LayerId;
 use crate::layout::Store;
 
 /// In front of the boot in which a layer's files came, where its tree had been synced before.

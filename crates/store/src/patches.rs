@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::error::{StoreError, io_error};
-use crate::layers::{BASE, LayerId, base_of};
+use crate::layer_id::LayerId;
+use crate::layers::{BASE, base_of};
 use crate::layout::Store;
 
 const PATCH: &str = "patch";

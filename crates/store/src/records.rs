@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension as _, TransactionBehavior, params};
 use crate::db::now;
 use crate::error::StoreError;
 use crate::gc;
-use crate::layers::LayerId;
+use crate::layer_id::LayerId;
 use crate::layout::Store;
 use crate::relations::{release_stack, stack_of, stack_of_record};
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use crate::layers::{LayerId, StackLayer};
+use crate::layer_id::{LayerId, StackLayer};
 
 /// The tables and indexes, as version 9 of the database has them.
 pub(crate) const TABLES: &str = "

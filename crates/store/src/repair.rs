@@ -12,7 +12,7 @@ use rusqlite::{TransactionBehavior, params};
 use crate::boot::boot_id;
 use crate::db::now;
 use crate::error::{StoreError, io_error};
-use crate::layers::LayerId;
+use crate::layer_id::LayerId;
 use crate::layout::Store;
 use crate::packed::UNSYNCED_FILES;
 use crate::relations::{IMAGES_NEEDING, parsed};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::error::{StoreError, io_error};
-use crate::layers::LayerId;
+use crate::layer_id::LayerId;
 use crate::layout::{Stacking, Store};
 
 /// In a layer's directory: its files lack the marks of deletions, which only its tree has.

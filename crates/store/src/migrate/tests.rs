@@ -1,9 +1,8 @@
 //! State directories of version 8, as the lapstrake of before made them.
 
-use std::fs::{self, File};
+use std::fs;
 
 use lapstrake_oci::{DiffId, Digest};
-use rustix::fs::{FlockOperation, flock};
 
 use super::*;
 use crate::gc::policy::Rule;
@@ -217,4 +216,21 @@ fn a_newer_state_is_refused() {
     fs::write(root.join("state.json"), r#"{"format":3}"#).unwrap();
     let refused = Store::open(&root).err().unwrap().to_string();
     assert!(refused.ends_with("has format 3, and this lapstrake knows up to 2"), "{refused}");
+}
+
+#[test]
+fn many_may_open_what_is_not_there_yet() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("tmp")).unwrap();
+        let start = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    start.wait();
+                    open(dir.path()).map(drop).unwrap();
+                });
+            }
+        });
+    }
 }
