@@ -46,13 +46,14 @@ mod wanted;
 use std::process::ExitCode;
 
 use crate::args::Command;
+use lapstrake_diag::{Outcome, Report};
 
 /// Does what was asked.
-pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
     signals::or_canceled(dispatch(command))
 }
 
-fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+fn dispatch(command: Command) -> Outcome<ExitCode> {
     match command {
         Command::Build(args) => build::build(&args),
         Command::Check(args) => check::check(&args.build, args.format),
@@ -86,7 +87,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Runs `work` on a runtime of its own, or until Ctrl-C or SIGTERM, which end everything: the sandbox dies with this
 /// process, and what was unfinished is swept away.
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     // A build is tens of kilobytes, which would be moved from frame to frame.
     let work = Box::pin(work);
     // Work that takes long has threads of its own; this one waits for the network.
@@ -97,8 +98,8 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         tokio::select! {
             result = work => result,
             received = signals => {
-                received??;
-                Err(anyhow::anyhow!("canceled"))
+                received.map_err(std::io::Error::other)??;
+                Err(Report::new("canceled"))
             }
         }
     });

@@ -2,14 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
+use lapstrake_diag::{Context as _, Outcome, Report, Usage};
 use lapstrake_engine::{Fate, Secrets};
 use lapstrake_oci::Digest;
 use lapstrake_ops::StackReport;
 use lapstrake_store::{BuildRow, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::exit::Usage;
 use crate::progress::Journal;
 
 /// How a build ended.
@@ -106,14 +105,14 @@ impl BuildRecord {
     }
 
     /// Keeps the record with the journal.
-    pub(crate) fn keep(self, store: &Store, journal: &Journal) -> anyhow::Result<()> {
+    pub(crate) fn keep(self, store: &Store, journal: &Journal) -> Outcome<()> {
         let record = zstd::bulk::compress(&lapstrake_go::to_json(&self), 1)?;
         let row = BuildRow { line: self.subject.line(), id: self.id, started: self.started, record };
         Ok(store.put_build(&row, &journal.encode()?)?)
     }
 
     /// From what was kept.
-    pub(crate) fn decode(row: &BuildRow) -> anyhow::Result<BuildRecord> {
+    pub(crate) fn decode(row: &BuildRow) -> Outcome<BuildRecord> {
         let unreadable = || format!("the record of build {} cannot be read", row.id);
         let bytes = zstd::decode_all(row.record.as_slice()).with_context(unreadable)?;
         serde_json::from_slice(&bytes).with_context(unreadable)
@@ -135,7 +134,7 @@ impl BuildRecord {
 }
 
 /// The build that a person means: the beginning of an id, `^2` for the last but two, or without a name the last one.
-pub(crate) fn find_build(store: &Store, name: Option<&str>) -> anyhow::Result<BuildRow> {
+pub(crate) fn find_build(store: &Store, name: Option<&str>) -> Outcome<BuildRow> {
     let Some(name) = name else {
         return store.last_build()?.context("no build is remembered here yet");
     };
@@ -155,7 +154,7 @@ pub(crate) fn find_build(store: &Store, name: Option<&str>) -> anyhow::Result<Bu
         (Some(_), Some(_)) => {
             Err(Usage(format!("`{name}` is the beginning of more than one build's id")).into())
         }
-        (None, _) => anyhow::bail!("no such build: {name}"),
+        (None, _) => Err(Report::new(format!("no such build: {name}"))),
     }
 }
 

@@ -4,7 +4,7 @@ use lapstrake_go::{TabWriter, Template, duration};
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::exit::Usage;
+use lapstrake_diag::{Outcome, Report, Usage};
 
 /// A list.
 pub(crate) struct Rows {
@@ -16,9 +16,17 @@ pub(crate) struct Rows {
     pub(crate) rows: Vec<Value>,
 }
 
+/// Shows `document` by `template`.
+///
+/// # Errors
+/// A report of what the template lacks.
+pub(crate) fn show(template: &Template, document: &Value) -> Outcome<String> {
+    template.show(document).map_err(|error| Report::new(error.to_string()))
+}
+
 impl Rows {
     /// The list in the form that was asked for: `json`, `table`, `table TEMPLATE` or a template; `None` is a table.
-    pub(crate) fn text(&self, format: Option<&str>) -> anyhow::Result<String> {
+    pub(crate) fn text(&self, format: Option<&str>) -> Outcome<String> {
         let (table, template) = match format {
             None | Some("table") => (true, self.usual),
             Some("json") => (false, "{{json .}}"),
@@ -34,10 +42,10 @@ impl Rows {
         if table {
             let heading = |(name, heading): &(&str, &str)| ((*name).to_owned(), Value::from(*heading));
             let headings = Value::Object(self.headings.iter().map(heading).collect());
-            lines.push(template.show(&headings)?);
+            lines.push(show(&template, &headings)?);
         }
         for row in &self.rows {
-            lines.push(template.show(row)?);
+            lines.push(show(&template, row)?);
         }
         // As Docker sets it; but a wide character takes two places, which Docker forgets.
         let columns = TabWriter::new(10, 3).measured(str::width);

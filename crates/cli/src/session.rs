@@ -3,21 +3,40 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use lapstrake_assemble::Document;
+use lapstrake_diag::{Code, Context as _, Fault, Outcome, Report, Reported, Usage, text};
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_outputs::{Bundle, Encoding, Finished, IndexNotes, Manifest, Variant};
 use lapstrake_registry::{Credentials, Registries};
 use lapstrake_store::{ImageRow, Store, spend_ballast};
-use lapstrake_sys::userns::{Asked, Entered, Ids, enter_with};
+use lapstrake_sys::userns::{Asked, Entered, Ids, UsernsError, enter_with};
 
 use crate::env;
-use crate::exit::{Told, Usage};
 
 /// An image that is not in the store.
 #[derive(Debug, thiserror::Error)]
 #[error("no such image: {0}")]
 pub(crate) struct NoImage(String);
+
+impl NoImage {
+    /// The code of its reports.
+    pub(crate) const CODE: Code = Code::new("image", "not-found");
+}
+
+impl Reported for NoImage {
+    fn code(&self) -> Code {
+        NoImage::CODE
+    }
+}
+
+/// The report of a user namespace that cannot be had.
+fn no_namespace(error: &UsernsError) -> Report {
+    let report = Report::new(text(error)).with_fault(Fault::Environment);
+    match error.hint() {
+        Some(hint) => report.with_hint(hint),
+        None => report,
+    }
+}
 
 /// An open state directory, inside the right namespace.
 pub(crate) struct Session {
@@ -31,12 +50,12 @@ pub(crate) struct Session {
 pub(crate) const BY_WISH: &str = "LAPSTRAKE_MOUNTS says so";
 
 /// Enters a user namespace as an ordinary user, then opens the state. Must come before the first thread.
-pub(crate) fn open() -> anyhow::Result<Session> {
+pub(crate) fn open() -> Outcome<Session> {
     open_at(&root()?)
 }
 
 /// As [`open`], for a verb that makes room: it is to work where there is none.
-pub(crate) fn open_to_remove() -> anyhow::Result<Session> {
+pub(crate) fn open_to_remove() -> Outcome<Session> {
     let root = root()?;
     spend_ballast(&root);
     open_at(&root)
@@ -47,7 +66,7 @@ fn root() -> Result<PathBuf, Usage> {
     env::state_root(is_root).ok_or_else(|| Usage("no state directory: set HOME or LAPSTRAKE_ROOT".to_owned()))
 }
 
-fn open_at(root: &Path) -> anyhow::Result<Session> {
+fn open_at(root: &Path) -> Outcome<Session> {
     let mounts = env::mounts();
     match mounts.as_deref() {
         None | Some("" | "copy") => {}
@@ -56,7 +75,8 @@ fn open_at(root: &Path) -> anyhow::Result<Session> {
             return Err(Usage(format!("LAPSTRAKE_MOUNTS={other}: not `classic` or `copy`")).into());
         }
     }
-    let single_id = matches!(enter_with(&asked_ids()?)?, Entered::User { ids: Ids::Single { .. } });
+    let entered = enter_with(&asked_ids()?).map_err(|error| no_namespace(&error))?;
+    let single_id = matches!(entered, Entered::User { ids: Ids::Single { .. } });
     let store = Store::open(root).with_context(|| "cannot open the state directory")?;
     if mounts.as_deref() == Some("copy") {
         store.set_stacking(lapstrake_snapshot::copy(&store, BY_WISH)?);
@@ -75,7 +95,7 @@ pub(crate) fn asked_ids() -> Result<Asked, Usage> {
 }
 
 /// The image that a person means: a name, a name with a digest, or the beginning of an id.
-pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> {
+pub(crate) fn find_image(store: &Store, name: &str) -> Outcome<ImageRow> {
     if let Ok(reference) = name.parse::<Reference>()
         && let Some(row) = by_reference(store, &reference)?
     {
@@ -96,7 +116,7 @@ pub(crate) fn find_image(store: &Store, name: &str) -> anyhow::Result<ImageRow> 
 }
 
 /// As [`find_image`]; if a platform was asked for, the image that is for it.
-pub(crate) fn find_for(store: &Store, name: &str, platform: Option<&str>) -> anyhow::Result<ImageRow> {
+pub(crate) fn find_for(store: &Store, name: &str, platform: Option<&str>) -> Outcome<ImageRow> {
     let Some(platform) = platform else { return find_image(store, name) };
     let (asked, mut found) = (asked_platform(platform)?, Vec::new());
     for row in find_all(store, name)? {
@@ -108,11 +128,11 @@ pub(crate) fn find_for(store: &Store, name: &str, platform: Option<&str>) -> any
     }
     let text = format!("image `{name}` is for {}, not {platform}", found.join(", "));
     let hint = format!("`lapstrake pull --platform {platform}` brings the other one, under the same name");
-    Err(Told { text, hint: Some(hint), status: 1 }.into())
+    Err(Report::new(text).with_hint(hint))
 }
 
 /// As [`find_for`]; where none is asked for, the one that the environment prefers, if that is there.
-pub(crate) fn find_to_run(store: &Store, name: &str, platform: Option<&str>) -> anyhow::Result<ImageRow> {
+pub(crate) fn find_to_run(store: &Store, name: &str, platform: Option<&str>) -> Outcome<ImageRow> {
     match (platform, env::default_platform()) {
         (None, Some(preferred)) => {
             find_for(store, name, Some(&preferred)).or_else(|_| find_image(store, name))
@@ -122,26 +142,26 @@ pub(crate) fn find_to_run(store: &Store, name: &str, platform: Option<&str>) -> 
 }
 
 /// As [`find_image`], all that have the name: an image for each platform that it was built for together.
-pub(crate) fn find_all(store: &Store, name: &str) -> anyhow::Result<Vec<ImageRow>> {
+pub(crate) fn find_all(store: &Store, name: &str) -> Outcome<Vec<ImageRow>> {
     let main = find_image(store, name)?;
     let reference = name.parse::<Reference>().ok().filter(|name| name.digest().is_none());
     let ids = reference.map(|name| store.variants(&name)).transpose()?.unwrap_or_default();
     if !ids.contains(&main.id) {
         return Ok(vec![main]);
     }
-    let rows = ids.iter().map(|id| Ok(store.image(id)?)).collect::<anyhow::Result<Vec<_>>>()?;
+    let rows = ids.iter().map(|id| Ok(store.image(id)?)).collect::<Outcome<Vec<_>>>()?;
     Ok(rows.into_iter().flatten().collect())
 }
 
 /// Stored images, which have one name, as something that can be exported.
-pub(crate) fn bundle(store: &Store, rows: &[ImageRow]) -> anyhow::Result<Bundle> {
+pub(crate) fn bundle(store: &Store, rows: &[ImageRow]) -> Outcome<Bundle> {
     let variant = |row: &ImageRow| {
         let image = finished(store, row)?;
         // As the build that made an index of them had it.
         let platform = image.config.platform().normalised();
         Ok(Variant { platform, image: Arc::new(image), encoding: Encoding::default() })
     };
-    let variants = rows.iter().map(variant).collect::<anyhow::Result<Vec<_>>>()?;
+    let variants = rows.iter().map(variant).collect::<Outcome<Vec<_>>>()?;
     let index = (rows.len() > 1).then(IndexNotes::default);
     Ok(Bundle { variants, index })
 }
@@ -151,7 +171,7 @@ pub(crate) fn asked_platform(text: &str) -> Result<Platform, Usage> {
     text.parse().map_err(|error| Usage(format!("--platform {text}: {error}")))
 }
 
-fn by_reference(store: &Store, reference: &Reference) -> anyhow::Result<Option<ImageRow>> {
+fn by_reference(store: &Store, reference: &Reference) -> Outcome<Option<ImageRow>> {
     if let Some(digest) = reference.digest() {
         if let Some(id) = store.by_digest(&reference.pinned(digest.clone()))? {
             return Ok(store.image(&id)?);
@@ -174,12 +194,16 @@ pub(crate) fn registries() -> Registries {
     Registries { credentials, files: env::settings(), insecure: false }
 }
 
-fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
+fn finished(store: &Store, image: &ImageRow) -> Outcome<Finished> {
     let bytes = store.read_blob(&image.id)?;
     let config = lapstrake_oci::ImageConfig::read(&bytes)?;
     let layers = &image.layers;
     if let Some(missing) = layers.iter().find(|layer| !store.has_layer(&layer.id)) {
-        anyhow::bail!("layer {} of image {} is not in the store any more", missing.id, image.id.short());
+        return Err(Report::new(format!(
+            "layer {} of image {} is not in the store any more",
+            missing.id,
+            image.id.short()
+        )));
     }
     let clamps = layers.iter().map(|layer| layer.clamp).collect();
     let layers: Vec<_> =
@@ -191,6 +215,6 @@ fn finished(store: &Store, image: &ImageRow) -> anyhow::Result<Finished> {
 }
 
 /// The config of a stored image.
-pub(crate) fn config(store: &Store, id: &Digest) -> anyhow::Result<lapstrake_oci::ImageConfig> {
+pub(crate) fn config(store: &Store, id: &Digest) -> Outcome<lapstrake_oci::ImageConfig> {
     Ok(lapstrake_oci::ImageConfig::read(&store.read_blob(id)?)?)
 }

@@ -1,5 +1,6 @@
 //! Vertices, edges and the graph that holds them.
 
+use lapstrake_diag::{Code, Reported};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -138,6 +139,12 @@ pub enum InvalidGraph {
         /// How many there must be, at least.
         needs: usize,
     },
+}
+
+impl Reported for InvalidGraph {
+    fn code(&self) -> Code {
+        Code::new("graph", "invalid")
+    }
 }
 
 /// A directed acyclic graph of vertices; edges lead from an input to its consumer.

@@ -1,11 +1,13 @@
 //! Why there is no network.
 
+use lapstrake_diag::{Code, Reported};
 use std::io;
 
 use rustix::io::Errno;
 
 /// Why a container cannot have a network of its own.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum NetError {
     /// Without rights over the machine's network a program is needed, and there is none.
     #[error("a network of its own needs the program `pasta` or `slirp4netns`, and neither is installed")]
@@ -54,4 +56,10 @@ impl NetError {
 /// Says what was being done when the kernel refused.
 pub(crate) fn cannot(action: &'static str) -> impl Fn(Errno) -> NetError {
     move |errno| NetError::Kernel { action, source: errno.into() }
+}
+
+impl Reported for NetError {
+    fn code(&self) -> Code {
+        Code::new("net", self.into())
+    }
 }

@@ -1,5 +1,6 @@
 //! Content digests as the OCI image spec writes them: `sha256:<64 lower-case hex digits>`.
 
+use lapstrake_diag::{Code, Reported};
 use std::fmt;
 use std::str::FromStr;
 
@@ -47,6 +48,12 @@ pub struct DigestError {
     pub text: String,
     /// What is wrong with it.
     pub why: &'static str,
+}
+
+impl Reported for DigestError {
+    fn code(&self) -> Code {
+        Code::new("digest", "invalid")
+    }
 }
 
 impl Digest {

@@ -1,5 +1,6 @@
 //! Platforms: `os[(os.version)]/arch[/variant]`, normalised as containerd does.
 
+use lapstrake_diag::{Code, Reported};
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,6 +28,12 @@ pub struct Platform {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct PlatformError(String);
+
+impl Reported for PlatformError {
+    fn code(&self) -> Code {
+        Code::new("platform", "invalid")
+    }
+}
 
 impl Platform {
     /// The platform with these parts, normalised.

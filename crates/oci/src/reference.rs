@@ -2,6 +2,7 @@
 //!
 //! `docker.io`, `library/` and (unless there is a digest) the tag `latest` are implied and always filled in.
 
+use lapstrake_diag::{Code, Reported};
 use std::fmt;
 use std::str::FromStr;
 
@@ -36,6 +37,12 @@ pub enum ReferenceError {
     /// A name over 255 bytes.
     #[error("repository name must not be more than 255 characters")]
     TooLong,
+}
+
+impl Reported for ReferenceError {
+    fn code(&self) -> Code {
+        Code::new("reference", "invalid")
+    }
 }
 
 impl Reference {

@@ -1,11 +1,13 @@
 //! What can go wrong between us and a registry.
 
+use lapstrake_diag::{Code, Fault, Reported};
 use lapstrake_oci::Platform;
 
 use crate::retry::ATTEMPTS;
 
 /// Why something could not be had from a registry.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum RegistryError {
     /// No answer.
     #[error("cannot reach registry `{registry}`")]
@@ -161,17 +163,6 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            RegistryError::Denied { registry, .. } => Some(match registry.as_str() {
-                "docker.io" => "log in with `lapstrake login`".to_owned(),
-                registry => format!("log in with `lapstrake login {registry}`"),
-            }),
-            _ => None,
-        }
-    }
-
     /// Whether the registry, or who gives leave for it, answered and said no.
     pub(crate) fn is_refusal(&self) -> bool {
         let status = match self {
@@ -209,4 +200,32 @@ impl RegistryError {
 fn list(platforms: &[Platform]) -> String {
     let names: Vec<String> = platforms.iter().map(ToString::to_string).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+impl RegistryError {
+    /// The code of [`RegistryError::NoPlatform`].
+    pub const NO_PLATFORM: Code = Code::new("registry", "no-platform");
+}
+
+impl Reported for RegistryError {
+    fn code(&self) -> Code {
+        Code::new("registry", self.into())
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Unreachable { .. } | Self::Setup { .. } | Self::Settings { .. } => Fault::Environment,
+            _ => Fault::Build,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            RegistryError::Denied { registry, .. } => Some(match registry.as_str() {
+                "docker.io" => "log in with `lapstrake login`".to_owned(),
+                registry => format!("log in with `lapstrake login {registry}`"),
+            }),
+            _ => None,
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Why something cannot be brought.
 
+use lapstrake_diag::{Code, Fault, Reported};
 use std::io;
 
 /// Why something cannot be brought.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum RemoteError {
     /// The HTTP client could not be set up.
     #[error("cannot set up HTTPS")]
@@ -88,4 +90,21 @@ pub enum RemoteError {
         #[source]
         source: io::Error,
     },
+}
+
+impl Reported for RemoteError {
+    fn code(&self) -> Code {
+        Code::new("remote", self.into())
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::NoGit { .. } | Self::Setup { .. } | Self::Unreachable { .. } => Fault::Environment,
+            _ => Fault::Build,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        matches!(self, Self::NoGit { .. }).then(|| "install git".to_owned())
+    }
 }

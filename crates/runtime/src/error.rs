@@ -1,5 +1,6 @@
 //! What can go wrong with a container, typed: the operation, the path, the system's word.
 
+use lapstrake_diag::{Code, Fault, Reported};
 use std::io;
 
 use rustix::io::Errno;
@@ -8,7 +9,8 @@ use crate::plan::{SetupOp, SpecError, limit_name};
 use crate::wire::Failure;
 
 /// Why a container did not run.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum RuntimeError {
     /// The spec contradicts itself.
     #[error("cannot run this")]
@@ -87,18 +89,6 @@ impl RuntimeError {
         }
     }
 
-    /// What would help, where that is known.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Network(error) => error.hint().map(str::to_owned),
-            Self::NullDevice { .. } => Some(lapstrake_sys::kernel::NULL_DEVICE_HINT.to_owned()),
-            Self::Kernel { .. } | Self::Start { .. } => {
-                Some("`lapstrake doctor` says what this machine lacks".to_owned())
-            }
-            _ => None,
-        }
-    }
-
     pub(crate) fn start(action: impl Into<String>, errno: Errno) -> Self {
         let action = action.into();
         match errno {
@@ -132,6 +122,41 @@ impl RuntimeError {
             None => {
                 Self::Setup { action: "make the namespaces of", path: "the container".to_owned(), source }
             }
+        }
+    }
+}
+
+impl Reported for RuntimeError {
+    fn code(&self) -> Code {
+        Code::new("runtime", self.into())
+    }
+
+    fn inner(&self) -> Option<&(dyn Reported + 'static)> {
+        match self {
+            Self::Network(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Kernel { .. }
+            | Self::NullDevice { .. }
+            | Self::Start { .. }
+            | Self::Limit { .. }
+            | Self::Network(_) => Fault::Environment,
+            _ => self.inner().map_or(Fault::Build, Reported::fault),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Network(error) => error.hint().map(str::to_owned),
+            Self::NullDevice { .. } => Some(lapstrake_sys::kernel::NULL_DEVICE_HINT.to_owned()),
+            Self::Kernel { .. } | Self::Start { .. } => {
+                Some("`lapstrake doctor` says what this machine lacks".to_owned())
+            }
+            _ => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with snapshots.
 
+use lapstrake_diag::{Code, Fault, Reported};
 use std::io;
 use std::path::PathBuf;
 
@@ -7,7 +8,8 @@ use lapstrake_store::StoreError;
 use lapstrake_tree::TreeError;
 
 /// Why a snapshot cannot be made, mounted or committed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum SnapshotError {
     /// The kernel has no overlay for us.
     #[error("cannot mount an overlay: {step} was refused")]
@@ -53,4 +55,42 @@ pub enum SnapshotError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The hint for a state directory whose layers no overlay can stack.
+pub const OTHER_STATE: &str = "set LAPSTRAKE_ROOT to a directory on ext4, xfs, btrfs or tmpfs: in a container a volume, or /dev/shm for what fits in memory";
+
+impl Reported for SnapshotError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Tree(error) => error.code(),
+            Self::Store(error) => error.code(),
+            _ => Code::new("snapshot", self.into()),
+        }
+    }
+
+    fn inner(&self) -> Option<&(dyn Reported + 'static)> {
+        match self {
+            Self::NoStacking { source, .. } => Some(&**source),
+            Self::Tree(error) => Some(error),
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::NoStacking { .. } | Self::Mount { .. } => Fault::Environment,
+            _ => self.inner().map_or(Fault::Build, Reported::fault),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoStacking { .. } => Some(OTHER_STATE.to_owned()),
+            // By its number alone a refusal says little: of the kernel, of the file system, of whoever confines us.
+            Self::Mount { .. } => Some("`lapstrake doctor` says what this machine lacks".to_owned()),
+            _ => self.inner().and_then(Reported::hint),
+        }
+    }
 }

@@ -17,7 +17,7 @@ mod verify;
 mod view;
 
 pub use active::{Active, Halves};
-pub use error::SnapshotError;
+pub use error::{OTHER_STATE, SnapshotError};
 pub use export::{diff_id, write_tar};
 pub use implied::settle;
 pub use import::{Imported, adopt_layer, import_layer, import_packed, read_file, unpack_packed};

@@ -1,10 +1,12 @@
 //! What can go wrong with the state directory.
 
+use lapstrake_diag::{Code, Fault, Reported};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why something could not be stored or read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum StoreError {
     /// The file system refused.
     #[error("cannot {action} `{}`", path.display())]
@@ -145,4 +147,30 @@ pub(crate) fn io_error<'a>(
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> StoreError + 'a {
     move |source| StoreError::Io { action, path: path.to_owned(), source }
+}
+
+impl Reported for StoreError {
+    fn code(&self) -> Code {
+        Code::new("store", self.into())
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Database { source, .. } if is_database_full(source) => Fault::Environment,
+            _ => Fault::Build,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Database { source, .. } if is_database_full(source) => {
+                "free space, or set LAPSTRAKE_ROOT to a directory on another disk"
+            }
+            _ if self.is_damage() => {
+                "`lapstrake doctor --repair` drops what is damaged in the state directory"
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
 }

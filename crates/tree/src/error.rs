@@ -1,11 +1,13 @@
 //! What can go wrong with a file tree. Texts name the thing; causes are kept as sources and not repeated.
 
+use lapstrake_diag::{Code, Reported};
 use std::io;
 
 use crate::path::{PathError, TreePath};
 
 /// An error of this crate.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 #[non_exhaustive]
 pub enum TreeError {
     /// The kernel refused an operation on a path of the tree.
@@ -262,5 +264,25 @@ impl TreeError {
             Self::TooLong { .. } => Some(rustix::io::Errno::NAMETOOLONG),
             _ => None,
         }
+    }
+}
+
+impl Reported for TreeError {
+    fn code(&self) -> Code {
+        Code::new("tree", self.into())
+    }
+
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Corrupt { .. } => {
+                "`lapstrake doctor --repair` drops what is damaged in the state directory"
+            }
+            Self::NoSuchId { .. } => {
+                "give this user a range with that id in /etc/subuid and /etc/subgid, or set LAPSTRAKE_IDS=one with a \
+                 LAPSTRAKE_ROOT of its own: with one id files can have any owner"
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
     }
 }

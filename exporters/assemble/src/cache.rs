@@ -3,6 +3,7 @@
 //! The digests of records are those of our own keys, so only lapstrake finds anything by them; the form is BuildKit's,
 //! so that the same tools and registries take it.
 
+use lapstrake_diag::{Code, Reported};
 use std::collections::{BTreeMap, BTreeSet};
 
 use lapstrake_go::{to_json, to_json_indented};
@@ -232,7 +233,8 @@ pub struct OfferedLayer {
 pub type Offer = BTreeMap<Digest, Vec<OfferedLayer>>;
 
 /// Why a cache cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum BadCache {
     /// No cache config, or one that is not JSON of its form.
     #[error("it is no cache config: {0}")]
@@ -314,6 +316,12 @@ fn offer(
         offer.insert(key.clone(), found);
     }
     Ok(offer)
+}
+
+impl Reported for BadCache {
+    fn code(&self) -> Code {
+        Code::new("cache", self.into())
+    }
 }
 
 #[cfg(test)]

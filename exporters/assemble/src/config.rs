@@ -1,5 +1,6 @@
 //! The image config: the draft, its layers, and the times of its history.
 
+use lapstrake_diag::{Code, Reported};
 use lapstrake_go::to_json;
 use lapstrake_graph::ImageDraft;
 use lapstrake_oci::{DiffId, History, ImageConfig, rfc3339};
@@ -16,7 +17,8 @@ pub struct Layer {
 }
 
 /// Why there can be no config.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum AssembleError {
     /// Fewer layers than the draft says.
     #[error("the result has {found} layers, and its history tells of {expected}")]
@@ -83,6 +85,12 @@ pub fn image_config(draft: &ImageDraft, layers: &[Layer]) -> Result<(ImageConfig
     config.created = config.history.last().and_then(|row| row.created.clone());
     let document = Document::new(to_json(&config));
     Ok((config, document))
+}
+
+impl Reported for AssembleError {
+    fn code(&self) -> Code {
+        Code::new("assemble", self.into())
+    }
 }
 
 #[cfg(test)]

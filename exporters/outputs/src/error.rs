@@ -1,5 +1,6 @@
 //! Why an image cannot go where it should.
 
+use lapstrake_diag::{Code, Fault, Reported};
 use std::io;
 
 use lapstrake_assemble::AssembleError;
@@ -9,7 +10,8 @@ use lapstrake_store::StoreError;
 use lapstrake_tree::TreeError;
 
 /// Why an image cannot go where it should.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum OutputError {
     /// The config cannot be made.
     #[error(transparent)]
@@ -69,4 +71,50 @@ pub enum OutputError {
         #[source]
         source: io::Error,
     },
+}
+
+impl OutputError {
+    /// The code of [`OutputError::NoEngine`].
+    pub const NO_ENGINE: Code = Code::new("output", "no-engine");
+}
+
+impl Reported for OutputError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Assemble(error) => error.code(),
+            Self::Snapshot(error) => error.code(),
+            Self::Tree(error) => error.code(),
+            Self::Store(error) => error.code(),
+            Self::Registry(error) => error.code(),
+            _ => Code::new("output", self.into()),
+        }
+    }
+
+    fn inner(&self) -> Option<&(dyn Reported + 'static)> {
+        match self {
+            Self::Assemble(error) => Some(error),
+            Self::Snapshot(error) => Some(error),
+            Self::Tree(error) => Some(error),
+            Self::Store(error) => Some(error),
+            Self::Registry(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::NoEngine { .. } => Fault::Environment,
+            _ => self.inner().map_or(Fault::Build, Reported::fault),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoEngine { .. } => Some(
+                "the image is in lapstrake's own store; `lapstrake save` writes an archive for any engine"
+                    .to_owned(),
+            ),
+            _ => self.inner().and_then(Reported::hint),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Why a Dockerfile cannot be lowered.
 
+use lapstrake_diag::{Code, Reported};
 use lapstrake_diag::{Diagnostic, Span};
 use lapstrake_dockerfile::code;
 use lapstrake_graph::InvalidGraph;
@@ -7,7 +8,8 @@ use lapstrake_graph::InvalidGraph;
 use crate::resolver::ResolveFailure;
 
 /// Why there is no plan.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum LowerError {
     /// The Dockerfile says something that cannot be.
     #[error("{}", .0.message)]
@@ -127,6 +129,19 @@ impl LowerError {
                 LowerError::Dockerfile(Box::new(diagnostic.with_hint(hint)))
             }
             other => other,
+        }
+    }
+}
+
+impl Reported for LowerError {
+    fn code(&self) -> Code {
+        Code::new("dockerfile", self.into())
+    }
+
+    fn inner(&self) -> Option<&(dyn Reported + 'static)> {
+        match self {
+            LowerError::Resolve { source, .. } => Some(&**source),
+            _ => None,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use std::sync::Arc;
+
 use lapstrake_dockerfile::{Checks, Dialect, Dockerfile};
 use lapstrake_graph::{Graph, ImageDraft, Plan, Target};
 use lapstrake_oci::Platform;
@@ -108,7 +110,7 @@ struct Nobody;
 
 impl ImageResolver for Nobody {
     fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
-        Err(format!("nobody knows {}", request.reference).into())
+        Err(Arc::new(std::io::Error::other(format!("nobody knows {}", request.reference))))
     }
 }
 

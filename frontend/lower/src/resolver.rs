@@ -1,5 +1,8 @@
 //! The one question that lowering asks.
 
+use std::sync::Arc;
+
+use lapstrake_diag::Reported;
 use lapstrake_graph::ImageStore;
 use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
 
@@ -26,7 +29,7 @@ pub struct ResolvedImage {
 }
 
 /// Why the question has no answer: whatever error the resolver has.
-pub type ResolveFailure = Box<dyn std::error::Error + Send + Sync>;
+pub type ResolveFailure = Arc<dyn Reported>;
 
 /// Knows images. The real one asks the store and registries.
 pub trait ImageResolver {

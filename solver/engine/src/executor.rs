@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 
+use lapstrake_diag::Reported;
 use lapstrake_graph::Vertex;
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +107,7 @@ pub trait Executor: Send + Sync {
     /// What a step makes. It is cloned for each step that stands on it.
     type Output: Clone + Debug + PartialEq + Send + Sync;
     /// Why something could not be done.
-    type Error: std::error::Error + Send + Sync + 'static;
+    type Error: Reported;
 
     /// How `vertex` is cached. Not asked for sources.
     fn cache_map(&self, vertex: &Vertex) -> CacheMap;
@@ -137,7 +138,7 @@ pub trait CacheIndex: Send + Sync {
     /// Held while a key is being worked on.
     type Lock: Send;
     /// Why it could not.
-    type Error: std::error::Error + Send + Sync + 'static;
+    type Error: Reported;
 
     /// The newest record of `key` whose result is still all there.
     fn lookup(

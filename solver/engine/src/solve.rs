@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::try_join_all;
+use lapstrake_diag::{Code, Reported};
 use lapstrake_graph::{Edge, Graph, Lines, Op, Source, Vertex, VertexId};
 use tokio::sync::OnceCell;
 
@@ -40,7 +41,18 @@ pub struct StepFailed {
     /// Where it stands in the Dockerfile.
     pub lines: Option<Lines>,
     /// What happened.
-    pub source: Arc<dyn std::error::Error + Send + Sync>,
+    pub source: Arc<dyn Reported>,
+}
+
+/// A failed step is reported as its cause.
+impl Reported for StepFailed {
+    fn code(&self) -> Code {
+        self.source.code()
+    }
+
+    fn inner(&self) -> Option<&(dyn Reported + 'static)> {
+        Some(&*self.source)
+    }
 }
 
 type Outcome<T> = Result<T, StepFailed>;
@@ -140,7 +152,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         self.announce_cached(edge.vertex);
     }
 
-    fn failed(&self, id: VertexId, source: impl std::error::Error + Send + Sync + 'static) -> StepFailed {
+    fn failed(&self, id: VertexId, source: impl Reported) -> StepFailed {
         let meta = &self.graph[id].meta;
         StepFailed { step: meta.name.clone(), lines: meta.lines, source: Arc::new(source) }
     }

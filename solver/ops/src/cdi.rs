@@ -247,6 +247,8 @@ fn read(file: &Path) -> Result<Spec, String> {
 
 #[cfg(test)]
 mod tests {
+    use lapstrake_diag::Reported as _;
+
     use super::*;
 
     const YAML: &str = "cdiVersion: 0.6.0

@@ -1,5 +1,6 @@
 //! Why a step fails.
 
+use lapstrake_diag::{Code, Fault, Reported};
 use std::io;
 use std::path::PathBuf;
 
@@ -11,7 +12,8 @@ use lapstrake_store::{Store, StoreError, is_disk_full};
 use lapstrake_tree::TreeError;
 
 /// Why a step fails.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum OpsError {
     /// A cache of others is none.
     #[error(transparent)]
@@ -224,68 +226,12 @@ pub enum OpsError {
 const OF_LABS: &str = "`RUN --device` belongs to docker/dockerfile:1-labs, which is the language that is built in; \
                        BuildKit's stable frontend refuses this flag";
 
-impl OpsError {
-    /// What the user can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            OpsError::DiskFull { .. } => {
-                Some("free space, or set LAPSTRAKE_ROOT to a directory on another disk".to_owned())
-            }
-            OpsError::ExitCode { unreached: Some(service), .. } => Some(of_loopback(service)),
-            OpsError::ExitCode { command, .. } => command
-                .split_once(" -c ")
-                .is_some_and(|(_, text)| is_broken_json(text))
-                .then(|| "the command is not valid JSON, so it was given to a shell".to_owned()),
-            OpsError::OutOfMemory { limit, .. } => {
-                Some(format!("it reached the limit of {limit} bytes: raise it with `--memory`"))
-            }
-            OpsError::TooManyProcesses { limit, .. } => {
-                Some(format!("it reached the limit of {limit} processes: raise it with `--pids-limit`"))
-            }
-            OpsError::SharedMemory { limit, .. } => {
-                Some(format!("it reached the limit of {limit} bytes: raise it with `--shm-size`"))
-            }
-            OpsError::Runtime(error) => error.hint(),
-            // By its number alone a refusal says little: of the kernel, of the file system, of whoever confines us.
-            OpsError::Snapshot(SnapshotError::Mount { .. }) => {
-                Some("`lapstrake doctor` says what this machine lacks".to_owned())
-            }
-            OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
-            OpsError::Foreign { processor, .. } => Some(format!(
-                "install an emulator for {processor} (qemu-user, registered as binfmt_misc), or do this in a stage \
-                 `FROM --platform=$BUILDPLATFORM` and copy the result"
-            )),
-            OpsError::NoInterpreter { .. } => Some("begin it with `#!/bin/sh`".to_owned()),
-            OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
-            OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
-            OpsError::Remote(RemoteError::NoGit { .. }) => Some("install git".to_owned()),
-            OpsError::NoDevice { unreadable, .. } => {
-                unreadable.first().map(|why| format!("cannot be read: {why}"))
-            }
-            OpsError::DevicesNotAllowed { names } => {
-                let flags: Vec<String> = names.iter().map(|name| format!("--allow device={name}")).collect();
-                let flags = flags.join(" ");
-                Some(format!("allow it with `{flags}`; {OF_LABS}"))
-            }
-            OpsError::NoContext { name } => Some(format!("name it with `--build-context {name}=PATH`")),
-            OpsError::Checksum { source, .. } => match &**source {
-                TreeError::NotFound { hidden_by: Some((pattern, line)), .. } => {
-                    Some(format!("it exists, but line {line} of the ignore file hides it: `{pattern}`"))
-                }
-                TreeError::NotFound { nearest, .. } => {
-                    Some(format!("the nearest existing path is `{nearest}`"))
-                }
-                TreeError::Pattern { pattern, line: 0, .. }
-                    if pattern.trim_start_matches('/').starts_with('[') =>
-                {
-                    Some("if this is meant to be the JSON form, it is not valid JSON".to_owned())
-                }
-                _ => None,
-            },
-            _ => None,
-        }
-    }
+/// Where a base comes from if no registry can be reached.
+const FIRST_BASE: &str = "without a network, a first base comes from an archive (`lapstrake load -i FILE`), from a root file \
+                          system's tar (`lapstrake import ROOT.tar NAME`), or from this machine (`--build-context \
+                          NAME=rootfs:///`)";
 
+impl OpsError {
     /// Whether it is about what the command did: another try may go better.
     pub(crate) fn is_of_command(&self) -> bool {
         use OpsError::{ExitCode, OutOfMemory, SharedMemory, TimedOut, TooManyProcesses};
@@ -350,6 +296,101 @@ fn devices_not_allowed(names: &[String]) -> String {
 /// Whether somebody meant the JSON form: no command and no path begins like this.
 fn is_broken_json(text: &str) -> bool {
     text.strip_prefix('[').is_some_and(|rest| rest.starts_with('"'))
+}
+
+impl Reported for OpsError {
+    fn code(&self) -> Code {
+        match self {
+            OpsError::Cache(error) => error.code(),
+            OpsError::Remote(error) => error.code(),
+            OpsError::Tree(error) => error.code(),
+            OpsError::Store(error) => error.code(),
+            OpsError::Snapshot(error) => error.code(),
+            OpsError::Runtime(error) => error.code(),
+            OpsError::Registry(error) => error.code(),
+            _ => Code::new("step", self.into()),
+        }
+    }
+
+    fn inner(&self) -> Option<&(dyn Reported + 'static)> {
+        match self {
+            OpsError::Cache(error) => Some(error),
+            OpsError::DiskFull { source, .. } => Some(&**source),
+            OpsError::Checksum { source, .. } | OpsError::Subdir { source, .. } => Some(&**source),
+            OpsError::Remote(error) => Some(error),
+            OpsError::Tree(error) => Some(error),
+            OpsError::Store(error) => Some(error),
+            OpsError::Snapshot(error) => Some(error),
+            OpsError::Runtime(error) => Some(error),
+            OpsError::Registry(error) => Some(error),
+            OpsError::OtherPlatform { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            OpsError::DiskFull { .. } => Fault::Environment,
+            _ => self.inner().map_or(Fault::Build, Reported::fault),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            OpsError::DiskFull { .. } => {
+                Some("free space, or set LAPSTRAKE_ROOT to a directory on another disk".to_owned())
+            }
+            OpsError::ExitCode { unreached: Some(service), .. } => Some(of_loopback(service)),
+            OpsError::ExitCode { command, .. } => command
+                .split_once(" -c ")
+                .is_some_and(|(_, text)| is_broken_json(text))
+                .then(|| "the command is not valid JSON, so it was given to a shell".to_owned()),
+            OpsError::OutOfMemory { limit, .. } => {
+                Some(format!("it reached the limit of {limit} bytes: raise it with `--memory`"))
+            }
+            OpsError::TooManyProcesses { limit, .. } => {
+                Some(format!("it reached the limit of {limit} processes: raise it with `--pids-limit`"))
+            }
+            OpsError::SharedMemory { limit, .. } => {
+                Some(format!("it reached the limit of {limit} bytes: raise it with `--shm-size`"))
+            }
+            OpsError::Registry(RegistryError::Unreachable { absent: true, .. }) => {
+                Some(FIRST_BASE.to_owned())
+            }
+            OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
+            OpsError::Foreign { processor, .. } => Some(format!(
+                "install an emulator for {processor} (qemu-user, registered as binfmt_misc), or do this in a stage \
+                 `FROM --platform=$BUILDPLATFORM` and copy the result"
+            )),
+            OpsError::NoInterpreter { .. } => Some("begin it with `#!/bin/sh`".to_owned()),
+            OpsError::NoSsh { id } => Some(format!("give it with `--ssh {id}`")),
+            OpsError::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
+            OpsError::NoDevice { unreadable, .. } => {
+                unreadable.first().map(|why| format!("cannot be read: {why}"))
+            }
+            OpsError::DevicesNotAllowed { names } => {
+                let flags: Vec<String> = names.iter().map(|name| format!("--allow device={name}")).collect();
+                let flags = flags.join(" ");
+                Some(format!("allow it with `{flags}`; {OF_LABS}"))
+            }
+            OpsError::NoContext { name } => Some(format!("name it with `--build-context {name}=PATH`")),
+            OpsError::Checksum { source, .. } => match &**source {
+                TreeError::NotFound { hidden_by: Some((pattern, line)), .. } => {
+                    Some(format!("it exists, but line {line} of the ignore file hides it: `{pattern}`"))
+                }
+                TreeError::NotFound { nearest, .. } => {
+                    Some(format!("the nearest existing path is `{nearest}`"))
+                }
+                TreeError::Pattern { pattern, line: 0, .. }
+                    if pattern.trim_start_matches('/').starts_with('[') =>
+                {
+                    Some("if this is meant to be the JSON form, it is not valid JSON".to_owned())
+                }
+                _ => source.hint(),
+            },
+            _ => self.inner().and_then(Reported::hint),
+        }
+    }
 }
 
 #[cfg(test)]

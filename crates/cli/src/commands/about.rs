@@ -2,21 +2,21 @@
 
 use std::process::ExitCode;
 
+use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_go::Template;
 use lapstrake_oci::Platform;
 use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::args::about::{About, Builders, Completion, Info, Pages, Version};
-use crate::exit::Usage;
-use crate::rows::Rows;
+use crate::rows::{Rows, show};
 use crate::session;
 
 /// The version of this binary.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Shows which version this is. Client and server of Docker are one program here.
-pub(crate) fn version(args: &Version) -> anyhow::Result<ExitCode> {
+pub(crate) fn version(args: &Version) -> Outcome<ExitCode> {
     let host = Platform::host();
     let kernel = lapstrake_sys::kernel::release();
     let part = json!({"Version": VERSION, "Os": host.os, "Arch": host.architecture, "KernelVersion": kernel});
@@ -29,7 +29,7 @@ pub(crate) fn version(args: &Version) -> anyhow::Result<ExitCode> {
 }
 
 /// Shows what the machine and the store are.
-pub(crate) fn info(args: &Info) -> anyhow::Result<ExitCode> {
+pub(crate) fn info(args: &Info) -> Outcome<ExitCode> {
     // Inside of its namespace everybody is root.
     let rootless = !rustix::process::geteuid().is_root();
     let session = session::open()?;
@@ -63,17 +63,19 @@ fn memory() -> u64 {
     info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)))
 }
 
-fn shown(document: &Value, format: &str) -> anyhow::Result<ExitCode> {
+fn shown(document: &Value, format: &str) -> Outcome<ExitCode> {
     let text = if format == "json" { "{{json .}}" } else { format };
     let template = Template::parse(text).map_err(|error| Usage(format!("--format: {error}")))?;
-    say!("{}", template.show(document)?);
+    say!("{}", show(&template, document)?);
     Ok(ExitCode::SUCCESS)
 }
 
 /// The one builder, in the words of `buildx`.
-pub(crate) fn builders(args: &Builders) -> anyhow::Result<ExitCode> {
+pub(crate) fn builders(args: &Builders) -> Outcome<ExitCode> {
     if let Some(other) = args.name.as_ref().filter(|name| *name != "default") {
-        anyhow::bail!("no builder {other:?} found: there is one, `default`, which is this process");
+        return Err(Report::new(format!(
+            "no builder {other:?} found: there is one, `default`, which is this process"
+        )));
     }
     let platform = Platform::host().to_string();
     let row = json!({
@@ -103,7 +105,7 @@ pub(crate) fn builders(args: &Builders) -> anyhow::Result<ExitCode> {
 }
 
 /// Prints completions for a shell, or writes man pages.
-pub(crate) fn completion(args: &Completion) -> anyhow::Result<ExitCode> {
+pub(crate) fn completion(args: &Completion) -> Outcome<ExitCode> {
     use clap_complete::Shell;
     let Some(pages) = args.shell else {
         say!(

@@ -1,12 +1,12 @@
 //! `lapstrake build`
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::Context as _;
 use futures_util::future::try_join_all;
-use lapstrake_diag::{SourceFile, excerpt};
+use lapstrake_diag::{Context as _, Fault, Outcome, SourceFile, Usage};
 use lapstrake_dockerfile::{Checks, Finding, check_syntax};
-use lapstrake_engine::{CacheIndex, Executor, Progress, Solver, StepFailed};
+use lapstrake_engine::{CacheIndex, Executor, Progress, Solver};
 use lapstrake_graph::{Edge, Target};
 use lapstrake_oci::Reference;
 use lapstrake_ops::{Cache, SharedStack, Stack, StackReport};
@@ -26,19 +26,19 @@ use super::output::Output;
 use super::place::Place;
 use super::plan::plan;
 use super::platforms;
-use super::read::{Tools, placed, read, status_of};
+use super::read::{Tools, read, step_failed};
 use super::staying::Staying;
 use super::sweeper;
 use super::timeline;
 use super::wanted::Wanted;
 use crate::args::Build;
-use crate::exit::{self, OTHER_STATE, Told, Usage};
 use crate::progress::{self, Failure, Journal};
 use crate::record::{BuildRecord, Status, Subject, without_secrets};
 use crate::session::{self, Session};
+use lapstrake_snapshot::OTHER_STATE;
 
 /// Builds.
-pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
+pub(crate) fn build(args: &Build) -> Outcome<ExitCode> {
     if let Some(told) = call(args)? {
         return Ok(told);
     }
@@ -54,7 +54,7 @@ pub(crate) fn build(args: &Build) -> anyhow::Result<ExitCode> {
     done
 }
 
-fn build_wanted(args: &Build, wanted: Wanted) -> anyhow::Result<ExitCode> {
+fn build_wanted(args: &Build, wanted: Wanted) -> Outcome<ExitCode> {
     let session = session::open()?;
     let quiet = matches!(wanted.mode, progress::Mode::Quiet | progress::Mode::Rawjson);
     let stacking = lapstrake_snapshot::stacking(&session.store)?;
@@ -87,13 +87,9 @@ fn build_wanted(args: &Build, wanted: Wanted) -> anyhow::Result<ExitCode> {
         tell_stacking(&session.store, &found);
     }
     sweeper::start_if_needed(&session.store);
-    let delivered = result.map_err(|error| {
-        if error.is::<StepFailed>() {
+    let delivered = result.inspect_err(|report| {
+        if !matches!(report.fault(), Fault::Canceled(_)) {
             print_failures(&failures);
-        }
-        match &checked {
-            Some((file, _)) => told(error, file),
-            None => error,
         }
     })?;
     let Delivered { id, notes } = delivered;
@@ -126,7 +122,7 @@ struct Trace {
     /// The build's id, known from the beginning.
     build: String,
     /// The Dockerfile, and what was found in it.
-    checked: Option<(SourceFile, Vec<Finding>)>,
+    checked: Option<(Arc<SourceFile>, Vec<Finding>)>,
     /// What became of each step.
     steps: Vec<StackReport>,
     /// What network steps had that did not say.
@@ -143,26 +139,26 @@ fn subject(args: &Build, wanted: &Wanted) -> Result<Subject, Usage> {
     Ok(Subject { context, dockerfile: without_secrets(&file), target, platform })
 }
 
-fn note_end(record: &mut BuildRecord, result: &anyhow::Result<Delivered>) {
+fn note_end(record: &mut BuildRecord, result: &Outcome<Delivered>) {
     record.end();
     match result {
         Ok(delivered) => record.image = delivered.id.as_ref().map(ToString::to_string),
         Err(error) => {
-            let canceled = error.downcast_ref::<Told>().is_some_and(Told::is_canceled);
+            let canceled = matches!(error.fault(), Fault::Canceled(_));
             record.status = if canceled { Status::Canceled } else { Status::Failed };
-            record.error = Some(exit::text(error.chain()));
+            record.error = Some(error.to_string());
         }
     }
 }
 
 /// Keeps the record. A build does not fail for want of it.
-fn keep(args: &Build, record: BuildRecord, session: &Session, journal: &Journal) -> anyhow::Result<()> {
+fn keep(args: &Build, record: BuildRecord, session: &Session, journal: &Journal) -> Outcome<()> {
     if let Some(path) = &args.timeline {
         let page = timeline::page(&record, journal);
         put(path, page)?;
     }
     if let Err(error) = record.keep(&session.store, journal) {
-        tell!("the record of this build could not be kept: {}", exit::text(error.chain()));
+        tell!("the record of this build could not be kept: {}", error);
     }
     Ok(())
 }
@@ -174,7 +170,7 @@ async fn run(
     session: &Session,
     progress: Progress,
     trace: &mut Trace,
-) -> anyhow::Result<Delivered> {
+) -> Outcome<Delivered> {
     let tools = Tools::new(session, &mut wanted, args.pull);
     let (file, parsed) = read(args, &mut wanted, &tools, &progress).await?;
     let checks = Checks::new(check::options(&file, &wanted.inputs)?);
@@ -183,7 +179,7 @@ async fn run(
     let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, (&progress, lock.as_ref())).await;
     let findings = checks.findings();
     findings.iter().for_each(|finding| progress.warn(check::warning(finding, &file)));
-    trace.checked = Some((file, findings));
+    trace.checked = Some((file.clone(), findings));
     let plan = plan?;
     let mut cache = Cache::new(tools.store.clone());
     if let Some(imports) = caches::imports(&wanted.cache_from, &tools.images, &progress).await {
@@ -193,13 +189,13 @@ async fn run(
         tools.ops.expect(&plan.graph);
     }
     let staying = |target| Staying::find(&wanted, &tools, (&plan.graph, target));
-    let staying = plan.targets.iter().map(staying).collect::<anyhow::Result<Vec<_>>>()?;
+    let staying = plan.targets.iter().map(staying).collect::<Outcome<Vec<_>>>()?;
     let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone()).hiding(wanted.secrets());
     let edges: Vec<Edge> = plan.targets.iter().map(|target| target.edge).collect();
     // Dropped half-way if the build is canceled: what became of the steps is told then, too.
     let report = AtEnd { value: &mut trace.steps, make: || solver.report(&edges) };
     let solving = edges.iter().zip(staying);
-    let solving = solving.map(|(edge, staying)| solved(&solver, *edge, staying, (&wanted, &tools)));
+    let solving = solving.map(|(edge, staying)| solved(&solver, *edge, staying, (&wanted, &tools), &file));
     let solved = try_join_all(solving).await;
     drop(report);
     trace.network = tools.ops.network().cloned();
@@ -216,13 +212,15 @@ async fn solved<E: Executor<Output = SharedStack>, C: CacheIndex<Output = Shared
     edge: Edge,
     staying: Option<Staying<'_>>,
     asked: (&Wanted, &Tools),
-) -> anyhow::Result<(SharedStack, Vec<Elsewhere>)> {
+    file: &Arc<SourceFile>,
+) -> Outcome<(SharedStack, Vec<Elsewhere>)> {
     if let Some(staying) = staying
-        && let Some(found) = staying.solve(solver, edge, asked).await?
+        && let Some(found) = staying.solve(solver, edge, asked, file).await?
     {
         return Ok(found);
     }
-    Ok((solver.solve(edge).await?.result.value, Vec::new()))
+    let solved = solver.solve(edge).await.map_err(|failed| step_failed(&failed, file))?;
+    Ok((solved.result.value, Vec::new()))
 }
 
 /// Sets a value when it goes, however that comes.
@@ -245,7 +243,7 @@ async fn deliver(
     (targets, solved): (&[Target], Vec<(SharedStack, Vec<Elsewhere>)>),
     trace: &Trace,
     progress: &Progress,
-) -> anyhow::Result<Delivered> {
+) -> Outcome<Delivered> {
     let (store, images, build) = (&tools.store, &*tools.images, trace.build.as_str());
     let inline = wanted.cache_to.contains(&caches::Target::Inline);
     let built = |(number, (target, (stack, below)))| {
@@ -272,17 +270,4 @@ fn print_failures(failures: &[Failure]) {
         }
         tell!("------");
     }
-}
-
-/// An error with the place in the Dockerfile, and what can be done.
-fn told(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
-    let error = placed(error, file);
-    let Some(failed) = error.downcast_ref::<StepFailed>() else { return error };
-    let source = &*failed.source;
-    if let Some(lines) = failed.lines {
-        tell!("{}", excerpt(file, lines.first, lines.last).trim_end());
-    }
-    let text = format!("failed to solve: {}", exit::text(exit::chain(source)));
-    let hint = exit::chain(source).find_map(exit::hint_of);
-    Told { text, hint, status: status_of(source) }.into()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use lapstrake_diag::Outcome;
 use lapstrake_engine::{Event, Fate, Used};
 use lapstrake_go::size::human as size;
 use lapstrake_go::{TabWriter, duration};
@@ -20,7 +21,7 @@ use crate::rows::ago;
 use crate::session;
 
 /// Shows or forgets builds.
-pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
+pub(crate) fn builds(what: &Builds) -> Outcome<ExitCode> {
     let removes = matches!(what, Builds::Rm { .. });
     let session = if removes { session::open_to_remove() } else { session::open() }?;
     let store = &*session.store;
@@ -46,7 +47,7 @@ pub(crate) fn builds(what: &Builds) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(store: &Store, quiet: bool, json: bool) -> anyhow::Result<()> {
+fn list(store: &Store, quiet: bool, json: bool) -> Outcome<()> {
     let headings = ["BUILD ID", "NAME", "STATUS", "CREATED", "DURATION", "CACHED"];
     let mut rows = vec![headings.map(str::to_owned)];
     for row in store.builds()? {
@@ -92,7 +93,7 @@ fn summary(record: &BuildRecord) -> serde_json::Value {
     })
 }
 
-fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> Outcome<()> {
     let row = find_build(store, name)?;
     let record = BuildRecord::decode(&row)?;
     let used = used(&Journal::decode(&store.build_log(&row.id)?)?);
@@ -165,7 +166,7 @@ pub(super) fn fate(step: &StackReport) -> &'static str {
     }
 }
 
-fn remove(store: &Store, all: bool, names: &[String]) -> anyhow::Result<()> {
+fn remove(store: &Store, all: bool, names: &[String]) -> Outcome<()> {
     let mut rows = if all { store.builds()? } else { Vec::new() };
     for name in names {
         rows.push(find_build(store, Some(name))?);

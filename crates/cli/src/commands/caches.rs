@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lapstrake_diag::{Outcome, Report, Usage, text};
 use lapstrake_engine::{Key, Progress, StepId};
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{
@@ -13,7 +14,6 @@ use lapstrake_store::Store;
 use super::options::absolute;
 use super::output::{Keys, encoding};
 use super::push::status;
-use crate::exit::{Told, Usage, text};
 
 /// What of the cache is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ pub(super) async fn imports(
         let import = images.import_cache(from).await;
         let told = match &import {
             Ok(import) => format!("found {} results", import.len()),
-            Err(error) => format!("cannot be used: {}", text(crate::exit::chain(error))),
+            Err(error) => format!("cannot be used: {}", text(error)),
         };
         step.status(&told, 0, 0, true);
         step.complete(false, None);
@@ -209,7 +209,7 @@ pub(super) async fn export(
     (store, images): (&Arc<Store>, &Images),
     (report, results): (&[StackReport], &[&Stack]),
     progress: &Progress,
-) -> anyhow::Result<()> {
+) -> Outcome<()> {
     for (number, target) in targets.iter().enumerate() {
         let Target::Place { to, form, scope, ignore_error } = target else { continue };
         let name = match to {
@@ -229,10 +229,8 @@ pub(super) async fn export(
         step.complete(false, done.as_ref().err().map(ToString::to_string));
         match done {
             Err(error) if !ignore_error => {
-                let hint =
-                    Some("`ignore-error=true` in --cache-to lets the build go on without it".to_owned());
-                let text = format!("{name}: {}", text(crate::exit::chain(&error)));
-                return Err(Told { text, hint, status: super::read::status_of(&error) }.into());
+                let hint = "`ignore-error=true` in --cache-to lets the build go on without it";
+                return Err(Report::from(error).context(name).with_hint(hint));
             }
             _ => {}
         }

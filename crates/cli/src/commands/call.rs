@@ -1,8 +1,9 @@
 //! `build --call`: telling something of a Dockerfile instead of building it.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use lapstrake_diag::SourceFile;
+use lapstrake_diag::{Outcome, SourceFile, Usage};
 use lapstrake_dockerfile::{Checks, Parsed, Phase, check_syntax};
 use lapstrake_go::TabWriter;
 use lapstrake_lower::{Outline, OutlineItem, outline};
@@ -15,7 +16,6 @@ use super::read::{Tools, placed, quietly, usable};
 use super::resolve::Guessing;
 use super::wanted::Wanted;
 use crate::args::{Build, Format};
-use crate::exit::Usage;
 
 /// What `--call` names.
 enum Method {
@@ -26,7 +26,7 @@ enum Method {
 }
 
 /// Tells what `--call` or `--check` ask for; `None` if something is to be built.
-pub(super) fn call(args: &Build) -> anyhow::Result<Option<ExitCode>> {
+pub(super) fn call(args: &Build) -> Outcome<Option<ExitCode>> {
     let text = if args.check { "check" } else { args.call.as_deref().unwrap_or("build") };
     let bad = |why: &str| Usage(format!("--call {text}: {why}"));
     let (method, options) = text.split_once(',').unwrap_or((text, ""));
@@ -51,7 +51,7 @@ pub(super) fn call(args: &Build) -> anyhow::Result<Option<ExitCode>> {
     }))
 }
 
-fn tell_targets(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
+fn tell_targets(args: &Build, format: Format) -> Outcome<ExitCode> {
     let mut wanted = Wanted::to_tell(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
@@ -85,7 +85,7 @@ fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
     rows
 }
 
-fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
+fn tell_outline(args: &Build, format: Format) -> Outcome<ExitCode> {
     let mut wanted = Wanted::to_tell(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
@@ -104,19 +104,19 @@ fn tell_outline(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
 fn made(
     tools: &Tools,
     wanted: &mut Wanted,
-    file: &SourceFile,
+    file: &Arc<SourceFile>,
     (parsed, checks): (&Parsed, &Checks),
-) -> anyhow::Result<Outline> {
+) -> Outcome<Outline> {
     super::block_on(async {
         guess_time(wanted, parsed, tools).await;
         let resolver = Guessing::new(tools.images.clone());
         let made =
             tokio::task::block_in_place(|| outline(&parsed.dockerfile, &wanted.inputs, &resolver, checks));
-        made.map_err(|error| placed(error.into(), file))
+        made.map_err(|error| placed(&error, file))
     })
 }
 
-fn outline_text(outline: &Outline) -> anyhow::Result<()> {
+fn outline_text(outline: &Outline) -> Outcome<()> {
     if outline.name.is_some() || !outline.description.is_empty() {
         let name = outline.name.clone().unwrap_or_else(|| "(default)".to_owned());
         let mut rows = vec![["TARGET:".to_owned(), name]];
@@ -151,7 +151,7 @@ const REQUESTS: [(&str, &str); 3] = [
     ("subrequests.describe", "List available subrequest types"),
 ];
 
-fn describe(format: Format) -> anyhow::Result<ExitCode> {
+fn describe(format: Format) -> Outcome<ExitCode> {
     if format == Format::Json {
         let request = |(name, description): &(&str, &str)| {
             let target = json!([{ "name": "target", "description": "Target build stage" }]);

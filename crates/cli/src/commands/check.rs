@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lapstrake_diag::{SourceFile, excerpt};
+use lapstrake_diag::{Excerpt, Outcome, Report, SourceFile, excerpt};
 use lapstrake_dockerfile::{CheckOptions, Checks, Finding, Parsed, Rule, check_syntax};
 use lapstrake_engine::Warning;
 use lapstrake_lower::{BuildInputs, Scope, lower_checked};
@@ -17,7 +18,6 @@ use super::read::{Tools, first_error, quietly};
 use super::resolve::Guessing;
 use super::wanted::Wanted;
 use crate::args::{Build, Format};
-use crate::exit::Told;
 
 /// An error that ended the checking.
 struct BuildError {
@@ -26,7 +26,7 @@ struct BuildError {
 }
 
 /// Checks, and prints what was found. The status is 1 if that is anything.
-pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
+pub(crate) fn check(args: &Build, format: Format) -> Outcome<ExitCode> {
     let mut wanted = Wanted::to_tell(args)?;
     let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
     let (file, parsed) = quietly(args, &mut wanted, &tools)?;
@@ -52,7 +52,7 @@ pub(crate) fn check(args: &Build, format: Format) -> anyhow::Result<ExitCode> {
 }
 
 /// Which rules count: what an argument says, else the file. A mistake in the file is one of its errors.
-fn wanted_rules(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result<Result<CheckOptions, BuildError>> {
+fn wanted_rules(file: &SourceFile, inputs: &BuildInputs) -> Outcome<Result<CheckOptions, BuildError>> {
     if let Some(options) = from_argument(inputs)? {
         return Ok(Ok(options));
     }
@@ -63,25 +63,26 @@ fn wanted_rules(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result<Resul
 }
 
 /// The rules that an argument asks for. What is wrong with them counts whatever is to be told.
-pub(super) fn from_argument(inputs: &BuildInputs) -> anyhow::Result<Option<CheckOptions>> {
+pub(super) fn from_argument(inputs: &BuildInputs) -> Outcome<Option<CheckOptions>> {
     const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
     let Some(text) = inputs.build_args.get(ARGUMENT) else { return Ok(None) };
     let options = CheckOptions::parse(text);
     Ok(Some(options.map_err(|why| bad(format!("failed to parse build-arg:{ARGUMENT}: {why}")))?))
 }
 
-fn bad(text: String) -> Told {
+fn bad(text: String) -> Report {
     let hint = "a check is `skip=RULE,RULE|all`, `error=true` or `experimental=RULE|all`, `;` between them";
-    Told { text, hint: Some(hint.to_owned()), status: 1 }
+    Report::new(text).with_hint(hint)
 }
 
 /// Which rules count for a build.
-pub(super) fn options(file: &SourceFile, inputs: &BuildInputs) -> anyhow::Result<CheckOptions> {
+pub(super) fn options(file: &Arc<SourceFile>, inputs: &BuildInputs) -> Outcome<CheckOptions> {
     wanted_rules(file, inputs)?.map_err(|error| {
-        if let Some((first, last)) = error.lines {
-            tell!("{}", excerpt(file, first, last).trim_end());
+        let report = bad(error.message);
+        match error.lines {
+            Some((first, last)) => report.at(file, Excerpt::Lines(first, last)),
+            None => report,
         }
-        bad(error.message).into()
     })
 }
 
@@ -92,7 +93,7 @@ fn run(
     file: &SourceFile,
     parsed: &Parsed,
     checks: &Checks,
-) -> anyhow::Result<Option<BuildError>> {
+) -> Outcome<Option<BuildError>> {
     check_syntax(parsed, checks);
     if let Some((message, lines)) = first_error(parsed, file) {
         return Ok(Some(BuildError { message, lines }));
@@ -113,7 +114,7 @@ fn run(
     })
 }
 
-fn print(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile) -> anyhow::Result<()> {
+fn print(findings: &[Finding], error: Option<&BuildError>, file: &SourceFile) -> Outcome<()> {
     match findings.len() {
         0 if error.is_some() => {}
         0 => say!("Check complete, no warnings found."),

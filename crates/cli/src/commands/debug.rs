@@ -8,15 +8,14 @@ mod plan;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use lapstrake_diag::SourceFile;
+use lapstrake_diag::{Context as _, Outcome, SourceFile};
 use lapstrake_dockerfile::Dialect;
 
 use super::include::{included, root_of};
 use crate::args::debug::Debug;
 
 /// Answers one question.
-pub(crate) fn debug(what: &Debug) -> anyhow::Result<ExitCode> {
+pub(crate) fn debug(what: &Debug) -> Outcome<ExitCode> {
     match what {
         Debug::Parse(args) => parse::parse(&args.file),
         Debug::Expand => expand::expand(),
@@ -26,7 +25,7 @@ pub(crate) fn debug(what: &Debug) -> anyhow::Result<ExitCode> {
 }
 
 /// `file`, read from `path`, with all files that it includes.
-fn with_includes(file: SourceFile, dialect: Dialect, path: &Path) -> anyhow::Result<SourceFile> {
+fn with_includes(file: SourceFile, dialect: Dialect, path: &Path) -> Outcome<SourceFile> {
     if path == Path::new("-") {
         return Ok(file);
     }
@@ -36,7 +35,7 @@ fn with_includes(file: SourceFile, dialect: Dialect, path: &Path) -> anyhow::Res
 }
 
 /// The text of `file`; `-` is standard input.
-fn read(file: &Path) -> anyhow::Result<SourceFile> {
+fn read(file: &Path) -> Outcome<SourceFile> {
     let name = file.display().to_string();
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();

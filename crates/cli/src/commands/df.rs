@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
+use lapstrake_diag::Outcome;
 use lapstrake_go::TabWriter;
 use lapstrake_go::size::human as bytes;
 use lapstrake_store::{ImageRow, Item, ItemKind, Store};
@@ -31,7 +32,7 @@ struct Row {
 }
 
 /// Shows what takes room.
-pub(crate) fn df(args: &Df) -> anyhow::Result<ExitCode> {
+pub(crate) fn df(args: &Df) -> Outcome<ExitCode> {
     let session = session::open()?;
     let store = &*session.store;
     let items = store.items()?;
@@ -66,7 +67,7 @@ struct Sized {
     unique: u64,
 }
 
-fn sized(store: &Store, items: &[Item]) -> anyhow::Result<Vec<Sized>> {
+fn sized(store: &Store, items: &[Item]) -> Outcome<Vec<Sized>> {
     let layers_on_disk = items.iter().filter(|item| item.kind == ItemKind::Layer);
     let room: BTreeMap<&str, u64> = layers_on_disk.map(|item| (item.id.as_str(), item.size)).collect();
     let (rows, tags) = (store.images()?, store.tags()?);
@@ -122,7 +123,7 @@ fn rows(items: &[Item], images: &[Sized]) -> Vec<Row> {
     rows
 }
 
-fn summary(rows: &[Row], format: Option<&str>) -> anyhow::Result<()> {
+fn summary(rows: &[Row], format: Option<&str>) -> Outcome<()> {
     let row = |row: &Row| {
         let percent = (row.reclaimable * 100).checked_div(row.size).unwrap_or(0);
         let free = format!("{} ({percent}%)", bytes(row.reclaimable));
@@ -132,7 +133,7 @@ fn summary(rows: &[Row], format: Option<&str>) -> anyhow::Result<()> {
     Ok(crate::console::out(format_args!("{}", rows.text(format)?))?)
 }
 
-fn images_json(store: &Store, images: &[Sized]) -> anyhow::Result<Vec<serde_json::Value>> {
+fn images_json(store: &Store, images: &[Sized]) -> Outcome<Vec<serde_json::Value>> {
     let one = |image: &Sized| {
         let created = config(store, &image.row.id)?.created;
         Ok(json!({
@@ -192,11 +193,11 @@ const ITEMS: Columns = (
 /// Headings, and the template of a row.
 type Columns = (&'static [(&'static str, &'static str)], &'static str);
 
-fn table((headings, usual): Columns, rows: Vec<serde_json::Value>) -> anyhow::Result<()> {
+fn table((headings, usual): Columns, rows: Vec<serde_json::Value>) -> Outcome<()> {
     Ok(crate::console::out(format_args!("{}", Rows { headings, usual, rows }.text(None)?))?)
 }
 
-fn list_images(store: &Store, images: &[Sized]) -> anyhow::Result<()> {
+fn list_images(store: &Store, images: &[Sized]) -> Outcome<()> {
     let mut rows = Vec::new();
     for image in images {
         let created = config(store, &image.row.id)?.created;
@@ -216,7 +217,7 @@ fn list_images(store: &Store, images: &[Sized]) -> anyhow::Result<()> {
     table(IMAGES, rows)
 }
 
-fn list_items(items: &[Item]) -> anyhow::Result<()> {
+fn list_items(items: &[Item]) -> Outcome<()> {
     let mut items: Vec<&Item> = items.iter().collect();
     items.sort_by_key(|item| (std::cmp::Reverse(item.used), std::cmp::Reverse(item.depth)));
     let total: u64 = items.iter().filter(|item| !item.shared).map(|item| item.size).sum();

@@ -2,10 +2,12 @@
 
 mod state;
 
+use lapstrake_snapshot::OTHER_STATE;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use lapstrake_diag::{Outcome, text};
 use lapstrake_go::TabWriter;
 use lapstrake_runtime::{Choice, Sandbox, Way, advice, dropped, limits_available};
 use lapstrake_store::{Stacking, Store};
@@ -15,7 +17,7 @@ use serde::Serialize;
 
 use crate::args::Doctor;
 use crate::env;
-use crate::exit::{OTHER_STATE, chain, text};
+
 use crate::session::BY_WISH;
 
 /// What the machine must have: `mount_setattr` came with it, and just before it the marks of overlayfs in `user.*`.
@@ -48,7 +50,7 @@ fn finding(name: &'static str, state: State, detail: impl Into<String>) -> Findi
 }
 
 /// Looks.
-pub(crate) fn doctor(args: &Doctor) -> anyhow::Result<ExitCode> {
+pub(crate) fn doctor(args: &Doctor) -> Outcome<ExitCode> {
     let findings = look(args);
     if args.json {
         say!("{}", serde_json::to_string_pretty(&findings)?);
@@ -167,7 +169,7 @@ fn state_directory(path: &Path, entered: bool) -> Vec<Finding> {
     let store = match Store::open(path) {
         Ok(store) => store,
         Err(error) => {
-            let why = format!("{shown}: {}", text(chain(&error)));
+            let why = format!("{shown}: {}", text(&error));
             return vec![finding("state directory", State::Missing, why)];
         }
     };
@@ -198,7 +200,7 @@ fn layers(store: &Store) -> Finding {
             let detail = format!("layers are copied, so that builds are slower: {why}");
             Finding { hint, ..finding("overlayfs", State::Limited, detail) }
         }
-        Err(error) => Finding { hint, ..finding("overlayfs", State::Missing, text(chain(&error))) },
+        Err(error) => Finding { hint, ..finding("overlayfs", State::Missing, text(&error)) },
     }
 }
 
@@ -207,7 +209,7 @@ fn sandbox() -> Vec<Finding> {
         Ok(sandbox) => {
             vec![finding("sandbox", State::Ok, "namespaces and mounts can be made"), network(&sandbox)]
         }
-        Err(error) => vec![finding("sandbox", State::Missing, text(chain(&error)))],
+        Err(error) => vec![finding("sandbox", State::Missing, text(&error))],
     }
 }
 
@@ -218,7 +220,7 @@ fn network(sandbox: &Sandbox) -> Finding {
         Ok(choice) => choice,
         Err(error) => {
             let hint = error.hint().map(str::to_owned);
-            let detail = format!("host and none only: {}", text(chain(&error)));
+            let detail = format!("host and none only: {}", text(&error));
             return Finding { hint, ..finding(name, State::Limited, detail) };
         }
     };

@@ -225,7 +225,7 @@ mod tests {
 
     impl ImageResolver for None {
         fn resolve(&self, _: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
-            Err("none".into())
+            Err(std::sync::Arc::new(std::io::Error::other("none")))
         }
     }
 

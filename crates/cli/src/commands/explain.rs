@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use lapstrake_diag::Outcome;
 use lapstrake_engine::{Change, Explained, Fate, Key, Part, Reason, explain as compare};
 use lapstrake_ops::{StackReport, record, seen};
 use lapstrake_store::{BuildRow, Store};
@@ -27,7 +28,7 @@ struct Comparison<'a> {
 }
 
 /// Explains a build.
-pub(crate) fn explain(args: &Explain) -> anyhow::Result<ExitCode> {
+pub(crate) fn explain(args: &Explain) -> Outcome<ExitCode> {
     let session = session::open()?;
     let store = &*session.store;
     let this = find_build(store, args.build.as_deref())?;
@@ -78,7 +79,7 @@ impl Comparison<'_> {
         Some(before.changes(&this).iter().map(|(path, what)| (named(path), what.name())).collect())
     }
 
-    fn tell(&self, explained: &[Explained]) -> anyhow::Result<()> {
+    fn tell(&self, explained: &[Explained]) -> Outcome<()> {
         let named = |build: &BuildRecord| {
             format!(
                 "{} ({}, {})",
@@ -153,7 +154,7 @@ impl Comparison<'_> {
         lines
     }
 
-    fn to_json(&self, explained: &[Explained]) -> anyhow::Result<Value> {
+    fn to_json(&self, explained: &[Explained]) -> Outcome<Value> {
         let mut steps = Vec::new();
         for one in explained {
             let step = &self.this.steps[one.step];

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use lapstrake_diag::{Context as _, Outcome, Report, Usage};
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Platform, Reference};
@@ -24,7 +24,6 @@ use super::push::status;
 use super::wanted::Wanted;
 use crate::args::Build;
 use crate::env;
-use crate::exit::{Told, Usage};
 
 /// What is exported.
 pub(crate) struct Export<'a> {
@@ -58,7 +57,7 @@ pub(crate) struct Built<'a> {
 
 impl Export<'_> {
     /// Exports to all outputs.
-    pub(crate) fn run(&self, progress: &Progress) -> anyhow::Result<Delivered> {
+    pub(crate) fn run(&self, progress: &Progress) -> Outcome<Delivered> {
         let leaves = self.wanted.outputs.iter().any(|output| *output != Output::Cache);
         let of_this_machine =
             |built: &Built<'_>| built.stack.below.is_some() || !built.stack.binds.is_empty();
@@ -66,7 +65,7 @@ impl Export<'_> {
             let text =
                 "the result stands on a `rootfs://` directory of this machine, which is no part of any image";
             let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
-            return Err(Told { text: text.to_owned(), hint: Some(hint.to_owned()), status: 1 }.into());
+            return Err(Report::new(text).with_hint(hint));
         }
         let (mut delivered, mut metadata) = (Delivered::default(), Metadata::default());
         for (number, output) in self.wanted.outputs.iter().enumerate() {
@@ -81,7 +80,7 @@ impl Export<'_> {
                 }),
                 other => self.one(other, &mut metadata, &step),
             };
-            step.complete(false, image.as_ref().err().map(ToString::to_string));
+            step.complete(false, image.as_ref().err().map(|error| error.message().to_owned()));
             delivered.id = delivered.id.or(image?);
         }
         if let Some(path) = &self.args.metadata_file {
@@ -90,7 +89,7 @@ impl Export<'_> {
         Ok(delivered)
     }
 
-    fn one(&self, output: &Output, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Option<Digest>> {
+    fn one(&self, output: &Output, metadata: &mut Metadata, step: &Step) -> Outcome<Option<Digest>> {
         match output {
             Output::Image { image: asked, push } => self.stored(asked, *push, metadata, step).map(Some),
             Output::Archive { docker, image: asked, .. } | Output::Layout { docker, image: asked, .. } => {
@@ -136,10 +135,10 @@ impl Export<'_> {
     fn files(
         &self,
         asked: &RootOutput,
-        write: impl FnOnce(&[Part<'_>], Shape) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Option<Digest>> {
+        write: impl FnOnce(&[Part<'_>], Shape) -> Outcome<()>,
+    ) -> Outcome<Option<Digest>> {
         let open = |built: &Built<'_>| Ok(built.stack.open(self.store, self.images.single_id())?);
-        let roots = self.results.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+        let roots = self.results.iter().map(open).collect::<Outcome<Vec<_>>>()?;
         let parts = self.results.iter().zip(&roots).map(|(built, root)| Part {
             platform: built.platform.to_string(),
             root: root.as_fd(),
@@ -152,7 +151,7 @@ impl Export<'_> {
     }
 
     /// The image for all platforms.
-    fn bundle(&self, asked: &ImageOutput, step: &Step) -> anyhow::Result<Bundle> {
+    fn bundle(&self, asked: &ImageOutput, step: &Step) -> Outcome<Bundle> {
         let platforms: Vec<Platform> = self.results.iter().map(|built| built.platform.clone()).collect();
         let encodings = platforms.iter().map(|platform| asked.encoding_for(platform, &platforms));
         let encodings = encodings.collect::<Result<Vec<_>, _>>()?;
@@ -161,14 +160,14 @@ impl Export<'_> {
             tell!("warning: rewrite-timestamp is specified, but no source-date-epoch was found");
         }
         let images = during(step, "exporting layers", || {
-            self.results.iter().map(|built| self.image(built, asked)).collect::<anyhow::Result<Vec<_>>>()
+            self.results.iter().map(|built| self.image(built, asked)).collect::<Outcome<Vec<_>>>()
         })?;
         let variant = |((platform, encoding), image)| Variant { platform, image: Arc::new(image), encoding };
         let variants = platforms.into_iter().zip(encodings).zip(images).map(variant).collect();
         Ok(Bundle { variants, index: self.wanted.as_index.then(|| asked.index.clone()) })
     }
 
-    fn image(&self, built: &Built<'_>, asked: &ImageOutput) -> anyhow::Result<Finished> {
+    fn image(&self, built: &Built<'_>, asked: &ImageOutput) -> Outcome<Finished> {
         let mut draft = built.target.image.clone();
         draft.epoch = asked.epoch.unwrap_or(draft.epoch);
         let layer = |layer: &StackLayer| {
@@ -193,7 +192,7 @@ impl Export<'_> {
         push: Option<PushTo>,
         metadata: &mut Metadata,
         step: &Step,
-    ) -> anyhow::Result<Digest> {
+    ) -> Outcome<Digest> {
         let bundle = self.bundle(asked, step)?;
         let names = self.names(asked);
         if asked.store {
@@ -203,7 +202,7 @@ impl Export<'_> {
             let id = &bundle.main().image.document.digest;
             let part =
                 format!("unpacking to {}", names.first().map_or_else(|| id.to_string(), ToString::to_string));
-            let unpack = |built: &Built<'_>| -> anyhow::Result<()> {
+            let unpack = |built: &Built<'_>| -> Outcome<()> {
                 Ok(built.stack.lowers(self.store, self.images.single_id()).map(drop)?)
             };
             during(step, &part, || self.results.iter().try_for_each(unpack))?;
@@ -233,7 +232,7 @@ impl Export<'_> {
         Ok(id_of(&bundle, manifest.as_ref()))
     }
 
-    fn keep(&self, bundle: &Bundle, names: &[Reference], step: &Step) -> anyhow::Result<()> {
+    fn keep(&self, bundle: &Bundle, names: &[Reference], step: &Step) -> Outcome<()> {
         let writing = format!("writing image {}", bundle.main().image.document.digest);
         let both = self.results.iter().zip(&bundle.variants);
         let layers = both.map(|(built, variant)| stored_layers(&built.stack, &variant.image)).collect();
@@ -245,7 +244,7 @@ impl Export<'_> {
     }
 
     /// To the local store and to a running Docker or containerd. Where neither runs and none was named, the store is enough.
-    fn loaded(&self, asked: &ImageOutput, metadata: &mut Metadata, step: &Step) -> anyhow::Result<Loaded> {
+    fn loaded(&self, asked: &ImageOutput, metadata: &mut Metadata, step: &Step) -> Outcome<Loaded> {
         let Addressee { engine, named } = addressee()?;
         let bundle = self.bundle(asked, step)?;
         let names = self.names(asked);
@@ -267,7 +266,7 @@ impl Export<'_> {
         names: &[Reference],
         engine: &Engine,
         step: &Step,
-    ) -> anyhow::Result<Vec<Manifest>> {
+    ) -> Outcome<Vec<Manifest>> {
         let saved = [Saved { bundle, names }];
         match engine {
             Engine::Docker(socket) => during(step, "sending tarball", || {
@@ -293,7 +292,7 @@ impl Export<'_> {
         asked: &ImageOutput,
         (names, to): (&[Reference], PushTo),
         step: &Step,
-    ) -> anyhow::Result<Manifest> {
+    ) -> Outcome<Manifest> {
         if names.is_empty() {
             return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()).into());
         }
@@ -345,8 +344,8 @@ const NO_ENGINE: &str = "note: no Docker or containerd is running here: the imag
                          `lapstrake run` finds it; `lapstrake save` writes an archive for any engine";
 
 /// Whether an engine is not there at all.
-fn nobody_listens(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(OutputError::NoEngine { .. }))
+fn nobody_listens(error: &Report) -> bool {
+    error.code() == OutputError::NO_ENGINE
 }
 
 /// Who can be given an image.
@@ -412,7 +411,7 @@ fn title(output: &Output) -> &'static str {
 }
 
 /// Does a part of a step, and shows how long it takes.
-fn during<T>(step: &Step, part: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+fn during<T>(step: &Step, part: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     step.status(part, 0, 0, false);
     let done = work()?;
     step.status(part, 0, 0, true);

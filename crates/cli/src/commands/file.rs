@@ -3,15 +3,15 @@
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
-use anyhow::Context as _;
+use lapstrake_diag::{Context as _, Outcome};
 use lapstrake_sys::outfile::{NewMode, write_output};
 
 /// Writes an output: a regular file whole or not at all, anything else in place (`sys::outfile`); without a path, to
 /// standard output.
 pub(super) fn to_file<T>(
     dest: Option<&Path>,
-    write: impl FnOnce(&mut dyn io::Write) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+    write: impl FnOnce(&mut dyn io::Write) -> Outcome<T>,
+) -> Outcome<T> {
     let Some(dest) = dest else {
         let mut out = BufWriter::new(io::stdout().lock());
         let result = write(&mut out)?;
@@ -23,6 +23,6 @@ pub(super) fn to_file<T>(
 }
 
 /// Writes these bytes as an output.
-pub(super) fn put(dest: &Path, bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
+pub(super) fn put(dest: &Path, bytes: impl AsRef<[u8]>) -> Outcome<()> {
     to_file(Some(dest), |out| Ok(out.write_all(bytes.as_ref())?))
 }

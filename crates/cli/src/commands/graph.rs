@@ -4,7 +4,7 @@ mod draw;
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use lapstrake_diag::{Context as _, Outcome};
 use lapstrake_dockerfile::{Checks, check_syntax};
 use lapstrake_engine::{Forecast, Progress, probe};
 use lapstrake_ops::Cache;
@@ -13,13 +13,13 @@ use self::draw::{Node, dot, svg, text};
 use super::check;
 use super::file::put;
 use super::plan::plan;
-use super::read::{Tools, placed, read};
+use super::read::{Tools, read};
 use super::wanted::Wanted;
 use crate::args::Graph;
 use crate::session::{self, Session};
 
 /// Draws.
-pub(crate) fn graph(args: &Graph) -> anyhow::Result<ExitCode> {
+pub(crate) fn graph(args: &Graph) -> Outcome<ExitCode> {
     let wanted = Wanted::parse(&args.build)?;
     let session = session::open()?;
     let nodes = super::block_on(nodes(args, wanted, &session))?;
@@ -35,13 +35,13 @@ pub(crate) fn graph(args: &Graph) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn nodes(args: &Graph, mut wanted: Wanted, session: &Session) -> anyhow::Result<Vec<Node>> {
+async fn nodes(args: &Graph, mut wanted: Wanted, session: &Session) -> Outcome<Vec<Node>> {
     let tools = Tools::new(session, &mut wanted, args.build.pull);
     let (file, parsed) = read(&args.build, &mut wanted, &tools, &Progress::none()).await?;
     let checks = Checks::new(check::options(&file, &wanted.inputs)?);
     check_syntax(&parsed, &checks);
     let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, (&Progress::none(), None)).await;
-    let plan = plan.map_err(|error| placed(error, &file))?;
+    let plan = plan?;
     let target = plan.targets.first().context("nothing to build")?;
     let cache = Cache::new(tools.store.clone());
     let found = probe(&plan.graph, &tools.ops, &cache, target.edge).await;

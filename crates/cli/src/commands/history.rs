@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use lapstrake_diag::Outcome;
 use lapstrake_go::size::human as size;
 use serde_json::json;
 
@@ -22,7 +23,7 @@ const EXACT: &str = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comm
 const WIDTH: usize = 45;
 
 /// Shows how an image was made, newest first.
-pub(crate) fn history(args: &History) -> anyhow::Result<ExitCode> {
+pub(crate) fn history(args: &History) -> Outcome<ExitCode> {
     let session = session::open()?;
     let image = find_for(&session.store, &args.image, args.platform.as_deref())?;
     let config = config(&session.store, &image.id)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
+use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_go::size::human as size;
 use lapstrake_oci::Reference;
 use lapstrake_store::{ImageRow, Store};
@@ -10,7 +11,6 @@ use serde_json::json;
 
 use super::listed::{Filters, Listed};
 use crate::args::images::{Images, Rmi};
-use crate::exit::Usage;
 use crate::rows::{Rows, ago, go_time};
 use crate::session::{self, NoImage, find_all, find_for};
 
@@ -33,7 +33,7 @@ const NONE: &str = "<none>";
 const NOT_KNOWN: &str = "N/A";
 
 /// Lists images.
-pub(crate) fn images(args: &Images) -> anyhow::Result<ExitCode> {
+pub(crate) fn images(args: &Images) -> Outcome<ExitCode> {
     let session = session::open()?;
     let filters = Filters::parse(&session.store, &args.filter, args.pattern.as_deref())?;
     let mut listed = Listed::all(&session.store)?;
@@ -114,11 +114,11 @@ fn exact(image: &Listed) -> Vec<serde_json::Value> {
 }
 
 /// Removes images, or names of them. What cannot be removed holds up none of the others.
-pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
+pub(crate) fn rmi(args: &Rmi) -> Outcome<ExitCode> {
     let session = session::open_to_remove()?;
     let failed = args.images.iter().filter_map(|name| remove(&session.store, name, args).err());
-    let (absent, mut failed): (Vec<anyhow::Error>, Vec<anyhow::Error>) =
-        failed.partition(|error| args.force && error.is::<NoImage>());
+    let (absent, mut failed): (Vec<Report>, Vec<Report>) =
+        failed.partition(|error| args.force && error.code() == NoImage::CODE);
     // As in Docker, what is not there is gone already.
     absent.iter().for_each(|error| tell!("{error}"));
     let Some(last) = failed.pop() else { return Ok(ExitCode::SUCCESS) };
@@ -128,7 +128,7 @@ pub(crate) fn rmi(args: &Rmi) -> anyhow::Result<ExitCode> {
     Err(last)
 }
 
-fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
+fn remove(store: &Store, name: &str, args: &Rmi) -> Outcome<()> {
     let all = find_all(store, name)?;
     match (&args.platform, all.len()) {
         (_, 1) => {}
@@ -137,9 +137,9 @@ fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
             let image = Listed::new(store, find_for(store, name, Some(platform))?)?;
             if image.tags.len() > 1 && !args.force {
                 let id = image.row.id.short();
-                anyhow::bail!(
+                return Err(Report::new(format!(
                     "image {id} has more than one name: use --force to take it away from all of them"
-                );
+                )));
             }
             store.remove_unused_image(&image.row.id)?;
             return tell_of("Deleted", &image.row.id.to_string(), args.json);
@@ -164,7 +164,7 @@ fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
         }
         None if image.tags.len() > 1 && !args.force => {
             let id = image.row.id.short();
-            anyhow::bail!("image {id} has more than one name: name one of them, or use --force")
+            Err(Report::new(format!("image {id} has more than one name: name one of them, or use --force")))
         }
         _ => {
             store.remove_unused_image(&image.row.id)?;
@@ -177,9 +177,9 @@ fn remove(store: &Store, name: &str, args: &Rmi) -> anyhow::Result<()> {
 }
 
 /// Takes a name away from the images for all platforms, and removes those that have no other.
-fn remove_variants(store: &Store, name: &str, all: Vec<ImageRow>, args: &Rmi) -> anyhow::Result<()> {
+fn remove_variants(store: &Store, name: &str, all: Vec<ImageRow>, args: &Rmi) -> Outcome<()> {
     let reference: Reference = name.parse().map_err(|error| Usage(format!("`{name}`: {error}")))?;
-    let all = all.into_iter().map(|row| Listed::new(store, row)).collect::<anyhow::Result<Vec<_>>>()?;
+    let all = all.into_iter().map(|row| Listed::new(store, row)).collect::<Outcome<Vec<_>>>()?;
     let (gone, staying): (Vec<_>, Vec<_>) =
         all.iter().partition(|image| image.tags.iter().all(|tag| *tag == reference));
     if let Some(image) = gone.iter().find(|image| store.is_in_use(&image.row.id).unwrap_or(false)) {
@@ -204,7 +204,7 @@ fn others(image: &Listed, gone: &Reference) -> bool {
     if gone.digest().is_some() { !image.tags.is_empty() } else { image.tags.len() > 1 }
 }
 
-fn tell_of(what: &str, name: &str, json: bool) -> anyhow::Result<()> {
+fn tell_of(what: &str, name: &str, json: bool) -> Outcome<()> {
     if json {
         say!("{}", json!({ what: name }));
     } else {

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::Context as _;
 use lapstrake_assemble::Document;
-use lapstrake_diag::SourceFile;
+use lapstrake_diag::{Context as _, Outcome, SourceFile, Usage};
 use lapstrake_dockerfile::{Dialect, parse_as};
 use lapstrake_graph::{Graph, HistoryDraft, ImageDraft, Op, Source, VertexMeta};
 use lapstrake_lower::{BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, lower};
@@ -18,11 +18,10 @@ use lapstrake_store::StackLayer;
 use super::read::usable;
 use crate::args::images::Import;
 use crate::env;
-use crate::exit::Usage;
 use crate::session;
 
 /// Makes an image of a root file system's tar.
-pub(crate) fn import(args: &Import) -> anyhow::Result<ExitCode> {
+pub(crate) fn import(args: &Import) -> Outcome<ExitCode> {
     let parsed =
         |name: &String| Reference::new_name(name).map_err(|e| Usage(format!("invalid name `{name}`: {e}")));
     let names: Vec<Reference> = args.name.iter().map(parsed).collect::<Result<_, _>>()?;
@@ -71,7 +70,7 @@ struct Nobody;
 
 impl ImageResolver for Nobody {
     fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
-        Err(format!("{} is not asked for", request.reference).into())
+        Err(Arc::new(std::io::Error::other(format!("{} is not asked for", request.reference))))
     }
 }
 
@@ -91,7 +90,7 @@ const CHANGES: [&str; 11] = [
 ];
 
 /// The config that these instructions make of that of `scratch`.
-fn changed(platform: &Platform, changes: &[String]) -> anyhow::Result<ImageConfig> {
+fn changed(platform: &Platform, changes: &[String]) -> Outcome<ImageConfig> {
     for change in changes {
         let word = change.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         if change.contains('\n') || !CHANGES.contains(&word.as_str()) {
@@ -104,7 +103,7 @@ fn changed(platform: &Platform, changes: &[String]) -> anyhow::Result<ImageConfi
         .chain(changes.iter().map(String::as_str))
         .flat_map(|l| [l, "\n"])
         .collect();
-    let file = SourceFile::new("--change", text);
+    let file = Arc::new(SourceFile::new("--change", text));
     let parsed = parse_as(&file, Dialect::BuildKit);
     usable(&parsed, &file)?;
     let inputs = BuildInputs { platforms: vec![platform.clone()], ..BuildInputs::new() };

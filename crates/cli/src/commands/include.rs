@@ -3,13 +3,12 @@
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-use lapstrake_diag::{SourceFile, render};
+use lapstrake_diag::{Excerpt, Outcome, Report, SourceFile};
 use lapstrake_dockerfile::{Dialect, with_includes};
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use rustix::fs::{FileType, Mode, OFlags};
-
-use crate::exit::{Told, style};
 
 /// No included file is longer, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -23,21 +22,20 @@ pub(super) fn included(
     dialect: Dialect,
     root: &OwnedFd,
     below: &Path,
-) -> anyhow::Result<SourceFile> {
+) -> Outcome<SourceFile> {
     let own = file.name().to_owned();
     let load = |path: &str, from: &str| {
         let dir = if from == own { below } else { Path::new(from).parent().unwrap_or(Path::new("")) };
         load(root, &plain(&dir.join(path)))
     };
     with_includes(file, dialect, &load).map_err(|bad| {
-        tell!("{}", render(&bad.diagnostic, &bad.file, style()));
-        let text = format!("failed to solve: {}", bad.diagnostic.message);
-        Told { text, hint: None, status: 1 }.into()
+        let report = Report::new(format!("failed to solve: {}", bad.diagnostic.message));
+        report.at(&Arc::new(bad.file), Excerpt::Findings(vec![bad.diagnostic]))
     })
 }
 
 /// The root and the directory in it for a file at `path`: the context, or, for a file from elsewhere, its own directory.
-pub(super) fn root_of(path: &Path, context: &Path) -> anyhow::Result<(OwnedFd, PathBuf)> {
+pub(super) fn root_of(path: &Path, context: &Path) -> Outcome<(OwnedFd, PathBuf)> {
     let here = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let inside =
         |dir: &Path| Some(here.canonicalize().ok()?.strip_prefix(dir.canonicalize().ok()?).ok()?.to_owned());

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_go::Template;
 use lapstrake_oci::Reference;
 use lapstrake_registry::Client;
@@ -10,14 +11,14 @@ use serde_json::{Value, json};
 
 use super::listed::Listed;
 use crate::args::images::Inspect;
-use crate::exit::Usage;
+use crate::rows::show;
 use crate::session::{self, find_for, registries};
 
 /// Shows what images are.
-pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
+pub(crate) fn inspect(args: &Inspect) -> Outcome<ExitCode> {
     let template = match args.format.as_deref() {
         None => None,
-        Some("json") => Some(Template::parse("{{json .}}")?),
+        Some("json") => Some(Template::parse("{{json .}}").map_err(|error| Report::new(error.to_string()))?),
         Some(text) => Some(Template::parse(text).map_err(|error| Usage(format!("--format: {error}")))?),
     };
     if args.referrers {
@@ -37,7 +38,7 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
         _ if args.raw => {}
         Some(template) => {
             for document in &shown {
-                say!("{}", template.show(document)?);
+                say!("{}", show(&template, document)?);
             }
         }
         None => say!("{}", String::from_utf8_lossy(&lapstrake_go::to_json_indented(&shown))),
@@ -46,7 +47,7 @@ pub(crate) fn inspect(args: &Inspect) -> anyhow::Result<ExitCode> {
 }
 
 /// What refers to images in their registries. Nothing does if there is an empty index.
-fn referrers(images: &[String]) -> anyhow::Result<ExitCode> {
+fn referrers(images: &[String]) -> Outcome<ExitCode> {
     let names = images
         .iter()
         .map(|text| text.parse::<Reference>().map_err(|error| Usage(format!("`{text}`: {error}"))));
@@ -72,7 +73,7 @@ fn referrers(images: &[String]) -> anyhow::Result<ExitCode> {
 
 /// An image in Docker's fields. Those of the config that are not set are there all the same, so that a template can name
 /// them.
-fn document(image: &Listed) -> anyhow::Result<Value> {
+fn document(image: &Listed) -> Outcome<Value> {
     let config = &image.config;
     let names = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>();
     let mut of_containers = json!({"User": "", "ExposedPorts": {}, "Env": [], "Entrypoint": [], "Cmd": [],

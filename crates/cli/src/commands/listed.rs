@@ -1,10 +1,10 @@
 //! The images in the store with their names, and which of them are meant.
 
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::{ImageConfig, Reference};
 use lapstrake_store::{ImageRow, Store};
 use lapstrake_tree::ignore::path_match;
 
-use crate::exit::Usage;
 use crate::session::{config, find_image};
 
 /// A stored image and what it is called.
@@ -19,7 +19,7 @@ pub(crate) struct Listed {
 
 impl Listed {
     /// One image.
-    pub(crate) fn new(store: &Store, row: ImageRow) -> anyhow::Result<Listed> {
+    pub(crate) fn new(store: &Store, row: ImageRow) -> Outcome<Listed> {
         let config = config(store, &row.id)?;
         let of = |tag: lapstrake_store::TagRow| (tag.image == row.id).then_some(tag.reference);
         let tags = store.tags()?.into_iter().filter_map(of).collect();
@@ -28,7 +28,7 @@ impl Listed {
     }
 
     /// All images, the youngest first.
-    pub(crate) fn all(store: &Store) -> anyhow::Result<Vec<Listed>> {
+    pub(crate) fn all(store: &Store) -> Outcome<Vec<Listed>> {
         let (tags, digests) = (store.tags()?, store.digests()?);
         let mut all = Vec::new();
         for row in store.images()? {
@@ -63,7 +63,7 @@ pub(crate) struct Filters {
 
 impl Filters {
     /// Reads `--filter`s and the pattern that stands for itself.
-    pub(crate) fn parse(store: &Store, texts: &[String], pattern: Option<&str>) -> anyhow::Result<Filters> {
+    pub(crate) fn parse(store: &Store, texts: &[String], pattern: Option<&str>) -> Outcome<Filters> {
         let mut filters = Filters::default();
         for text in texts {
             match filter(store, text)? {
@@ -97,10 +97,10 @@ impl Filters {
     }
 }
 
-fn filter(store: &Store, text: &str) -> anyhow::Result<Filter> {
+fn filter(store: &Store, text: &str) -> Outcome<Filter> {
     let bad = |why: &str| Usage(format!("--filter {text}: {why}"));
     let (key, value) = text.split_once('=').ok_or_else(|| bad("not KEY=VALUE"))?;
-    let made = |image: &str| -> anyhow::Result<String> {
+    let made = |image: &str| -> Outcome<String> {
         Ok(config(store, &find_image(store, image)?.id)?.created.unwrap_or_default())
     };
     Ok(match key {

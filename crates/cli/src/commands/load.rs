@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use lapstrake_diag::{Context as _, Outcome, Report};
 use lapstrake_oci::media::{self, Kind, kind};
 use lapstrake_oci::{
     Descriptor, DiffId, Digest, ImageConfig, Platform, Reference, is_artifact, is_image_config, read_index,
@@ -30,7 +30,7 @@ const MOST_BYTES: u64 = 256 << 30;
 const LONGEST_DOCUMENT: u64 = 8 << 20;
 
 /// Loads images from an archive.
-pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
+pub(crate) fn load(args: &Load) -> Outcome<ExitCode> {
     let session = session::open()?;
     let platform = args.platform.as_deref().map(session::asked_platform).transpose()?;
     let name = args.input.as_deref().map(own_name).unwrap_or_default();
@@ -46,11 +46,11 @@ pub(crate) fn load(args: &Load) -> anyhow::Result<ExitCode> {
     let loaded = if let Some(list) = archive.read("manifest.json")? {
         let images: Vec<DockerImage> =
             serde_json::from_slice(&list).context("the archive's manifest.json cannot be read")?;
-        images.iter().map(|image| archive.docker(&session, image)).collect::<anyhow::Result<Vec<_>>>()?
+        images.iter().map(|image| archive.docker(&session, image)).collect::<Outcome<Vec<_>>>()?
     } else if let Some(index) = archive.read("index.json")? {
         archive.layout(&session, &index)?
     } else {
-        bail!("this is no image archive: it has neither manifest.json nor index.json");
+        return Err(Report::new("this is no image archive: it has neither manifest.json nor index.json"));
     };
     session.store.sync()?;
     for (id, names) in loaded {
@@ -99,7 +99,7 @@ impl DockerImage {
         self.layers.as_deref().unwrap_or_default()
     }
 
-    fn names(&self) -> anyhow::Result<Vec<Reference>> {
+    fn names(&self) -> Outcome<Vec<Reference>> {
         let tags = self.repo_tags.iter().flatten().flatten().filter(|tag| !tag.is_empty());
         let given =
             |tag: &String| Reference::new_name(tag).with_context(|| format!("the archive's name `{tag}`"));
@@ -166,7 +166,7 @@ fn plain_name(name: &str) -> String {
 
 impl Archive {
     /// Only regular files are taken, under numbers of our own, so that no name in the archive becomes a path.
-    fn unpack(session: &Session, input: Box<dyn Read + Send>) -> anyhow::Result<Archive> {
+    fn unpack(session: &Session, input: Box<dyn Read + Send>) -> Outcome<Archive> {
         let dir = session.store.temp_dir()?;
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
         let mut links = Vec::new();
@@ -185,14 +185,14 @@ impl Archive {
                     links.push(Link { name: text(name), target });
                 }
             }
-            Ok::<_, anyhow::Error>(())
+            Ok::<_, Report>(())
         })
         .context("cannot read the archive")?;
         Ok(Archive { files: with_links(files, links), name: String::new(), platform: None, dir: Some(dir) })
     }
 
     /// The same of a directory: a layout, or an archive that somebody has unpacked. Links lead to files of the directory only.
-    fn of_directory(top: &Path) -> anyhow::Result<Archive> {
+    fn of_directory(top: &Path) -> Outcome<Archive> {
         let (mut files, mut links) = (BTreeMap::new(), Vec::new());
         let mut left = vec![PathBuf::new()];
         while let Some(below) = left.pop() {
@@ -211,21 +211,24 @@ impl Archive {
                     files.insert(name, entry.path());
                 }
                 if (files.len() + links.len() + left.len()) as u64 > MOST_FILES {
-                    bail!("`{}` has more than {MOST_FILES} files: it is no image", top.display());
+                    return Err(Report::new(format!(
+                        "`{}` has more than {MOST_FILES} files: it is no image",
+                        top.display()
+                    )));
                 }
             }
         }
         Ok(Archive { files: with_links(files, links), name: String::new(), platform: None, dir: None })
     }
 
-    fn path(&self, name: &str) -> anyhow::Result<&Path> {
+    fn path(&self, name: &str) -> Outcome<&Path> {
         self.files
             .get(&plain_name(name))
             .map(PathBuf::as_path)
             .with_context(|| format!("the archive has no `{name}`"))
     }
 
-    fn read(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    fn read(&self, name: &str) -> Outcome<Option<Vec<u8>>> {
         self.files.get(name).map(|path| document(path, name)).transpose()
     }
 
@@ -233,16 +236,18 @@ impl Archive {
         format!("blobs/{}", digest.replace(':', "/"))
     }
 
-    fn blob(&self, digest: &str) -> anyhow::Result<Vec<u8>> {
+    fn blob(&self, digest: &str) -> Outcome<Vec<u8>> {
         let name = Archive::blob_name(digest);
         let bytes = document(self.path(&name)?, &name)?;
         if Digest::sha256(&bytes).to_string() != digest {
-            bail!("the archive is damaged: `{name}` has other bytes than its name says");
+            return Err(Report::new(format!(
+                "the archive is damaged: `{name}` has other bytes than its name says"
+            )));
         }
         Ok(bytes)
     }
 
-    fn docker(&self, session: &Session, image: &DockerImage) -> anyhow::Result<Loaded> {
+    fn docker(&self, session: &Session, image: &DockerImage) -> Outcome<Loaded> {
         let config = document(self.path(&image.config)?, &image.config)?;
         let mut layers = Vec::new();
         for name in image.layers() {
@@ -259,7 +264,7 @@ impl Archive {
 
     /// The manifest of an image that `manifest.json` tells of, where the archive is a layout as well: it knows more, what
     /// layers are and annotations. With the index that it is in, if it is one of several.
-    fn manifest_of(&self, image: &DockerImage) -> anyhow::Result<Option<(String, Option<String>)>> {
+    fn manifest_of(&self, image: &DockerImage) -> Outcome<Option<(String, Option<String>)>> {
         let Some(index) = self.read("index.json")? else { return Ok(None) };
         let index = read_index(&index).context("the archive's index.json cannot be read")?;
         let mut left: Vec<(String, Option<String>)> =
@@ -284,7 +289,7 @@ impl Archive {
         Ok(None)
     }
 
-    fn layout(&self, session: &Session, index: &[u8]) -> anyhow::Result<Vec<Loaded>> {
+    fn layout(&self, session: &Session, index: &[u8]) -> Outcome<Vec<Loaded>> {
         let index = read_index(index).context("the archive's index.json cannot be read")?;
         let mut loaded = Vec::new();
         for descriptor in index.manifests() {
@@ -305,15 +310,15 @@ impl Archive {
             }
         }
         if loaded.is_empty() {
-            bail!(
-                "the archive has no image: its index names none, or only attestations, signatures and the like"
-            );
+            return Err(Report::new(
+                "the archive has no image: its index names none, or only attestations, signatures and the like",
+            ));
         }
         Ok(loaded)
     }
 
     /// The image that is wanted of an index, or all that are in the archive.
-    fn index(&self, session: &Session, digest: &str, names: Vec<Reference>) -> anyhow::Result<Loaded> {
+    fn index(&self, session: &Session, digest: &str, names: Vec<Reference>) -> Outcome<Loaded> {
         let bytes = self.blob(digest)?;
         let mut seen = BTreeSet::new();
         let mut whole = Vec::new();
@@ -323,7 +328,7 @@ impl Archive {
             whole = vec![self.chosen(&bytes, &platform)?];
         }
         let rows = whole.iter().map(|digest| self.manifest(session, digest));
-        named(session, &rows.collect::<anyhow::Result<Vec<_>>>()?, names)
+        named(session, &rows.collect::<Outcome<Vec<_>>>()?, names)
     }
 
     /// All images of an index, and of indexes in it, that are in the archive with all their layers.
@@ -344,7 +349,7 @@ impl Archive {
     }
 
     /// The image of an index for a platform.
-    fn chosen(&self, index: &[u8], platform: &Platform) -> anyhow::Result<String> {
+    fn chosen(&self, index: &[u8], platform: &Platform) -> Outcome<String> {
         let name: Reference = "archive".parse()?;
         let index = read_index(index)?;
         let mut search = Search::of(&name, &index, platform)?;
@@ -373,7 +378,7 @@ impl Archive {
         })
     }
 
-    fn manifest(&self, session: &Session, digest: &str) -> anyhow::Result<ImageRow> {
+    fn manifest(&self, session: &Session, digest: &str) -> Outcome<ImageRow> {
         let bytes = self.blob(digest)?;
         let manifest = read_manifest(&bytes).context("the image's manifest cannot be read")?;
         let config = self.blob(manifest.config().digest().as_ref())?;
@@ -394,11 +399,13 @@ impl Archive {
         config: &[u8],
         layers: &[(&Path, Option<(String, Digest)>)],
         manifest: Option<Digest>,
-    ) -> anyhow::Result<ImageRow> {
+    ) -> Outcome<ImageRow> {
         let known = ImageConfig::read(config).context("the image's config cannot be read")?;
         let found = known.platform();
         match self.platform.as_ref().filter(|wanted| !wanted.accepts(&found)) {
-            Some(wanted) => bail!("the archive has no image for {wanted}: it is for {found}"),
+            Some(wanted) => {
+                Err(Report::new(format!("the archive has no image for {wanted}: it is for {found}")))
+            }
             None => keep(session, (config, &known), layers, manifest),
         }
     }
@@ -410,7 +417,7 @@ fn is_image(manifest: &[u8]) -> bool {
 }
 
 /// Gives images, of one for several platforms, their names. The one for this machine is the one that they mean.
-fn named(session: &Session, rows: &[ImageRow], names: Vec<Reference>) -> anyhow::Result<Loaded> {
+fn named(session: &Session, rows: &[ImageRow], names: Vec<Reference>) -> Outcome<Loaded> {
     let host = Platform::host();
     let mut main = 0;
     for (number, row) in rows.iter().enumerate().rev() {
@@ -428,9 +435,13 @@ fn keep(
     (config_bytes, config): (&[u8], &ImageConfig),
     layers: &[(&Path, Option<(String, Digest)>)],
     manifest: Option<Digest>,
-) -> anyhow::Result<ImageRow> {
+) -> Outcome<ImageRow> {
     if config.rootfs.diff_ids.len() != layers.len() {
-        bail!("the image has {} layers, and its config names {}", layers.len(), config.rootfs.diff_ids.len());
+        return Err(Report::new(format!(
+            "the image has {} layers, and its config names {}",
+            layers.len(),
+            config.rootfs.diff_ids.len()
+        )));
     }
     let (mut stack, mut size) = (Vec::new(), 0);
     for ((path, told), expected) in layers.iter().zip(&config.rootfs.diff_ids) {
@@ -450,7 +461,7 @@ fn keep_layer(
     path: &Path,
     told: Option<&(String, Digest)>,
     expected: &DiffId,
-) -> anyhow::Result<StackLayer> {
+) -> Outcome<StackLayer> {
     let store = &session.store;
     let known = store.layer_of_diff(expected)?;
     if let (Some(id), Some(_)) = (known, store.layer_blob(expected, "original")?) {
@@ -458,10 +469,10 @@ fn keep_layer(
     }
     let imported = import_packed(store, File::open(path)?)?;
     if imported.diff_id != *expected {
-        bail!(
+        return Err(Report::new(format!(
             "the archive is damaged: a layer has digest {}, and the config says {expected}",
             imported.diff_id
-        );
+        )));
     }
     let (digest, size) = store.copy_blob(File::open(path)?, told.map(|(_, digest)| digest))?;
     let media_type = match told {
@@ -473,7 +484,7 @@ fn keep_layer(
 }
 
 /// The type of a layer by its first bytes: `manifest.json` tells of none.
-fn layer_type(path: &Path) -> anyhow::Result<&'static str> {
+fn layer_type(path: &Path) -> Outcome<&'static str> {
     let mut start = Vec::with_capacity(6);
     File::open(path)?.take(6).read_to_end(&mut start)?;
     Ok(match Compression::detect(&start) {
@@ -482,17 +493,17 @@ fn layer_type(path: &Path) -> anyhow::Result<&'static str> {
         // Docker's own type, which no registry is given: whoever pushes compresses such a layer.
         Compression::Plain => media::DOCKER_LAYER,
         Compression::Bzip2 | Compression::Xz => {
-            bail!("a layer is compressed in a way that images do not know")
+            return Err(Report::new("a layer is compressed in a way that images do not know"));
         }
     })
 }
 
 /// A small file whole.
-fn document(path: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
+fn document(path: &Path, name: &str) -> Outcome<Vec<u8>> {
     if std::fs::metadata(path)?.len() > LONGEST_DOCUMENT {
-        bail!(
+        return Err(Report::new(format!(
             "`{name}` in the archive has more than {LONGEST_DOCUMENT} bytes: it is no description of an image"
-        );
+        )));
     }
     Ok(std::fs::read(path)?)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use lapstrake_diag::{Context as _, Outcome, Report, Usage};
 use lapstrake_graph::{Edge, Exec, Graph, NetworkMode, Op, Plan, Source};
 use lapstrake_lower::ImageRequest;
 use lapstrake_oci::{Digest, Platform, Reference};
@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use super::file::put;
 use crate::args::Build;
-use crate::exit::{Told, Usage};
 
 /// The file's name, beside the Dockerfile.
 const NAME: &str = "lapstrake.lock";
@@ -43,7 +42,7 @@ pub(super) struct Lock {
 
 impl Lock {
     /// `None` where neither flag is given.
-    pub(super) fn open(args: &Build) -> anyhow::Result<Option<Lock>> {
+    pub(super) fn open(args: &Build) -> Outcome<Option<Lock>> {
         if !args.locked && !args.hermetic {
             return Ok(None);
         }
@@ -82,7 +81,7 @@ impl Lock {
     }
 
     /// Refuses what is not pinned, then writes down what is new.
-    pub(super) fn hold(&self, plan: &Plan) -> anyhow::Result<()> {
+    pub(super) fn hold(&self, plan: &Plan) -> Outcome<()> {
         let mut now = Content { version: VERSION, images: BTreeMap::new() };
         for target in &plan.targets {
             self.look(&plan.graph, target.edge, &mut now)?;
@@ -110,7 +109,7 @@ impl Lock {
         put(&self.path, text)
     }
 
-    fn look(&self, graph: &Graph, target: Edge, now: &mut Content) -> anyhow::Result<()> {
+    fn look(&self, graph: &Graph, target: Edge, now: &mut Content) -> Outcome<()> {
         for vertex in graph.needed_by(target.vertex).into_iter().filter_map(|id| graph.get(id)) {
             let name = &vertex.meta.name;
             match &vertex.op {
@@ -162,16 +161,16 @@ fn key(reference: &str, platform: &Platform) -> String {
     format!("{reference} {platform}")
 }
 
-fn parse(bytes: &[u8]) -> anyhow::Result<Content> {
+fn parse(bytes: &[u8]) -> Outcome<Content> {
     let content: Content = serde_json::from_slice(bytes)?;
     if content.version != VERSION {
-        anyhow::bail!("version {} is not known, only {VERSION}", content.version);
+        return Err(Report::new(format!("version {} is not known, only {VERSION}", content.version)));
     }
     Ok(content)
 }
 
-fn refused(text: String, hint: &str) -> anyhow::Error {
-    Told { text, hint: Some(hint.to_owned()), status: 1 }.into()
+fn refused(text: String, hint: &str) -> Report {
+    Report::new(text).with_hint(hint)
 }
 
 #[cfg(test)]

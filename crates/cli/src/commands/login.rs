@@ -1,18 +1,19 @@
 //! `lapstrake login` and `logout`.
 
+use std::io;
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::process::ExitCode;
 
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::Reference;
 use lapstrake_registry::{Client, Credentials, DockerConfig, Login, Registries};
 
 use crate::args::images::{LoginArgs, Logout};
 use crate::env;
-use crate::exit::Usage;
 use crate::session;
 
 /// Checks a login and keeps it where Docker keeps its own.
-pub(crate) fn login(args: &LoginArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn login(args: &LoginArgs) -> Outcome<ExitCode> {
     let from_stdin = from_stdin(args)?;
     let registry = registry(args.server.as_deref())?;
     let config = config()?;
@@ -50,7 +51,7 @@ fn from_stdin(args: &LoginArgs) -> Result<bool, Usage> {
 }
 
 /// The login that there is, told of.
-fn kept(config: &DockerConfig, registry: &str) -> anyhow::Result<Option<Login>> {
+fn kept(config: &DockerConfig, registry: &str) -> Outcome<Option<Login>> {
     let login = Credentials::Docker(config.clone()).of(registry)?;
     let user = match &login {
         Some(Login::Password { user, .. }) => format!(" [Username: {user}]"),
@@ -63,7 +64,7 @@ fn kept(config: &DockerConfig, registry: &str) -> anyhow::Result<Option<Login>> 
 }
 
 /// The login that the arguments give, asking for what they leave out.
-fn asked(args: &LoginArgs, from_stdin: bool) -> anyhow::Result<Login> {
+fn asked(args: &LoginArgs, from_stdin: bool) -> Outcome<Login> {
     let complete = args.username.is_some() && (from_stdin || args.password.is_some());
     if !complete && !std::io::stdin().is_terminal() {
         let text =
@@ -96,7 +97,7 @@ fn asked(args: &LoginArgs, from_stdin: bool) -> anyhow::Result<Login> {
 }
 
 /// Fails if the registry does not take the login.
-fn check(registry: &str, login: &Login) -> anyhow::Result<()> {
+fn check(registry: &str, login: &Login) -> Outcome<()> {
     // Any name of the registry will do: only the registry itself is asked.
     let probe: Reference = format!("{registry}/lapstrake/login").parse()?;
     super::block_on(async {
@@ -106,7 +107,7 @@ fn check(registry: &str, login: &Login) -> anyhow::Result<()> {
     })
 }
 
-fn finish(args: &LoginArgs, registry: &str, place: Option<&str>) -> anyhow::Result<ExitCode> {
+fn finish(args: &LoginArgs, registry: &str, place: Option<&str>) -> Outcome<ExitCode> {
     if args.json {
         say!("{}", serde_json::json!({"Registry": registry, "Place": place}));
         return Ok(ExitCode::SUCCESS);
@@ -124,7 +125,7 @@ fn finish(args: &LoginArgs, registry: &str, place: Option<&str>) -> anyhow::Resu
 }
 
 /// Forgets a login.
-pub(crate) fn logout(args: &Logout) -> anyhow::Result<ExitCode> {
+pub(crate) fn logout(args: &Logout) -> Outcome<ExitCode> {
     let registry = registry(args.server.as_deref())?;
     let had = config()?.erase(&registry)?;
     if args.json {
@@ -158,7 +159,7 @@ fn config() -> Result<DockerConfig, Usage> {
     env::docker_config().ok_or_else(|| Usage("no place for logins: set HOME or DOCKER_CONFIG".to_owned()))
 }
 
-fn ask(prompt: &str) -> anyhow::Result<String> {
+fn ask(prompt: &str) -> Outcome<String> {
     let mut err = std::io::stderr();
     err.write_all(prompt.as_bytes())?;
     err.flush()?;
@@ -168,15 +169,15 @@ fn ask(prompt: &str) -> anyhow::Result<String> {
 }
 
 /// Asks without showing what is typed.
-fn ask_secretly(prompt: &str) -> anyhow::Result<String> {
+fn ask_secretly(prompt: &str) -> Outcome<String> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
-    let shown = tcgetattr(&stdin)?;
+    let shown = tcgetattr(&stdin).map_err(io::Error::from)?;
     let mut hidden = shown.clone();
     hidden.local_modes -= LocalModes::ECHO;
-    tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(io::Error::from)?;
     let answer = ask(prompt);
-    tcsetattr(&stdin, OptionalActions::Flush, &shown)?;
+    tcsetattr(&stdin, OptionalActions::Flush, &shown).map_err(io::Error::from)?;
     tell!("");
     answer
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use lapstrake_diag::Outcome;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_outputs::{Bundle, Manifest};
 use serde::Serialize;
@@ -70,7 +71,7 @@ impl Metadata {
 
     /// Writes the file, whole or not at all. `build` is the id that `lapstrake builds` knows this one by; buildx puts
     /// builder and node before it, of which there is one.
-    pub(crate) fn write(mut self, build: &str, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn write(mut self, build: &str, path: &Path) -> Outcome<()> {
         self.text("buildx.build.ref", format!("default/default/{build}"));
         let bytes = lapstrake_go::to_json_indented(&self.0);
         super::file::put(path, bytes)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lapstrake_diag::SourceFile;
+use lapstrake_diag::{SourceFile, Usage};
 use lapstrake_dockerfile::Dialect;
 use lapstrake_go::{duration, parse_bool};
 use lapstrake_graph::{NetworkMode, Ulimit};
@@ -13,7 +13,6 @@ use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, Preference, Swap};
 use crate::args::Build;
 use crate::args::limits::Hold;
 use crate::env;
-use crate::exit::Usage;
 
 /// `KEY=VALUE` pairs; without a value, the environment's, and nothing if that has none.
 pub(crate) fn pairs(list: &[String]) -> BTreeMap<String, String> {

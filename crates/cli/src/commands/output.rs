@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use lapstrake_diag::Usage;
 use lapstrake_go::{csv, parse_bool};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_outputs::{Encoding, IndexNotes, LayerForm};
-
-use crate::exit::Usage;
 
 /// How an image is written down.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
+use lapstrake_diag::Usage;
 use lapstrake_dockerfile::parse_git_ref;
 use lapstrake_graph::Source;
 use lapstrake_lower::{git_source, http_context};
-
-use crate::exit::Usage;
 
 /// Where the main context is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use lapstrake_diag::SourceFile;
+use lapstrake_diag::{Outcome, Report, SourceFile};
 use lapstrake_dockerfile::{Checks, Parsed};
 use lapstrake_engine::{Progress, Step, StepId, Stream};
 use lapstrake_graph::{Plan, Source};
@@ -15,10 +15,9 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lock::Lock;
-use super::read::{Tools, usable};
+use super::read::{Tools, placed, usable};
 use super::resolve::{PATIENCE, Resolver};
 use super::wanted::Wanted;
-use crate::exit::Told;
 
 /// What can be done about `error=true`.
 const CHECK_HINT: &str = "the Dockerfile makes warnings errors: mend it, or skip a rule with `# check=skip=RULE` above the instruction";
@@ -26,13 +25,14 @@ const CHECK_HINT: &str = "the Dockerfile makes warnings errors: mend it, or skip
 /// Asks what the base images are, all at once, and lowers.
 pub(super) async fn plan(
     wanted: &mut Wanted,
-    (file, parsed, checks): (&SourceFile, &Parsed, &Checks),
+    (file, parsed, checks): (&Arc<SourceFile>, &Parsed, &Checks),
     tools: &Tools,
     (progress, lock): (&Progress, Option<&Lock>),
-) -> anyhow::Result<Plan> {
+) -> Outcome<Plan> {
     ask_time(wanted, (file, parsed), tools, progress).await?;
     let images = &tools.images;
-    let required = required_images(&parsed.dockerfile, &wanted.inputs)?;
+    let required =
+        required_images(&parsed.dockerfile, &wanted.inputs).map_err(|error| placed(&error, file))?;
     let resolver = ask_images(required, images, progress, lock).await;
     let plan = tokio::task::block_in_place(|| {
         lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, Scope::Target)
@@ -41,16 +41,16 @@ pub(super) async fn plan(
         let failed = resolver.known.iter().filter(|(_, found)| found.is_err());
         failed.filter_map(|(request, _)| lock.told(request)).for_each(|told| tell!("{told}"));
     }
-    let plan = plan?;
+    let plan = plan.map_err(|error| placed(&error, file))?;
     nothing_found(checks)?;
     lock.map_or(Ok(()), |lock| lock.hold(&plan))?;
     Ok(plan)
 }
 
 /// Fails if what was found is an error.
-pub(super) fn nothing_found(checks: &Checks) -> anyhow::Result<()> {
+pub(super) fn nothing_found(checks: &Checks) -> Outcome<()> {
     match checks.error() {
-        Some(text) => Err(Told { text, hint: Some(CHECK_HINT.to_owned()), status: 1 }.into()),
+        Some(text) => Err(Report::new(text).with_hint(CHECK_HINT)),
         None => Ok(()),
     }
 }
@@ -125,12 +125,13 @@ async fn ask_images(
 /// Where `SOURCE_DATE_EPOCH` names a source, finds out when that is from.
 async fn ask_time(
     wanted: &mut Wanted,
-    (file, parsed): (&SourceFile, &Parsed),
+    (file, parsed): (&Arc<SourceFile>, &Parsed),
     tools: &Tools,
     progress: &Progress,
-) -> anyhow::Result<()> {
+) -> Outcome<()> {
     usable(parsed, file)?;
-    if let Some(source) = epoch_source(&parsed.dockerfile, &wanted.inputs)? {
+    let source = epoch_source(&parsed.dockerfile, &wanted.inputs).map_err(|error| placed(&error, file))?;
+    if let Some(source) = source {
         wanted.inputs.source_epoch = time_of(&source, tools, progress).await?;
     }
     Ok(())

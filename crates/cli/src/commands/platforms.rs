@@ -1,12 +1,12 @@
 //! `--platform`: for what is built, and whether that is one image or an index of several.
 
+use lapstrake_diag::Usage;
 use lapstrake_oci::Platform;
 use lapstrake_outputs::IndexNotes;
 
 use super::output::Output;
 use crate::args::Build;
 use crate::env;
-use crate::exit::Usage;
 
 /// What a build is for, if somebody says.
 pub(super) fn asked(args: &Build) -> Option<String> {

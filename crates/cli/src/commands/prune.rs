@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_go::size::human as bytes;
 use lapstrake_oci::{Digest, ImageConfig, Reference};
 use lapstrake_store::{Filter, Item, ItemKind, Limits, Rule, Store, StoreError};
@@ -16,11 +17,10 @@ use super::listed::{Listed, until};
 use super::options::{seconds, size};
 use super::sweeper;
 use crate::args::space::{Only, Prune};
-use crate::exit::Usage;
 use crate::session::{self, Session};
 
 /// Removes images that nobody needs, and the build cache.
-pub(crate) fn prune(args: &Prune) -> anyhow::Result<ExitCode> {
+pub(crate) fn prune(args: &Prune) -> Outcome<ExitCode> {
     if args.only == Some(Only::Images) {
         return prune_images(args);
     }
@@ -51,7 +51,7 @@ pub(crate) fn prune(args: &Prune) -> anyhow::Result<ExitCode> {
 }
 
 /// Images alone, with what nothing else needs of them.
-fn prune_images(args: &Prune) -> anyhow::Result<ExitCode> {
+fn prune_images(args: &Prune) -> Outcome<ExitCode> {
     let filter = ImageFilter::parse(&args.filter)?;
     if args.has_limit() {
         return Err(Usage("a limit is about the build cache: `--only cache`".to_owned()).into());
@@ -76,7 +76,7 @@ fn prune_images(args: &Prune) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(args: &Prune, session: &Session, images: &[Removed], items: &[Item]) -> anyhow::Result<()> {
+fn report(args: &Prune, session: &Session, images: &[Removed], items: &[Item]) -> Outcome<()> {
     let freed: u64 = items.iter().map(|item| item.size).sum();
     let reclaimed = session.store.reclaim()?;
     if args.json {
@@ -197,7 +197,7 @@ fn add(filter: &mut Filter, text: &str) -> Result<(), Usage> {
 }
 
 /// Asks whether that is to be removed.
-fn confirmed(args: &Prune, only: Option<Only>) -> anyhow::Result<bool> {
+fn confirmed(args: &Prune, only: Option<Only>) -> Outcome<bool> {
     let chosen = !args.filter.is_empty() || args.has_limit();
     let which = match (only, args.all) {
         (None, true) => "all images, and all build cache",
@@ -223,7 +223,7 @@ struct Removed {
     names: Vec<String>,
 }
 
-fn remove_images(store: &Store, all: bool, filter: &ImageFilter) -> anyhow::Result<Vec<Removed>> {
+fn remove_images(store: &Store, all: bool, filter: &ImageFilter) -> Outcome<Vec<Removed>> {
     let mut removed = Vec::new();
     for Listed { row, config, tags, .. } in Listed::all(store)? {
         if !(all || tags.is_empty()) || !filter.takes(&config) {

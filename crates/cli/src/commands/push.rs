@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_ops::{Files, Images, Known, OpsError};
+use lapstrake_ops::{Files, Images, Known};
 use lapstrake_outputs::{Push, Status};
 use lapstrake_registry::{Client, RegistryError};
 
@@ -13,7 +14,6 @@ use serde_json::json;
 
 use crate::args::images::{Pull, PushImage, Tag};
 use crate::env;
-use crate::exit::Usage;
 use crate::progress::{self, Work};
 use crate::session::{self, Session, asked_platform, bundle, find_all, find_for, find_image, registries};
 
@@ -27,8 +27,8 @@ pub(super) fn status(step: &Step) -> Status {
 fn shown<T>(
     quiet: bool,
     (doing, name): (Work, &str),
-    work: impl AsyncFnOnce(Step) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+    work: impl AsyncFnOnce(Step) -> Outcome<T>,
+) -> Outcome<T> {
     let mode = if quiet { progress::Mode::Quiet } else { progress::Mode::Auto };
     let (progress, display) = progress::start(mode, doing);
     let result = super::block_on(one_step(progress, name, work));
@@ -39,16 +39,16 @@ fn shown<T>(
 async fn one_step<T>(
     progress: Progress,
     name: &str,
-    work: impl AsyncFnOnce(Step) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+    work: impl AsyncFnOnce(Step) -> Outcome<T>,
+) -> Outcome<T> {
     let step = progress.start(StepId(format!("internal:{name}")), name);
     let result = work(step.clone()).await;
-    step.complete(false, result.as_ref().err().map(ToString::to_string));
+    step.complete(false, result.as_ref().err().map(|error| error.message().to_owned()));
     result
 }
 
 /// Pushes an image that is here, or all that have the name.
-pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
+pub(crate) fn push(args: &PushImage) -> Outcome<ExitCode> {
     let session = session::open()?;
     let reference = if args.all_tags { name(&args.image)? } else { new_name(&args.image)? };
     if !args.all_tags {
@@ -61,7 +61,7 @@ pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
     // One that images for several platforms have is one all the same.
     tags.dedup();
     if tags.is_empty() {
-        anyhow::bail!("no image here is called `{repository}`");
+        return Err(Report::new(format!("no image here is called `{repository}`")));
     }
     for tag in &tags {
         push_one(args, &session, tag, &tag.familiar())?;
@@ -73,7 +73,7 @@ pub(crate) fn push(args: &PushImage) -> anyhow::Result<ExitCode> {
 }
 
 /// Pushes what `image` means as `reference`.
-fn push_one(args: &PushImage, session: &Session, reference: &Reference, image: &str) -> anyhow::Result<()> {
+fn push_one(args: &PushImage, session: &Session, reference: &Reference, image: &str) -> Outcome<()> {
     let store = &session.store;
     let rows = match &args.platform {
         Some(_) => vec![find_for(store, image, args.platform.as_deref())?],
@@ -124,7 +124,7 @@ fn untagged(text: &str, reference: &Reference) -> Result<String, Usage> {
 }
 
 /// Pulls an image, or all that the repository has.
-pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
+pub(crate) fn pull(args: &Pull) -> Outcome<ExitCode> {
     let session = session::open()?;
     let reference = name(&args.image)?;
     let platform = args.platform.clone().or_else(env::default_platform);
@@ -146,7 +146,7 @@ pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
         }
     }
     if !pulled {
-        anyhow::bail!("`{repository}` has no tag for {platform}");
+        return Err(Report::new(format!("`{repository}` has no tag for {platform}")));
     }
     if !args.json {
         say!("{}/{}", reference.registry(), reference.repository());
@@ -154,20 +154,11 @@ pub(crate) fn pull(args: &Pull) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_for_others(error: &anyhow::Error) -> bool {
-    let no_platform = |cause: &RegistryError| matches!(cause, RegistryError::NoPlatform { .. });
-    match error.downcast_ref::<OpsError>() {
-        Some(OpsError::Registry(cause)) => no_platform(cause),
-        _ => error.downcast_ref().is_some_and(no_platform),
-    }
+fn is_for_others(error: &Report) -> bool {
+    error.code() == RegistryError::NO_PLATFORM
 }
 
-fn pull_one(
-    args: &Pull,
-    session: &Session,
-    reference: &Reference,
-    platform: &Platform,
-) -> anyhow::Result<()> {
+fn pull_one(args: &Pull, session: &Session, reference: &Reference, platform: &Platform) -> Outcome<()> {
     let before = session.store.tagged(reference)?;
     let known =
         shown(args.quiet || args.json, (Work::Pull, &format!("pulling {reference}")), async |step| {
@@ -207,7 +198,7 @@ pub(super) fn pull_to_run(
     reference: &Reference,
     platform: Option<&str>,
     quiet: bool,
-) -> anyhow::Result<()> {
+) -> Outcome<()> {
     let platform = platform.map(str::to_owned).or_else(env::default_platform);
     let platform = platform.as_deref().map(asked_platform).transpose()?.unwrap_or_else(Platform::host);
     shown(quiet, (Work::Pull, &format!("pulling {reference}")), async |step| {
@@ -216,12 +207,7 @@ pub(super) fn pull_to_run(
     Ok(())
 }
 
-async fn fetch(
-    session: &Session,
-    reference: &Reference,
-    platform: &Platform,
-    step: &Step,
-) -> anyhow::Result<Known> {
+async fn fetch(session: &Session, reference: &Reference, platform: &Platform, step: &Step) -> Outcome<Known> {
     let images = Images::new(session.store.clone(), session.single_id, true, registries());
     let known = images.resolve_there(reference, platform).await?;
     images.fetch(&known.manifest, &reference.to_string(), Files::Later, step).await?;
@@ -229,7 +215,7 @@ async fn fetch(
 }
 
 /// Gives an image another name, with all of its platforms.
-pub(crate) fn tag(args: &Tag) -> anyhow::Result<ExitCode> {
+pub(crate) fn tag(args: &Tag) -> Outcome<ExitCode> {
     let session = session::open()?;
     let id = find_image(&session.store, &args.image)?.id;
     let images = find_all(&session.store, &args.image)?;

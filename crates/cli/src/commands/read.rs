@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lapstrake_diag::{SourceFile, render};
+use lapstrake_diag::{Excerpt, Outcome, Report, SourceFile, Usage};
 use lapstrake_dockerfile::{Parsed, Phase, parse_as};
-use lapstrake_engine::{Progress, StepId};
+use lapstrake_engine::{Progress, StepFailed, StepId};
 use lapstrake_graph::{Http, Source};
 use lapstrake_lower::LowerError;
 use lapstrake_ops::{Images, Ops};
@@ -20,7 +20,6 @@ use super::options;
 use super::place::Place;
 use super::wanted::Wanted;
 use crate::args::Build;
-use crate::exit::{self, Told, Usage, style};
 use crate::session::{self, Session};
 
 /// The name that people expect.
@@ -57,7 +56,7 @@ pub(super) async fn read(
     wanted: &mut Wanted,
     tools: &Tools,
     progress: &Progress,
-) -> anyhow::Result<(SourceFile, Parsed)> {
+) -> Outcome<(Arc<SourceFile>, Parsed)> {
     let (file, place) = find(args, wanted, tools, progress).await?;
     let dialect = options::dialect(&file, args.syntax.as_deref(), &wanted.inputs.build_args);
     let file = match place {
@@ -65,7 +64,7 @@ pub(super) async fn read(
         None => file,
     };
     let parsed = parse_as(&file, dialect);
-    Ok((file, parsed))
+    Ok((Arc::new(file), parsed))
 }
 
 /// Like [`read`], for what is told without building: nothing is shown.
@@ -73,16 +72,11 @@ pub(super) fn quietly(
     args: &Build,
     wanted: &mut Wanted,
     tools: &Tools,
-) -> anyhow::Result<(SourceFile, Parsed)> {
+) -> Outcome<(Arc<SourceFile>, Parsed)> {
     super::block_on(read(args, wanted, tools, &Progress::none()))
 }
 
-async fn find(
-    args: &Build,
-    wanted: &mut Wanted,
-    tools: &Tools,
-    progress: &Progress,
-) -> anyhow::Result<Found> {
+async fn find(args: &Build, wanted: &mut Wanted, tools: &Tools, progress: &Progress) -> Outcome<Found> {
     let asked = args.file.as_deref().map(|path| path.to_string_lossy().into_owned());
     match asked.as_deref() {
         Some("-") if wanted.place == Place::Stdin => {
@@ -119,30 +113,26 @@ async fn find(
 }
 
 /// Where a Dockerfile that is no file may include from: the context, if that is a directory.
-fn here(args: &Build, wanted: &Wanted) -> anyhow::Result<Option<(OwnedFd, PathBuf)>> {
+fn here(args: &Build, wanted: &Wanted) -> Outcome<Option<(OwnedFd, PathBuf)>> {
     match wanted.place {
         Place::Directory => Ok(Some((open_host_dir(&args.context)?, PathBuf::new()))),
         Place::Remote(_) | Place::Stdin => Ok(None),
     }
 }
 
-fn from_stdin() -> anyhow::Result<SourceFile> {
+fn from_stdin() -> Outcome<SourceFile> {
     let mut bytes = Vec::new();
     io::stdin().lock().take(LONGEST).read_to_end(&mut bytes)?;
     Ok(SourceFile::from_bytes(NAME, &bytes))
 }
 
-fn unreadable(path: &str, why: &str) -> Told {
-    Told {
-        text: format!("failed to read dockerfile: open {path}: {why}"),
-        hint: Some("name it with `-f FILE`".to_owned()),
-        status: 1,
-    }
+fn unreadable(path: &str, why: &str) -> Report {
+    Report::new(format!("failed to read dockerfile: open {path}: {why}")).with_hint("name it with `-f FILE`")
 }
 
 /// The Dockerfile of a directory. What the user names may be anywhere and a link to anything; what the context has under the usual
 /// name is looked for as `COPY` does it, so that a link leads nowhere else.
-fn on_disk(args: &Build) -> anyhow::Result<Found> {
+fn on_disk(args: &Build) -> Outcome<Found> {
     let lower = |path: &Path| path.with_file_name("dockerfile");
     let Some(asked) = &args.file else {
         let root = open_host_dir(&args.context)?;
@@ -165,12 +155,7 @@ fn on_disk(args: &Build) -> anyhow::Result<Found> {
 }
 
 /// A Dockerfile in a context that is elsewhere. A context that is one file is the Dockerfile.
-async fn elsewhere(
-    args: &Build,
-    tools: &Tools,
-    source: &Source,
-    progress: &Progress,
-) -> anyhow::Result<Found> {
+async fn elsewhere(args: &Build, tools: &Tools, source: &Source, progress: &Progress) -> Outcome<Found> {
     let root = bring(tools, source, progress).await?;
     let inside = Root::new(&root);
     let mut path = args.file.clone().unwrap_or_else(|| PathBuf::from(NAME));
@@ -188,7 +173,7 @@ async fn elsewhere(
 }
 
 /// The tree of a source that is elsewhere.
-async fn bring(tools: &Tools, source: &Source, progress: &Progress) -> anyhow::Result<OwnedFd> {
+async fn bring(tools: &Tools, source: &Source, progress: &Progress) -> Outcome<OwnedFd> {
     let name = lapstrake_lower::source_title(source);
     let step = progress.start(StepId(format!("internal:{name}")), &name);
     let brought = tools.ops.bring(source, &step).await;
@@ -204,7 +189,7 @@ enum Upload {
     Text(SourceFile),
 }
 
-fn upload(tools: &Tools) -> anyhow::Result<Upload> {
+fn upload(tools: &Tools) -> Outcome<Upload> {
     let (blob, size) = tools.store.copy_blob(io::stdin().lock(), None)?;
     let mut file = tools.store.open_blob(&blob)?;
     if is_archive(&mut file)? {
@@ -218,17 +203,21 @@ fn upload(tools: &Tools) -> anyhow::Result<Upload> {
 /// How many errors of one file are told. Who has more has given something that is no Dockerfile.
 const TOLD: usize = 50;
 
-/// Whether there is something to build. All errors are shown, and the first is told as BuildKit tells it.
-pub(super) fn usable(parsed: &Parsed, file: &SourceFile) -> anyhow::Result<()> {
+/// Whether there is something to build. The report has all errors, and the text that BuildKit has for the first.
+pub(super) fn usable(parsed: &Parsed, file: &Arc<SourceFile>) -> Outcome<()> {
     let Some((message, _)) = first_error(parsed, file) else { return Ok(()) };
     let errors = || parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
-    errors().take(TOLD).for_each(|error| tell!("{}", render(error, file, style())));
     let hint = match errors().count() {
         1 => None,
         count if count <= TOLD => Some(format!("all {count} errors of the file are shown above")),
         count => Some(format!("the first {TOLD} of {count} errors are shown above")),
     };
-    Err(Told { text: format!("failed to solve: {message}"), hint, status: 1 }.into())
+    let report = Report::new(format!("failed to solve: {message}"));
+    let report = report.at(file, Excerpt::Findings(errors().take(TOLD).cloned().collect()));
+    Err(match hint {
+        Some(hint) => report.with_hint(hint),
+        None => report,
+    })
 }
 
 /// What BuildKit says of a file that cannot be parsed, and the lines that it shows.
@@ -244,21 +233,23 @@ pub(super) fn first_error(parsed: &Parsed, file: &SourceFile) -> Option<(String,
     })
 }
 
-pub(super) fn status_of(error: &(dyn std::error::Error + 'static)) -> u8 {
-    if exit::chain(error).any(exit::is_environment) { 3 } else { 1 }
+/// An error of lowering, with its place in the Dockerfile if it has one.
+pub(super) fn placed(error: &LowerError, file: &Arc<SourceFile>) -> Report {
+    let report = Report::of(error);
+    match error.diagnostic() {
+        Some(diagnostic) => {
+            let message = format!("failed to solve: {}", diagnostic.message);
+            report.with_message(message).at(file, Excerpt::Findings(vec![diagnostic]))
+        }
+        None => report.context("failed to solve"),
+    }
 }
 
-/// An error of lowering, its place in the Dockerfile shown if it has one; any other error as it is.
-pub(super) fn placed(error: anyhow::Error, file: &SourceFile) -> anyhow::Error {
-    let Some(lowering) = error.downcast_ref::<LowerError>() else { return error };
-    let message = match lowering.diagnostic() {
-        Some(diagnostic) => {
-            tell!("{}", render(&diagnostic, file, style()));
-            diagnostic.message.clone()
-        }
-        None => exit::text(exit::chain(lowering)),
-    };
-    let text = format!("failed to solve: {message}");
-    let hint = exit::chain(lowering).find_map(exit::hint_of);
-    Told { text, hint, status: status_of(lowering) }.into()
+/// A failed step with its lines in the Dockerfile.
+pub(super) fn step_failed(failed: &StepFailed, file: &Arc<SourceFile>) -> Report {
+    let report = Report::of(&*failed.source).context("failed to solve");
+    match failed.lines {
+        Some(lines) => report.at(file, Excerpt::Lines(lines.first, lines.last)),
+        None => report,
+    }
 }

@@ -19,15 +19,14 @@ impl ImageResolver for Resolver {
     fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
         let known = match self.known.iter().find(|(asked, _)| asked == request) {
             Some((_, Ok(known))) => known.clone(),
-            Some((_, Err(error))) => return Err(Box::new(error.clone())),
+            Some((_, Err(error))) => return Err(error.clone()),
             // The build ends with the error of another one.
             None if self.given_up => return Ok(guess(request)),
             // Only a trigger of a base image brings in one that nobody knew of.
-            None => self.handle.block_on(self.images.resolve(
-                &request.reference,
-                &request.store,
-                &request.platform,
-            ))?,
+            None => {
+                let asked = self.images.resolve(&request.reference, &request.store, &request.platform);
+                self.handle.block_on(asked).map_err(|error| Arc::new(error) as ResolveFailure)?
+            }
         };
         Ok(ResolvedImage { manifest: known.manifest, config: known.config, guessed: false })
     }

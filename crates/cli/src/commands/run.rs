@@ -10,6 +10,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
+use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_graph::NetworkMode;
 use lapstrake_oci::Reference;
 use lapstrake_ops::{Debug, Stack};
@@ -25,16 +26,15 @@ use self::streams::Streams;
 use super::options;
 use crate::args::Run;
 use crate::args::run::Pull;
-use crate::exit::{OF_RUN, Told, Usage};
+use crate::exit::OF_RUN;
 use crate::progress;
 use crate::session::{self, NoImage, Session, config, find_to_run};
 
 /// Runs a command in an image.
-pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
     if args.tty && args.interactive && !std::io::stdin().is_terminal() {
         let text = "the input device is not a TTY".to_owned();
-        let hint = Some("leave -t away where standard input is a pipe or a file".to_owned());
-        return Err(Told { text, hint, status: OF_RUN }.into());
+        return Err(Report::new(text).with_hint("leave -t away where standard input is a pipe or a file"));
     }
     let (limits, no_new_privs) = (options::limits(&args.hold)?, options::no_new_privs(&args.hold)?);
     let wishes = Wishes::read(args)?;
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
         Ok(running) => running,
         Err(error @ (RuntimeError::Limit { .. } | RuntimeError::Network(_))) => return Err(error.into()),
         Err(error) => {
-            tell!("ERROR: {}", crate::exit::text(crate::exit::chain(&error)));
+            tell!("ERROR: {}", lapstrake_diag::text(&error));
             let code = error.exit_code().and_then(|code| u8::try_from(code).ok());
             return Ok(ExitCode::from(code.unwrap_or(OF_RUN)));
         }
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Run) -> anyhow::Result<ExitCode> {
 }
 
 /// What makes the container, and the network that it is to have.
-fn sandbox(args: &Run) -> anyhow::Result<(Sandbox, Chosen)> {
+fn sandbox(args: &Run) -> Outcome<(Sandbox, Chosen)> {
     let (mode, preference) = options::network(&args.network)?;
     let without = |network| Chosen { network, notice: None, hint: None };
     let (own, plain) = match mode {
@@ -104,26 +104,28 @@ fn sandbox(args: &Run) -> anyhow::Result<(Sandbox, Chosen)> {
 }
 
 /// Says what this process runs, and as what: the image stays, and nobody else has the name.
-fn claim(args: &Run, session: &Session, image: &ImageRow) -> anyhow::Result<()> {
+fn claim(args: &Run, session: &Session, image: &ImageRow) -> Outcome<()> {
     if let Some(name) = &args.name
         && let Some(holder) = session.store.take_name(name)?
     {
-        anyhow::bail!("the container name \"{name}\" is already in use by process {holder}");
+        return Err(Report::new(format!(
+            "the container name \"{name}\" is already in use by process {holder}"
+        )));
     }
     let words = args.name.iter().map(String::as_str).chain([args.image()]);
     let words: Vec<&str> = words.chain(args.command().iter().map(String::as_str)).collect();
     if !session.store.use_image(&image.id, &progress::printable(&words.join(" ")))? {
-        anyhow::bail!("no such image: {}", args.image());
+        return Err(Report::new(format!("no such image: {}", args.image())));
     }
     Ok(())
 }
 
 /// The image: the one that is here, or one that is pulled now.
-fn image(args: &Run, session: &Session) -> anyhow::Result<ImageRow> {
+fn image(args: &Run, session: &Session) -> Outcome<ImageRow> {
     let here = || find_to_run(&session.store, args.image(), args.platform.as_deref());
     let missing = match (args.pull, here()) {
         (Pull::Always, _) => None,
-        (Pull::Missing, Err(error)) if error.is::<NoImage>() => Some(error),
+        (Pull::Missing, Err(error)) if error.code() == NoImage::CODE => Some(error),
         (Pull::Missing | Pull::Never, found) => return found,
     };
     let id = args.image();
@@ -132,7 +134,7 @@ fn image(args: &Run, session: &Session) -> anyhow::Result<ImageRow> {
         id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) || id.starts_with("sha256:");
     let reference = match id.parse::<Reference>() {
         Ok(reference) if !is_id => reference,
-        _ => return Err(missing.unwrap_or_else(|| anyhow::anyhow!("`{id}` is no name of an image"))),
+        _ => return Err(missing.unwrap_or_else(|| Report::new(format!("`{id}` is no name of an image")))),
     };
     if missing.is_some() && !args.quiet {
         tell!("Unable to find image '{}' locally", reference.familiar());
@@ -185,7 +187,9 @@ pub(super) fn debug(before: &str) -> Result<Debug, Usage> {
         let held = progress::hold();
         tell!("\n{told}");
         let signals = Signals::catch()?;
-        let ended = follow::follow(signals, running, true).map(drop).map_err(std::io::Error::other);
+        let ended = follow::follow(signals, running, true)
+            .map(drop)
+            .map_err(|report| std::io::Error::other(report.to_string()));
         drop(held);
         ended
     };

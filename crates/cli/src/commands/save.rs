@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use lapstrake_diag::{Context as _, Outcome, Usage};
 use lapstrake_oci::Reference;
 use lapstrake_outputs::{Bundle, Flavour, Saved, write_archive};
 use lapstrake_store::{ImageRow, Store};
@@ -10,11 +10,10 @@ use serde_json::json;
 
 use super::file::to_file;
 use crate::args::images::Save;
-use crate::exit::Usage;
 use crate::session::{self, bundle, find_all, find_for};
 
 /// Writes images to an archive. One that is asked for by several names is there once.
-pub(crate) fn save(args: &Save) -> anyhow::Result<ExitCode> {
+pub(crate) fn save(args: &Save) -> Outcome<ExitCode> {
     let session = session::open()?;
     if args.output.is_none() && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         return Err(Usage("an archive is nothing for a terminal: use `-o FILE`".to_owned()).into());
@@ -55,7 +54,7 @@ pub(crate) fn save(args: &Save) -> anyhow::Result<ExitCode> {
 }
 
 /// An id is no name, and an image saved by it has none.
-fn named(store: &Store, text: &str) -> anyhow::Result<Option<Reference>> {
+fn named(store: &Store, text: &str) -> Outcome<Option<Reference>> {
     let Some(name) = text.parse::<Reference>().ok().filter(|name| name.digest().is_none()) else {
         return Ok(None);
     };

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::Reference;
 use lapstrake_registry::{Client, Found};
 use serde_json::json;
 
 use crate::args::images::Search;
-use crate::exit::Usage;
 use crate::progress::printable;
 use crate::rows::{Rows, shortened};
 use crate::session::registries;
@@ -31,7 +31,7 @@ struct Wanted {
 }
 
 /// Asks a registry, Docker Hub unless the term begins with another one, for images.
-pub(crate) fn search(args: &Search) -> anyhow::Result<ExitCode> {
+pub(crate) fn search(args: &Search) -> Outcome<ExitCode> {
     let wanted = wanted(&args.filter)?;
     if wanted.automated.is_some() {
         tell!(

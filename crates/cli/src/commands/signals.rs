@@ -3,10 +3,9 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use lapstrake_diag::{Outcome, Report};
 use lapstrake_sys::outfile;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::exit::Told;
 
 /// The signal that is to end this process; 0 while there is none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
@@ -41,9 +40,9 @@ pub(super) fn watch() {
 }
 
 /// The same result, or that of a signal that ended the work early.
-pub(super) fn or_canceled<T>(result: anyhow::Result<T>) -> anyhow::Result<T> {
+pub(super) fn or_canceled<T>(result: Outcome<T>) -> Outcome<T> {
     match RECEIVED.load(Ordering::Relaxed) {
         0 => result,
-        signal => result.map_err(|_| Told::canceled(signal).into()),
+        signal => result.map_err(|_| Report::canceled(signal)),
     }
 }

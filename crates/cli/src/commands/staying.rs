@@ -2,7 +2,9 @@
 //! over from another repository.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use lapstrake_diag::{Outcome, SourceFile};
 use lapstrake_engine::{CacheIndex, Executor, Solver};
 use lapstrake_graph::{Edge, Graph, Op, Source, Target, VertexId};
 use lapstrake_oci::{Digest, Reference};
@@ -12,7 +14,7 @@ use lapstrake_registry::Client;
 use lapstrake_store::{Blob, Store};
 
 use super::output::{ImageOutput, Output};
-use super::read::Tools;
+use super::read::{Tools, step_failed};
 use super::wanted::Wanted;
 
 /// A base that need not be fetched.
@@ -32,7 +34,7 @@ impl<'w> Staying<'w> {
         wanted: &'w Wanted,
         tools: &Tools,
         (graph, target): (&Graph, &Target),
-    ) -> anyhow::Result<Option<Staying<'w>>> {
+    ) -> Outcome<Option<Staying<'w>>> {
         let Some(outputs) = only_pushed(wanted) else { return Ok(None) };
         let Some((source, rest)) = base_of(graph, target.edge) else { return Ok(None) };
         let Op::Source(Source::Image { manifest, reference, .. }) = &graph[source].op else {
@@ -62,9 +64,11 @@ impl<'w> Staying<'w> {
         solver: &Solver<'_, E, C>,
         target: Edge,
         (wanted, tools): (&Wanted, &Tools),
-    ) -> anyhow::Result<Option<(SharedStack, Vec<Elsewhere>)>> {
-        let solved =
-            futures_util::future::try_join_all(self.rest.iter().map(|edge| solver.solve(*edge))).await?;
+        file: &Arc<SourceFile>,
+    ) -> Outcome<Option<(SharedStack, Vec<Elsewhere>)>> {
+        let solving = self.rest.iter().map(|edge| solver.solve(*edge));
+        let solved = futures_util::future::try_join_all(solving).await;
+        let solved = solved.map_err(|failed| step_failed(&failed, file))?;
         for output in &self.outputs {
             let at = (&*tools.images, &*tools.store);
             if !there(wanted, output, at, (&self.base, &self.layers)).await? {
@@ -113,7 +117,7 @@ async fn there(
     output: &ImageOutput,
     (images, store): (&Images, &Store),
     (base, layers): (&Reference, &[Elsewhere]),
-) -> anyhow::Result<bool> {
+) -> Outcome<bool> {
     let insecure;
     let client = if output.insecure {
         insecure = images.insecure_client()?;
@@ -134,7 +138,7 @@ async fn there(
     Ok(!names.is_empty())
 }
 
-async fn has(client: &Client, name: &Reference, (base, blob): (&Reference, &Blob)) -> anyhow::Result<bool> {
+async fn has(client: &Client, name: &Reference, (base, blob): (&Reference, &Blob)) -> Outcome<bool> {
     if client.has_blob(name, &blob.digest).await? {
         return Ok(true);
     }

@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
+use lapstrake_diag::Outcome;
 use lapstrake_store::{Rule, Store};
 
 use super::options::size;
@@ -71,7 +72,7 @@ pub(super) fn start_if_needed(store: &Store) {
 }
 
 /// What the sweeper does.
-pub(super) fn sweep(session: &Session) -> anyhow::Result<()> {
+pub(super) fn sweep(session: &Session) -> Outcome<()> {
     let Some(most) = Keep::from_env().most() else { return Ok(()) };
     // If it may not be nice, it is quick.
     rustix::process::nice(19).unwrap_or_default();

@@ -7,7 +7,7 @@ use super::caches;
 use super::options;
 use crate::args::Build;
 use crate::env;
-use crate::exit::Usage;
+use lapstrake_diag::Usage;
 
 /// The caches that remain once what is not supported has been left out.
 pub(super) struct Supported<'a> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lapstrake_diag::Usage;
 use lapstrake_engine::Secrets;
 use lapstrake_graph::{Http, NetworkMode, Source};
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
@@ -21,7 +22,6 @@ use super::platforms;
 use super::unsupported;
 use crate::args::{Build, Checksum};
 use crate::env;
-use crate::exit::Usage;
 use crate::progress::Mode;
 
 /// What was asked for.

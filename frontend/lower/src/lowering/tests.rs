@@ -24,7 +24,7 @@ impl ImageResolver for Fake {
         config.rootfs.diff_ids = vec![DiffId(Digest::sha256(b"layer"))];
         config.history = vec![History { created_by: "fake base".to_owned(), ..History::default() }];
         match name.as_str() {
-            "missing" | "alpin" => return Err("no such image".into()),
+            "missing" | "alpin" => return Err(std::sync::Arc::new(std::io::Error::other("no such image"))),
             "onbuild" => {
                 config.config.on_build = vec![
                     "ARG v=1".to_owned(),

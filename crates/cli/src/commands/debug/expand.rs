@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
 use std::process::ExitCode;
 
+use lapstrake_diag::Outcome;
 use lapstrake_dockerfile::words::{self, Mode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -55,7 +56,7 @@ struct Answer {
 }
 
 /// Answers every line of standard input.
-pub(super) fn expand() -> anyhow::Result<ExitCode> {
+pub(super) fn expand() -> Outcome<ExitCode> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for line in std::io::stdin().lock().lines() {
         let line = line?;

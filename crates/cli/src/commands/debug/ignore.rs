@@ -5,6 +5,7 @@ use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_tree::TreePath;
 use lapstrake_tree::ignore::Patterns;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use serde_json::Value;
 
 use crate::args::debug::DebugIgnore;
 use crate::commands::wanted::local_context;
-use crate::exit::Usage;
 
 /// An ignore file, and paths.
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ struct Answer {
 }
 
 /// Answers.
-pub(super) fn ignore(args: &DebugIgnore) -> anyhow::Result<ExitCode> {
+pub(super) fn ignore(args: &DebugIgnore) -> Outcome<ExitCode> {
     if let Some(path) = &args.why {
         return why(args, path);
     }
@@ -54,7 +54,7 @@ pub(super) fn ignore(args: &DebugIgnore) -> anyhow::Result<ExitCode> {
 }
 
 /// Says which line of the context's ignore file decides about one path.
-fn why(args: &DebugIgnore, path: &str) -> anyhow::Result<ExitCode> {
+fn why(args: &DebugIgnore, path: &str) -> Outcome<ExitCode> {
     let context = args.context.as_deref().unwrap_or_else(|| Path::new("."));
     let patterns = local_context(context, args.file.as_deref())?.ignore;
     let clean = TreePath::clean(path.as_bytes()).map_err(|error| Usage(format!("{path}: {error}")))?;

@@ -1,8 +1,9 @@
 //! `lapstrake debug plan`: what a build would do, with one made-up image for all that it would have to ask for.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use lapstrake_diag::{Diagnostic, SourceFile};
+use lapstrake_diag::{Diagnostic, Outcome, SourceFile, Usage};
 use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax, code, parse_as};
 use lapstrake_graph::{Exec, File, FileAction, Graph, NetworkMode, Op, Target, Vertex};
 use lapstrake_lower::{
@@ -16,10 +17,9 @@ use super::{read, with_includes};
 use crate::args::debug::DebugPlan;
 use crate::commands::check::options as check_options;
 use crate::commands::options;
-use crate::exit::Usage;
 
 /// Prints the plan.
-pub(super) fn plan(args: &DebugPlan) -> anyhow::Result<ExitCode> {
+pub(super) fn plan(args: &DebugPlan) -> Outcome<ExitCode> {
     if !args.fake_images {
         let why =
             "`debug plan` asks no registry: say `--fake-images`, and all images are the same made-up one";
@@ -35,14 +35,14 @@ pub(super) fn plan(args: &DebugPlan) -> anyhow::Result<ExitCode> {
     }
     let file = read(&args.file)?;
     let dialect = options::dialect(&file, args.syntax.as_deref(), &inputs.build_args);
-    let file = with_includes(file, dialect, &args.file)?;
+    let file = Arc::new(with_includes(file, dialect, &args.file)?);
     let parsed = parse_as(&file, dialect);
     say!("{}", document(&file, &parsed, &inputs));
     Ok(ExitCode::SUCCESS)
 }
 
 /// The schema `lapstrake-plan/1`.
-fn document(file: &SourceFile, parsed: &Parsed, inputs: &BuildInputs) -> Value {
+fn document(file: &Arc<SourceFile>, parsed: &Parsed, inputs: &BuildInputs) -> Value {
     let failed = |error: Value, warnings: Vec<Value>| json!({"schema": "lapstrake-plan/1", "ok": false, "error": error, "warnings": warnings});
     let checks = match check_options(file, inputs) {
         Ok(options) => Checks::new(options),
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn planned(text: &str, inputs: &BuildInputs) -> Value {
-        let file = SourceFile::new("Dockerfile", text);
+        let file = Arc::new(SourceFile::new("Dockerfile", text));
         document(&file, &lapstrake_dockerfile::parse(&file), inputs)
     }
 

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use lapstrake_diag::text;
 use lapstrake_oci::Digest;
 use lapstrake_snapshot::{damage, readopt};
 use lapstrake_store::{LayerId, Store, StoreError, restore_superblock, set_database_aside};
 
 use super::{Finding, State, finding};
-use crate::exit::{chain, text};
 
 const REPAIR: &str = "`lapstrake doctor --repair` drops what is damaged, so that builds make it anew";
 
@@ -21,7 +21,7 @@ pub(super) fn check(root: &Path, repair: bool) -> Vec<Finding> {
             return findings;
         }
         Err(error) => {
-            return vec![damaged("state", text(chain(&error)), repair)];
+            return vec![damaged("state", text(&error), repair)];
         }
     };
     contents(&store, repair)
@@ -55,7 +55,7 @@ fn opened(root: &Path, repair: bool) -> Result<(Store, Vec<Finding>), StoreError
             _ => return Err(error),
         }
     };
-    let wrong = store.check_database().unwrap_or_else(|error| vec![text(chain(&error))]);
+    let wrong = store.check_database().unwrap_or_else(|error| vec![text(&error)]);
     if wrong.is_empty() {
         if !findings.is_empty() {
             let count = readopt(&store).unwrap_or(0);
@@ -89,15 +89,15 @@ fn contents(store: &Store, repair: bool) -> Vec<Finding> {
     let mut findings = vec![finding("database", State::Ok, "whole")];
     match layers(store, repair) {
         Ok(found) => findings.extend(found),
-        Err(error) => findings.push(damaged("layers", text(chain(&error)), false)),
+        Err(error) => findings.push(damaged("layers", text(&error), false)),
     }
     match blobs(store, repair) {
         Ok(found) => findings.extend(found),
-        Err(error) => findings.push(damaged("blobs", text(chain(&error)), false)),
+        Err(error) => findings.push(damaged("blobs", text(&error), false)),
     }
     match images(store, repair) {
         Ok(found) => findings.extend(found),
-        Err(error) => findings.push(damaged("images", text(chain(&error)), false)),
+        Err(error) => findings.push(damaged("images", text(&error), false)),
     }
     findings
 }
@@ -154,7 +154,7 @@ fn images(store: &Store, repair: bool) -> Result<Vec<Finding>, StoreError> {
         let Some(error) = documents.into_iter().find_map(|digest| store.read_blob(digest).err()) else {
             continue;
         };
-        let mut detail = format!("{}: {}", image.id.short(), text(chain(&error)));
+        let mut detail = format!("{}: {}", image.id.short(), text(&error));
         if repair {
             store.remove_image(&image.id)?;
             detail.push_str("; dropped");

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use lapstrake_diag::Outcome;
 use lapstrake_runtime::{Finished, Running};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -50,7 +51,7 @@ impl Signals {
 }
 
 /// Waits for the end. Signals sent to us go on to the process; with a terminal, what is typed too if `interactive`.
-pub(super) fn follow(signals: Signals, mut running: Running, interactive: bool) -> anyhow::Result<Finished> {
+pub(super) fn follow(signals: Signals, mut running: Running, interactive: bool) -> Outcome<Finished> {
     let Signals { runtime, caught, resized } = signals;
     let process = Arc::new(running.pidfd().try_clone_to_owned()?);
     let requests = Arc::new(AtomicU32::new(0));

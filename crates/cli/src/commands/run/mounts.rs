@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use lapstrake_diag::Usage;
 use lapstrake_go::{csv, parse_bool};
 use lapstrake_runtime::{Mount, MountSource};
 
 use super::options;
 use crate::args::Run;
-use crate::exit::Usage;
 
 /// A mount that the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

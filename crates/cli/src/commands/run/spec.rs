@@ -1,5 +1,6 @@
 //! From the command line of `run` and the image's config to what the sandbox is asked for.
 
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::ContainerConfig;
 use lapstrake_runtime::{Capabilities, Network, Resource, Rlimit, RunSpec, User};
 use lapstrake_snapshot::Active;
@@ -8,7 +9,6 @@ use lapstrake_tree::users::resolve_user;
 
 use super::{options, terminal};
 use crate::args::Run;
-use crate::exit::Usage;
 
 /// Flags whose values need no image to be read.
 pub(super) struct Wishes {
@@ -129,7 +129,7 @@ fn rlimit(text: &String) -> Result<Rlimit, Usage> {
 }
 
 /// What is run, where, as whom and with which variables.
-pub(super) fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> anyhow::Result<RunSpec> {
+pub(super) fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> Outcome<RunSpec> {
     let command = command(args, config);
     if command.is_empty() {
         return Err(Usage(format!("image `{}` has no command: name one", args.image())).into());

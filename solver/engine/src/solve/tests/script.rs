@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use lapstrake_diag::{Code, Reported};
 use lapstrake_graph::{File, FileAction, Graph, MakeDir, Op, Source, Vertex, VertexId, VertexMeta};
 use tokio::sync::oneshot::{Sender, channel};
 
@@ -26,6 +27,12 @@ fn key(text: &str) -> Key {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0} went wrong")]
 pub(super) struct Broken(String);
+
+impl Reported for Broken {
+    fn code(&self) -> Code {
+        Code::new("script", "broken")
+    }
+}
 
 /// The end of a step, as the test has it: what it gives, or that it fails.
 type End = Result<Option<String>, Broken>;
