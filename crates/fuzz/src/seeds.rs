@@ -49,6 +49,14 @@ pub fn seeds(target: &str) -> Result<Vec<Vec<u8>>, String> {
             all.push(b"docker.io/library/alpine:3@sha256:".to_vec());
             all
         }
+        "go" => {
+            let mut all = rows("go/templates", |row| Some(row["template"].as_str()?.to_owned()))?;
+            for table in ["go/csv", "go/durations"] {
+                all.extend(rows(table, |row| Some(row["text"].as_str()?.to_owned()))?);
+            }
+            all.extend(rows("go/clean", |row| Some(row["path"].as_str()?.to_owned()))?);
+            all
+        }
         "layers" => images::tars(),
         "documents" => images::examples(),
         "challenges" => images::headers(),
@@ -71,7 +79,8 @@ pub fn found(target: &str) -> Result<Vec<Vec<u8>>, String> {
 }
 
 fn rows(table: &str, input: impl Fn(&Value) -> Option<String>) -> Result<Vec<Vec<u8>>, String> {
-    let path = testdata().join(table).join("rows.jsonl");
+    let file = if table.contains('/') { format!("{table}.jsonl") } else { format!("{table}/rows.jsonl") };
+    let path = testdata().join(file);
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let rows =
         text.lines().map(|line| serde_json::from_str::<Value>(line).map_err(|error| error.to_string()));

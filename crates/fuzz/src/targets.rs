@@ -6,6 +6,7 @@ use lapstrake_dockerfile::{
     CheckOptions, Checks, Dialect, Mount, check_syntax, parse, parse_as, parse_git_ref, parse_json,
     parse_port, print,
 };
+use lapstrake_go::{TabWriter, Template, csv, duration, path, size};
 use lapstrake_lower::{
     BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, Scope, epoch_source,
     lower_checked, outline,
@@ -83,7 +84,7 @@ pub fn read(reader: Reader, text: &str) -> usize {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "parse", run: parser, longest: 4096 },
     Target { name: "lower", run: lowering, longest: 4096 },
     Target { name: "words", run: expansion, longest: 1024 },
@@ -95,6 +96,7 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "layers", run: images::layers, longest: 16 << 10 },
     Target { name: "documents", run: images::documents, longest: 4096 },
     Target { name: "challenges", run: images::challenges, longest: 512 },
+    Target { name: "go", run: go, longest: 512 },
 ];
 
 /// The tree as JSON without places: what printing must keep.
@@ -264,6 +266,37 @@ fn mount(bytes: &[u8]) {
             .map_err(|error| error.to_string())
     };
     drop(Mount::parse(&text, expand));
+}
+
+/// Templates, comma-separated fields, durations, sizes and paths: what is written again reads as the same.
+fn go(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let data = serde_json::json!({"A": "a", "B": [1, "b", null], "C": {"D": true, "Labels": {"x.y": "z"}}});
+    if let Ok(template) = Template::parse(&text) {
+        // A range over a string that grows with each turn could be as long as it likes.
+        if !text.contains("range") {
+            drop(template.show(&data));
+        }
+    }
+    if let Ok(fields) = csv::fields(&text) {
+        let quoted: Vec<String> =
+            fields.iter().map(|field| format!("\"{}\"", field.replace('"', "\"\""))).collect();
+        assert_eq!(csv::fields(&quoted.join(",")), Ok(fields), "{text:?}");
+    }
+    if let Ok(length) = duration::parse(&text) {
+        assert_eq!(duration::parse(&duration::text(length)), Ok(length), "{text:?}");
+        assert_eq!(duration::parse_with_days(&text), Ok(length), "{text:?}");
+        assert!(!duration::human(length / 1_000_000_000).is_empty());
+    }
+    if let Some(bytes) = size::parse(&text) {
+        assert!(!size::human(bytes).is_empty());
+    }
+    let clean = path::clean(&text);
+    assert_eq!(path::clean(&clean), clean, "{text:?}");
+    // Columns neither lose nor change a cell.
+    let lines: Vec<&str> = text.split('\n').collect();
+    let letters = |text: &str| text.chars().filter(|c| !matches!(c, ' ' | '\t' | '\n')).collect::<String>();
+    assert_eq!(letters(&TabWriter::new(4, 1).lines(&lines)), letters(&text), "{text:?}");
 }
 
 /// References, platforms, digests and ports: what can be read is written so that it reads the same again.

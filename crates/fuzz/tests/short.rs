@@ -30,4 +30,4 @@ macro_rules! targets {
     };
 }
 
-targets! { parse lower words patterns ignore git mount names layers documents challenges }
+targets! { parse lower words patterns ignore git mount names layers documents challenges go }

@@ -1,4 +1,5 @@
-//! `encoding/csv`: one line of comma-separated values, as `--mount` and `--output` take them.
+//! `encoding/csv`: one line of comma-separated values, as `--mount` and `--output` take them. BuildKit and buildx read these
+//! with `go-csvvalue`, which places an open quote elsewhere than Go's own package does.
 
 /// A line that is no list of values, in the words of `encoding/csv`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,11 +17,16 @@ pub enum CsvError {
     },
 }
 
-/// The fields of one line; a field in double quotes may hold commas and doubled quotes.
+/// `csvvalue.Fields`: the fields of one line, with or without a line feed at its end. A field in double quotes may hold
+/// commas and doubled quotes.
 ///
 /// # Errors
 /// [`CsvError`], with Go's message.
 pub fn fields(line: &str) -> Result<Vec<String>, CsvError> {
+    let line = match line.strip_suffix('\n') {
+        Some(line) => line.strip_suffix('\r').unwrap_or(line),
+        None => line,
+    };
     if line.is_empty() {
         return Err(CsvError::Empty);
     }

@@ -432,6 +432,22 @@ mod tests {
         assert!(may("a\n!**/c", "a/b/c/d"));
     }
 
+    /// Go 1.27's own `path.Match`. It looks at the rest of a bad pattern only where it has to; here the pattern matches
+    /// nothing in either case.
+    #[test]
+    fn path_match_as_go() {
+        let rows =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/go/match.jsonl"))
+                .unwrap();
+        assert!(rows.lines().count() >= 250);
+        for line in rows.lines() {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let (pattern, name) = (row["pattern"].as_str().unwrap(), row["name"].as_str().unwrap());
+            let expected = row["match"] == true && row["bad"] == false;
+            assert_eq!(path_match(pattern, name), expected, "{line}");
+        }
+    }
+
     #[test]
     fn many_stars_take_no_time() {
         let pattern = "*a".repeat(40);

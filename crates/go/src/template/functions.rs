@@ -84,7 +84,7 @@ pub(super) fn truth(value: &Value) -> bool {
 /// A value as Go prints it.
 pub(super) fn print(value: &Value) -> String {
     match value {
-        Value::Null => "<no value>".to_owned(),
+        Value::Null => "<nil>".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.clone(),

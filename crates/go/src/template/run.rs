@@ -48,7 +48,8 @@ impl Run<'_> {
             Node::Text(text) => self.out.push_str(text),
             Node::Show(pipe) => {
                 let value = self.pipe(pipe, dot)?;
-                self.out.push_str(&print(&value));
+                // Of an action's own value, Go tells "nothing there" from a nil.
+                self.out.push_str(&if value.is_null() { "<no value>".to_owned() } else { print(&value) });
             }
             Node::Set { name, new, pipe } => {
                 let value = self.pipe(pipe, dot)?;
