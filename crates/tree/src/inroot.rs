@@ -20,8 +20,6 @@ use crate::path::TreePath;
 pub use walk::Place;
 use walk::Walk;
 
-/// How many symbolic links one resolution follows before it gives up.
-const MAX_LINKS: u32 = 255;
 /// How often an `openat2` that raced with a rename is tried again.
 const RACE_RETRIES: u32 = 64;
 
@@ -80,23 +78,12 @@ impl<'fd> Root<'fd> {
 
     fn open_raw(&self, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
-        if !NO_OPENAT2.load(Ordering::Relaxed) {
-            let relative = if path.is_empty() { b"." } else { path };
-            let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            for _ in 0..RACE_RETRIES {
-                match fs::openat2(self.fd, relative, flags, mode, how) {
-                    Err(Errno::AGAIN) => {}
-                    Err(Errno::NOSYS) => {
-                        NO_OPENAT2.store(true, Ordering::Relaxed);
-                        break;
-                    }
-                    // Some seccomp filters answer so: the walk tells a real refusal from theirs.
-                    Err(Errno::PERM) => break,
-                    other => return other,
-                }
-            }
+        let relative = if path.is_empty() { b"." } else { path };
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        match open_confined(self.fd, relative, flags, mode, how) {
+            Err(error) if by_hand(error) => self.open_by_walk(path, flags, mode),
+            opened => opened,
         }
-        self.open_by_walk(path, flags, mode)
     }
 
     fn open_by_walk(&self, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
@@ -301,6 +288,39 @@ impl<'r> PlainFiles<'r> {
     }
 }
 
+/// `openat2`, again after a race with a rename: the kernel answers `EAGAIN` where one could have let the lookup out.
+///
+/// # Errors
+/// The kernel's; `EAGAIN` after many races.
+pub fn open_confined(
+    root: impl AsFd,
+    path: impl rustix::path::Arg + Copy,
+    flags: OFlags,
+    mode: Mode,
+    how: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    if NO_OPENAT2.load(Ordering::Relaxed) {
+        return Err(Errno::NOSYS);
+    }
+    for _ in 0..RACE_RETRIES {
+        match fs::openat2(&root, path, flags, mode, how) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::NOSYS) => {
+                NO_OPENAT2.store(true, Ordering::Relaxed);
+                return Err(Errno::NOSYS);
+            }
+            opened => return opened,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// Whether names are to be opened one by one after this error of [`open_confined`]: without `openat2`, after too many
+/// races, or behind one of the seccomp filters that answer `EPERM`. The names tell a real refusal from the filter's.
+fn by_hand(error: Errno) -> bool {
+    matches!(error, Errno::NOSYS | Errno::PERM | Errno::AGAIN)
+}
+
 /// Opens a link-free path beneath `root`; see [`Root::open_plain`].
 pub(crate) fn open_plain_raw(
     root: BorrowedFd<'_>,
@@ -309,19 +329,10 @@ pub(crate) fn open_plain_raw(
     mode: Mode,
 ) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    if !NO_OPENAT2.load(Ordering::Relaxed) {
-        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        for _ in 0..RACE_RETRIES {
-            match fs::openat2(root, path.as_path(), flags, mode, how) {
-                Err(Errno::AGAIN) => {}
-                Err(Errno::NOSYS) => {
-                    NO_OPENAT2.store(true, Ordering::Relaxed);
-                    break;
-                }
-                Err(Errno::PERM) => break,
-                other => return other,
-            }
-        }
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match open_confined(root, path.as_path(), flags, mode, how) {
+        Err(error) if by_hand(error) => {}
+        opened => return opened,
     }
     let mut dir: Option<OwnedFd> = None;
     let (parent, name) = match path.parent() {

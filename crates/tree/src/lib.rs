@@ -21,6 +21,7 @@ pub mod put;
 pub mod relink;
 pub mod removal;
 pub mod replica;
+pub mod resolve;
 pub mod scan;
 pub mod select;
 pub mod sketch;

@@ -10,9 +10,8 @@ use crate::entry::{Entry, Kind, Meta};
 use crate::error::TreeError;
 use crate::ignore::{Pattern, Patterns};
 use crate::path::{TreePath, lossy};
+use crate::resolve::{self, End, Links, Lookup, Names, resolve};
 use crate::tree::{KHasher, Tree, TreeDigest};
-
-const MAX_LINKS: u32 = 255;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -197,39 +196,12 @@ impl Tree {
 
     /// The real path behind links; `None` when it leads nowhere.
     fn follow(&self, path: &TreePath, last: bool) -> Result<Option<TreePath>, TreeError> {
-        let mut real = TreePath::root();
-        let mut todo: Vec<Box<[u8]>> = path.components().rev().map(Box::from).collect();
-        let mut links = 0;
-        while let Some(name) = todo.pop() {
-            match &*name {
-                b"" | b"." => continue,
-                b".." => {
-                    real = real.parent().unwrap_or_default();
-                    continue;
-                }
-                _ => {}
-            }
-            let next = real.join_name(&name);
-            match self.get(&next).map(|e| &e.kind) {
-                Some(Kind::Symlink { target }) if last || !todo.is_empty() => {
-                    links += 1;
-                    if links > MAX_LINKS {
-                        return Err(TreeError::Loop { path: path.to_string() });
-                    }
-                    if target.starts_with(b"/") {
-                        real = TreePath::root();
-                    }
-                    todo.extend(target.rsplit(|&b| b == b'/').map(Box::from));
-                }
-                Some(Kind::Dir { .. }) => real = next,
-                None | Some(Kind::Whiteout) => return Ok(None),
-                Some(_) if todo.iter().all(|rest| rest.is_empty() || &**rest == b".") => {
-                    return Ok(Some(next));
-                }
-                Some(_) => return Ok(None),
-            }
-        }
-        Ok(Some(real))
+        let mut walk = TreeWalk { tree: self, at: TreePath::root(), link: None, path };
+        Ok(match resolve(&mut walk, path.as_bytes(), Links::and_last(last))? {
+            End::Directory => Some(walk.at),
+            End::Other(name) => Some(walk.at.join_name(&name)),
+            End::NotADirectory | End::Missing { .. } => None,
+        })
     }
 
     fn not_found(&self, path: &TreePath) -> TreeError {
@@ -310,6 +282,52 @@ impl Tree {
             roots.push(SelectedRoot { name: Box::default(), is_dir: true, mtime, entries });
         }
         Ok(roots)
+    }
+}
+
+/// A resolution in a tree.
+struct TreeWalk<'t> {
+    tree: &'t Tree,
+    at: TreePath,
+    /// The text of the last link.
+    link: Option<&'t [u8]>,
+    /// The whole path, for errors.
+    path: &'t TreePath,
+}
+
+impl Lookup for TreeWalk<'_> {
+    type Error = TreeError;
+
+    fn enter(&mut self, names: &Names<'_>) -> Result<resolve::Found, TreeError> {
+        let (next, taken) = (self.at.join_name(names.first()), names.first().len());
+        Ok(match self.tree.get(&next).map(|entry| &entry.kind) {
+            Some(Kind::Symlink { target }) => {
+                self.link = Some(target);
+                resolve::Found::Link { taken }
+            }
+            Some(Kind::Dir { .. }) => {
+                self.at = next;
+                resolve::Found::Directory { taken }
+            }
+            None | Some(Kind::Whiteout) => resolve::Found::Missing,
+            Some(_) => resolve::Found::Other { taken },
+        })
+    }
+
+    fn read_link(&mut self) -> Result<Box<[u8]>, TreeError> {
+        Ok(self.link.take().unwrap_or_default().into())
+    }
+
+    fn up(&mut self) {
+        self.at = self.at.parent().unwrap_or_default();
+    }
+
+    fn back_to_root(&mut self) {
+        self.at = TreePath::root();
+    }
+
+    fn too_many_links(&self) -> TreeError {
+        TreeError::Loop { path: self.path.to_string() }
     }
 }
 

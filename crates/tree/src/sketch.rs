@@ -14,12 +14,10 @@ use crate::entry::{Entry, Kind};
 use crate::error::TreeError;
 use crate::owner::record_owners;
 use crate::path::TreePath;
+use crate::resolve::{Found, Links, Lookup, Names, resolve};
 use crate::select::Selection;
 use crate::tree::Tree;
 use crate::unpack::disk::Disk;
-
-/// As in [`crate::inroot`].
-const MAX_LINKS: u32 = 255;
 
 /// Entries of a tree, and what is to be in those that are files.
 #[derive(Debug)]
@@ -31,7 +29,6 @@ pub struct Sketch<'t> {
     made_links: BTreeSet<TreePath>,
     /// Whether something led over one of them.
     over_made_link: bool,
-    links: u32,
 }
 
 impl<'t> Sketch<'t> {
@@ -44,7 +41,6 @@ impl<'t> Sketch<'t> {
             contents: BTreeMap::new(),
             made_links: BTreeSet::new(),
             over_made_link: false,
-            links: 0,
         }
     }
 
@@ -54,32 +50,11 @@ impl<'t> Sketch<'t> {
     /// # Errors
     /// [`TreeError::BadPath`]; [`TreeError::Io`] after too many links.
     pub fn follow(&mut self, path: &[u8]) -> Result<TreePath, TreeError> {
-        let mut left: Vec<Vec<u8>> = components(path);
-        let mut at = TreePath::root();
+        let at = TreePath::root();
         self.take(&at);
-        while let Some(name) = left.pop() {
-            if name == b".." {
-                at = at.parent().unwrap_or_default();
-                continue;
-            }
-            let next = at.join(&TreePath::parse(&name)?);
-            self.take(&next);
-            self.over_made_link |= self.made_links.contains(&next);
-            match self.tree.get(&next).map(|entry| &entry.kind) {
-                Some(Kind::Symlink { target }) => {
-                    self.links += 1;
-                    if self.links > MAX_LINKS {
-                        return Err(TreeError::io("resolve", &next)(rustix::io::Errno::LOOP));
-                    }
-                    if target.starts_with(b"/") {
-                        at = TreePath::root();
-                    }
-                    left.extend(components(target));
-                }
-                _ => at = next,
-            }
-        }
-        Ok(at)
+        let mut walk = SketchWalk { sketch: self, at, link: None };
+        resolve(&mut walk, path, Links::ALL)?;
+        Ok(walk.at)
     }
 
     /// Takes in what copying `selection` to `dest` looks at. False if that is not all: the content of a file, or a device.
@@ -205,10 +180,51 @@ impl<'t> Sketch<'t> {
     }
 }
 
-/// The names of a path, last first.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    let names = path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."));
-    names.rev().map(<[u8]>::to_vec).collect()
+/// A resolution that takes in what it comes across. What is missing counts as a directory.
+struct SketchWalk<'s, 't> {
+    sketch: &'s mut Sketch<'t>,
+    at: TreePath,
+    /// The last link.
+    link: Option<(TreePath, &'t [u8])>,
+}
+
+impl Lookup for SketchWalk<'_, '_> {
+    type Error = TreeError;
+
+    fn enter(&mut self, names: &Names<'_>) -> Result<Found, TreeError> {
+        let (name, sketch) = (names.first(), &mut *self.sketch);
+        let next = self.at.join(&TreePath::parse(name)?);
+        sketch.take(&next);
+        sketch.over_made_link |= sketch.made_links.contains(&next);
+        let taken = name.len();
+        match sketch.tree.get(&next).map(|entry| &entry.kind) {
+            Some(Kind::Symlink { target }) => {
+                self.link = Some((next, target));
+                Ok(Found::Link { taken })
+            }
+            _ => {
+                self.at = next;
+                Ok(Found::Directory { taken })
+            }
+        }
+    }
+
+    fn read_link(&mut self) -> Result<Box<[u8]>, TreeError> {
+        Ok(self.link.as_ref().map_or(&[][..], |(_, target)| target).into())
+    }
+
+    fn up(&mut self) {
+        self.at = self.at.parent().unwrap_or_default();
+    }
+
+    fn back_to_root(&mut self) {
+        self.at = TreePath::root();
+    }
+
+    fn too_many_links(&self) -> TreeError {
+        let link = self.link.as_ref().map_or_else(TreePath::root, |(link, _)| link.clone());
+        TreeError::io("resolve", &link)(rustix::io::Errno::LOOP)
+    }
 }
 
 #[cfg(test)]

@@ -20,15 +20,13 @@ use crate::entry::{ContentDigest, Kind, Meta, Xattr, xattr_counts};
 use crate::error::TreeError;
 use crate::layer_tar::{OPAQUE, WHITEOUT};
 use crate::path::TreePath;
+use crate::resolve::{Found, Links, Lookup, Names, resolve};
 use crate::tar_read::{MAX_MEMORY, TarEntry, TarReader};
 use crate::tree::Tree;
 use disk::Disk;
 pub use disk::Marks;
 use nodes::Nodes;
 pub use part::Part;
-
-/// Links followed in one name before it is a loop.
-const MAX_LINKS: u32 = 255;
 
 /// Most headers of a layer, extensions included. What is in memory of them is bounded by [`crate::tar_read`].
 const MAX_ENTRIES: u64 = 2_000_000;
@@ -137,56 +135,6 @@ impl Default for Limits {
     }
 }
 
-/// A path that is followed from its beginning to its end.
-struct Text {
-    bytes: Box<[u8]>,
-    at: usize,
-}
-
-/// A part of a path.
-enum Step {
-    /// `..`
-    Up,
-    /// Names, one in the other.
-    Down(TreePath),
-}
-
-impl Text {
-    /// The next names, as many as come before the end or a `..`.
-    fn next(&mut self) -> Option<Step> {
-        let mut names: Vec<u8> = Vec::new();
-        while self.at < self.bytes.len() {
-            let rest = &self.bytes[self.at..];
-            let end = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
-            let (name, length) = (&rest[..end], (end + 1).min(rest.len()));
-            match name {
-                b"" | b"." if names.is_empty() => {}
-                b".." if names.is_empty() => {
-                    self.at += length;
-                    return Some(Step::Up);
-                }
-                // Names are taken back by their length, so that nothing else may be between them.
-                b"" | b"." | b".." => break,
-                name => {
-                    if !names.is_empty() {
-                        names.push(b'/');
-                    }
-                    names.extend_from_slice(name);
-                }
-            }
-            self.at += length;
-        }
-        if names.is_empty() { None } else { Some(Step::Down(TreePath::clean(&names).unwrap_or_default())) }
-    }
-
-    /// Takes back the last bytes of the names that came.
-    fn back(&mut self, bytes: usize) {
-        // The slash behind the names was read with them.
-        let ended = self.at > 0 && self.bytes[self.at - 1] == b'/';
-        self.at -= bytes + usize::from(ended && bytes > 0);
-    }
-}
-
 impl<'a> Unpacker<'a> {
     fn new(disk: Disk<'a>, limits: Limits) -> Self {
         let nodes = Nodes::with_limit(limits.memory);
@@ -221,39 +169,10 @@ impl<'a> Unpacker<'a> {
         if let Some((_, real)) = self.last_dir.as_ref().filter(|(last, _)| last == named) {
             return Ok(real.clone());
         }
-        let mut real = TreePath::root();
-        // What is still to be followed: the name, and on it the texts of links that it goes over.
-        let mut todo = vec![Text { bytes: named.as_bytes().into(), at: 0 }];
-        let mut links = 0;
-        while let Some(text) = todo.last_mut() {
-            let run = match text.next() {
-                None => {
-                    todo.pop();
-                    continue;
-                }
-                Some(Step::Up) => {
-                    real = real.parent().unwrap_or_default();
-                    continue;
-                }
-                Some(Step::Down(run)) => real.join(&run),
-            };
-            self.follow(real.as_bytes().len() + run.as_bytes().len())?;
-            let found = self.nodes.deepest(&real, &run);
-            if let Some(Kind::Symlink { target }) = self.nodes.kind(&found) {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(TreeError::Loop { path: named.to_string() });
-                }
-                text.back(run.as_bytes().len() - found.as_bytes().len());
-                let absolute = target.starts_with(b"/");
-                real = if absolute { TreePath::root() } else { found.parent().unwrap_or_default() };
-                let target = target.clone();
-                self.follow(target.len())?;
-                todo.push(Text { bytes: target, at: 0 });
-            } else {
-                real = self.made_below(&found, run)?;
-            }
-        }
+        let mut walk = ArchiveWalk { unpacker: self, at: TreePath::root(), link: TreePath::root(), named };
+        // What is missing is made and what is in the way is an error, so that each way ends in a directory.
+        resolve(&mut walk, named.as_bytes(), Links::ALL)?;
+        let real = walk.at;
         self.last_dir = Some((named.clone(), real.clone()));
         Ok(real)
     }
@@ -424,6 +343,56 @@ impl<'a> Unpacker<'a> {
         }
         let (tree, implied) = nodes.finish()?;
         Ok((tree, implied, skipped.into_iter().collect()))
+    }
+}
+
+/// A resolution in what an archive has made so far.
+struct ArchiveWalk<'u, 'a> {
+    unpacker: &'u mut Unpacker<'a>,
+    at: TreePath,
+    /// The last link.
+    link: TreePath,
+    /// The whole path, for errors.
+    named: &'u TreePath,
+}
+
+impl Lookup for ArchiveWalk<'_, '_> {
+    type Error = TreeError;
+
+    fn enter(&mut self, names: &Names<'_>) -> Result<Found, TreeError> {
+        let run = self.at.join(&TreePath::parse(names.all())?);
+        self.unpacker.follow(self.at.as_bytes().len() + run.as_bytes().len())?;
+        let found = self.unpacker.nodes.deepest(&self.at, &run);
+        let taken = names.all().len();
+        if let Some(Kind::Symlink { .. }) = self.unpacker.nodes.kind(&found) {
+            self.at = found.parent().unwrap_or_default();
+            let taken = taken - (run.as_bytes().len() - found.as_bytes().len());
+            self.link = found;
+            return Ok(Found::Link { taken });
+        }
+        self.at = self.unpacker.made_below(&found, run)?;
+        Ok(Found::Directory { taken })
+    }
+
+    fn read_link(&mut self) -> Result<Box<[u8]>, TreeError> {
+        let Some(Kind::Symlink { target }) = self.unpacker.nodes.kind(&self.link) else {
+            return Ok(Box::default());
+        };
+        let target = target.clone();
+        self.unpacker.follow(target.len())?;
+        Ok(target)
+    }
+
+    fn up(&mut self) {
+        self.at = self.at.parent().unwrap_or_default();
+    }
+
+    fn back_to_root(&mut self) {
+        self.at = TreePath::root();
+    }
+
+    fn too_many_links(&self) -> TreeError {
+        TreeError::Loop { path: self.named.to_string() }
     }
 }
 

@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use lapstrake_sys::notify::Shown;
+use lapstrake_tree::inroot::open_confined;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Pid, Uid};
@@ -71,7 +72,7 @@ impl Files {
         }
         let root = rustix::fs::openat(&self.proc, root, PLACE, Mode::empty())?;
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&root, &text, flags, Mode::empty(), how)
+        open_confined(&root, text.as_c_str(), flags, Mode::empty(), how)
     }
 
     /// The directory that `path` names something in, and the name.

@@ -1,13 +1,14 @@
 //! Paths beneath a root whose content is hostile.
 //!
 //! What exists is found by one `openat2` that keeps every symlink inside the root. What does not exist is made on a
-//! walk of single components: each is opened without following it, a symlink's text is put in front of what is left,
-//! `..` goes back to a directory that is still open. So no rename or exchange on the way can lead out.
+//! walk of single components ([`lapstrake_tree::resolve`]): each is opened without following it, and `..` goes back to a
+//! directory that is still open. So no rename or exchange on the way can lead out.
 
-use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use lapstrake_tree::inroot::open_confined;
+use lapstrake_tree::resolve::{End, Found, KERNEL_MAX_LINKS, Links, Lookup, Names, resolve};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -30,23 +31,15 @@ pub(super) struct Made<'a> {
 }
 
 pub(super) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-/// `MAXSYMLINKS`.
-const MAX_LINKS: usize = 40;
-/// A lookup gives `EAGAIN` where a rename elsewhere could have let it out; the kernel's advice is to try again.
-const MAX_RACES: usize = 64;
+/// The kernel resolves these paths, too: when [`find`] opens them, and when a program of the container does.
+const LINKS: Links = Links { last: true, most: KERNEL_MAX_LINKS };
 
 /// Opens (`O_PATH`) what `path` means inside `root`.
 pub(super) fn find(root: impl AsFd, path: &str, how: ResolveFlags) -> Result<OwnedFd, Errno> {
     let relative = path.trim_start_matches('/');
     let path = CString::new(if relative.is_empty() { "." } else { relative }).map_err(|_| Errno::INVAL)?;
     let how = how | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    for _ in 0..MAX_RACES {
-        match rustix::fs::openat2(&root, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::AGAIN)
+    open_confined(root, path.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)
 }
 
 /// As [`find`], and makes what is missing: directories with mode 755, a file with 644. The times of the directories
@@ -69,62 +62,81 @@ fn walk(
     kind: Kind,
     made: &mut dyn FnMut(&Made<'_>) -> Result<(), Errno>,
 ) -> Result<OwnedFd, Errno> {
-    let top = rustix::io::fcntl_dupfd_cloexec(root, 3)?;
-    let mut above: Vec<OwnedFd> = Vec::new();
-    let mut current = top;
-    let mut left = components(path.as_bytes());
-    let mut links = 0;
-    while let Some(name) = left.pop_front() {
-        if name == b".." {
-            current = above.pop().unwrap_or(current);
-            continue;
-        }
-        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    let mut making = Making { root, stack: Vec::new(), found: None, kind, made };
+    let end = resolve(&mut making, path.as_bytes(), LINKS)?;
+    let found = match end {
+        End::Directory => making.stack.pop(),
+        End::Other(_) => making.found,
+        End::NotADirectory => return Err(Errno::NOTDIR),
+        End::Missing { .. } => return Err(Errno::NOENT),
+    };
+    found.map_or_else(|| rustix::io::fcntl_dupfd_cloexec(root, 3), Ok)
+}
+
+/// A resolution that makes what is missing.
+struct Making<'r, 'm> {
+    root: BorrowedFd<'r>,
+    /// Every directory from below the root down.
+    stack: Vec<OwnedFd>,
+    /// The link or the file that was found last.
+    found: Option<OwnedFd>,
+    /// What is made of the last name.
+    kind: Kind,
+    made: &'m mut dyn FnMut(&Made<'_>) -> Result<(), Errno>,
+}
+
+impl Lookup for Making<'_, '_> {
+    type Error = Errno;
+
+    fn enter(&mut self, names: &Names<'_>) -> Result<Found, Errno> {
+        let (taken, name) = (names.first().len(), CString::new(names.first()).map_err(|_| Errno::INVAL)?);
+        let here = self.stack.last().map_or(self.root, AsFd::as_fd);
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (found, is_link) = match rustix::fs::openat(&current, &name, flags, Mode::empty()) {
-            Ok(found) => {
-                let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
-                (found, kind == FileType::Symlink)
-            }
+        let found = match rustix::fs::openat(here, &name, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
-                let kind = if left.is_empty() { kind } else { Kind::Directory };
-                (make(current.as_fd(), &name, kind, made)?, false)
+                let kind = if names.is_last() { self.kind } else { Kind::Directory };
+                make(here, &name, kind, self.made)?
             }
-            Err(errno) => return Err(errno),
+            found => found?,
         };
-        if !is_link {
-            above.push(std::mem::replace(&mut current, found));
-            continue;
+        match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) {
+            FileType::Directory => {
+                self.stack.push(found);
+                Ok(Found::Directory { taken })
+            }
+            FileType::Symlink if on_proc(&found)? => Err(Errno::LOOP),
+            FileType::Symlink => {
+                self.found = Some(found);
+                Ok(Found::Link { taken })
+            }
+            _ => {
+                self.found = Some(found);
+                Ok(Found::Other { taken })
+            }
         }
-        links += 1;
-        if links > MAX_LINKS {
-            return Err(Errno::LOOP);
-        }
-        if on_proc(&found)? {
-            return Err(Errno::LOOP);
-        }
-        let text = rustix::fs::readlinkat(&found, c"", Vec::new())?.into_bytes();
-        if text.first() == Some(&b'/') && !above.is_empty() {
-            above.truncate(1);
-            current = above.pop().expect("it has just been cut to one");
-        }
-        let mut new = components(&text);
-        new.extend(left);
-        left = new;
     }
-    Ok(current)
+
+    fn read_link(&mut self) -> Result<Box<[u8]>, Errno> {
+        let link = self.found.take().ok_or(Errno::INVAL)?;
+        Ok(rustix::fs::readlinkat(&link, c"", Vec::new())?.into_bytes().into())
+    }
+
+    fn up(&mut self) {
+        self.stack.pop();
+    }
+
+    fn back_to_root(&mut self) {
+        self.stack.clear();
+    }
+
+    fn too_many_links(&self) -> Errno {
+        Errno::LOOP
+    }
 }
 
 /// Links in a procfs may be magic, and what they say is then not where they lead.
 fn on_proc(link: impl AsFd) -> Result<bool, Errno> {
     Ok(rustix::fs::fstatfs(link)?.f_type == PROC_SUPER_MAGIC)
-}
-
-fn components(path: &[u8]) -> VecDeque<Vec<u8>> {
-    path.split(|byte| *byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
-        .map(<[u8]>::to_vec)
-        .collect()
 }
 
 fn make(
@@ -233,6 +245,59 @@ mod tests {
         symlink("b", world.at("a")).unwrap();
         symlink("a", world.at("b")).unwrap();
         assert_eq!(world.make("/a/x", Kind::File), Err(Errno::LOOP));
+    }
+
+    /// What is there is where [`lapstrake_tree::inroot::Root`] and the kernel find it, and what is missing is made where the former says.
+    #[test]
+    fn as_roots_find_it() {
+        use std::os::unix::fs::MetadataExt as _;
+        for path in [
+            "a/b",
+            "l/b",
+            "up/a/b",
+            "abs/b",
+            "l/../f",
+            "a/./b/",
+            "f",
+            "f/x",
+            "f/..",
+            "dangling",
+            "dangling/x",
+            "new/../a",
+            "l/new/../b",
+            "round",
+            "deep/b",
+            "",
+            "..",
+            "/../a",
+        ] {
+            let world = world();
+            fs::create_dir_all(world.at("a/b")).unwrap();
+            fs::write(world.at("f"), "").unwrap();
+            for (text, name) in [
+                ("a", "l"),
+                ("../..", "up"),
+                ("/a", "abs"),
+                ("n/../m/x", "dangling"),
+                ("round", "round"),
+                ("l/../up/l/", "deep"),
+            ] {
+                symlink(text, world.at(name)).unwrap();
+            }
+            let root = lapstrake_tree::inroot::Root::new(&world.root);
+            let place = root.place(path.as_bytes(), true).map(|place| place.path());
+            let found = ensure(&world.root, path, Kind::Directory, &mut |_| Ok(()));
+            match (place, found) {
+                (Ok(place), Ok(found)) => {
+                    let at =
+                        fs::symlink_metadata(world.at(place.to_string().trim_start_matches('/'))).unwrap();
+                    assert_eq!(rustix::fs::fstat(&found).unwrap().st_ino, at.ino(), "{path}");
+                }
+                (Err(place), Err(found)) => assert_eq!(place.errno(), Some(found), "{path}"),
+                (place, found) => panic!("{path}: {place:?} and {found:?}"),
+            }
+            assert_eq!(world.outside(), ["root"], "{path}");
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{MAX_LINKS, open_child, read_link_fd};
+use super::{open_child, read_link_fd};
 use crate::path::TreePath;
+use crate::resolve::{End, Found, Links, Lookup, Names, resolve};
 
 /// Where a path leads inside a root.
 #[derive(Debug)]
@@ -38,16 +39,13 @@ impl Place {
     }
 }
 
-/// The state of a resolution: the directories entered and what is still to do.
+/// A resolution on a disk: the directories that were entered.
 pub(super) struct Walk<'fd> {
     root: BorrowedFd<'fd>,
     /// Every directory from below the root down, so that `..` needs no second look-up.
     stack: Vec<(OwnedFd, Box<[u8]>)>,
-    /// Components still to do, the next one last.
-    todo: Vec<Box<[u8]>>,
-    links: u32,
-    /// What was still to do when the outermost link that is being followed was met.
-    link_from: Option<usize>,
+    /// The last link.
+    link: Option<OwnedFd>,
 }
 
 impl<'fd> Walk<'fd> {
@@ -56,86 +54,70 @@ impl<'fd> Walk<'fd> {
         if path.contains(&0) {
             return Err(Errno::INVAL);
         }
-        let mut walk = Self { root, stack: Vec::new(), todo: Vec::new(), links: 0, link_from: None };
-        walk.push(path);
-        walk.go(follow_last)
-    }
-
-    fn push(&mut self, path: &[u8]) {
-        let parts = path.rsplit(|&b| b == b'/').filter(|c| !c.is_empty() && *c != b".");
-        self.todo.extend(parts.map(Box::from));
+        let mut walk = Self { root, stack: Vec::new(), link: None };
+        match resolve(&mut walk, path, Links::and_last(follow_last))? {
+            // A directory is given by its parent and its name, as everything else is.
+            End::Directory => walk.place(Vec::new(), false),
+            End::Other(name) => walk.place(vec![name], false),
+            End::NotADirectory => Err(Errno::NOTDIR),
+            End::Missing { names, by_link } => walk.place(names, by_link),
+        }
     }
 
     fn here(&self) -> BorrowedFd<'_> {
         self.stack.last().map_or(self.root, |(fd, _)| fd.as_fd())
     }
 
-    fn go(mut self, follow_last: bool) -> Result<Place, Errno> {
-        let mut last = None;
-        while let Some(name) = self.todo.pop() {
-            if &*name == b".." {
-                self.stack.pop();
-                continue;
-            }
-            let fd = match open_child(self.here(), &name, OFlags::PATH) {
-                Err(Errno::NOENT) => return self.missing(name),
-                other => other?,
-            };
-            match FileType::from_raw_mode(fs::fstat(&fd)?.st_mode) {
-                FileType::Symlink if follow_last || !self.todo.is_empty() => {
-                    self.links += 1;
-                    if self.links > MAX_LINKS {
-                        return Err(Errno::LOOP);
-                    }
-                    let target = read_link_fd(fd.as_fd())?;
-                    if !self.is_in_link() {
-                        self.link_from = Some(self.todo.len());
-                    }
-                    if target.starts_with(b"/") {
-                        self.stack.clear();
-                    }
-                    self.push(&target);
-                }
-                FileType::Directory => self.stack.push((fd, name)),
-                _ if self.todo.is_empty() => last = Some(name),
-                _ => return Err(Errno::NOTDIR),
-            }
-        }
-        let rest = match last {
-            Some(name) => vec![name],
-            // A directory is given by its parent and its name, as everything else is.
-            None => self.stack.pop().map(|(_, name)| name).into_iter().collect(),
-        };
-        self.place(rest, false)
-    }
-
-    /// Whether the component that was taken last is from the text of a link.
-    fn is_in_link(&self) -> bool {
-        self.link_from.is_some_and(|from| self.todo.len() >= from)
-    }
-
-    fn missing(mut self, name: Box<[u8]>) -> Result<Place, Errno> {
-        let by_link = self.is_in_link();
-        let mut rest = vec![name];
-        while let Some(name) = self.todo.pop() {
-            match &*name {
-                b".." if rest.pop().is_none() => drop(self.stack.pop()),
-                b".." => {}
-                _ => rest.push(name),
-            }
-        }
+    fn place(mut self, mut rest: Vec<Box<[u8]>>, by_link: bool) -> Result<Place, Errno> {
         if rest.is_empty() {
             rest.extend(self.stack.pop().map(|(_, name)| name));
         }
-        self.place(rest, by_link)
-    }
-
-    fn place(mut self, rest: Vec<Box<[u8]>>, by_link: bool) -> Result<Place, Errno> {
         let dir_path = self.stack.iter().fold(TreePath::root(), |path, (_, name)| path.join_name(name));
         let dir = match self.stack.pop() {
             Some((fd, _)) => fd,
             None => open_child(self.root, b".", OFlags::PATH | OFlags::DIRECTORY)?,
         };
         Ok(Place { dir, dir_path, rest, by_link })
+    }
+}
+
+impl Lookup for Walk<'_> {
+    type Error = Errno;
+
+    fn enter(&mut self, names: &Names<'_>) -> Result<Found, Errno> {
+        let name = names.first();
+        let taken = name.len();
+        let fd = match open_child(self.here(), name, OFlags::PATH) {
+            Err(Errno::NOENT) => return Ok(Found::Missing),
+            other => other?,
+        };
+        Ok(match FileType::from_raw_mode(fs::fstat(&fd)?.st_mode) {
+            FileType::Symlink => {
+                self.link = Some(fd);
+                Found::Link { taken }
+            }
+            FileType::Directory => {
+                self.stack.push((fd, name.into()));
+                Found::Directory { taken }
+            }
+            _ => Found::Other { taken },
+        })
+    }
+
+    fn read_link(&mut self) -> Result<Box<[u8]>, Errno> {
+        let link = self.link.take().ok_or(Errno::INVAL)?;
+        Ok(read_link_fd(link.as_fd())?.into())
+    }
+
+    fn up(&mut self) {
+        self.stack.pop();
+    }
+
+    fn back_to_root(&mut self) {
+        self.stack.clear();
+    }
+
+    fn too_many_links(&self) -> Errno {
+        Errno::LOOP
     }
 }
