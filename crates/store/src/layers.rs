@@ -130,9 +130,8 @@ impl Store {
     pub fn keep_hash_states(&self, id: &LayerId, states: &[u8]) {
         let path = self.layer_dir(id).join(HASH_STATES);
         let Ok(temporary) = self.temp_path() else { return };
-        if fs::write(&temporary, states).and_then(|()| fs::rename(&temporary, &path)).is_err() {
-            fs::remove_file(&temporary).unwrap_or_default();
-        }
+        let Some(dir) = temporary.parent() else { return };
+        lapstrake_sys::persist::replace(&path, dir, states).unwrap_or_default();
     }
 
     /// The states that were kept by [`Store::keep_hash_states`]; whether they are whole is for the reader to find out.

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use lapstrake_sys::persist::replace;
+
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
 
@@ -20,10 +22,7 @@ impl Store {
             return Ok(());
         }
         let Some(bytes) = note() else { return Ok(()) };
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&temporary, bytes)
-            .and_then(|()| fs::rename(&temporary, &path))
-            .map_err(io_error("write", &path))?;
+        replace(&path, &self.root().join("contexts"), &bytes).map_err(io_error("write", &path))?;
         self.drop_old_notes();
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 
+use lapstrake_sys::persist::is_temporary;
 use lapstrake_tree::removal::remove_all;
 use rustix::fs::FlockOperation;
 
@@ -68,7 +69,9 @@ impl Store {
     fn remove_half_indexes(&self) -> Result<(), StoreError> {
         let contexts = self.root().join("contexts");
         for entry in fs::read_dir(&contexts).map_err(io_error("list", &contexts))?.flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "tmp") {
+            // Those that end so are of versions before this one.
+            let older = entry.path().extension().is_some_and(|extension| extension == "tmp");
+            if older || is_temporary(&entry.file_name()) {
                 fs::remove_file(entry.path()).unwrap_or_default();
             }
         }
@@ -118,6 +121,7 @@ mod tests {
         assert!(Store::open(&root).unwrap().has_layer(&orphan));
         fs::create_dir(root.join("tmp/killed")).unwrap();
         fs::write(root.join("contexts/v1-0.7.tmp"), "").unwrap();
+        fs::write(root.join("contexts/.lapstrake-7-0-1.partial"), "").unwrap();
         let living = Store::open(&root).unwrap();
         let kept = living.temp_dir().unwrap();
         drop((kept, living));

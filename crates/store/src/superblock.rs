@@ -40,22 +40,8 @@ pub(crate) fn format_of(root: &Path) -> Result<Option<u32>, StoreError> {
 /// Writes the superblock, or replaces one of an older format, then durably.
 pub(crate) fn write_superblock(root: &Path) -> Result<(), StoreError> {
     let superblock = root.join("state.json");
-    // Two processes may do this at once: both write the same bytes, and rename makes each whole.
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let fresh = root.join(format!("tmp/state.json.{}-{number}", std::process::id()));
+    // Two processes may do this at once: both write the same bytes, and each file is whole.
     let bytes = serde_json::to_vec(&Superblock { format: FORMAT }).unwrap_or_default();
-    let durable = superblock.exists();
-    let written = fs::File::create(&fresh).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        if durable { file.sync_all() } else { Ok(()) }
-    });
-    let made = written
-        .map_err(io_error("write", &fresh))
-        .and_then(|()| fs::rename(&fresh, &superblock).map_err(io_error("rename", &fresh)));
-    if made.is_err() {
-        // It has no lock that would tell the next process that its maker is gone.
-        fs::remove_file(&fresh).unwrap_or_default();
-    }
-    made
+    let replace = if superblock.exists() { persist::replace_durably } else { persist::replace };
+    replace(&superblock, &root.join("tmp"), &bytes).map_err(io_error("write", &superblock))
 }

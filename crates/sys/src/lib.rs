@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod net;
 pub mod notify;
 pub mod outfile;
+pub mod persist;
 pub mod process;
 pub mod seccomp;
 pub mod userns;

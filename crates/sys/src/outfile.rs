@@ -16,10 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use self::place::{Place, find};
+use crate::persist::New;
 
 /// The id by which a user namespace shows owners that it has no name for.
 const OVERFLOW: u32 = 65534;
@@ -112,26 +113,12 @@ enum Kind {
     /// A regular file that cannot be replaced, written in place.
     InPlace,
     /// A new file, which gets its name at the end.
-    New(New),
-}
-
-/// A file that has no name yet, or a temporary one.
-struct New {
-    dir: OwnedFd,
-    name: OsString,
-    /// `None` for a file without a name.
-    temporary: Option<OsString>,
-    /// Whether there is a file to replace.
-    replaces: bool,
-}
-
-impl Drop for New {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            // What is half-written must not stay; the first error is the one to report.
-            rustix::fs::unlinkat(&self.dir, temporary, AtFlags::empty()).unwrap_or_default();
-        }
-    }
+    New {
+        /// The file.
+        new: New,
+        /// Whether there is a file to replace.
+        replaces: bool,
+    },
 }
 
 impl Output {
@@ -144,14 +131,12 @@ impl Output {
                     NewMode::Masked => Mode::from_raw_mode(0o666),
                     NewMode::Private => Mode::from_raw_mode(0o600),
                 };
-                let (file, temporary) = unnamed(&dir, mode)?;
-                Ok(Output { file, kind: Kind::New(New { dir, name, temporary, replaces: false }) })
+                let (file, new) = New::begin(dir, name, mode)?;
+                Ok(Output { file, kind: Kind::New { new, replaces: false } })
             }
             Place::Regular { dir, name, stat } => {
                 match replacement(&dir, &name, &stat) {
-                    Ok((file, temporary)) => {
-                        Ok(Output { file, kind: Kind::New(New { dir, name, temporary, replaces: true }) })
-                    }
+                    Ok((file, new)) => Ok(Output { file, kind: Kind::New { new, replaces: true } }),
                     // Not ours to replace: a directory that may not be written, an owner that cannot be kept.
                     Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::INVAL | Errno::NOTSUP) => {
                         let file = in_place(&dir, &name)?;
@@ -172,11 +157,11 @@ impl Output {
         match kind {
             Kind::Through => Ok(()),
             Kind::InPlace => file.sync_all(),
-            Kind::New(mut new) => {
+            Kind::New { mut new, replaces } => {
                 file.sync_all()?;
                 match new.name_it(&file) {
                     // The name is a mount of its own, or nobody's to replace: the content goes into the file that is there.
-                    Err(Errno::BUSY | Errno::PERM | Errno::ACCESS | Errno::XDEV) if new.replaces => {
+                    Err(Errno::BUSY | Errno::PERM | Errno::ACCESS | Errno::XDEV) if replaces => {
                         let mut there = in_place(&new.dir, &new.name)?;
                         there.set_len(0)?;
                         file.rewind()?;
@@ -190,30 +175,10 @@ impl Output {
     }
 }
 
-impl New {
-    fn name_it(&mut self, file: &File) -> Result<(), Errno> {
-        let temporary = match self.temporary.take() {
-            Some(temporary) => temporary,
-            None => {
-                let temporary = fresh_name();
-                let from = format!("/proc/self/fd/{}", file.as_raw_fd());
-                rustix::fs::linkat(CWD, from, &self.dir, &temporary, AtFlags::SYMLINK_FOLLOW)?;
-                temporary
-            }
-        };
-        // A failure from here on removes it again.
-        let temporary = self.temporary.insert(temporary);
-        rustix::fs::renameat(&self.dir, &*temporary, &self.dir, &self.name)?;
-        self.temporary = None;
-        Ok(())
-    }
-}
-
 /// A new file with the owner, the mode and the access list of the one at `name`.
-fn replacement(dir: &OwnedFd, name: &OsString, stat: &Stat) -> Result<(File, Option<OsString>), Errno> {
-    let (file, temporary) = unnamed(dir, Mode::from_raw_mode(0o600))?;
+fn replacement(dir: &OwnedFd, name: &OsString, stat: &Stat) -> Result<(File, New), Errno> {
     // Removed again unless all of it can be kept.
-    let guard = New { dir: dir.try_clone().map_err(errno)?, name: name.clone(), temporary, replaces: true };
+    let (file, new) = New::begin(dir.try_clone().map_err(errno)?, name.clone(), Mode::from_raw_mode(0o600))?;
     let own = rustix::fs::fstat(&file)?;
     if (own.st_uid, own.st_gid) != (stat.st_uid, stat.st_gid) {
         if stat.st_uid == OVERFLOW || stat.st_gid == OVERFLOW {
@@ -230,29 +195,7 @@ fn replacement(dir: &OwnedFd, name: &OsString, stat: &Stat) -> Result<(File, Opt
     if let Ok(length) = rustix::fs::getxattr(&link, ACL, &mut acl) {
         rustix::fs::fsetxattr(&file, ACL, &acl[..length], rustix::fs::XattrFlags::empty())?;
     }
-    let mut guard = guard;
-    Ok((file, guard.temporary.take()))
-}
-
-/// A file for reading and writing in `dir` that has no name, or a temporary one where the file system wants names.
-fn unnamed(dir: &OwnedFd, mode: Mode) -> Result<(File, Option<OsString>), Errno> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    match rustix::fs::openat(dir, c".", flags | OFlags::TMPFILE, mode) {
-        Ok(file) => return Ok((file.into(), None)),
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS | Errno::NOENT) => {}
-        Err(errno) => return Err(errno),
-    }
-    let name = fresh_name();
-    let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    Ok((rustix::fs::openat(dir, &name, flags, mode)?.into(), Some(name)))
-}
-
-/// A name that no other process and no other output of this one has.
-fn fresh_name() -> OsString {
-    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!(".lapstrake-{}-{count}-{}.partial", std::process::id(), now.as_nanos()).into()
+    Ok((file, new))
 }
 
 fn in_place(dir: &OwnedFd, name: &OsString) -> Result<File, Errno> {

@@ -323,15 +323,9 @@ impl ContextIndex {
             Some((&entry.path, stamp, content))
         });
         let bytes = index::encode(trusted);
-        let unique = format!("{}.tmp", std::process::id());
-        let temporary = index_file.with_extension(unique);
-        let written =
-            std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, index_file));
-        if written.is_err() {
-            // Nobody else would remove it; and where there is no room, it takes some.
-            std::fs::remove_file(&temporary).unwrap_or_default();
-        }
-        written.map_err(TreeError::stream("write the stat index"))
+        let dir = index_file.parent().unwrap_or(Path::new(""));
+        let written = lapstrake_sys::persist::replace(index_file, dir, &bytes);
+        written.map_err(|error| TreeError::stream("write the stat index")(error))
     }
 }
 

@@ -132,7 +132,7 @@ impl Names<'_> {
 /// Those of the lookup.
 pub fn resolve<L: Lookup>(lookup: &mut L, path: &[u8], links: Links) -> Result<End, L::Error> {
     let mut pending = Pending { texts: Vec::new() };
-    pending.push(path.into());
+    pending.push(path.into(), false);
     let mut followed = 0;
     while let Some(step) = pending.next() {
         let Step::Names(run) = step else {
@@ -152,7 +152,7 @@ pub fn resolve<L: Lookup>(lookup: &mut L, path: &[u8], links: Links) -> Result<E
                 if target.starts_with(b"/") {
                     lookup.back_to_root();
                 }
-                pending.push(target);
+                pending.push(target, true);
             }
             Found::Link { taken } | Found::Other { taken } => {
                 let name = run[..taken].rsplit(|byte| *byte == b'/').next().unwrap_or_default();
@@ -204,6 +204,8 @@ struct Pending {
 struct Text {
     bytes: Box<[u8]>,
     at: usize,
+    /// Whether a link has it.
+    of_link: bool,
 }
 
 /// The next part of a path.
@@ -225,8 +227,8 @@ fn skipped(bytes: &[u8], mut at: usize) -> usize {
 }
 
 impl Pending {
-    fn push(&mut self, bytes: Box<[u8]>) {
-        self.texts.push(Text { bytes, at: 0 });
+    fn push(&mut self, bytes: Box<[u8]>, of_link: bool) {
+        self.texts.push(Text { bytes, at: 0, of_link });
         self.settle();
     }
 
@@ -276,7 +278,7 @@ impl Pending {
 
     /// Whether what comes next is from the text of a link.
     fn is_in_link(&self) -> bool {
-        self.texts.len() > 1
+        self.texts.last().is_some_and(|text| text.of_link)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lapstrake_graph::{File, FileAction};
 use lapstrake_store::LayerId;
@@ -57,8 +57,7 @@ impl Earlier {
 
     /// Leaves a note for the next build.
     pub(crate) fn remember(&self, layer: &LayerId) {
-        let temporary = self.note.with_extension(format!("{}.tmp", std::process::id()));
-        let written = fs::write(&temporary, layer.as_str()).and_then(|()| fs::rename(&temporary, &self.note));
-        written.unwrap_or_default();
+        let dir = self.note.parent().unwrap_or(Path::new(""));
+        lapstrake_sys::persist::replace(&self.note, dir, layer.as_str().as_bytes()).unwrap_or_default();
     }
 }

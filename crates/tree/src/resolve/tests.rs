@@ -30,26 +30,29 @@ type World = BTreeMap<String, Node>;
 enum Answer {
     /// The real path.
     Found(String),
-    /// Nothing there; the real path that would be made.
-    Missing(String),
+    /// Nothing there: the real path that would be made, and whether the first missing name was in a link.
+    Missing(String, bool),
     NotADirectory,
     Loop,
 }
 
 /// The naive way: components in a list, the text of a link put in front of it.
 fn model(world: &World, path: &str, follow_last: bool) -> Answer {
-    let split = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
-    let mut todo: Vec<String> = split(path).into_iter().filter(|name| !matches!(&**name, "" | ".")).collect();
-    let (mut real, mut links, mut missing): (Vec<String>, _, _) = (Vec::new(), 0, false);
+    let split = |text: &str, of_link: bool| {
+        let names = text.split('/').filter(|name| !matches!(*name, "" | "."));
+        names.map(|name| (name.to_owned(), of_link)).collect::<Vec<_>>()
+    };
+    let mut todo = split(path, false);
+    let (mut real, mut links, mut missing): (Vec<String>, _, _) = (Vec::new(), 0, None);
     while !todo.is_empty() {
-        let name = todo.remove(0);
+        let (name, of_link) = todo.remove(0);
         if name == ".." {
             real.pop();
             continue;
         }
         real.push(name);
         // Once something is missing, the rest is taken literally.
-        if missing {
+        if missing.is_some() {
             continue;
         }
         match world.get(&real.join("/")) {
@@ -66,15 +69,17 @@ fn model(world: &World, path: &str, follow_last: bool) -> Answer {
                 if target.starts_with('/') {
                     real.clear();
                 }
-                let mut next: Vec<String> =
-                    split(target).into_iter().filter(|name| !matches!(&**name, "" | ".")).collect();
+                let mut next = split(target, true);
                 next.append(&mut todo);
                 todo = next;
             }
-            None => missing = true,
+            None => missing = Some(of_link),
         }
     }
-    if missing { Answer::Missing(real.join("/")) } else { Answer::Found(real.join("/")) }
+    match missing {
+        Some(by_link) => Answer::Missing(real.join("/"), by_link),
+        None => Answer::Found(real.join("/")),
+    }
 }
 
 fn names() -> impl Strategy<Value = &'static str> {
@@ -169,11 +174,9 @@ fn archive(world: &World, path: &str) -> Vec<u8> {
 }
 
 /// The real path of what a disk has at `path`, by the walk that opens one name after the other.
-fn walked(root: &OwnedFd, path: &str, last: bool) -> Result<TreePath, rustix::io::Errno> {
-    Root::new(root)
-        .place(path.as_bytes(), last)
-        .map(|place| place.path())
-        .map_err(|error| error.errno().unwrap())
+fn walked(root: &OwnedFd, path: &str, last: bool) -> Result<(TreePath, bool), rustix::io::Errno> {
+    let place = Root::new(root).place(path.as_bytes(), last);
+    place.map(|place| (place.path(), place.by_link)).map_err(|error| error.errno().unwrap())
 }
 
 fn real(path: &str) -> TreePath {
@@ -192,7 +195,8 @@ proptest! {
             // A disk, one name at a time.
             let here = walked(&root, &path, last);
             match &expected {
-                Answer::Found(at) | Answer::Missing(at) => prop_assert_eq!(here, Ok(real(at)), "{}", path),
+                Answer::Found(at) => prop_assert_eq!(here, Ok((real(at), false)), "{}", path),
+                Answer::Missing(at, by_link) => prop_assert_eq!(here, Ok((real(at), *by_link)), "{}", path),
                 Answer::NotADirectory => prop_assert_eq!(here, Err(rustix::io::Errno::NOTDIR), "{}", path),
                 Answer::Loop => prop_assert_eq!(here, Err(rustix::io::Errno::LOOP), "{}", path),
             }
@@ -212,7 +216,7 @@ proptest! {
             let found = tree.select(&selector).is_ok();
             prop_assert_eq!(found, matches!(model(&world, &clean.to_string(), last), Answer::Found(_)), "{}", path);
             // A sketch goes on over what is missing; files count as directories there.
-            if let (Answer::Found(at) | Answer::Missing(at), true) = (&expected, last) {
+            if let (Answer::Found(at) | Answer::Missing(at, _), true) = (&expected, last) {
                 let sketched = Sketch::new(&tree).follow(path.as_bytes());
                 let literal = expected == Answer::Found(at.clone()) || !path.contains("..");
                 if literal && !world.values().any(|node| matches!(node, Node::Link(to) if to.contains(".."))) {
@@ -235,7 +239,7 @@ proptest! {
             (Answer::Found(at), Ok(unpacked)) => prop_assert!(probe(&unpacked, at), "{path} is not in {at}"),
             (Answer::Found(at), Err(error)) => prop_assert_eq!(world.get(at), Some(&Node::File), "{}: {}", path, error),
             // Made on the way, so that a `..` behind it leads back to what is there.
-            (Answer::Missing(_), _) => {}
+            (Answer::Missing(..), _) => {}
             (Answer::NotADirectory | Answer::Loop, result) => prop_assert!(result.is_err(), "{path}"),
         }
     }
