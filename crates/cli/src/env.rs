@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use lapstrake_http::Proxies;
 use lapstrake_registry::DockerConfig;
 
 /// The state directory.
@@ -98,6 +99,14 @@ pub(crate) fn settings() -> Vec<PathBuf> {
     let own = set("XDG_CONFIG_HOME").map(PathBuf::from);
     let own = own.or_else(|| Some(PathBuf::from(set("HOME")?).join(".config")));
     own.into_iter().chain([PathBuf::from("/etc")]).map(|dir| dir.join("lapstrake/lapstrake.toml")).collect()
+}
+
+/// The proxies for registries and files of the web. A variable in capital letters counts before the other one. A CGI
+/// script has what a client sent in `HTTP_PROXY`: there the variable means nothing.
+pub(crate) fn proxies() -> Proxies {
+    let of = |name: &str| value(name).or_else(|| value(&name.to_lowercase())).unwrap_or_default();
+    let http = if std::env::var_os("REQUEST_METHOD").is_some() { String::new() } else { of("HTTP_PROXY") };
+    Proxies { http, https: of("HTTPS_PROXY"), all: of("ALL_PROXY"), direct: of("NO_PROXY") }
 }
 
 /// The platform that is meant where none is said.

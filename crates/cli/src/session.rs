@@ -191,7 +191,7 @@ fn by_reference(store: &Store, reference: &Reference) -> Outcome<Option<ImageRow
 /// Registries: who we are to them by Docker's configuration, and how they are reached by ours.
 pub(crate) fn registries() -> Registries {
     let credentials = env::docker_config().map_or(Credentials::None, Credentials::Docker);
-    Registries { credentials, files: env::settings(), insecure: false }
+    Registries { credentials, files: env::settings(), insecure: false, proxies: env::proxies() }
 }
 
 fn finished(store: &Store, image: &ImageRow) -> Outcome<Finished> {

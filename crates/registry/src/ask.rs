@@ -1,9 +1,9 @@
 //! What requests are about: a repository, where it is, and what leave is needed for it.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lapstrake_http::retry::is_absence;
 use lapstrake_oci::Reference;
 use reqwest::{Response, StatusCode, Url};
 
@@ -108,24 +108,6 @@ pub(crate) fn mirror_parts(mirror: &str) -> (&str, &str) {
 pub(crate) fn same_origin(url: &str, base: &str) -> bool {
     let origin = |text: &str| Url::parse(text).ok().map(|url| url.origin());
     origin(url).is_some_and(|found| Some(found) == origin(base))
-}
-
-/// Whether nobody is at an address, as far as one can know: the connection is refused, the name leads nowhere, or who
-/// is there is not who was meant. That does not change within seconds.
-fn is_absence(error: &reqwest::Error) -> bool {
-    if !error.is_connect() {
-        return false;
-    }
-    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    causes.into_iter().any(|cause| match cause.downcast_ref::<io::Error>() {
-        Some(io) => {
-            use io::ErrorKind::{ConnectionRefused, HostUnreachable, InvalidData, NetworkUnreachable};
-            // Certificates that nobody vouches for are invalid data.
-            matches!(io.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | InvalidData)
-        }
-        // What looked the name up has tried it more than once.
-        None => cause.to_string().starts_with("dns error"),
-    })
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use reqwest::{Response, StatusCode};
 use crate::ask::Ask;
 use crate::body::{Body, corrupt, read_small, same};
 use crate::error::RegistryError;
-use crate::retry::{ATTEMPTS, pause};
 use crate::send::Channel;
 use crate::settings::Registries;
+use lapstrake_http::retry::{ATTEMPTS, pause};
 
 /// A document with its type.
 #[derive(Clone, Debug, PartialEq, Eq)]

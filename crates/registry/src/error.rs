@@ -3,7 +3,7 @@
 use lapstrake_diag::{Code, Fault, Reported};
 use lapstrake_oci::Platform;
 
-use crate::retry::ATTEMPTS;
+use lapstrake_http::retry::{ABSENT, ATTEMPTS};
 
 /// Why something could not be had from a registry.
 #[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
@@ -181,7 +181,7 @@ impl RegistryError {
     /// How often a request is made that ends like this.
     pub(crate) fn attempts(&self) -> u32 {
         match self {
-            RegistryError::Unreachable { absent: true, .. } => 2,
+            RegistryError::Unreachable { absent: true, .. } => ABSENT,
             error if error.is_interruption() => ATTEMPTS,
             _ => 1,
         }

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
+use lapstrake_http::{Proxies, builder};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Url};
 
 use crate::error::RegistryError;
@@ -29,6 +29,7 @@ pub(crate) struct Route {
 pub(crate) struct Hosts {
     settings: Settings,
     insecure: bool,
+    proxies: Proxies,
     routes: Mutex<HashMap<String, Arc<Route>>>,
     /// For everybody without settings; made when first needed, because it reads the system's certificates.
     plain: Mutex<Option<Client>>,
@@ -36,12 +37,11 @@ pub(crate) struct Hosts {
 
 impl Hosts {
     pub(crate) fn new(registries: &Registries) -> Result<Hosts, RegistryError> {
-        // Fails only if somebody else installed one before, which is as good.
-        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
         let settings = Settings::read(&registries.files)?;
         Ok(Hosts {
             settings,
             insecure: registries.insecure,
+            proxies: registries.proxies.clone(),
             routes: Mutex::default(),
             plain: Mutex::default(),
         })
@@ -89,15 +89,15 @@ impl Hosts {
     fn client(&self, host: &Host, tls: bool) -> Result<Client, RegistryError> {
         if !tls {
             // No certificate is looked at: the system's need not be read.
-            return built(builder().tls_certs_only([]));
+            return built(builder(&self.proxies).tls_certs_only([]));
         }
         if needs_tls(host) || host.insecure {
-            return built(with_settings(host)?);
+            return built(with_settings(host, &self.proxies)?);
         }
         let mut plain = lock(&self.plain);
         match plain.as_ref() {
             Some(client) => Ok(client.clone()),
-            None => Ok(plain.insert(built(builder())?).clone()),
+            None => Ok(plain.insert(built(builder(&self.proxies))?).clone()),
         }
     }
 }
@@ -110,20 +110,12 @@ fn needs_tls(host: &Host) -> bool {
     !host.ca.is_empty() || !host.keypair.is_empty()
 }
 
-fn builder() -> ClientBuilder {
-    Client::builder()
-        .user_agent(concat!("lapstrake/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(20))
-        .read_timeout(Duration::from_secs(60))
-}
-
 fn built(builder: ClientBuilder) -> Result<Client, RegistryError> {
     builder.build().map_err(|source| RegistryError::Setup { source })
 }
 
-fn with_settings(host: &Host) -> Result<ClientBuilder, RegistryError> {
-    let mut builder = builder();
+fn with_settings(host: &Host, proxies: &Proxies) -> Result<ClientBuilder, RegistryError> {
+    let mut builder = builder(proxies);
     if host.insecure {
         builder = builder.tls_danger_accept_invalid_certs(true);
     }
@@ -219,8 +211,18 @@ mod tests {
     fn files_of_settings_are_checked() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let host = Host { ca: vec![file.path().to_owned()], ..Host::default() };
-        assert!(with_settings(&host).unwrap_err().to_string().contains("it has no certificate"));
+        assert!(
+            with_settings(&host, &Proxies::default())
+                .unwrap_err()
+                .to_string()
+                .contains("it has no certificate")
+        );
         let host = Host { ca: vec!["/nonexistent/ca.pem".into()], ..Host::default() };
-        assert!(with_settings(&host).unwrap_err().to_string().contains("/nonexistent/ca.pem"));
+        assert!(
+            with_settings(&host, &Proxies::default())
+                .unwrap_err()
+                .to_string()
+                .contains("/nonexistent/ca.pem")
+        );
     }
 }

@@ -15,7 +15,6 @@ mod hosts;
 mod push;
 mod referrers;
 mod resolve;
-mod retry;
 mod search;
 mod send;
 mod settings;

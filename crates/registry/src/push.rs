@@ -11,7 +11,7 @@ use crate::ask::Ask;
 use crate::body::same;
 use crate::client::Client;
 use crate::error::RegistryError;
-use crate::retry::{ATTEMPTS, pause};
+use lapstrake_http::retry::{ATTEMPTS, pause};
 
 /// Smaller blobs are sent in one request, as there is not much to continue.
 const SMALL: u64 = 1 << 20;

@@ -9,12 +9,10 @@ use crate::ask::{Ask, mirror_parts};
 use crate::credentials::Credentials;
 use crate::error::RegistryError;
 use crate::hosts::Hosts;
-use crate::retry::{ATTEMPTS, pause, retry_after};
 use crate::settings::Registries;
 use crate::token::Grants;
+use lapstrake_http::retry::{attempts_after, pause, retry_after};
 
-/// How often it is made while the registry says that it is too busy.
-const PATIENCE: u32 = 12;
 /// How often a registry may send us elsewhere.
 const REDIRECTS: u32 = 10;
 
@@ -72,14 +70,7 @@ impl Channel {
             attempt += 1;
             match self.send_once(ask, url, &request).await {
                 Ok(response) => {
-                    let status = response.status();
-                    let most = match status {
-                        _ if ask.replaceable => 1,
-                        StatusCode::TOO_MANY_REQUESTS => PATIENCE,
-                        StatusCode::REQUEST_TIMEOUT => ATTEMPTS,
-                        status if status.is_server_error() => ATTEMPTS,
-                        _ => 0,
-                    };
+                    let most = if ask.replaceable { 1 } else { attempts_after(response.status()) };
                     if attempt >= most {
                         return Ok(response);
                     }

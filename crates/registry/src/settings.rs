@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use lapstrake_http::Proxies;
 use serde::Deserialize;
 
 use crate::credentials::Credentials;
@@ -31,6 +32,8 @@ pub struct Registries {
     pub files: Vec<PathBuf>,
     /// Every registry may be one without TLS, or with a certificate that nobody vouches for.
     pub insecure: bool,
+    /// The proxies to go by.
+    pub proxies: Proxies,
 }
 
 /// The file.

@@ -13,7 +13,7 @@ use crate::challenge::{Bearer, Challenge, challenge};
 use crate::credentials::{Credentials, Login};
 use crate::error::RegistryError;
 use crate::hosts::{Hosts, is_loopback};
-use crate::retry::{ATTEMPTS, pause};
+use lapstrake_http::retry::{ATTEMPTS, pause};
 
 /// How long a token is good if nobody says: the distribution spec's value.
 const USUAL_LIFE: u64 = 60;
@@ -203,8 +203,7 @@ mod tests {
     use crate::hosts::Route;
 
     fn ask<'a>(reference: &'a Reference, scheme: &str) -> Ask<'a> {
-        let http = Client::builder().tls_certs_only([]);
-        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
+        let http = lapstrake_http::builder(&lapstrake_http::Proxies::default()).tls_certs_only([]);
         let base = format!("{scheme}://{}", reference.registry());
         Ask::pull(reference, Arc::new(Route { http: http.build().unwrap(), base, answered: false.into() }))
     }

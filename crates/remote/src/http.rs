@@ -1,19 +1,18 @@
 //! HTTP downloads that ask first whether anything is new.
 
 use std::io;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use jiff::fmt::rfc2822;
+use lapstrake_http::retry::{ABSENT, ATTEMPTS, attempts_after, is_absence, pause, retry_after};
+use lapstrake_http::{Proxies, builder};
 use lapstrake_oci::{Digest, Sha256};
 use reqwest::header::{
-    AUTHORIZATION, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+    AUTHORIZATION, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use reqwest::{Response, StatusCode, Url};
 
 use crate::error::RemoteError;
-
-const ATTEMPTS: u32 = 4;
 
 /// What is known of a file from an earlier download.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,20 +64,13 @@ pub struct Web {
 }
 
 impl Web {
-    /// A client.
+    /// A client that goes by these proxies.
     ///
     /// # Errors
     /// [`RemoteError::Setup`] if there are no certificates, say.
-    pub fn new() -> Result<Web, RemoteError> {
-        // Fails only if somebody else installed one before, which is as good.
-        rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("lapstrake/", env!("CARGO_PKG_VERSION")))
+    pub fn new(proxies: &Proxies) -> Result<Web, RemoteError> {
+        let http = builder(proxies)
             .redirect(reqwest::redirect::Policy::limited(10))
-            // An address may have a secret in it.
-            .referer(false)
-            .connect_timeout(Duration::from_secs(20))
-            .read_timeout(Duration::from_secs(60))
             .build()
             .map_err(|source| RemoteError::Setup { source })?;
         Ok(Web { http })
@@ -132,25 +124,18 @@ impl Web {
             if let Some(value) = download.authorization {
                 request = request.header(AUTHORIZATION, value);
             }
-            let wait = match request.send().await {
-                Ok(response) => {
-                    let status = response.status();
-                    let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-                    if !busy || attempt == ATTEMPTS {
-                        return Ok(response);
+            match request.send().await {
+                Ok(response) if attempt >= attempts_after(response.status()) => return Ok(response),
+                Ok(response) => pause(attempt, retry_after(&response)).await,
+                Err(source) => {
+                    let most = if is_absence(&source) { ABSENT } else { ATTEMPTS };
+                    if attempt >= most || source.is_builder() {
+                        let (url, source) = (shown.to_owned(), source.without_url());
+                        return Err(RemoteError::Unreachable { url, source });
                     }
-                    header(response.headers(), &RETRY_AFTER).parse().ok().map(|s: u64| s.min(30))
+                    pause(attempt, None).await;
                 }
-                Err(source) if attempt == ATTEMPTS || source.is_builder() => {
-                    return Err(RemoteError::Unreachable {
-                        url: shown.to_owned(),
-                        source: source.without_url(),
-                    });
-                }
-                Err(_) => None,
-            };
-            let wait = wait.map_or(Duration::from_millis(100 << attempt), Duration::from_secs);
-            tokio::time::sleep(wait).await;
+            }
         }
         Err(RemoteError::Address { url: shown.to_owned() })
     }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use lapstrake_http::{Proxies, builder};
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, LOCATION};
 
@@ -24,12 +25,10 @@ pub struct Moved {
 
 /// Where the server at `remote`, an HTTP address, says that the repository is; `None` if it is there. A server that
 /// cannot be asked is left to git, which tells what is wrong.
-pub async fn moved(remote: &str, authorization: &str) -> Option<Moved> {
-    rustls::crypto::ring::default_provider().install_default().unwrap_or_default();
-    let http = reqwest::Client::builder()
+pub async fn moved(remote: &str, authorization: &str, proxies: &Proxies) -> Option<Moved> {
+    let http = builder(proxies)
+        // Servers answer git otherwise than browsers.
         .user_agent(concat!("git/2 lapstrake/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
         .timeout(Duration::from_secs(30))
         .build()
         .ok()?;

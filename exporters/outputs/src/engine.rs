@@ -1,8 +1,9 @@
 //! Into a running Docker: its API's `POST /images/load` over a Unix socket.
 
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
-use std::os::unix::net::UnixStream;
+use std::io::Write;
 use std::path::Path;
+
+use lapstrake_http::socket::{Answer, Socket, SocketError};
 
 use crate::error::OutputError;
 
@@ -17,94 +18,67 @@ pub fn load<T>(
     socket: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<T, OutputError>,
 ) -> Result<T, OutputError> {
-    let absent = |source| OutputError::NoEngine { socket: socket.to_owned(), source };
-    let stream = UnixStream::connect(socket).map_err(absent)?;
-    let sent = send(&stream, write);
-    if sent.is_err() {
-        // It waits for more: without an end it would never answer. If this fails, it is gone already.
-        stream.shutdown(std::net::Shutdown::Write).unwrap_or_default();
-    }
-    // An engine that has had enough answers before all was sent: then its answer is the reason.
-    match (answer(&stream), sent) {
-        (Ok(()), sent) => sent,
-        (Err(Some(why)), _) => Err(OutputError::Engine { why }),
-        (Err(None), Err(error)) => Err(error),
-        (Err(None), Ok(_)) => Err(OutputError::Engine { why: "it closed the connection".to_owned() }),
-    }
-}
-
-fn send<T>(
-    stream: &UnixStream,
-    write: impl FnOnce(&mut dyn Write) -> Result<T, OutputError>,
-) -> Result<T, OutputError> {
-    let failed = |source| OutputError::Write { what: "archive to the engine", source };
-    let mut stream = stream;
-    let head = "POST /images/load?quiet=1 HTTP/1.1\r\nHost: docker\r\nContent-Type: application/x-tar\r\n\
-                Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
-    stream.write_all(head.as_bytes()).map_err(failed)?;
-    let mut out = BufWriter::with_capacity(256 << 10, Chunks(stream));
-    let result = write(&mut out)?;
-    out.flush().map_err(failed)?;
-    drop(out);
-    stream.write_all(b"0\r\n\r\n").map_err(failed)?;
-    Ok(result)
-}
-
-/// Writes each piece as a chunk.
-struct Chunks<'s>(&'s UnixStream);
-
-impl Write for Chunks<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !bytes.is_empty() {
-            self.0.write_all(format!("{:x}\r\n", bytes.len()).as_bytes())?;
-            self.0.write_all(bytes)?;
-            self.0.write_all(b"\r\n")?;
+    let write = |out: &mut dyn Write| write(out).map_err(Failed::Write);
+    let engine = Socket::new(socket, LONGEST_ANSWER);
+    let (answer, written) = engine.post("/images/load?quiet=1", "application/x-tar", write);
+    let answer = match answer {
+        Err(SocketError::Absent(source) | SocketError::Setup(source)) => {
+            return Err(OutputError::NoEngine { socket: socket.to_owned(), source });
         }
-        Ok(bytes.len())
+        Err(SocketError::Broken(_)) => None,
+        Ok(answer) => Some(answer),
+    };
+    // An engine that has had enough answers before all was sent: then its answer is the reason.
+    if let Some(why) = answer.as_ref().and_then(refusal) {
+        return Err(OutputError::Engine { why });
     }
+    match (written, answer) {
+        (Some(Err(Failed::Write(error))), _) => Err(error),
+        (Some(Err(Failed::Send(source))), _) => {
+            Err(OutputError::Write { what: "archive to the engine", source })
+        }
+        (Some(Ok(value)), Some(_)) => Ok(value),
+        (_, None) | (None, _) => Err(OutputError::Engine { why: "it closed the connection".to_owned() }),
+    }
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+/// Why an archive could not be sent.
+enum Failed {
+    /// It could not be written.
+    Write(OutputError),
+    /// The engine takes no more.
+    Send(std::io::Error),
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(source: std::io::Error) -> Failed {
+        Failed::Send(source)
     }
 }
 
 /// Whether the engine at `socket` keeps images in containerd's store, which knows indexes. One that does not answer does not.
 pub fn takes_indexes(socket: &Path) -> bool {
-    let asked = UnixStream::connect(socket).and_then(|mut stream| {
-        // The older form is answered in one piece.
-        stream.write_all(b"GET /info HTTP/1.0\r\nHost: docker\r\n\r\n")?;
-        Ok(read(&stream))
-    });
-    let body = asked.ok().and_then(|answer| answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()));
-    let told: serde_json::Value = body.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
+    let answer = Socket::new(socket, LONGEST_ANSWER).get("/info").ok();
+    let told: serde_json::Value =
+        answer.and_then(|answer| serde_json::from_str(&answer.text).ok()).unwrap_or_default();
     let status = told["DriverStatus"].as_array().map(Vec::as_slice).unwrap_or_default();
     status.iter().any(|pair| pair[0] == "driver-type" && pair[1] == "io.containerd.snapshotter.v1")
 }
 
-/// What an engine says until it ends. What is cut off or is no text is judged as far as it came.
-fn read(stream: &UnixStream) -> String {
-    let mut reader = BufReader::new(stream).take(LONGEST_ANSWER);
-    let mut text = String::new();
-    while reader.read_line(&mut text).is_ok_and(|length| length > 0) {}
-    text
-}
-
-/// Reads the answer. An error that the engine names is `Some`.
-fn answer(stream: &UnixStream) -> Result<(), Option<String>> {
-    let text = read(stream);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split_whitespace().nth(1).ok_or(None)?;
-    for line in body.lines().filter(|line| line.starts_with('{')) {
+/// The error that an answer names.
+fn refusal(answer: &Answer) -> Option<String> {
+    for line in answer.text.lines().filter(|line| line.starts_with('{')) {
         let said: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
         if let Some(why) = said["error"].as_str().or(said["message"].as_str()) {
-            return Err(Some(why.to_owned()));
+            return Some(why.to_owned());
         }
     }
-    if status == "200" { Ok(()) } else { Err(Some(format!("it answered {status}"))) }
+    (answer.status != 200).then(|| format!("it answered {}", answer.status))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
     use std::os::unix::net::UnixListener;
 
     use super::*;
@@ -142,7 +116,7 @@ mod tests {
                 line
             });
             let takes = takes_indexes(&socket);
-            assert_eq!(engine.join().unwrap(), "GET /info HTTP/1.0\r\n");
+            assert_eq!(engine.join().unwrap(), "GET /info HTTP/1.1\r\n");
             takes
         };
         assert!(asked(

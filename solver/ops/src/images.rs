@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::{Key, KeyHasher, Step};
 use lapstrake_graph::ImageStore;
+use lapstrake_http::Proxies;
 use lapstrake_oci::{
     Descriptor, DiffId, Digest, ImageConfig, ImageManifest, Platform, Reference, is_artifact,
     is_image_config, read_index, read_manifest,
@@ -97,6 +98,11 @@ impl Images {
     pub fn new(store: Arc<Store>, single_id: bool, pull: bool, registries: Registries) -> Images {
         let (client, known, downloads) = (OnceCell::new(), Mutex::default(), Semaphore::new(DOWNLOADS));
         Images { store, client, known, single_id, pull, registries, downloads }
+    }
+
+    /// The proxies to go by.
+    pub(crate) fn proxies(&self) -> &Proxies {
+        &self.registries.proxies
     }
 
     /// Who talks to registries; made when it is first needed.

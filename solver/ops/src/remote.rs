@@ -156,7 +156,7 @@ impl Ops {
     /// Downloads a file, or learns that it is what is known.
     async fn download(&self, http: &Http, known: Option<Record>, step: &Step) -> Result<Record, OpsError> {
         let inner = &self.0;
-        let web = inner.remotes.web.get_or_try_init(|| async { Web::new() }).await?;
+        let web = inner.remotes.web.get_or_try_init(|| async { Web::new(inner.images.proxies()) }).await?;
         let authorization = http_authorization(inner, &http.url)?;
         let validators = known.as_ref().map(Record::known);
         let download =
@@ -322,7 +322,7 @@ async fn git_access(inner: &Inner, remote: &str) -> Result<GitAccess, OpsError> 
         }
     }
     if let Some(authorization) = &access.authorization {
-        access.moved = moved(remote, authorization).await;
+        access.moved = moved(remote, authorization, inner.images.proxies()).await;
     }
     Ok(access)
 }
