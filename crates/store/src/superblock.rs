@@ -1,10 +1,9 @@
 //! The superblock: the file `state.json`, with the format of the state directory.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use lapstrake_sys::persist;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{StoreError, io_error};
