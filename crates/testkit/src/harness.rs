@@ -33,8 +33,8 @@ pub struct Case {
     pub lack: Option<String>,
     /// Nothing else of the target runs at the same time.
     pub alone: bool,
-    /// The test. It fails by panicking, and [`skip`]s where it finds that it cannot run here.
-    pub run: Box<dyn Fn() + Sync>,
+    /// The test. It gives why it fails, or panics, and [`skip`]s where it finds that it cannot run here.
+    pub run: Box<dyn Fn() -> Result<(), String> + Sync>,
 }
 
 /// What a test that cannot run here unwinds with.
@@ -67,6 +67,7 @@ pub fn main(tests: &[Test]) -> ExitCode {
             let run = move || {
                 mode.enter();
                 run(mode);
+                Ok(())
             };
             Case { name: mode.name(name), lack: mode.lack(), alone: false, run: Box::new(run) }
         })
@@ -155,7 +156,14 @@ fn one(case: &Case) -> ExitCode {
         Some(lack) => Err(Box::new(Skip(lack.clone())) as Box<dyn Any + Send>),
         None => catch_unwind(AssertUnwindSafe(|| (case.run)())),
     };
-    let Err(payload) = ran else { return ExitCode::SUCCESS };
+    let payload = match ran {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(why)) => {
+            println!("{why}");
+            return ExitCode::FAILURE;
+        }
+        Err(payload) => payload,
+    };
     let Some(Skip(reason)) = payload.downcast_ref() else { return ExitCode::FAILURE };
     println!("{SKIP_LINE}{reason}");
     if std::env::var_os(CHILD).is_some() {
@@ -279,7 +287,7 @@ mod tests {
     use super::*;
 
     fn case(name: &str, lack: Option<&str>) -> Case {
-        Case { name: name.to_owned(), lack: lack.map(str::to_owned), alone: false, run: Box::new(|| {}) }
+        Case { name: name.to_owned(), lack: lack.map(str::to_owned), alone: false, run: Box::new(|| Ok(())) }
     }
 
     fn chosen(args: &str) -> Vec<&'static str> {

@@ -6,6 +6,8 @@
 
 mod harness;
 mod mode;
+mod registry;
 
 pub use harness::{Case, NO_SKIPS, Test, main, run, skip, skipped};
 pub use mode::{ALL, MANY, Mode};
+pub use registry::Registry;

@@ -70,7 +70,7 @@ impl TreePath {
     /// Like [`Self::clean`], but a path that climbs above the root is an error.
     ///
     /// # Errors
-    /// [`PathError::BadPath`] on a NUL or when `..` leads out of the root.
+    /// On a NUL, or when `..` leads out of the root.
     pub fn clean_strict(bytes: &[u8]) -> Result<Self, PathError> {
         match Self::clean_counting(bytes)? {
             (path, false) => Ok(path),

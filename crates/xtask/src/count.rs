@@ -7,12 +7,14 @@ pub(crate) struct Count {
     pub(crate) passed: usize,
     /// Did not.
     pub(crate) failed: usize,
+    /// Could not run here. Those of the ordinary harness are among the passed ones too.
+    pub(crate) skipped: usize,
 }
 
 impl Count {
     /// The last line, and whether all went well.
     pub(crate) fn verdict(&self) -> Result<(), String> {
-        println!("{} passed, {} failed", self.passed, self.failed);
+        println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
         if self.failed == 0 { Ok(()) } else { Err("there are failures".to_owned()) }
     }
 }

@@ -6,9 +6,10 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process;
 
+use lapstrake_testkit::Registry;
+
 use super::measure::{Command, measure, on_path};
 use super::peers::Peer;
-use crate::registry::Registry;
 
 /// Megabytes of the layer.
 const MEGABYTES: usize = 500;
