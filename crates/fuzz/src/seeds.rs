@@ -16,7 +16,7 @@ const WORDS: &str = "FROM |RUN |COPY |ADD |ENV |ARG |LABEL |ONBUILD |HEALTHCHECK
     git@host:|https://|ssh://|.git|type=cache|type=bind|type=secret|type=tmpfs|type=ssh|,target=|,source=|,sharing=locked|,id=|\
     ,mode=0755|,uid=|,size=1g|,required|,env=|sha256:|linux/arm64/v8|windows(10.0)/amd64|80-90/udp|[::1]:80:80|\u{feff}|\u{e9}|\u{a0}|\t|\r\n";
 
-/// [`WORDS`], one by one.
+/// `WORDS`, one by one.
 pub fn dictionary() -> Vec<String> {
     WORDS.split('|').map(str::to_owned).collect()
 }

@@ -36,7 +36,7 @@ pub struct Git {
 pub struct GitAccess {
     /// The value of an `Authorization` header for this repository's server, and for no other.
     pub authorization: Option<String>,
-    /// Where the server says that the repository is: see [`crate::moved`].
+    /// Where the server says that the repository is: see [`crate::moved()`].
     pub moved: Option<Moved>,
     /// Why a secret that is there was not used, for the message if git fails.
     pub withheld: Option<String>,

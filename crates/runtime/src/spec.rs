@@ -1,4 +1,4 @@
-//! What a container is asked to be. Plain data; nothing is checked here (see [`crate::plan`]).
+//! What a container is asked to be. Plain data; nothing is checked here (see [`mod@crate::plan`]).
 
 use std::path::PathBuf;
 

@@ -21,7 +21,7 @@ use crate::error::SnapshotError;
 /// The kernel reads one page of options.
 const MOST_OPTIONS: usize = 4095;
 
-/// As [`crate::mount`], for at least one layer.
+/// As [`crate::mount()`], for at least one layer.
 pub(crate) fn overlay(
     lowers: &[PathBuf],
     upper: Option<(&Path, &Path)>,

@@ -60,12 +60,6 @@ fn run(program: &str, args: &[&str]) -> Result<(), String> {
     }
 }
 
-/// Builds the binary and says where it is.
-fn binary() -> Result<PathBuf, String> {
-    run("cargo", &["build", "--quiet", "--package", "lapstrake"])?;
-    Ok(target()?.join("debug/lapstrake"))
-}
-
 /// Builds the binary as it is shipped and says where it is.
 fn release_binary() -> Result<PathBuf, String> {
     run("cargo", &["build", "--quiet", "--release", "--package", "lapstrake"])?;

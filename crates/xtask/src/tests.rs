@@ -49,11 +49,11 @@ pub(crate) fn test(skips: Skips) -> Result<(), String> {
     run_all(skips)?.verdict()
 }
 
-/// Makes the documentation, private items left out; a link that leads nowhere is a failure.
+/// Makes the documentation for developers, private items too; a link that leads nowhere is a failure.
 fn document() -> Result<(), String> {
     let status = Command::new("cargo")
-        .args(["doc", "--workspace", "--no-deps", "--quiet"])
-        .env("RUSTDOCFLAGS", "-D warnings")
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links")
         .current_dir(crate::top())
         .status()
         .map_err(|error| format!("cannot run cargo: {error}"))?;

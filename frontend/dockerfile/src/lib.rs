@@ -1,6 +1,6 @@
 //! Dockerfile text to a spanned syntax tree and diagnostics.
 //!
-//! Pure: never touches the file system, never fails as a whole. [`parse`] gives whatever could be read together with
+//! Pure: never touches the file system, never fails as a whole. [`parse()`] gives whatever could be read together with
 //! what is wrong; a tree whose diagnostics have an error is good for tools and must not be built. Nothing is expanded
 //! here except by [`words::expand`], which the lowering calls with the environment that it keeps.
 //!

@@ -429,7 +429,7 @@ pub struct Onbuild {
 /// RUN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The command; heredoc bodies are beside it.
+    /// The command; heredoc bodies are in the parts around it.
     pub command: CommandLine,
     /// In a box, as most have none; [`Run::flags`] reads it.
     pub given: Option<Box<RunFlags>>,

@@ -1,5 +1,5 @@
 //! The traps of the language, as far as a text alone shows them. Those that need more to be known stand in
-//! `src/lowering/tests.rs`, those that need steps to run in `crates/xtask/src/e2e/traps.rs`; all are called `trap_NN_…`, and
+//! `src/lowering/tests.rs`, those that need steps to run in `crates/cli/tests/e2e/traps.rs`; all are called `trap_NN_…`, and
 //! a test of xtask counts them.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic")]

@@ -202,6 +202,10 @@ fn case(
     let missing = || programs.iter().find(|program| !place::is_installed(program));
     let lack = kind.lack().or_else(|| missing().map(|program| format!("`{program}` is not installed")));
     let alone = ALONE.contains(&case);
+    let run = Box::new(move || {
+        let _turn = place::turn(alone)?;
+        run()
+    });
     Listed { name: format!("{}::{case}", kind.name()), lack, alone, run }
 }
 

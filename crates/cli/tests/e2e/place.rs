@@ -135,6 +135,17 @@ impl Shared {
     }
 }
 
+/// Waits until this process may run a test: beside others, or `alone`. The turn lasts as long as the value, whoever started
+/// the processes.
+pub(super) fn turn(alone: bool) -> Result<fs::File, String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let dir = shared_dir();
+    fs::create_dir_all(&dir).map_err(failed)?;
+    let lock = fs::File::create(dir.join("turn")).map_err(failed)?;
+    if alone { lock.lock() } else { lock.lock_shared() }.map_err(failed)?;
+    Ok(lock)
+}
+
 /// Removes what tests have in common, if nobody uses it any more.
 pub(super) fn tidy_up() {
     let dir = shared_dir();
