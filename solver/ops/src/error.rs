@@ -4,6 +4,7 @@ use lapstrake_diag::{Code, Fault, Reported};
 use std::io;
 use std::path::PathBuf;
 
+use lapstrake_images::ImagesError;
 use lapstrake_registry::RegistryError;
 use lapstrake_remote::RemoteError;
 use lapstrake_runtime::RuntimeError;
@@ -15,6 +16,9 @@ use lapstrake_tree::TreeError;
 #[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum OpsError {
+    /// A layout cannot be read.
+    #[error(transparent)]
+    Layout(ImagesError),
     /// A cache of others is none.
     #[error(transparent)]
     Cache(#[from] lapstrake_assemble::BadCache),
@@ -276,6 +280,21 @@ impl OpsError {
         path: &'a std::path::Path,
     ) -> impl FnOnce(io::Error) -> OpsError + 'a {
         move |source| OpsError::Io { action, path: path.to_owned(), source }
+    }
+}
+
+impl From<ImagesError> for OpsError {
+    fn from(error: ImagesError) -> OpsError {
+        match error {
+            ImagesError::Read { path, source } => OpsError::Io { action: "read", path, source },
+            ImagesError::Malformed { what, source } => OpsError::Malformed { what, source },
+            ImagesError::Damaged { expected, found, .. } => {
+                StoreError::WrongDigest { expected, found }.into()
+            }
+            ImagesError::Choice(error) => error.into(),
+            ImagesError::Digest(error) => OpsError::Unsupported { what: error.to_string() },
+            other => OpsError::Layout(other),
+        }
     }
 }
 

@@ -9,11 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lapstrake_engine::{Key, KeyHasher, Step};
 use lapstrake_graph::ImageStore;
 use lapstrake_http::Proxies;
-use lapstrake_oci::{
-    Descriptor, DiffId, Digest, ImageConfig, ImageManifest, Platform, Reference, is_artifact,
-    is_image_config, read_index, read_manifest,
-};
-use lapstrake_registry::{Client, Looked, Registries, Search, is_index};
+use lapstrake_images::{Layout, Untagged, Wanted};
+use lapstrake_oci::{Descriptor, DiffId, Digest, ImageConfig, Platform, Reference, read_manifest};
+use lapstrake_registry::{Client, Registries, is_index};
 use lapstrake_snapshot::{Imported, import_layer, import_packed};
 use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
 use tokio::sync::{OnceCell, Semaphore};
@@ -23,6 +21,8 @@ use crate::counting::Counting;
 use crate::error::OpsError;
 use crate::stack::{Stack, settle};
 
+/// No document of a layout is longer, in bytes: caches have long ones.
+const LONGEST: u64 = 64 << 20;
 /// How many layers come at once. More do not come sooner, and each is being unpacked as well.
 const DOWNLOADS: usize = 4;
 
@@ -235,37 +235,23 @@ impl Images {
     }
 
     fn in_layout(&self, dir: &Path, reference: &Reference, platform: &Platform) -> Result<Known, OpsError> {
-        let path = dir.join("index.json");
-        let bytes = fs::read(&path).map_err(OpsError::io("read", &path))?;
-        let index = read_index(&bytes).map_err(OpsError::malformed("the layout's index"))?;
-        let named = |descriptor: &&Descriptor| {
-            let wanted = reference.tag().unwrap_or_default();
-            let names = descriptor.annotations().as_ref();
-            reference.digest().is_some_and(|digest| descriptor.digest().to_string() == digest.to_string())
-                || names.is_some_and(|names| {
-                    names.get("org.opencontainers.image.ref.name").is_some_and(|name| {
-                        name == wanted || name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted)
-                    })
-                })
-        };
-        // Who names no tag means the only image there is, whatever its tag. What says itself that it is none does not count,
-        // nor does what has another kind of config.
-        let any = reference.digest().is_none() && matches!(reference.tag(), None | Some("latest"));
-        let images = || index.manifests().iter().filter(|entry| is_image(dir, entry));
-        let only = if any { images().next().filter(|_| images().count() == 1) } else { None };
-        let found = index.manifests().iter().find(named).or(only).ok_or_else(|| OpsError::Unsupported {
+        let layout = layout(dir);
+        let index = layout.index()?;
+        let wanted =
+            Wanted { digest: reference.digest(), tag: reference.tag(), untagged: Untagged::OnlyImage };
+        let found = layout.find(&index, wanted).ok_or_else(|| OpsError::Unsupported {
             what: match (reference.digest(), reference.tag()) {
                 (Some(digest), _) => format!("`{}` has no image `{digest}`", dir.display()),
                 (None, tag) => format!("`{}` has no image `{}`", dir.display(), tag.unwrap_or("latest")),
             },
         })?;
         let digest = found.digest().to_string();
-        let bytes = layout_blob(dir, &digest)?;
+        let bytes = layout.blob(&digest)?;
         let (digest, manifest) = match is_index(&bytes) {
-            true => image_of_index(dir, &bytes, reference, platform)?,
+            true => layout.image_for(&bytes, reference, platform)?,
             false => (digest, read_manifest(&bytes).map_err(OpsError::malformed("the image's manifest"))?),
         };
-        let config_bytes = layout_blob(dir, manifest.config().digest().as_ref())?;
+        let config_bytes = layout.blob(manifest.config().digest().as_ref())?;
         self.store.put_blob(&config_bytes)?;
         Ok(Known {
             manifest: parsed_digest(&digest)?,
@@ -384,7 +370,7 @@ impl Images {
                 if let Place::Layout(dir, _) = place
                     && !self.store.has_blob(&blob.digest)
                 {
-                    let path = blob_path(dir, &blob.digest.to_string())?;
+                    let path = layout(dir).blob_path(&blob.digest.to_string())?;
                     let file = fs::File::open(&path).map_err(OpsError::io("open", &path))?;
                     self.store.copy_blob(file, Some(&blob.digest))?;
                 }
@@ -456,44 +442,6 @@ impl Images {
     }
 }
 
-/// Whether an entry of a layout is an image, or an index, which may have one.
-fn is_image(dir: &Path, entry: &Descriptor) -> bool {
-    if is_artifact(entry) {
-        return false;
-    }
-    // What cannot be read is told where it is needed.
-    let Ok(bytes) = layout_blob(dir, entry.digest().as_ref()) else { return true };
-    match read_manifest(&bytes) {
-        Ok(manifest) if !is_index(&bytes) => is_image_config(manifest.config().media_type().as_ref()),
-        _ => true,
-    }
-}
-
-/// The image for `platform` in an index of a layout, with its digest.
-fn image_of_index(
-    dir: &Path,
-    index: &[u8],
-    reference: &Reference,
-    platform: &Platform,
-) -> Result<(String, ImageManifest), OpsError> {
-    let index = read_index(index).map_err(OpsError::malformed("the image's index"))?;
-    let mut search = Search::of(reference, &index, platform)?;
-    loop {
-        let candidate = search.next_candidate()?;
-        let digest = candidate.digest.to_string();
-        match search.look(&candidate, &layout_blob(dir, &digest)?)? {
-            Looked::Image(manifest) => return Ok((digest, manifest)),
-            Looked::Perhaps(manifest) => {
-                let config = image_config(&layout_blob(dir, manifest.config().digest().as_ref())?)?;
-                if search.fits(&config) {
-                    return Ok((digest, manifest));
-                }
-            }
-            Looked::No => {}
-        }
-    }
-}
-
 pub(crate) fn image_config(bytes: &[u8]) -> Result<ImageConfig, OpsError> {
     ImageConfig::read(bytes).map_err(OpsError::malformed("the image's config"))
 }
@@ -515,17 +463,7 @@ pub(crate) fn parsed_digest(text: &str) -> Result<Digest, OpsError> {
     text.parse().map_err(|e: lapstrake_oci::DigestError| OpsError::Unsupported { what: e.to_string() })
 }
 
-fn blob_path(dir: &Path, digest: &str) -> Result<PathBuf, OpsError> {
-    let digest = parsed_digest(digest)?;
-    Ok(dir.join("blobs").join(digest.algorithm().name()).join(digest.hex()))
-}
-
-pub(crate) fn layout_blob(dir: &Path, digest: &str) -> Result<Vec<u8>, OpsError> {
-    let path = blob_path(dir, digest)?;
-    let bytes = fs::read(&path).map_err(OpsError::io("read", &path))?;
-    let found = Digest::sha256(&bytes).to_string();
-    if found == digest {
-        return Ok(bytes);
-    }
-    Err(lapstrake_store::StoreError::WrongDigest { expected: digest.to_owned(), found }.into())
+/// The layout in a directory.
+pub(crate) fn layout(dir: &Path) -> Layout {
+    Layout::in_directory(dir, LONGEST)
 }

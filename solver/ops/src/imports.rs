@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lapstrake_assemble::{BadCache, CACHE_CONFIG, Offer, OfferedLayer, described, read_cache, read_inline};
 use lapstrake_engine::{Key, Progress, StepId};
+use lapstrake_images::{Untagged, Wanted, tag_of};
 use lapstrake_oci::{
     Descriptor, Digest, Platform, Reference, is_image_config, read_index, read_manifest, seconds_of,
 };
@@ -13,7 +14,7 @@ use lapstrake_store::{Blob, StackLayer};
 use serde::Deserialize;
 
 use crate::error::OpsError;
-use crate::images::{Files, Images, Place, image_config, layout_blob, parse, parsed_digest};
+use crate::images::{Files, Images, Place, image_config, layout, parse, parsed_digest};
 use crate::stack::Stack;
 
 /// No cache config is longer, in bytes.
@@ -109,7 +110,7 @@ impl Images {
         let manifest = match from {
             CacheFrom::Registry(reference) => self.client().await?.manifest(reference).await?.bytes,
             CacheFrom::Local { dir, digest, tag } => {
-                layout_blob(dir, &in_layout(dir, digest.as_ref(), tag.as_deref())?)?
+                layout(dir).blob(&in_layout(dir, digest.as_ref(), tag.as_deref())?)?
             }
         };
         let offer = source.offer(&manifest).await?;
@@ -246,7 +247,7 @@ impl Source<'_> {
                 client.blob(reference, &digest, descriptor.size(), &mut bytes).await?;
                 Ok(bytes)
             }
-            Source::Layout(dir) => layout_blob(dir, descriptor.digest().as_ref()),
+            Source::Layout(dir) => Ok(layout(dir).blob(descriptor.digest().as_ref())?),
         }
     }
 
@@ -256,7 +257,7 @@ impl Source<'_> {
                 let client = images.client().await?;
                 Ok(client.manifest(&reference.with_digest(digest.clone())).await?.bytes)
             }
-            Source::Layout(dir) => layout_blob(dir, &digest.to_string()),
+            Source::Layout(dir) => Ok(layout(dir).blob(&digest.to_string())?),
         }
     }
 }
@@ -266,22 +267,13 @@ fn in_layout(dir: &Path, digest: Option<&Digest>, tag: Option<&str>) -> Result<S
     if let Some(digest) = digest {
         return Ok(digest.to_string());
     }
-    let path = dir.join("index.json");
-    let bytes = std::fs::read(&path).map_err(OpsError::io("read", &path))?;
-    let index = read_index(&bytes).map_err(OpsError::malformed("the layout's index"))?;
-    let tag_of = |descriptor: &Descriptor| {
-        let names = descriptor.annotations().as_ref();
-        names.and_then(|names| names.get("org.opencontainers.image.ref.name")).cloned()
-    };
-    let wanted = tag.unwrap_or("latest");
-    let only = match (tag, index.manifests().as_slice()) {
-        (None, [only]) if tag_of(only).is_none() => Some(only),
-        _ => None,
-    };
-    let named = index.manifests().iter().find(|one| tag_of(one).as_deref() == Some(wanted));
-    if let Some(found) = named.or(only) {
+    let layout = layout(dir);
+    let index = layout.index()?;
+    let wanted = Wanted { digest: None, tag, untagged: Untagged::OnlyEntry };
+    if let Some(found) = layout.find(&index, wanted) {
         return Ok(found.digest().to_string());
     }
+    let wanted = tag.unwrap_or("latest");
     let tags: Vec<String> =
         index.manifests().iter().filter_map(tag_of).map(|tag| format!("`{tag}`")).collect();
     let tags =

@@ -1,33 +1,26 @@
 //! `lapstrake load`: docker archives and OCI archives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lapstrake_diag::{Context as _, Outcome, Report};
+use lapstrake_images::{Archive, DockerImage, ImagesError, Layout, MOST_FILES, tag_of};
 use lapstrake_oci::media::{self, Kind, kind};
 use lapstrake_oci::{
     Descriptor, DiffId, Digest, ImageConfig, Platform, Reference, is_artifact, is_image_config, read_index,
     read_manifest,
 };
 use lapstrake_ops::settle;
-use lapstrake_registry::{Looked, Search, is_index};
+use lapstrake_registry::is_index;
 use lapstrake_snapshot::import_packed;
-use lapstrake_store::{Blob, ImageRow, StackLayer, TempDir};
+use lapstrake_store::{Blob, ImageRow, StackLayer};
 use lapstrake_tree::decompress::Compression;
-use lapstrake_tree::members::{Member, members};
 
 use crate::args::images::Load;
 use crate::session::{self, Session};
-
-/// An archive has a few files for each layer, and images a hundred layers at most.
-const MOST_FILES: u64 = 100_000;
-/// As much as a layer may have when it is unpacked.
-const MOST_BYTES: u64 = 256 << 30;
-/// Configs and manifests are small; more than this is an attack or a mistake.
-const LONGEST_DOCUMENT: u64 = 8 << 20;
 
 /// Loads images from an archive.
 pub(crate) fn load(args: &Load) -> Outcome<ExitCode> {
@@ -38,17 +31,15 @@ pub(crate) fn load(args: &Load) -> Outcome<ExitCode> {
         Some(dir) if dir.is_dir() => Archive::of_directory(dir)?,
         Some(path) => {
             let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
-            Archive::unpack(&session, Box::new(file))?
+            Archive::unpack(session.store.temp_dir()?, file)?
         }
-        None => Archive::unpack(&session, Box::new(io::stdin()))?,
+        None => Archive::unpack(session.store.temp_dir()?, io::stdin())?,
     };
-    let archive = Archive { name, platform, ..archive };
-    let loaded = if let Some(list) = archive.read("manifest.json")? {
-        let images: Vec<DockerImage> =
-            serde_json::from_slice(&list).context("the archive's manifest.json cannot be read")?;
-        images.iter().map(|image| archive.docker(&session, image)).collect::<Outcome<Vec<_>>>()?
-    } else if let Some(index) = archive.read("index.json")? {
-        archive.layout(&session, &index)?
+    let source = Source { archive, name, platform };
+    let loaded = if let Some(images) = source.archive.docker_images()? {
+        images.iter().map(|image| source.docker(&session, image)).collect::<Outcome<Vec<_>>>()?
+    } else if let Some(index) = source.archive.document("index.json")? {
+        source.layout(&session, &index)?
     } else {
         return Err(Report::new("this is no image archive: it has neither manifest.json nor index.json"));
     };
@@ -84,176 +75,38 @@ fn own_name(path: &Path) -> String {
     name.to_owned()
 }
 
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<Option<String>>>,
-    #[serde(default)]
-    layers: Option<Vec<String>>,
-}
-
-impl DockerImage {
-    fn layers(&self) -> &[String] {
-        self.layers.as_deref().unwrap_or_default()
-    }
-
-    fn names(&self) -> Outcome<Vec<Reference>> {
-        let tags = self.repo_tags.iter().flatten().flatten().filter(|tag| !tag.is_empty());
-        let given =
-            |tag: &String| Reference::new_name(tag).with_context(|| format!("the archive's name `{tag}`"));
-        tags.map(given).collect()
-    }
-}
-
 /// The id of an image and its names.
 type Loaded = (Digest, Vec<Reference>);
 
-/// An unpacked archive: plain files, found by the names that its index gives.
-struct Archive {
-    files: BTreeMap<String, PathBuf>,
+/// An archive, and what is wanted of it.
+struct Source {
+    archive: Archive,
     /// What images are called of which only a tag is known; nothing may be no name.
     name: String,
     /// Which platform's images are wanted, if somebody said.
     platform: Option<Platform>,
-    /// Held: the files go with it. Those of a directory stay.
-    #[expect(dead_code, reason = "dropping it removes the files")]
-    dir: Option<TempDir>,
 }
 
-/// A link in an archive, in the place of a file.
-struct Link {
-    name: String,
-    target: String,
+/// The names that an archive gives an image.
+fn names(image: &DockerImage) -> Outcome<Vec<Reference>> {
+    let given =
+        |tag: &String| Reference::new_name(tag).with_context(|| format!("the archive's name `{tag}`"));
+    image.names().map(given).collect()
 }
 
-/// Files by their names, with those that are links.
-fn with_links(mut files: BTreeMap<String, PathBuf>, mut links: Vec<Link>) -> BTreeMap<String, PathBuf> {
-    // A link may name a link, also one that comes later: as long as that gives something new.
-    loop {
-        let before = links.len();
-        links.retain(|link| {
-            // Symbolic links count from where they are, hard links from the top, and some take the one for the other.
-            let dir = link.name.rsplit_once('/').map_or("", |(dir, _)| dir);
-            let places = [format!("{dir}/{}", link.target), link.target.clone()];
-            let places = if link.target.starts_with('/') { &places[1..] } else { &places[..] };
-            let found = places.iter().find_map(|place| files.get(&plain_name(place)).cloned());
-            match found {
-                Some(path) => drop(files.insert(link.name.clone(), path)),
-                None => return true,
-            }
-            false
-        });
-        if links.is_empty() || links.len() == before {
-            return files;
-        }
-    }
-}
-
-/// A name from the top, without `.` and `..`.
-fn plain_name(name: &str) -> String {
-    let mut plain: Vec<&str> = Vec::new();
-    for part in name.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(plain.pop()),
-            part => plain.push(part),
-        }
-    }
-    plain.join("/")
-}
-
-impl Archive {
-    /// Only regular files are taken, under numbers of our own, so that no name in the archive becomes a path.
-    fn unpack(session: &Session, input: Box<dyn Read + Send>) -> Outcome<Archive> {
-        let dir = session.store.temp_dir()?;
-        let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-        let mut links = Vec::new();
-        let text = |name: &[u8]| plain_name(&String::from_utf8_lossy(name));
-        members(input, (MOST_FILES, MOST_BYTES), |member, content| {
-            match member {
-                Member::File { name } => {
-                    let path = dir.path().join(files.len().to_string());
-                    let mut file = File::create(&path).context("cannot unpack the archive")?;
-                    io::copy(content, &mut file).context("cannot unpack the archive")?;
-                    files.insert(text(name), path);
-                }
-                // `docker save` used to link layers that it had twice, also before they came.
-                Member::Link { name, target } => {
-                    let target = String::from_utf8_lossy(target).into_owned();
-                    links.push(Link { name: text(name), target });
-                }
-            }
-            Ok::<_, Report>(())
-        })
-        .context("cannot read the archive")?;
-        Ok(Archive { files: with_links(files, links), name: String::new(), platform: None, dir: Some(dir) })
-    }
-
-    /// The same of a directory: a layout, or an archive that somebody has unpacked. Links lead to files of the directory only.
-    fn of_directory(top: &Path) -> Outcome<Archive> {
-        let (mut files, mut links) = (BTreeMap::new(), Vec::new());
-        let mut left = vec![PathBuf::new()];
-        while let Some(below) = left.pop() {
-            let dir = top.join(&below);
-            let failed = || format!("cannot read `{}`", dir.display());
-            for entry in std::fs::read_dir(&dir).with_context(failed)? {
-                let entry = entry.with_context(failed)?;
-                let (kind, path) = (entry.file_type().with_context(failed)?, below.join(entry.file_name()));
-                let name = path.to_string_lossy().into_owned();
-                if kind.is_dir() {
-                    left.push(path);
-                } else if kind.is_symlink() {
-                    let target = std::fs::read_link(entry.path()).with_context(failed)?;
-                    links.push(Link { name, target: target.to_string_lossy().into_owned() });
-                } else if kind.is_file() {
-                    files.insert(name, entry.path());
-                }
-                if (files.len() + links.len() + left.len()) as u64 > MOST_FILES {
-                    return Err(Report::new(format!(
-                        "`{}` has more than {MOST_FILES} files: it is no image",
-                        top.display()
-                    )));
-                }
-            }
-        }
-        Ok(Archive { files: with_links(files, links), name: String::new(), platform: None, dir: None })
-    }
-
-    fn path(&self, name: &str) -> Outcome<&Path> {
-        self.files
-            .get(&plain_name(name))
-            .map(PathBuf::as_path)
-            .with_context(|| format!("the archive has no `{name}`"))
-    }
-
-    fn read(&self, name: &str) -> Outcome<Option<Vec<u8>>> {
-        self.files.get(name).map(|path| document(path, name)).transpose()
-    }
-
-    fn blob_name(digest: &str) -> String {
-        format!("blobs/{}", digest.replace(':', "/"))
-    }
-
-    fn blob(&self, digest: &str) -> Outcome<Vec<u8>> {
-        let name = Archive::blob_name(digest);
-        let bytes = document(self.path(&name)?, &name)?;
-        if Digest::sha256(&bytes).to_string() != digest {
-            return Err(Report::new(format!(
-                "the archive is damaged: `{name}` has other bytes than its name says"
-            )));
-        }
-        Ok(bytes)
+impl Source {
+    fn blob(&self, digest: &str) -> Result<Vec<u8>, ImagesError> {
+        self.archive.layout().blob(digest)
     }
 
     fn docker(&self, session: &Session, image: &DockerImage) -> Outcome<Loaded> {
-        let config = document(self.path(&image.config)?, &image.config)?;
+        let missing = || ImagesError::Missing { name: image.config.clone() };
+        let config = self.archive.document(&image.config)?.ok_or_else(missing)?;
         let mut layers = Vec::new();
         for name in image.layers() {
-            layers.push((self.path(name)?, None));
+            layers.push((self.archive.path(name)?, None));
         }
-        let names = image.names()?;
+        let names = names(image)?;
         let row = match self.manifest_of(image)? {
             Some((_, Some(index))) if self.platform.is_none() => return self.index(session, &index, names),
             Some((digest, _)) => self.manifest(session, &digest)?,
@@ -265,18 +118,20 @@ impl Archive {
     /// The manifest of an image that `manifest.json` tells of, where the archive is a layout as well: it knows more, what
     /// layers are and annotations. With the index that it is in, if it is one of several.
     fn manifest_of(&self, image: &DockerImage) -> Outcome<Option<(String, Option<String>)>> {
-        let Some(index) = self.read("index.json")? else { return Ok(None) };
+        let Some(index) = self.archive.document("index.json")? else { return Ok(None) };
         let index = read_index(&index).context("the archive's index.json cannot be read")?;
         let mut left: Vec<(String, Option<String>)> =
             index.manifests().iter().map(|entry| (entry.digest().to_string(), None)).collect();
-        let name = |descriptor: &Descriptor| Archive::blob_name(descriptor.digest().as_ref());
+        let name = |descriptor: &Descriptor| Layout::blob_name(descriptor.digest().as_ref()).ok();
         while let Some((digest, of)) = left.pop() {
             // An index may name what is not in the archive.
             let Ok(bytes) = self.blob(&digest) else { continue };
             if !is_index(&bytes) {
                 let Ok(manifest) = read_manifest(&bytes) else { continue };
                 let layers = manifest.layers().iter().map(name);
-                if name(manifest.config()) == image.config && layers.eq(image.layers().iter().cloned()) {
+                let of_image = Some(image.config.clone());
+                if name(manifest.config()) == of_image && layers.eq(image.layers().iter().cloned().map(Some))
+                {
                     return Ok(Some((digest, of)));
                 }
             } else if let Ok(inner) = read_index(&bytes) {
@@ -296,8 +151,8 @@ impl Archive {
             let annotations = descriptor.annotations().clone().unwrap_or_default();
             // A bare word is a tag of some repository that is not named: skopeo writes such. The archive's own name stands
             // for that.
-            let name = annotations.get("org.opencontainers.image.ref.name").map(|name| {
-                if name.contains([':', '/']) { name.clone() } else { format!("{}:{name}", self.name) }
+            let name = tag_of(descriptor).map(|name| {
+                if name.contains([':', '/']) { name.to_owned() } else { format!("{}:{name}", self.name) }
             });
             let name = annotations.get("io.containerd.image.name").cloned().or(name);
             let names = name.and_then(|name| Reference::new_name(&name).ok()).into_iter().collect();
@@ -325,7 +180,8 @@ impl Archive {
         self.whole_images(&bytes, &mut seen, &mut whole);
         if self.platform.is_some() || whole.is_empty() {
             let platform = self.platform.clone().unwrap_or_else(Platform::host);
-            whole = vec![self.chosen(&bytes, &platform)?];
+            let name: Reference = "archive".parse()?;
+            whole = vec![self.archive.layout().image_for(&bytes, &name, &platform)?.0];
         }
         let rows = whole.iter().map(|digest| self.manifest(session, digest));
         named(session, &rows.collect::<Outcome<Vec<_>>>()?, names)
@@ -348,33 +204,12 @@ impl Archive {
         }
     }
 
-    /// The image of an index for a platform.
-    fn chosen(&self, index: &[u8], platform: &Platform) -> Outcome<String> {
-        let name: Reference = "archive".parse()?;
-        let index = read_index(index)?;
-        let mut search = Search::of(&name, &index, platform)?;
-        loop {
-            let candidate = search.next_candidate()?;
-            let digest = candidate.digest.to_string();
-            match search.look(&candidate, &self.blob(&digest)?)? {
-                Looked::Image(_) => return Ok(digest),
-                Looked::Perhaps(manifest) => {
-                    let config = self.blob(manifest.config().digest().as_ref())?;
-                    if search.fits(&ImageConfig::read(&config)?) {
-                        return Ok(digest);
-                    }
-                }
-                Looked::No => {}
-            }
-        }
-    }
-
     /// Whether an image is in the archive with all its layers: of several platforms some may have been left out.
     fn is_whole(&self, digest: &str) -> bool {
         let manifest = self.blob(digest).ok().and_then(|bytes| read_manifest(&bytes).ok());
         manifest.is_some_and(|manifest| {
             let mut blobs = manifest.layers().iter().chain([manifest.config()]);
-            blobs.all(|blob| self.files.contains_key(&Archive::blob_name(blob.digest().as_ref())))
+            blobs.all(|blob| self.archive.layout().has_blob(blob.digest().as_ref()))
         })
     }
 
@@ -384,9 +219,9 @@ impl Archive {
         let config = self.blob(manifest.config().digest().as_ref())?;
         let mut layers = Vec::new();
         for layer in manifest.layers() {
-            let name = Archive::blob_name(layer.digest().as_ref());
+            let path = self.archive.layout().blob_path(layer.digest().as_ref())?;
             let digest = layer.digest().to_string().parse()?;
-            layers.push((self.path(&name)?, Some((layer.media_type().to_string(), digest))));
+            layers.push((path, Some((layer.media_type().to_string(), digest))));
         }
         session.store.put_blob(&bytes)?;
         self.keep(session, &config, &layers, Some(digest.parse()?))
@@ -397,7 +232,7 @@ impl Archive {
         &self,
         session: &Session,
         config: &[u8],
-        layers: &[(&Path, Option<(String, Digest)>)],
+        layers: &[(PathBuf, Option<(String, Digest)>)],
         manifest: Option<Digest>,
     ) -> Outcome<ImageRow> {
         let known = ImageConfig::read(config).context("the image's config cannot be read")?;
@@ -433,7 +268,7 @@ fn named(session: &Session, rows: &[ImageRow], names: Vec<Reference>) -> Outcome
 fn keep(
     session: &Session,
     (config_bytes, config): (&[u8], &ImageConfig),
-    layers: &[(&Path, Option<(String, Digest)>)],
+    layers: &[(PathBuf, Option<(String, Digest)>)],
     manifest: Option<Digest>,
 ) -> Outcome<ImageRow> {
     if config.rootfs.diff_ids.len() != layers.len() {
@@ -496,14 +331,4 @@ fn layer_type(path: &Path) -> Outcome<&'static str> {
             return Err(Report::new("a layer is compressed in a way that images do not know"));
         }
     })
-}
-
-/// A small file whole.
-fn document(path: &Path, name: &str) -> Outcome<Vec<u8>> {
-    if std::fs::metadata(path)?.len() > LONGEST_DOCUMENT {
-        return Err(Report::new(format!(
-            "`{name}` in the archive has more than {LONGEST_DOCUMENT} bytes: it is no description of an image"
-        )));
-    }
-    Ok(std::fs::read(path)?)
 }
