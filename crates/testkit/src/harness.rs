@@ -141,7 +141,8 @@ impl Options {
 
     fn threads(&self) -> usize {
         let said = || std::env::var("RUST_TEST_THREADS").ok()?.parse().ok();
-        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        // One more than there are processors: tests wait for servers, disks and signals.
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from) + 1;
         self.threads.or_else(said).unwrap_or_else(processors).max(1)
     }
 }

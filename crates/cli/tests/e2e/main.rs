@@ -139,7 +139,8 @@ const CASES: &[(&[Case], &[&str])] = &[
 ];
 
 /// Tests that look at more of the machine than is theirs, or measure: nothing else runs beside them.
-const ALONE: &[&str] = &[];
+const ALONE: &[&str] =
+    &["disk_limits", "fork_bomb", "killed", "limits_of_run", "memory_bomb", "resources", "stubborn"];
 
 fn main() -> ExitCode {
     let mut listed = Vec::new();
@@ -169,7 +170,7 @@ fn main() -> ExitCode {
         alone: false,
         run: Box::new(same_layers),
     });
-    listed.extend(conform::CHECKS.iter().chain(traps::CHECKS).map(|(name, check)| Listed {
+    listed.extend(conform::CHECKS.iter().chain(traps::CHECKS).chain(CHECKS).map(|(name, check)| Listed {
         name: (*name).to_owned(),
         lack: None,
         alone: false,
@@ -180,6 +181,17 @@ fn main() -> ExitCode {
         place::tidy_up();
     }
     code
+}
+
+/// Whether the lists above are right.
+const CHECKS: &[Check] = &[("alone_are_tests", alone_are_tests)];
+
+fn alone_are_tests() -> Result<(), String> {
+    let is_test = |name: &str| CASES.iter().any(|(cases, _)| cases.iter().any(|(case, _)| *case == name));
+    match ALONE.iter().find(|name| !is_test(name)) {
+        None => Ok(()),
+        Some(name) => Err(format!("`{name}` is to be alone, and is no test")),
+    }
 }
 
 /// Whether a test says anything of such a user.
