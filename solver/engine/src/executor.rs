@@ -131,6 +131,15 @@ pub trait Executor: Send + Sync {
     ) -> impl Future<Output = Result<Done<Self::Output>, Self::Error>> + Send;
 }
 
+/// The right to do a step: nobody else does it meanwhile.
+#[derive(Debug)]
+pub struct Turn<L, T> {
+    /// What is held. Dropped without [`CacheIndex::done`], it says nothing of the step, and the next one does it.
+    pub lock: L,
+    /// The result of another job that did the step while this one waited.
+    pub result: Option<StepResult<T>>,
+}
+
 /// Remembers results.
 pub trait CacheIndex: Send + Sync {
     /// What is remembered: the executor's [`Executor::Output`].
@@ -147,7 +156,13 @@ pub trait CacheIndex: Send + Sync {
     ) -> impl Future<Output = Result<Option<StepResult<Self::Output>>, Self::Error>> + Send;
 
     /// Waits until nobody else, in any process, works on `key`.
-    fn lock(&self, key: &Key) -> impl Future<Output = Result<Self::Lock, Self::Error>> + Send;
+    fn lock(
+        &self,
+        key: &Key,
+    ) -> impl Future<Output = Result<Turn<Self::Lock, Self::Output>, Self::Error>> + Send;
+
+    /// Gives a lock back. Jobs that wait for it take the result instead of doing the step, even where records do not count.
+    fn done(&self, lock: Self::Lock, result: &StepResult<Self::Output>);
 
     /// Remembers a record under each of these keys, all or none.
     fn insert(

@@ -25,6 +25,9 @@
 //! it. A step that had to run again although a record had it (`--no-cache`) replaces what its plain key has, and so does
 //! everything that stands on it.
 //!
+//! Equal steps of two jobs run once: a step is done under the lock of its content key. Jobs that wait for the lock take the
+//! result from the job that had it. If that job fails, panics or is dropped, the next one does the step itself.
+//!
 //! A source may change while a step reads it. The step then says what it [read](Read). The keys of the step, and of all steps
 //! that stand on it, are computed again from what was read before the result is recorded. So a key always names what was read.
 
@@ -39,7 +42,7 @@ mod report;
 mod solve;
 
 pub use event::{Event, Progress, Step, StepId, Stream, Used, Warning};
-pub use executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, Selector, StepResult};
+pub use executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, Selector, StepResult, Turn};
 pub use explain::{Change, Explained, Reason, explain};
 pub use key::{Key, KeyHasher};
 pub use masked::Secrets;

@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::deep::Deep;
 use crate::event::{Progress, Step, StepId};
-use crate::executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, Selector, StepResult};
+use crate::executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, Selector, StepResult, Turn};
 use crate::key::{Key, KeyHasher};
 use crate::masked::{Secrets, masked};
 
@@ -270,8 +270,13 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         if let Some(found) = self.lookup_with(id, &by_content.key).await? {
             return Ok(found);
         }
-        // Somebody may have finished the same step while we waited for the lock; who does not wait pays one look-up.
-        let lock = self.cache.lock(&by_content.key).await.map_err(|e| self.failed(id, e))?;
+        // Another process may have finished the same step while this one waited for the lock: one more look-up.
+        let Turn { lock, result } = self.cache.lock(&by_content.key).await.map_err(|e| self.failed(id, e))?;
+        if let Some(result) = result {
+            // The next job that waits need not do the step either.
+            self.cache.done(lock, &result);
+            return self.take(id, result, by_content.key).await;
+        }
         if let Some(found) = self.lookup_with(id, &by_content.key).await? {
             return Ok(found);
         }
@@ -280,8 +285,26 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         let keys = self.keys_read(id, &read).await?;
         let all = [keys.plain.key, keys.key.key, by_content.key];
         self.remember(id, &keys.key, &all, &solved.result).await?;
-        drop(lock);
+        // What was read may not be what the lock's key says: then the result is of no use to those who wait.
+        if read.is_empty() {
+            self.cache.done(lock, &solved.result);
+        } else {
+            drop(lock);
+        }
         Ok(solved)
+    }
+
+    /// The result of another job that did the same step at the same time.
+    async fn take(
+        &self,
+        id: VertexId,
+        result: StepResult<E::Output>,
+        by_content: Key,
+    ) -> Outcome<Solved<E::Output>> {
+        let keys = self.keys_read(id, &[]).await?;
+        self.remember(id, &keys.key, &[keys.plain.key, keys.key.key, by_content], &result).await?;
+        self.announce_cached(id);
+        Ok(Solved { result, how: How::Cached })
     }
 
     /// A record of the content key, which then is one of the other keys too. All inputs are solved.

@@ -70,7 +70,7 @@ impl Read for Arriving {
 
 /// Writes, and tells the reader. Dropped without [`Telling::end`], it tells that nothing more will come.
 pub(crate) struct Telling<W: Write> {
-    inner: Option<W>,
+    job: Option<W>,
     told: Told,
     written: u64,
     last: u64,
@@ -78,8 +78,8 @@ pub(crate) struct Telling<W: Write> {
 }
 
 impl<W: Write> Telling<W> {
-    pub(crate) fn new(inner: W, told: Told) -> Telling<W> {
-        Telling { inner: Some(inner), told, written: 0, last: 0, ended: false }
+    pub(crate) fn new(job: W, told: Told) -> Telling<W> {
+        Telling { job: Some(job), told, written: 0, last: 0, ended: false }
     }
 
     /// All is there and checked.
@@ -95,17 +95,17 @@ impl<W: Write> Telling<W> {
     /// # Panics
     /// Never: it is taken only here, which takes all.
     pub(crate) fn into_inner(mut self) -> W {
-        self.inner.take().expect("it was not taken before")
+        self.job.take().expect("it was not taken before")
     }
 }
 
 impl<W: Write> Write for Telling<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(inner) = &mut self.inner else { return Ok(0) };
-        let count = inner.write(bytes)?;
+        let Some(job) = &mut self.job else { return Ok(0) };
+        let count = job.write(bytes)?;
         self.written += count as u64;
         if self.written - self.last >= STRIDE {
-            inner.flush()?;
+            job.flush()?;
             self.last = self.written;
             self.told.0.tell(self.written, None);
         }
@@ -113,7 +113,7 @@ impl<W: Write> Write for Telling<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.as_mut().map_or(Ok(()), Write::flush)
+        self.job.as_mut().map_or(Ok(()), Write::flush)
     }
 }
 

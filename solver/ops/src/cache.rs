@@ -4,16 +4,19 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lapstrake_engine::{CacheIndex, Key, Record, StepResult};
+use lapstrake_engine::{CacheIndex, Key, Record, StepResult, Turn};
 use lapstrake_store::{LayerId, Lock, RecordOf, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::OpsError;
 use crate::imports::Imports;
 use crate::stack::{SharedStack, Stack, StackResult};
+use crate::turns::OwnTurn;
+use crate::worker::Worker;
 
-/// Records in the store.
+/// Records in the store, as a job sees them.
 pub struct Cache {
+    worker: Arc<Worker>,
     store: Arc<Store>,
     used: Mutex<BTreeSet<LayerId>>,
     imports: Option<Imports>,
@@ -67,9 +70,9 @@ pub fn record(store: &Store, key: &Key) -> Option<Record<SharedStack>> {
 }
 
 impl Cache {
-    /// Over `store`.
-    pub fn new(store: Arc<Store>) -> Cache {
-        Cache { store, used: Mutex::default(), imports: None }
+    /// Over the store of `worker`.
+    pub fn new(worker: Arc<Worker>) -> Cache {
+        Cache { store: worker.store().clone(), worker, used: Mutex::default(), imports: None }
     }
 
     /// Looks into these caches too, for what is not here.
@@ -101,9 +104,15 @@ impl Cache {
     }
 }
 
+/// Held while a step is done: by this job alone in this process, and by this process alone.
+pub struct StepLock {
+    _file: Lock,
+    turn: OwnTurn<StackResult>,
+}
+
 impl CacheIndex for Cache {
     type Output = SharedStack;
-    type Lock = Lock;
+    type Lock = StepLock;
     type Error = OpsError;
 
     async fn lookup(&self, key: &Key) -> Result<Option<StackResult>, OpsError> {
@@ -119,10 +128,18 @@ impl CacheIndex for Cache {
         Ok(Some(record.result))
     }
 
-    async fn lock(&self, key: &Key) -> Result<Lock, OpsError> {
+    async fn lock(&self, key: &Key) -> Result<Turn<StepLock, SharedStack>, OpsError> {
+        // The jobs of this process wait for each other without a thread, and can be canceled; one of them at a time waits for
+        // other processes.
+        let (turn, result) = self.worker.steps.wait(*key).await;
         let (store, name) = (self.store.clone(), key.to_string());
-        let lock = tokio::task::spawn_blocking(move || store.lock(&name)).await;
-        self.told(lock.map_err(|_| OpsError::Worker)?)
+        let file = tokio::task::spawn_blocking(move || store.lock(&name)).await;
+        let file = self.told(file.map_err(|_| OpsError::Worker)?)?;
+        Ok(Turn { lock: StepLock { _file: file, turn }, result })
+    }
+
+    fn done(&self, lock: StepLock, result: &StackResult) {
+        lock.turn.done(result.clone());
     }
 
     async fn insert(&self, keys: &[Key], record: &Record<SharedStack>) -> Result<(), OpsError> {
@@ -150,7 +167,7 @@ mod tests {
     fn records_are_written_as_they_always_were() {
         let root = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&root.path().join("s")).unwrap());
-        let cache = Cache::new(store.clone());
+        let cache = Cache::new(Arc::new(Worker::new(store.clone(), false)));
         let key = KeyHasher::new("test").finish();
         let id: LayerId = "a".repeat(64).parse().unwrap();
         let diff_id = format!("sha256:{}", "b".repeat(64)).parse().unwrap();

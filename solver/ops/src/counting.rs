@@ -10,7 +10,7 @@ const STRIDE: u64 = 1 << 20;
 
 /// Passes everything on and counts it.
 pub(crate) struct Counting<'a, W> {
-    inner: W,
+    job: W,
     step: &'a Step,
     id: String,
     written: u64,
@@ -20,22 +20,22 @@ pub(crate) struct Counting<'a, W> {
 
 impl<'a, W: Write> Counting<'a, W> {
     /// Begins to tell `step` of `digest`, which has `total` bytes.
-    pub(crate) fn new(inner: W, step: &'a Step, digest: &Digest, total: u64) -> Self {
+    pub(crate) fn new(job: W, step: &'a Step, digest: &Digest, total: u64) -> Self {
         let id = format!("sha256:{}", digest.short());
         step.status(&id, 0, total, false);
-        Self { inner, step, id, written: 0, told: 0, total }
+        Self { job, step, id, written: 0, told: 0, total }
     }
 
     /// Tells that all of it is there.
     pub(crate) fn done(self) -> W {
         self.step.status(&self.id, self.written, self.total, true);
-        self.inner
+        self.job
     }
 }
 
 impl<W: Write> Write for Counting<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
+        let count = self.job.write(bytes)?;
         self.written += count as u64;
         // A quarter of a small blob is as much of a difference on the screen as a megabyte of a large one.
         if self.written - self.told >= STRIDE.min(self.total / 4).max(1) {
@@ -46,7 +46,7 @@ impl<W: Write> Write for Counting<'_, W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.job.flush()
     }
 }
 

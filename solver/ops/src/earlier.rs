@@ -10,7 +10,7 @@ use lapstrake_tree::Tree;
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::put::Previous;
 
-use crate::inner::Inner;
+use crate::context::JobContext;
 use crate::stack::SharedStack;
 
 /// The layer of the last build that did the same copy, and where the next one will look for ours. Only ever a help:
@@ -23,17 +23,17 @@ pub(crate) struct Earlier {
 
 impl Earlier {
     /// For a file op that is nothing but one copy out of a local context.
-    pub(crate) fn of(inner: &Inner, file: &File, inputs: &[SharedStack]) -> Option<Earlier> {
+    pub(crate) fn of(job: &JobContext, file: &File, inputs: &[SharedStack]) -> Option<Earlier> {
         let [FileAction::Copy(copy)] = file.actions.as_slice() else { return None };
-        let context = inner.settings.context(inputs.get(copy.input)?.local.as_ref()?).ok()?;
-        let note = inner.store.context_copy(&context.path, &lapstrake_go::to_json(file));
+        let context = job.settings.context(inputs.get(copy.input)?.local.as_ref()?).ok()?;
+        let note = job.store.context_copy(&context.path, &lapstrake_go::to_json(file));
         let layer = || {
             let id: LayerId = fs::read_to_string(&note).ok()?.parse().ok()?;
-            inner.store.spare_layer(&id).ok().filter(|there| *there)?;
+            job.store.spare_layer(&id).ok().filter(|there| *there)?;
             // Changes to changes would pile up.
-            let id = inner.store.layer_base(&id).unwrap_or(id);
-            let tree = Tree::decode(&inner.store.layer_tree(&id).ok()?).ok()?;
-            let files = open_host_dir(inner.store.layer_dirs(&id).first()?).ok()?;
+            let id = job.store.layer_base(&id).unwrap_or(id);
+            let tree = Tree::decode(&job.store.layer_tree(&id).ok()?).ok()?;
+            let files = open_host_dir(job.store.layer_dirs(&id).first()?).ok()?;
             Some((id, (files, tree)))
         };
         let (id, layer) = layer().unzip();

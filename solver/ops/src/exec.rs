@@ -19,11 +19,11 @@ use lapstrake_tree::users::resolve_user;
 use rustix::fs::FileType;
 
 use crate::cdi::Devices;
+use crate::context::JobContext;
 use crate::debug::{self, Occasion, is_canceled};
 use crate::error::OpsError;
 use crate::files;
 use crate::foreign::explained;
-use crate::inner::Inner;
 use crate::loopback;
 use crate::mounts::{Kept, Mounts};
 use crate::output;
@@ -47,7 +47,7 @@ pub(crate) fn run(
     step: &Step,
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
-    check_entitlements(reading.inner, exec)?;
+    check_entitlements(reading.job, exec)?;
     let base = files::base(reading, inputs)?;
     let mut pause = Duration::from_secs(1);
     for left in (1..=exec.retry).rev() {
@@ -75,12 +75,12 @@ fn attempt(
     step: &Step,
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
-    let inner = reading.inner;
-    let debug = inner.settings.debug.as_ref();
+    let job = reading.job;
+    let debug = job.settings.debug.as_ref();
     if debug.is_some_and(|debug| debug.stops_before(name)) {
         stop_before(reading, (exec, name), base, inputs, killed)?;
     }
-    let mut active = Active::new(&inner.store, &base.lowers(&inner.store, inner.settings.single_id)?)?;
+    let mut active = Active::new(&job.store, &base.lowers(&job.store, job.worker.single_id())?)?;
     if debug.is_some() {
         active.keep_spare()?;
     }
@@ -88,13 +88,13 @@ fn attempt(
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
     // Without a usable null device there is no sandbox, and its error says so.
-    let sandbox = inner.sandbox(exec)?;
+    let sandbox = job.sandbox(exec)?;
     let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
     let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
     let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
     let running = sandbox.run(&spec, fds).map_err(|error| explained(error, active.root(), &spec))?;
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
-    let watch = Watch { killed, limit, output: inner.settings.output_limit.unwrap_or(u64::MAX) };
+    let watch = Watch { killed, limit, output: job.settings.output_limit.unwrap_or(u64::MAX) };
     let ended = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
     let Some((Finished { exit, usage, held, shm_full, owned }, said)) = ended else {
         let limit = limit.unwrap_or_default();
@@ -104,25 +104,25 @@ fn attempt(
     let code = status(exit);
     if code != 0 {
         let shm = shm_full.then_some(spec.shm_size);
-        let failed = failed(exec, code, (&inner.settings.limits, shm), held.unwrap_or_default());
+        let failed = failed(exec, code, (&job.settings.limits, shm), held.unwrap_or_default());
         let failed = unreached(failed, &spec, &said);
         // Asked while what it wrote is still there.
-        let full = is_full(inner.store.root());
+        let full = is_full(job.store.root());
         // One that was killed because another one failed has nothing to show.
         if let Some(debug) = debug.filter(|_| !is_canceled(killed)) {
             // Its locks, which the shell takes again.
             drop(mounts);
             active.use_spare();
             let prepare = || prepare(reading, exec, base, inputs, &active);
-            let tools = (inner.sandbox(exec)?, debug);
+            let tools = (job.sandbox(exec)?, debug);
             debug::shell(tools, Occasion::Failed(name), exec, &active, prepare, killed)?;
         }
-        return Err(if full { failed.on_full_disk(&inner.store) } else { failed });
+        return Err(if full { failed.on_full_disk(&job.store) } else { failed });
     }
     drop(mounts);
     let owned = owned.iter().map(|one| ((one.dev, one.ino), (one.uid, one.gid))).collect();
     let copied = active.owners(&owned)?;
-    let layer = active.commit(&inner.store, copied, inner.settings.single_id)?;
+    let layer = active.commit(&job.store, copied, job.worker.single_id())?;
     Ok(base.clone().with(layer))
 }
 
@@ -134,11 +134,11 @@ fn stop_before(
     inputs: &[SharedStack],
     killed: &Receiver<()>,
 ) -> Result<(), OpsError> {
-    let inner = reading.inner;
-    let Some(debug) = &inner.settings.debug else { return Ok(()) };
-    let scratch = Active::new(&inner.store, &base.lowers(&inner.store, inner.settings.single_id)?)?;
+    let job = reading.job;
+    let Some(debug) = &job.settings.debug else { return Ok(()) };
+    let scratch = Active::new(&job.store, &base.lowers(&job.store, job.worker.single_id())?)?;
     let prepare = || prepare(reading, exec, base, inputs, &scratch);
-    let tools = (inner.sandbox(exec)?, debug);
+    let tools = (job.sandbox(exec)?, debug);
     debug::shell(tools, Occasion::Before(name), exec, &scratch, prepare, killed)
 }
 
@@ -184,7 +184,7 @@ fn prepare(
     inputs: &[SharedStack],
     active: &Active,
 ) -> Result<(RunSpec, Mounts), OpsError> {
-    let inner = reading.inner;
+    let job = reading.job;
     let mut mounts = Mounts::default();
     for path in &base.binds {
         let target = path.to_string_lossy().into_owned();
@@ -193,12 +193,12 @@ fn prepare(
     for mount in &exec.mounts {
         add_mount(reading, &mount.target, &mount.kind, inputs, &mut mounts)?;
     }
-    add_secret_env(inner, exec, &mut mounts)?;
-    let groups = add_devices(inner, exec, &mut mounts)?;
-    let mut spec = spec(exec, inner.network(exec)?, active, &mut mounts)?;
-    spec.one_id = inner.settings.single_id;
-    spec.limits = inner.settings.limits.clone();
-    spec.no_new_privs = inner.settings.no_new_privs;
+    add_secret_env(job, exec, &mut mounts)?;
+    let groups = add_devices(job, exec, &mut mounts)?;
+    let mut spec = spec(exec, job.network(exec)?, active, &mut mounts)?;
+    spec.one_id = job.worker.single_id();
+    spec.limits = job.settings.limits.clone();
+    spec.no_new_privs = job.settings.no_new_privs;
     spec.user.groups.extend(groups);
     Ok((spec, mounts))
 }
@@ -266,13 +266,13 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), OpsError> {
         .map_err(|e| OpsError::io("make", Path::new("pipe"))(e.into()))
 }
 
-fn check_entitlements(inner: &Inner, exec: &Exec) -> Result<(), OpsError> {
+fn check_entitlements(job: &JobContext, exec: &Exec) -> Result<(), OpsError> {
     let needs = [
         (exec.network == NetworkMode::Host, "network.host"),
         (exec.security == SecurityMode::Insecure, "security.insecure"),
     ];
     for (needed, entitlement) in needs {
-        if needed && !inner.settings.allowed.contains(entitlement) {
+        if needed && !job.settings.allowed.contains(entitlement) {
             return Err(OpsError::NotAllowed { entitlement });
         }
     }
@@ -323,7 +323,7 @@ fn add_mount(
     inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
-    let inner = reading.inner;
+    let job = reading.job;
     match kind {
         MountKind::Bind(bind) => add_bind(reading, target, bind, inputs, mounts),
         MountKind::Cache(cache) => add_cache(reading, target, cache, inputs, mounts),
@@ -333,13 +333,13 @@ fn add_mount(
             Ok(())
         }
         MountKind::Secret(secret) => {
-            if let Some(data) = secret_value(inner, &secret.id, secret.required)? {
+            if let Some(data) = secret_value(job, &secret.id, secret.required)? {
                 let source = MountSource::Bytes { data, mode: secret.mode, uid: secret.uid, gid: secret.gid };
                 mounts.mounts.push(Mount { target: target.to_owned(), source, readonly: true });
             }
             Ok(())
         }
-        MountKind::Ssh(ssh) => match inner.settings.ssh.get(&ssh.id) {
+        MountKind::Ssh(ssh) => match job.settings.ssh.get(&ssh.id) {
             Some(socket) => {
                 if !mounts.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {
                     mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
@@ -361,27 +361,27 @@ fn add_bind(
     inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
-    let inner = reading.inner;
+    let job = reading.job;
     let input = inputs.get(bind.input).ok_or(OpsError::Worker)?;
     // A local context is mounted as COPY would see it: what the mount selects, without what its ignore file hides, and never
     // writable itself.
     let lowers = match &input.local {
         Some(_) => {
-            let copy = Active::new(&inner.store, &[])?;
+            let copy = Active::new(&job.store, &[])?;
             let place = files::copy_in_place(reading, input, &bind.source, copy.root())?;
             let root = copy.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
             mounts.add(target, root, &place.to_string(), bind.readonly);
             mounts.kept.push(Kept::Active(copy));
             return Ok(());
         }
-        None => input.lowers(&inner.store, inner.settings.single_id)?,
+        None => input.lowers(&job.store, job.worker.single_id())?,
     };
     if bind.readonly {
-        let (view, copy) = input.open(&inner.store, inner.settings.single_id)?.into_parts();
+        let (view, copy) = input.open(&job.store, job.worker.single_id())?.into_parts();
         mounts.add(target, view, &bind.source, true);
         mounts.kept.extend(copy.map(Kept::Copy));
     } else {
-        let scratch = Active::new(&inner.store, &lowers)?;
+        let scratch = Active::new(&job.store, &lowers)?;
         let root = scratch.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
         mounts.add(target, root, &bind.source, false);
         mounts.kept.push(Kept::Active(scratch));
@@ -396,7 +396,7 @@ fn add_cache(
     inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
-    let inner = reading.inner;
+    let job = reading.job;
     let sharing = match cache.sharing {
         Sharing::Shared => lapstrake_store::Sharing::Shared,
         Sharing::Private => lapstrake_store::Sharing::Private,
@@ -412,7 +412,7 @@ fn add_cache(
         cache.gid,
         String::from_utf8_lossy(&seed_name)
     );
-    let mut dir = inner.store.cache_dir(&identity, sharing)?;
+    let mut dir = job.store.cache_dir(&identity, sharing)?;
     let fd = bind(dir.path())?;
     if dir.is_fresh() {
         if let Some(seed) = seed {
@@ -420,7 +420,7 @@ fn add_cache(
         }
         let path = dir.path();
         let refused = |e: rustix::io::Errno| OpsError::io("set the owner of", path)(e.into());
-        if inner.settings.single_id {
+        if job.worker.single_id() {
             lapstrake_tree::record_owner(path, (cache.uid, cache.gid)).map_err(refused)?;
         } else {
             let (uid, gid) = (rustix::fs::Uid::from_raw(cache.uid), rustix::fs::Gid::from_raw(cache.gid));
@@ -435,11 +435,11 @@ fn add_cache(
 }
 
 /// Mounts the wanted devices with all that belongs to them, and gives the groups that the process needs for them.
-fn add_devices(inner: &Inner, exec: &Exec, mounts: &mut Mounts) -> Result<BTreeSet<u32>, OpsError> {
+fn add_devices(job: &JobContext, exec: &Exec, mounts: &mut Mounts) -> Result<BTreeSet<u32>, OpsError> {
     if exec.devices.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let settings = &inner.settings;
+    let settings = &job.settings;
     let edits = Devices::load(&settings.cdi_dirs).edits(&exec.devices, &settings.allowed)?;
     for (source, target) in edits.nodes {
         let node = bind(&source)?;
@@ -459,17 +459,17 @@ fn add_devices(inner: &Inner, exec: &Exec, mounts: &mut Mounts) -> Result<BTreeS
     Ok(edits.groups)
 }
 
-fn add_secret_env(inner: &Inner, exec: &Exec, mounts: &mut Mounts) -> Result<(), OpsError> {
+fn add_secret_env(job: &JobContext, exec: &Exec, mounts: &mut Mounts) -> Result<(), OpsError> {
     for secret in &exec.secret_env {
         // An optional secret that is missing is an empty variable.
-        let value = secret_value(inner, &secret.id, secret.required)?.unwrap_or_default();
+        let value = secret_value(job, &secret.id, secret.required)?.unwrap_or_default();
         mounts.env.push(format!("{}={}", secret.name, String::from_utf8_lossy(&value)));
     }
     Ok(())
 }
 
-fn secret_value(inner: &Inner, id: &str, required: bool) -> Result<Option<Vec<u8>>, OpsError> {
-    match inner.settings.secrets.get(id) {
+fn secret_value(job: &JobContext, id: &str, required: bool) -> Result<Option<Vec<u8>>, OpsError> {
+    match job.settings.secrets.get(id) {
         Some(Secret::Value(value)) => Ok(Some(value.clone())),
         Some(Secret::File(path)) => {
             std::fs::read(path).map(Some).map_err(OpsError::io("read the secret", path))

@@ -6,28 +6,29 @@ use lapstrake_engine::{CacheMap, Dep, Done, Executor, Key, KeyHasher, Progress, 
 use lapstrake_graph::{File, FileAction, Graph, MountKind, Op, Source, Vertex};
 use lapstrake_runtime::Chosen;
 use lapstrake_snapshot::SnapshotError;
-use lapstrake_store::{LayerId, Store};
+use lapstrake_store::LayerId;
 use serde::Serialize;
 
+use crate::context::JobContext;
 use crate::earlier::Earlier;
 use crate::error::OpsError;
 use crate::ground::ground;
 use crate::images::Images;
-use crate::inner::Inner;
 use crate::origin::local_key;
 use crate::reading::Reading;
 use crate::settings::Settings;
 use crate::stack::{SharedStack, Stack, StackResult};
+use crate::worker::Worker;
 use crate::{files, host, seen};
 
-/// Carries out ops. Cheap to clone.
+/// One build: carries out its ops. Cheap to clone.
 #[derive(Clone)]
-pub struct Ops(pub(crate) Arc<Inner>);
+pub struct Job(pub(crate) Arc<JobContext>);
 
-impl Ops {
-    /// Ops that use `store`, images, and what `settings` allow.
-    pub fn new(store: Arc<Store>, images: Arc<Images>, settings: Settings) -> Ops {
-        Ops(Arc::new(Inner::new(store, images, settings)))
+impl Job {
+    /// A job of `worker`, which uses its own images and what `settings` allow.
+    pub fn new(worker: Arc<Worker>, images: Arc<Images>, settings: Settings) -> Job {
+        Job(Arc::new(JobContext::new(worker, images, settings)))
     }
 
     /// Tells what is going to be built: images that no step needs files of are not unpacked.
@@ -65,13 +66,13 @@ impl Ops {
                 self.bring(&source, step).await?
             }
             Op::Source(source) => {
-                self.blocking(move |inner| source_stack(inner, &source)).await?.unwrap_or_default()
+                self.blocking(move |job| source_stack(job, &source)).await?.unwrap_or_default()
             }
             Op::Merge => merge(&inputs),
             Op::File(file) => {
                 let (map, step) = (self.cache_map(vertex), step.clone());
-                let work = move |inner: &Inner| {
-                    Reading::during(inner, &step, (&map, &inputs), |reading| change(reading, &file, &inputs))
+                let work = move |job: &JobContext| {
+                    Reading::during(job, &step, (&map, &inputs), |reading| change(reading, &file, &inputs))
                 };
                 let (stack, found) = self.blocking(work).await?;
                 read = found;
@@ -82,9 +83,9 @@ impl Ops {
                 let (step, name) = (step.clone(), vertex.meta.name.clone());
                 let (kill, killed) = crate::exec::kill_switch();
                 let ran = self
-                    .blocking(move |inner| {
-                        seen::note(inner, &map, &results);
-                        Reading::during(inner, &step, (&map, &inputs), |reading| {
+                    .blocking(move |job| {
+                        seen::note(job, &map, &results);
+                        Reading::during(job, &step, (&map, &inputs), |reading| {
                             crate::exec::run(reading, (&exec, &name), &inputs, &step, &killed)
                         })
                     })
@@ -100,21 +101,21 @@ impl Ops {
 
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<T, OpsError> + Send + 'static,
+        work: impl FnOnce(&JobContext) -> Result<T, OpsError> + Send + 'static,
     ) -> Result<T, OpsError> {
-        let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|_| OpsError::Worker)?
+        let job = self.0.clone();
+        tokio::task::spawn_blocking(move || work(&job)).await.map_err(|_| OpsError::Worker)?
     }
 }
 
-fn source_stack(inner: &Inner, source: &Source) -> Result<Option<Stack>, OpsError> {
+fn source_stack(job: &JobContext, source: &Source) -> Result<Option<Stack>, OpsError> {
     match source {
         Source::Scratch => Ok(Some(Stack::default())),
         Source::Local { name } => {
-            inner.settings.context(name)?;
+            job.settings.context(name)?;
             Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
         }
-        Source::Rootfs { path } => host::stack(&inner.store, path).map(Some),
+        Source::Rootfs { path } => host::stack(&job.store, path).map(Some),
         Source::Image { .. } | Source::Http(_) | Source::Git(_) | Source::Archive { .. } => Ok(None),
     }
 }
@@ -138,18 +139,18 @@ fn changed(
     base: &Stack,
     patch: bool,
 ) -> Result<LayerId, OpsError> {
-    let inner = reading.inner;
-    let single_id = inner.settings.single_id;
+    let job = reading.job;
+    let single_id = job.worker.single_id();
     let actions = files::ready(reading, &file.actions, inputs)?;
-    let active = ground(inner, base, &actions)?;
-    let mut earlier = Earlier::of(inner, file, inputs);
+    let active = ground(job, base, &actions)?;
+    let mut earlier = Earlier::of(job, file, inputs);
     let previous = earlier.as_ref().and_then(|earlier| earlier.previous(patch));
     let copied = files::apply_all(reading, actions, &active, previous)?;
     if let Some(earlier) = &mut earlier {
         earlier.forget_tree();
     }
     let lies_on = earlier.as_ref().and_then(Earlier::id);
-    let layer = active.commit_on(&inner.store, copied, lies_on, single_id)?;
+    let layer = active.commit_on(&job.store, copied, lies_on, single_id)?;
     if let Some(earlier) = earlier {
         earlier.remember(&layer);
     }
@@ -176,7 +177,7 @@ struct Versioned<'a> {
     version: u32,
 }
 
-impl Executor for Ops {
+impl Executor for Job {
     type Output = SharedStack;
     type Error = OpsError;
 
@@ -232,7 +233,7 @@ impl Executor for Ops {
         };
         if stack.local.is_some() {
             let everything = everything(false);
-            let key = self.blocking(move |inner| inner.origins.content_key(&stack, &everything)).await?;
+            let key = self.blocking(move |job| job.origins.content_key(&stack, &everything)).await?;
             return Ok(local_key(source, &key));
         }
         let op = lapstrake_go::to_json(source);
@@ -245,7 +246,7 @@ impl Executor for Ops {
 
     async fn content_key(&self, result: &StackResult, selector: &Selector) -> Result<Key, OpsError> {
         let (stack, selector) = (result.value.clone(), selector.clone());
-        self.blocking(move |inner| inner.origins.content_key(&stack, &selector)).await
+        self.blocking(move |job| job.origins.content_key(&stack, &selector)).await
     }
 
     async fn execute(

@@ -25,15 +25,15 @@ use crate::stack::{SharedStack, Stack};
 
 /// Input 0 as something that layers can be put on.
 pub(crate) fn base(reading: &Reading<'_>, inputs: &[SharedStack]) -> Result<SharedStack, OpsError> {
-    let inner = reading.inner;
+    let job = reading.job;
     let base = inputs.first().cloned().unwrap_or_default();
     if base.local.is_none() {
         return Ok(base);
     }
     // A local context as a base: its files, as COPY would bring them.
-    let active = Active::new(&inner.store, &[])?;
+    let active = Active::new(&job.store, &[])?;
     let copied = copy_all(reading, &base, active.root())?;
-    let layer = active.commit(&inner.store, copied, inner.settings.single_id)?;
+    let layer = active.commit(&job.store, copied, job.worker.single_id())?;
     Ok(Stack::default().with(layer).into())
 }
 
@@ -70,9 +70,9 @@ fn copy_plain(
     selection: &Selection,
     root: BorrowedFd<'_>,
 ) -> Result<Copied, OpsError> {
-    let single_id = reading.inner.settings.single_id;
+    let single_id = reading.job.worker.single_id();
     let options = CopyOptions { squash_ids: single_id, live: origin.is_live(), ..CopyOptions::default() };
-    let from = origin.open(&reading.inner.store, stack, single_id)?;
+    let from = origin.open(&reading.job.store, stack, single_id)?;
     let copied = put(from.dir.as_fd(), selection, Dest::plain(root), b"/", &options)?;
     reading.note(stack, &copied)?;
     Ok(copied)
@@ -165,7 +165,7 @@ pub(crate) fn apply_all(
     active: &Active,
     previous: Option<Previous<'_>>,
 ) -> Result<Copied, OpsError> {
-    let single_id = reading.inner.settings.single_id;
+    let single_id = reading.job.worker.single_id();
     let alone = actions.len() == 1;
     let mut all = Copied::default();
     for action in actions {
@@ -219,7 +219,7 @@ fn ready_copy<'a>(
     copy: &'a Copy,
     inputs: &'a [SharedStack],
 ) -> Result<ReadyCopy<'a>, OpsError> {
-    let inner = reading.inner;
+    let job = reading.job;
     let stack = inputs.get(copy.input).ok_or(OpsError::Worker)?;
     let origin = reading.origin(stack)?;
     let asked = lapstrake_engine::Selector {
@@ -230,9 +230,9 @@ fn ready_copy<'a>(
         optional: copy.optional,
     };
     let mut selection = origin.select(&selector(&asked)?).map_err(stack.checksum_error())?;
-    let from = match part(inner, stack, &selection)? {
+    let from = match part(job, stack, &selection)? {
         Some(part) => part,
-        None => origin.open(&inner.store, stack, inner.settings.single_id)?,
+        None => origin.open(&job.store, stack, job.worker.single_id())?,
     };
     let live = origin.is_live();
     let mut parts = Vec::new();
@@ -257,7 +257,7 @@ fn held_still(
     from: BorrowedFd<'_>,
     root: &SelectedRoot,
 ) -> Result<File, OpsError> {
-    let temp = reading.inner.store.temp_dir()?;
+    let temp = reading.job.store.temp_dir()?;
     let dir = open_host_dir(temp.path())?;
     let only = Selection { roots: vec![root.clone()] };
     let options = CopyOptions { squash_ids: true, live: true, ..CopyOptions::default() };
@@ -272,7 +272,7 @@ fn held_still(
 
 fn copy_input(reading: &Reading<'_>, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Result<Copied, OpsError> {
     let ReadyCopy { copy, parts, from, stack, live } = ready;
-    let single_id = reading.inner.settings.single_id;
+    let single_id = reading.job.worker.single_id();
     let mut options = options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     options.chmod_made = copy.chmod_made;

@@ -6,9 +6,9 @@ use lapstrake_store::{Stacking, Store};
 use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::{Tree, TreePath};
 
+use crate::context::JobContext;
 use crate::error::OpsError;
 use crate::files::Ready;
-use crate::inner::Inner;
 use crate::stack::Stack;
 
 /// Where owners' names are looked up, and how large a file there can be: see `lapstrake_tree::users`.
@@ -17,8 +17,8 @@ const MAX_DATABASE: u64 = 10 << 20;
 
 /// `base` with a fresh upper directory for `actions`. Its packed layers stay packed if the actions do not need their files;
 /// where all of it would have to be copied, no more than they look at is.
-pub(crate) fn ground(inner: &Inner, base: &Stack, actions: &[Ready<'_>]) -> Result<Active, OpsError> {
-    let (store, single_id) = (&inner.store, inner.settings.single_id);
+pub(crate) fn ground(job: &JobContext, base: &Stack, actions: &[Ready<'_>]) -> Result<Active, OpsError> {
+    let (store, single_id) = (&job.store, job.worker.single_id());
     // A step that comes before may have left a copy of all of it.
     let copies = matches!(stacking(store)?, Stacking::Copy { .. })
         && !base.layers.is_empty()

@@ -14,17 +14,16 @@ use lapstrake_oci::{Descriptor, DiffId, Digest, ImageConfig, Platform, Reference
 use lapstrake_registry::{Client, Registries, is_index};
 use lapstrake_snapshot::{Imported, import_layer, import_packed};
 use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
 use crate::arriving::{Telling, arriving};
 use crate::counting::Counting;
 use crate::error::OpsError;
 use crate::stack::{Stack, settle};
+use crate::worker::Worker;
 
 /// No document of a layout is longer, in bytes: caches have long ones.
 const LONGEST: u64 = 64 << 20;
-/// How many layers come at once. More do not come sooner, and each is being unpacked as well.
-const DOWNLOADS: usize = 4;
 
 /// When the files of layers that come are unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,22 +81,21 @@ impl Known {
     }
 }
 
-/// Knows images and fetches them.
+/// The images of a job: knows them and fetches them, with the job's logins.
 pub struct Images {
     pub(crate) store: Arc<Store>,
     client: OnceCell<Client>,
     known: Mutex<HashMap<Digest, Known>>,
-    single_id: bool,
+    worker: Arc<Worker>,
     pull: bool,
     registries: Registries,
-    downloads: Semaphore,
 }
 
 impl Images {
-    /// Images of `store` and of `registries`. With `pull`, registries are asked even for what is in the store.
-    pub fn new(store: Arc<Store>, single_id: bool, pull: bool, registries: Registries) -> Images {
-        let (client, known, downloads) = (OnceCell::new(), Mutex::default(), Semaphore::new(DOWNLOADS));
-        Images { store, client, known, single_id, pull, registries, downloads }
+    /// Images of `worker`'s store and of `registries`. With `pull`, registries are asked even for what is in the store.
+    pub fn new(worker: Arc<Worker>, pull: bool, registries: Registries) -> Images {
+        let (client, known, store) = (OnceCell::new(), Mutex::default(), worker.store().clone());
+        Images { store, client, known, worker, pull, registries }
     }
 
     /// The proxies to go by.
@@ -121,7 +119,7 @@ impl Images {
 
     /// Whether only one user id is mapped.
     pub fn single_id(&self) -> bool {
-        self.single_id
+        self.worker.single_id()
     }
 
     fn remember(&self, known: Known) -> Known {
@@ -300,7 +298,7 @@ impl Images {
     ) -> Result<Vec<StackLayer>, OpsError> {
         let work = wanted.iter().map(|(diff_id, blob)| async {
             // First leave and then the lock: who has a lock is at work and waits for nobody.
-            let leave = self.downloads.acquire().await.map_err(|_| OpsError::Worker)?;
+            let leave = self.worker.downloads.acquire().await.map_err(|_| OpsError::Worker)?;
             let lock_name = format!("pull-{}", diff_id.0.hex());
             let store = self.store.clone();
             let lock = tokio::task::spawn_blocking(move || store.lock(&lock_name)).await;
@@ -326,7 +324,7 @@ impl Images {
 
     /// The layers as they have to be on each other.
     async fn settle(&self, layers: Vec<StackLayer>) -> Result<Vec<StackLayer>, OpsError> {
-        let (store, single_id) = (self.store.clone(), self.single_id);
+        let (store, single_id) = (self.store.clone(), self.worker.single_id());
         let settled = tokio::task::spawn_blocking(move || settle(&store, layers, single_id)).await;
         settled.map_err(|_| OpsError::Worker)?
     }
@@ -428,7 +426,7 @@ impl Images {
         files: Files,
         step: &Step,
     ) -> Result<Imported, OpsError> {
-        let (store, single_id) = (self.store.clone(), self.single_id);
+        let (store, single_id) = (self.store.clone(), self.worker.single_id());
         let doing = if files == Files::Now { "extracting" } else { "verifying" };
         let doing = format!("{doing} sha256:{}", blob.digest.short());
         step.status(&doing, 0, 0, false);

@@ -21,6 +21,7 @@ use lapstrake_tree::{Tree, TreeError};
 use crate::error::OpsError;
 use crate::settings::Settings;
 use crate::stack::Stack;
+use crate::worker::Worker;
 
 /// A local context as it is known to the build.
 pub(crate) struct Loaded {
@@ -31,7 +32,7 @@ pub(crate) struct Loaded {
 
 /// What was read once for the whole build.
 pub(crate) struct Origins {
-    store: Arc<Store>,
+    worker: Arc<Worker>,
     settings: Arc<Settings>,
     contexts: Mutex<BTreeMap<String, Arc<Loaded>>>,
     trees: Mutex<HashMap<Stack, Arc<Tree>>>,
@@ -98,8 +99,14 @@ pub(crate) fn local_key(source: &Source, content: &Key) -> Key {
 }
 
 impl Origins {
-    pub(crate) fn new(store: Arc<Store>, settings: Arc<Settings>) -> Origins {
-        Origins { store, settings, contexts: Mutex::default(), trees: Mutex::default(), warned: false.into() }
+    pub(crate) fn new(worker: Arc<Worker>, settings: Arc<Settings>) -> Origins {
+        Origins {
+            worker,
+            settings,
+            contexts: Mutex::default(),
+            trees: Mutex::default(),
+            warned: false.into(),
+        }
     }
 
     /// What `stack` stands for.
@@ -138,7 +145,7 @@ impl Origins {
         }
         let context = self.settings.context(name)?;
         let dir = open_host_dir(&context.path)?;
-        let file = self.store.context_index(&context.path);
+        let file = self.worker.store().context_index(&context.path);
         let trust = if self.settings.distrust_times { Trust::Nothing } else { Trust::Times };
         let index = ContextIndex::load(dir.as_fd(), &file, &context.ignore, file_clock(), trust)?;
         let loaded = Arc::new(Loaded { dir, index, file });
@@ -153,9 +160,9 @@ impl Origins {
         }
         let tree = if stack.below.is_some() {
             // A directory of the host has no tree yet.
-            scan(stack.open(&self.store, self.settings.single_id)?.as_fd(), &ScanOptions::default())?
+            scan(stack.open(self.worker.store(), self.worker.single_id())?.as_fd(), &ScanOptions::default())?
         } else {
-            stack.tree(&self.store)?
+            stack.tree(self.worker.store())?
         };
         let tree = Arc::new(tree);
         trees.insert(stack.clone(), tree.clone());

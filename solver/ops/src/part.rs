@@ -10,15 +10,19 @@ use lapstrake_tree::select::Selection;
 use lapstrake_tree::unpack::Part;
 use lapstrake_tree::{Kind, Tree, TreePath};
 
+use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::inner::Inner;
 use crate::origin::Opened;
 use crate::stack::Stack;
 
 /// The files of `selection`, made of what is packed or linked, at their places in a directory that has nothing else. `None` if
 /// `stack` has to be mounted for them, or may as well be.
-pub(crate) fn part(inner: &Inner, stack: &Stack, selection: &Selection) -> Result<Option<Opened>, OpsError> {
-    let store = &inner.store;
+pub(crate) fn part(
+    job: &JobContext,
+    stack: &Stack,
+    selection: &Selection,
+) -> Result<Option<Opened>, OpsError> {
+    let store = &job.store;
     if stack.local.is_some() || stack.below.is_some() {
         return Ok(None);
     }
@@ -29,9 +33,9 @@ pub(crate) fn part(inner: &Inner, stack: &Stack, selection: &Selection) -> Resul
     }
     let wanted = by_layer(store, stack, selection)?;
     for layer in wanted.keys().filter(|layer| !store.has_files(layer)) {
-        if !inner.passes.once_more(layer) {
+        if !job.passes.once_more(layer) {
             // The others stay packed all the same, if they are not wanted.
-            lapstrake_snapshot::unpack_packed(store, layer, inner.settings.single_id)?;
+            lapstrake_snapshot::unpack_packed(store, layer, job.worker.single_id())?;
         }
     }
     let temp = store.temp_dir()?;

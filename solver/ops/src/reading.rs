@@ -10,14 +10,14 @@ use lapstrake_tree::TreePath;
 use lapstrake_tree::context::{Retaken, View};
 use lapstrake_tree::put::Copied;
 
+use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::inner::Inner;
 use crate::origin::{Loaded, Origin, local_key, selector};
 use crate::stack::{SharedStack, Stack};
 
 /// What one step goes by, and what it found instead.
 pub(crate) struct Reading<'a> {
-    pub(crate) inner: &'a Inner,
+    pub(crate) job: &'a JobContext,
     step: &'a Step,
     contexts: Mutex<BTreeMap<String, Seen>>,
 }
@@ -49,7 +49,7 @@ impl<'a> Reading<'a> {
     /// Does `work` by what is known now, and once more by what is known then if it says that this does not hold. `map` and
     /// `inputs` are the step's. Gives what it read, too.
     pub(crate) fn during<T>(
-        inner: &'a Inner,
+        job: &'a JobContext,
         step: &'a Step,
         (map, inputs): (&CacheMap, &[SharedStack]),
         work: impl Fn(&Reading<'a>) -> Result<T, OpsError>,
@@ -58,7 +58,7 @@ impl<'a> Reading<'a> {
         const TIMES: u32 = 8;
         let mut left = TIMES;
         loop {
-            let reading = Reading { inner, step, contexts: Mutex::default() };
+            let reading = Reading { job, step, contexts: Mutex::default() };
             left -= 1;
             match work(&reading) {
                 Err(error) if left > 0 && error.is_of_change() => {}
@@ -69,12 +69,12 @@ impl<'a> Reading<'a> {
 
     /// What `stack` stands for, for this step.
     pub(crate) fn origin(&self, stack: &Stack) -> Result<Origin, OpsError> {
-        let Some(name) = &stack.local else { return self.inner.origins.of(stack) };
+        let Some(name) = &stack.local else { return self.job.origins.of(stack) };
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = contexts.get(name) {
             return Ok(Origin::Context(seen.loaded.clone(), seen.view.clone()));
         }
-        let loaded = self.inner.origins.context(name)?;
+        let loaded = self.job.origins.context(name)?;
         let view = loaded.index.view();
         let seen = Seen { loaded: loaded.clone(), view: view.clone(), retaken: Vec::new() };
         contexts.insert(name.clone(), seen);
@@ -92,7 +92,7 @@ impl<'a> Reading<'a> {
             seen.retaken.extend_from_slice(&copied.retaken);
         }
         if let Some(path) = copied.cut.first()
-            && !self.inner.origins.warned.swap(true, Ordering::Relaxed)
+            && !self.job.origins.warned.swap(true, Ordering::Relaxed)
         {
             let text = format!(
                 "warning: {path} changed during each read; the copy has the bytes up to the size at the last opening\n"

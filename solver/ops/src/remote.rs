@@ -25,9 +25,9 @@ use lapstrake_tree::select::Selector;
 use lapstrake_tree::unpack::UnpackOptions;
 use serde::{Deserialize, Serialize};
 
+use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::executor::Ops;
-use crate::inner::Inner;
+use crate::executor::Job;
 use crate::reading::warn_of_devices;
 use crate::settings::Secret;
 use crate::stack::Stack;
@@ -49,7 +49,7 @@ impl Record {
     }
 }
 
-impl Ops {
+impl Job {
     /// The tree of a source that is elsewhere, brought once for the whole build.
     ///
     /// # Errors
@@ -59,9 +59,12 @@ impl Ops {
         let name = lapstrake_go::to_json(source);
         let cell = {
             let mut all = self.0.remotes.brought.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry(name).or_default().clone()
+            all.entry(name.clone()).or_default().clone()
         };
         let stack = cell.get_or_try_init(|| async {
+            // Two jobs that want the same fetch it one after the other: the second only asks whether it is still the same.
+            let fetches = &self.0.worker.fetches;
+            let _turn = fetches.wait(KeyHasher::new("lapstrake fetch").part("source", &name).finish()).await;
             match source {
                 Source::Http(http) => self.http(http, step).await,
                 Source::Git(git) => self.git(git, step).await,
@@ -83,27 +86,27 @@ impl Ops {
             .part("unpack", &[if http.unpack { 2 } else { 0 }])
             .finish();
         let (http, step) = (http.clone(), step.clone());
-        self.layer(key, move |inner| {
-            if http.unpack && is_context_archive(inner, &record.digest)? {
-                return archive_layer(inner, &record.digest, &step);
+        self.layer(key, move |job| {
+            if http.unpack && is_context_archive(job, &record.digest)? {
+                return archive_layer(job, &record.digest, &step);
             }
-            file_layer(inner, &record.digest, &http.name, modified)
+            file_layer(job, &record.digest, &http.name, modified)
         })
         .await
     }
 
     /// A file of the web as a blob of the store.
     async fn file(&self, http: &Http, step: &Step) -> Result<Record, OpsError> {
-        let inner = &self.0;
+        let job = &self.0;
         let record_key = KeyHasher::new("lapstrake http 1").part("url", http.url.as_bytes()).finish();
-        let known: Option<Record> = remembered(inner, &record_key)?;
-        let known = known.filter(|record| inner.store.has_blob(&record.digest));
+        let known: Option<Record> = remembered(job, &record_key)?;
+        let known = known.filter(|record| job.store.has_blob(&record.digest));
         let pinned = known.as_ref().is_some_and(|known| http.checksum.as_ref() == Some(&known.digest));
         let record = match known {
             Some(known) if pinned => known,
             known => {
                 let record = self.download(http, known, step).await?;
-                remember(inner, &record_key, &record, &[])?;
+                remember(job, &record_key, &record, &[])?;
                 record
             }
         };
@@ -121,7 +124,7 @@ impl Ops {
     /// an archive. Other sources have no time.
     ///
     /// # Errors
-    /// As for [`Ops::bring`].
+    /// As for [`Job::bring`].
     pub async fn time_of(&self, source: &Source, step: &Step) -> Result<Option<i64>, OpsError> {
         let blob = match source {
             Source::Git(git) => return self.commit_time(git, step).await.map(Some),
@@ -135,7 +138,7 @@ impl Ops {
             Source::Archive { blob } => blob.clone(),
             _ => return Ok(None),
         };
-        self.blocking(move |inner| Ok(newest(inner.store.open_blob(&blob)?)?)).await
+        self.blocking(move |job| Ok(newest(job.store.open_blob(&blob)?)?)).await
     }
 
     async fn commit_time(&self, git: &Git, step: &Step) -> Result<i64, OpsError> {
@@ -155,13 +158,13 @@ impl Ops {
 
     /// Downloads a file, or learns that it is what is known.
     async fn download(&self, http: &Http, known: Option<Record>, step: &Step) -> Result<Record, OpsError> {
-        let inner = &self.0;
-        let web = inner.remotes.web.get_or_try_init(|| async { Web::new(inner.images.proxies()) }).await?;
-        let authorization = http_authorization(inner, &http.url)?;
+        let job = &self.0;
+        let web = job.remotes.web.get_or_try_init(|| async { Web::new(job.images.proxies()) }).await?;
+        let authorization = http_authorization(job, &http.url)?;
         let validators = known.as_ref().map(Record::known);
         let download =
             Download { url: &http.url, known: validators.as_ref(), authorization: authorization.as_deref() };
-        let mut writer = inner.store.blob_writer()?;
+        let mut writer = job.store.blob_writer()?;
         let shown = http.name.clone();
         let answer =
             web.get(&download, &mut writer, |done, total| step.status(&shown, done, total, false)).await?;
@@ -195,8 +198,8 @@ impl Ops {
             .finish();
         let (subdir, commit_times, told) = (git.subdir.clone(), git.commit_times, commit.clone());
         let stack = self
-            .layer(key, move |inner| {
-                let dir = inner.store.temp_dir()?;
+            .layer(key, move |job| {
+                let dir = job.store.temp_dir()?;
                 let checkout = wanted.checkout(&commit, dir.path(), &access)?;
                 if commit_times {
                     set_times(dir.path(), checkout.time)?;
@@ -204,7 +207,7 @@ impl Ops {
                 let root = open_host_dir(dir.path())?;
                 let part = Root::new(&root).open_dir(subdir.as_bytes());
                 let part = part.map_err(|source| OpsError::Subdir { subdir, source: Box::new(source) })?;
-                layer_of(inner, part.as_fd())
+                layer_of(job, part.as_fd())
             })
             .await?;
         step.status(&told, 0, 0, true);
@@ -214,14 +217,14 @@ impl Ops {
     async fn unpacked(&self, blob: &Digest, step: &Step) -> Result<Stack, OpsError> {
         let key = KeyHasher::new("lapstrake archive 2").part("digest", blob.to_string().as_bytes()).finish();
         let (blob, step) = (blob.clone(), step.clone());
-        self.layer(key, move |inner| archive_layer(inner, &blob, &step)).await
+        self.layer(key, move |job| archive_layer(job, &blob, &step)).await
     }
 
     /// The layer remembered by `key`, or else the one that `make` makes.
     async fn layer(
         &self,
         key: Key,
-        make: impl FnOnce(&Inner) -> Result<LayerId, OpsError> + Send + 'static,
+        make: impl FnOnce(&JobContext) -> Result<LayerId, OpsError> + Send + 'static,
     ) -> Result<Stack, OpsError> {
         let known: Option<Stack> = remembered(&self.0, &key)?;
         if let Some(stack) = known.filter(|stack| stack.is_whole(&self.0.store)) {
@@ -245,21 +248,21 @@ fn wanted(git: &Git) -> lapstrake_remote::Git {
     }
 }
 
-fn remembered<T: serde::de::DeserializeOwned>(inner: &Inner, key: &Key) -> Result<Option<T>, OpsError> {
-    let bytes = inner.store.record(key.as_bytes())?;
+fn remembered<T: serde::de::DeserializeOwned>(job: &JobContext, key: &Key) -> Result<Option<T>, OpsError> {
+    let bytes = job.store.record(key.as_bytes())?;
     // What cannot be read was written by another version: then it is no record.
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// Remembers a value for as long as these layers are there.
-fn remember(inner: &Inner, key: &Key, value: &impl Serialize, layers: &[LayerId]) -> Result<(), OpsError> {
+fn remember(job: &JobContext, key: &Key, value: &impl Serialize, layers: &[LayerId]) -> Result<(), OpsError> {
     let record = (*key.as_bytes(), lapstrake_go::to_json(value));
-    Ok(inner.store.put_records(&[record], RecordOf { layers, step: None })?)
+    Ok(job.store.put_records(&[record], RecordOf { layers, step: None })?)
 }
 
 /// The text of a secret, if there is one of this name.
-fn secret(inner: &Inner, id: &str) -> Result<Option<String>, OpsError> {
-    let bytes = match inner.settings.secrets.get(id) {
+fn secret(job: &JobContext, id: &str) -> Result<Option<String>, OpsError> {
+    let bytes = match job.settings.secrets.get(id) {
         None => return Ok(None),
         Some(Secret::Value(value)) => value.clone(),
         Some(Secret::File(path)) => fs::read(path).map_err(OpsError::io("read the secret", path))?,
@@ -281,38 +284,38 @@ pub fn host(address: &str) -> &str {
 }
 
 /// `HTTP_AUTH_HEADER_<host>` whole, or `HTTP_AUTH_TOKEN_<host>` as a bearer token.
-fn http_authorization(inner: &Inner, url: &str) -> Result<Option<String>, OpsError> {
+fn http_authorization(job: &JobContext, url: &str) -> Result<Option<String>, OpsError> {
     let host = host(url);
-    if let Some(header) = secret(inner, &format!("HTTP_AUTH_HEADER_{host}"))? {
+    if let Some(header) = secret(job, &format!("HTTP_AUTH_HEADER_{host}"))? {
         return Ok(Some(header));
     }
-    let token = secret(inner, &format!("HTTP_AUTH_TOKEN_{host}"))?;
+    let token = secret(job, &format!("HTTP_AUTH_TOKEN_{host}"))?;
     Ok(token.map(|token| format!("Bearer {token}")))
 }
 
 /// `GIT_AUTH_HEADER` whole, or `GIT_AUTH_TOKEN` as a password, both perhaps with `.<host>` behind; the agent `default`.
-async fn git_access(inner: &Inner, remote: &str) -> Result<GitAccess, OpsError> {
+async fn git_access(job: &JobContext, remote: &str) -> Result<GitAccess, OpsError> {
     let host = host(remote);
     let mut access = GitAccess {
-        ssh_agent: inner.settings.ssh.get("default").cloned(),
-        environment: inner.settings.git_environment.clone(),
+        ssh_agent: job.settings.ssh.get("default").cloned(),
+        environment: job.settings.git_environment.clone(),
         ..GitAccess::default()
     };
     if !remote.starts_with("http://") && !remote.starts_with("https://") {
         return Ok(access);
     }
     let login = |suffix: &str| -> Result<Option<String>, OpsError> {
-        if let Some(header) = secret(inner, &format!("GIT_AUTH_HEADER{suffix}"))? {
+        if let Some(header) = secret(job, &format!("GIT_AUTH_HEADER{suffix}"))? {
             return Ok(Some(header));
         }
-        let token = secret(inner, &format!("GIT_AUTH_TOKEN{suffix}"))?;
+        let token = secret(job, &format!("GIT_AUTH_TOKEN{suffix}"))?;
         Ok(token.map(|token| format!("Basic {}", BASE64.encode(format!("x-access-token:{token}")))))
     };
     access.authorization = login(&format!(".{host}"))?;
     if access.authorization.is_none()
         && let Some(login) = login("")?
     {
-        match why_not(inner, remote, host) {
+        match why_not(job, remote, host) {
             None => access.authorization = Some(login),
             Some(why) => {
                 let name = format!("GIT_AUTH_TOKEN.{host} (or GIT_AUTH_HEADER.{host})");
@@ -329,9 +332,9 @@ async fn git_access(inner: &Inner, remote: &str) -> Result<GitAccess, OpsError> 
 
 /// Why a git secret that names no host does not go to this one. It is for the repositories that the command line names; else for
 /// the only host that the build gets repositories from. It never goes over an unencrypted connection.
-fn why_not(inner: &Inner, remote: &str, host_of_it: &str) -> Option<&'static str> {
-    let named = &inner.settings.git_hosts;
-    let mut others = inner.git_remotes().map(|remote| host(remote)).filter(|other| *other != host_of_it);
+fn why_not(job: &JobContext, remote: &str, host_of_it: &str) -> Option<&'static str> {
+    let named = &job.settings.git_hosts;
+    let mut others = job.git_remotes().map(|remote| host(remote)).filter(|other| *other != host_of_it);
     if !remote.starts_with("https://") {
         Some("as the connection would not be encrypted")
     } else if !named.is_empty() && !named.contains(host_of_it) {
@@ -344,8 +347,8 @@ fn why_not(inner: &Inner, remote: &str, host_of_it: &str) -> Option<&'static str
 }
 
 /// Whether a downloaded context is an archive. BuildKit knows no zstd here.
-fn is_context_archive(inner: &Inner, blob: &Digest) -> Result<bool, OpsError> {
-    let mut file = inner.store.open_blob(blob)?;
+fn is_context_archive(job: &JobContext, blob: &Digest) -> Result<bool, OpsError> {
+    let mut file = job.store.open_blob(blob)?;
     let mut start = [0; 4];
     let length =
         io::Read::read(&mut file, &mut start).map_err(OpsError::io("read", Path::new("the context")))?;
@@ -353,31 +356,31 @@ fn is_context_archive(inner: &Inner, blob: &Digest) -> Result<bool, OpsError> {
     Ok(start[..length] != ZSTD && is_archive(&mut file)?)
 }
 
-fn archive_layer(inner: &Inner, blob: &Digest, step: &Step) -> Result<LayerId, OpsError> {
-    let squash_ids = inner.settings.single_id;
+fn archive_layer(job: &JobContext, blob: &Digest, step: &Step) -> Result<LayerId, OpsError> {
+    let squash_ids = job.worker.single_id();
     let options = ExtractOptions {
         chown: None,
         mtime: None,
         limits: UnpackOptions { squash_ids, ..UnpackOptions::default() },
     };
-    let active = Active::new(&inner.store, &[])?;
-    let copied = extract(inner.store.open_blob(blob)?, active.root(), b"/", &options)?;
+    let active = Active::new(&job.store, &[])?;
+    let copied = extract(job.store.open_blob(blob)?, active.root(), b"/", &options)?;
     warn_of_devices(step, &copied.skipped_devices);
-    Ok(active.commit(&inner.store, copied, squash_ids)?)
+    Ok(active.commit(&job.store, copied, squash_ids)?)
 }
 
-fn file_layer(inner: &Inner, blob: &Digest, name: &str, modified: i64) -> Result<LayerId, OpsError> {
-    let dir = inner.store.temp_dir()?;
+fn file_layer(job: &JobContext, blob: &Digest, name: &str, modified: i64) -> Result<LayerId, OpsError> {
+    let dir = job.store.temp_dir()?;
     fs::create_dir_all(dir.path()).map_err(OpsError::io("create", dir.path()))?;
     let path = dir.path().join(name);
     let failed = |e| OpsError::io("write", &path)(e);
     let mut file = File::create_new(&path).map_err(failed)?;
-    io::copy(&mut inner.store.open_blob(blob)?, &mut file).map_err(failed)?;
+    io::copy(&mut job.store.open_blob(blob)?, &mut file).map_err(failed)?;
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     file.set_permissions(private).map_err(failed)?;
     file.set_modified(time(modified)).map_err(failed)?;
     let root = open_host_dir(dir.path())?;
-    layer_of(inner, root.as_fd())
+    layer_of(job, root.as_fd())
 }
 
 fn time(seconds: i64) -> std::time::SystemTime {
@@ -403,14 +406,14 @@ fn set_times(dir: &Path, seconds: i64) -> Result<(), OpsError> {
 }
 
 /// A layer with everything in a directory, owned by root.
-fn layer_of(inner: &Inner, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
+fn layer_of(job: &JobContext, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
     let tree = scan(dir, &ScanOptions::default())?;
     let selection = tree.select(&Selector::new("/"))?;
-    let squash_ids = inner.settings.single_id;
+    let squash_ids = job.worker.single_id();
     let options = CopyOptions { chown: Some((0, 0)), squash_ids, ..CopyOptions::default() };
-    let active = Active::new(&inner.store, &[])?;
+    let active = Active::new(&job.store, &[])?;
     let copied = put(dir, &selection, Dest::plain(active.root()), b"/", &options)?;
-    Ok(active.commit(&inner.store, copied, squash_ids)?)
+    Ok(active.commit(&job.store, copied, squash_ids)?)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use lapstrake_store::Store;
 use lapstrake_tree::select::Selection;
 use lapstrake_tree::{Entry, Tree, TreePath};
 
+use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::inner::Inner;
 use crate::origin::selector;
 use crate::stack::StackResult;
 
@@ -15,17 +15,17 @@ const MOST: usize = 200_000;
 
 /// Keeps the trees that a step is about to see, under the names that its key has for them. Only ever a help: what goes
 /// wrong here went wrong before, where it counts.
-pub(crate) fn note(inner: &Inner, map: &CacheMap, inputs: &[StackResult]) {
+pub(crate) fn note(job: &JobContext, map: &CacheMap, inputs: &[StackResult]) {
     for (dep, input) in map.deps.iter().zip(inputs) {
         if let Dep::ByContent(asked) = dep {
-            keep(inner, asked, input).unwrap_or_default();
+            keep(job, asked, input).unwrap_or_default();
         }
     }
 }
 
-fn keep(inner: &Inner, asked: &lapstrake_engine::Selector, input: &StackResult) -> Result<(), OpsError> {
+fn keep(job: &JobContext, asked: &lapstrake_engine::Selector, input: &StackResult) -> Result<(), OpsError> {
     let stack = &input.value;
-    let selection = inner.origins.of(stack)?.select(&selector(asked)?).map_err(stack.checksum_error())?;
+    let selection = job.origins.of(stack)?.select(&selector(asked)?).map_err(stack.checksum_error())?;
     if selection.len() > MOST {
         return Ok(());
     }
@@ -33,7 +33,7 @@ fn keep(inner: &Inner, asked: &lapstrake_engine::Selector, input: &StackResult) 
     let by_result = input.content.filter(|_| asked.is_everything());
     let key = by_result.unwrap_or_else(|| Key::from_bytes(selection.k_digest().0));
     let encode = || zstd::bulk::compress(&tree_of(selection)?.encode(), 1).ok();
-    Ok(inner.store.put_note(&key.to_string(), encode)?)
+    Ok(job.store.put_note(&key.to_string(), encode)?)
 }
 
 /// What was selected, as it is below the place where it is mounted: the same content may have come from elsewhere.

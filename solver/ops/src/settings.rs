@@ -38,12 +38,8 @@ pub struct Settings {
     pub network: Preference,
     /// Set-user-id programs gain nothing.
     pub no_new_privs: bool,
-    /// Only one user id is mapped: owners are recorded, not set.
-    pub single_id: bool,
     /// Read all files of contexts that count, whatever their times say.
     pub distrust_times: bool,
-    /// Ask registries even for images that are here.
-    pub pull: bool,
 }
 
 impl Settings {

@@ -181,16 +181,16 @@ async fn run(
     findings.iter().for_each(|finding| progress.warn(check::warning(finding, &file)));
     trace.checked = Some((file.clone(), findings));
     let plan = plan?;
-    let mut cache = Cache::new(tools.store.clone());
+    let mut cache = Cache::new(tools.worker.clone());
     if let Some(imports) = caches::imports(&wanted.cache_from, &tools.images, &progress).await {
         cache = cache.with(imports);
     }
     if !wanted.outputs.iter().any(Output::takes_files) {
-        tools.ops.expect(&plan.graph);
+        tools.job.expect(&plan.graph);
     }
     let staying = |target| Staying::find(&wanted, &tools, (&plan.graph, target));
     let staying = plan.targets.iter().map(staying).collect::<Outcome<Vec<_>>>()?;
-    let solver = Solver::new(&plan.graph, &tools.ops, &cache, progress.clone()).hiding(wanted.secrets());
+    let solver = Solver::new(&plan.graph, &tools.job, &cache, progress.clone()).hiding(wanted.secrets());
     let edges: Vec<Edge> = plan.targets.iter().map(|target| target.edge).collect();
     // Dropped half-way if the build is canceled: what became of the steps is told then, too.
     let report = AtEnd { value: &mut trace.steps, make: || solver.report(&edges) };
@@ -198,9 +198,9 @@ async fn run(
     let solving = solving.map(|(edge, staying)| solved(&solver, *edge, staying, (&wanted, &tools), &file));
     let solved = try_join_all(solving).await;
     drop(report);
-    trace.network = tools.ops.network().cloned();
+    trace.network = tools.job.network().cloned();
     // A failed build has looked at the same files.
-    let finished = tools.ops.finish().and_then(|()| cache.finish());
+    let finished = tools.job.finish().and_then(|()| cache.finish());
     let solved = solved?;
     finished?;
     deliver(args, &wanted, &tools, (&plan.targets, solved), trace, &progress).await

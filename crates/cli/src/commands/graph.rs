@@ -43,10 +43,10 @@ async fn nodes(args: &Graph, mut wanted: Wanted, session: &Session) -> Outcome<V
     let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, (&Progress::none(), None)).await;
     let plan = plan?;
     let target = plan.targets.first().context("nothing to build")?;
-    let cache = Cache::new(tools.store.clone());
-    let found = probe(&plan.graph, &tools.ops, &cache, target.edge).await;
+    let cache = Cache::new(tools.worker.clone());
+    let found = probe(&plan.graph, &tools.job, &cache, target.edge).await;
     // What was learnt about the context's files is of use to the next build.
-    tools.ops.finish()?;
+    tools.job.finish()?;
     let place = |id| found.iter().position(|(other, _)| *other == id);
     let node = |(id, forecast): &(_, Forecast)| {
         let vertex = &plan.graph[*id];

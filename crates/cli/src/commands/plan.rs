@@ -140,7 +140,7 @@ async fn ask_time(
 async fn time_of(source: &Source, tools: &Tools, progress: &Progress) -> Result<Option<i64>, OpsError> {
     let title = "[internal] resolve the time of SOURCE_DATE_EPOCH";
     let step = progress.start(StepId("internal:epoch".to_owned()), title);
-    let time = tools.ops.time_of(source, &step).await;
+    let time = tools.job.time_of(source, &step).await;
     step.complete(false, time.as_ref().err().map(ToString::to_string));
     time
 }

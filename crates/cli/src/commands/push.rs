@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_ops::{Files, Images, Known};
+use lapstrake_ops::{Files, Images, Known, Worker};
 use lapstrake_outputs::{Push, Status};
 use lapstrake_registry::{Client, RegistryError};
 
@@ -208,7 +208,8 @@ pub(super) fn pull_to_run(
 }
 
 async fn fetch(session: &Session, reference: &Reference, platform: &Platform, step: &Step) -> Outcome<Known> {
-    let images = Images::new(session.store.clone(), session.single_id, true, registries());
+    let worker = Arc::new(Worker::new(session.store.clone(), session.single_id));
+    let images = Images::new(worker, true, registries());
     let known = images.resolve_there(reference, platform).await?;
     images.fetch(&known.manifest, &reference.to_string(), Files::Later, step).await?;
     Ok(known)

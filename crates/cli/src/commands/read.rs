@@ -10,7 +10,7 @@ use lapstrake_dockerfile::{Parsed, Phase, parse_as};
 use lapstrake_engine::{Progress, StepFailed, StepId};
 use lapstrake_graph::{Http, Source};
 use lapstrake_lower::LowerError;
-use lapstrake_ops::{Images, Ops};
+use lapstrake_ops::{Images, Job, Worker};
 use lapstrake_store::Store;
 use lapstrake_tree::archive::is_archive;
 use lapstrake_tree::inroot::{Root, open_host_dir};
@@ -31,19 +31,18 @@ const LONGEST: u64 = 64 << 20;
 pub(super) struct Tools {
     pub(super) store: Arc<Store>,
     pub(super) images: Arc<Images>,
-    pub(super) ops: Ops,
+    pub(super) worker: Arc<Worker>,
+    pub(super) job: Job,
 }
 
 impl Tools {
     /// Takes the settings of `wanted`.
     pub(super) fn new(session: &Session, wanted: &mut Wanted, pull: bool) -> Tools {
         let store = session.store.clone();
-        let images = Images::new(store.clone(), session.single_id, pull, session::registries());
-        let images = Arc::new(images);
-        let mut settings = std::mem::take(&mut wanted.settings);
-        settings.single_id = session.single_id;
-        let ops = Ops::new(store.clone(), images.clone(), settings);
-        Tools { store, images, ops }
+        let worker = Arc::new(Worker::new(store.clone(), session.single_id));
+        let images = Arc::new(Images::new(worker.clone(), pull, session::registries()));
+        let job = Job::new(worker.clone(), images.clone(), std::mem::take(&mut wanted.settings));
+        Tools { store, images, worker, job }
     }
 }
 
@@ -176,7 +175,7 @@ async fn elsewhere(args: &Build, tools: &Tools, source: &Source, progress: &Prog
 async fn bring(tools: &Tools, source: &Source, progress: &Progress) -> Outcome<OwnedFd> {
     let name = lapstrake_lower::source_title(source);
     let step = progress.start(StepId(format!("internal:{name}")), &name);
-    let brought = tools.ops.bring(source, &step).await;
+    let brought = tools.job.bring(source, &step).await;
     step.complete(false, brought.as_ref().err().map(ToString::to_string));
     // One layer, which needs no copy to be shown.
     let (root, _) = brought?.open(&tools.store, tools.images.single_id())?.into_parts();

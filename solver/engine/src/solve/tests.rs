@@ -126,6 +126,100 @@ fn processes_wait_for_each_other() {
     assert_eq!(other_script.started(), ["src"]);
 }
 
+/// Two jobs with the same steps, each with an executor of its own, so that it is known which one did what.
+fn two_jobs(forced: bool, act: impl FnOnce(&Script, &mut Job<'_>, &Script, &mut Job<'_>)) {
+    let mut sketch = Sketch::default();
+    let source = sketch.source("src");
+    let step = if forced { sketch.uncached("step", &[source]) } else { sketch.step("step", &[source]) };
+    let (one, two, cache) = (Script::default(), Script::default(), Memory::default());
+    let (first, second) = (solver(&sketch, &one, &cache), solver(&sketch, &two, &cache));
+    let mut first = Play::new(first.solve(step.into()));
+    let mut second = Play::new(second.solve(step.into()));
+    one.finish("src");
+    two.finish("src");
+    assert!(first.go().is_none() && second.go().is_none());
+    // One does the step, the other waits.
+    assert_eq!((one.running(), two.running()), (vec!["step".to_owned()], vec![]));
+    act(&one, &mut first, &two, &mut second);
+}
+
+type Job<'a> = Play<'a, Outcome<Solved<String>>>;
+
+#[test]
+fn equal_steps_of_two_jobs_run_once() {
+    // Even where no record counts: the step ran while the second job waited for it.
+    for forced in [false, true] {
+        two_jobs(forced, |one, first, two, second| {
+            one.finish("step");
+            let (first, second) = (first.go().unwrap().unwrap(), second.go().unwrap().unwrap());
+            assert_eq!((first.how, second.how), (How::Executed, How::Cached));
+            assert_eq!(first.result, second.result);
+            assert_eq!(two.started(), ["src"]);
+        });
+    }
+}
+
+#[test]
+fn a_job_that_fails_leaves_the_other_alone() {
+    for forced in [false, true] {
+        two_jobs(forced, |one, first, two, second| {
+            one.fail("step");
+            assert!(first.go().unwrap().is_err());
+            assert!(second.go().is_none());
+            two.finish("step");
+            assert_eq!(second.go().unwrap().unwrap().how, How::Executed);
+        });
+    }
+}
+
+#[test]
+fn a_job_that_is_canceled_leaves_the_other_alone() {
+    for forced in [false, true] {
+        two_jobs(forced, |one, first, two, second| {
+            first.cancel();
+            assert_eq!(one.canceled(), ["step"]);
+            assert!(second.go().is_none());
+            two.finish("step");
+            assert_eq!(second.go().unwrap().unwrap().how, How::Executed);
+        });
+        // The job that waits may be canceled as well.
+        two_jobs(forced, |one, first, two, second| {
+            second.cancel();
+            one.finish("step");
+            assert_eq!(first.go().unwrap().unwrap().how, How::Executed);
+            assert_eq!((two.started(), two.canceled()), (vec!["src".to_owned()], vec![]));
+        });
+    }
+}
+
+#[test]
+fn a_job_that_panics_leaves_the_other_alone() {
+    for forced in [false, true] {
+        two_jobs(forced, |one, first, two, second| {
+            // A step without an end is a panic in the executor.
+            one.forget("step");
+            let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| first.go().is_some()));
+            assert!(panic.is_err());
+            first.cancel();
+            assert!(second.go().is_none());
+            two.finish("step");
+            assert_eq!(second.go().unwrap().unwrap().how, How::Executed);
+        });
+    }
+}
+
+#[test]
+fn a_job_that_comes_after_the_step_does_it_again_if_no_record_counts() {
+    let mut sketch = Sketch::default();
+    let source = sketch.source("src");
+    let step = sketch.uncached("step", &[source]);
+    let (script, cache) = (Script::default(), Memory::default());
+    for _ in 0..2 {
+        let (solved, ran) = build(&sketch, step, &script, &cache);
+        assert_eq!((solved.how, ran), (How::Executed, vec!["src".to_owned(), "step".to_owned()]));
+    }
+}
+
 #[test]
 fn the_first_failure_ends_the_build_and_names_the_step() {
     let ((sketch, both), script, cache) = (diamond(), Script::default(), Memory::default());

@@ -12,7 +12,7 @@ use lapstrake_graph::{File, FileAction, Graph, MakeDir, Op, Source, Vertex, Vert
 use tokio::sync::oneshot::{Sender, channel};
 
 use crate::{
-    CacheIndex, CacheMap, Dep, Done, Executor, Key, KeyHasher, Read, Record, Selector, Step, StepResult,
+    CacheIndex, CacheMap, Dep, Done, Executor, Key, KeyHasher, Read, Record, Selector, Step, StepResult, Turn,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,6 +98,11 @@ impl Script {
         self.end(name, Ok(Some(content.to_owned())));
     }
 
+    /// Drops the end of a step, so that its future panics.
+    pub(super) fn forget(&self, name: &str) {
+        locked(&self.state).running.remove(name).expect("the step runs");
+    }
+
     pub(super) fn fail(&self, name: &str) {
         self.end(name, Err(Broken(name.to_owned())));
     }
@@ -174,25 +179,42 @@ impl Executor for Script {
     }
 }
 
+/// What jobs did of a step: how often, and with which result the last time.
+#[derive(Default)]
+pub(super) struct Ended {
+    times: usize,
+    result: Option<StepResult<String>>,
+}
+
+type Lock = Arc<tokio::sync::Mutex<Ended>>;
+
 /// Records by key, and who works on what.
 #[derive(Default)]
 pub(super) struct Memory {
     records: Mutex<BTreeMap<Key, StepResult<String>>>,
-    locks: Mutex<BTreeMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<BTreeMap<Key, (Lock, usize)>>,
 }
 
 impl CacheIndex for Memory {
     type Output = String;
-    type Lock = tokio::sync::OwnedMutexGuard<()>;
+    type Lock = (Key, tokio::sync::OwnedMutexGuard<Ended>);
     type Error = Infallible;
 
     async fn lookup(&self, key: &Key) -> Result<Option<StepResult<String>>, Infallible> {
         Ok(locked(&self.records).get(key).cloned())
     }
 
-    async fn lock(&self, key: &Key) -> Result<Self::Lock, Infallible> {
-        let lock = locked(&self.locks).entry(*key).or_default().clone();
-        Ok(lock.lock_owned().await)
+    async fn lock(&self, key: &Key) -> Result<Turn<Self::Lock, String>, Infallible> {
+        let (lock, before) = locked(&self.locks).entry(*key).or_default().clone();
+        let ended = lock.lock_owned().await;
+        let result = ended.result.clone().filter(|_| ended.times > before);
+        Ok(Turn { lock: (*key, ended), result })
+    }
+
+    fn done(&self, (key, mut ended): Self::Lock, result: &StepResult<String>) {
+        ended.times += 1;
+        ended.result = Some(result.clone());
+        locked(&self.locks).entry(key).or_default().1 = ended.times;
     }
 
     async fn insert(&self, keys: &[Key], record: &Record<String>) -> Result<(), Infallible> {
@@ -202,12 +224,12 @@ impl CacheIndex for Memory {
 }
 
 /// A build that moves when it is told to.
-pub(super) struct Play<'a, T>(Pin<Box<dyn Future<Output = T> + 'a>>);
+pub(super) struct Play<'a, T>(Option<Pin<Box<dyn Future<Output = T> + 'a>>>);
 
 impl<'a, T> Play<'a, T> {
     /// Begins, as far as it comes by itself; what came out, if nothing is left to do.
     pub(super) fn start(build: impl Future<Output = T> + 'a) -> Result<Self, T> {
-        let mut play = Self(Box::pin(build));
+        let mut play = Self(Some(Box::pin(build)));
         match play.go() {
             Some(out) => Err(out),
             None => Ok(play),
@@ -219,9 +241,14 @@ impl<'a, T> Play<'a, T> {
         Self::start(build).ok().expect("something is left to do")
     }
 
+    /// Drops the build half-way.
+    pub(super) fn cancel(&mut self) {
+        self.0 = None;
+    }
+
     /// Goes on as far as it can; what came out, if that was the end.
     pub(super) fn go(&mut self) -> Option<T> {
-        match self.0.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        match self.0.as_mut()?.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(out) => Some(out),
             Poll::Pending => None,
         }

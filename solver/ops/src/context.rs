@@ -1,4 +1,4 @@
-//! What all ops of a build have at hand.
+//! What all ops of a job have at hand.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,22 +15,23 @@ use crate::images::{Files, Images};
 use crate::origin::Origins;
 use crate::passes::Passes;
 use crate::settings::Settings;
+use crate::worker::Worker;
 
-/// The store, what is allowed, and what is shared between steps.
-pub(crate) struct Inner {
+/// What a job is allowed, and what its steps share. The rest is the worker's.
+pub(crate) struct JobContext {
+    pub(crate) worker: Arc<Worker>,
     pub(crate) store: Arc<Store>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) images: Arc<Images>,
     pub(crate) origins: Origins,
     pub(crate) remotes: Remotes,
     pub(crate) passes: Passes,
-    sandbox: OnceLock<Sandbox>,
     chosen: OnceLock<Chosen>,
     /// The manifests of images whose files no step needs.
     untouched: OnceLock<BTreeSet<Digest>>,
     /// The remotes of repositories that the build needs.
     git_remotes: OnceLock<BTreeSet<String>>,
-    starting: Mutex<()>,
+    choosing: Mutex<()>,
 }
 
 /// The inputs that `file` copies from as a whole.
@@ -43,22 +44,23 @@ fn wholly_copied(file: &lapstrake_graph::File) -> impl Iterator<Item = usize> {
     copies.filter(move |copy| copy.input > 0 && copy.sources.iter().any(root)).map(|copy| copy.input)
 }
 
-impl Inner {
-    pub(crate) fn new(store: Arc<Store>, images: Arc<Images>, settings: Settings) -> Inner {
+impl JobContext {
+    pub(crate) fn new(worker: Arc<Worker>, images: Arc<Images>, settings: Settings) -> JobContext {
         let settings = Arc::new(settings);
-        let origins = Origins::new(store.clone(), settings.clone());
-        Inner {
+        let store = worker.store().clone();
+        let origins = Origins::new(worker.clone(), settings.clone());
+        JobContext {
+            worker,
             store,
             settings,
             images,
             origins,
             remotes: Remotes::default(),
             passes: Passes::default(),
-            sandbox: OnceLock::new(),
             chosen: OnceLock::new(),
             untouched: OnceLock::new(),
             git_remotes: OnceLock::new(),
-            starting: Mutex::new(()),
+            choosing: Mutex::new(()),
         }
     }
 
@@ -121,7 +123,7 @@ impl Inner {
             NetworkMode::Host => Ok(Network::Host),
             NetworkMode::Default => {
                 let sandbox = self.sandbox(exec)?;
-                let choosing = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+                let choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
                 if self.chosen.get().is_none() {
                     let chosen = sandbox.choose_network(self.settings.network).map_err(RuntimeError::from)?;
                     // Nobody else sets it while we hold the lock.
@@ -138,16 +140,9 @@ impl Inner {
         self.chosen.get()
     }
 
-    /// The sandbox, started when a step first needs it.
+    /// The worker's sandbox.
     pub(crate) fn sandbox(&self, exec: &Exec) -> Result<&Sandbox, OpsError> {
-        let starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.sandbox.get().is_none() {
-            // Nobody else sets it while we hold the lock.
-            let own = exec.network == NetworkMode::Default && self.settings.network != Preference::Host;
-            let sandbox = if own { Sandbox::start_with_network()? } else { Sandbox::start()? };
-            self.sandbox.set(sandbox).unwrap_or_default();
-        }
-        drop(starting);
-        self.sandbox.get().ok_or(OpsError::Worker)
+        let own = exec.network == NetworkMode::Default && self.settings.network != Preference::Host;
+        self.worker.sandbox(own)
     }
 }
