@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lapstrake_diag::{Code, Reported};
 use lapstrake_engine::{
     CacheMap, Dep, Done, Executor, How, Key, KeyHasher, Progress, Selector, Solved, Solver, Step, StepFailed,
     StepResult,
@@ -27,6 +28,12 @@ enum End {
 #[derive(Debug, thiserror::Error)]
 #[error("it went wrong")]
 struct Wrong;
+
+impl Reported for Wrong {
+    fn code(&self) -> Code {
+        Code::new("script", "wrong")
+    }
+}
 
 /// A job whose step waits for a sign.
 struct Scripted {
