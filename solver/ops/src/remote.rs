@@ -325,7 +325,7 @@ async fn git_access(job: &JobContext, remote: &str) -> Result<GitAccess, OpsErro
         }
     }
     if let Some(authorization) = &access.authorization {
-        access.moved = moved(remote, authorization, inner.images.proxies()).await;
+        access.moved = moved(remote, authorization, job.images.proxies()).await;
     }
     Ok(access)
 }
