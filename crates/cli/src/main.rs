@@ -15,13 +15,13 @@ macro_rules! tell {
 }
 
 mod args;
+mod client;
 mod commands;
 mod console;
 mod env;
 mod exit;
 mod format;
 mod progress;
-mod record;
 mod rows;
 mod session;
 

@@ -5,7 +5,6 @@
 
 mod board;
 mod held;
-mod journal;
 mod lines;
 mod names;
 mod plain;
@@ -17,10 +16,10 @@ use std::io::IsTerminal as _;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
+use lapstrake_build::Journal;
 use lapstrake_engine::{Event, Progress};
 
 pub(crate) use held::hold;
-pub(crate) use journal::Journal;
 pub(crate) use names::printable;
 pub(crate) use tail::Failure;
 use tail::Tails;

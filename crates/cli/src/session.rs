@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lapstrake_assemble::Document;
+use lapstrake_build::Machine;
 use lapstrake_diag::{Code, Context as _, Fault, Outcome, Report, Reported, Usage, text};
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_outputs::{Bundle, Encoding, Finished, IndexNotes, Manifest, Variant};
@@ -38,24 +39,16 @@ fn no_namespace(error: &UsernsError) -> Report {
     }
 }
 
-/// An open state directory, inside the right namespace.
-pub(crate) struct Session {
-    /// The state.
-    pub(crate) store: Arc<Store>,
-    /// Only one user id is mapped.
-    pub(crate) single_id: bool,
-}
-
 /// Why layers are copied where an overlay could be mounted.
 pub(crate) const BY_WISH: &str = "LAPSTRAKE_MOUNTS says so";
 
 /// Enters a user namespace as an ordinary user, then opens the state. Must come before the first thread.
-pub(crate) fn open() -> Outcome<Session> {
+pub(crate) fn open() -> Outcome<Machine> {
     open_at(&root()?)
 }
 
 /// As [`open`], for a verb that makes room: it is to work where there is none.
-pub(crate) fn open_to_remove() -> Outcome<Session> {
+pub(crate) fn open_to_remove() -> Outcome<Machine> {
     let root = root()?;
     spend_ballast(&root);
     open_at(&root)
@@ -66,7 +59,7 @@ fn root() -> Result<PathBuf, Usage> {
     env::state_root(is_root).ok_or_else(|| Usage("no state directory: set HOME or LAPSTRAKE_ROOT".to_owned()))
 }
 
-fn open_at(root: &Path) -> Outcome<Session> {
+fn open_at(root: &Path) -> Outcome<Machine> {
     let mounts = env::mounts();
     match mounts.as_deref() {
         None | Some("" | "copy") => {}
@@ -81,7 +74,7 @@ fn open_at(root: &Path) -> Outcome<Session> {
     if mounts.as_deref() == Some("copy") {
         store.set_stacking(lapstrake_snapshot::copy(&store, BY_WISH)?);
     }
-    Ok(Session { store: Arc::new(store), single_id })
+    Ok(Machine { store: Arc::new(store), single_id })
 }
 
 /// Which ids an ordinary user is to have.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use lapstrake_request::LimitRequest;
 
 /// Limits, and what a container may not gain.
 #[derive(Clone, Debug, ClapArgs)]
@@ -52,4 +53,44 @@ pub(crate) struct Hold {
     /// `no-new-privileges`: set-user-id programs such as `sudo` gain nothing
     #[arg(long, value_name = "OPTION")]
     pub(crate) security_opt: Vec<String>,
+}
+
+impl Hold {
+    /// The same limits as a request has them.
+    pub(crate) fn request(&self) -> LimitRequest {
+        let Hold {
+            memory,
+            memory_swap,
+            cpus,
+            cpu_shares,
+            cpu_period,
+            cpu_quota,
+            cpuset_cpus,
+            cpuset_mems,
+            pids_limit,
+            cgroup_parent,
+            device_read_bps,
+            device_write_bps,
+            device_read_iops,
+            device_write_iops,
+            security_opt,
+        } = self.clone();
+        LimitRequest {
+            memory,
+            memory_swap,
+            cpus,
+            cpu_shares,
+            cpu_period,
+            cpu_quota,
+            cpuset_cpus,
+            cpuset_mems,
+            pids_limit,
+            cgroup_parent,
+            device_read_bps,
+            device_write_bps,
+            device_read_iops,
+            device_write_iops,
+            security_opt,
+        }
+    }
 }

@@ -15,10 +15,11 @@ use super::file::put;
 use super::timeline;
 use crate::args::builds::Builds;
 use crate::format::{cpu, millis, time};
-use crate::progress::{Journal, replay};
-use crate::record::{BuildRecord, find_build};
+use crate::progress::replay;
 use crate::rows::ago;
 use crate::session;
+use lapstrake_build::Journal;
+use lapstrake_build::{BuildRecord, find_build};
 
 /// Shows or forgets builds.
 pub(crate) fn builds(what: &Builds) -> Outcome<ExitCode> {

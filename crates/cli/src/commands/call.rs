@@ -1,20 +1,15 @@
 //! `build --call`: telling something of a Dockerfile instead of building it.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use lapstrake_diag::{Outcome, SourceFile, Usage};
+use super::check::{self, Parsing, read_quietly};
+use lapstrake_build::{OutlineDocument, TargetsDocument, from_argument, options, outline, usable, written};
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_dockerfile::{Checks, Parsed, Phase, check_syntax};
 use lapstrake_go::TabWriter;
-use lapstrake_lower::{Outline, OutlineItem, outline};
+use lapstrake_lower::{Outline, OutlineItem};
 use serde_json::{Value, json};
 
-use super::check;
-use super::documents::{OutlineDocument, TargetsDocument, written};
-use super::plan::{guess_time, nothing_found};
-use super::read::{Tools, placed, quietly, usable};
-use super::resolve::Guessing;
-use super::wanted::Wanted;
 use crate::args::{Build, Format};
 
 /// What `--call` names.
@@ -52,10 +47,8 @@ pub(super) fn call(args: &Build) -> Outcome<Option<ExitCode>> {
 }
 
 fn tell_targets(args: &Build, format: Format) -> Outcome<ExitCode> {
-    let mut wanted = Wanted::to_tell(args)?;
-    let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
-    let (file, parsed) = quietly(args, &mut wanted, &tools)?;
-    check::from_argument(&wanted.inputs)?;
+    let Parsing { request, file, parsed, .. } = read_quietly(args)?;
+    from_argument(&request.inputs)?;
     // Of a file without stages there is nothing to tell, which is no error here.
     if !(parsed.dockerfile.stages.is_empty() && parsed.faults.iter().all(|fault| fault.phase == Phase::Stage))
     {
@@ -86,34 +79,19 @@ fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
 }
 
 fn tell_outline(args: &Build, format: Format) -> Outcome<ExitCode> {
-    let mut wanted = Wanted::to_tell(args)?;
-    let tools = Tools::new(&crate::session::open()?, &mut wanted, args.pull);
-    let (file, parsed) = quietly(args, &mut wanted, &tools)?;
-    let checks = Checks::new(check::options(&file, &wanted.inputs)?);
+    let Parsing { tools, mut request, file, parsed } = read_quietly(args)?;
+    let checks = Checks::new(options(&file, &request.inputs)?);
     check_syntax(&parsed, &checks);
     usable(&parsed, &file)?;
-    let outline = made(&tools, &mut wanted, &file, (&parsed, &checks))?;
-    nothing_found(&checks)?;
+    let making = outline(&tools, &mut request, (&file, &parsed), &checks);
+    let outline = super::block_on(making);
+    tools.notes.take().iter().for_each(|note| tell!("{note}"));
+    let outline = outline?;
     match format {
         Format::Json => say!("{}", written(&OutlineDocument::new(&outline, &file))),
         Format::Text | Format::Sarif => outline_text(&outline)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn made(
-    tools: &Tools,
-    wanted: &mut Wanted,
-    file: &Arc<SourceFile>,
-    (parsed, checks): (&Parsed, &Checks),
-) -> Outcome<Outline> {
-    super::block_on(async {
-        guess_time(wanted, parsed, tools).await;
-        let resolver = Guessing::new(tools.images.clone());
-        let made =
-            tokio::task::block_in_place(|| outline(&parsed.dockerfile, &wanted.inputs, &resolver, checks));
-        made.map_err(|error| placed(&error, file))
-    })
 }
 
 fn outline_text(outline: &Outline) -> Outcome<()> {
@@ -185,6 +163,8 @@ fn describe(format: Format) -> Outcome<ExitCode> {
 mod tests {
     use std::fs;
     use std::path::Path;
+
+    use lapstrake_diag::SourceFile;
 
     use super::*;
 

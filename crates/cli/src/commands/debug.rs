@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use lapstrake_diag::{Context as _, Outcome, SourceFile};
 use lapstrake_dockerfile::Dialect;
 
-use super::include::{included, root_of};
 use crate::args::debug::Debug;
+use lapstrake_build::{included, root_of};
 
 /// Answers one question.
 pub(crate) fn debug(what: &Debug) -> Outcome<ExitCode> {

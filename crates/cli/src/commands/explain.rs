@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::builds::fate;
 use crate::args::builds::Explain;
 use crate::format::time;
-use crate::record::{BuildRecord, find_build};
 use crate::rows::ago;
 use crate::session;
+use lapstrake_build::{BuildRecord, find_build};
 
 /// No value of an op is shown longer than this, in characters.
 const LONGEST: usize = 120;

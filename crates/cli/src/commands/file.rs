@@ -1,28 +1,28 @@
 //! Outputs that the user names.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io;
 use std::path::Path;
 
-use lapstrake_diag::{Context as _, Outcome};
-use lapstrake_sys::outfile::{NewMode, write_output};
+use lapstrake_diag::Outcome;
 
-/// Writes an output: a regular file whole or not at all, anything else in place (`sys::outfile`); without a path, to
-/// standard output.
+/// As [`lapstrake_build::to_file`], while Ctrl-C and SIGTERM are watched for: a pipe may have no reader.
+///
+/// # Errors
+/// The file cannot be opened, or `write` fails.
 pub(super) fn to_file<T>(
     dest: Option<&Path>,
     write: impl FnOnce(&mut dyn io::Write) -> Outcome<T>,
 ) -> Outcome<T> {
-    let Some(dest) = dest else {
-        let mut out = BufWriter::new(io::stdout().lock());
-        let result = write(&mut out)?;
-        out.flush()?;
-        return Ok(result);
-    };
-    super::signals::watch();
-    write_output(dest, NewMode::Masked, write).with_context(|| format!("cannot write `{}`", dest.display()))
+    if dest.is_some() {
+        super::signals::watch();
+    }
+    lapstrake_build::to_file(dest, write)
 }
 
 /// Writes these bytes as an output.
+///
+/// # Errors
+/// As [`to_file`].
 pub(super) fn put(dest: &Path, bytes: impl AsRef<[u8]>) -> Outcome<()> {
     to_file(Some(dest), |out| Ok(out.write_all(bytes.as_ref())?))
 }

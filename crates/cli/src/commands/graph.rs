@@ -3,26 +3,28 @@
 mod draw;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use crate::client::{self, LocalClient};
+use lapstrake_build::Machine;
+use lapstrake_build::{Build, Loaded, Notes, Resolved};
 use lapstrake_diag::{Context as _, Outcome};
-use lapstrake_dockerfile::{Checks, check_syntax};
 use lapstrake_engine::{Forecast, Progress, probe};
-use lapstrake_ops::Cache;
+use lapstrake_ops::{Cache, Worker};
+use lapstrake_request::BuildRequest;
 
 use self::draw::{Node, dot, svg, text};
-use super::check;
 use super::file::put;
-use super::plan::plan;
-use super::read::{Tools, read};
-use super::wanted::Wanted;
 use crate::args::Graph;
-use crate::session::{self, Session};
+use crate::session;
 
 /// Draws.
 pub(crate) fn graph(args: &Graph) -> Outcome<ExitCode> {
-    let wanted = Wanted::parse(&args.build)?;
-    let session = session::open()?;
-    let nodes = super::block_on(nodes(args, wanted, &session))?;
+    let (request, client) = (client::request(&args.build)?, LocalClient::new(&args.build)?);
+    let resolved = Resolved::parse(&request, &client)?;
+    resolved.warnings.iter().for_each(|warning| tell!("{warning}"));
+    let machine = session::open()?;
+    let nodes = super::block_on(nodes((&request, &client), resolved, &machine))?;
     let drawn = match (args.dot, args.svg) {
         (true, _) => dot(&nodes),
         (_, true) => svg(&nodes),
@@ -35,13 +37,15 @@ pub(crate) fn graph(args: &Graph) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn nodes(args: &Graph, mut wanted: Wanted, session: &Session) -> Outcome<Vec<Node>> {
-    let tools = Tools::new(session, &mut wanted, args.build.pull);
-    let (file, parsed) = read(&args.build, &mut wanted, &tools, &Progress::none()).await?;
-    let checks = Checks::new(check::options(&file, &wanted.inputs)?);
-    check_syntax(&parsed, &checks);
-    let plan = plan(&mut wanted, (&file, &parsed, &checks), &tools, (&Progress::none(), None)).await;
-    let plan = plan?;
+async fn nodes(
+    (request, client): (&BuildRequest, &LocalClient),
+    resolved: Resolved,
+    machine: &Machine,
+) -> Outcome<Vec<Node>> {
+    let worker = Arc::new(Worker::new(machine.store.clone(), machine.single_id));
+    let building = Build { worker: &worker, client, progress: Progress::none() };
+    let loaded = Loaded::load(&building, request, resolved, Notes::default()).await?;
+    let (tools, plan) = loaded.plan(&building, &mut None).await?.into_parts();
     let target = plan.targets.first().context("nothing to build")?;
     let cache = Cache::new(tools.worker.clone());
     let found = probe(&plan.graph, &tools.job, &cache, target.edge).await;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lapstrake_assemble::Document;
+use lapstrake_build::usable;
 use lapstrake_diag::{Context as _, Outcome, SourceFile, Usage};
 use lapstrake_dockerfile::{Dialect, parse_as};
 use lapstrake_graph::{Graph, HistoryDraft, ImageDraft, Op, Source, VertexMeta};
@@ -15,7 +16,6 @@ use lapstrake_outputs::{Bundle, Encoding, Layer, Tars, assemble, keep};
 use lapstrake_snapshot::import_layer;
 use lapstrake_store::StackLayer;
 
-use super::read::usable;
 use crate::args::images::Import;
 use crate::env;
 use crate::session;

@@ -1,5 +1,6 @@
 //! The images in the store with their names, and which of them are meant.
 
+use lapstrake_build::attrs;
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::{ImageConfig, Reference};
 use lapstrake_store::{ImageRow, Store};
@@ -127,7 +128,7 @@ fn filter(store: &Store, text: &str) -> Outcome<Filter> {
 
 /// A time as people write it: how long ago it was, seconds since 1970, a day, or a whole time.
 pub(super) fn until(text: &str) -> Option<jiff::Timestamp> {
-    if let Some(seconds) = super::options::seconds(text) {
+    if let Some(seconds) = attrs::seconds(text) {
         return jiff::Timestamp::from_second(jiff::Timestamp::now().as_second().checked_sub(seconds)?).ok();
     }
     if let Ok(seconds) = text.parse() {

@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use lapstrake_build::Machine;
 use lapstrake_diag::{Context as _, Outcome, Report};
 use lapstrake_images::{Archive, DockerImage, ImagesError, Layout, MOST_FILES, tag_of};
 use lapstrake_oci::media::{self, Kind, kind};
@@ -20,7 +21,7 @@ use lapstrake_store::{Blob, ImageRow, StackLayer};
 use lapstrake_tree::decompress::Compression;
 
 use crate::args::images::Load;
-use crate::session::{self, Session};
+use crate::session;
 
 /// Loads images from an archive.
 pub(crate) fn load(args: &Load) -> Outcome<ExitCode> {
@@ -99,7 +100,7 @@ impl Source {
         self.archive.layout().blob(digest)
     }
 
-    fn docker(&self, session: &Session, image: &DockerImage) -> Outcome<Loaded> {
+    fn docker(&self, session: &Machine, image: &DockerImage) -> Outcome<Loaded> {
         let missing = || ImagesError::Missing { name: image.config.clone() };
         let config = self.archive.document(&image.config)?.ok_or_else(missing)?;
         let mut layers = Vec::new();
@@ -144,7 +145,7 @@ impl Source {
         Ok(None)
     }
 
-    fn layout(&self, session: &Session, index: &[u8]) -> Outcome<Vec<Loaded>> {
+    fn layout(&self, session: &Machine, index: &[u8]) -> Outcome<Vec<Loaded>> {
         let index = read_index(index).context("the archive's index.json cannot be read")?;
         let mut loaded = Vec::new();
         for descriptor in index.manifests() {
@@ -173,7 +174,7 @@ impl Source {
     }
 
     /// The image that is wanted of an index, or all that are in the archive.
-    fn index(&self, session: &Session, digest: &str, names: Vec<Reference>) -> Outcome<Loaded> {
+    fn index(&self, session: &Machine, digest: &str, names: Vec<Reference>) -> Outcome<Loaded> {
         let bytes = self.blob(digest)?;
         let mut seen = BTreeSet::new();
         let mut whole = Vec::new();
@@ -213,7 +214,7 @@ impl Source {
         })
     }
 
-    fn manifest(&self, session: &Session, digest: &str) -> Outcome<ImageRow> {
+    fn manifest(&self, session: &Machine, digest: &str) -> Outcome<ImageRow> {
         let bytes = self.blob(digest)?;
         let manifest = read_manifest(&bytes).context("the image's manifest cannot be read")?;
         let config = self.blob(manifest.config().digest().as_ref())?;
@@ -230,7 +231,7 @@ impl Source {
     /// As [`keep`], if the image is for the platform that was asked for.
     fn keep(
         &self,
-        session: &Session,
+        session: &Machine,
         config: &[u8],
         layers: &[(PathBuf, Option<(String, Digest)>)],
         manifest: Option<Digest>,
@@ -252,7 +253,7 @@ fn is_image(manifest: &[u8]) -> bool {
 }
 
 /// Gives images, of one for several platforms, their names. The one for this machine is the one that they mean.
-fn named(session: &Session, rows: &[ImageRow], names: Vec<Reference>) -> Outcome<Loaded> {
+fn named(session: &Machine, rows: &[ImageRow], names: Vec<Reference>) -> Outcome<Loaded> {
     let host = Platform::host();
     let mut main = 0;
     for (number, row) in rows.iter().enumerate().rev() {
@@ -266,7 +267,7 @@ fn named(session: &Session, rows: &[ImageRow], names: Vec<Reference>) -> Outcome
 }
 
 fn keep(
-    session: &Session,
+    session: &Machine,
     (config_bytes, config): (&[u8], &ImageConfig),
     layers: &[(PathBuf, Option<(String, Digest)>)],
     manifest: Option<Digest>,
@@ -292,7 +293,7 @@ fn keep(
 
 /// Takes in a layer; `told` is its type and the digest of the file, where somebody says.
 fn keep_layer(
-    session: &Session,
+    session: &Machine,
     path: &Path,
     told: Option<&(String, Digest)>,
     expected: &DiffId,

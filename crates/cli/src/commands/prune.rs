@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use lapstrake_build::Machine;
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_go::size::human as bytes;
 use lapstrake_oci::{Digest, ImageConfig, Reference};
@@ -14,10 +15,10 @@ use serde_json::json;
 
 use super::df::{item_json, listed};
 use super::listed::{Listed, until};
-use super::options::{seconds, size};
 use super::sweeper;
 use crate::args::space::{Only, Prune};
-use crate::session::{self, Session};
+use crate::session;
+use lapstrake_build::attrs::{seconds, size};
 
 /// Removes images that nobody needs, and the build cache.
 pub(crate) fn prune(args: &Prune) -> Outcome<ExitCode> {
@@ -76,7 +77,7 @@ fn prune_images(args: &Prune) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(args: &Prune, session: &Session, images: &[Removed], items: &[Item]) -> Outcome<()> {
+fn report(args: &Prune, session: &Machine, images: &[Removed], items: &[Item]) -> Outcome<()> {
     let freed: u64 = items.iter().map(|item| item.size).sum();
     let reclaimed = session.store.reclaim()?;
     if args.json {

@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lapstrake_build::Machine;
+use lapstrake_build::status;
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::{Files, Images, Known, Worker};
-use lapstrake_outputs::{Push, Status};
+use lapstrake_outputs::Push;
 use lapstrake_registry::{Client, RegistryError};
 
 use serde_json::json;
@@ -15,13 +17,7 @@ use serde_json::json;
 use crate::args::images::{Pull, PushImage, Tag};
 use crate::env;
 use crate::progress::{self, Work};
-use crate::session::{self, Session, asked_platform, bundle, find_all, find_for, find_image, registries};
-
-/// Reports to a step.
-pub(super) fn status(step: &Step) -> Status {
-    let step = step.clone();
-    Arc::new(move |what: &str, done, of, over| step.status(what, done, of, over))
-}
+use crate::session::{self, asked_platform, bundle, find_all, find_for, find_image, registries};
 
 /// Does `work` as one step that is shown, and gives what it gives.
 fn shown<T>(
@@ -73,7 +69,7 @@ pub(crate) fn push(args: &PushImage) -> Outcome<ExitCode> {
 }
 
 /// Pushes what `image` means as `reference`.
-fn push_one(args: &PushImage, session: &Session, reference: &Reference, image: &str) -> Outcome<()> {
+fn push_one(args: &PushImage, session: &Machine, reference: &Reference, image: &str) -> Outcome<()> {
     let store = &session.store;
     let rows = match &args.platform {
         Some(_) => vec![find_for(store, image, args.platform.as_deref())?],
@@ -158,7 +154,7 @@ fn is_for_others(error: &Report) -> bool {
     error.code() == RegistryError::NO_PLATFORM
 }
 
-fn pull_one(args: &Pull, session: &Session, reference: &Reference, platform: &Platform) -> Outcome<()> {
+fn pull_one(args: &Pull, session: &Machine, reference: &Reference, platform: &Platform) -> Outcome<()> {
     let before = session.store.tagged(reference)?;
     let known =
         shown(args.quiet || args.json, (Work::Pull, &format!("pulling {reference}")), async |step| {
@@ -194,7 +190,7 @@ fn pull_one(args: &Pull, session: &Session, reference: &Reference, platform: &Pl
 
 /// Pulls an image for `run`. Progress goes to standard error.
 pub(super) fn pull_to_run(
-    session: &Session,
+    session: &Machine,
     reference: &Reference,
     platform: Option<&str>,
     quiet: bool,
@@ -207,7 +203,7 @@ pub(super) fn pull_to_run(
     Ok(())
 }
 
-async fn fetch(session: &Session, reference: &Reference, platform: &Platform, step: &Step) -> Outcome<Known> {
+async fn fetch(session: &Machine, reference: &Reference, platform: &Platform, step: &Step) -> Outcome<Known> {
     let worker = Arc::new(Worker::new(session.store.clone(), session.single_id));
     let images = Images::new(worker, true, registries());
     let known = images.resolve_there(reference, platform).await?;

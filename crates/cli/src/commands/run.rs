@@ -10,6 +10,8 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
+use lapstrake_build::Machine;
+use lapstrake_build::attrs;
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_graph::NetworkMode;
 use lapstrake_oci::Reference;
@@ -23,12 +25,12 @@ use lapstrake_store::ImageRow;
 use self::follow::Signals;
 use self::spec::Wishes;
 use self::streams::Streams;
-use super::options;
 use crate::args::Run;
 use crate::args::run::Pull;
+use crate::env;
 use crate::exit::OF_RUN;
 use crate::progress;
-use crate::session::{self, NoImage, Session, config, find_to_run};
+use crate::session::{self, NoImage, config, find_to_run};
 
 /// Runs a command in an image.
 pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
@@ -36,7 +38,8 @@ pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
         let text = "the input device is not a TTY".to_owned();
         return Err(Report::new(text).with_hint("leave -t away where standard input is a pipe or a file"));
     }
-    let (limits, no_new_privs) = (options::limits(&args.hold)?, options::no_new_privs(&args.hold)?);
+    let (limits, no_new_privs) =
+        (attrs::limits(&args.hold.request())?, attrs::no_new_privs(&args.hold.request())?);
     let wishes = Wishes::read(args)?;
     let session = session::open()?;
     lapstrake_snapshot::stacking(&session.store)?;
@@ -88,7 +91,7 @@ pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
 
 /// What makes the container, and the network that it is to have.
 fn sandbox(args: &Run) -> Outcome<(Sandbox, Chosen)> {
-    let (mode, preference) = options::network(&args.network)?;
+    let (mode, preference) = attrs::network(&args.network, env::network().as_deref())?;
     let without = |network| Chosen { network, notice: None, hint: None };
     let (own, plain) = match mode {
         NetworkMode::Default => (preference != Preference::Host, None),
@@ -104,7 +107,7 @@ fn sandbox(args: &Run) -> Outcome<(Sandbox, Chosen)> {
 }
 
 /// Says what this process runs, and as what: the image stays, and nobody else has the name.
-fn claim(args: &Run, session: &Session, image: &ImageRow) -> Outcome<()> {
+fn claim(args: &Run, session: &Machine, image: &ImageRow) -> Outcome<()> {
     if let Some(name) = &args.name
         && let Some(holder) = session.store.take_name(name)?
     {
@@ -121,7 +124,7 @@ fn claim(args: &Run, session: &Session, image: &ImageRow) -> Outcome<()> {
 }
 
 /// The image: the one that is here, or one that is pulled now.
-fn image(args: &Run, session: &Session) -> Outcome<ImageRow> {
+fn image(args: &Run, session: &Machine) -> Outcome<ImageRow> {
     let here = || find_to_run(&session.store, args.image(), args.platform.as_deref());
     let missing = match (args.pull, here()) {
         (Pull::Always, _) => None,
@@ -177,11 +180,16 @@ fn tell_limits(finished: &Finished, shm_size: u64) {
     }
 }
 
-/// What steps are debugged by: a shell on our terminal.
-pub(super) fn debug(before: &str) -> Result<Debug, Usage> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Usage("--debug needs a terminal as standard input".to_owned()));
+/// Refuses a shell where there is no terminal for it.
+pub(crate) fn can_debug() -> Result<(), Usage> {
+    if std::io::stdin().is_terminal() {
+        return Ok(());
     }
+    Err(Usage("--debug needs a terminal as standard input".to_owned()))
+}
+
+/// What steps are debugged by: a shell on our terminal.
+pub(crate) fn debug(before: &str) -> Debug {
     let hand_over = |told: &str, running| {
         // What other steps say meanwhile is shown afterwards.
         let held = progress::hold();
@@ -194,5 +202,5 @@ pub(super) fn debug(before: &str) -> Result<Debug, Usage> {
         ended
     };
     let (before, size) = (before.to_owned(), terminal::size());
-    Ok(Debug { before, size, hand_over: Box::new(hand_over), turn: Mutex::default() })
+    Debug { before, size, hand_over: Box::new(hand_over), turn: Mutex::default() }
 }

@@ -3,12 +3,13 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
+use lapstrake_build::Machine;
+use lapstrake_build::attrs;
 use lapstrake_diag::Outcome;
 use lapstrake_store::{Rule, Store};
 
-use super::options::size;
 use crate::env;
-use crate::session::Session;
+use attrs::size;
 
 /// How much the cache may take, as the environment says it.
 pub(super) enum Keep {
@@ -72,7 +73,7 @@ pub(super) fn start_if_needed(store: &Store) {
 }
 
 /// What the sweeper does.
-pub(super) fn sweep(session: &Session) -> Outcome<()> {
+pub(super) fn sweep(session: &Machine) -> Outcome<()> {
     let Some(most) = Keep::from_env().most() else { return Ok(()) };
     // If it may not be nice, it is quick.
     rustix::process::nice(19).unwrap_or_default();

@@ -10,8 +10,8 @@ use lapstrake_go::size::human as bytes;
 use lapstrake_ops::StackReport;
 
 use crate::format::{cpu, escaped, millis, time};
-use crate::progress::Journal;
-use crate::record::BuildRecord;
+use lapstrake_build::BuildRecord;
+use lapstrake_build::Journal;
 
 /// A step as it is drawn.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lapstrake_engine::{Event, StepId};
 
-use super::journal::Journal;
 use super::names::printable;
+use lapstrake_build::Journal;
 
 /// As much as fits on a screen and still has the compiler's first error in it.
 const KEPT_LINES: usize = 60;

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::args::debug::DebugIgnore;
-use crate::commands::wanted::local_context;
+use crate::client::local_directory;
+use lapstrake_build::local_context;
 
 /// An ignore file, and paths.
 #[derive(Deserialize)]
@@ -56,7 +57,9 @@ pub(super) fn ignore(args: &DebugIgnore) -> Outcome<ExitCode> {
 /// Says which line of the context's ignore file decides about one path.
 fn why(args: &DebugIgnore, path: &str) -> Outcome<ExitCode> {
     let context = args.context.as_deref().unwrap_or_else(|| Path::new("."));
-    let patterns = local_context(context, args.file.as_deref())?.ignore;
+    let mut warnings = Vec::new();
+    let patterns = local_context(local_directory(context)?, args.file.as_deref(), &mut warnings)?.ignore;
+    warnings.iter().for_each(|warning| tell!("{warning}"));
     let clean = TreePath::clean(path.as_bytes()).map_err(|error| Usage(format!("{path}: {error}")))?;
     let verdict = patterns.settled(patterns.excluded(&clean))?;
     let what = if verdict.excluded { "hidden" } else { "sent" };

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lapstrake_build::attrs;
+use lapstrake_build::options as check_options;
 use lapstrake_diag::{Diagnostic, Outcome, SourceFile, Usage};
 use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax, code, parse_as};
 use lapstrake_graph::{Exec, File, FileAction, Graph, NetworkMode, Op, Target, Vertex};
@@ -15,7 +17,6 @@ use serde_json::{Value, json};
 
 use super::{read, with_includes};
 use crate::args::debug::DebugPlan;
-use crate::commands::check::options as check_options;
 use crate::commands::options;
 
 /// Prints the plan.
@@ -34,7 +35,7 @@ pub(super) fn plan(args: &DebugPlan) -> Outcome<ExitCode> {
         inputs.platforms = vec![platform.map_err(|e| Usage(format!("--platform: {e}")))?];
     }
     let file = read(&args.file)?;
-    let dialect = options::dialect(&file, args.syntax.as_deref(), &inputs.build_args);
+    let dialect = attrs::dialect(&file, args.syntax.as_deref(), &inputs.build_args);
     let file = Arc::new(with_includes(file, dialect, &args.file)?);
     let parsed = parse_as(&file, dialect);
     say!("{}", document(&file, &parsed, &inputs));

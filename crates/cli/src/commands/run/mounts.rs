@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use lapstrake_build::attrs;
 use lapstrake_diag::Usage;
 use lapstrake_go::{csv, parse_bool};
 use lapstrake_runtime::{Mount, MountSource};
 
-use super::options;
 use crate::args::Run;
 
 /// A mount that the command line asks for.
@@ -69,7 +69,7 @@ fn target(text: &str) -> Result<String, String> {
 }
 
 fn source(text: &str) -> Result<Option<PathBuf>, String> {
-    options::absolute(Path::new(text)).map(Some).map_err(|Usage(why)| why)
+    attrs::absolute(Path::new(text)).map(Some).map_err(|Usage(why)| why)
 }
 
 /// `SRC:DST[:ro]`
@@ -157,7 +157,7 @@ fn mount(text: &str) -> Result<WantedMount, String> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    options::size(text).map_err(|Usage(why)| why)
+    attrs::size(text).map_err(|Usage(why)| why)
 }
 
 fn octal(text: &str) -> Result<u32, String> {

@@ -1,5 +1,7 @@
 //! From the command line of `run` and the image's config to what the sandbox is asked for.
 
+use crate::commands::options;
+use lapstrake_build::attrs;
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::ContainerConfig;
 use lapstrake_runtime::{Capabilities, Network, Resource, Rlimit, RunSpec, User};
@@ -7,7 +9,7 @@ use lapstrake_snapshot::Active;
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
 
-use super::{options, terminal};
+use super::terminal;
 use crate::args::Run;
 
 /// Flags whose values need no image to be read.
@@ -35,8 +37,8 @@ impl Wishes {
                 .iter()
                 .any(|name| Capabilities::from_name(name) == Some(Capabilities::NET_RAW)),
             rlimits: args.ulimit.iter().map(rlimit).collect::<Result<_, _>>()?,
-            extra_hosts: args.add_host.iter().map(options::host).collect::<Result<_, _>>()?,
-            shm_size: args.shm_size.as_deref().map(options::size).transpose()?.filter(|size| *size > 0),
+            extra_hosts: args.add_host.iter().map(attrs::host).collect::<Result<_, _>>()?,
+            shm_size: args.shm_size.as_deref().map(attrs::size).transpose()?.filter(|size| *size > 0),
             hostname: args.hostname.clone().filter(|name| !name.is_empty()),
             readonly_root: args.read_only,
             init: args.init,
@@ -121,7 +123,7 @@ fn capabilities(add: &[String], drop: &[String]) -> Result<Capabilities, Usage> 
 
 /// `--ulimit`
 fn rlimit(text: &String) -> Result<Rlimit, Usage> {
-    let limit = options::ulimit(text)?;
+    let limit = attrs::ulimit(text)?;
     let resource = Resource::from_name(&limit.name)
         .ok_or_else(|| Usage(format!("--ulimit {text}: unknown limit `{}`", limit.name)))?;
     let value = |number: i64| u64::try_from(number).ok();

@@ -10,31 +10,31 @@ use lapstrake_outputs::{Encoding, IndexNotes, LayerForm};
 
 /// How an image is written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ImageOutput {
+pub struct ImageOutput {
     /// Further names.
-    pub(crate) names: Vec<Reference>,
+    pub names: Vec<Reference>,
     /// Whether no time in new layers is later than the epoch.
-    pub(crate) rewrite: bool,
+    pub rewrite: bool,
     /// What stands in place of the build's own epoch; `Some(None)` is none.
-    pub(crate) epoch: Option<Option<i64>>,
+    pub epoch: Option<Option<i64>>,
     /// Blobs and manifest.
-    pub(crate) encoding: Encoding,
+    pub encoding: Encoding,
     /// Annotations of manifests, which may be for one platform only.
-    pub(crate) annotations: Vec<Annotation>,
+    pub annotations: Vec<Annotation>,
     /// Annotations of an index.
-    pub(crate) index: IndexNotes,
+    pub index: IndexNotes,
     /// Whether the local store keeps it.
-    pub(crate) store: bool,
+    pub store: bool,
     /// Whether the files of its layers are unpacked there, though nobody needs them yet.
-    pub(crate) unpack: bool,
+    pub unpack: bool,
     /// Whether it is also named by its digest.
-    pub(crate) canonical: bool,
+    pub canonical: bool,
     /// A name that it has with its digest, without a tag.
-    pub(crate) dangling: Option<Reference>,
+    pub dangling: Option<Reference>,
     /// Only if there is no other name.
-    pub(crate) dangling_alone: bool,
+    pub dangling_alone: bool,
     /// Whether registries may be without TLS.
-    pub(crate) insecure: bool,
+    pub insecure: bool,
 }
 
 impl Default for ImageOutput {
@@ -58,18 +58,18 @@ impl Default for ImageOutput {
 
 /// An annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Annotation {
+pub struct Annotation {
     /// For images of this platform.
-    pub(crate) platform: Option<Platform>,
+    pub platform: Option<Platform>,
     /// Of what.
-    pub(crate) of: Of,
-    pub(crate) key: String,
-    pub(crate) value: String,
+    pub of: Of,
+    pub key: String,
+    pub value: String,
 }
 
 /// What is annotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
+pub enum Of {
     /// The manifest.
     Manifest,
     /// The manifest where it is listed.
@@ -82,7 +82,7 @@ pub(crate) enum Of {
 
 /// How an image is pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PushTo {
+pub enum PushTo {
     /// Under its tags.
     Tags,
     /// Without a tag.
@@ -91,7 +91,7 @@ pub(crate) enum PushTo {
 
 /// Where a result goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
+pub enum Output {
     /// The local store, under further names, and the registries that the names say.
     Image { image: ImageOutput, push: Option<PushTo> },
     /// An archive; without a file, to standard output.
@@ -110,16 +110,16 @@ pub(crate) enum Output {
 
 /// A root that leaves as files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RootOutput {
+pub struct RootOutput {
     /// Whether it is in a directory with the platform's name; unsaid where there are several platforms.
-    pub(crate) split: Option<bool>,
+    pub split: Option<bool>,
     /// What stands in place of the build's own epoch; `Some(None)` is none.
-    pub(crate) epoch: Option<Option<i64>>,
+    pub epoch: Option<Option<i64>>,
 }
 
 impl Output {
     /// Whether the result's files are needed, not only its layers.
-    pub(crate) fn takes_files(&self) -> bool {
+    pub fn takes_files(&self) -> bool {
         match self {
             Output::Tar { .. } | Output::Local { .. } => true,
             Output::Image { image, .. } => image.unpack,
@@ -128,7 +128,7 @@ impl Output {
     }
 
     /// Whether it is pushed and names no place itself.
-    pub(crate) fn needs_name(&self) -> bool {
+    pub fn needs_name(&self) -> bool {
         match self {
             Output::Image { image, push: Some(_) } => image.names.is_empty() && image.dangling.is_none(),
             _ => false,
@@ -137,7 +137,7 @@ impl Output {
 }
 
 /// `-o`
-pub(crate) fn output(text: &String) -> Result<Output, Usage> {
+pub(crate) fn output(text: &String, warnings: &mut Vec<String>) -> Result<Output, Usage> {
     if !text.contains([',', '=']) {
         return Ok(if text == "-" {
             Output::Tar { dest: None, root: RootOutput::default() }
@@ -146,10 +146,13 @@ pub(crate) fn output(text: &String) -> Result<Output, Usage> {
         });
     }
     let bad = |why: String| Usage(format!("-o {text}: {why}"));
-    Keys::parse(text).and_then(of_type).map_err(bad)
+    let (output, told) = Keys::parse(text).and_then(of_type).map_err(bad)?;
+    warnings.extend(told);
+    Ok(output)
 }
 
-fn of_type(mut keys: Keys) -> Result<Output, String> {
+/// The output, and what is to be said of its keys.
+fn of_type(mut keys: Keys) -> Result<(Output, Vec<String>), String> {
     let kind = keys.take("type").ok_or("type is required for output")?;
     let dest = keys.take("dest").map(PathBuf::from);
     let file = dest.clone().filter(|dest| dest.as_os_str() != "-");
@@ -185,8 +188,7 @@ fn of_type(mut keys: Keys) -> Result<Output, String> {
     if matches!(output, Output::Image { .. } | Output::Cache) && dest.is_some() {
         return Err(format!("type={kind} has no `dest`"));
     }
-    keys.end(&kind)?;
-    Ok(output)
+    Ok((output, keys.end(&kind)?))
 }
 
 /// Keys of what leaves as files.
@@ -249,7 +251,7 @@ fn seconds(value: &str) -> Result<Option<i64>, String> {
 }
 
 /// Keys about blobs and manifests.
-pub(super) fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), String> {
+pub(crate) fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), String> {
     if let Some(value) = keys.take("compression") {
         encoding.form = match value.as_str() {
             "gzip" => LayerForm::Gzip,
@@ -270,8 +272,9 @@ pub(super) fn encoding(keys: &mut Keys, encoding: &mut Encoding) -> Result<(), S
     encoding.force = keys.flag("force-compression")?.unwrap_or(false);
     encoding.docker_types = !keys.flag("oci-mediatypes")?.unwrap_or(true);
     if encoding.docker_types && encoding.form == LayerForm::Estargz {
-        tell!(
+        keys.warnings.push(
             "warning: compression=estargz needs the OCI's media types: oci-mediatypes=false is not followed"
+                .to_owned(),
         );
         encoding.docker_types = false;
     }
@@ -320,14 +323,14 @@ pub(crate) fn annotations(texts: &[String]) -> Result<Vec<Annotation>, Usage> {
 
 impl ImageOutput {
     /// Whether it can leave without the layers that the place it goes to has already.
-    pub(crate) fn needs_no_layers(&self) -> bool {
+    pub fn needs_no_layers(&self) -> bool {
         let Self { store, unpack, canonical, dangling, encoding, .. } = self;
         // A whole eStargz image may need other layers than its base has, a manifest without a push all of them.
         !store && !unpack && !canonical && dangling.is_none() && encoding.form != LayerForm::Estargz
     }
 
     /// Adds annotations.
-    pub(crate) fn annotate(&mut self, all: &[Annotation]) {
+    pub fn annotate(&mut self, all: &[Annotation]) {
         for annotation in all {
             let index = match annotation.of {
                 Of::Manifest | Of::ManifestDescriptor => {
@@ -342,7 +345,7 @@ impl ImageOutput {
     }
 
     /// How an image for `platform`, one of `all`, is written down.
-    pub(crate) fn encoding_for(&self, platform: &Platform, all: &[Platform]) -> Result<Encoding, Usage> {
+    pub fn encoding_for(&self, platform: &Platform, all: &[Platform]) -> Result<Encoding, Usage> {
         let mut encoding = self.encoding.clone();
         // What is said of one platform stands before what is said of all.
         for narrow in [false, true] {
@@ -365,10 +368,14 @@ impl ImageOutput {
 }
 
 /// The keys of an output that were not read yet.
-pub(super) struct Keys(BTreeMap<String, String>);
+pub(crate) struct Keys {
+    left: BTreeMap<String, String>,
+    /// What is to be said of those that were read.
+    warnings: Vec<String>,
+}
 
 impl Keys {
-    pub(super) fn parse(text: &str) -> Result<Keys, String> {
+    pub(crate) fn parse(text: &str) -> Result<Keys, String> {
         let mut keys = BTreeMap::new();
         let fields = csv::fields(text).map_err(|error| error.to_string())?;
         for field in &fields {
@@ -384,15 +391,15 @@ impl Keys {
                 keys.insert(key.trim().to_owned(), value.to_owned());
             }
         }
-        Ok(Keys(keys))
+        Ok(Keys { left: keys, warnings: Vec::new() })
     }
 
-    pub(super) fn take(&mut self, key: &str) -> Option<String> {
-        self.0.remove(key)
+    pub(crate) fn take(&mut self, key: &str) -> Option<String> {
+        self.left.remove(key)
     }
 
     /// A boolean; nothing means `true`.
-    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
+    pub(crate) fn flag(&mut self, key: &str) -> Result<Option<bool>, String> {
         match self.take(key).as_deref() {
             None => Ok(None),
             Some("") => Ok(Some(true)),
@@ -405,12 +412,13 @@ impl Keys {
     fn annotations(&mut self) -> Vec<(String, String)> {
         let is_one =
             |key: &str| key.strip_prefix("annotation").is_some_and(|rest| rest.starts_with(['.', '-', '[']));
-        self.0.extract_if(.., |key, _| is_one(key)).collect()
+        self.left.extract_if(.., |key, _| is_one(key)).collect()
     }
 
-    pub(super) fn end(self, kind: &str) -> Result<(), String> {
-        match self.0.keys().next().map(String::as_str) {
-            None => Ok(()),
+    /// Refuses the keys that nobody has read; gives what is to be said of the others.
+    pub(crate) fn end(self, kind: &str) -> Result<Vec<String>, String> {
+        match self.left.keys().next().map(String::as_str) {
+            None => Ok(self.warnings),
             Some(key @ ("oci-artifact" | "attestation-inline" | "attestation-prefix")) => {
                 Err(format!("`{key}` is not supported: there are no attestations yet"))
             }
@@ -427,7 +435,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Output, String> {
-        output(&text.to_owned()).map_err(|error| error.to_string())
+        output(&text.to_owned(), &mut Vec::new()).map_err(|error| error.to_string())
     }
 
     fn image_of(text: &str) -> ImageOutput {

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use crate::notes::Notes;
 use lapstrake_lower::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};
 use lapstrake_oci::{Digest, ImageConfig};
 use lapstrake_ops::{Images, Known, OpsError};
 
 /// Knows images that were asked for beforehand.
-pub(super) struct Resolver {
-    pub(super) known: Vec<(ImageRequest, Result<Known, Arc<OpsError>>)>,
+pub(crate) struct Resolver {
+    pub known: Vec<(ImageRequest, Result<Known, Arc<OpsError>>)>,
     /// Whether one of them cannot be had, so that nobody was asked for the rest.
-    pub(super) given_up: bool,
-    pub(super) images: Arc<Images>,
-    pub(super) handle: tokio::runtime::Handle,
+    pub given_up: bool,
+    pub images: Arc<Images>,
+    pub handle: tokio::runtime::Handle,
 }
 
 impl ImageResolver for Resolver {
@@ -33,18 +34,19 @@ impl ImageResolver for Resolver {
 }
 
 /// How long somebody elsewhere may think when nothing is built.
-pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Knows images as a build does, and guesses what it cannot find out: for what is told without building.
-pub(super) struct Guessing {
+pub(crate) struct Guessing {
     images: Arc<Images>,
+    notes: Notes,
     handle: tokio::runtime::Handle,
 }
 
 impl Guessing {
     /// Must be called on a runtime.
-    pub(super) fn new(images: Arc<Images>) -> Guessing {
-        Guessing { images, handle: tokio::runtime::Handle::current() }
+    pub(crate) fn new(images: Arc<Images>, notes: Notes) -> Guessing {
+        Guessing { images, notes, handle: tokio::runtime::Handle::current() }
     }
 }
 
@@ -55,7 +57,8 @@ impl ImageResolver for Guessing {
         if let Ok(Ok(Known { manifest, config, .. })) = known {
             return Ok(ResolvedImage { manifest, config, guessed: false });
         }
-        tell!("{} could not be looked at: variables that come with it are not checked", request.reference);
+        let name = &request.reference;
+        self.notes.add(format!("{name} could not be looked at: variables that come with it are not checked"));
         Ok(guess(request))
     }
 }

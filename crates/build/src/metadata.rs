@@ -1,16 +1,14 @@
 //! `--metadata-file`: what was built, in the words of buildx.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use lapstrake_diag::Outcome;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_outputs::{Bundle, Manifest};
 use serde::Serialize;
 
 /// What buildx is told by the exporters, and tells on.
 #[derive(Default)]
-pub(crate) struct Metadata(BTreeMap<&'static str, Value>);
+pub struct Metadata(BTreeMap<&'static str, Value>);
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -35,7 +33,7 @@ struct Descriptor {
 impl Metadata {
     /// An image without a manifest: the local store needs none. Docker's own store answers the same. Of several platforms
     /// no config stands for all.
-    pub(crate) fn image(&mut self, bundle: &Bundle, names: &[Reference]) {
+    pub fn image(&mut self, bundle: &Bundle, names: &[Reference]) {
         let id = bundle.main().image.document.digest.to_string();
         if bundle.index.is_none() {
             self.text("containerimage.config.digest", id.clone());
@@ -48,7 +46,7 @@ impl Metadata {
     }
 
     /// Its manifest or its index, and what is said of that where it is listed.
-    pub(crate) fn manifest(
+    pub fn manifest(
         &mut self,
         bundle: &Bundle,
         Manifest { media_type, document }: &Manifest,
@@ -69,11 +67,13 @@ impl Metadata {
         self.0.insert(key, Value::Text(value));
     }
 
-    /// Writes the file, whole or not at all. `build` is the id that `lapstrake builds` knows this one by; buildx puts
-    /// builder and node before it, of which there is one.
-    pub(crate) fn write(mut self, build: &str, path: &Path) -> Outcome<()> {
-        self.text("buildx.build.ref", format!("default/default/{build}"));
-        let bytes = lapstrake_go::to_json_indented(&self.0);
-        super::file::put(path, bytes)
+    /// The id that `lapstrake builds` knows the build by. buildx puts builder and node before it, of which there is one.
+    pub(crate) fn build(&mut self, id: &str) {
+        self.text("buildx.build.ref", format!("default/default/{id}"));
+    }
+
+    /// The document, indented as Go's encoder indents.
+    pub fn document(&self) -> Vec<u8> {
+        lapstrake_go::to_json_indented(&self.0)
     }
 }

@@ -4,17 +4,10 @@ use lapstrake_diag::Usage;
 use lapstrake_oci::Platform;
 use lapstrake_outputs::IndexNotes;
 
-use super::output::Output;
-use crate::args::Build;
-use crate::env;
-
-/// What a build is for, if somebody says.
-pub(super) fn asked(args: &Build) -> Option<String> {
-    if args.platform.is_empty() { env::default_platform() } else { Some(args.platform.join(",")) }
-}
+use crate::output::Output;
 
 /// The platforms in `text`, without doubles. `local` is this machine's.
-pub(super) fn platforms(text: &str, local: &Platform) -> Result<Vec<Platform>, Usage> {
+pub(crate) fn platforms(text: &str, local: &Platform) -> Result<Vec<Platform>, Usage> {
     let mut all = Vec::new();
     for part in text.split(',') {
         let platform = match part {
@@ -30,7 +23,7 @@ pub(super) fn platforms(text: &str, local: &Platform) -> Result<Vec<Platform>, U
 
 /// Whether the result is an index: where there is more than one platform, and where the build argument in `asked` says so.
 /// Refuses what such a result cannot do, in the words of BuildKit and buildx.
-pub(super) fn as_index(
+pub(crate) fn as_index(
     platforms: &[Platform],
     asked: Option<&str>,
     outputs: &[Output],
@@ -68,7 +61,7 @@ pub(super) fn as_index(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::output::ImageOutput;
+    use crate::output::ImageOutput;
 
     fn local() -> Platform {
         Platform::new("linux", "amd64", "")

@@ -1,6 +1,6 @@
 //! The Dockerfile: where it is, what it includes, and what is wrong with it.
 
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,38 +11,52 @@ use lapstrake_engine::{Progress, StepFailed, StepId};
 use lapstrake_graph::{Http, Source};
 use lapstrake_lower::LowerError;
 use lapstrake_ops::{Images, Job, Worker};
+use lapstrake_request::BuildRequest;
 use lapstrake_store::Store;
 use lapstrake_tree::archive::is_archive;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 
-use super::include::{included, load, reason, root_of};
-use super::options;
-use super::place::Place;
-use super::wanted::Wanted;
-use crate::args::Build;
-use crate::session::{self, Session};
+use crate::attrs;
+use crate::client::Client;
+use crate::context_source::Place;
+use crate::include::{included, load, reason, root_of};
+use crate::notes::Notes;
+use crate::resolved::Resolved;
 
 /// The name that people expect.
 const NAME: &str = "Dockerfile";
 /// No Dockerfile is longer, in bytes.
 const LONGEST: u64 = 64 << 20;
 
+/// What of this machine builds use: its state and its way of making containers.
+pub struct Machine {
+    /// The state directory.
+    pub store: Arc<Store>,
+    /// Whether only one user id is mapped.
+    pub single_id: bool,
+}
+
 /// What reading and building need: everything that knows how to get files.
-pub(super) struct Tools {
-    pub(super) store: Arc<Store>,
-    pub(super) images: Arc<Images>,
-    pub(super) worker: Arc<Worker>,
-    pub(super) job: Job,
+pub struct Tools {
+    /// The state directory.
+    pub store: Arc<Store>,
+    /// The sources of images.
+    pub images: Arc<Images>,
+    /// What builds of this machine share.
+    pub worker: Arc<Worker>,
+    /// The steps of this build.
+    pub job: Job,
+    /// What is said once the build is over.
+    pub notes: Notes,
 }
 
 impl Tools {
     /// Takes the settings of `wanted`.
-    pub(super) fn new(session: &Session, wanted: &mut Wanted, pull: bool) -> Tools {
-        let store = session.store.clone();
-        let worker = Arc::new(Worker::new(store.clone(), session.single_id));
-        let images = Arc::new(Images::new(worker.clone(), pull, session::registries()));
+    pub fn new(worker: &Arc<Worker>, client: &dyn Client, wanted: &mut Resolved, pull: bool) -> Tools {
+        let store = worker.store().clone();
+        let images = Arc::new(Images::new(worker.clone(), pull, client.registries()));
         let job = Job::new(worker.clone(), images.clone(), std::mem::take(&mut wanted.settings));
-        Tools { store, images, worker, job }
+        Tools { store, images, worker: worker.clone(), job, notes: Notes::default() }
     }
 }
 
@@ -50,14 +64,14 @@ impl Tools {
 type Found = (SourceFile, Option<(OwnedFd, PathBuf)>);
 
 /// Reads and parses the Dockerfile. What stands on standard input decides what the main context is.
-pub(super) async fn read(
-    args: &Build,
-    wanted: &mut Wanted,
+pub async fn read(
+    (request, client): (&BuildRequest, &dyn Client),
+    wanted: &mut Resolved,
     tools: &Tools,
     progress: &Progress,
 ) -> Outcome<(Arc<SourceFile>, Parsed)> {
-    let (file, place) = find(args, wanted, tools, progress).await?;
-    let dialect = options::dialect(&file, args.syntax.as_deref(), &wanted.inputs.build_args);
+    let (file, place) = find((request, client), wanted, tools, progress).await?;
+    let dialect = attrs::dialect(&file, request.syntax.as_deref(), &wanted.inputs.build_args);
     let file = match place {
         Some((root, below)) => included(file, dialect, &root, &below)?,
         None => file,
@@ -66,23 +80,19 @@ pub(super) async fn read(
     Ok((Arc::new(file), parsed))
 }
 
-/// Like [`read`], for what is told without building: nothing is shown.
-pub(super) fn quietly(
-    args: &Build,
-    wanted: &mut Wanted,
+async fn find(
+    (args, client): (&BuildRequest, &dyn Client),
+    wanted: &mut Resolved,
     tools: &Tools,
-) -> Outcome<(Arc<SourceFile>, Parsed)> {
-    super::block_on(read(args, wanted, tools, &Progress::none()))
-}
-
-async fn find(args: &Build, wanted: &mut Wanted, tools: &Tools, progress: &Progress) -> Outcome<Found> {
-    let asked = args.file.as_deref().map(|path| path.to_string_lossy().into_owned());
+    progress: &Progress,
+) -> Outcome<Found> {
+    let asked = args.dockerfile.as_deref().map(|path| path.to_string_lossy().into_owned());
     match asked.as_deref() {
         Some("-") if wanted.place == Place::Stdin => {
             let text = "can't use stdin for both build context and dockerfile";
             return Err(Usage(text.to_owned()).into());
         }
-        Some("-") => return Ok((from_stdin()?, here(args, wanted)?)),
+        Some("-") => return Ok((from_stdin(client)?, here(args, wanted)?)),
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
             let http = Http { url: url.to_owned(), name: NAME.to_owned(), checksum: None, unpack: false };
             let root = bring(tools, &Source::Http(http), progress).await?;
@@ -94,12 +104,12 @@ async fn find(args: &Build, wanted: &mut Wanted, tools: &Tools, progress: &Progr
     match wanted.place.clone() {
         Place::Directory => on_disk(args),
         Place::Remote(source) => elsewhere(args, tools, &source, progress).await,
-        Place::Stdin => match upload(tools)? {
+        Place::Stdin => match upload(tools, client)? {
             Upload::Archive(source) => {
                 wanted.inputs.main = Some(source.clone());
                 elsewhere(args, tools, &source, progress).await
             }
-            Upload::Text(_) if args.file.is_some() => {
+            Upload::Text(_) if args.dockerfile.is_some() => {
                 let text = "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles";
                 Err(Usage(text.to_owned()).into())
             }
@@ -112,16 +122,16 @@ async fn find(args: &Build, wanted: &mut Wanted, tools: &Tools, progress: &Progr
 }
 
 /// Where a Dockerfile that is no file may include from: the context, if that is a directory.
-fn here(args: &Build, wanted: &Wanted) -> Outcome<Option<(OwnedFd, PathBuf)>> {
+fn here(args: &BuildRequest, wanted: &Resolved) -> Outcome<Option<(OwnedFd, PathBuf)>> {
     match wanted.place {
         Place::Directory => Ok(Some((open_host_dir(&args.context)?, PathBuf::new()))),
         Place::Remote(_) | Place::Stdin => Ok(None),
     }
 }
 
-fn from_stdin() -> Outcome<SourceFile> {
+fn from_stdin(client: &dyn Client) -> Outcome<SourceFile> {
     let mut bytes = Vec::new();
-    io::stdin().lock().take(LONGEST).read_to_end(&mut bytes)?;
+    client.stdin().take(LONGEST).read_to_end(&mut bytes)?;
     Ok(SourceFile::from_bytes(NAME, &bytes))
 }
 
@@ -131,9 +141,9 @@ fn unreadable(path: &str, why: &str) -> Report {
 
 /// The Dockerfile of a directory. What the user names may be anywhere and a link to anything; what the context has under the usual
 /// name is looked for as `COPY` does it, so that a link leads nowhere else.
-fn on_disk(args: &Build) -> Outcome<Found> {
+fn on_disk(args: &BuildRequest) -> Outcome<Found> {
     let lower = |path: &Path| path.with_file_name("dockerfile");
-    let Some(asked) = &args.file else {
+    let Some(asked) = &args.dockerfile else {
         let root = open_host_dir(&args.context)?;
         let inside = |path: &Path| Root::new(&root).stat(path.as_os_str().as_encoded_bytes(), true).is_ok();
         let usual = Path::new(NAME).to_owned();
@@ -154,10 +164,15 @@ fn on_disk(args: &Build) -> Outcome<Found> {
 }
 
 /// A Dockerfile in a context that is elsewhere. A context that is one file is the Dockerfile.
-async fn elsewhere(args: &Build, tools: &Tools, source: &Source, progress: &Progress) -> Outcome<Found> {
+async fn elsewhere(
+    args: &BuildRequest,
+    tools: &Tools,
+    source: &Source,
+    progress: &Progress,
+) -> Outcome<Found> {
     let root = bring(tools, source, progress).await?;
     let inside = Root::new(&root);
-    let mut path = args.file.clone().unwrap_or_else(|| PathBuf::from(NAME));
+    let mut path = args.dockerfile.clone().unwrap_or_else(|| PathBuf::from(NAME));
     let missing = |path: &Path| !inside.exists(path.as_os_str().as_encoded_bytes());
     let lower = path.with_file_name("dockerfile");
     if matches!(source, Source::Http(_)) && missing(&path) && !missing(Path::new("context")) {
@@ -188,8 +203,8 @@ enum Upload {
     Text(SourceFile),
 }
 
-fn upload(tools: &Tools) -> Outcome<Upload> {
-    let (blob, size) = tools.store.copy_blob(io::stdin().lock(), None)?;
+fn upload(tools: &Tools, client: &dyn Client) -> Outcome<Upload> {
+    let (blob, size) = tools.store.copy_blob(client.stdin(), None)?;
     let mut file = tools.store.open_blob(&blob)?;
     if is_archive(&mut file)? {
         return Ok(Upload::Archive(Source::Archive { blob }));
@@ -203,7 +218,7 @@ fn upload(tools: &Tools) -> Outcome<Upload> {
 const TOLD: usize = 50;
 
 /// Whether there is something to build. The report has all errors, and the text that BuildKit has for the first.
-pub(super) fn usable(parsed: &Parsed, file: &Arc<SourceFile>) -> Outcome<()> {
+pub fn usable(parsed: &Parsed, file: &Arc<SourceFile>) -> Outcome<()> {
     let Some((message, _)) = first_error(parsed, file) else { return Ok(()) };
     let errors = || parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
     let hint = match errors().count() {
@@ -220,7 +235,7 @@ pub(super) fn usable(parsed: &Parsed, file: &Arc<SourceFile>) -> Outcome<()> {
 }
 
 /// What BuildKit says of a file that cannot be parsed, and the lines that it shows.
-pub(super) fn first_error(parsed: &Parsed, file: &SourceFile) -> Option<(String, Option<(u32, u32)>)> {
+pub fn first_error(parsed: &Parsed, file: &SourceFile) -> Option<(String, Option<(u32, u32)>)> {
     let (error, fault) = parsed.diagnostics.iter().zip(&parsed.faults).next()?;
     let lines = Some(fault.lines).filter(|lines| lines.0 > 0);
     Some(match (fault.phase, lines) {
@@ -233,7 +248,7 @@ pub(super) fn first_error(parsed: &Parsed, file: &SourceFile) -> Option<(String,
 }
 
 /// An error of lowering, with its place in the Dockerfile if it has one.
-pub(super) fn placed(error: &LowerError, file: &Arc<SourceFile>) -> Report {
+pub(crate) fn placed(error: &LowerError, file: &Arc<SourceFile>) -> Report {
     let report = Report::of(error);
     match error.diagnostic() {
         Some(diagnostic) => {
@@ -245,7 +260,7 @@ pub(super) fn placed(error: &LowerError, file: &Arc<SourceFile>) -> Report {
 }
 
 /// A failed step with its lines in the Dockerfile.
-pub(super) fn step_failed(failed: &StepFailed, file: &Arc<SourceFile>) -> Report {
+pub(crate) fn step_failed(failed: &StepFailed, file: &Arc<SourceFile>) -> Report {
     let report = Report::of(&*failed.source).context("failed to solve");
     match failed.lines {
         Some(lines) => report.at(file, Excerpt::Lines(lines.first, lines.last)),

@@ -14,17 +14,17 @@ use lapstrake_ops::{Images, OpsError};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::lock::Lock;
-use super::read::{Tools, placed, usable};
-use super::resolve::{PATIENCE, Resolver};
-use super::wanted::Wanted;
+use crate::lock::Lock;
+use crate::resolve::{PATIENCE, Resolver};
+use crate::resolved::Resolved;
+use crate::source::{Tools, placed, usable};
 
 /// What can be done about `error=true`.
 const CHECK_HINT: &str = "the Dockerfile makes warnings errors: mend it, or skip a rule with `# check=skip=RULE` above the instruction";
 
 /// Asks what the base images are, all at once, and lowers.
-pub(super) async fn plan(
-    wanted: &mut Wanted,
+pub async fn plan(
+    wanted: &mut Resolved,
     (file, parsed, checks): (&Arc<SourceFile>, &Parsed, &Checks),
     tools: &Tools,
     (progress, lock): (&Progress, Option<&Lock>),
@@ -39,7 +39,7 @@ pub(super) async fn plan(
     });
     if let (Err(_), Some(lock)) = (&plan, lock) {
         let failed = resolver.known.iter().filter(|(_, found)| found.is_err());
-        failed.filter_map(|(request, _)| lock.told(request)).for_each(|told| tell!("{told}"));
+        failed.filter_map(|(request, _)| lock.told(request)).for_each(|told| tools.notes.add(told));
     }
     let plan = plan.map_err(|error| placed(&error, file))?;
     nothing_found(checks)?;
@@ -48,7 +48,7 @@ pub(super) async fn plan(
 }
 
 /// Fails if what was found is an error.
-pub(super) fn nothing_found(checks: &Checks) -> Outcome<()> {
+pub(crate) fn nothing_found(checks: &Checks) -> Outcome<()> {
     match checks.error() {
         Some(text) => Err(Report::new(text).with_hint(CHECK_HINT)),
         None => Ok(()),
@@ -124,7 +124,7 @@ async fn ask_images(
 
 /// Where `SOURCE_DATE_EPOCH` names a source, finds out when that is from.
 async fn ask_time(
-    wanted: &mut Wanted,
+    wanted: &mut Resolved,
     (file, parsed): (&Arc<SourceFile>, &Parsed),
     tools: &Tools,
     progress: &Progress,
@@ -147,12 +147,14 @@ async fn time_of(source: &Source, tools: &Tools, progress: &Progress) -> Result<
 
 /// As [`ask_time`], for what is told without building: a source that does not answer is no reason to tell nothing, and what is
 /// wrong with the Dockerfile is found when it is lowered.
-pub(super) async fn guess_time(wanted: &mut Wanted, parsed: &Parsed, tools: &Tools) {
+pub(crate) async fn guess_time(wanted: &mut Resolved, parsed: &Parsed, tools: &Tools) {
     let Ok(Some(source)) = epoch_source(&parsed.dockerfile, &wanted.inputs) else { return };
     match tokio::time::timeout(PATIENCE, time_of(&source, tools, &Progress::none())).await {
         Ok(Ok(time)) => wanted.inputs.source_epoch = time,
         Ok(Err(_)) | Err(_) => {
-            tell!("{} could not be looked at: its time is not known", source_title(&source));
+            tools
+                .notes
+                .add(format!("{} could not be looked at: its time is not known", source_title(&source)));
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapstrake_diag::{Context as _, Outcome, Report, Usage};
@@ -10,55 +9,56 @@ use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_ops::{Images, SharedStack, Stack};
+use lapstrake_outputs::Status;
 use lapstrake_outputs::{
-    Bundle, Containerd, Elsewhere, Encoding, Estargz, Finished, Flavour, Layer, LayerForm, Manifest,
-    OutputError, Part, Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, takes_indexes,
-    with_inline_cache, write_archive, write_files, write_layout, write_rootfs,
+    Bundle, Elsewhere, Encoding, Estargz, Finished, Flavour, Layer, LayerForm, Manifest, OutputError, Part,
+    Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, takes_indexes, with_inline_cache,
+    write_archive, write_files, write_layout, write_rootfs,
 };
 use lapstrake_store::{StackLayer, Store};
 
-use super::file::to_file;
-use super::metadata::Metadata;
-use super::output::{ImageOutput, Output, PushTo, RootOutput};
-use super::push::status;
-use super::wanted::Wanted;
-use crate::args::Build;
-use crate::env;
+use crate::client::{Addressee, Client, Engine, write_output};
+use crate::metadata::Metadata;
+use crate::notes::Notes;
+use crate::output::{ImageOutput, Output, PushTo, RootOutput};
+use crate::resolved::Resolved;
 
 /// What is exported.
 pub(crate) struct Export<'a> {
-    /// What was typed.
-    pub(crate) args: &'a Build,
-    /// What that means.
-    pub(crate) wanted: &'a Wanted,
+    /// The request.
+    pub request: &'a Resolved,
+    /// The caller.
+    pub client: &'a dyn Client,
+    /// What is said once the build is over.
+    pub notes: &'a Notes,
     /// The id of this build.
-    pub(crate) build: &'a str,
+    pub build: &'a str,
     /// Where the layers are.
-    pub(crate) store: &'a Arc<Store>,
+    pub store: &'a Arc<Store>,
     /// Who talks to registries.
-    pub(crate) images: &'a Images,
+    pub images: &'a Images,
     /// What was built, for each platform.
-    pub(crate) results: &'a [Built<'a>],
+    pub results: &'a [Built<'a>],
 }
 
 /// What was built for one platform.
 pub(crate) struct Built<'a> {
     /// The image without its layers.
-    pub(crate) target: &'a Target,
+    pub target: &'a Target,
     /// The platform as it was asked for.
-    pub(crate) platform: &'a Platform,
+    pub platform: &'a Platform,
     /// Layers that are not here, below those that are.
-    pub(crate) below: Vec<Elsewhere>,
+    pub below: Vec<Elsewhere>,
     /// The layers.
-    pub(crate) stack: SharedStack,
+    pub stack: SharedStack,
     /// The steps whose results the image tells of in its config, if it is to.
-    pub(crate) inline: Option<Vec<SharedStep>>,
+    pub inline: Option<Vec<SharedStep>>,
 }
 
 impl Export<'_> {
     /// Exports to all outputs.
     pub(crate) fn run(&self, progress: &Progress) -> Outcome<Delivered> {
-        let leaves = self.wanted.outputs.iter().any(|output| *output != Output::Cache);
+        let leaves = self.request.outputs.iter().any(|output| *output != Output::Cache);
         let of_this_machine =
             |built: &Built<'_>| built.stack.below.is_some() || !built.stack.binds.is_empty();
         if leaves && self.results.iter().any(of_this_machine) {
@@ -68,14 +68,14 @@ impl Export<'_> {
             return Err(Report::new(text).with_hint(hint));
         }
         let (mut delivered, mut metadata) = (Delivered::default(), Metadata::default());
-        for (number, output) in self.wanted.outputs.iter().enumerate() {
+        for (number, output) in self.request.outputs.iter().enumerate() {
             if *output == Output::Cache {
                 continue;
             }
             let step = progress.start(StepId(format!("internal:export:{number}")), title(output));
             let image = match output {
                 Output::Engine { image } => self.loaded(image, &mut metadata, &step).map(|loaded| {
-                    delivered.notes.extend(loaded.note);
+                    loaded.note.into_iter().for_each(|note| self.notes.add(note));
                     Some(loaded.id)
                 }),
                 other => self.one(other, &mut metadata, &step),
@@ -83,9 +83,8 @@ impl Export<'_> {
             step.complete(false, image.as_ref().err().map(|error| error.message().to_owned()));
             delivered.id = delivered.id.or(image?);
         }
-        if let Some(path) = &self.args.metadata_file {
-            metadata.write(self.build, path)?;
-        }
+        metadata.build(self.build);
+        delivered.metadata = metadata;
         Ok(delivered)
     }
 
@@ -105,9 +104,9 @@ impl Export<'_> {
                         let failed = || format!("cannot write `{}`", dest.display());
                         write_layout(self.store, &saved, flavour, dest).with_context(failed)
                     }
-                    Output::Archive { dest, .. } => {
-                        to_file(dest.as_deref(), |out| Ok(write_archive(self.store, &saved, flavour, out)?))
-                    }
+                    Output::Archive { dest, .. } => write_output(self.client, dest.as_deref(), |out| {
+                        Ok(write_archive(self.store, &saved, flavour, out)?)
+                    }),
                     _ => Ok(Vec::new()),
                 })?;
                 let manifest = manifests.first().context("nothing was written")?;
@@ -117,7 +116,7 @@ impl Export<'_> {
             }
             Output::Tar { dest, root: asked } => during(step, "sending tarball", || {
                 self.files(asked, |parts, shape| {
-                    to_file(dest.as_deref(), |out| Ok(write_rootfs(parts, shape, out)?))
+                    write_output(self.client, dest.as_deref(), |out| Ok(write_rootfs(parts, shape, out)?))
                 })
             }),
             Output::Local { dest, root: asked, delete } => during(step, "copying files", || {
@@ -145,7 +144,7 @@ impl Export<'_> {
             epoch: asked.epoch.unwrap_or(built.target.image.epoch),
         });
         let parts: Vec<Part<'_>> = parts.collect();
-        let split = asked.split.unwrap_or(self.wanted.as_index);
+        let split = asked.split.unwrap_or(self.request.as_index);
         write(&parts, if split { Shape::Split } else { Shape::Merged })?;
         Ok(None)
     }
@@ -157,14 +156,14 @@ impl Export<'_> {
         let encodings = encodings.collect::<Result<Vec<_>, _>>()?;
         let without_epoch = |built: &Built<'_>| asked.epoch.unwrap_or(built.target.image.epoch).is_none();
         if asked.rewrite && self.results.iter().any(without_epoch) {
-            tell!("warning: rewrite-timestamp is specified, but no source-date-epoch was found");
+            self.notes.add("warning: rewrite-timestamp is specified, but no source-date-epoch was found");
         }
         let images = during(step, "exporting layers", || {
             self.results.iter().map(|built| self.image(built, asked)).collect::<Outcome<Vec<_>>>()
         })?;
         let variant = |((platform, encoding), image)| Variant { platform, image: Arc::new(image), encoding };
         let variants = platforms.into_iter().zip(encodings).zip(images).map(variant).collect();
-        Ok(Bundle { variants, index: self.wanted.as_index.then(|| asked.index.clone()) })
+        Ok(Bundle { variants, index: self.request.as_index.then(|| asked.index.clone()) })
     }
 
     fn image(&self, built: &Built<'_>, asked: &ImageOutput) -> Outcome<Finished> {
@@ -245,7 +244,7 @@ impl Export<'_> {
 
     /// To the local store and to a running Docker or containerd. Where neither runs and none was named, the store is enough.
     fn loaded(&self, asked: &ImageOutput, metadata: &mut Metadata, step: &Step) -> Outcome<Loaded> {
-        let Addressee { engine, named } = addressee()?;
+        let Addressee { engine, named } = self.client.engine()?;
         let bundle = self.bundle(asked, step)?;
         let names = self.names(asked);
         self.keep(&bundle, &names, step)?;
@@ -311,7 +310,7 @@ impl Export<'_> {
     }
 
     fn names(&self, asked: &ImageOutput) -> Vec<Reference> {
-        self.wanted.names.iter().chain(&asked.names).cloned().collect()
+        self.request.names.iter().chain(&asked.names).cloned().collect()
     }
 }
 
@@ -326,11 +325,11 @@ fn id_of(bundle: &Bundle, manifest: Option<&Manifest>) -> Digest {
 
 /// What a build has left behind.
 #[derive(Default)]
-pub(crate) struct Delivered {
+pub struct Delivered {
     /// The image, or the index that was made, if one of the outputs is an image.
-    pub(crate) id: Option<Digest>,
-    /// What is to be said once the build is over.
-    pub(crate) notes: Vec<&'static str>,
+    pub id: Option<Digest>,
+    /// What was built, in the words of buildx.
+    pub metadata: Metadata,
 }
 
 /// What `--load` has done.
@@ -348,53 +347,25 @@ fn nobody_listens(error: &Report) -> bool {
     error.code() == OutputError::NO_ENGINE
 }
 
-/// Who can be given an image.
-enum Engine {
-    /// The Docker at this socket.
-    Docker(PathBuf),
-    /// This containerd.
-    Containerd(Containerd),
-}
-
-/// The engine that `--load` means.
-struct Addressee {
-    engine: Engine,
-    /// Whether the environment names it.
-    named: bool,
-}
-
 /// Refuses an index for an engine that knows none, before anything is built.
-pub(crate) fn check_engine(wanted: &Wanted) -> Result<(), Usage> {
+///
+/// # Errors
+/// The engine knows no indexes.
+pub fn check_engine(wanted: &Resolved, client: &dyn Client) -> Outcome<()> {
     let loads = wanted.outputs.iter().any(|output| matches!(output, Output::Engine { .. }));
     if !loads || !wanted.as_index {
         return Ok(());
     }
-    match addressee()? {
+    match client.engine()? {
         Addressee { engine: Engine::Docker(socket), named } if named || socket.exists() => {
             if takes_indexes(&socket) {
                 return Ok(());
             }
-            Err(Usage("docker exporter does not currently support exporting manifest lists".to_owned()))
+            Err(Usage("docker exporter does not currently support exporting manifest lists".to_owned())
+                .into())
         }
         _ => Ok(()),
     }
-}
-
-/// Who is to have it: whom `DOCKER_HOST` or `CONTAINERD_ADDRESS` names, else the Docker at the user's own socket or the
-/// machine's, else the machine's containerd.
-fn addressee() -> Result<Addressee, Usage> {
-    let (sockets, docker_named) = env::docker_sockets().map_err(|host| {
-        Usage(format!("DOCKER_HOST is `{host}`: only `unix://` sockets can be loaded into"))
-    })?;
-    let (socket, containerd_named) = env::containerd_socket();
-    let there = sockets.iter().find(|socket| socket.exists());
-    if !docker_named && (containerd_named || there.is_none() && socket.exists()) {
-        let engine = Engine::Containerd(Containerd { socket, namespace: env::containerd_namespace() });
-        return Ok(Addressee { engine, named: containerd_named });
-    }
-    let docker = there.or(sockets.last()).cloned().map(Engine::Docker);
-    let engine = docker.ok_or_else(|| Usage("there is no place where Docker could listen".to_owned()))?;
-    Ok(Addressee { engine, named: docker_named })
 }
 
 /// What the step of an output is called, in BuildKit's words.
@@ -425,4 +396,10 @@ fn stored_layers(stack: &Stack, image: &Finished) -> Vec<StackLayer> {
         (layer.diff_id, layer.clamp) = (Some(diff_id.clone()), image.rewritten(number));
     }
     layers
+}
+
+/// Reports to a step.
+pub fn status(step: &Step) -> Status {
+    let step = step.clone();
+    Arc::new(move |what: &str, done, of, over| step.status(what, done, of, over))
 }

@@ -7,14 +7,14 @@ const MOST_OUTPUT: usize = 16 << 20;
 
 /// The events of a build, in order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Journal {
+pub struct Journal {
     events: Vec<Event>,
     output: usize,
 }
 
 impl Journal {
     /// Takes in one event.
-    pub(super) fn note(&mut self, event: &Event) {
+    pub fn note(&mut self, event: &Event) {
         if let Event::Log { data, .. } = event {
             self.output += data.len();
             if self.output > MOST_OUTPUT {
@@ -28,17 +28,17 @@ impl Journal {
     }
 
     /// The events.
-    pub(crate) fn events(&self) -> &[Event] {
+    pub fn events(&self) -> &[Event] {
         &self.events
     }
 
     /// The events, without the journal.
-    pub(crate) fn into_events(self) -> Vec<Event> {
+    pub fn into_events(self) -> Vec<Event> {
         self.events
     }
 
     /// Leaves secrets out. An event that is not readable any more without them is not kept.
-    pub(crate) fn hide(&mut self, secrets: &Secrets) {
+    pub fn hide(&mut self, secrets: &Secrets) {
         if secrets.is_empty() {
             return;
         }
@@ -56,7 +56,7 @@ impl Journal {
     }
 
     /// As bytes to keep: a JSON object a line, by zstd.
-    pub(crate) fn encode(&self) -> std::io::Result<Vec<u8>> {
+    pub fn encode(&self) -> std::io::Result<Vec<u8>> {
         let mut lines = Vec::new();
         for event in &self.events {
             lines.extend(lapstrake_go::to_json(event));
@@ -67,7 +67,7 @@ impl Journal {
     }
 
     /// From what was kept. Lines that another version wrote are passed over.
-    pub(crate) fn decode(bytes: &[u8]) -> std::io::Result<Journal> {
+    pub fn decode(bytes: &[u8]) -> std::io::Result<Journal> {
         let lines = zstd::decode_all(bytes)?;
         let events = lines.split(|byte| *byte == b'\n');
         Ok(Journal {

@@ -6,11 +6,11 @@ use lapstrake_dockerfile::{Finding, Parsed, Stage};
 use lapstrake_lower::{Outline, OutlineArg, OutlineItem};
 use serde::Serialize;
 
-use super::check::{place, texts};
+use crate::check::{place, texts};
 
 /// An outline.
 #[derive(Serialize)]
-pub(super) struct OutlineDocument {
+pub struct OutlineDocument {
     #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -44,10 +44,10 @@ struct ItemDocument {
 
 /// The targets; `null` if there are none.
 #[derive(Serialize)]
-pub(super) struct TargetsDocument {
+pub struct TargetsDocument {
     targets: Option<Vec<TargetDocument>>,
     /// The texts of the files, in base64.
-    pub(super) sources: Vec<String>,
+    pub sources: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -67,7 +67,7 @@ struct TargetDocument {
 
 /// What checks found.
 #[derive(Serialize)]
-pub(super) struct CheckDocument {
+pub struct CheckDocument {
     /// `null` if nothing was found.
     warnings: Option<Vec<WarningDocument>>,
     sources: Vec<SourceDocument>,
@@ -138,7 +138,8 @@ fn sources(file: &SourceFile) -> Vec<String> {
 }
 
 impl OutlineDocument {
-    pub(super) fn new(outline: &Outline, file: &SourceFile) -> OutlineDocument {
+    /// Of an outline.
+    pub fn new(outline: &Outline, file: &SourceFile) -> OutlineDocument {
         let item = |item: &OutlineItem| ItemDocument {
             name: item.name.clone(),
             required: item.required,
@@ -162,7 +163,8 @@ impl OutlineDocument {
 }
 
 impl TargetsDocument {
-    pub(super) fn new(parsed: &Parsed, file: &SourceFile) -> TargetsDocument {
+    /// Of a Dockerfile.
+    pub fn new(parsed: &Parsed, file: &SourceFile) -> TargetsDocument {
         let stages = &parsed.dockerfile.stages;
         let target = |(number, stage): (usize, &Stage)| TargetDocument {
             name: stage.from.name().unwrap_or_default(),
@@ -179,7 +181,7 @@ impl TargetsDocument {
 
 impl CheckDocument {
     /// `error` is what ended the checking, with its lines.
-    pub(super) fn new(
+    pub fn new(
         findings: &[Finding],
         error: Option<(&str, Option<(u32, u32)>)>,
         file: &SourceFile,
@@ -209,7 +211,7 @@ impl CheckDocument {
 }
 
 /// `document`, indented, as Go's encoder writes it.
-pub(super) fn written(document: &impl Serialize) -> String {
+pub fn written(document: &impl Serialize) -> String {
     String::from_utf8_lossy(&lapstrake_go::to_json_indented(document)).into_owned()
 }
 

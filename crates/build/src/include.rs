@@ -17,12 +17,7 @@ const LONGEST: u64 = 16 << 20;
 ///
 /// Paths in it are relative to the file they stand in, and with a slash in front to the root; nothing outside of the root
 /// is ever read.
-pub(super) fn included(
-    file: SourceFile,
-    dialect: Dialect,
-    root: &OwnedFd,
-    below: &Path,
-) -> Outcome<SourceFile> {
+pub fn included(file: SourceFile, dialect: Dialect, root: &OwnedFd, below: &Path) -> Outcome<SourceFile> {
     let own = file.name().to_owned();
     let load = |path: &str, from: &str| {
         let dir = if from == own { below } else { Path::new(from).parent().unwrap_or(Path::new("")) };
@@ -35,7 +30,7 @@ pub(super) fn included(
 }
 
 /// The root and the directory in it for a file at `path`: the context, or, for a file from elsewhere, its own directory.
-pub(super) fn root_of(path: &Path, context: &Path) -> Outcome<(OwnedFd, PathBuf)> {
+pub fn root_of(path: &Path, context: &Path) -> Outcome<(OwnedFd, PathBuf)> {
     let here = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let inside =
         |dir: &Path| Some(here.canonicalize().ok()?.strip_prefix(dir.canonicalize().ok()?).ok()?.to_owned());
@@ -61,12 +56,12 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 /// Reads a file of a root. Links are followed within the root.
-pub(super) fn load(root: &OwnedFd, path: &Path) -> Result<SourceFile, String> {
+pub(crate) fn load(root: &OwnedFd, path: &Path) -> Result<SourceFile, String> {
     Ok(SourceFile::from_bytes(path.to_string_lossy(), &load_bytes(root, path)?))
 }
 
 /// As [`load`], for what is no source.
-pub(super) fn load_bytes(root: &OwnedFd, path: &Path) -> Result<Vec<u8>, String> {
+pub fn load_bytes(root: &OwnedFd, path: &Path) -> Result<Vec<u8>, String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let opened = Root::new(root).open(path.as_os_str().as_encoded_bytes(), flags, Mode::empty());
     let file = std::fs::File::from(opened.map_err(|error| reason(&error))?);
@@ -83,7 +78,7 @@ pub(super) fn load_bytes(root: &OwnedFd, path: &Path) -> Result<Vec<u8>, String>
 }
 
 /// The kernel's reason alone, as Go's programs write it: the path is in the message already.
-pub(super) fn reason(error: &dyn std::error::Error) -> String {
+pub(crate) fn reason(error: &dyn std::error::Error) -> String {
     let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();

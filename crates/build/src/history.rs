@@ -9,12 +9,12 @@ use lapstrake_ops::StackReport;
 use lapstrake_store::{BuildRow, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::progress::Journal;
+use crate::journal::Journal;
 
 /// How a build ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Status {
+pub enum Status {
     /// Well.
     Completed,
     /// With an error.
@@ -25,7 +25,7 @@ pub(crate) enum Status {
 
 impl Status {
     /// In a word.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Status::Completed => "Completed",
             Status::Failed => "Failed",
@@ -36,15 +36,15 @@ impl Status {
 
 /// What was to be built. Builds of the same are compared with each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Subject {
+pub struct Subject {
     /// The context: an absolute path, or an address without user and password.
-    pub(crate) context: String,
+    pub context: String,
     /// The Dockerfile, as it was named.
-    pub(crate) dockerfile: String,
+    pub dockerfile: String,
     /// The stage that was asked for.
-    pub(crate) target: Option<String>,
+    pub target: Option<String>,
     /// The platforms that were asked for.
-    pub(crate) platform: Option<String>,
+    pub platform: Option<String>,
 }
 
 impl Subject {
@@ -55,30 +55,30 @@ impl Subject {
 
 /// A build that is over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct BuildRecord {
+pub struct BuildRecord {
     /// Its name.
-    pub(crate) id: String,
+    pub id: String,
     /// When it began, milliseconds since the Unix epoch.
-    pub(crate) started: i64,
+    pub started: i64,
     /// How long it took, in milliseconds.
-    pub(crate) took: u64,
+    pub took: u64,
     /// How it ended.
-    pub(crate) status: Status,
+    pub status: Status,
     /// Why it failed.
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
     /// What was to be built.
-    pub(crate) subject: Subject,
+    pub subject: Subject,
     /// The names of the image.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// Its id.
-    pub(crate) image: Option<String>,
+    pub image: Option<String>,
     /// What became of each step.
-    pub(crate) steps: Vec<StackReport>,
+    pub steps: Vec<StackReport>,
 }
 
 impl BuildRecord {
     /// Of a build that begins now.
-    pub(crate) fn begin(subject: Subject) -> BuildRecord {
+    pub fn begin(subject: Subject) -> BuildRecord {
         BuildRecord {
             id: new_id(),
             started: now(),
@@ -93,40 +93,40 @@ impl BuildRecord {
     }
 
     /// The build is over.
-    pub(crate) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.took = u64::try_from(now() - self.started).unwrap_or(0);
     }
 
     /// Removes secrets from the record of the build. The solver has already removed them from the steps.
-    pub(crate) fn hide(&mut self, secrets: &Secrets) {
+    pub fn hide(&mut self, secrets: &Secrets) {
         let texts = [&mut self.subject.context, &mut self.subject.dockerfile].into_iter();
         let texts = texts.chain(&mut self.error).chain(&mut self.names);
         texts.for_each(|text| *text = secrets.hide(text));
     }
 
     /// Keeps the record with the journal.
-    pub(crate) fn keep(self, store: &Store, journal: &Journal) -> Outcome<()> {
+    pub fn keep(self, store: &Store, journal: &Journal) -> Outcome<()> {
         let record = zstd::bulk::compress(&lapstrake_go::to_json(&self), 1)?;
         let row = BuildRow { line: self.subject.line(), id: self.id, started: self.started, record };
         Ok(store.put_build(&row, &journal.encode()?)?)
     }
 
     /// From what was kept.
-    pub(crate) fn decode(row: &BuildRow) -> Outcome<BuildRecord> {
+    pub fn decode(row: &BuildRow) -> Outcome<BuildRecord> {
         let unreadable = || format!("the record of build {} cannot be read", row.id);
         let bytes = zstd::decode_all(row.record.as_slice()).with_context(unreadable)?;
         serde_json::from_slice(&bytes).with_context(unreadable)
     }
 
     /// A name for people: the image's, else the last part of the context's.
-    pub(crate) fn title(&self) -> String {
+    pub fn title(&self) -> String {
         let context =
             || self.subject.context.trim_end_matches('/').rsplit('/').next().unwrap_or("").to_owned();
         self.names.first().cloned().unwrap_or_else(context)
     }
 
     /// How many steps were cached, and how many there are.
-    pub(crate) fn cached(&self) -> (usize, usize) {
+    pub fn cached(&self) -> (usize, usize) {
         let counted = |step: &&StackReport| step.lines.is_some();
         let cached = self.steps.iter().filter(counted).filter(|step| step.fate == Fate::Cached);
         (cached.count(), self.steps.iter().filter(counted).count())
@@ -134,7 +134,7 @@ impl BuildRecord {
 }
 
 /// The build that a person means: the beginning of an id, `^2` for the last but two, or without a name the last one.
-pub(crate) fn find_build(store: &Store, name: Option<&str>) -> Outcome<BuildRow> {
+pub fn find_build(store: &Store, name: Option<&str>) -> Outcome<BuildRow> {
     let Some(name) = name else {
         return store.last_build()?.context("no build is remembered here yet");
     };
@@ -177,7 +177,7 @@ fn new_id() -> String {
 }
 
 /// An address without the user and password that may be in it.
-pub(crate) fn without_secrets(address: &str) -> String {
+pub fn without_secrets(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);

@@ -11,10 +11,10 @@ use lapstrake_diag::{Context as _, Outcome, Report, Usage};
 use lapstrake_graph::{Edge, Exec, Graph, NetworkMode, Op, Plan, Source};
 use lapstrake_lower::ImageRequest;
 use lapstrake_oci::{Digest, Platform, Reference};
+use lapstrake_request::{BuildRequest, PinRequest};
 use serde::{Deserialize, Serialize};
 
-use super::file::put;
-use crate::args::Build;
+use crate::sink::to_file;
 
 /// The file's name, beside the Dockerfile.
 const NAME: &str = "lapstrake.lock";
@@ -30,7 +30,7 @@ struct Content {
 }
 
 /// The lock of a build that wants one.
-pub(super) struct Lock {
+pub struct Lock {
     path: PathBuf,
     /// `None` where there is no file yet.
     known: Option<Content>,
@@ -42,12 +42,14 @@ pub(super) struct Lock {
 
 impl Lock {
     /// `None` where neither flag is given.
-    pub(super) fn open(args: &Build) -> Outcome<Option<Lock>> {
-        if !args.locked && !args.hermetic {
+    pub fn open(request: &BuildRequest) -> Outcome<Option<Lock>> {
+        let PinRequest { locked, hermetic } = request.pins;
+        if !locked && !hermetic {
             return Ok(None);
         }
-        let own = args.file.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
-        let dir = own.unwrap_or(&args.context);
+        let own =
+            request.dockerfile.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
+        let dir = own.unwrap_or(&request.context);
         if !dir.is_dir() {
             let text = "--locked and --hermetic need a Dockerfile in a directory, for the lock beside it";
             return Err(Usage(text.to_owned()).into());
@@ -58,11 +60,11 @@ impl Lock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
         };
-        Ok(Some(Lock { path, known, locked: args.locked, hermetic: args.hermetic }))
+        Ok(Some(Lock { path, known, locked, hermetic }))
     }
 
     /// The image that is asked for, by the digest that the file has.
-    pub(super) fn pinned(&self, request: &ImageRequest) -> Reference {
+    pub fn pinned(&self, request: &ImageRequest) -> Reference {
         let pin = self
             .known
             .as_ref()
@@ -71,7 +73,7 @@ impl Lock {
     }
 
     /// What is to be said of an image that cannot be had, if the file says which one it has to be.
-    pub(super) fn told(&self, request: &ImageRequest) -> Option<String> {
+    pub fn told(&self, request: &ImageRequest) -> Option<String> {
         let pinned = self.pinned(request);
         let digest = pinned.digest().filter(|digest| request.reference.digest() != Some(digest))?;
         let (shown, name) = (self.path.display(), request.reference.familiar());
@@ -81,7 +83,7 @@ impl Lock {
     }
 
     /// Refuses what is not pinned, then writes down what is new.
-    pub(super) fn hold(&self, plan: &Plan) -> Outcome<()> {
+    pub fn hold(&self, plan: &Plan) -> Outcome<()> {
         let mut now = Content { version: VERSION, images: BTreeMap::new() };
         for target in &plan.targets {
             self.look(&plan.graph, target.edge, &mut now)?;
@@ -106,7 +108,7 @@ impl Lock {
         }
         let mut text = serde_json::to_vec_pretty(&now)?;
         text.push(b'\n');
-        put(&self.path, text)
+        to_file(Some(&self.path), |out| Ok(out.write_all(&text)?))
     }
 
     fn look(&self, graph: &Graph, target: Edge, now: &mut Content) -> Outcome<()> {

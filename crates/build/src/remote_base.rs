@@ -13,12 +13,12 @@ use lapstrake_outputs::Elsewhere;
 use lapstrake_registry::Client;
 use lapstrake_store::{Blob, Store};
 
-use super::output::{ImageOutput, Output};
-use super::read::{Tools, step_failed};
-use super::wanted::Wanted;
+use crate::output::{ImageOutput, Output};
+use crate::resolved::Resolved;
+use crate::source::{Tools, step_failed};
 
 /// A base that need not be fetched.
-pub(super) struct Staying<'w> {
+pub(crate) struct RemoteBase<'w> {
     base: Reference,
     /// Its layers, lowest first.
     layers: Vec<Elsewhere>,
@@ -28,13 +28,13 @@ pub(super) struct Staying<'w> {
     outputs: Vec<&'w ImageOutput>,
 }
 
-impl<'w> Staying<'w> {
+impl<'w> RemoteBase<'w> {
     /// The base of `target`, if nothing that was asked for needs its bytes. Nobody is asked.
-    pub(super) fn find(
-        wanted: &'w Wanted,
+    pub(crate) fn find(
+        wanted: &'w Resolved,
         tools: &Tools,
         (graph, target): (&Graph, &Target),
-    ) -> Outcome<Option<Staying<'w>>> {
+    ) -> Outcome<Option<RemoteBase<'w>>> {
         let Some(outputs) = only_pushed(wanted) else { return Ok(None) };
         let Some((source, rest)) = base_of(graph, target.edge) else { return Ok(None) };
         let Op::Source(Source::Image { manifest, reference, .. }) = &graph[source].op else {
@@ -53,17 +53,17 @@ impl<'w> Staying<'w> {
         let fits = |layer: &Elsewhere| {
             outputs.iter().all(|output| output.encoding.fitting(layer.blob.clone()).is_some())
         };
-        Ok(layers.iter().all(fits).then_some(Staying { base: base.name, layers, rest, outputs }))
+        Ok(layers.iter().all(fits).then_some(RemoteBase { base: base.name, layers, rest, outputs }))
     }
 
     /// Solves what lies on the base, and gives that, with the base's layers apart. Only then are the places that the image
     /// goes to asked to take the base's layers over: a build that fails leaves nothing there. `None` if one of them will
     /// not; then all of the target has to be solved.
-    pub(super) async fn solve<E: Executor<Output = SharedStack>, C: CacheIndex<Output = SharedStack>>(
+    pub(crate) async fn solve<E: Executor<Output = SharedStack>, C: CacheIndex<Output = SharedStack>>(
         self,
         solver: &Solver<'_, E, C>,
         target: Edge,
-        (wanted, tools): (&Wanted, &Tools),
+        (wanted, tools): (&Resolved, &Tools),
         file: &Arc<SourceFile>,
     ) -> Outcome<Option<(SharedStack, Vec<Elsewhere>)>> {
         let solving = self.rest.iter().map(|edge| solver.solve(*edge));
@@ -88,7 +88,7 @@ impl<'w> Staying<'w> {
 }
 
 /// The outputs, if all of them only push, and nobody wants to have the layers for a cache.
-fn only_pushed(wanted: &Wanted) -> Option<Vec<&ImageOutput>> {
+fn only_pushed(wanted: &Resolved) -> Option<Vec<&ImageOutput>> {
     let pushed = |output| match output {
         &Output::Image { ref image, push: Some(_) } if image.needs_no_layers() => Some(image),
         _ => None,
@@ -113,7 +113,7 @@ fn base_of(graph: &Graph, edge: Edge) -> Option<(VertexId, Vec<Edge>)> {
 
 /// Whether all repositories that an image goes to have these layers of `base`.
 async fn there(
-    wanted: &Wanted,
+    wanted: &Resolved,
     output: &ImageOutput,
     (images, store): (&Images, &Store),
     (base, layers): (&Reference, &[Elsewhere]),

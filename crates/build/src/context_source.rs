@@ -9,7 +9,7 @@ use lapstrake_lower::{git_source, http_context};
 
 /// Where the main context is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// In a directory.
     Directory,
     /// Elsewhere.
@@ -19,7 +19,7 @@ pub(crate) enum Place {
 }
 
 /// The context that `text` means. `keep_git_dir` and `commit_times` are for repositories that do not say.
-pub(super) fn place(text: &str, keep_git_dir: bool, commit_times: bool) -> Result<Place, Usage> {
+pub(crate) fn place(text: &str, keep_git_dir: bool, commit_times: bool) -> Result<Place, Usage> {
     if text == "-" {
         return Ok(Place::Stdin);
     }
@@ -27,7 +27,7 @@ pub(super) fn place(text: &str, keep_git_dir: bool, commit_times: bool) -> Resul
 }
 
 /// What is elsewhere; a directory that is there is never taken for a repository.
-pub(super) fn remote(text: &str, keep_git_dir: bool, commit_times: bool) -> Result<Option<Source>, Usage> {
+pub(crate) fn remote(text: &str, keep_git_dir: bool, commit_times: bool) -> Result<Option<Source>, Usage> {
     match parse_git_ref(text) {
         Some(Ok(found)) if found.like_a_path && Path::new(text).exists() => Ok(None),
         Some(Ok(found)) => Ok(Some(git_source(&found, keep_git_dir, commit_times))),

@@ -1,136 +1,148 @@
-//! What a build was asked for: the command line as data.
+//! A build request whose values have been read.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lapstrake_diag::Usage;
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_engine::Secrets;
 use lapstrake_graph::{Http, NetworkMode, Source};
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::Reference;
 use lapstrake_ops::{CacheFrom, LocalContext, Settings};
+use lapstrake_request::BuildRequest;
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::{Root, open_host_dir};
 
-use super::caches::{self, Target};
-use super::include::load_bytes;
-use super::options;
-use super::output::{self, ImageOutput, Output, PushTo};
-use super::place::{Place, place, remote};
-use super::platforms;
-use super::unsupported;
-use crate::args::{Build, Checksum};
-use crate::env;
-use crate::progress::Mode;
+use crate::cache::{self, Target};
+use crate::client::Client;
+use crate::context_source::{Place, place, remote};
+use crate::include::load_bytes;
+use crate::output::{self, ImageOutput, Output, PushTo};
+use crate::{attrs, platforms, unsupported};
 
-/// What was asked for.
-pub(crate) struct Wanted {
+/// A request whose values have been read: what is built, how, and where the result goes.
+pub struct Resolved {
     /// For the frontend.
-    pub(crate) inputs: BuildInputs,
+    pub inputs: BuildInputs,
     /// For the steps.
-    pub(crate) settings: Settings,
+    pub settings: Settings,
     /// Where the main context is.
-    pub(crate) place: Place,
+    pub place: Place,
     /// Where the result goes.
-    pub(crate) outputs: Vec<Output>,
+    pub outputs: Vec<Output>,
     /// Whether it is an index of images, one for each platform.
-    pub(crate) as_index: bool,
+    pub as_index: bool,
     /// Where results of steps may come from.
-    pub(crate) cache_from: Vec<CacheFrom>,
+    pub cache_from: Vec<CacheFrom>,
     /// Where results of steps are left.
-    pub(crate) cache_to: Vec<Target>,
+    pub cache_to: Vec<Target>,
     /// The image's names.
-    pub(crate) names: Vec<Reference>,
-    /// How progress is shown.
-    pub(crate) mode: Mode,
+    pub names: Vec<Reference>,
+    /// What is to be said to the user: things that are ignored.
+    pub warnings: Vec<String>,
 }
 
-impl Wanted {
+impl Resolved {
     /// Values of arguments that are not to be stored.
-    pub(super) fn secrets(&self) -> Secrets {
+    pub fn secrets(&self) -> Secrets {
         Secrets::among(self.inputs.build_args.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
-    /// Reads the command line of a build.
-    pub(crate) fn parse(args: &Build) -> Result<Wanted, Usage> {
-        let mut wanted = Wanted::read(args)?;
+    /// Reads the request of a build.
+    ///
+    /// # Errors
+    /// A value that cannot be, or a directory that `client` does not have.
+    pub fn parse(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
+        let mut wanted = Resolved::read(request, client)?;
         let asked = wanted.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
         wanted.as_index =
             platforms::as_index(&wanted.inputs.platforms, asked.map(String::as_str), &wanted.outputs)?;
         if wanted.outputs.iter().any(|output| wanted.names.is_empty() && output.needs_name()) {
-            return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()));
+            return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()).into());
         }
         Ok(wanted)
     }
 
-    /// Reads the command line of something that only tells: of several platforms, it tells of the first.
-    pub(super) fn to_tell(args: &Build) -> Result<Wanted, Usage> {
-        let mut wanted = Wanted::read(args)?;
+    /// Reads a request about a Dockerfile that builds nothing: of several platforms, the first one counts.
+    ///
+    /// # Errors
+    /// As [`Resolved::parse`].
+    pub fn to_tell(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
+        let mut wanted = Resolved::read(request, client)?;
         wanted.inputs.platforms.truncate(1);
         Ok(wanted)
     }
 
-    fn read(args: &Build) -> Result<Wanted, Usage> {
+    fn read(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
+        let BuildRequest { cache, steps, pins, .. } = request;
+        let mut warnings = Vec::new();
         let mut inputs = BuildInputs::new();
-        let mut settings = Settings::default();
-        inputs.target.clone_from(&args.target);
-        if let Some(platforms) = platforms::asked(args) {
-            inputs.platforms = platforms::platforms(&platforms, &inputs.build_platform)?;
+        inputs.target.clone_from(&request.target);
+        if let Some(platforms) = &request.platforms {
+            inputs.platforms = platforms::platforms(platforms, &inputs.build_platform)?;
         }
-        if let Some(epoch) = env::source_date_epoch() {
-            inputs.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
-        }
-        inputs.build_args.extend(options::build_args(&args.build_arg, &args.build_arg_file)?);
-        inputs.labels = options::pairs(&args.label);
-        inputs.no_cache = match (args.no_cache, args.no_cache_filter.is_empty()) {
+        inputs.build_args.clone_from(&request.build_args);
+        inputs.labels.clone_from(&request.labels);
+        inputs.no_cache = match (cache.disabled, cache.disabled_stages.is_empty()) {
             (true, _) => NoCache::All,
-            (false, false) => NoCache::Stages(args.no_cache_filter.iter().cloned().collect()),
+            (false, false) => NoCache::Stages(cache.disabled_stages.iter().cloned().collect()),
             (false, true) => NoCache::No,
         };
-        (inputs.network, settings.network) = options::network(&args.network)?;
-        if args.hermetic {
-            inputs.network = NetworkMode::None;
-        }
-        inputs.extra_hosts = collect(&args.add_host, options::host)?;
-        inputs.ulimits = collect(&args.ulimit, options::ulimit)?;
-        inputs.shm_size = args.shm_size.as_deref().map_or(Ok(0), options::size)?;
-        settings.allowed = collect(&args.allow, options::entitlement)?.into_iter().collect();
-        settings.cdi_dirs.clone_from(&args.cdi_spec_dir);
-        if settings.cdi_dirs.is_empty() {
-            settings.cdi_dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec();
-        }
-        settings.distrust_times = args.checksum == Checksum::Always;
-        settings.secrets = collect(&args.secret, options::secret)?.into_iter().collect();
-        settings.ssh = collect(&args.ssh, options::ssh)?.into_iter().collect();
-        settings.output_limit = env::log_limit();
-        let supported = unsupported::leave_out(args)?;
-        let mut hold = args.hold.clone();
-        options::resources(&mut hold, &args.resource)?;
-        settings.limits = options::limits(&hold)?;
-        settings.no_new_privs = options::no_new_privs(&args.hold)?;
-        settings.debug = args.debug.as_deref().map(super::run::debug).transpose()?;
-        let place = add_contexts(args, &mut inputs, &mut settings)?;
+        let network = attrs::network(&steps.network, steps.default_network.as_deref())?;
+        inputs.network = if pins.hermetic { NetworkMode::None } else { network.0 };
+        inputs.extra_hosts = collect(&steps.hosts, attrs::host)?;
+        inputs.ulimits = collect(&steps.ulimits, attrs::ulimit)?;
+        inputs.shm_size = steps.shm_size.as_deref().map_or(Ok(0), attrs::size)?;
+        let mut settings = step_settings(request, client)?;
+        settings.network = network.1;
+        let supported = unsupported::leave_out(request, &mut warnings)?;
+        let place = add_contexts(request, client, (&mut inputs, &mut settings), &mut warnings)?;
         settings.git_hosts = git_hosts(&inputs);
-        settings.git_environment = env::of_git();
-        let outputs = outputs(args)?;
+        let outputs = outputs(request, &mut warnings)?;
         let name = |text: &String| {
             Reference::new_name(text).map_err(|e| Usage(format!("invalid tag `{text}`: {e}")))
         };
-        let names = collect(&args.tag, name)?;
-        let from_env = env::progress().and_then(|text| <Mode as clap::ValueEnum>::from_str(&text, true).ok());
-        let mode = if args.debug.is_some() {
-            // Nothing may be redrawn over the shell.
-            Mode::Plain
-        } else if args.quiet {
-            Mode::Quiet
-        } else {
-            args.progress.or(from_env).unwrap_or(Mode::Auto)
-        };
-        let cache_from = supported.cache_from.into_iter().map(caches::from).collect::<Result<_, _>>()?;
-        let cache_to = supported.cache_to.into_iter().map(caches::to).collect::<Result<_, _>>()?;
-        Ok(Wanted { inputs, settings, place, outputs, as_index: false, cache_from, cache_to, names, mode })
+        let names = collect(&request.tags, name)?;
+        let cache_from = supported.cache_from.into_iter().map(cache::from).collect::<Result<_, _>>()?;
+        let to = |text| cache::to(text, &mut warnings);
+        let cache_to = supported.cache_to.into_iter().map(to).collect::<Result<_, _>>()?;
+        Ok(Resolved {
+            inputs,
+            settings,
+            place,
+            outputs,
+            as_index: false,
+            cache_from,
+            cache_to,
+            names,
+            warnings,
+        })
     }
+}
+
+/// What steps may do and use, and what the caller gives them.
+fn step_settings(request: &BuildRequest, client: &dyn Client) -> Result<Settings, Usage> {
+    let BuildRequest { cache, steps, .. } = request;
+    let mut limits = steps.limits.clone();
+    attrs::resources(&mut limits, &steps.resources)?;
+    let mut cdi_dirs = steps.cdi_dirs.clone();
+    if cdi_dirs.is_empty() {
+        cdi_dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec();
+    }
+    Ok(Settings {
+        allowed: collect(&steps.allowed, attrs::entitlement)?.into_iter().collect(),
+        cdi_dirs,
+        distrust_times: cache.read_all_files,
+        secrets: client.secrets(),
+        ssh: client.agents(),
+        output_limit: steps.output_limit,
+        limits: attrs::limits(&limits)?,
+        no_new_privs: attrs::no_new_privs(&steps.limits)?,
+        debug: client.debugger(),
+        git_environment: client.git_environment(),
+        ..Settings::default()
+    })
 }
 
 /// The hosts of repositories that are contexts.
@@ -147,10 +159,11 @@ fn git_hosts(inputs: &BuildInputs) -> BTreeSet<String> {
 }
 
 /// Where the result goes: what `-o`, `--push`, `--load` and `--annotation` say together.
-fn outputs(args: &Build) -> Result<Vec<Output>, Usage> {
-    let mut outputs = collect(&args.output, output::output)?;
+fn outputs(request: &BuildRequest, warnings: &mut Vec<String>) -> Result<Vec<Output>, Usage> {
+    let parse = |text| output::output(text, warnings);
+    let mut outputs = request.outputs.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     let plain = ImageOutput::default;
-    if args.push {
+    if request.push {
         let mut images = 0;
         for output in &mut outputs {
             if let Output::Image { push, .. } = output {
@@ -162,13 +175,13 @@ fn outputs(args: &Build) -> Result<Vec<Output>, Usage> {
             outputs.push(Output::Image { image: plain(), push: Some(PushTo::Tags) });
         }
     }
-    if args.load {
+    if request.load {
         outputs.push(Output::Engine { image: plain() });
     }
     if outputs.is_empty() {
         outputs.push(Output::Image { image: plain(), push: None });
     }
-    let annotations = output::annotations(&args.annotation)?;
+    let annotations = output::annotations(&request.annotations)?;
     for output in &mut outputs {
         match output {
             Output::Image { image, .. }
@@ -179,7 +192,7 @@ fn outputs(args: &Build) -> Result<Vec<Output>, Usage> {
         }
     }
     let files = |output: &Output| matches!(output, Output::Tar { .. } | Output::Local { .. });
-    if args.iidfile.is_some() && outputs.iter().any(files) {
+    if request.needs_id && outputs.iter().any(files) {
         return Err(Usage("local and tar exporters are incompatible with image ID file".to_owned()));
     }
     Ok(outputs)
@@ -189,21 +202,27 @@ fn collect<T>(list: &[String], parse: impl Fn(&String) -> Result<T, Usage>) -> R
     list.iter().map(parse).collect()
 }
 
-fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings) -> Result<Place, Usage> {
+fn add_contexts(
+    request: &BuildRequest,
+    client: &dyn Client,
+    (inputs, settings): (&mut BuildInputs, &mut Settings),
+    warnings: &mut Vec<String>,
+) -> Outcome<Place> {
     let keep_git_dir = inputs.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
     let keep_git_dir = keep_git_dir.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
     let commit_times = inputs.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|value| !value.is_empty());
-    let place = place(&args.context.to_string_lossy(), keep_git_dir, commit_times)?;
+    let place = place(&request.context.to_string_lossy(), keep_git_dir, commit_times)?;
     match &place {
         Place::Directory => {
-            let own = local_context(&args.context, args.file.as_deref())?;
+            let own =
+                local_context(client.directory(&request.context)?, request.dockerfile.as_deref(), warnings)?;
             inputs.ignore.clone_from(&own.ignore);
             settings.contexts.insert("context".to_owned(), own);
         }
         Place::Remote(source) => inputs.main = Some(source.clone()),
         Place::Stdin => {}
     }
-    for text in &args.build_context {
+    for text in &request.contexts {
         let bad = |why: String| Usage(format!("--build-context {text}: {why}"));
         let (name, value) = text.split_once('=').ok_or_else(|| bad("not NAME=VALUE".to_owned()))?;
         let context = match value.split_once("://") {
@@ -215,21 +234,26 @@ fn add_contexts(args: &Build, inputs: &mut BuildInputs, settings: &mut Settings)
             }
             Some(("oci-layout", place)) => layout(place).map_err(|e| bad(e.0))?,
             Some(("rootfs", dir)) => {
-                let path = options::absolute(Path::new(if dir.is_empty() { "/" } else { dir }))?;
+                let path = attrs::absolute(Path::new(if dir.is_empty() { "/" } else { dir }))?;
                 if !path.is_dir() {
-                    return Err(bad(format!("`{}` is not a directory", path.display())));
+                    return Err(bad(format!("`{}` is not a directory", path.display())).into());
                 }
                 NamedContext::Rootfs { path: path.to_string_lossy().into_owned() }
             }
             _ if let Some(source) = remote(value, keep_git_dir, commit_times)? => {
                 NamedContext::Remote(packed(source))
             }
-            Some((scheme, _)) => return Err(bad(format!("unsupported context source {scheme} for {name}"))),
+            Some((scheme, _)) => {
+                return Err(bad(format!("unsupported context source {scheme} for {name}")).into());
+            }
             None => match value.strip_prefix("target:") {
-                Some("") => return Err(bad("`target:` needs the name of a stage".to_owned())),
+                Some("") => return Err(bad("`target:` needs the name of a stage".to_owned()).into()),
                 Some(stage) => NamedContext::Target(stage.to_owned()),
                 None => {
-                    settings.contexts.insert(name.to_owned(), local_context(Path::new(value), None)?);
+                    settings.contexts.insert(
+                        name.to_owned(),
+                        local_context(client.directory(Path::new(value))?, None, warnings)?,
+                    );
                     NamedContext::Local
                 }
             },
@@ -253,20 +277,20 @@ fn layout(place: &str) -> Result<NamedContext, Usage> {
         (None, Some((dir, tag))) if !tag.contains('/') => (dir, format!(":{tag}")),
         (None, _) => (place, ":latest".to_owned()),
     };
-    let path = options::absolute(Path::new(dir))?;
+    let path = attrs::absolute(Path::new(dir))?;
     let reference = format!("layout{suffix}").parse::<Reference>().map_err(|e| Usage(e.to_string()))?;
     Ok(NamedContext::Layout { path: path.to_string_lossy().into_owned(), reference })
 }
 
 /// A directory with its ignore file: the Dockerfile's own, else `.dockerignore`.
-pub(super) fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<LocalContext, Usage> {
-    let path = options::absolute(dir)?;
-    if !path.is_dir() {
-        return Err(Usage(format!(
-            "unable to prepare context: path {:?} not found",
-            dir.display().to_string()
-        )));
-    }
+///
+/// # Errors
+/// The ignore file cannot be read.
+pub fn local_context(
+    path: PathBuf,
+    dockerfile: Option<&Path>,
+    warnings: &mut Vec<String>,
+) -> Outcome<LocalContext> {
     let root = open_host_dir(&path).map_err(|error| Usage(error.to_string()))?;
     let mut own = dockerfile.unwrap_or(Path::new("Dockerfile")).as_os_str().to_owned();
     own.push(".dockerignore");
@@ -279,7 +303,7 @@ pub(super) fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<Loc
             None => (Some(own), PathBuf::new()),
         },
     };
-    let read = |candidate: &Path, found: Result<Vec<u8>, String>| {
+    let read = |candidate: &Path, found: Result<Vec<u8>, String>| -> Outcome<LocalContext> {
         let file = candidate.display().to_string();
         let text = found.and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
         let text = text.map_err(|why| Usage(format!("cannot read `{file}`: {why}")))?;
@@ -296,10 +320,10 @@ pub(super) fn local_context(dir: &Path, dockerfile: Option<&Path>) -> Result<Loc
             return read(&candidate, load_bytes(&root, below));
         }
         if candidate.is_symlink() {
-            tell!(
+            warnings.push(format!(
                 "warning: `{}` is a link that leads out of the context, and is not read",
                 candidate.display()
-            );
+            ));
         }
     }
     Ok(LocalContext { path, ignore: Patterns::default() })

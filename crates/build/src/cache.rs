@@ -11,13 +11,13 @@ use lapstrake_ops::{
 use lapstrake_outputs::{CacheForm, CacheTo, Layer, LayerForm, SharedStep, export_cache};
 use lapstrake_store::Store;
 
-use super::options::absolute;
-use super::output::{Keys, encoding};
-use super::push::status;
+use crate::attrs::absolute;
+use crate::deliver::status;
+use crate::output::{Keys, encoding};
 
 /// What of the cache is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// What the result is made of.
     Result,
     /// All steps, those of other stages too.
@@ -26,7 +26,7 @@ pub(crate) enum Scope {
 
 /// Where a build's cache goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub enum Target {
     /// Into the image's config.
     Inline,
     /// To a place of its own.
@@ -46,13 +46,13 @@ pub(crate) enum Target {
 const NOT_YET: [&str; 4] = ["gha", "s3", "azblob", "gs"];
 
 /// Why a cache cannot be used, where it is of a kind that is still to come.
-pub(super) fn not_there_yet(argument: &str) -> Option<String> {
+pub(crate) fn not_there_yet(argument: &str) -> Option<String> {
     let (kind, _) = kind_of(argument).ok()?;
     NOT_YET.contains(&kind.as_str()).then(|| unknown(&kind))
 }
 
 /// `--cache-from`
-pub(super) fn from(argument: &String) -> Result<CacheFrom, Usage> {
+pub(crate) fn from(argument: &String) -> Result<CacheFrom, Usage> {
     from_keys(argument).map_err(|why| Usage(format!("--cache-from {argument}: {why}")))
 }
 
@@ -91,11 +91,11 @@ fn kind_of(argument: &str) -> Result<(String, Keys), String> {
 }
 
 /// `--cache-to`
-pub(super) fn to(argument: &String) -> Result<Target, Usage> {
-    to_keys(argument).map_err(|why| Usage(format!("--cache-to {argument}: {why}")))
+pub(crate) fn to(argument: &String, warnings: &mut Vec<String>) -> Result<Target, Usage> {
+    to_keys(argument, warnings).map_err(|why| Usage(format!("--cache-to {argument}: {why}")))
 }
 
-fn to_keys(argument: &str) -> Result<Target, String> {
+fn to_keys(argument: &str, warnings: &mut Vec<String>) -> Result<Target, String> {
     let (kind, mut keys) = kind_of(argument)?;
     let scope = match keys.take("mode").as_deref() {
         None | Some("min") => Scope::Result,
@@ -123,7 +123,7 @@ fn to_keys(argument: &str) -> Result<Target, String> {
     let manifest = keys.flag("image-manifest")?;
     let mut form = CacheForm::default();
     encoding(&mut keys, &mut form.encoding)?;
-    keys.end(&kind)?;
+    warnings.extend(keys.end(&kind)?);
     if form.encoding.form == LayerForm::Estargz {
         return Err("`compression=estargz` is for images: a cache's layers keep their digests".to_owned());
     }
@@ -143,7 +143,7 @@ fn unknown(kind: &str) -> String {
 }
 
 /// Reads the caches, and says of each what it has, or why not: a build goes on without it.
-pub(super) async fn imports(
+pub(crate) async fn imports(
     from: &[CacheFrom],
     images: &Arc<Images>,
     progress: &Progress,
@@ -169,7 +169,7 @@ pub(super) async fn imports(
 }
 
 /// The steps of a build that others may take, in the order of the report.
-pub(super) fn shared(
+pub(crate) fn shared(
     store: &Store,
     report: &[StackReport],
     results: &[&Stack],
@@ -204,7 +204,7 @@ fn stack(store: &Store, step: &StackReport, key: &Key) -> Option<SharedStack> {
 }
 
 /// Writes the cache everywhere it is to go.
-pub(super) async fn export(
+pub(crate) async fn export(
     targets: &[Target],
     (store, images): (&Arc<Store>, &Images),
     (report, results): (&[StackReport], &[&Stack]),
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     fn to_of(text: &str) -> Result<Target, String> {
-        to(&text.to_owned()).map_err(|error| error.to_string())
+        to(&text.to_owned(), &mut Vec::new()).map_err(|error| error.to_string())
     }
 
     #[test]

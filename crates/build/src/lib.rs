@@ -1,0 +1,48 @@
+//! A build, from a [`lapstrake_request::BuildRequest`] to its outputs. The command line is one caller; servers are others.
+//!
+//! ```text
+//! BuildRequest → Resolved → Loaded → Planned → Solved → Delivered
+//!                 values     text     graph    layers    outputs
+//! ```
+//! Knows no command line, no environment, no terminal and no exit status. The caller is a [`Client`]. Errors are
+//! [`lapstrake_diag::Report`]s; what is to be said besides is in the [`Trace`].
+
+pub mod attrs;
+mod cache;
+mod check;
+mod client;
+mod context_source;
+mod deliver;
+mod documents;
+mod history;
+mod include;
+mod journal;
+mod lock;
+mod metadata;
+mod notes;
+mod output;
+mod phases;
+mod plan;
+mod platforms;
+mod remote_base;
+mod resolve;
+mod resolved;
+mod sink;
+mod source;
+mod unsupported;
+
+pub use check::{BuildError, check, from_argument, options, outline, summary, wanted_rules};
+pub use client::{Addressee, Client, Engine, Writing};
+pub use context_source::Place;
+pub use deliver::{Delivered, check_engine, status};
+pub use documents::{CheckDocument, OutlineDocument, TargetsDocument, written};
+pub use history::{BuildRecord, Status, Subject, find_build, without_secrets};
+pub use include::{included, load_bytes, root_of};
+pub use journal::Journal;
+pub use metadata::Metadata;
+pub use notes::Notes;
+pub use phases::{Build, Loaded, Planned, Solved, Trace, build};
+pub use plan::plan;
+pub use resolved::{Resolved, local_context};
+pub use sink::to_file;
+pub use source::{Machine, Tools, first_error, read, usable};

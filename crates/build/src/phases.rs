@@ -1,0 +1,238 @@
+//! A build from its request to its outputs: [`Loaded`], [`Planned`], [`Solved`], [`Delivered`]. Each phase is made from the
+//! one before, which is gone then.
+
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use lapstrake_diag::{Outcome, SourceFile};
+use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax};
+use lapstrake_engine::{CacheIndex, Executor, Progress, Solver};
+use lapstrake_graph::{Edge, Plan, Target};
+use lapstrake_ops::{Cache, SharedStack, Stack, StackReport, Worker};
+use lapstrake_outputs::Elsewhere;
+use lapstrake_request::BuildRequest;
+use lapstrake_runtime::Chosen;
+
+use crate::cache;
+use crate::check;
+use crate::client::Client;
+use crate::deliver::{Built, Delivered, Export};
+use crate::lock::Lock;
+use crate::output::Output;
+use crate::plan::plan;
+use crate::remote_base::RemoteBase;
+use crate::resolved::Resolved;
+use crate::source::{Tools, read, step_failed};
+
+/// What a build leaves behind, however it ends.
+#[derive(Default)]
+pub struct Trace {
+    /// The build's id, known from the beginning.
+    pub build: String,
+    /// The Dockerfile, and what was found in it.
+    pub checked: Option<(Arc<SourceFile>, Vec<Finding>)>,
+    /// What became of each step.
+    pub steps: Vec<StackReport>,
+    /// The network of steps that name none.
+    pub network: Option<Chosen>,
+    /// Sentences for the user, to be said once the build is over.
+    pub notes: Vec<String>,
+}
+
+/// One build: the worker that does it, its caller, and the sink of its events.
+pub struct Build<'a> {
+    /// The worker, which any number of builds share.
+    pub worker: &'a Arc<Worker>,
+    /// The caller.
+    pub client: &'a dyn Client,
+    /// The sink of events.
+    pub progress: Progress,
+}
+
+/// Builds what `request` asks for, whose values are in `resolved`.
+///
+/// # Errors
+/// A report of what went wrong. `trace` has what was done until then.
+pub async fn build(
+    this: Build<'_>,
+    request: &BuildRequest,
+    resolved: Resolved,
+    trace: &mut Trace,
+) -> Outcome<Delivered> {
+    let notes = crate::Notes::default();
+    // Taken out however the build ends, also if it is dropped half-way.
+    let said = AtEnd { value: &mut trace.notes, make: || notes.take() };
+    let mut parts =
+        Parts { checked: &mut trace.checked, steps: &mut trace.steps, network: &mut trace.network };
+    let loaded = Loaded::load(&this, request, resolved, notes.clone()).await?;
+    let planned = loaded.plan(&this, parts.checked).await?;
+    let solved = planned.solve(&this, &mut parts).await?;
+    let delivered = solved.deliver(&this, parts.steps, &trace.build).await;
+    drop(said);
+    delivered
+}
+
+/// The parts of a trace that phases write.
+struct Parts<'t> {
+    checked: &'t mut Option<(Arc<SourceFile>, Vec<Finding>)>,
+    steps: &'t mut Vec<StackReport>,
+    network: &'t mut Option<Chosen>,
+}
+
+/// A request whose Dockerfile has been read and parsed.
+pub struct Loaded {
+    tools: Tools,
+    request: Resolved,
+    lock: Option<Lock>,
+    file: Arc<SourceFile>,
+    parsed: Parsed,
+}
+
+/// A request that is a graph of steps.
+pub struct Planned {
+    tools: Tools,
+    request: Resolved,
+    file: Arc<SourceFile>,
+    plan: Plan,
+}
+
+/// A graph whose targets have results.
+pub struct Solved {
+    tools: Tools,
+    request: Resolved,
+    targets: Vec<Target>,
+    results: Vec<(SharedStack, Vec<Elsewhere>)>,
+}
+
+impl Loaded {
+    /// Reads the Dockerfile of `request`, whose values are in `resolved`.
+    ///
+    /// # Errors
+    /// The Dockerfile cannot be read.
+    pub async fn load(
+        this: &Build<'_>,
+        request: &BuildRequest,
+        mut resolved: Resolved,
+        notes: crate::Notes,
+    ) -> Outcome<Loaded> {
+        let mut tools = Tools::new(this.worker, this.client, &mut resolved, request.pull);
+        tools.notes = notes;
+        let (file, parsed) = read((request, this.client), &mut resolved, &tools, &this.progress).await?;
+        Ok(Loaded { tools, request: resolved, lock: Lock::open(request)?, file, parsed })
+    }
+
+    /// Makes the graph, and checks the Dockerfile on the way; `checked` gets what was found.
+    ///
+    /// # Errors
+    /// The Dockerfile cannot be built.
+    pub async fn plan(
+        self,
+        this: &Build<'_>,
+        checked: &mut Option<(Arc<SourceFile>, Vec<Finding>)>,
+    ) -> Outcome<Planned> {
+        let Loaded { tools, mut request, lock, file, parsed } = self;
+        let checks = Checks::new(check::options(&file, &request.inputs)?);
+        check_syntax(&parsed, &checks);
+        let plan =
+            plan(&mut request, (&file, &parsed, &checks), &tools, (&this.progress, lock.as_ref())).await;
+        let findings = checks.findings();
+        findings.iter().for_each(|finding| this.progress.warn(check::warning(finding, &file)));
+        *checked = Some((file.clone(), findings));
+        Ok(Planned { tools, request, file, plan: plan? })
+    }
+}
+
+impl Planned {
+    /// What reads files and knows images, and the graph.
+    pub fn into_parts(self) -> (Tools, Plan) {
+        (self.tools, self.plan)
+    }
+
+    /// Solves all targets.
+    ///
+    /// # Errors
+    /// A step fails, or the state cannot be written.
+    async fn solve(self, this: &Build<'_>, trace: &mut Parts<'_>) -> Outcome<Solved> {
+        let Planned { tools, request, file, plan } = self;
+        let mut cache = Cache::new(tools.worker.clone());
+        if let Some(imports) = cache::imports(&request.cache_from, &tools.images, &this.progress).await {
+            cache = cache.with(imports);
+        }
+        if !request.outputs.iter().any(Output::takes_files) {
+            tools.job.expect(&plan.graph);
+        }
+        let base = |target| RemoteBase::find(&request, &tools, (&plan.graph, target));
+        let bases = plan.targets.iter().map(base).collect::<Outcome<Vec<_>>>()?;
+        let solver =
+            Solver::new(&plan.graph, &tools.job, &cache, this.progress.clone()).hiding(request.secrets());
+        let edges: Vec<Edge> = plan.targets.iter().map(|target| target.edge).collect();
+        // Dropped half-way if the build is canceled: what became of the steps is told then, too.
+        let report = AtEnd { value: trace.steps, make: || solver.report(&edges) };
+        let solving = edges.iter().zip(bases);
+        let solving = solving.map(|(edge, base)| solved(&solver, *edge, base, (&request, &tools), &file));
+        let results = try_join_all(solving).await;
+        drop(report);
+        *trace.network = tools.job.network().cloned();
+        // A failed build has looked at the same files.
+        let finished = tools.job.finish().and_then(|()| cache.finish());
+        let results = results?;
+        finished?;
+        Ok(Solved { tools, request, targets: plan.targets, results })
+    }
+}
+
+/// The result, and the layers below it that stay where they are.
+async fn solved<E: Executor<Output = SharedStack>, C: CacheIndex<Output = SharedStack>>(
+    solver: &Solver<'_, E, C>,
+    edge: Edge,
+    base: Option<RemoteBase<'_>>,
+    request: (&Resolved, &Tools),
+    file: &Arc<SourceFile>,
+) -> Outcome<(SharedStack, Vec<Elsewhere>)> {
+    if let Some(base) = base
+        && let Some(found) = base.solve(solver, edge, request, file).await?
+    {
+        return Ok(found);
+    }
+    let solved = solver.solve(edge).await.map_err(|failed| step_failed(&failed, file))?;
+    Ok((solved.result.value, Vec::new()))
+}
+
+impl Solved {
+    /// Brings the results, and the cache, to where they are wanted.
+    ///
+    /// # Errors
+    /// An output or a cache cannot be written.
+    async fn deliver(self, this: &Build<'_>, steps: &[StackReport], build: &str) -> Outcome<Delivered> {
+        let Solved { tools, request, targets, results } = self;
+        let (store, images) = (&tools.store, &*tools.images);
+        let inline = request.cache_to.contains(&cache::Target::Inline);
+        let built = |(number, (target, (stack, below)))| {
+            let target: &Target = target;
+            let platform = request.inputs.platforms.get(number).unwrap_or(&target.platform);
+            let shared = |stack: &Stack| cache::shared(store, steps, &[stack], cache::Scope::Result);
+            let stack: SharedStack = stack;
+            let inline = inline.then(|| shared(&stack));
+            Built { target, platform, below, stack, inline }
+        };
+        let results: Vec<Built<'_>> = targets.iter().zip(results).enumerate().map(built).collect();
+        let (request, notes, client) = (&request, &tools.notes, this.client);
+        let export = Export { request, client, notes, build, store, images, results: &results };
+        let delivered = tokio::task::block_in_place(|| export.run(&this.progress))?;
+        let stacks: Vec<&Stack> = results.iter().map(|built| &*built.stack).collect();
+        cache::export(&request.cache_to, (store, images), (steps, &stacks), &this.progress).await?;
+        Ok(delivered)
+    }
+}
+
+/// Sets a value when it goes, however that comes.
+struct AtEnd<'a, T, F: Fn() -> T> {
+    value: &'a mut T,
+    make: F,
+}
+
+impl<T, F: Fn() -> T> Drop for AtEnd<'_, T, F> {
+    fn drop(&mut self) {
+        *self.value = (self.make)();
+    }
+}
