@@ -12,8 +12,8 @@ use lapstrake_outputs::{CacheForm, CacheTo, Layer, LayerForm, SharedStep, export
 use lapstrake_store::Store;
 
 use crate::attrs::absolute;
-use crate::deliver::status;
 use crate::output::{Keys, encoding};
+use crate::step_status::status;
 
 /// What of the cache is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,6 @@ use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_ops::{Images, SharedStack, Stack};
-use lapstrake_outputs::Status;
 use lapstrake_outputs::{
     Bundle, Elsewhere, Encoding, Estargz, Finished, Flavour, Layer, LayerForm, Manifest, OutputError, Part,
     Push, Saved, Shape, SharedStep, Tars, Variant, assemble, keep, takes_indexes, with_inline_cache,
@@ -22,6 +21,7 @@ use crate::metadata::Metadata;
 use crate::notes::Notes;
 use crate::output::{ImageOutput, Output, PushTo, RootOutput};
 use crate::resolved::Resolved;
+use crate::step_status::status;
 
 /// What is exported.
 pub(crate) struct Export<'a> {
@@ -396,10 +396,4 @@ fn stored_layers(stack: &Stack, image: &Finished) -> Vec<StackLayer> {
         (layer.diff_id, layer.clamp) = (Some(diff_id.clone()), image.rewritten(number));
     }
     layers
-}
-
-/// Reports to a step.
-pub fn status(step: &Step) -> Status {
-    let step = step.clone();
-    Arc::new(move |what: &str, done, of, over| step.status(what, done, of, over))
 }

@@ -108,7 +108,7 @@ impl Lock {
         }
         let mut text = serde_json::to_vec_pretty(&now)?;
         text.push(b'\n');
-        to_file(Some(&self.path), |out| Ok(out.write_all(&text)?))
+        to_file(&self.path, |out| Ok(out.write_all(&text)?))
     }
 
     fn look(&self, graph: &Graph, target: Edge, now: &mut Content) -> Outcome<()> {

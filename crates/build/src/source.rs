@@ -92,17 +92,17 @@ async fn find(
             let text = "can't use stdin for both build context and dockerfile";
             return Err(Usage(text.to_owned()).into());
         }
-        Some("-") => return Ok((from_stdin(client)?, here(args, wanted)?)),
+        Some("-") => return Ok((from_stdin(client)?, here((args, client), wanted)?)),
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
             let http = Http { url: url.to_owned(), name: NAME.to_owned(), checksum: None, unpack: false };
             let root = bring(tools, &Source::Http(http), progress).await?;
             let file = load(&root, Path::new(NAME)).map_err(|why| unreadable(url, &why))?;
-            return Ok((file, here(args, wanted)?));
+            return Ok((file, here((args, client), wanted)?));
         }
         _ => {}
     }
     match wanted.place.clone() {
-        Place::Directory => on_disk(args),
+        Place::Directory => on_disk(args, client),
         Place::Remote(source) => elsewhere(args, tools, &source, progress).await,
         Place::Stdin => match upload(tools, client)? {
             Upload::Archive(source) => {
@@ -122,9 +122,12 @@ async fn find(
 }
 
 /// Where a Dockerfile that is no file may include from: the context, if that is a directory.
-fn here(args: &BuildRequest, wanted: &Resolved) -> Outcome<Option<(OwnedFd, PathBuf)>> {
+fn here(
+    (args, client): (&BuildRequest, &dyn Client),
+    wanted: &Resolved,
+) -> Outcome<Option<(OwnedFd, PathBuf)>> {
     match wanted.place {
-        Place::Directory => Ok(Some((open_host_dir(&args.context)?, PathBuf::new()))),
+        Place::Directory => Ok(Some((open_host_dir(&client.directory(&args.context)?)?, PathBuf::new()))),
         Place::Remote(_) | Place::Stdin => Ok(None),
     }
 }
@@ -141,10 +144,11 @@ fn unreadable(path: &str, why: &str) -> Report {
 
 /// The Dockerfile of a directory. What the user names may be anywhere and a link to anything; what the context has under the usual
 /// name is looked for as `COPY` does it, so that a link leads nowhere else.
-fn on_disk(args: &BuildRequest) -> Outcome<Found> {
+fn on_disk(args: &BuildRequest, client: &dyn Client) -> Outcome<Found> {
+    let context = client.directory(&args.context)?;
     let lower = |path: &Path| path.with_file_name("dockerfile");
     let Some(asked) = &args.dockerfile else {
-        let root = open_host_dir(&args.context)?;
+        let root = open_host_dir(&context)?;
         let inside = |path: &Path| Root::new(&root).stat(path.as_os_str().as_encoded_bytes(), true).is_ok();
         let usual = Path::new(NAME).to_owned();
         let path = if !inside(&usual) && inside(&lower(&usual)) { lower(&usual) } else { usual };
@@ -160,7 +164,7 @@ fn on_disk(args: &BuildRequest) -> Outcome<Found> {
         std::fs::read(&path).map_err(|error| unreadable(&path.display().to_string(), &reason(&error)))?;
     let name = path.file_name().map_or_else(|| NAME.into(), |name| name.to_string_lossy());
     let file = SourceFile::from_bytes(name, &bytes);
-    Ok((file, Some(root_of(&path, &args.context)?)))
+    Ok((file, Some(root_of(&path, &context)?)))
 }
 
 /// A Dockerfile in a context that is elsewhere. A context that is one file is the Dockerfile.

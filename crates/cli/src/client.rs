@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use lapstrake_build::{Addressee, Client, Engine, Writing, attrs, to_file};
+use lapstrake_build::{Addressee, Client, Engine, Writing, attrs};
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_go::parse_bool;
 use lapstrake_ops::{Debug, Secret};
@@ -14,7 +14,8 @@ use lapstrake_registry::Registries;
 use lapstrake_request::{BuildRequest, CacheRequest, PinRequest, StepRequest};
 
 use crate::args::{Build, Checksum};
-use crate::commands::{options, run, signals};
+use crate::commands::file::to_file;
+use crate::commands::{options, run};
 use crate::{env, session};
 
 /// The caller of a build is this process.
@@ -79,9 +80,6 @@ impl Client for LocalClient {
     }
 
     fn output(&self, dest: Option<&Path>, write: &mut Writing<'_>) -> Outcome<()> {
-        if dest.is_some() {
-            signals::watch();
-        }
         to_file(dest, write)
     }
 

@@ -9,7 +9,7 @@ mod debug;
 mod df;
 mod doctor;
 mod explain;
-mod file;
+pub(crate) mod file;
 mod graph;
 mod history;
 mod images;
@@ -24,7 +24,7 @@ mod push;
 pub(crate) mod run;
 mod save;
 mod search;
-pub(crate) mod signals;
+mod signals;
 mod sweeper;
 mod timeline;
 

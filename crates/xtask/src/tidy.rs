@@ -32,9 +32,6 @@ struct File {
     place: Option<(PathBuf, PathBuf)>,
 }
 
-/// Cycles that somebody is about to break. One that is not there any more must leave this list.
-const KNOWN_CYCLES: &[&str] = &["crates/cli/src: commands::check -> commands::documents -> commands::check"];
-
 /// Checks everything. cargo-deny must be there if `deny` says so.
 pub(crate) fn tidy(deny: Deny) -> Result<(), String> {
     let top = crate::top();
@@ -100,15 +97,7 @@ fn circles(crates: &BTreeMap<&Path, Modules>) -> Vec<String> {
         let name = root.strip_prefix(crate::top()).unwrap_or(root).display();
         modules.cycles().into_iter().map(move |way| format!("{name}: {way}"))
     });
-    let (known, new): (Vec<String>, Vec<String>) =
-        found.partition(|way| KNOWN_CYCLES.contains(&way.as_str()));
-    let gone = KNOWN_CYCLES.iter().filter(|way| !known.iter().any(|found| found == *way));
-    let gone =
-        gone.map(|way| format!("{way}: this circle is gone: remove it from `KNOWN_CYCLES` in tidy.rs"));
-    new.into_iter()
-        .map(|way| format!("{way}: files that import each other in a circle"))
-        .chain(gone)
-        .collect()
+    found.map(|way| format!("{way}: files that import each other in a circle")).collect()
 }
 
 /// Where the test command puts cargo-deny if the machine has none.

@@ -27,7 +27,7 @@ pub(super) async fn received() -> std::io::Result<()> {
 }
 
 /// Watches for signals on a thread of its own, for work that blocks the one that it runs on.
-pub(crate) fn watch() {
+pub(super) fn watch() {
     static WATCHED: OnceLock<()> = OnceLock::new();
     WATCHED.get_or_init(|| {
         let watch = || {
