@@ -1,18 +1,20 @@
 //! Builds without the binary: the caller is a script.
 
+#![expect(clippy::unwrap_used, reason = "all of this is tests")]
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use lapstrake_build::{
-    Addressee, Client, Delivered, Engine, Job, Machine, Resolved, Trace, Writing, build, check_engine,
+    Addressee, Build, Client, Delivered, Engine, Resolved, Trace, Writing, build, check_engine,
 };
 use lapstrake_diag::{Fault, Outcome, Report};
-use lapstrake_engine::{Event, Progress};
-use lapstrake_ops::{Debug, Secret};
+use lapstrake_engine::{Event, Fate, Progress};
+use lapstrake_ops::{Debug, Secret, StackReport, Worker};
 use lapstrake_registry::{Credentials, Registries};
 use lapstrake_request::BuildRequest;
 use lapstrake_store::Store;
@@ -69,10 +71,10 @@ impl Client for Script {
     }
 }
 
-/// A machine with an empty state, and a directory beside it.
+/// A worker with an empty state, and a directory beside it.
 struct Place {
     top: tempfile::TempDir,
-    machine: Machine,
+    worker: Arc<Worker>,
 }
 
 impl Place {
@@ -80,7 +82,7 @@ impl Place {
         let top = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&top.path().join("state")).unwrap());
         // Nobody is mapped to other ids here, as in a container of CI.
-        Place { machine: Machine { store, single_id: !rustix::process::geteuid().is_root() }, top }
+        Place { worker: Arc::new(Worker::new(store, !rustix::process::geteuid().is_root())), top }
     }
 
     fn directory(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -102,8 +104,8 @@ impl Place {
         check_engine(&resolved, client).unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let job = Job { machine: &self.machine, client, progress: Progress::new(sender) };
-        let result = runtime.block_on(build(job, request, resolved, &mut trace));
+        let this = Build { worker: &self.worker, client, progress: Progress::new(sender) };
+        let result = runtime.block_on(build(this, request, resolved, &mut trace));
         (result, trace, events.try_iter().collect())
     }
 }
@@ -128,8 +130,8 @@ fn outputs_go_to_the_client() {
     request.outputs = ["type=image", "type=oci,dest=out.tar", "type=tar"].map(str::to_owned).to_vec();
     let (delivered, trace, events) = place.build(&client, &request);
     let id = delivered.unwrap().id.unwrap();
-    assert_eq!(place.machine.store.tagged(&"app".parse().unwrap()).unwrap(), Some(id));
-    assert_eq!(trace.steps.len(), 2, "a source and a copy");
+    assert_eq!(place.worker.store().tagged(&"app".parse().unwrap()).unwrap(), Some(id));
+    assert!(trace.steps.iter().any(|step| step.name.contains("COPY data /data")));
     assert!(events.iter().any(|event| matches!(event, Event::Completed { error: None, .. })));
     let outputs = client.outputs.lock().unwrap();
     assert!(names(&outputs[&Some("out.tar".into())]).contains(&"index.json".to_owned()));
@@ -170,5 +172,22 @@ fn failures_are_reports() {
     assert_eq!(place.build(&client, &unknown).0.map(|_| ()).unwrap_err().fault(), Fault::Usage);
     let (absent, ..) = place.build(&client, &request("ours"));
     assert_eq!(absent.map(|_| ()).unwrap_err().to_string(), "no directory ours");
-    assert_eq!(place.machine.store.images().unwrap().len(), 0, "nothing is left behind");
+    assert_eq!(place.worker.store().images().unwrap().len(), 0, "nothing is left behind");
+}
+
+#[test]
+fn equal_steps_of_two_builds_run_once() {
+    let place = Place::new();
+    let dir = place.directory("app", &[("Dockerfile", "FROM scratch\nCOPY data /data\n"), ("data", "text")]);
+    let client = || Script { directories: [("theirs".into(), dir.clone())].into(), ..Script::default() };
+    let copies = std::thread::scope(|scope| {
+        let both = [0, 1].map(|_| scope.spawn(|| place.build(&client(), &request("theirs"))));
+        both.map(|thread| {
+            let (delivered, trace, _) = thread.join().unwrap();
+            let is_copy = |step: &&StackReport| step.name.contains("COPY") && step.fate == Fate::Executed;
+            (delivered.unwrap().id, trace.steps.iter().filter(is_copy).count())
+        })
+    });
+    assert_eq!(copies[0].0, copies[1].0);
+    assert_eq!(copies[0].1 + copies[1].1, 1, "the copy is made by one of two builds");
 }
