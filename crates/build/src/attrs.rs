@@ -162,7 +162,8 @@ pub fn resources(limits: &mut LimitRequest, texts: &[String]) -> Result<(), Usag
     Ok(())
 }
 
-/// What `--attest`, `--provenance` and `--sbom` ask for: none are made yet, so they can only be declined.
+/// The refusal of attestations that `--attest`, `--provenance` or `--sbom` ask for: none are made yet, so they can only be
+/// declined.
 pub fn attestations(texts: &[String]) -> Option<String> {
     let declined = |text: &&String| {
         let off = |field: &str| {

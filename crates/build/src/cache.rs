@@ -15,10 +15,10 @@ use crate::attrs::absolute;
 use crate::output::{Keys, encoding};
 use crate::step_status::status;
 
-/// What of the cache is shared.
+/// The part of the cache that is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// What the result is made of.
+    /// The steps that the result is made of.
     Result,
     /// All steps, those of other stages too.
     Everything,
@@ -35,9 +35,9 @@ pub enum Target {
         to: CacheTo,
         /// How it is written down.
         form: CacheForm,
-        /// What of it.
+        /// The part that goes there.
         scope: Scope,
-        /// A build does not fail for want of it.
+        /// Whether the build goes on if the cache cannot be written.
         ignore_error: bool,
     },
 }

@@ -16,7 +16,7 @@ use crate::source::{Tools, first_error, placed};
 
 /// An error that ended the checking.
 pub struct BuildError {
-    /// What is wrong.
+    /// The error's text.
     pub message: String,
     /// First and last line, counted from 1.
     pub lines: Option<(u32, u32)>,
@@ -33,7 +33,7 @@ pub fn wanted_rules(file: &SourceFile, inputs: &BuildInputs) -> Outcome<Result<C
     }))
 }
 
-/// The rules that an argument asks for. What is wrong with them counts whatever is to be told.
+/// The rules that an argument asks for. A mistake in the argument is an error of every request.
 pub fn from_argument(inputs: &BuildInputs) -> Outcome<Option<CheckOptions>> {
     const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
     let Some(text) = inputs.build_args.get(ARGUMENT) else { return Ok(None) };

@@ -45,7 +45,7 @@ pub trait Client: Send + Sync {
     /// The caller names an engine that nothing can be loaded into.
     fn engine(&self) -> Outcome<Addressee>;
 
-    /// What opens a shell where a step fails; nothing where the caller wants none.
+    /// The debugger that opens a shell where a step fails; nothing where the caller has none.
     fn debugger(&self) -> Option<Debug>;
 }
 

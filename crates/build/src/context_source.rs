@@ -26,7 +26,7 @@ pub(crate) fn place(text: &str, keep_git_dir: bool, commit_times: bool) -> Resul
     Ok(remote(text, keep_git_dir, commit_times)?.map_or(Place::Directory, Place::Remote))
 }
 
-/// What is elsewhere; a directory that is there is never taken for a repository.
+/// The source that `text` names elsewhere. A directory that exists is never taken for a repository.
 pub(crate) fn remote(text: &str, keep_git_dir: bool, commit_times: bool) -> Result<Option<Source>, Usage> {
     match parse_git_ref(text) {
         Some(Ok(found)) if found.like_a_path && Path::new(text).exists() => Ok(None),

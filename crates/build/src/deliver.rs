@@ -23,25 +23,25 @@ use crate::output::{ImageOutput, Output, PushTo, RootOutput};
 use crate::resolved::Resolved;
 use crate::step_status::status;
 
-/// What is exported.
+/// An export: results, and the places that they go to.
 pub(crate) struct Export<'a> {
     /// The request.
     pub request: &'a Resolved,
     /// The caller.
     pub client: &'a dyn Client,
-    /// What is said once the build is over.
+    /// Sentences for the user once the build is over.
     pub notes: &'a Notes,
     /// The id of this build.
     pub build: &'a str,
     /// Where the layers are.
     pub store: &'a Arc<Store>,
-    /// Who talks to registries.
+    /// The client of registries.
     pub images: &'a Images,
-    /// What was built, for each platform.
+    /// The result for each platform.
     pub results: &'a [Built<'a>],
 }
 
-/// What was built for one platform.
+/// The result for one platform.
 pub(crate) struct Built<'a> {
     /// The image without its layers.
     pub target: &'a Target,
@@ -51,7 +51,7 @@ pub(crate) struct Built<'a> {
     pub below: Vec<Elsewhere>,
     /// The layers.
     pub stack: SharedStack,
-    /// The steps whose results the image tells of in its config, if it is to.
+    /// The steps that the image's config carries as an inline cache; nothing where there is to be none.
     pub inline: Option<Vec<SharedStep>>,
 }
 
@@ -314,7 +314,7 @@ impl Export<'_> {
     }
 }
 
-/// What the image is known by outside: an index by its own digest, one image by that of its config, which our store knows. The
+/// The image's id outside: an index has its own digest, one image the digest of its config, which our store knows. The
 /// index of a bundle that went nowhere is not made.
 fn id_of(bundle: &Bundle, manifest: Option<&Manifest>) -> Digest {
     match (&bundle.index, manifest) {
@@ -323,22 +323,22 @@ fn id_of(bundle: &Bundle, manifest: Option<&Manifest>) -> Digest {
     }
 }
 
-/// What a build has left behind.
+/// The result of a build in its outputs.
 #[derive(Default)]
 pub struct Delivered {
     /// The image, or the index that was made, if one of the outputs is an image.
     pub id: Option<Digest>,
-    /// What was built, in the words of buildx.
+    /// The metadata of the build, as buildx writes it.
     pub metadata: Metadata,
 }
 
-/// What `--load` has done.
+/// The result of `--load`.
 struct Loaded {
     id: Digest,
     note: Option<&'static str>,
 }
 
-/// `--load` where there is nobody to load it.
+/// The note of `--load` where no engine runs.
 const NO_ENGINE: &str = "note: no Docker or containerd is running here: the image is in lapstrake's own store, where \
                          `lapstrake run` finds it; `lapstrake save` writes an archive for any engine";
 
@@ -351,9 +351,9 @@ fn nobody_listens(error: &Report) -> bool {
 ///
 /// # Errors
 /// The engine knows no indexes.
-pub fn check_engine(wanted: &Resolved, client: &dyn Client) -> Outcome<()> {
-    let loads = wanted.outputs.iter().any(|output| matches!(output, Output::Engine { .. }));
-    if !loads || !wanted.as_index {
+pub fn check_engine(resolved: &Resolved, client: &dyn Client) -> Outcome<()> {
+    let loads = resolved.outputs.iter().any(|output| matches!(output, Output::Engine { .. }));
+    if !loads || !resolved.as_index {
         return Ok(());
     }
     match client.engine()? {
@@ -368,7 +368,7 @@ pub fn check_engine(wanted: &Resolved, client: &dyn Client) -> Outcome<()> {
     }
 }
 
-/// What the step of an output is called, in BuildKit's words.
+/// BuildKit's name for the step of an output.
 fn title(output: &Output) -> &'static str {
     match output {
         Output::Image { .. } => "exporting to image",

@@ -65,7 +65,7 @@ struct TargetDocument {
     location: Location,
 }
 
-/// What checks found.
+/// The findings of checks.
 #[derive(Serialize)]
 pub struct CheckDocument {
     /// `null` if nothing was found.

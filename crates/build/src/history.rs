@@ -34,7 +34,7 @@ impl Status {
     }
 }
 
-/// What was to be built. Builds of the same are compared with each other.
+/// The subject of a build. Builds of one subject are compared with each other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// The context: an absolute path, or an address without user and password.
@@ -66,13 +66,13 @@ pub struct BuildRecord {
     pub status: Status,
     /// Why it failed.
     pub error: Option<String>,
-    /// What was to be built.
+    /// The subject.
     pub subject: Subject,
     /// The names of the image.
     pub names: Vec<String>,
     /// Its id.
     pub image: Option<String>,
-    /// What became of each step.
+    /// The report of each step.
     pub steps: Vec<StackReport>,
 }
 

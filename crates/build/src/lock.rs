@@ -29,7 +29,7 @@ struct Content {
     images: BTreeMap<String, Digest>,
 }
 
-/// The lock of a build that wants one.
+/// The lock of a build with `--locked` or `--hermetic`.
 pub struct Lock {
     path: PathBuf,
     /// `None` where there is no file yet.
@@ -72,7 +72,7 @@ impl Lock {
         pin.map_or_else(|| request.reference.clone(), |digest| request.reference.pinned(digest.clone()))
     }
 
-    /// What is to be said of an image that cannot be had, if the file says which one it has to be.
+    /// The note for an image that cannot be had, if the file pins the image.
     pub fn told(&self, request: &ImageRequest) -> Option<String> {
         let pinned = self.pinned(request);
         let digest = pinned.digest().filter(|digest| request.reference.digest() != Some(digest))?;

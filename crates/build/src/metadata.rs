@@ -6,7 +6,7 @@ use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_outputs::{Bundle, Manifest};
 use serde::Serialize;
 
-/// What buildx is told by the exporters, and tells on.
+/// The values that exporters give buildx, and that buildx writes down.
 #[derive(Default)]
 pub struct Metadata(BTreeMap<&'static str, Value>);
 

@@ -15,7 +15,7 @@ pub struct ImageOutput {
     pub names: Vec<Reference>,
     /// Whether no time in new layers is later than the epoch.
     pub rewrite: bool,
-    /// What stands in place of the build's own epoch; `Some(None)` is none.
+    /// The epoch in place of the build's own; `Some(None)` is none.
     pub epoch: Option<Option<i64>>,
     /// Blobs and manifest.
     pub encoding: Encoding,
@@ -25,7 +25,7 @@ pub struct ImageOutput {
     pub index: IndexNotes,
     /// Whether the local store keeps it.
     pub store: bool,
-    /// Whether the files of its layers are unpacked there, though nobody needs them yet.
+    /// Whether the files of its layers are unpacked there before any step needs them.
     pub unpack: bool,
     /// Whether it is also named by its digest.
     pub canonical: bool,
@@ -67,7 +67,7 @@ pub struct Annotation {
     pub value: String,
 }
 
-/// What is annotated.
+/// The target of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
     /// The manifest.
@@ -113,7 +113,7 @@ pub enum Output {
 pub struct RootOutput {
     /// Whether it is in a directory with the platform's name; unsaid where there are several platforms.
     pub split: Option<bool>,
-    /// What stands in place of the build's own epoch; `Some(None)` is none.
+    /// The epoch in place of the build's own; `Some(None)` is none.
     pub epoch: Option<Option<i64>>,
 }
 
@@ -151,7 +151,7 @@ pub(crate) fn output(text: &String, warnings: &mut Vec<String>) -> Result<Output
     Ok(output)
 }
 
-/// The output, and what is to be said of its keys.
+/// The output, and warnings about its keys.
 fn of_type(mut keys: Keys) -> Result<(Output, Vec<String>), String> {
     let kind = keys.take("type").ok_or("type is required for output")?;
     let dest = keys.take("dest").map(PathBuf::from);
@@ -370,7 +370,7 @@ impl ImageOutput {
 /// The keys of an output that were not read yet.
 pub(crate) struct Keys {
     left: BTreeMap<String, String>,
-    /// What is to be said of those that were read.
+    /// Warnings about the keys that were read.
     warnings: Vec<String>,
 }
 
@@ -415,7 +415,7 @@ impl Keys {
         self.left.extract_if(.., |key, _| is_one(key)).collect()
     }
 
-    /// Refuses the keys that nobody has read; gives what is to be said of the others.
+    /// Refuses keys that were not read, and gives the warnings about the others.
     pub(crate) fn end(self, kind: &str) -> Result<Vec<String>, String> {
         match self.left.keys().next().map(String::as_str) {
             None => Ok(self.warnings),

@@ -24,14 +24,14 @@ use crate::remote_base::RemoteBase;
 use crate::resolved::Resolved;
 use crate::source::{Tools, read, step_failed};
 
-/// What a build leaves behind, however it ends.
+/// The trace that a build leaves behind, however it ends.
 #[derive(Default)]
 pub struct Trace {
     /// The build's id, known from the beginning.
     pub build: String,
     /// The Dockerfile, and what was found in it.
     pub checked: Option<(Arc<SourceFile>, Vec<Finding>)>,
-    /// What became of each step.
+    /// The report of each step.
     pub steps: Vec<StackReport>,
     /// The network of steps that name none.
     pub network: Option<Chosen>,
@@ -49,10 +49,10 @@ pub struct Build<'a> {
     pub progress: Progress,
 }
 
-/// Builds what `request` asks for, whose values are in `resolved`.
+/// Builds `request`, whose values are in `resolved`.
 ///
 /// # Errors
-/// A report of what went wrong. `trace` has what was done until then.
+/// A report of what went wrong. `trace` has everything that was done until then.
 pub async fn build(
     this: Build<'_>,
     request: &BuildRequest,
@@ -121,7 +121,7 @@ impl Loaded {
         Ok(Loaded { tools, request: resolved, lock: Lock::open(request)?, file, parsed })
     }
 
-    /// Makes the graph, and checks the Dockerfile on the way; `checked` gets what was found.
+    /// Makes the graph, and checks the Dockerfile on the way; `checked` gets the findings.
     ///
     /// # Errors
     /// The Dockerfile cannot be built.
@@ -143,7 +143,7 @@ impl Loaded {
 }
 
 impl Planned {
-    /// What reads files and knows images, and the graph.
+    /// The tools of the build, and the graph.
     pub fn into_parts(self) -> (Tools, Plan) {
         (self.tools, self.plan)
     }
@@ -166,7 +166,7 @@ impl Planned {
         let solver =
             Solver::new(&plan.graph, &tools.job, &cache, this.progress.clone()).hiding(request.secrets());
         let edges: Vec<Edge> = plan.targets.iter().map(|target| target.edge).collect();
-        // Dropped half-way if the build is canceled: what became of the steps is told then, too.
+        // Dropped half-way if the build is canceled: the reports of steps are kept then, too.
         let report = AtEnd { value: trace.steps, make: || solver.report(&edges) };
         let solving = edges.iter().zip(bases);
         let solving = solving.map(|(edge, base)| solved(&solver, *edge, base, (&request, &tools), &file));
@@ -199,7 +199,7 @@ async fn solved<E: Executor<Output = SharedStack>, C: CacheIndex<Output = Shared
 }
 
 impl Solved {
-    /// Brings the results, and the cache, to where they are wanted.
+    /// Brings the results, and the cache, to where they are resolved.
     ///
     /// # Errors
     /// An output or a cache cannot be written.

@@ -19,23 +19,23 @@ use crate::resolve::{PATIENCE, Resolver};
 use crate::resolved::Resolved;
 use crate::source::{Tools, placed, usable};
 
-/// What can be done about `error=true`.
+/// The hint for `error=true`.
 const CHECK_HINT: &str = "the Dockerfile makes warnings errors: mend it, or skip a rule with `# check=skip=RULE` above the instruction";
 
 /// Asks what the base images are, all at once, and lowers.
 pub async fn plan(
-    wanted: &mut Resolved,
+    resolved: &mut Resolved,
     (file, parsed, checks): (&Arc<SourceFile>, &Parsed, &Checks),
     tools: &Tools,
     (progress, lock): (&Progress, Option<&Lock>),
 ) -> Outcome<Plan> {
-    ask_time(wanted, (file, parsed), tools, progress).await?;
+    ask_time(resolved, (file, parsed), tools, progress).await?;
     let images = &tools.images;
     let required =
-        required_images(&parsed.dockerfile, &wanted.inputs).map_err(|error| placed(&error, file))?;
+        required_images(&parsed.dockerfile, &resolved.inputs).map_err(|error| placed(&error, file))?;
     let resolver = ask_images(required, images, progress, lock).await;
     let plan = tokio::task::block_in_place(|| {
-        lower_checked(&parsed.dockerfile, &wanted.inputs, &resolver, checks, Scope::Target)
+        lower_checked(&parsed.dockerfile, &resolved.inputs, &resolver, checks, Scope::Target)
     });
     if let (Err(_), Some(lock)) = (&plan, lock) {
         let failed = resolver.known.iter().filter(|(_, found)| found.is_err());
@@ -57,7 +57,7 @@ pub(crate) fn nothing_found(checks: &Checks) -> Outcome<()> {
 
 /// How long an image may be looked for until it is said that its name looks like that of a stage.
 const SOON: Duration = Duration::from_millis(500);
-/// How much longer the others are waited for once one cannot be had, so that of several the first in the file is told.
+/// The further wait for other images once one cannot be had, so that the error is of the first one in the file.
 const GRACE: Duration = Duration::from_millis(200);
 
 /// Asks what the images are, until all answers are there or one of them is no.
@@ -124,15 +124,15 @@ async fn ask_images(
 
 /// Where `SOURCE_DATE_EPOCH` names a source, finds out when that is from.
 async fn ask_time(
-    wanted: &mut Resolved,
+    resolved: &mut Resolved,
     (file, parsed): (&Arc<SourceFile>, &Parsed),
     tools: &Tools,
     progress: &Progress,
 ) -> Outcome<()> {
     usable(parsed, file)?;
-    let source = epoch_source(&parsed.dockerfile, &wanted.inputs).map_err(|error| placed(&error, file))?;
+    let source = epoch_source(&parsed.dockerfile, &resolved.inputs).map_err(|error| placed(&error, file))?;
     if let Some(source) = source {
-        wanted.inputs.source_epoch = time_of(&source, tools, progress).await?;
+        resolved.inputs.source_epoch = time_of(&source, tools, progress).await?;
     }
     Ok(())
 }
@@ -147,10 +147,10 @@ async fn time_of(source: &Source, tools: &Tools, progress: &Progress) -> Result<
 
 /// As [`ask_time`], for what is told without building: a source that does not answer is no reason to tell nothing, and what is
 /// wrong with the Dockerfile is found when it is lowered.
-pub(crate) async fn guess_time(wanted: &mut Resolved, parsed: &Parsed, tools: &Tools) {
-    let Ok(Some(source)) = epoch_source(&parsed.dockerfile, &wanted.inputs) else { return };
+pub(crate) async fn guess_time(resolved: &mut Resolved, parsed: &Parsed, tools: &Tools) {
+    let Ok(Some(source)) = epoch_source(&parsed.dockerfile, &resolved.inputs) else { return };
     match tokio::time::timeout(PATIENCE, time_of(&source, tools, &Progress::none())).await {
-        Ok(Ok(time)) => wanted.inputs.source_epoch = time,
+        Ok(Ok(time)) => resolved.inputs.source_epoch = time,
         Ok(Err(_)) | Err(_) => {
             tools
                 .notes

@@ -22,7 +22,7 @@ pub(crate) struct RemoteBase<'w> {
     base: Reference,
     /// Its layers, lowest first.
     layers: Vec<Elsewhere>,
-    /// What lies on it, lowest first.
+    /// The parts that lie on the base, lowest first.
     rest: Vec<Edge>,
     /// Where the image goes.
     outputs: Vec<&'w ImageOutput>,
@@ -31,11 +31,11 @@ pub(crate) struct RemoteBase<'w> {
 impl<'w> RemoteBase<'w> {
     /// The base of `target`, if nothing that was asked for needs its bytes. Nobody is asked.
     pub(crate) fn find(
-        wanted: &'w Resolved,
+        resolved: &'w Resolved,
         tools: &Tools,
         (graph, target): (&Graph, &Target),
     ) -> Outcome<Option<RemoteBase<'w>>> {
-        let Some(outputs) = only_pushed(wanted) else { return Ok(None) };
+        let Some(outputs) = only_pushed(resolved) else { return Ok(None) };
         let Some((source, rest)) = base_of(graph, target.edge) else { return Ok(None) };
         let Op::Source(Source::Image { manifest, reference, .. }) = &graph[source].op else {
             return Ok(None);
@@ -63,7 +63,7 @@ impl<'w> RemoteBase<'w> {
         self,
         solver: &Solver<'_, E, C>,
         target: Edge,
-        (wanted, tools): (&Resolved, &Tools),
+        (resolved, tools): (&Resolved, &Tools),
         file: &Arc<SourceFile>,
     ) -> Outcome<Option<(SharedStack, Vec<Elsewhere>)>> {
         let solving = self.rest.iter().map(|edge| solver.solve(*edge));
@@ -71,7 +71,7 @@ impl<'w> RemoteBase<'w> {
         let solved = solved.map_err(|failed| step_failed(&failed, file))?;
         for output in &self.outputs {
             let at = (&*tools.images, &*tools.store);
-            if !there(wanted, output, at, (&self.base, &self.layers)).await? {
+            if !there(resolved, output, at, (&self.base, &self.layers)).await? {
                 return Ok(None);
             }
         }
@@ -87,14 +87,14 @@ impl<'w> RemoteBase<'w> {
     }
 }
 
-/// The outputs, if all of them only push, and nobody wants to have the layers for a cache.
-fn only_pushed(wanted: &Resolved) -> Option<Vec<&ImageOutput>> {
+/// The outputs, if all of them only push and no cache needs the layers.
+fn only_pushed(resolved: &Resolved) -> Option<Vec<&ImageOutput>> {
     let pushed = |output| match output {
         &Output::Image { ref image, push: Some(_) } if image.needs_no_layers() => Some(image),
         _ => None,
     };
-    let outputs: Option<Vec<&ImageOutput>> = wanted.outputs.iter().map(pushed).collect();
-    outputs.filter(|_| wanted.cache_to.is_empty())
+    let outputs: Option<Vec<&ImageOutput>> = resolved.outputs.iter().map(pushed).collect();
+    outputs.filter(|_| resolved.cache_to.is_empty())
 }
 
 /// The image that a result lies on, and what lies on it without looking at it.
@@ -113,7 +113,7 @@ fn base_of(graph: &Graph, edge: Edge) -> Option<(VertexId, Vec<Edge>)> {
 
 /// Whether all repositories that an image goes to have these layers of `base`.
 async fn there(
-    wanted: &Resolved,
+    resolved: &Resolved,
     output: &ImageOutput,
     (images, store): (&Images, &Store),
     (base, layers): (&Reference, &[Elsewhere]),
@@ -125,7 +125,7 @@ async fn there(
     } else {
         images.client().await?
     };
-    let names = wanted.names.iter().chain(&output.names);
+    let names = resolved.names.iter().chain(&output.names);
     let names: BTreeMap<_, _> = names.map(|name| ((name.registry(), name.repository()), name)).collect();
     for name in names.values() {
         for layer in layers {

@@ -10,7 +10,7 @@ use lapstrake_ops::{Images, Known, OpsError};
 /// Knows images that were asked for beforehand.
 pub(crate) struct Resolver {
     pub known: Vec<(ImageRequest, Result<Known, Arc<OpsError>>)>,
-    /// Whether one of them cannot be had, so that nobody was asked for the rest.
+    /// Whether one of them cannot be had, so that the rest was not looked for.
     pub given_up: bool,
     pub images: Arc<Images>,
     pub handle: tokio::runtime::Handle,
@@ -33,10 +33,10 @@ impl ImageResolver for Resolver {
     }
 }
 
-/// How long somebody elsewhere may think when nothing is built.
+/// The time that a registry or server has for its answer when nothing is built.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Knows images as a build does, and guesses what it cannot find out: for what is told without building.
+/// Resolves images as a build does, and guesses those that cannot be found out: for checks and outlines.
 pub(crate) struct Guessing {
     images: Arc<Images>,
     notes: Notes,

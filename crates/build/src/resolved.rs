@@ -21,7 +21,7 @@ use crate::include::load_bytes;
 use crate::output::{self, ImageOutput, Output, PushTo};
 use crate::{attrs, platforms, unsupported};
 
-/// A request whose values have been read: what is built, how, and where the result goes.
+/// A request whose values have been read: the source, the way and the outputs of a build.
 pub struct Resolved {
     /// For the frontend.
     pub inputs: BuildInputs,
@@ -39,7 +39,7 @@ pub struct Resolved {
     pub cache_to: Vec<Target>,
     /// The image's names.
     pub names: Vec<Reference>,
-    /// What is to be said to the user: things that are ignored.
+    /// Warnings for the user: values that are ignored.
     pub warnings: Vec<String>,
 }
 
@@ -54,14 +54,14 @@ impl Resolved {
     /// # Errors
     /// A value that cannot be, or a directory that `client` does not have.
     pub fn parse(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
-        let mut wanted = Resolved::read(request, client)?;
-        let asked = wanted.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
-        wanted.as_index =
-            platforms::as_index(&wanted.inputs.platforms, asked.map(String::as_str), &wanted.outputs)?;
-        if wanted.outputs.iter().any(|output| wanted.names.is_empty() && output.needs_name()) {
+        let mut resolved = Resolved::read(request, client)?;
+        let asked = resolved.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
+        resolved.as_index =
+            platforms::as_index(&resolved.inputs.platforms, asked.map(String::as_str), &resolved.outputs)?;
+        if resolved.outputs.iter().any(|output| resolved.names.is_empty() && output.needs_name()) {
             return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()).into());
         }
-        Ok(wanted)
+        Ok(resolved)
     }
 
     /// Reads a request about a Dockerfile that builds nothing: of several platforms, the first one counts.
@@ -69,9 +69,9 @@ impl Resolved {
     /// # Errors
     /// As [`Resolved::parse`].
     pub fn to_tell(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
-        let mut wanted = Resolved::read(request, client)?;
-        wanted.inputs.platforms.truncate(1);
-        Ok(wanted)
+        let mut resolved = Resolved::read(request, client)?;
+        resolved.inputs.platforms.truncate(1);
+        Ok(resolved)
     }
 
     fn read(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
@@ -121,7 +121,7 @@ impl Resolved {
     }
 }
 
-/// What steps may do and use, and what the caller gives them.
+/// The settings of steps, with secrets and agents of the caller.
 fn step_settings(request: &BuildRequest, client: &dyn Client) -> Result<Settings, Usage> {
     let BuildRequest { cache, steps, .. } = request;
     let mut limits = steps.limits.clone();

@@ -28,7 +28,7 @@ const NAME: &str = "Dockerfile";
 /// No Dockerfile is longer, in bytes.
 const LONGEST: u64 = 64 << 20;
 
-/// What of this machine builds use: its state and its way of making containers.
+/// The part of this machine that builds use: its state, and its way of making containers.
 pub struct Machine {
     /// The state directory.
     pub store: Arc<Store>,
@@ -36,26 +36,26 @@ pub struct Machine {
     pub single_id: bool,
 }
 
-/// What reading and building need: everything that knows how to get files.
+/// The tools of one build: all that fetch files and images, and run steps.
 pub struct Tools {
     /// The state directory.
     pub store: Arc<Store>,
     /// The sources of images.
     pub images: Arc<Images>,
-    /// What builds of this machine share.
+    /// The worker, which builds of this machine share.
     pub worker: Arc<Worker>,
     /// The steps of this build.
     pub job: Job,
-    /// What is said once the build is over.
+    /// Sentences for the user once the build is over.
     pub notes: Notes,
 }
 
 impl Tools {
-    /// Takes the settings of `wanted`.
-    pub fn new(worker: &Arc<Worker>, client: &dyn Client, wanted: &mut Resolved, pull: bool) -> Tools {
+    /// Takes the settings of `resolved`.
+    pub fn new(worker: &Arc<Worker>, client: &dyn Client, resolved: &mut Resolved, pull: bool) -> Tools {
         let store = worker.store().clone();
         let images = Arc::new(Images::new(worker.clone(), pull, client.registries()));
-        let job = Job::new(worker.clone(), images.clone(), std::mem::take(&mut wanted.settings));
+        let job = Job::new(worker.clone(), images.clone(), std::mem::take(&mut resolved.settings));
         Tools { store, images, worker: worker.clone(), job, notes: Notes::default() }
     }
 }
@@ -63,15 +63,15 @@ impl Tools {
 /// A text with its place: a root, and the directory in it.
 type Found = (SourceFile, Option<(OwnedFd, PathBuf)>);
 
-/// Reads and parses the Dockerfile. What stands on standard input decides what the main context is.
+/// Reads and parses the Dockerfile. The bytes on standard input decide about the main context.
 pub async fn read(
     (request, client): (&BuildRequest, &dyn Client),
-    wanted: &mut Resolved,
+    resolved: &mut Resolved,
     tools: &Tools,
     progress: &Progress,
 ) -> Outcome<(Arc<SourceFile>, Parsed)> {
-    let (file, place) = find((request, client), wanted, tools, progress).await?;
-    let dialect = attrs::dialect(&file, request.syntax.as_deref(), &wanted.inputs.build_args);
+    let (file, place) = find((request, client), resolved, tools, progress).await?;
+    let dialect = attrs::dialect(&file, request.syntax.as_deref(), &resolved.inputs.build_args);
     let file = match place {
         Some((root, below)) => included(file, dialect, &root, &below)?,
         None => file,
@@ -81,40 +81,40 @@ pub async fn read(
 }
 
 async fn find(
-    (args, client): (&BuildRequest, &dyn Client),
-    wanted: &mut Resolved,
+    (request, client): (&BuildRequest, &dyn Client),
+    resolved: &mut Resolved,
     tools: &Tools,
     progress: &Progress,
 ) -> Outcome<Found> {
-    let asked = args.dockerfile.as_deref().map(|path| path.to_string_lossy().into_owned());
+    let asked = request.dockerfile.as_deref().map(|path| path.to_string_lossy().into_owned());
     match asked.as_deref() {
-        Some("-") if wanted.place == Place::Stdin => {
+        Some("-") if resolved.place == Place::Stdin => {
             let text = "can't use stdin for both build context and dockerfile";
             return Err(Usage(text.to_owned()).into());
         }
-        Some("-") => return Ok((from_stdin(client)?, here((args, client), wanted)?)),
+        Some("-") => return Ok((from_stdin(client)?, here((request, client), resolved)?)),
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
             let http = Http { url: url.to_owned(), name: NAME.to_owned(), checksum: None, unpack: false };
             let root = bring(tools, &Source::Http(http), progress).await?;
             let file = load(&root, Path::new(NAME)).map_err(|why| unreadable(url, &why))?;
-            return Ok((file, here((args, client), wanted)?));
+            return Ok((file, here((request, client), resolved)?));
         }
         _ => {}
     }
-    match wanted.place.clone() {
-        Place::Directory => on_disk(args, client),
-        Place::Remote(source) => elsewhere(args, tools, &source, progress).await,
+    match resolved.place.clone() {
+        Place::Directory => on_disk(request, client),
+        Place::Remote(source) => elsewhere(request, tools, &source, progress).await,
         Place::Stdin => match upload(tools, client)? {
             Upload::Archive(source) => {
-                wanted.inputs.main = Some(source.clone());
-                elsewhere(args, tools, &source, progress).await
+                resolved.inputs.main = Some(source.clone());
+                elsewhere(request, tools, &source, progress).await
             }
-            Upload::Text(_) if args.dockerfile.is_some() => {
+            Upload::Text(_) if request.dockerfile.is_some() => {
                 let text = "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles";
                 Err(Usage(text.to_owned()).into())
             }
             Upload::Text(file) => {
-                wanted.inputs.main = Some(Source::Scratch);
+                resolved.inputs.main = Some(Source::Scratch);
                 Ok((file, None))
             }
         },
@@ -123,11 +123,11 @@ async fn find(
 
 /// Where a Dockerfile that is no file may include from: the context, if that is a directory.
 fn here(
-    (args, client): (&BuildRequest, &dyn Client),
-    wanted: &Resolved,
+    (request, client): (&BuildRequest, &dyn Client),
+    resolved: &Resolved,
 ) -> Outcome<Option<(OwnedFd, PathBuf)>> {
-    match wanted.place {
-        Place::Directory => Ok(Some((open_host_dir(&client.directory(&args.context)?)?, PathBuf::new()))),
+    match resolved.place {
+        Place::Directory => Ok(Some((open_host_dir(&client.directory(&request.context)?)?, PathBuf::new()))),
         Place::Remote(_) | Place::Stdin => Ok(None),
     }
 }
@@ -142,17 +142,17 @@ fn unreadable(path: &str, why: &str) -> Report {
     Report::new(format!("failed to read dockerfile: open {path}: {why}")).with_hint("name it with `-f FILE`")
 }
 
-/// The Dockerfile of a directory. What the user names may be anywhere and a link to anything; what the context has under the usual
+/// The Dockerfile of a directory. A file that the user names may be anywhere and a link to anything. The file with the usual
 /// name is looked for as `COPY` does it, so that a link leads nowhere else.
-fn on_disk(args: &BuildRequest, client: &dyn Client) -> Outcome<Found> {
-    let context = client.directory(&args.context)?;
+fn on_disk(request: &BuildRequest, client: &dyn Client) -> Outcome<Found> {
+    let context = client.directory(&request.context)?;
     let lower = |path: &Path| path.with_file_name("dockerfile");
-    let Some(asked) = &args.dockerfile else {
+    let Some(asked) = &request.dockerfile else {
         let root = open_host_dir(&context)?;
         let inside = |path: &Path| Root::new(&root).stat(path.as_os_str().as_encoded_bytes(), true).is_ok();
         let usual = Path::new(NAME).to_owned();
         let path = if !inside(&usual) && inside(&lower(&usual)) { lower(&usual) } else { usual };
-        let shown = args.context.join(&path);
+        let shown = request.context.join(&path);
         let file = load(&root, &path).map_err(|why| unreadable(&shown.display().to_string(), &why))?;
         return Ok((file, Some((root, PathBuf::new()))));
     };
@@ -169,14 +169,14 @@ fn on_disk(args: &BuildRequest, client: &dyn Client) -> Outcome<Found> {
 
 /// A Dockerfile in a context that is elsewhere. A context that is one file is the Dockerfile.
 async fn elsewhere(
-    args: &BuildRequest,
+    request: &BuildRequest,
     tools: &Tools,
     source: &Source,
     progress: &Progress,
 ) -> Outcome<Found> {
     let root = bring(tools, source, progress).await?;
     let inside = Root::new(&root);
-    let mut path = args.dockerfile.clone().unwrap_or_else(|| PathBuf::from(NAME));
+    let mut path = request.dockerfile.clone().unwrap_or_else(|| PathBuf::from(NAME));
     let missing = |path: &Path| !inside.exists(path.as_os_str().as_encoded_bytes());
     let lower = path.with_file_name("dockerfile");
     if matches!(source, Source::Http(_)) && missing(&path) && !missing(Path::new("context")) {
@@ -201,7 +201,7 @@ async fn bring(tools: &Tools, source: &Source, progress: &Progress) -> Outcome<O
     Ok(root)
 }
 
-/// What came on standard input.
+/// The kind of bytes on standard input.
 enum Upload {
     Archive(Source),
     Text(SourceFile),
@@ -218,8 +218,8 @@ fn upload(tools: &Tools, client: &dyn Client) -> Outcome<Upload> {
     Ok(Upload::Text(SourceFile::from_bytes(NAME, &bytes)))
 }
 
-/// How many errors of one file are told. Who has more has given something that is no Dockerfile.
-const TOLD: usize = 50;
+/// The most errors of one file that are shown: a file with more is no Dockerfile.
+const MOST_SHOWN: usize = 50;
 
 /// Whether there is something to build. The report has all errors, and the text that BuildKit has for the first.
 pub fn usable(parsed: &Parsed, file: &Arc<SourceFile>) -> Outcome<()> {
@@ -227,18 +227,18 @@ pub fn usable(parsed: &Parsed, file: &Arc<SourceFile>) -> Outcome<()> {
     let errors = || parsed.diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
     let hint = match errors().count() {
         1 => None,
-        count if count <= TOLD => Some(format!("all {count} errors of the file are shown above")),
-        count => Some(format!("the first {TOLD} of {count} errors are shown above")),
+        count if count <= MOST_SHOWN => Some(format!("all {count} errors of the file are shown above")),
+        count => Some(format!("the first {MOST_SHOWN} of {count} errors are shown above")),
     };
     let report = Report::new(format!("failed to solve: {message}"));
-    let report = report.at(file, Excerpt::Findings(errors().take(TOLD).cloned().collect()));
+    let report = report.at(file, Excerpt::Findings(errors().take(MOST_SHOWN).cloned().collect()));
     Err(match hint {
         Some(hint) => report.with_hint(hint),
         None => report,
     })
 }
 
-/// What BuildKit says of a file that cannot be parsed, and the lines that it shows.
+/// BuildKit's text for a file that cannot be parsed, and the lines that it shows.
 pub fn first_error(parsed: &Parsed, file: &SourceFile) -> Option<(String, Option<(u32, u32)>)> {
     let (error, fault) = parsed.diagnostics.iter().zip(&parsed.faults).next()?;
     let lines = Some(fault.lines).filter(|lines| lines.0 > 0);

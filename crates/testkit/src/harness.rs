@@ -141,8 +141,8 @@ impl Options {
 
     fn threads(&self) -> usize {
         let said = || std::env::var("RUST_TEST_THREADS").ok()?.parse().ok();
-        // One more than there are processors: tests wait for servers, disks and signals.
-        let processors = || std::thread::available_parallelism().map_or(1, usize::from) + 1;
+        // As many as there are processors: more of them would make bounds of time unsure.
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         self.threads.or_else(said).unwrap_or_else(processors).max(1)
     }
 }
@@ -202,7 +202,10 @@ fn all(cases: &[&Case], options: &Options, of: usize) -> ExitCode {
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some(case) = locked(&queue).pop_front() {
+                    loop {
+                        // Not the head of a `while let`: the lock would be held for as long as the test runs.
+                        let next = locked(&queue).pop_front();
+                        let Some(case) = next else { break };
                         let outcome = process(case, options.nocapture);
                         note(&mut locked(&count), case, outcome);
                     }
