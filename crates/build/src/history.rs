@@ -66,6 +66,10 @@ pub struct BuildRecord {
     pub status: Status,
     /// Why it failed.
     pub error: Option<String>,
+    /// The report of the failure as an object: `code`, `message`, `causes`, `hint`, `fault`, `file`, `line`. Builds before
+    /// reports have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<serde_json::Value>,
     /// The subject.
     pub subject: Subject,
     /// The names of the image.
@@ -85,6 +89,7 @@ impl BuildRecord {
             took: 0,
             status: Status::Completed,
             error: None,
+            report: None,
             subject,
             names: Vec::new(),
             image: None,
@@ -102,6 +107,7 @@ impl BuildRecord {
         let texts = [&mut self.subject.context, &mut self.subject.dockerfile].into_iter();
         let texts = texts.chain(&mut self.error).chain(&mut self.names);
         texts.for_each(|text| *text = secrets.hide(text));
+        self.report.iter_mut().for_each(|report| secrets.hide_json(report));
     }
 
     /// Keeps the record with the journal.

@@ -6,6 +6,7 @@
 //! one of two files, the one of the *generation* in which it came. A new generation begins when nobody is left of the
 //! one before the last, so two files are enough.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -88,23 +89,29 @@ pub(crate) fn alone(root: &Path) -> Result<Alone, StoreError> {
 }
 
 /// The processes that hold a lock on a file, as text for an error.
+///
+/// The kernel gives `/proc/locks` in pieces. Locks that come and go between two pieces hide others, so the file is read again
+/// where it names nobody.
 fn holders(file: &File) -> io::Result<String> {
+    const READINGS: usize = 20;
     let meta = file.metadata()?;
-    // A line: `1: FLOCK  ADVISORY  READ 4711 fd:01:1234 0 EOF`. Of a file on btrfs the device is another one than here.
+    // Of a file on btrfs the device is another one than here.
     let inode = format!(":{}", meta.ino());
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let mut held: Vec<u32> = locks
-        .lines()
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [_, "FLOCK", _, _, process, place, ..] = words.as_slice() else { return None };
-            place.ends_with(&inode).then(|| process.parse().ok())?
-        })
-        .collect();
-    held.sort_unstable();
-    held.dedup();
+    let read = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let held: BTreeSet<u32> = locks.lines().filter_map(|line| holder(line, &inode)).collect();
+        held
+    };
+    let held = (0..READINGS).map(|_| read()).find(|held| !held.is_empty()).unwrap_or_default();
     let named: Vec<String> = held.into_iter().map(named).collect();
     Ok(if named.is_empty() { "another process".to_owned() } else { named.join(", ") })
+}
+
+/// The process of a line such as `1: FLOCK  ADVISORY  READ 4711 fd:01:1234 0 EOF`, if the lock is on this inode.
+fn holder(line: &str, inode: &str) -> Option<u32> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, _, process, place, ..] = words.as_slice() else { return None };
+    place.ends_with(inode).then(|| process.parse().ok())?
 }
 
 /// A process by its number, its program and its verb. Further arguments may be secret.

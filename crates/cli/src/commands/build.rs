@@ -151,6 +151,7 @@ fn note_end(record: &mut BuildRecord, result: &Outcome<Delivered>) {
             let canceled = matches!(error.fault(), Fault::Canceled(_));
             record.status = if canceled { Status::Canceled } else { Status::Failed };
             record.error = Some(error.to_string());
+            record.report = serde_json::to_value(error).ok();
         }
     }
 }

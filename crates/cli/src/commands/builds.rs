@@ -102,6 +102,9 @@ fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> Outcome<()> {
         let mut shown = summary(&record);
         shown["StepList"] =
             record.steps.iter().map(|step| step_json(step, &used)).collect::<Result<_, _>>()?;
+        if let Some(report) = &record.report {
+            shown["Report"] = report.clone();
+        }
         say!("{shown:#}");
         return Ok(());
     }

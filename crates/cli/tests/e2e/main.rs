@@ -196,7 +196,7 @@ fn alone_are_tests() -> Result<(), String> {
 
 /// Whether a test says anything of such a user.
 fn concerns(kind: Kind, case: &str) -> bool {
-    let of_root = ["stuck"].contains(&case);
+    let of_root = ["what_cannot_be_removed"].contains(&case);
     let of_user = ["single_id", "unreadable"].contains(&case);
     match kind {
         Kind::Root => !of_user && networks::concerns(case, true),

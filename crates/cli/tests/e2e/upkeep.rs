@@ -120,6 +120,9 @@ fn builds(mode: &Mode) -> Result<(), String> {
         0,
         &["\"Status\": \"Completed\"", "\"Image\": \"sha256:", "\"peak_memory\": "],
     )?;
+    // The failure as a value, for programs.
+    let report = ["\"Report\": {", "\"code\": \"step.exit-code\"", "\"fault\": \"build\"", "\"line\": 2"];
+    expect(&lap(mode, "builds inspect --json")?, 0, &report)?;
     let listed = lap(mode, "builds ls")?;
     if let Some(wide) = String::from_utf8_lossy(&listed.stdout).lines().find(|line| line.chars().count() > 80)
     {
