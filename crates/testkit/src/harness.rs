@@ -77,7 +77,7 @@ pub fn main(tests: &[Test]) -> ExitCode {
 
 /// The `main` of a target with these tests.
 pub fn run(cases: &[Case]) -> ExitCode {
-    let options = Options::read(std::env::args().skip(1));
+    let options = Options { no_skips: no_skips(), ..Options::read(std::env::args().skip(1)) };
     let chosen: Vec<&Case> = cases.iter().filter(|case| options.wants(case)).collect();
     if options.list {
         for case in chosen {
@@ -106,6 +106,8 @@ struct Options {
     threads: Option<usize>,
     names: Vec<String>,
     skipped: Vec<String>,
+    /// Whether a test that cannot run here fails, so that none counts as ignored.
+    no_skips: bool,
 }
 
 impl Options {
@@ -134,7 +136,7 @@ impl Options {
     fn wants(&self, case: &Case) -> bool {
         let is =
             |name: &String| if self.exact { case.name == *name } else { case.name.contains(name.as_str()) };
-        let ignored = case.lack.is_some() && !no_skips();
+        let ignored = case.lack.is_some() && !self.no_skips;
         let named = self.names.is_empty() || self.names.iter().any(is);
         named && (!self.ignored || ignored) && !self.skipped.iter().any(is)
     }
@@ -312,6 +314,8 @@ mod tests {
         assert_eq!(chosen("--exact root::one --test-threads=3 --color always"), ["root::one"]);
         assert_eq!(chosen("--exact one"), [""; 0]);
         assert_eq!(chosen("--ignored"), ["user::one"]);
+        let strict = Options { ignored: true, no_skips: true, ..Options::default() };
+        assert!(!strict.wants(&case("user::one", Some("no user"))), "a failure is not ignored");
     }
 
     #[test]
