@@ -60,7 +60,7 @@ pub(crate) fn load(root: &OwnedFd, path: &Path) -> Result<SourceFile, String> {
     Ok(SourceFile::from_bytes(path.to_string_lossy(), &load_bytes(root, path)?))
 }
 
-/// As [`load`], for what is no source.
+/// Reads the bytes of a regular file of a root. Links are followed within the root.
 pub fn load_bytes(root: &OwnedFd, path: &Path) -> Result<Vec<u8>, String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let opened = Root::new(root).open(path.as_os_str().as_encoded_bytes(), flags, Mode::empty());
