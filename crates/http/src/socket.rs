@@ -20,7 +20,7 @@ const PIECE: usize = 256 << 10;
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// The beginning of the body, as far as it came. What is no text is replaced.
+    /// The beginning of the body, as far as it came. Bytes that are no text are replaced.
     pub text: String,
 }
 

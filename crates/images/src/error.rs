@@ -15,7 +15,7 @@ pub enum ImagesError {
     /// A file or a directory cannot be read.
     #[error("cannot read `{}`", path.display())]
     Read {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
         /// The system's reason.
         #[source]

@@ -1,7 +1,7 @@
 //! Where images come from, the mirror of the exporters: one reader of OCI layouts and one of image archives. Registries are
 //! read by `registry`, what is in the state directory by `store`.
 //!
-//! A reader finds documents and the files of layers. What becomes of them is for the caller to decide.
+//! A reader finds documents and the files of layers. The caller decides about their use.
 
 mod archive;
 mod error;

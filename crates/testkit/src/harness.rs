@@ -260,7 +260,7 @@ fn note(count: &mut Count, case: &Case, outcome: Outcome) {
     std::io::stdout().flush().unwrap_or_default();
 }
 
-/// Runs a test in a process of its own. What it prints is shown if it fails.
+/// Runs a test in a process of its own. Its output is shown if it fails.
 fn process(case: &Case, nocapture: bool) -> Outcome {
     if let Some(lack) = &case.lack {
         return Outcome::Skipped(lack.clone());

@@ -54,7 +54,7 @@ pub(super) fn crossings(name: &str, source: &Source) -> Vec<String> {
     found
 }
 
-/// Whether a path leads into `std::env`. What is known when the program is built is no part of the environment.
+/// Whether a path leads into `std::env`. Values of the compiler (`env!`) are no part of the environment.
 fn is_environment(path: &[String]) -> bool {
     let names: Vec<&str> = path.iter().map(String::as_str).collect();
     matches!(names[..], ["std", "env"] | ["std", "env", ..]) && names.get(2) != Some(&"consts")
