@@ -1,5 +1,7 @@
 //! The store as the engine's memory.
 
+pub(crate) mod imports;
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +10,11 @@ use lapstrake_engine::{CacheIndex, Key, Record, StepResult, Turn};
 use lapstrake_store::{LayerId, Lock, RecordOf, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::imports::Imports;
 use crate::error::OpsError;
-use crate::imports::Imports;
 use crate::stack::{SharedStack, Stack, StackResult};
-use crate::turns::OwnTurn;
 use crate::worker::Worker;
+use crate::worker::single_flight::OwnTurn;
 
 /// Records in the store, as a job sees them.
 pub struct Cache {

@@ -1,5 +1,13 @@
 //! Running a process on a stack.
 
+mod binfmt;
+mod cdi;
+pub(crate) mod debug;
+pub(crate) mod loopback;
+pub(crate) mod mount_manifest;
+pub(crate) mod mounts;
+mod output;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -18,16 +26,14 @@ use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
 use rustix::fs::FileType;
 
-use crate::cdi::Devices;
-use crate::context::JobContext;
-use crate::debug::{self, Occasion, is_canceled};
 use crate::error::OpsError;
-use crate::files;
-use crate::foreign::explained;
-use crate::loopback;
-use crate::mounts::{Kept, Mounts};
-use crate::output;
-use crate::reading::Reading;
+use crate::exec::binfmt::explained;
+use crate::exec::cdi::Devices;
+use crate::exec::debug::{Occasion, is_canceled};
+use crate::exec::mounts::{Kept, Mounts};
+use crate::file::context_reads::Reading;
+use crate::file::copy;
+use crate::job::context::JobContext;
 use crate::settings::Secret;
 use crate::stack::{SharedStack, Stack};
 
@@ -48,7 +54,7 @@ pub(crate) fn run(
     killed: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
     check_entitlements(reading.job, exec)?;
-    let base = files::base(reading, inputs)?;
+    let base = copy::base(reading, inputs)?;
     let mut pause = Duration::from_secs(1);
     for left in (1..=exec.retry).rev() {
         let error = match attempt(reading, (exec, name), &base, inputs, step, killed) {
@@ -368,7 +374,7 @@ fn add_bind(
     let lowers = match &input.local {
         Some(_) => {
             let copy = Active::new(&job.store, &[])?;
-            let place = files::copy_in_place(reading, input, &bind.source, copy.root())?;
+            let place = copy::copy_in_place(reading, input, &bind.source, copy.root())?;
             let root = copy.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
             mounts.add(target, root, &place.to_string(), bind.readonly);
             mounts.kept.push(Kept::Active(copy));
@@ -416,7 +422,7 @@ fn add_cache(
     let fd = bind(dir.path())?;
     if dir.is_fresh() {
         if let Some(seed) = seed {
-            files::copy_all(reading, seed, fd.as_fd())?;
+            copy::copy_all(reading, seed, fd.as_fd())?;
         }
         let path = dir.path();
         let refused = |e: rustix::io::Errno| OpsError::io("set the owner of", path)(e.into());

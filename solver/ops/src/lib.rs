@@ -4,46 +4,25 @@
 //!
 //! Parses no text. A result is a [`Stack`]: layers, lowest first, or a directory of the host.
 
-mod arriving;
-mod brought;
 mod cache;
-mod cdi;
-mod context;
-mod counting;
-mod debug;
-mod earlier;
 mod error;
 mod exec;
-mod executor;
-mod files;
-mod foreign;
-mod ground;
-mod host;
-mod images;
-mod imports;
-mod loopback;
-mod mounts;
-mod origin;
-mod output;
-mod part;
-mod passes;
-mod reading;
-mod remote;
-mod seen;
+mod file;
+mod job;
 mod settings;
+mod source;
 mod stack;
-mod turns;
 mod worker;
 
+pub use cache::imports::{CacheFrom, Import, Imports, shared_key};
 pub use cache::{Cache, record};
-pub use debug::{Debug, HandOver, Turn};
 pub use error::OpsError;
-pub use executor::Job;
-pub use images::{Files, Images, Known, There};
-pub use imports::{CacheFrom, Import, Imports, shared_key};
-pub use loopback::unreached;
-pub use remote::host as host_of;
-pub use seen::seen;
+pub use exec::debug::{Debug, HandOver, Turn};
+pub use exec::loopback::unreached;
+pub use exec::mount_manifest::seen;
+pub use job::Job;
 pub use settings::{LocalContext, Secret, Settings};
+pub use source::image::{Files, Images, Known, There};
+pub use source::remote::host as host_of;
 pub use stack::{SharedStack, Stack, StackReport, StackResult, settle};
 pub use worker::Worker;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use lapstrake_runtime::{Limits, Preference};
 use lapstrake_tree::ignore::Patterns;
 
-use crate::debug::Debug;
 use crate::error::OpsError;
+use crate::exec::debug::Debug;
 
 /// Everything that steps may use besides their inputs.
 #[derive(Default)]

@@ -1,5 +1,7 @@
 //! What belongs to the machine, and is the same for all jobs.
 
+pub(crate) mod single_flight;
+
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lapstrake_runtime::Sandbox;
@@ -8,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::OpsError;
 use crate::stack::StackResult;
-use crate::turns::Turns;
+use crate::worker::single_flight::Turns;
 
 /// How many layers are fetched side by side, by all jobs together.
 const DOWNLOADS: usize = 4;

@@ -5,9 +5,9 @@ use lapstrake_store::Store;
 use lapstrake_tree::select::Selection;
 use lapstrake_tree::{Entry, Tree, TreePath};
 
-use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::origin::selector;
+use crate::file::copy_source::selector;
+use crate::job::context::JobContext;
 use crate::stack::StackResult;
 
 /// Trees with more entries are not kept: what was gained would not be worth it.

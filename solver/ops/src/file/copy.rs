@@ -18,9 +18,9 @@ use lapstrake_tree::{Kind, TreeError, TreePath};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::OpsError;
-use crate::origin::{Opened, Origin, selector};
-use crate::part::part;
-use crate::reading::Reading;
+use crate::file::context_reads::Reading;
+use crate::file::copy_source::{Opened, Origin, selector};
+use crate::file::partial_extract::part;
 use crate::stack::{SharedStack, Stack};
 
 /// Input 0 as something that layers can be put on.

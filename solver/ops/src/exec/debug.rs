@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use crate::error::OpsError;
-use crate::mounts::Mounts;
+use crate::exec::mounts::Mounts;
 
 /// Gives a terminal's container to the person at ours until it ends.
 pub type HandOver = dyn Fn(&str, Running) -> std::io::Result<()> + Send + Sync;

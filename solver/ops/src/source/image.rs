@@ -16,9 +16,9 @@ use lapstrake_snapshot::{Imported, import_layer, import_packed};
 use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
 use tokio::sync::OnceCell;
 
-use crate::arriving::{Telling, arriving};
-use crate::counting::Counting;
 use crate::error::OpsError;
+use crate::source::progress_writer::Counting;
+use crate::source::streaming_blob::{Telling, arriving};
 use crate::stack::{Stack, settle};
 use crate::worker::Worker;
 

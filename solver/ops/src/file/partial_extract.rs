@@ -10,9 +10,9 @@ use lapstrake_tree::select::Selection;
 use lapstrake_tree::unpack::Part;
 use lapstrake_tree::{Kind, Tree, TreePath};
 
-use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::origin::Opened;
+use crate::file::copy_source::Opened;
+use crate::job::context::JobContext;
 use crate::stack::Stack;
 
 /// The files of `selection`, made of what is packed or linked, at their places in a directory that has nothing else. `None` if

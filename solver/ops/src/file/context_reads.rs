@@ -10,9 +10,9 @@ use lapstrake_tree::TreePath;
 use lapstrake_tree::context::{Retaken, View};
 use lapstrake_tree::put::Copied;
 
-use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::origin::{Loaded, Origin, local_key, selector};
+use crate::file::copy_source::{Loaded, Origin, local_key, selector};
+use crate::job::context::JobContext;
 use crate::stack::{SharedStack, Stack};
 
 /// What one step goes by, and what it found instead.

@@ -6,9 +6,9 @@ use lapstrake_store::{Stacking, Store};
 use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::{Tree, TreePath};
 
-use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::files::Ready;
+use crate::file::copy::Ready;
+use crate::job::context::JobContext;
 use crate::stack::Stack;
 
 /// Where owners' names are looked up, and how large a file there can be: see `lapstrake_tree::users`.

@@ -10,7 +10,7 @@ use lapstrake_tree::Tree;
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::put::Previous;
 
-use crate::context::JobContext;
+use crate::job::context::JobContext;
 use crate::stack::SharedStack;
 
 /// The layer of the last build that did the same copy, and where the next one will look for ours. Only ever a help:

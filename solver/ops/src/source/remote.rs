@@ -25,10 +25,10 @@ use lapstrake_tree::select::Selector;
 use lapstrake_tree::unpack::UnpackOptions;
 use serde::{Deserialize, Serialize};
 
-use crate::context::JobContext;
 use crate::error::OpsError;
-use crate::executor::Job;
-use crate::reading::warn_of_devices;
+use crate::file::context_reads::warn_of_devices;
+use crate::job::Job;
+use crate::job::context::JobContext;
 use crate::settings::Secret;
 use crate::stack::Stack;
 

@@ -14,7 +14,7 @@ use lapstrake_store::{Blob, StackLayer};
 use serde::Deserialize;
 
 use crate::error::OpsError;
-use crate::images::{Files, Images, Place, image_config, layout, parse, parsed_digest};
+use crate::source::image::{Files, Images, Place, image_config, layout, parse, parsed_digest};
 use crate::stack::Stack;
 
 /// No cache config is longer, in bytes.

@@ -1,5 +1,7 @@
 //! Ops behind the engine's seam.
 
+pub(crate) mod context;
+
 use std::sync::Arc;
 
 use lapstrake_engine::{CacheMap, Dep, Done, Executor, Key, KeyHasher, Progress, Selector, Step, StepId};
@@ -9,17 +11,19 @@ use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::LayerId;
 use serde::Serialize;
 
-use crate::context::JobContext;
-use crate::earlier::Earlier;
 use crate::error::OpsError;
-use crate::ground::ground;
-use crate::images::Images;
-use crate::origin::local_key;
-use crate::reading::Reading;
+use crate::exec::mount_manifest;
+use crate::file::base_view::ground;
+use crate::file::context_reads::Reading;
+use crate::file::copy;
+use crate::file::copy_reuse::Earlier;
+use crate::file::copy_source::local_key;
+use crate::job::context::JobContext;
 use crate::settings::Settings;
+use crate::source::image::Images;
+use crate::source::rootfs;
 use crate::stack::{SharedStack, Stack, StackResult};
 use crate::worker::Worker;
-use crate::{files, host, seen};
 
 /// One build: carries out its ops. Cheap to clone.
 #[derive(Clone)]
@@ -84,7 +88,7 @@ impl Job {
                 let (kill, killed) = crate::exec::kill_switch();
                 let ran = self
                     .blocking(move |job| {
-                        seen::note(job, &map, &results);
+                        mount_manifest::note(job, &map, &results);
                         Reading::during(job, &step, (&map, &inputs), |reading| {
                             crate::exec::run(reading, (&exec, &name), &inputs, &step, &killed)
                         })
@@ -115,13 +119,13 @@ fn source_stack(job: &JobContext, source: &Source) -> Result<Option<Stack>, OpsE
             job.settings.context(name)?;
             Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
         }
-        Source::Rootfs { path } => host::stack(&job.store, path).map(Some),
+        Source::Rootfs { path } => rootfs::stack(&job.store, path).map(Some),
         Source::Image { .. } | Source::Http(_) | Source::Git(_) | Source::Archive { .. } => Ok(None),
     }
 }
 
 fn change(reading: &Reading<'_>, file: &File, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
-    let base = files::base(reading, inputs)?;
+    let base = copy::base(reading, inputs)?;
     let layer = match changed(reading, file, inputs, &base, true) {
         Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => changed(reading, file, inputs, &base, false),
         // A file that has gone may be in the layer that changes would lie on.
@@ -141,11 +145,11 @@ fn changed(
 ) -> Result<LayerId, OpsError> {
     let job = reading.job;
     let single_id = job.worker.single_id();
-    let actions = files::ready(reading, &file.actions, inputs)?;
+    let actions = copy::ready(reading, &file.actions, inputs)?;
     let active = ground(job, base, &actions)?;
     let mut earlier = Earlier::of(job, file, inputs);
     let previous = earlier.as_ref().and_then(|earlier| earlier.previous(patch));
-    let copied = files::apply_all(reading, actions, &active, previous)?;
+    let copied = copy::apply_all(reading, actions, &active, previous)?;
     if let Some(earlier) = &mut earlier {
         earlier.forget_tree();
     }

@@ -9,12 +9,12 @@ use lapstrake_runtime::{Chosen, Network, Preference, RuntimeError, Sandbox};
 use lapstrake_store::Store;
 use lapstrake_tree::TreePath;
 
-use crate::brought::Remotes;
 use crate::error::OpsError;
-use crate::images::{Files, Images};
-use crate::origin::Origins;
-use crate::passes::Passes;
+use crate::file::copy_source::Origins;
+use crate::file::partial_read_count::Passes;
 use crate::settings::Settings;
+use crate::source::fetched::Remotes;
+use crate::source::image::{Files, Images};
 use crate::worker::Worker;
 
 /// What a job is allowed, and what its steps share. The rest is the worker's.
