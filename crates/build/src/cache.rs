@@ -6,7 +6,7 @@ use lapstrake_diag::{Outcome, Report, Usage, text};
 use lapstrake_engine::{Key, Progress, StepId};
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{
-    CacheFrom, Images, Import, Imports, SharedStack, Stack, StackReport, record, shared_key,
+    CacheFrom, CacheImports, Images, ImportedCache, SharedStack, Stack, StackReport, record, shared_key,
 };
 use lapstrake_outputs::{CacheForm, CacheTo, Layer, LayerForm, SharedStep, export_cache};
 use lapstrake_store::Store;
@@ -147,8 +147,8 @@ pub(crate) async fn imports(
     from: &[CacheFrom],
     images: &Arc<Images>,
     progress: &Progress,
-) -> Option<Imports> {
-    let mut found: Vec<Import> = Vec::new();
+) -> Option<CacheImports> {
+    let mut found: Vec<ImportedCache> = Vec::new();
     for (number, from) in from.iter().enumerate() {
         let place = match from {
             CacheFrom::Registry(reference) => reference.familiar(),
@@ -165,7 +165,7 @@ pub(crate) async fn imports(
         step.complete(false, None);
         found.extend(import.ok());
     }
-    (!found.is_empty()).then(|| Imports::new(images.clone(), found, progress.clone()))
+    (!found.is_empty()).then(|| CacheImports::new(images.clone(), found, progress.clone()))
 }
 
 /// The steps of a build that others may take, in the order of the report.

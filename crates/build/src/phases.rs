@@ -159,7 +159,7 @@ impl Planned {
             cache = cache.with(imports);
         }
         if !request.outputs.iter().any(Output::takes_files) {
-            tools.job.expect(&plan.graph);
+            tools.job.inspect_graph(&plan.graph);
         }
         let base = |target| RemoteBase::find(&request, &tools, (&plan.graph, target));
         let bases = plan.targets.iter().map(base).collect::<Outcome<Vec<_>>>()?;

@@ -40,7 +40,7 @@ impl<'w> RemoteBase<'w> {
         let Op::Source(Source::Image { manifest, reference, .. }) = &graph[source].op else {
             return Ok(None);
         };
-        let Some(base) = tools.images.elsewhere(manifest, reference)? else { return Ok(None) };
+        let Some(base) = tools.images.remote_layers(manifest, reference)? else { return Ok(None) };
         let mut layers = Vec::new();
         for (diff_id, descriptor) in base.layers {
             let media_type = descriptor.media_type().to_string();
@@ -142,6 +142,6 @@ async fn has(client: &Client, name: &Reference, (base, blob): (&Reference, &Blob
     if client.has_blob(name, &blob.digest).await? {
         return Ok(true);
     }
-    let elsewhere = name.registry() == base.registry() && name.repository() != base.repository();
-    Ok(elsewhere && client.mount_blob(name, &blob.digest, base.repository()).await?)
+    let remote_layers = name.registry() == base.registry() && name.repository() != base.repository();
+    Ok(remote_layers && client.mount_blob(name, &blob.digest, base.repository()).await?)
 }

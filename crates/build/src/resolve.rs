@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::notes::Notes;
 use lapstrake_lower::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};
 use lapstrake_oci::{Digest, ImageConfig};
-use lapstrake_ops::{Images, Known, OpsError};
+use lapstrake_ops::{Images, LocatedImage, OpsError};
 
 /// Knows images that were asked for beforehand.
 pub(crate) struct Resolver {
-    pub known: Vec<(ImageRequest, Result<Known, Arc<OpsError>>)>,
+    pub known: Vec<(ImageRequest, Result<LocatedImage, Arc<OpsError>>)>,
     /// Whether one of them cannot be had, so that the rest was not looked for.
     pub given_up: bool,
     pub images: Arc<Images>,
@@ -54,7 +54,7 @@ impl ImageResolver for Guessing {
     fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
         let asked = self.images.resolve(&request.reference, &request.store, &request.platform);
         let known = self.handle.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
-        if let Ok(Ok(Known { manifest, config, .. })) = known {
+        if let Ok(Ok(LocatedImage { manifest, config, .. })) = known {
             return Ok(ResolvedImage { manifest, config, guessed: false });
         }
         let name = &request.reference;

@@ -95,7 +95,7 @@ async fn find(
         Some("-") => return Ok((from_stdin(client)?, here((request, client), resolved)?)),
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
             let http = Http { url: url.to_owned(), name: NAME.to_owned(), checksum: None, unpack: false };
-            let root = bring(tools, &Source::Http(http), progress).await?;
+            let root = fetch(tools, &Source::Http(http), progress).await?;
             let file = load(&root, Path::new(NAME)).map_err(|why| unreadable(url, &why))?;
             return Ok((file, here((request, client), resolved)?));
         }
@@ -174,7 +174,7 @@ async fn elsewhere(
     source: &Source,
     progress: &Progress,
 ) -> Outcome<Found> {
-    let root = bring(tools, source, progress).await?;
+    let root = fetch(tools, source, progress).await?;
     let inside = Root::new(&root);
     let mut path = request.dockerfile.clone().unwrap_or_else(|| PathBuf::from(NAME));
     let missing = |path: &Path| !inside.exists(path.as_os_str().as_encoded_bytes());
@@ -191,10 +191,10 @@ async fn elsewhere(
 }
 
 /// The tree of a source that is elsewhere.
-async fn bring(tools: &Tools, source: &Source, progress: &Progress) -> Outcome<OwnedFd> {
+async fn fetch(tools: &Tools, source: &Source, progress: &Progress) -> Outcome<OwnedFd> {
     let name = lapstrake_lower::source_title(source);
     let step = progress.start(StepId(format!("internal:{name}")), &name);
-    let brought = tools.job.bring(source, &step).await;
+    let brought = tools.job.fetch(source, &step).await;
     step.complete(false, brought.as_ref().err().map(ToString::to_string));
     // One layer, which needs no copy to be shown.
     let (root, _) = brought?.open(&tools.store, tools.images.single_id())?.into_parts();

@@ -10,31 +10,31 @@ use lapstrake_engine::{CacheIndex, Key, Record, StepResult, Turn};
 use lapstrake_store::{LayerId, Lock, RecordOf, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::cache::imports::Imports;
+use crate::cache::imports::CacheImports;
 use crate::error::OpsError;
 use crate::stack::{SharedStack, Stack, StackResult};
 use crate::worker::Worker;
-use crate::worker::single_flight::OwnTurn;
+use crate::worker::single_flight::CallGuard;
 
 /// Records in the store, as a job sees them.
 pub struct Cache {
     worker: Arc<Worker>,
     store: Arc<Store>,
     used: Mutex<BTreeSet<LayerId>>,
-    imports: Option<Imports>,
+    imports: Option<CacheImports>,
 }
 
 /// A record as it is stored: JSON, with the result as JSON in a string.
 #[derive(Serialize)]
-struct Written<'a> {
+struct StoredRecord<'a> {
     key: &'a Key,
     parts: &'a [(String, String)],
-    result: WrittenResult<'a>,
+    result: StoredResult<'a>,
     name: &'a str,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WrittenResult<'a> {
+struct StoredResult<'a> {
     #[serde(borrow)]
     token: Cow<'a, str>,
     content: Option<Key>,
@@ -42,21 +42,21 @@ struct WrittenResult<'a> {
 
 /// What a look-up needs of a record.
 #[derive(Deserialize)]
-struct Found<'a> {
+struct ResultOnly<'a> {
     #[serde(borrow)]
-    result: WrittenResult<'a>,
+    result: StoredResult<'a>,
 }
 
 /// What explains a record.
 #[derive(Deserialize)]
-struct Explained<'a> {
+struct WholeRecord<'a> {
     parts: Vec<(String, String)>,
     #[serde(borrow)]
-    result: WrittenResult<'a>,
+    result: StoredResult<'a>,
     name: String,
 }
 
-impl WrittenResult<'_> {
+impl StoredResult<'_> {
     /// What cannot be read was written by another version: then there is no result.
     fn read(self) -> Option<StackResult> {
         let stack: Stack = serde_json::from_str(&self.token).ok()?;
@@ -67,7 +67,7 @@ impl WrittenResult<'_> {
 /// The record of `key`, if there is one and it can be read. Its layers may be gone.
 pub fn record(store: &Store, key: &Key) -> Option<Record<SharedStack>> {
     let bytes = store.record(key.as_bytes()).ok()??;
-    let Explained { parts, result, name } = serde_json::from_slice(&bytes).ok()?;
+    let WholeRecord { parts, result, name } = serde_json::from_slice(&bytes).ok()?;
     Some(Record { parts, result: result.read()?, name })
 }
 
@@ -79,13 +79,13 @@ impl Cache {
 
     /// Looks into these caches too, for what is not here.
     #[must_use]
-    pub fn with(self, imports: Imports) -> Cache {
+    pub fn with(self, imports: CacheImports) -> Cache {
         Cache { imports: Some(imports), ..self }
     }
 
-    fn here(&self, key: &Key) -> Result<Option<StackResult>, OpsError> {
+    fn local_result(&self, key: &Key) -> Result<Option<StackResult>, OpsError> {
         let Some(bytes) = self.store.record(key.as_bytes())? else { return Ok(None) };
-        let found = serde_json::from_slice::<Found<'_>>(&bytes).ok();
+        let found = serde_json::from_slice::<ResultOnly<'_>>(&bytes).ok();
         let Some(result) = found.and_then(|found| found.result.read()) else { return Ok(None) };
         if !result.value.is_whole(&self.store) {
             return Ok(None);
@@ -98,10 +98,10 @@ impl Cache {
     /// Remembers which layers were of use, so that they are not the first to be pruned.
     pub fn finish(&self) -> Result<(), OpsError> {
         let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
-        self.told(self.store.touch_layers(&used))
+        self.blame_disk(self.store.touch_layers(&used))
     }
 
-    fn told<T>(&self, result: Result<T, StoreError>) -> Result<T, OpsError> {
+    fn blame_disk<T>(&self, result: Result<T, StoreError>) -> Result<T, OpsError> {
         result.map_err(|error| OpsError::from(error).blame_disk(&self.store))
     }
 }
@@ -109,7 +109,7 @@ impl Cache {
 /// Held while a step is done: by this job alone in this process, and by this process alone.
 pub struct StepLock {
     _file: Lock,
-    turn: OwnTurn<StackResult>,
+    call: CallGuard<StackResult>,
 }
 
 impl CacheIndex for Cache {
@@ -118,7 +118,7 @@ impl CacheIndex for Cache {
     type Error = OpsError;
 
     async fn lookup(&self, key: &Key) -> Result<Option<StackResult>, OpsError> {
-        if let Some(found) = self.here(key)? {
+        if let Some(found) = self.local_result(key)? {
             return Ok(Some(found));
         }
         let Some(imports) = &self.imports else { return Ok(None) };
@@ -133,27 +133,27 @@ impl CacheIndex for Cache {
     async fn lock(&self, key: &Key) -> Result<Turn<StepLock, SharedStack>, OpsError> {
         // The jobs of this process wait for each other without a thread, and can be canceled; one of them at a time waits for
         // other processes.
-        let (turn, result) = self.worker.steps.wait(*key).await;
+        let (call, result) = self.worker.steps.wait(*key).await;
         let (store, name) = (self.store.clone(), key.to_string());
         let file = tokio::task::spawn_blocking(move || store.lock(&name)).await;
-        let file = self.told(file.map_err(|_| OpsError::Worker)?)?;
-        Ok(Turn { lock: StepLock { _file: file, turn }, result })
+        let file = self.blame_disk(file.map_err(|_| OpsError::Worker)?)?;
+        Ok(Turn { lock: StepLock { _file: file, call }, result })
     }
 
     fn done(&self, lock: StepLock, result: &StackResult) {
-        lock.turn.done(result.clone());
+        lock.call.done(result.clone());
     }
 
     async fn insert(&self, keys: &[Key], record: &Record<SharedStack>) -> Result<(), OpsError> {
         let Record { parts, result, name } = record;
         let token = result.value.to_text();
         let row = |key: &Key| {
-            let result = WrittenResult { token: Cow::Borrowed(&token), content: result.content };
-            (*key.as_bytes(), lapstrake_go::to_json(&Written { key, parts, result, name }))
+            let result = StoredResult { token: Cow::Borrowed(&token), content: result.content };
+            (*key.as_bytes(), lapstrake_go::to_json(&StoredRecord { key, parts, result, name }))
         };
         let rows: Vec<([u8; 32], Vec<u8>)> = keys.iter().map(row).collect();
         let layers = result.value.layer_ids();
-        self.told(self.store.put_records(&rows, RecordOf { layers: &layers, step: Some(name) }))
+        self.blame_disk(self.store.put_records(&rows, RecordOf { layers: &layers, step: Some(name) }))
     }
 }
 

@@ -27,13 +27,13 @@ use lapstrake_tree::users::resolve_user;
 use rustix::fs::FileType;
 
 use crate::error::OpsError;
-use crate::exec::binfmt::explained;
+use crate::exec::binfmt::exec_error;
 use crate::exec::cdi::Devices;
 use crate::exec::debug::{Occasion, is_canceled};
-use crate::exec::mounts::{Kept, Mounts};
-use crate::file::context_reads::Reading;
+use crate::exec::mounts::{MountResource, Mounts};
+use crate::file::context_reads::ContextReads;
 use crate::file::copy;
-use crate::job::context::JobContext;
+use crate::job::context::BuildContext;
 use crate::settings::Secret;
 use crate::stack::{SharedStack, Stack};
 
@@ -47,50 +47,50 @@ pub(crate) fn kill_switch() -> (Sender<()>, Receiver<()>) {
 
 /// Runs `exec`, as often as it may be tried, and gives the stack with what it changed.
 pub(crate) fn run(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     (exec, name): (&Exec, &str),
     inputs: &[SharedStack],
     step: &Step,
-    killed: &Receiver<()>,
+    cancel: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
-    check_entitlements(reading.job, exec)?;
-    let base = copy::base(reading, inputs)?;
+    check_entitlements(reads.job, exec)?;
+    let base = copy::base_stack(reads, inputs)?;
     let mut pause = Duration::from_secs(1);
     for left in (1..=exec.retry).rev() {
-        let error = match attempt(reading, (exec, name), &base, inputs, step, killed) {
+        let error = match attempt(reads, (exec, name), &base, inputs, step, cancel) {
             Err(error) if error.is_of_command() => error,
             other => return other,
         };
         let tries = if left == 1 { "try" } else { "tries" };
         let told = format!("{error}; {left} more {tries}, the next one in {} s\n", pause.as_secs());
         step.log(Stream::Stderr, told.into_bytes());
-        if killed.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+        if cancel.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
             return Err(error);
         }
         pause = (pause * 2).min(MAX_PAUSE);
     }
-    attempt(reading, (exec, name), &base, inputs, step, killed)
+    attempt(reads, (exec, name), &base, inputs, step, cancel)
 }
 
 /// Runs `exec` once, on a fresh layer.
 fn attempt(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     (exec, name): (&Exec, &str),
     base: &Stack,
     inputs: &[SharedStack],
     step: &Step,
-    killed: &Receiver<()>,
+    cancel: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
-    let job = reading.job;
+    let job = reads.job;
     let debug = job.settings.debug.as_ref();
     if debug.is_some_and(|debug| debug.stops_before(name)) {
-        stop_before(reading, (exec, name), base, inputs, killed)?;
+        stop_before(reads, (exec, name), base, inputs, cancel)?;
     }
     let mut active = Active::new(&job.store, &base.lowers(&job.store, job.worker.single_id())?)?;
     if debug.is_some() {
         active.keep_spare()?;
     }
-    let (spec, mut mounts) = prepare(reading, exec, base, inputs, &active)?;
+    let (spec, mut mounts) = prepare(reads, exec, base, inputs, &active)?;
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
     // Without a usable null device there is no sandbox, and its error says so.
@@ -98,11 +98,11 @@ fn attempt(
     let stdin = File::open("/dev/null").map_err(OpsError::io("open", Path::new("/dev/null")))?.into();
     let root = active.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
     let fds = RunFds { root, mounts: std::mem::take(&mut mounts.fds), stdin, stdout, stderr };
-    let running = sandbox.run(&spec, fds).map_err(|error| explained(error, active.root(), &spec))?;
+    let running = sandbox.run(&spec, fds).map_err(|error| exec_error(error, active.root(), &spec))?;
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
-    let watch = Watch { killed, limit, output: job.settings.output_limit.unwrap_or(u64::MAX) };
+    let watch = Watch { cancel, limit, output: job.settings.output_limit.unwrap_or(u64::MAX) };
     let ended = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
-    let Some((Finished { exit, usage, held, shm_full, owned }, said)) = ended else {
+    let Some((Finished { exit, usage, held, shm_full, owned }, last_output)) = ended else {
         let limit = limit.unwrap_or_default();
         return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
     };
@@ -111,17 +111,17 @@ fn attempt(
     if code != 0 {
         let shm = shm_full.then_some(spec.shm_size);
         let failed = failed(exec, code, (&job.settings.limits, shm), held.unwrap_or_default());
-        let failed = unreached(failed, &spec, &said);
+        let failed = unreached_service(failed, &spec, &last_output);
         // Asked while what it wrote is still there.
         let full = is_full(job.store.root());
         // One that was killed because another one failed has nothing to show.
-        if let Some(debug) = debug.filter(|_| !is_canceled(killed)) {
+        if let Some(debug) = debug.filter(|_| !is_canceled(cancel)) {
             // Its locks, which the shell takes again.
             drop(mounts);
             active.use_spare();
-            let prepare = || prepare(reading, exec, base, inputs, &active);
+            let prepare = || prepare(reads, exec, base, inputs, &active);
             let tools = (job.sandbox(exec)?, debug);
-            debug::shell(tools, Occasion::Failed(name), exec, &active, prepare, killed)?;
+            debug::shell(tools, Occasion::Failed(name), exec, &active, prepare, cancel)?;
         }
         return Err(if full { failed.on_full_disk(&job.store) } else { failed });
     }
@@ -134,18 +134,18 @@ fn attempt(
 
 /// Opens a shell in the root that the step would begin with. Changes to this root are thrown away.
 fn stop_before(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     (exec, name): (&Exec, &str),
     base: &Stack,
     inputs: &[SharedStack],
-    killed: &Receiver<()>,
+    cancel: &Receiver<()>,
 ) -> Result<(), OpsError> {
-    let job = reading.job;
+    let job = reads.job;
     let Some(debug) = &job.settings.debug else { return Ok(()) };
     let scratch = Active::new(&job.store, &base.lowers(&job.store, job.worker.single_id())?)?;
-    let prepare = || prepare(reading, exec, base, inputs, &scratch);
+    let prepare = || prepare(reads, exec, base, inputs, &scratch);
     let tools = (job.sandbox(exec)?, debug);
-    debug::shell(tools, Occasion::Before(name), exec, &scratch, prepare, killed)
+    debug::shell(tools, Occasion::Before(name), exec, &scratch, prepare, cancel)
 }
 
 /// As a shell has it.
@@ -174,30 +174,30 @@ fn failed(exec: &Exec, code: i32, (limits, shm): (&Limits, Option<u64>), held: H
 }
 
 /// The same error, with the service of the machine's loopback interface that the step may have wanted.
-fn unreached(mut error: OpsError, spec: &RunSpec, said: &[String]) -> OpsError {
+fn unreached_service(mut error: OpsError, spec: &RunSpec, last_output: &[String]) -> OpsError {
     if let (OpsError::ExitCode { unreached, .. }, Network::Isolated) = (&mut error, spec.network) {
-        let texts = spec.env.iter().chain(&spec.args).chain(said);
-        *unreached = loopback::unreached(texts.map(String::as_str));
+        let texts = spec.env.iter().chain(&spec.args).chain(last_output);
+        *unreached = loopback::unreached_service(texts.map(String::as_str));
     }
     error
 }
 
 /// What the process of `exec` is on `active`, and what is mounted for it.
 fn prepare(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     exec: &Exec,
     base: &Stack,
     inputs: &[SharedStack],
     active: &Active,
 ) -> Result<(RunSpec, Mounts), OpsError> {
-    let job = reading.job;
+    let job = reads.job;
     let mut mounts = Mounts::default();
     for path in &base.binds {
         let target = path.to_string_lossy().into_owned();
         mounts.add(&target, bind(path)?, "", true);
     }
     for mount in &exec.mounts {
-        add_mount(reading, &mount.target, &mount.kind, inputs, &mut mounts)?;
+        add_mount(reads, &mount.target, &mount.kind, inputs, &mut mounts)?;
     }
     add_secret_env(job, exec, &mut mounts)?;
     let groups = add_devices(job, exec, &mut mounts)?;
@@ -222,7 +222,7 @@ fn is_full(path: &Path) -> bool {
 /// What ends a process early.
 struct Watch<'a> {
     /// Disconnected once nobody wants it any more.
-    killed: &'a Receiver<()>,
+    cancel: &'a Receiver<()>,
     /// How long it may take.
     limit: Option<Duration>,
     /// How many bytes of each of its outputs are passed on.
@@ -243,8 +243,8 @@ fn supervise(
         running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
     let output = watch.output;
     std::thread::scope(|scope| {
-        let carriers =
-            outputs.map(|(fd, stream)| scope.spawn(move || output::carry(fd, stream, step, output)));
+        let forwarders =
+            outputs.map(|(fd, stream)| scope.spawn(move || output::forward(fd, stream, step, output)));
         let waiter = scope.spawn(|| running.wait());
         while !waiter.is_finished() {
             // The pidfd is readable once the process is gone; a dropped build is noticed within a tenth of a second.
@@ -255,15 +255,15 @@ fn supervise(
                 break;
             }
             late |= watch.limit.is_some_and(|limit| begun.elapsed() >= limit);
-            if late || is_canceled(watch.killed) {
+            if late || is_canceled(watch.cancel) {
                 // It may have ended this very moment.
                 rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap_or_default();
             }
         }
         let finished = waiter.join().map_err(|_| OpsError::Worker)??;
-        let said = carriers.map(|carrier| carrier.join().map_err(|_| OpsError::Worker));
-        let said = said.into_iter().collect::<Result<_, _>>()?;
-        Ok((!late).then_some((finished, said)))
+        let last_output = forwarders.map(|forwarder| forwarder.join().map_err(|_| OpsError::Worker));
+        let last_output = last_output.into_iter().collect::<Result<_, _>>()?;
+        Ok((!late).then_some((finished, last_output)))
     })
 }
 
@@ -272,7 +272,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), OpsError> {
         .map_err(|e| OpsError::io("make", Path::new("pipe"))(e.into()))
 }
 
-fn check_entitlements(job: &JobContext, exec: &Exec) -> Result<(), OpsError> {
+fn check_entitlements(job: &BuildContext, exec: &Exec) -> Result<(), OpsError> {
     let needs = [
         (exec.network == NetworkMode::Host, "network.host"),
         (exec.security == SecurityMode::Insecure, "security.insecure"),
@@ -323,16 +323,16 @@ fn spec(exec: &Exec, network: Network, active: &Active, mounts: &mut Mounts) -> 
 }
 
 fn add_mount(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     target: &str,
     kind: &MountKind,
     inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
-    let job = reading.job;
+    let job = reads.job;
     match kind {
-        MountKind::Bind(bind) => add_bind(reading, target, bind, inputs, mounts),
-        MountKind::Cache(cache) => add_cache(reading, target, cache, inputs, mounts),
+        MountKind::Bind(bind) => add_bind(reads, target, bind, inputs, mounts),
+        MountKind::Cache(cache) => add_cache(reads, target, cache, inputs, mounts),
         MountKind::Tmpfs { size } => {
             let source = MountSource::Tmpfs { size: (*size > 0).then_some(*size), mode: 0o1777, exec: true };
             mounts.mounts.push(Mount { target: target.to_owned(), source, readonly: false });
@@ -361,23 +361,23 @@ fn add_mount(
 }
 
 fn add_bind(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     target: &str,
     bind: &Bind,
     inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
-    let job = reading.job;
+    let job = reads.job;
     let input = inputs.get(bind.input).ok_or(OpsError::Worker)?;
     // A local context is mounted as COPY would see it: what the mount selects, without what its ignore file hides, and never
     // writable itself.
     let lowers = match &input.local {
         Some(_) => {
             let copy = Active::new(&job.store, &[])?;
-            let place = copy::copy_in_place(reading, input, &bind.source, copy.root())?;
+            let place = copy::copy_in_place(reads, input, &bind.source, copy.root())?;
             let root = copy.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
             mounts.add(target, root, &place.to_string(), bind.readonly);
-            mounts.kept.push(Kept::Active(copy));
+            mounts.resources.push(MountResource::Active(copy));
             return Ok(());
         }
         None => input.lowers(&job.store, job.worker.single_id())?,
@@ -385,24 +385,24 @@ fn add_bind(
     if bind.readonly {
         let (view, copy) = input.open(&job.store, job.worker.single_id())?.into_parts();
         mounts.add(target, view, &bind.source, true);
-        mounts.kept.extend(copy.map(Kept::Copy));
+        mounts.resources.extend(copy.map(MountResource::Copy));
     } else {
         let scratch = Active::new(&job.store, &lowers)?;
         let root = scratch.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
         mounts.add(target, root, &bind.source, false);
-        mounts.kept.push(Kept::Active(scratch));
+        mounts.resources.push(MountResource::Active(scratch));
     }
     Ok(())
 }
 
 fn add_cache(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     target: &str,
     cache: &CacheMount,
     inputs: &[SharedStack],
     mounts: &mut Mounts,
 ) -> Result<(), OpsError> {
-    let job = reading.job;
+    let job = reads.job;
     let sharing = match cache.sharing {
         Sharing::Shared => lapstrake_store::Sharing::Shared,
         Sharing::Private => lapstrake_store::Sharing::Private,
@@ -422,7 +422,7 @@ fn add_cache(
     let fd = bind(dir.path())?;
     if dir.is_fresh() {
         if let Some(seed) = seed {
-            copy::copy_all(reading, seed, fd.as_fd())?;
+            copy::copy_all(reads, seed, fd.as_fd())?;
         }
         let path = dir.path();
         let refused = |e: rustix::io::Errno| OpsError::io("set the owner of", path)(e.into());
@@ -436,12 +436,12 @@ fn add_cache(
         dir.settle()?;
     }
     mounts.add(target, fd, &cache.source, cache.readonly);
-    mounts.kept.push(Kept::Cache(dir));
+    mounts.resources.push(MountResource::Cache(dir));
     Ok(())
 }
 
 /// Mounts the wanted devices with all that belongs to them, and gives the groups that the process needs for them.
-fn add_devices(job: &JobContext, exec: &Exec, mounts: &mut Mounts) -> Result<BTreeSet<u32>, OpsError> {
+fn add_devices(job: &BuildContext, exec: &Exec, mounts: &mut Mounts) -> Result<BTreeSet<u32>, OpsError> {
     if exec.devices.is_empty() {
         return Ok(BTreeSet::new());
     }
@@ -465,7 +465,7 @@ fn add_devices(job: &JobContext, exec: &Exec, mounts: &mut Mounts) -> Result<BTr
     Ok(edits.groups)
 }
 
-fn add_secret_env(job: &JobContext, exec: &Exec, mounts: &mut Mounts) -> Result<(), OpsError> {
+fn add_secret_env(job: &BuildContext, exec: &Exec, mounts: &mut Mounts) -> Result<(), OpsError> {
     for secret in &exec.secret_env {
         // An optional secret that is missing is an empty variable.
         let value = secret_value(job, &secret.id, secret.required)?.unwrap_or_default();
@@ -474,7 +474,7 @@ fn add_secret_env(job: &JobContext, exec: &Exec, mounts: &mut Mounts) -> Result<
     Ok(())
 }
 
-fn secret_value(job: &JobContext, id: &str, required: bool) -> Result<Option<Vec<u8>>, OpsError> {
+fn secret_value(job: &BuildContext, id: &str, required: bool) -> Result<Option<Vec<u8>>, OpsError> {
     match job.settings.secrets.get(id) {
         Some(Secret::Value(value)) => Ok(Some(value.clone())),
         Some(Secret::File(path)) => {

@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use crate::error::OpsError;
 use crate::exec::mount_manifest;
-use crate::file::base_view::ground;
-use crate::file::context_reads::Reading;
+use crate::file::base_view::base_view;
+use crate::file::context_reads::ContextReads;
 use crate::file::copy;
-use crate::file::copy_reuse::Earlier;
-use crate::file::copy_source::local_key;
-use crate::job::context::JobContext;
+use crate::file::copy_reuse::PreviousCopy;
+use crate::file::copy_source::context_key;
+use crate::job::context::BuildContext;
 use crate::settings::Settings;
 use crate::source::image::Images;
 use crate::source::rootfs;
@@ -27,33 +27,33 @@ use crate::worker::Worker;
 
 /// One build: carries out its ops. Cheap to clone.
 #[derive(Clone)]
-pub struct Job(pub(crate) Arc<JobContext>);
+pub struct Job(pub(crate) Arc<BuildContext>);
 
 impl Job {
     /// A job of `worker`, which uses its own images and what `settings` allow.
     pub fn new(worker: Arc<Worker>, images: Arc<Images>, settings: Settings) -> Job {
-        Job(Arc::new(JobContext::new(worker, images, settings)))
+        Job(Arc::new(BuildContext::new(worker, images, settings)))
     }
 
     /// Tells what is going to be built: images that no step needs files of are not unpacked.
-    pub fn expect(&self, graph: &Graph) {
-        self.0.expect(graph);
+    pub fn inspect_graph(&self, graph: &Graph) {
+        self.0.inspect_graph(graph);
     }
 
     /// What the network of steps is, if one of them has run that does not say.
     pub fn network(&self) -> Option<&Chosen> {
-        self.0.chosen()
+        self.0.chosen_network()
     }
 
     /// Ends the build: keeps what was learnt about the files of its contexts, so that the next one need not read
     /// those that stay as they are, and how large its cache directories are now.
     pub fn finish(&self) -> Result<(), OpsError> {
-        self.0.origins.save();
+        self.0.copy_sources.save();
         Ok(self.0.store.measure_mounts()?)
     }
 
     /// The work of [`Executor::execute`].
-    async fn carry_out(
+    async fn execute_op(
         &self,
         vertex: &Vertex,
         results: &[StackResult],
@@ -63,11 +63,11 @@ impl Job {
         let mut read = Vec::new();
         let stack = match vertex.op.clone() {
             Op::Source(Source::Image { manifest, reference, .. }) => {
-                let files = self.0.files_of(&manifest);
+                let files = self.0.unpack_mode(&manifest);
                 self.0.images.fetch(&manifest, &reference, files, step).await?
             }
             Op::Source(source @ (Source::Http(_) | Source::Git(_) | Source::Archive { .. })) => {
-                self.bring(&source, step).await?
+                self.fetch(&source, step).await?
             }
             Op::Source(source) => {
                 self.blocking(move |job| source_stack(job, &source)).await?.unwrap_or_default()
@@ -75,8 +75,8 @@ impl Job {
             Op::Merge => merge(&inputs),
             Op::File(file) => {
                 let (map, step) = (self.cache_map(vertex), step.clone());
-                let work = move |job: &JobContext| {
-                    Reading::during(job, &step, (&map, &inputs), |reading| change(reading, &file, &inputs))
+                let work = move |job: &BuildContext| {
+                    ContextReads::during(job, &step, (&map, &inputs), |reads| change(reads, &file, &inputs))
                 };
                 let (stack, found) = self.blocking(work).await?;
                 read = found;
@@ -85,12 +85,12 @@ impl Job {
             Op::Exec(exec) => {
                 let (map, results) = (self.cache_map(vertex), results.to_vec());
                 let (step, name) = (step.clone(), vertex.meta.name.clone());
-                let (kill, killed) = crate::exec::kill_switch();
+                let (kill, cancel) = crate::exec::kill_switch();
                 let ran = self
                     .blocking(move |job| {
-                        mount_manifest::note(job, &map, &results);
-                        Reading::during(job, &step, (&map, &inputs), |reading| {
-                            crate::exec::run(reading, (&exec, &name), &inputs, &step, &killed)
+                        mount_manifest::save(job, &map, &results);
+                        ContextReads::during(job, &step, (&map, &inputs), |reads| {
+                            crate::exec::run(reads, (&exec, &name), &inputs, &step, &cancel)
                         })
                     })
                     .await;
@@ -105,14 +105,14 @@ impl Job {
 
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&JobContext) -> Result<T, OpsError> + Send + 'static,
+        work: impl FnOnce(&BuildContext) -> Result<T, OpsError> + Send + 'static,
     ) -> Result<T, OpsError> {
         let job = self.0.clone();
         tokio::task::spawn_blocking(move || work(&job)).await.map_err(|_| OpsError::Worker)?
     }
 }
 
-fn source_stack(job: &JobContext, source: &Source) -> Result<Option<Stack>, OpsError> {
+fn source_stack(job: &BuildContext, source: &Source) -> Result<Option<Stack>, OpsError> {
     match source {
         Source::Scratch => Ok(Some(Stack::default())),
         Source::Local { name } => {
@@ -124,12 +124,12 @@ fn source_stack(job: &JobContext, source: &Source) -> Result<Option<Stack>, OpsE
     }
 }
 
-fn change(reading: &Reading<'_>, file: &File, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
-    let base = copy::base(reading, inputs)?;
-    let layer = match changed(reading, file, inputs, &base, true) {
-        Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => changed(reading, file, inputs, &base, false),
+fn change(reads: &ContextReads<'_>, file: &File, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
+    let base = copy::base_stack(reads, inputs)?;
+    let layer = match changed(reads, file, inputs, &base, true) {
+        Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => changed(reads, file, inputs, &base, false),
         // A file that has gone may be in the layer that changes would lie on.
-        Err(error) if error.is_of_change() => changed(reading, file, inputs, &base, false),
+        Err(error) if error.is_of_change() => changed(reads, file, inputs, &base, false),
         made => made,
     }?;
     Ok(base.with(layer))
@@ -137,23 +137,23 @@ fn change(reading: &Reading<'_>, file: &File, inputs: &[SharedStack]) -> Result<
 
 /// The layer that `file` makes on `base`: perhaps only what has changed since the last time, if `patch`.
 fn changed(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     file: &File,
     inputs: &[SharedStack],
     base: &Stack,
     patch: bool,
 ) -> Result<LayerId, OpsError> {
-    let job = reading.job;
+    let job = reads.job;
     let single_id = job.worker.single_id();
-    let actions = copy::ready(reading, &file.actions, inputs)?;
-    let active = ground(job, base, &actions)?;
-    let mut earlier = Earlier::of(job, file, inputs);
+    let actions = copy::prepare_actions(reads, &file.actions, inputs)?;
+    let active = base_view(job, base, &actions)?;
+    let mut earlier = PreviousCopy::find(job, file, inputs);
     let previous = earlier.as_ref().and_then(|earlier| earlier.previous(patch));
-    let copied = copy::apply_all(reading, actions, &active, previous)?;
+    let copied = copy::apply_all(reads, actions, &active, previous)?;
     if let Some(earlier) = &mut earlier {
         earlier.forget_tree();
     }
-    let lies_on = earlier.as_ref().and_then(Earlier::id);
+    let lies_on = earlier.as_ref().and_then(PreviousCopy::id);
     let layer = active.commit_on(&job.store, copied, lies_on, single_id)?;
     if let Some(earlier) = earlier {
         earlier.remember(&layer);
@@ -225,20 +225,20 @@ impl Executor for Job {
     async fn source_key(&self, vertex: &Vertex) -> Result<Key, OpsError> {
         let Op::Source(source) = &vertex.op else { return Err(OpsError::Worker) };
         if let Source::Image { manifest, reference, .. } = source {
-            let known = self.0.images.known(manifest, reference)?;
+            let known = self.0.images.resolved(manifest, reference)?;
             return Ok(known.key());
         }
         let stack = match source {
             Source::Http(_) | Source::Git(_) | Source::Archive { .. } => {
                 let unheard = Progress::none().start(StepId(String::new()), "");
-                self.bring(source, &unheard).await?
+                self.fetch(source, &unheard).await?
             }
             source => source_stack(&self.0, source)?.unwrap_or_default(),
         };
         if stack.local.is_some() {
             let everything = everything(false);
-            let key = self.blocking(move |job| job.origins.content_key(&stack, &everything)).await?;
-            return Ok(local_key(source, &key));
+            let key = self.blocking(move |job| job.copy_sources.content_key(&stack, &everything)).await?;
+            return Ok(context_key(source, &key));
         }
         let op = lapstrake_go::to_json(source);
         let mut hasher = KeyHasher::new("lapstrake source 1").part("op", &op);
@@ -250,7 +250,7 @@ impl Executor for Job {
 
     async fn content_key(&self, result: &StackResult, selector: &Selector) -> Result<Key, OpsError> {
         let (stack, selector) = (result.value.clone(), selector.clone());
-        self.blocking(move |job| job.origins.content_key(&stack, &selector)).await
+        self.blocking(move |job| job.copy_sources.content_key(&stack, &selector)).await
     }
 
     async fn execute(
@@ -259,7 +259,7 @@ impl Executor for Job {
         inputs: &[StackResult],
         step: &Step,
     ) -> Result<Done<SharedStack>, OpsError> {
-        let done = self.carry_out(vertex, inputs, step).await;
+        let done = self.execute_op(vertex, inputs, step).await;
         done.map_err(|error| error.blame_disk(&self.0.store))
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::OpsError;
 use crate::stack::StackResult;
-use crate::worker::single_flight::Turns;
+use crate::worker::single_flight::SingleFlight;
 
 /// How many layers are fetched side by side, by all jobs together.
 const DOWNLOADS: usize = 4;
@@ -22,9 +22,9 @@ pub struct Worker {
     single_id: bool,
     pub(crate) downloads: Semaphore,
     /// The steps that jobs do at present, by their content keys.
-    pub(crate) steps: Arc<Turns<StackResult>>,
+    pub(crate) steps: Arc<SingleFlight<StackResult>>,
     /// What jobs fetch from elsewhere at present.
-    pub(crate) fetches: Arc<Turns<()>>,
+    pub(crate) fetches: Arc<SingleFlight<()>>,
     sandbox: OnceLock<Sandbox>,
     starting: Mutex<()>,
 }

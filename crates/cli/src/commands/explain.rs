@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use lapstrake_diag::Outcome;
 use lapstrake_engine::{Change, Explained, Fate, Key, Part, Reason, explain as compare};
-use lapstrake_ops::{StackReport, record, seen};
+use lapstrake_ops::{StackReport, mount_manifest, record};
 use lapstrake_store::{BuildRow, Store};
 use lapstrake_tree::{Tree, TreePath};
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ impl Comparison<'_> {
             ("", self.layer(&self.earlier.as_ref()?.steps[explained.earlier?])?, self.layer(step)?)
         } else {
             // Below what the mount shows.
-            ("/", seen(self.store, digests.0.as_ref()?)?, seen(self.store, &digests.1)?)
+            ("/", mount_manifest(self.store, digests.0.as_ref()?)?, mount_manifest(self.store, &digests.1)?)
         };
         let named = |path: &TreePath| path.to_string().trim_start_matches(above).to_owned();
         Some(before.changes(&this).iter().map(|(path, what)| (named(path), what.name())).collect())

@@ -8,7 +8,7 @@ use lapstrake_build::status;
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_engine::{Progress, Step, StepId};
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_ops::{Files, Images, Known, Worker};
+use lapstrake_ops::{Images, LocatedImage, Unpack, Worker};
 use lapstrake_outputs::Push;
 use lapstrake_registry::{Client, RegistryError};
 
@@ -203,11 +203,16 @@ pub(super) fn pull_to_run(
     Ok(())
 }
 
-async fn fetch(session: &Machine, reference: &Reference, platform: &Platform, step: &Step) -> Outcome<Known> {
+async fn fetch(
+    session: &Machine,
+    reference: &Reference,
+    platform: &Platform,
+    step: &Step,
+) -> Outcome<LocatedImage> {
     let worker = Arc::new(Worker::new(session.store.clone(), session.single_id));
     let images = Images::new(worker, true, registries());
-    let known = images.resolve_there(reference, platform).await?;
-    images.fetch(&known.manifest, &reference.to_string(), Files::Later, step).await?;
+    let known = images.resolve_in_registry(reference, platform).await?;
+    images.fetch(&known.manifest, &reference.to_string(), Unpack::Lazy, step).await?;
     Ok(known)
 }
 

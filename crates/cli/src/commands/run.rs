@@ -159,7 +159,7 @@ pub(super) fn tell_network(chosen: &Chosen) {
 /// Says why a program that failed may not have reached what it is to use.
 fn tell_unreached(spec: &RunSpec) {
     let texts = spec.env.iter().chain(&spec.args).map(String::as_str);
-    if let Some(service) = lapstrake_ops::unreached(texts) {
+    if let Some(service) = lapstrake_ops::unreached_service(texts) {
         tell!(
             "hint: the container has a network of its own, where `{service}` is not the machine's: `--network host` gives it the machine's"
         );

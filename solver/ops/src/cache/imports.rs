@@ -14,11 +14,11 @@ use lapstrake_store::{Blob, StackLayer};
 use serde::Deserialize;
 
 use crate::error::OpsError;
-use crate::source::image::{Files, Images, Place, image_config, layout, parse, parsed_digest};
+use crate::source::image::{Images, LayerSource, Unpack, image_config, layout, parse, parse_digest};
 use crate::stack::Stack;
 
 /// No cache config is longer, in bytes.
-const LONGEST: u64 = 64 << 20;
+const MAX_CONFIG: u64 = 64 << 20;
 
 /// Where a cache is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +39,14 @@ pub enum CacheFrom {
 
 /// A cache that was read.
 #[derive(Debug)]
-pub struct Import {
+pub struct ImportedCache {
     /// Where it is, for people.
     name: String,
-    place: Place,
+    place: LayerSource,
     offer: Offer,
 }
 
-impl Import {
+impl ImportedCache {
     /// How many results it offers.
     pub fn len(&self) -> usize {
         self.offer.len()
@@ -64,16 +64,16 @@ pub fn shared_key(key: &Key) -> Digest {
 }
 
 /// All caches of a build, and who brings their layers.
-pub struct Imports {
+pub struct CacheImports {
     images: Arc<Images>,
-    list: Vec<Import>,
+    list: Vec<ImportedCache>,
     progress: Progress,
 }
 
-impl Imports {
+impl CacheImports {
     /// Of these caches. Pulls are shown on `progress`.
-    pub fn new(images: Arc<Images>, list: Vec<Import>, progress: Progress) -> Imports {
-        Imports { images, list, progress }
+    pub fn new(images: Arc<Images>, list: Vec<ImportedCache>, progress: Progress) -> CacheImports {
+        CacheImports { images, list, progress }
     }
 
     /// The result of `key`, once its layers are here. A cache whose layers are gone does not have it.
@@ -83,9 +83,9 @@ impl Imports {
             let Some(layers) = import.offer.get(&wanted) else { continue };
             let name = format!("[internal] taking {} layers from cache {}", layers.len(), import.name);
             let step = self.progress.start(StepId(format!("internal:cache:{wanted}")), &name);
-            let brought = self.images.bring(&import.place, layers, &step).await;
-            step.complete(false, brought.as_ref().err().map(ToString::to_string));
-            if let Ok(layers) = brought {
+            let fetched = self.images.fetch_cached_layers(&import.place, layers, &step).await;
+            step.complete(false, fetched.as_ref().err().map(ToString::to_string));
+            if let Ok(layers) = fetched {
                 return Some((Stack { layers, ..Stack::default() }, format!("from cache {}", import.name)));
             }
         }
@@ -102,7 +102,7 @@ impl Images {
     ///
     /// # Errors
     /// [`OpsError`]: it is not there, or is none.
-    pub async fn import_cache(&self, from: &CacheFrom) -> Result<Import, OpsError> {
+    pub async fn import_cache(&self, from: &CacheFrom) -> Result<ImportedCache, OpsError> {
         let (name, source) = match from {
             CacheFrom::Registry(reference) => (reference.familiar(), Source::Registry(self, reference)),
             CacheFrom::Local { dir, .. } => (dir.display().to_string(), Source::Layout(dir)),
@@ -110,35 +110,35 @@ impl Images {
         let manifest = match from {
             CacheFrom::Registry(reference) => self.client().await?.manifest(reference).await?.bytes,
             CacheFrom::Local { dir, digest, tag } => {
-                layout(dir).blob(&in_layout(dir, digest.as_ref(), tag.as_deref())?)?
+                layout(dir).blob(&find_in_layout(dir, digest.as_ref(), tag.as_deref())?)?
             }
         };
         let offer = source.offer(&manifest).await?;
         let place = match from {
             CacheFrom::Registry(reference) => {
-                Place::Registry(reference.clone(), Digest::sha256(&manifest), Vec::new())
+                LayerSource::Registry(reference.clone(), Digest::sha256(&manifest), Vec::new())
             }
-            CacheFrom::Local { dir, .. } => Place::Layout(dir.clone(), Vec::new()),
+            CacheFrom::Local { dir, .. } => LayerSource::Layout(dir.clone(), Vec::new()),
         };
-        Ok(Import { name, place, offer })
+        Ok(ImportedCache { name, place, offer })
     }
 
     /// Brings layers into the store, those that are not there already. They were made when the cache says, not now: else an
     /// image of them would be another one on every machine.
-    async fn bring(
+    async fn fetch_cached_layers(
         &self,
-        place: &Place,
+        place: &LayerSource,
         layers: &[OfferedLayer],
         step: &lapstrake_engine::Step,
     ) -> Result<Vec<StackLayer>, OpsError> {
         let wanted = layers.iter().map(|layer| (layer.diff_id.clone(), blob(layer))).collect();
-        let brought = self.fetch_layers(place, wanted, Files::Later, step).await?;
-        for (layer, offered) in brought.iter().zip(layers) {
+        let fetched = self.fetch_layers(place, wanted, Unpack::Lazy, step).await?;
+        for (layer, offered) in fetched.iter().zip(layers) {
             if let Some(created) = offered.created {
                 self.store.made_at(&layer.id, created)?;
             }
         }
-        Ok(brought)
+        Ok(fetched)
     }
 }
 
@@ -150,7 +150,7 @@ enum Source<'a> {
 
 /// A manifest or an index, as far as matters.
 #[derive(Deserialize)]
-struct Seen {
+struct ManifestParts {
     #[serde(default)]
     config: Option<Descriptor>,
     #[serde(default)]
@@ -168,7 +168,7 @@ struct Carrier {
 
 impl Source<'_> {
     async fn offer(&self, manifest: &[u8]) -> Result<Offer, OpsError> {
-        let seen: Seen = parse("the cache's manifest", manifest)?;
+        let seen: ManifestParts = parse("the cache's manifest", manifest)?;
         let is_cache = |descriptor: &&Descriptor| descriptor.media_type().as_ref() == CACHE_CONFIG;
         if let Some(config) = seen.config.iter().chain(&seen.manifests).find(is_cache) {
             let layers = seen.layers.iter().chain(&seen.manifests);
@@ -224,7 +224,7 @@ impl Source<'_> {
         let mut made = config.history.iter().filter(|row| !row.empty_layer);
         for (descriptor, diff_id) in manifest.layers().iter().zip(&config.rootfs.diff_ids) {
             layers.push(OfferedLayer {
-                blob: parsed_digest(descriptor.digest().as_ref())?,
+                blob: parse_digest(descriptor.digest().as_ref())?,
                 size: descriptor.size(),
                 media_type: descriptor.media_type().to_string(),
                 diff_id: diff_id.clone(),
@@ -235,13 +235,13 @@ impl Source<'_> {
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OpsError> {
-        if descriptor.size() > LONGEST {
+        if descriptor.size() > MAX_CONFIG {
             let what = format!("a cache config of {} bytes", descriptor.size());
             return Err(OpsError::Unsupported { what });
         }
         match self {
             Source::Registry(images, reference) => {
-                let digest = parsed_digest(descriptor.digest().as_ref())?;
+                let digest = parse_digest(descriptor.digest().as_ref())?;
                 let mut bytes = Vec::new();
                 let client = images.client().await?;
                 client.blob(reference, &digest, descriptor.size(), &mut bytes).await?;
@@ -263,7 +263,7 @@ impl Source<'_> {
 }
 
 /// The digest of the manifest that a layout has by this tag. Without one it is `latest`, or the only one if that has no tag.
-fn in_layout(dir: &Path, digest: Option<&Digest>, tag: Option<&str>) -> Result<String, OpsError> {
+fn find_in_layout(dir: &Path, digest: Option<&Digest>, tag: Option<&str>) -> Result<String, OpsError> {
     if let Some(digest) = digest {
         return Ok(digest.to_string());
     }

@@ -18,30 +18,30 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const HEAD: usize = 20;
 
 /// The error of a run, with what is known of the program if it is none for this machine.
-pub(crate) fn explained(error: RuntimeError, root: BorrowedFd<'_>, spec: &RunSpec) -> OpsError {
+pub(crate) fn exec_error(error: RuntimeError, root: BorrowedFd<'_>, spec: &RunSpec) -> OpsError {
     let RuntimeError::Exec { program, source } = &error else { return error.into() };
     if source.raw_os_error() != Some(Errno::NOEXEC.raw_os_error()) {
         return error.into();
     }
     let program = program.clone();
-    match head(&Root::from_fd(root), &program, spec).as_deref().map(kind) {
-        Some(Kind::Program(processor)) if processor != Platform::host().architecture => {
+    match program_head(&Root::from_fd(root), &program, spec).as_deref().map(program_kind) {
+        Some(ProgramKind::Program(processor)) if processor != Platform::host().architecture => {
             OpsError::Foreign { program, processor, host: Platform::host().architecture }
         }
-        Some(Kind::Text) => OpsError::NoInterpreter { program },
+        Some(ProgramKind::Text) => OpsError::NoInterpreter { program },
         _ => error.into(),
     }
 }
 
 /// The first bytes of a program, with the interpreter's instead of a script's.
-fn head(root: &Root<'_>, program: &str, spec: &RunSpec) -> Option<Vec<u8>> {
-    let found = read(root, program, spec)?;
+fn program_head(root: &Root<'_>, program: &str, spec: &RunSpec) -> Option<Vec<u8>> {
+    let found = read_head(root, program, spec)?;
     let Some(line) = found.strip_prefix(b"#!") else { return Some(found) };
     let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next()?).into_owned();
-    read(root, line.split_whitespace().next()?, spec)
+    read_head(root, line.split_whitespace().next()?, spec)
 }
 
-fn read(root: &Root<'_>, program: &str, spec: &RunSpec) -> Option<Vec<u8>> {
+fn read_head(root: &Root<'_>, program: &str, spec: &RunSpec) -> Option<Vec<u8>> {
     let open = |path: &str| root.open(path.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).ok();
     let fd = if program.contains('/') {
         open(&if program.starts_with('/') { program.to_owned() } else { format!("{}/{program}", spec.cwd) })
@@ -55,7 +55,7 @@ fn read(root: &Root<'_>, program: &str, spec: &RunSpec) -> Option<Vec<u8>> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Kind {
+enum ProgramKind {
     /// For a processor, in Go's names.
     Program(String),
     /// Something to be read by an interpreter that nobody named.
@@ -64,10 +64,10 @@ enum Kind {
 }
 
 /// What the first bytes are those of.
-fn kind(head: &[u8]) -> Kind {
+fn program_kind(head: &[u8]) -> ProgramKind {
     if head.len() < HEAD || !head.starts_with(b"\x7fELF") {
         let text = !head.is_empty() && std::str::from_utf8(head).is_ok_and(|text| !text.contains('\0'));
-        return if text { Kind::Text } else { Kind::Unknown };
+        return if text { ProgramKind::Text } else { ProgramKind::Unknown };
     }
     let little = head[5] == 1;
     let wide = head[4] == 2;
@@ -85,9 +85,9 @@ fn kind(head: &[u8]) -> Kind {
         (258, ..) => "loong64",
         (8, true, true) => "mips64le",
         (8, true, false) => "mips64",
-        _ => return Kind::Unknown,
+        _ => return ProgramKind::Unknown,
     };
-    Kind::Program(name.to_owned())
+    ProgramKind::Program(name.to_owned())
 }
 
 #[cfg(test)]
@@ -101,15 +101,15 @@ mod tests {
             bytes.extend([class, order, 1]);
             bytes.resize(18, 0);
             bytes.extend(machine);
-            kind(&bytes)
+            program_kind(&bytes)
         };
-        assert_eq!(elf(2, 1, [183, 0]), Kind::Program("arm64".to_owned()));
-        assert_eq!(elf(2, 2, [0, 22]), Kind::Program("s390x".to_owned()));
-        assert_eq!(elf(2, 1, [21, 0]), Kind::Program("ppc64le".to_owned()));
-        assert_eq!(elf(2, 1, [99, 9]), Kind::Unknown);
-        assert_eq!(kind(b"echo x\n"), Kind::Text);
-        assert_eq!(kind(b"\x7fELF"), Kind::Text, "too short for a program");
-        assert_eq!(kind(b"\0asm and more than twenty bytes"), Kind::Unknown);
-        assert_eq!(kind(b""), Kind::Unknown);
+        assert_eq!(elf(2, 1, [183, 0]), ProgramKind::Program("arm64".to_owned()));
+        assert_eq!(elf(2, 2, [0, 22]), ProgramKind::Program("s390x".to_owned()));
+        assert_eq!(elf(2, 1, [21, 0]), ProgramKind::Program("ppc64le".to_owned()));
+        assert_eq!(elf(2, 1, [99, 9]), ProgramKind::Unknown);
+        assert_eq!(program_kind(b"echo x\n"), ProgramKind::Text);
+        assert_eq!(program_kind(b"\x7fELF"), ProgramKind::Text, "too short for a program");
+        assert_eq!(program_kind(b"\0asm and more than twenty bytes"), ProgramKind::Unknown);
+        assert_eq!(program_kind(b""), ProgramKind::Unknown);
     }
 }

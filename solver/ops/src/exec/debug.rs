@@ -60,8 +60,8 @@ impl fmt::Display for Occasion<'_> {
 }
 
 /// Whether nobody wants a step any more.
-pub(crate) fn is_canceled(killed: &Receiver<()>) -> bool {
-    killed.try_recv() == Err(TryRecvError::Disconnected)
+pub(crate) fn is_canceled(cancel: &Receiver<()>) -> bool {
+    cancel.try_recv() == Err(TryRecvError::Disconnected)
 }
 
 impl fmt::Debug for Debug {
@@ -91,10 +91,10 @@ pub(crate) fn shell(
     exec: &Exec,
     active: &Active,
     prepare: impl FnOnce() -> Result<(RunSpec, Mounts), OpsError>,
-    killed: &Receiver<()>,
+    cancel: &Receiver<()>,
 ) -> Result<(), OpsError> {
     let mut turn = debug.turn.lock().unwrap_or_else(PoisonError::into_inner);
-    if *turn == Turn::Over || is_canceled(killed) {
+    if *turn == Turn::Over || is_canceled(cancel) {
         return Ok(());
     }
     let (mut spec, mut mounts) = prepare()?;
@@ -120,7 +120,7 @@ pub(crate) fn shell(
     let running = sandbox.run(&spec, fds)?;
     let told =
         format!("{occasion}: this is a shell in its place; `sh {SCRIPT}` runs the step, `exit` leaves");
-    let looked = hand_over(debug, &told, running, killed);
+    let looked = hand_over(debug, &told, running, cancel);
     if matches!(occasion, Occasion::Failed(_)) {
         *turn = Turn::Over;
     }
@@ -129,7 +129,7 @@ pub(crate) fn shell(
 }
 
 /// Gives `running` to the person at our terminal until it ends, and ends it if the step is canceled.
-fn hand_over(debug: &Debug, told: &str, running: Running, killed: &Receiver<()>) -> Result<(), OpsError> {
+fn hand_over(debug: &Debug, told: &str, running: Running, cancel: &Receiver<()>) -> Result<(), OpsError> {
     let pidfd =
         running.pidfd().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/proc")))?;
     std::thread::scope(|scope| {
@@ -140,7 +140,7 @@ fn hand_over(debug: &Debug, told: &str, running: Running, killed: &Receiver<()>)
             if gone {
                 break;
             }
-            if is_canceled(killed) {
+            if is_canceled(cancel) {
                 // It may have ended this very moment.
                 rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).unwrap_or_default();
             }

@@ -7,7 +7,7 @@ const LISTENS: &str = "0A";
 
 /// A service on the machine's loopback interface that one of `texts` names, as `HOST:PORT`: a proxy's variable, the address
 /// in a command, or what a program says that could not connect.
-pub fn unreached<'t>(texts: impl IntoIterator<Item = &'t str>) -> Option<String> {
+pub fn unreached_service<'t>(texts: impl IntoIterator<Item = &'t str>) -> Option<String> {
     let mut named = texts.into_iter().flat_map(named).peekable();
     // Nothing is read where nothing is named.
     named.peek()?;
@@ -133,8 +133,8 @@ mod tests {
         }
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap().to_string();
-        assert_eq!(unreached(["nothing", &address]), Some(address.clone()));
+        assert_eq!(unreached_service(["nothing", &address]), Some(address.clone()));
         drop(server);
-        assert_eq!(unreached([address.as_str()]), None);
+        assert_eq!(unreached_service([address.as_str()]), None);
     }
 }

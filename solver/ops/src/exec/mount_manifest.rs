@@ -7,26 +7,30 @@ use lapstrake_tree::{Entry, Tree, TreePath};
 
 use crate::error::OpsError;
 use crate::file::copy_source::selector;
-use crate::job::context::JobContext;
+use crate::job::context::BuildContext;
 use crate::stack::StackResult;
 
 /// Trees with more entries are not kept: what was gained would not be worth it.
-const MOST: usize = 200_000;
+const MAX_ENTRIES: usize = 200_000;
 
 /// Keeps the trees that a step is about to see, under the names that its key has for them. Only ever a help: what goes
 /// wrong here went wrong before, where it counts.
-pub(crate) fn note(job: &JobContext, map: &CacheMap, inputs: &[StackResult]) {
+pub(crate) fn save(job: &BuildContext, map: &CacheMap, inputs: &[StackResult]) {
     for (dep, input) in map.deps.iter().zip(inputs) {
         if let Dep::ByContent(asked) = dep {
-            keep(job, asked, input).unwrap_or_default();
+            save_tree(job, asked, input).unwrap_or_default();
         }
     }
 }
 
-fn keep(job: &JobContext, asked: &lapstrake_engine::Selector, input: &StackResult) -> Result<(), OpsError> {
+fn save_tree(
+    job: &BuildContext,
+    asked: &lapstrake_engine::Selector,
+    input: &StackResult,
+) -> Result<(), OpsError> {
     let stack = &input.value;
-    let selection = job.origins.of(stack)?.select(&selector(asked)?).map_err(stack.checksum_error())?;
-    if selection.len() > MOST {
+    let selection = job.copy_sources.of(stack)?.select(&selector(asked)?).map_err(stack.checksum_error())?;
+    if selection.len() > MAX_ENTRIES {
         return Ok(());
     }
     // As the engine names it: see `Solver::content`.
@@ -49,7 +53,7 @@ fn tree_of(selection: Selection) -> Option<Tree> {
 
 /// The tree that a key names by its content, where a step has seen it through a mount and it is still known. Paths are
 /// relative to the mount.
-pub fn seen(store: &Store, key: &str) -> Option<Tree> {
+pub fn mount_manifest(store: &Store, key: &str) -> Option<Tree> {
     let bytes = zstd::decode_all(store.noted(key)?.as_slice()).ok()?;
     Tree::decode(&bytes).ok()
 }

@@ -7,7 +7,7 @@ use lapstrake_snapshot::Active;
 use lapstrake_store::{CacheDir, TempDir};
 
 /// What must stay until the process has ended.
-pub(crate) enum Kept {
+pub(crate) enum MountResource {
     Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
     Copy(#[expect(dead_code, reason = "held for its directory")] TempDir),
     Active(#[expect(dead_code, reason = "held for its directory")] Active),
@@ -18,7 +18,7 @@ pub(crate) enum Kept {
 pub(crate) struct Mounts {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) fds: Vec<OwnedFd>,
-    pub(crate) kept: Vec<Kept>,
+    pub(crate) resources: Vec<MountResource>,
     pub(crate) env: Vec<String>,
 }
 

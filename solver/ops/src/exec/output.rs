@@ -15,11 +15,11 @@ const LAST: usize = 16 << 10;
 
 /// Passes everything on until the last process that has the other end is gone. After `limit` bytes only the end follows.
 /// The process never waits for us. Gives the last that was said.
-pub(crate) fn carry(fd: OwnedFd, stream: Stream, step: &Step, limit: u64) -> String {
+pub(crate) fn forward(fd: OwnedFd, stream: Stream, step: &Step, limit: u64) -> String {
     let mut file = File::from(fd);
     let mut buffer = vec![0; 32 << 10];
     let mut last = VecDeque::new();
-    let mut clip = Clip { left: limit, end: VecDeque::new(), skipped: 0 };
+    let mut clip = OutputLimit { left: limit, end: VecDeque::new(), skipped: 0 };
     while let Ok(got) = file.read(&mut buffer) {
         if got == 0 {
             break;
@@ -38,13 +38,13 @@ pub(crate) fn carry(fd: OwnedFd, stream: Stream, step: &Step, limit: u64) -> Str
 }
 
 /// What is left of a limit, and the end of what was too much.
-struct Clip {
+struct OutputLimit {
     left: u64,
     end: VecDeque<u8>,
     skipped: u64,
 }
 
-impl Clip {
+impl OutputLimit {
     /// What is passed on at once.
     fn take<'d>(&mut self, data: &'d [u8]) -> &'d [u8] {
         let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(data.len());
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_middle_is_left_out() {
-        let mut clip = Clip { left: 5, end: VecDeque::new(), skipped: 0 };
+        let mut clip = OutputLimit { left: 5, end: VecDeque::new(), skipped: 0 };
         assert_eq!(clip.take(b"abc"), b"abc");
         assert_eq!(clip.take(b"defg"), b"de");
         let long = vec![b'x'; END];
@@ -85,7 +85,7 @@ mod tests {
         let told = "\n[output clipped, log limit 5 bytes reached: 2 left out]\n";
         assert_eq!(rest.len(), told.len() + END);
         assert!(rest.starts_with(told.as_bytes()) && rest.ends_with(b"xx"));
-        let short = Clip { left: 5, end: VecDeque::new(), skipped: 0 };
+        let short = OutputLimit { left: 5, end: VecDeque::new(), skipped: 0 };
         assert_eq!(short.finish(5), None);
     }
 }

@@ -7,8 +7,8 @@ use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::{Tree, TreePath};
 
 use crate::error::OpsError;
-use crate::file::copy::Ready;
-use crate::job::context::JobContext;
+use crate::file::copy::PreparedAction;
+use crate::job::context::BuildContext;
 use crate::stack::Stack;
 
 /// Where owners' names are looked up, and how large a file there can be: see `lapstrake_tree::users`.
@@ -17,7 +17,11 @@ const MAX_DATABASE: u64 = 10 << 20;
 
 /// `base` with a fresh upper directory for `actions`. Its packed layers stay packed if the actions do not need their files;
 /// where all of it would have to be copied, no more than they look at is.
-pub(crate) fn ground(job: &JobContext, base: &Stack, actions: &[Ready<'_>]) -> Result<Active, OpsError> {
+pub(crate) fn base_view(
+    job: &BuildContext,
+    base: &Stack,
+    actions: &[PreparedAction<'_>],
+) -> Result<Active, OpsError> {
     let (store, single_id) = (&job.store, job.worker.single_id());
     // A step that comes before may have left a copy of all of it.
     let copies = matches!(stacking(store)?, Stacking::Copy { .. })
@@ -25,7 +29,7 @@ pub(crate) fn ground(job: &JobContext, base: &Stack, actions: &[Ready<'_>]) -> R
         && !is_copied(store, &base.as_lowers());
     if base.below.is_none() && (copies || base.has_packed(store)) {
         let tree = base.tree(store)?;
-        if let Some(sketch) = sketch(store, base, &tree, actions)? {
+        if let Some(sketch) = skeleton(store, base, &tree, actions)? {
             return Ok(Active::sketched(store, sketch, single_id)?);
         }
     }
@@ -33,26 +37,26 @@ pub(crate) fn ground(job: &JobContext, base: &Stack, actions: &[Ready<'_>]) -> R
 }
 
 /// What `actions` look at, if they do not need more than can be told of files that are packed.
-fn sketch<'t>(
+fn skeleton<'t>(
     store: &Store,
     base: &Stack,
     tree: &'t Tree,
-    actions: &[Ready<'_>],
+    actions: &[PreparedAction<'_>],
 ) -> Result<Option<Sketch<'t>>, OpsError> {
     let mut sketch = Sketch::new(tree);
     let mut dests: Vec<&str> = Vec::new();
     for action in actions {
         // What a path that leads nowhere is told as is the business of whoever carries the action out.
         let enough = match action {
-            Ready::MakeDir(dir) => {
+            PreparedAction::MakeDir(dir) => {
                 dests.push(&dir.path);
                 sketch.follow(dir.path.as_bytes()).is_ok()
             }
-            Ready::MakeFile(file) => {
+            PreparedAction::MakeFile(file) => {
                 dests.push(&file.dest);
                 sketch.write_file(file.name.as_bytes(), &file.data, file.dest.as_bytes()).unwrap_or(false)
             }
-            Ready::Copy(ready) => {
+            PreparedAction::Copy(ready) => {
                 dests.push(&ready.copy.dest);
                 ready.sketch(&mut sketch).unwrap_or(false)
             }
@@ -65,7 +69,8 @@ fn sketch<'t>(
     if dests.windows(2).any(|pair| pair[0] != pair[1]) {
         return Ok(None);
     }
-    if actions.iter().filter_map(Ready::owner).any(by_name) && !add_users(store, base, &mut sketch)? {
+    if actions.iter().filter_map(PreparedAction::owner).any(by_name) && !add_users(store, base, &mut sketch)?
+    {
         return Ok(None);
     }
     Ok(Some(sketch))

@@ -11,19 +11,19 @@ use lapstrake_tree::context::{Retaken, View};
 use lapstrake_tree::put::Copied;
 
 use crate::error::OpsError;
-use crate::file::copy_source::{Loaded, Origin, local_key, selector};
-use crate::job::context::JobContext;
+use crate::file::copy_source::{CopySource, LoadedContext, context_key, selector};
+use crate::job::context::BuildContext;
 use crate::stack::{SharedStack, Stack};
 
 /// What one step goes by, and what it found instead.
-pub(crate) struct Reading<'a> {
-    pub(crate) job: &'a JobContext,
+pub(crate) struct ContextReads<'a> {
+    pub(crate) job: &'a BuildContext,
     step: &'a Step,
     contexts: Mutex<BTreeMap<String, Seen>>,
 }
 
 /// Names device nodes that could not be made.
-pub(crate) fn warn_of_devices(step: &Step, skipped: &[TreePath]) {
+pub(crate) fn warn_skipped_devices(step: &Step, skipped: &[TreePath]) {
     const NAMED: usize = 5;
     if skipped.is_empty() {
         return;
@@ -40,51 +40,51 @@ pub(crate) fn warn_of_devices(step: &Step, skipped: &[TreePath]) {
 
 /// A context in the eyes of one step.
 struct Seen {
-    loaded: Arc<Loaded>,
+    loaded: Arc<LoadedContext>,
     view: View,
     retaken: Vec<Retaken>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> ContextReads<'a> {
     /// Does `work` by what is known now, and once more by what is known then if it says that this does not hold. `map` and
     /// `inputs` are the step's. Gives what it read, too.
     pub(crate) fn during<T>(
-        job: &'a JobContext,
+        job: &'a BuildContext,
         step: &'a Step,
         (map, inputs): (&CacheMap, &[SharedStack]),
-        work: impl Fn(&Reading<'a>) -> Result<T, OpsError>,
+        work: impl Fn(&ContextReads<'a>) -> Result<T, OpsError>,
     ) -> Result<(T, Vec<lapstrake_engine::Read>), OpsError> {
         /// So often a step begins anew. What was read once is known from then on, so even the second time is rare.
         const TIMES: u32 = 8;
         let mut left = TIMES;
         loop {
-            let reading = Reading { job, step, contexts: Mutex::default() };
+            let reads = ContextReads { job, step, contexts: Mutex::default() };
             left -= 1;
-            match work(&reading) {
+            match work(&reads) {
                 Err(error) if left > 0 && error.is_of_change() => {}
-                done => return Ok((done?, reading.read(map, inputs)?)),
+                done => return Ok((done?, reads.read(map, inputs)?)),
             }
         }
     }
 
     /// What `stack` stands for, for this step.
-    pub(crate) fn origin(&self, stack: &Stack) -> Result<Origin, OpsError> {
-        let Some(name) = &stack.local else { return self.job.origins.of(stack) };
+    pub(crate) fn origin(&self, stack: &Stack) -> Result<CopySource, OpsError> {
+        let Some(name) = &stack.local else { return self.job.copy_sources.of(stack) };
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = contexts.get(name) {
-            return Ok(Origin::Context(seen.loaded.clone(), seen.view.clone()));
+            return Ok(CopySource::Context(seen.loaded.clone(), seen.view.clone()));
         }
-        let loaded = self.job.origins.context(name)?;
+        let loaded = self.job.copy_sources.context(name)?;
         let view = loaded.index.view();
         let seen = Seen { loaded: loaded.clone(), view: view.clone(), retaken: Vec::new() };
         contexts.insert(name.clone(), seen);
-        Ok(Origin::Context(loaded, view))
+        Ok(CopySource::Context(loaded, view))
     }
 
     /// Takes note of what a copy of `stack` found that was not as selected. Names device nodes that were left out. Says once
     /// in a build that a file never held still.
     pub(crate) fn note(&self, stack: &Stack, copied: &Copied) -> Result<(), OpsError> {
-        warn_of_devices(self.step, &copied.skipped_devices);
+        warn_skipped_devices(self.step, &copied.skipped_devices);
         let Some(name) = &stack.local else { return Ok(()) };
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = contexts.get_mut(name) {
@@ -92,7 +92,7 @@ impl<'a> Reading<'a> {
             seen.retaken.extend_from_slice(&copied.retaken);
         }
         if let Some(path) = copied.cut.first()
-            && !self.job.origins.warned.swap(true, Ordering::Relaxed)
+            && !self.job.copy_sources.warned.swap(true, Ordering::Relaxed)
         {
             let text = format!(
                 "warning: {path} changed during each read; the copy has the bytes up to the size at the last opening\n"
@@ -112,7 +112,7 @@ impl<'a> Reading<'a> {
                 continue;
             };
             let view = seen.view.with(&seen.retaken)?;
-            let origin = Origin::Context(seen.loaded.clone(), view);
+            let origin = CopySource::Context(seen.loaded.clone(), view);
             let content = |asked: &lapstrake_engine::Selector| -> Result<Key, OpsError> {
                 let selection = origin.select(&selector(asked)?).map_err(stack.checksum_error())?;
                 Ok(Key::from_bytes(selection.k_digest().0))
@@ -122,7 +122,7 @@ impl<'a> Reading<'a> {
                 Dep::ByContent(asked) => content(asked)?,
                 Dep::ByKey => content(&everything)?,
             };
-            let source = local_key(&Source::Local { name: name.clone() }, &content);
+            let source = context_key(&Source::Local { name: name.clone() }, &content);
             read.push(lapstrake_engine::Read { input, content, source });
         }
         Ok(read)

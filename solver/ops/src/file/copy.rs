@@ -18,96 +18,96 @@ use lapstrake_tree::{Kind, TreeError, TreePath};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::OpsError;
-use crate::file::context_reads::Reading;
-use crate::file::copy_source::{Opened, Origin, selector};
-use crate::file::partial_extract::part;
+use crate::file::context_reads::ContextReads;
+use crate::file::copy_source::{CopySource, OpenSource, selector};
+use crate::file::partial_extract::partial_extract;
 use crate::stack::{SharedStack, Stack};
 
 /// Input 0 as something that layers can be put on.
-pub(crate) fn base(reading: &Reading<'_>, inputs: &[SharedStack]) -> Result<SharedStack, OpsError> {
-    let job = reading.job;
+pub(crate) fn base_stack(reads: &ContextReads<'_>, inputs: &[SharedStack]) -> Result<SharedStack, OpsError> {
+    let job = reads.job;
     let base = inputs.first().cloned().unwrap_or_default();
     if base.local.is_none() {
         return Ok(base);
     }
     // A local context as a base: its files, as COPY would bring them.
     let active = Active::new(&job.store, &[])?;
-    let copied = copy_all(reading, &base, active.root())?;
+    let copied = copy_all(reads, &base, active.root())?;
     let layer = active.commit(&job.store, copied, job.worker.single_id())?;
     Ok(Stack::default().with(layer).into())
 }
 
 /// Copies all of `stack` to an empty root.
 pub(crate) fn copy_all(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     stack: &Stack,
     root: BorrowedFd<'_>,
 ) -> Result<Copied, OpsError> {
-    let origin = reading.origin(stack)?;
+    let origin = reads.origin(stack)?;
     let selection = origin.select(&Selector::new("/")).map_err(stack.checksum_error())?;
-    copy_plain(reading, (stack, &origin), &selection, root)
+    copy_plain(reads, (stack, &origin), &selection, root)
 }
 
 /// Copies what is at `path` in `stack` to the same place in an empty root, and says where that is, free of links.
 pub(crate) fn copy_in_place(
-    reading: &Reading<'_>,
+    reads: &ContextReads<'_>,
     stack: &Stack,
     path: &str,
     root: BorrowedFd<'_>,
 ) -> Result<TreePath, OpsError> {
-    let origin = reading.origin(stack)?;
+    let origin = reads.origin(stack)?;
     // As it is in the step's key: this also fills in what files hold.
     let asked = Selector { wildcards: false, ..Selector::new(path) };
     let selection = origin.select(&asked).map_err(stack.checksum_error())?;
     let (selection, place) = origin.tree().in_place(selection, path).map_err(stack.checksum_error())?;
-    copy_plain(reading, (stack, &origin), &selection, root)?;
+    copy_plain(reads, (stack, &origin), &selection, root)?;
     Ok(place)
 }
 
 fn copy_plain(
-    reading: &Reading<'_>,
-    (stack, origin): (&Stack, &Origin),
+    reads: &ContextReads<'_>,
+    (stack, origin): (&Stack, &CopySource),
     selection: &Selection,
     root: BorrowedFd<'_>,
 ) -> Result<Copied, OpsError> {
-    let single_id = reading.job.worker.single_id();
+    let single_id = reads.job.worker.single_id();
     let options = CopyOptions { squash_ids: single_id, live: origin.is_live(), ..CopyOptions::default() };
-    let from = origin.open(&reading.job.store, stack, single_id)?;
+    let from = origin.open(&reads.job.store, stack, single_id)?;
     let copied = put(from.dir.as_fd(), selection, Dest::plain(root), b"/", &options)?;
-    reading.note(stack, &copied)?;
+    reads.note(stack, &copied)?;
     Ok(copied)
 }
 
 /// An action with what it copies, before anything is known of what it copies it to.
-pub(crate) enum Ready<'a> {
+pub(crate) enum PreparedAction<'a> {
     MakeDir(&'a MakeDir),
     MakeFile(&'a MakeFile),
-    Copy(ReadyCopy<'a>),
+    Copy(PreparedCopy<'a>),
 }
 
 /// What is copied in one go.
-pub(crate) enum Part {
+pub(crate) enum CopyPart {
     Files(Selection),
     /// It is unpacked.
     Archive(File),
 }
 
 /// A copy with what it copies.
-pub(crate) struct ReadyCopy<'a> {
+pub(crate) struct PreparedCopy<'a> {
     pub(crate) copy: &'a Copy,
     /// What it copies, in order.
-    pub(crate) parts: Vec<Part>,
-    from: Opened,
+    pub(crate) parts: Vec<CopyPart>,
+    from: OpenSource,
     stack: &'a Stack,
     /// Somebody may be writing what it copies.
     live: bool,
 }
 
-impl ReadyCopy<'_> {
+impl PreparedCopy<'_> {
     /// Takes in what it looks at where it goes to. False if that is not all, or cannot be told.
     pub(crate) fn sketch(&self, sketch: &mut Sketch<'_>) -> Result<bool, OpsError> {
         let dest = self.copy.dest.as_bytes();
-        let is_archive = |part: &Part| matches!(part, Part::Archive(_));
+        let is_archive = |part: &CopyPart| matches!(part, CopyPart::Archive(_));
         // What is copied beside archives may be put over their links.
         if self.parts.iter().any(is_archive) && !self.parts.iter().all(is_archive) {
             return Ok(false);
@@ -117,8 +117,8 @@ impl ReadyCopy<'_> {
         }
         for part in &self.parts {
             let enough = match part {
-                Part::Files(selection) => sketch.copy(selection, dest)?,
-                Part::Archive(archive) => {
+                CopyPart::Files(selection) => sketch.copy(selection, dest)?,
+                CopyPart::Archive(archive) => {
                     let mut archive: &File = archive;
                     let enough = sketch.archive(archive, dest, &ExtractOptions::default())?;
                     archive.rewind().map_err(OpsError::io("read", Path::new("the archive")))?;
@@ -133,59 +133,59 @@ impl ReadyCopy<'_> {
     }
 }
 
-impl Ready<'_> {
+impl PreparedAction<'_> {
     /// Whom what it makes is to belong to.
     pub(crate) fn owner(&self) -> Option<&Owner> {
         match self {
-            Ready::MakeDir(dir) => dir.owner.as_ref(),
-            Ready::MakeFile(file) => file.owner.as_ref(),
-            Ready::Copy(ready) => ready.copy.chown.as_ref(),
+            PreparedAction::MakeDir(dir) => dir.owner.as_ref(),
+            PreparedAction::MakeFile(file) => file.owner.as_ref(),
+            PreparedAction::Copy(ready) => ready.copy.chown.as_ref(),
         }
     }
 }
 
 /// Selects what actions copy.
-pub(crate) fn ready<'a>(
-    reading: &Reading<'_>,
+pub(crate) fn prepare_actions<'a>(
+    reads: &ContextReads<'_>,
     actions: &'a [FileAction],
     inputs: &'a [SharedStack],
-) -> Result<Vec<Ready<'a>>, OpsError> {
+) -> Result<Vec<PreparedAction<'a>>, OpsError> {
     let ready = actions.iter().map(|action| match action {
-        FileAction::MakeDir(dir) => Ok(Ready::MakeDir(dir)),
-        FileAction::MakeFile(file) => Ok(Ready::MakeFile(file)),
-        FileAction::Copy(copy) => ready_copy(reading, copy, inputs).map(Ready::Copy),
+        FileAction::MakeDir(dir) => Ok(PreparedAction::MakeDir(dir)),
+        FileAction::MakeFile(file) => Ok(PreparedAction::MakeFile(file)),
+        FileAction::Copy(copy) => prepare_copy(reads, copy, inputs).map(PreparedAction::Copy),
     });
     ready.collect()
 }
 
 /// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known.
 pub(crate) fn apply_all(
-    reading: &Reading<'_>,
-    actions: Vec<Ready<'_>>,
+    reads: &ContextReads<'_>,
+    actions: Vec<PreparedAction<'_>>,
     active: &Active,
     previous: Option<Previous<'_>>,
 ) -> Result<Copied, OpsError> {
-    let single_id = reading.job.worker.single_id();
+    let single_id = reads.job.worker.single_id();
     let alone = actions.len() == 1;
     let mut all = Copied::default();
     for action in actions {
         let root = active.root();
         all.owners.extend(match action {
-            Ready::MakeDir(dir) => make_dir(single_id, dir, root)?.owners,
-            Ready::MakeFile(file) => make_file(single_id, file, root)?.owners,
+            PreparedAction::MakeDir(dir) => make_dir(single_id, dir, root)?.owners,
+            PreparedAction::MakeFile(file) => make_file(single_id, file, root)?.owners,
             // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
-            Ready::Copy(copy) if alone => {
+            PreparedAction::Copy(copy) if alone => {
                 let halves = active.halves()?;
                 let layers = halves.as_ref().map(Halves::layers);
-                return copy_input(reading, copy, Dest { root, layers, previous });
+                return apply_copy(reads, copy, Dest { root, layers, previous });
             }
-            Ready::Copy(copy) => copy_input(reading, copy, Dest::plain(root))?.owners,
+            PreparedAction::Copy(copy) => apply_copy(reads, copy, Dest::plain(root))?.owners,
         });
     }
     Ok(all)
 }
 
-fn options(
+fn copy_options(
     squash_ids: bool,
     root: BorrowedFd<'_>,
     chown: Option<&Owner>,
@@ -202,26 +202,26 @@ fn options(
 }
 
 fn make_dir(single_id: bool, dir: &MakeDir, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
-    let mut options = options(single_id, root, dir.owner.as_ref(), dir.timestamp)?;
+    let mut options = copy_options(single_id, root, dir.owner.as_ref(), dir.timestamp)?;
     options.chmod = Some(format!("{:o}", dir.mode).parse()?);
     Ok(make_directory(root, dir.path.as_bytes(), &options)?)
 }
 
 fn make_file(single_id: bool, file: &MakeFile, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
-    let mut options = options(single_id, root, file.owner.as_ref(), file.timestamp)?;
+    let mut options = copy_options(single_id, root, file.owner.as_ref(), file.timestamp)?;
     options.chmod = file.chmod.as_deref().map(str::parse).transpose()?;
     let new = NewFile { name: file.name.as_bytes(), content: &file.data, mode: file.mode };
     Ok(write_file(root, file.dest.as_bytes(), &new, &options)?)
 }
 
-fn ready_copy<'a>(
-    reading: &Reading<'_>,
+fn prepare_copy<'a>(
+    reads: &ContextReads<'_>,
     copy: &'a Copy,
     inputs: &'a [SharedStack],
-) -> Result<ReadyCopy<'a>, OpsError> {
-    let job = reading.job;
+) -> Result<PreparedCopy<'a>, OpsError> {
+    let job = reads.job;
     let stack = inputs.get(copy.input).ok_or(OpsError::Worker)?;
-    let origin = reading.origin(stack)?;
+    let origin = reads.origin(stack)?;
     let asked = lapstrake_engine::Selector {
         paths: copy.sources.clone(),
         exclude: copy.exclude.clone(),
@@ -230,50 +230,50 @@ fn ready_copy<'a>(
         optional: copy.optional,
     };
     let mut selection = origin.select(&selector(&asked)?).map_err(stack.checksum_error())?;
-    let from = match part(job, stack, &selection)? {
+    let from = match partial_extract(job, stack, &selection)? {
         Some(part) => part,
         None => origin.open(&job.store, stack, job.worker.single_id())?,
     };
     let live = origin.is_live();
     let mut parts = Vec::new();
     for root in std::mem::take(&mut selection.roots) {
-        let archive = match if copy.unpack { archive(from.dir.as_fd(), &root)? } else { None } {
-            Some(_) if live => Some(held_still(reading, stack, from.dir.as_fd(), &root)?),
+        let archive = match if copy.unpack { open_archive(from.dir.as_fd(), &root)? } else { None } {
+            Some(_) if live => Some(stable_archive(reads, stack, from.dir.as_fd(), &root)?),
             archive => archive,
         };
         match (archive, parts.last_mut()) {
-            (Some(archive), _) => parts.push(Part::Archive(archive)),
-            (None, Some(Part::Files(files))) => files.roots.push(root),
-            (None, _) => parts.push(Part::Files(Selection { roots: vec![root] })),
+            (Some(archive), _) => parts.push(CopyPart::Archive(archive)),
+            (None, Some(CopyPart::Files(files))) => files.roots.push(root),
+            (None, _) => parts.push(CopyPart::Files(Selection { roots: vec![root] })),
         }
     }
-    Ok(ReadyCopy { copy, parts, from, stack, live })
+    Ok(PreparedCopy { copy, parts, from, stack, live })
 }
 
 /// A copy of an archive that somebody may be writing.
-fn held_still(
-    reading: &Reading<'_>,
+fn stable_archive(
+    reads: &ContextReads<'_>,
     stack: &Stack,
     from: BorrowedFd<'_>,
     root: &SelectedRoot,
 ) -> Result<File, OpsError> {
-    let temp = reading.job.store.temp_dir()?;
+    let temp = reads.job.store.temp_dir()?;
     let dir = open_host_dir(temp.path())?;
     let only = Selection { roots: vec![root.clone()] };
     let options = CopyOptions { squash_ids: true, live: true, ..CopyOptions::default() };
     let copied = put(from, &only, Dest::plain(dir.as_fd()), b"/", &options)?;
-    reading.note(stack, &copied)?;
-    match archive_at(dir.as_fd(), &TreePath::parse(&root.name).map_err(TreeError::from)?) {
+    reads.note(stack, &copied)?;
+    match open_archive_at(dir.as_fd(), &TreePath::parse(&root.name).map_err(TreeError::from)?) {
         Ok(Some(archive)) => Ok(archive),
         // It is none any more, or nothing: what is known now tells.
         _ => Err(TreeError::Changed { path: TreePath::parse(&root.name).map_err(TreeError::from)? }.into()),
     }
 }
 
-fn copy_input(reading: &Reading<'_>, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Result<Copied, OpsError> {
-    let ReadyCopy { copy, parts, from, stack, live } = ready;
-    let single_id = reading.job.worker.single_id();
-    let mut options = options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
+fn apply_copy(reads: &ContextReads<'_>, ready: PreparedCopy<'_>, dest: Dest<'_>) -> Result<Copied, OpsError> {
+    let PreparedCopy { copy, parts, from, stack, live } = ready;
+    let single_id = reads.job.worker.single_id();
+    let mut options = copy_options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     options.chmod_made = copy.chmod_made;
     options.live = live;
@@ -282,13 +282,13 @@ fn copy_input(reading: &Reading<'_>, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Re
     let mut all = Copied::default();
     for part in parts {
         let (copied, selection) = match part {
-            Part::Archive(archive) => (unpack(archive, dest.root, copy, &options)?, None),
-            Part::Files(selection) => {
+            CopyPart::Archive(archive) => (extract_archive(archive, dest.root, copy, &options)?, None),
+            CopyPart::Files(selection) => {
                 let copied = put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?;
                 (copied, Some(selection))
             }
         };
-        reading.note(stack, &copied)?;
+        reads.note(stack, &copied)?;
         if let Some(selection) = selection.filter(|_| copy.unpack && !copied.retaken.is_empty()) {
             check_no_archives(from.dir.as_fd(), &selection)?;
         }
@@ -305,7 +305,7 @@ fn copy_input(reading: &Reading<'_>, ready: ReadyCopy<'_>, dest: Dest<'_>) -> Re
 /// What has become an archive meanwhile has to be unpacked.
 fn check_no_archives(from: BorrowedFd<'_>, selection: &Selection) -> Result<(), OpsError> {
     for root in &selection.roots {
-        if let Ok(Some(_)) = archive(from, root) {
+        if let Ok(Some(_)) = open_archive(from, root) {
             return Err(
                 TreeError::Changed { path: TreePath::parse(&root.name).map_err(TreeError::from)? }.into()
             );
@@ -328,21 +328,21 @@ fn owner(root: &Root<'_>, owner: Option<&Owner>) -> Result<Option<(u32, u32)>, O
 }
 
 /// The file, if it is a tar, compressed or not: its content tells, not its name.
-fn archive(from: BorrowedFd<'_>, root: &SelectedRoot) -> Result<Option<File>, OpsError> {
+fn open_archive(from: BorrowedFd<'_>, root: &SelectedRoot) -> Result<Option<File>, OpsError> {
     let [entry] = root.entries.as_slice() else { return Ok(None) };
     if root.is_dir || !matches!(entry.kind, Kind::File { .. }) {
         return Ok(None);
     }
-    archive_at(from, &entry.source)
+    open_archive_at(from, &entry.source)
 }
 
-fn archive_at(from: BorrowedFd<'_>, path: &TreePath) -> Result<Option<File>, OpsError> {
+fn open_archive_at(from: BorrowedFd<'_>, path: &TreePath) -> Result<Option<File>, OpsError> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let mut file = File::from(Root::from_fd(from).open_plain(path, flags, Mode::empty())?);
     Ok(is_archive(&mut file)?.then_some(file))
 }
 
-fn unpack(
+fn extract_archive(
     archive: File,
     root: BorrowedFd<'_>,
     copy: &Copy,

@@ -10,25 +10,25 @@ use lapstrake_tree::Tree;
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::put::Previous;
 
-use crate::job::context::JobContext;
+use crate::job::context::BuildContext;
 use crate::stack::SharedStack;
 
 /// The layer of the last build that did the same copy, and where the next one will look for ours. Only ever a help:
 /// whatever cannot be read is not there.
-pub(crate) struct Earlier {
-    note: PathBuf,
+pub(crate) struct PreviousCopy {
+    pointer: PathBuf,
     id: Option<LayerId>,
     layer: Option<(OwnedFd, Tree)>,
 }
 
-impl Earlier {
+impl PreviousCopy {
     /// For a file op that is nothing but one copy out of a local context.
-    pub(crate) fn of(job: &JobContext, file: &File, inputs: &[SharedStack]) -> Option<Earlier> {
+    pub(crate) fn find(job: &BuildContext, file: &File, inputs: &[SharedStack]) -> Option<PreviousCopy> {
         let [FileAction::Copy(copy)] = file.actions.as_slice() else { return None };
         let context = job.settings.context(inputs.get(copy.input)?.local.as_ref()?).ok()?;
-        let note = job.store.context_copy(&context.path, &lapstrake_go::to_json(file));
+        let pointer = job.store.context_copy(&context.path, &lapstrake_go::to_json(file));
         let layer = || {
-            let id: LayerId = fs::read_to_string(&note).ok()?.parse().ok()?;
+            let id: LayerId = fs::read_to_string(&pointer).ok()?.parse().ok()?;
             job.store.spare_layer(&id).ok().filter(|there| *there)?;
             // Changes to changes would pile up.
             let id = job.store.layer_base(&id).unwrap_or(id);
@@ -37,7 +37,7 @@ impl Earlier {
             Some((id, (files, tree)))
         };
         let (id, layer) = layer().unzip();
-        Some(Earlier { note, id, layer })
+        Some(PreviousCopy { pointer, id, layer })
     }
 
     /// As a copy takes it; `patch` if it will do to put what has changed since.
@@ -45,7 +45,7 @@ impl Earlier {
         self.layer.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree, patch })
     }
 
-    /// The layer that [`Earlier::previous`] shows.
+    /// The layer that [`PreviousCopy::previous`] shows.
     pub(crate) fn id(&self) -> Option<&LayerId> {
         self.id.as_ref()
     }
@@ -57,7 +57,7 @@ impl Earlier {
 
     /// Leaves a note for the next build.
     pub(crate) fn remember(&self, layer: &LayerId) {
-        let dir = self.note.parent().unwrap_or(Path::new(""));
-        lapstrake_sys::persist::replace(&self.note, dir, layer.as_str().as_bytes()).unwrap_or_default();
+        let dir = self.pointer.parent().unwrap_or(Path::new(""));
+        lapstrake_sys::persist::replace(&self.pointer, dir, layer.as_str().as_bytes()).unwrap_or_default();
     }
 }

@@ -1,6 +1,6 @@
 //! Trees to copy from: what a stack or a local context has, known before a file of it is opened.
 //!
-//! A local context may change during the build: an [`Origin`] is the context as it was known at one moment.
+//! A local context may change during the build: an [`CopySource`] is the context as it was known at one moment.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -24,83 +24,83 @@ use crate::stack::Stack;
 use crate::worker::Worker;
 
 /// A local context as it is known to the build.
-pub(crate) struct Loaded {
+pub(crate) struct LoadedContext {
     dir: OwnedFd,
     pub(crate) index: ContextIndex,
     file: PathBuf,
 }
 
 /// What was read once for the whole build.
-pub(crate) struct Origins {
+pub(crate) struct CopySources {
     worker: Arc<Worker>,
     settings: Arc<Settings>,
-    contexts: Mutex<BTreeMap<String, Arc<Loaded>>>,
+    contexts: Mutex<BTreeMap<String, Arc<LoadedContext>>>,
     trees: Mutex<HashMap<Stack, Arc<Tree>>>,
     /// The build was told of a file that never held still.
     pub(crate) warned: AtomicBool,
 }
 
 /// A tree to copy from.
-pub(crate) enum Origin {
+pub(crate) enum CopySource {
     /// A directory of the host, in place, as it was known at one moment.
-    Context(Arc<Loaded>, View),
+    Context(Arc<LoadedContext>, View),
     /// What a step made.
     Tree(Arc<Tree>),
 }
 
-impl Origin {
+impl CopySource {
     /// What `selector` means here, with the digests of all that is in it.
     pub(crate) fn select(&self, selector: &Selector) -> Result<Selection, TreeError> {
         match self {
-            Origin::Context(loaded, view) => loaded.index.select_in(view, loaded.dir.as_fd(), selector),
-            Origin::Tree(tree) => tree.select(selector),
+            CopySource::Context(loaded, view) => loaded.index.select_in(view, loaded.dir.as_fd(), selector),
+            CopySource::Tree(tree) => tree.select(selector),
         }
     }
 
     /// All that is here.
     pub(crate) fn tree(&self) -> &Tree {
         match self {
-            Origin::Context(_, view) => view.tree(),
-            Origin::Tree(tree) => tree,
+            CopySource::Context(_, view) => view.tree(),
+            CopySource::Tree(tree) => tree,
         }
     }
 
     /// Whether somebody may be writing it.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self, Origin::Context(..))
+        matches!(self, CopySource::Context(..))
     }
 
-    /// The directory behind it; `stack` is what [`Origins::of`] was asked for.
-    pub(crate) fn open(&self, store: &Store, stack: &Stack, single_id: bool) -> Result<Opened, OpsError> {
+    /// The directory behind it; `stack` is what [`CopySources::of`] was asked for.
+    pub(crate) fn open(&self, store: &Store, stack: &Stack, single_id: bool) -> Result<OpenSource, OpsError> {
         match self {
-            Origin::Context(loaded, _) => {
+            CopySource::Context(loaded, _) => {
                 let dir = loaded.dir.try_clone().map_err(OpsError::io("duplicate", &loaded.file))?;
-                Ok(Opened { dir, _copy: None })
+                Ok(OpenSource { dir, _copy: None })
             }
-            Origin::Tree(_) => {
+            CopySource::Tree(_) => {
                 let (dir, copy) = stack.open(store, single_id)?.into_parts();
-                Ok(Opened { dir, _copy: copy })
+                Ok(OpenSource { dir, _copy: copy })
             }
         }
     }
 }
 
 /// Where files can be read.
-pub(crate) struct Opened {
+pub(crate) struct OpenSource {
     pub(crate) dir: OwnedFd,
     /// What goes when nobody reads them any more.
     pub(crate) _copy: Option<TempDir>,
 }
 
 /// The key of a local context with this content.
-pub(crate) fn local_key(source: &Source, content: &Key) -> Key {
+pub(crate) fn context_key(source: &Source, content: &Key) -> Key {
     let op = lapstrake_go::to_json(source);
     KeyHasher::new("lapstrake source 1").part("op", &op).part("content", content.as_bytes()).finish()
 }
 
-impl Origins {
-    pub(crate) fn new(worker: Arc<Worker>, settings: Arc<Settings>) -> Origins {
-        Origins {
+impl CopySources {
+    pub(crate) fn new(worker: Arc<Worker>, settings: Arc<Settings>) -> CopySources {
+        CopySources {
             worker,
             settings,
             contexts: Mutex::default(),
@@ -110,14 +110,14 @@ impl Origins {
     }
 
     /// What `stack` stands for.
-    pub(crate) fn of(&self, stack: &Stack) -> Result<Origin, OpsError> {
+    pub(crate) fn of(&self, stack: &Stack) -> Result<CopySource, OpsError> {
         match &stack.local {
             Some(name) => {
                 let loaded = self.context(name)?;
                 let view = loaded.index.view();
-                Ok(Origin::Context(loaded, view))
+                Ok(CopySource::Context(loaded, view))
             }
-            None => self.tree(stack).map(Origin::Tree),
+            None => self.tree(stack).map(CopySource::Tree),
         }
     }
 
@@ -130,14 +130,14 @@ impl Origins {
         let asked = selector(asked)?;
         let selection = match self.of(stack)? {
             // By what is known last: what a read finds instead is known then.
-            Origin::Context(loaded, _) => loaded.index.select(loaded.dir.as_fd(), &asked),
+            CopySource::Context(loaded, _) => loaded.index.select(loaded.dir.as_fd(), &asked),
             origin => origin.select(&asked),
         };
         let selection = selection.map_err(stack.checksum_error())?;
         Ok(Key::from_bytes(selection.k_digest().0))
     }
 
-    pub(crate) fn context(&self, name: &str) -> Result<Arc<Loaded>, OpsError> {
+    pub(crate) fn context(&self, name: &str) -> Result<Arc<LoadedContext>, OpsError> {
         // Held while it is read, so that steps which start together read it once.
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loaded) = contexts.get(name) {
@@ -148,7 +148,7 @@ impl Origins {
         let file = self.worker.store().context_index(&context.path);
         let trust = if self.settings.distrust_times { Trust::Nothing } else { Trust::Times };
         let index = ContextIndex::load(dir.as_fd(), &file, &context.ignore, file_clock(), trust)?;
-        let loaded = Arc::new(Loaded { dir, index, file });
+        let loaded = Arc::new(LoadedContext { dir, index, file });
         contexts.insert(name.to_owned(), loaded.clone());
         Ok(loaded)
     }

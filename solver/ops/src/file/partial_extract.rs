@@ -11,17 +11,17 @@ use lapstrake_tree::unpack::Part;
 use lapstrake_tree::{Kind, Tree, TreePath};
 
 use crate::error::OpsError;
-use crate::file::copy_source::Opened;
-use crate::job::context::JobContext;
+use crate::file::copy_source::OpenSource;
+use crate::job::context::BuildContext;
 use crate::stack::Stack;
 
 /// The files of `selection`, made of what is packed or linked, at their places in a directory that has nothing else. `None` if
 /// `stack` has to be mounted for them, or may as well be.
-pub(crate) fn part(
-    job: &JobContext,
+pub(crate) fn partial_extract(
+    job: &BuildContext,
     stack: &Stack,
     selection: &Selection,
-) -> Result<Option<Opened>, OpsError> {
+) -> Result<Option<OpenSource>, OpsError> {
     let store = &job.store;
     if stack.local.is_some() || stack.below.is_some() {
         return Ok(None);
@@ -31,9 +31,9 @@ pub(crate) fn part(
     if !copies && !stack.has_packed(store) {
         return Ok(None);
     }
-    let wanted = by_layer(store, stack, selection)?;
+    let wanted = files_by_layer(store, stack, selection)?;
     for layer in wanted.keys().filter(|layer| !store.has_files(layer)) {
-        if !job.passes.once_more(layer) {
+        if !job.partial_reads.count_read(layer) {
             // The others stay packed all the same, if they are not wanted.
             lapstrake_snapshot::unpack_packed(store, layer, job.worker.single_id())?;
         }
@@ -46,11 +46,11 @@ pub(crate) fn part(
             return Ok(None);
         }
     }
-    Ok(Some(Opened { dir, _copy: Some(temp) }))
+    Ok(Some(OpenSource { dir, _copy: Some(temp) }))
 }
 
 /// Which layer has which of the files: the topmost one that has anything at that place.
-fn by_layer(
+fn files_by_layer(
     store: &Store,
     stack: &Stack,
     selection: &Selection,

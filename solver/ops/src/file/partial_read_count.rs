@@ -6,18 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use lapstrake_store::LayerId;
 
 /// How often a layer is read for some of its files in one build. After that all of it is unpacked: it seems to be wanted.
-const PASSES: u32 = 3;
+const MAX_PARTIAL_READS: u32 = 3;
 
 /// How often layers were read.
 #[derive(Default)]
-pub(crate) struct Passes(Mutex<HashMap<LayerId, u32>>);
+pub(crate) struct PartialReadCount(Mutex<HashMap<LayerId, u32>>);
 
-impl Passes {
+impl PartialReadCount {
     /// Whether the layer is to be read once more.
-    pub(crate) fn once_more(&self, layer: &LayerId) -> bool {
+    pub(crate) fn count_read(&self, layer: &LayerId) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let passes = all.entry(layer.clone()).or_default();
         *passes += 1;
-        *passes <= PASSES
+        *passes <= MAX_PARTIAL_READS
     }
 }

@@ -10,28 +10,28 @@ use lapstrake_store::Store;
 use lapstrake_tree::TreePath;
 
 use crate::error::OpsError;
-use crate::file::copy_source::Origins;
-use crate::file::partial_read_count::Passes;
+use crate::file::copy_source::CopySources;
+use crate::file::partial_read_count::PartialReadCount;
 use crate::settings::Settings;
-use crate::source::fetched::Remotes;
-use crate::source::image::{Files, Images};
+use crate::source::fetched::FetchCache;
+use crate::source::image::{Images, Unpack};
 use crate::worker::Worker;
 
 /// What a job is allowed, and what its steps share. The rest is the worker's.
-pub(crate) struct JobContext {
+pub(crate) struct BuildContext {
     pub(crate) worker: Arc<Worker>,
     pub(crate) store: Arc<Store>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) images: Arc<Images>,
-    pub(crate) origins: Origins,
-    pub(crate) remotes: Remotes,
-    pub(crate) passes: Passes,
+    pub(crate) copy_sources: CopySources,
+    pub(crate) fetch_cache: FetchCache,
+    pub(crate) partial_reads: PartialReadCount,
     chosen: OnceLock<Chosen>,
     /// The manifests of images whose files no step needs.
-    untouched: OnceLock<BTreeSet<Digest>>,
+    unread_images: OnceLock<BTreeSet<Digest>>,
     /// The remotes of repositories that the build needs.
     git_remotes: OnceLock<BTreeSet<String>>,
-    choosing: Mutex<()>,
+    network_choice: Mutex<()>,
 }
 
 /// The inputs that `file` copies from as a whole.
@@ -44,29 +44,29 @@ fn wholly_copied(file: &lapstrake_graph::File) -> impl Iterator<Item = usize> {
     copies.filter(move |copy| copy.input > 0 && copy.sources.iter().any(root)).map(|copy| copy.input)
 }
 
-impl JobContext {
-    pub(crate) fn new(worker: Arc<Worker>, images: Arc<Images>, settings: Settings) -> JobContext {
+impl BuildContext {
+    pub(crate) fn new(worker: Arc<Worker>, images: Arc<Images>, settings: Settings) -> BuildContext {
         let settings = Arc::new(settings);
         let store = worker.store().clone();
-        let origins = Origins::new(worker.clone(), settings.clone());
-        JobContext {
+        let copy_sources = CopySources::new(worker.clone(), settings.clone());
+        BuildContext {
             worker,
             store,
             settings,
             images,
-            origins,
-            remotes: Remotes::default(),
-            passes: Passes::default(),
+            copy_sources,
+            fetch_cache: FetchCache::default(),
+            partial_reads: PartialReadCount::default(),
             chosen: OnceLock::new(),
-            untouched: OnceLock::new(),
+            unread_images: OnceLock::new(),
             git_remotes: OnceLock::new(),
-            choosing: Mutex::new(()),
+            network_choice: Mutex::new(()),
         }
     }
 
     /// Finds out which images no step of `graph` needs files of.
-    pub(crate) fn expect(&self, graph: &Graph) {
-        let mut touched = BTreeSet::new();
+    pub(crate) fn inspect_graph(&self, graph: &Graph) {
+        let mut read_vertices = BTreeSet::new();
         let mut images = Vec::new();
         let mut git_remotes = BTreeSet::new();
         for id in graph.topological() {
@@ -78,29 +78,29 @@ impl JobContext {
                 images.push((id, manifest));
             }
             match &vertex.op {
-                Op::Exec(_) => touched.extend(vertex.inputs.iter().map(|edge| edge.vertex)),
+                Op::Exec(_) => read_vertices.extend(vertex.inputs.iter().map(|edge| edge.vertex)),
                 // What they stand on is only looked at: see `ground`. Of the others they read some files: see `part`.
                 Op::File(file) => {
                     let whole = wholly_copied(file).filter_map(|input| vertex.inputs.get(input));
-                    touched.extend(whole.map(|edge| edge.vertex));
+                    read_vertices.extend(whole.map(|edge| edge.vertex));
                 }
                 Op::Source(_) | Op::Merge => {}
             }
         }
         // What is merged or stood on is needed if the whole is: from the last vertex to the first.
         for id in graph.topological().into_iter().rev() {
-            let Some(vertex) = graph.get(id).filter(|_| touched.contains(&id)) else { continue };
+            let Some(vertex) = graph.get(id).filter(|_| read_vertices.contains(&id)) else { continue };
             let below = match &vertex.op {
                 Op::Merge => vertex.inputs.len(),
                 Op::File(_) => 1,
                 Op::Source(_) | Op::Exec(_) => 0,
             };
-            touched.extend(vertex.inputs.iter().take(below).map(|edge| edge.vertex));
+            read_vertices.extend(vertex.inputs.iter().take(below).map(|edge| edge.vertex));
         }
-        let untouched = images.into_iter().filter(|(id, _)| !touched.contains(id));
-        let untouched = untouched.map(|(_, manifest)| manifest.clone()).collect();
+        let unread_images = images.into_iter().filter(|(id, _)| !read_vertices.contains(id));
+        let unread_images = unread_images.map(|(_, manifest)| manifest.clone()).collect();
         // Whoever expects another build after the first only loses the knowledge: files are then unpacked early.
-        self.untouched.set(untouched).unwrap_or_default();
+        self.unread_images.set(unread_images).unwrap_or_default();
         // Likewise: the first graph counts, and a secret for one host alone stays with it.
         self.git_remotes.set(git_remotes).unwrap_or_default();
     }
@@ -111,9 +111,9 @@ impl JobContext {
     }
 
     /// When the files of an image are to be unpacked.
-    pub(crate) fn files_of(&self, manifest: &Digest) -> Files {
-        let untouched = self.untouched.get().is_some_and(|all| all.contains(manifest));
-        if untouched { Files::Later } else { Files::Now }
+    pub(crate) fn unpack_mode(&self, manifest: &Digest) -> Unpack {
+        let unread_images = self.unread_images.get().is_some_and(|all| all.contains(manifest));
+        if unread_images { Unpack::Lazy } else { Unpack::Eager }
     }
 
     /// The network of `exec`.
@@ -123,20 +123,20 @@ impl JobContext {
             NetworkMode::Host => Ok(Network::Host),
             NetworkMode::Default => {
                 let sandbox = self.sandbox(exec)?;
-                let choosing = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+                let network_choice = self.network_choice.lock().unwrap_or_else(PoisonError::into_inner);
                 if self.chosen.get().is_none() {
                     let chosen = sandbox.choose_network(self.settings.network).map_err(RuntimeError::from)?;
                     // Nobody else sets it while we hold the lock.
                     self.chosen.set(chosen).unwrap_or_default();
                 }
-                drop(choosing);
+                drop(network_choice);
                 self.chosen.get().map(|chosen| chosen.network).ok_or(OpsError::Worker)
             }
         }
     }
 
     /// What the network of steps is, once one of them needed it.
-    pub(crate) fn chosen(&self) -> Option<&Chosen> {
+    pub(crate) fn chosen_network(&self) -> Option<&Chosen> {
         self.chosen.get()
     }
 

@@ -10,7 +10,7 @@ use crate::stack::Stack;
 
 /// What was brought for one build.
 #[derive(Default)]
-pub(crate) struct Remotes {
+pub(crate) struct FetchCache {
     pub(crate) web: OnceCell<Web>,
-    pub(crate) brought: Mutex<HashMap<Vec<u8>, Arc<OnceCell<Stack>>>>,
+    pub(crate) trees: Mutex<HashMap<Vec<u8>, Arc<OnceCell<Stack>>>>,
 }

@@ -17,26 +17,26 @@ use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
 use tokio::sync::OnceCell;
 
 use crate::error::OpsError;
-use crate::source::progress_writer::Counting;
-use crate::source::streaming_blob::{Telling, arriving};
+use crate::source::progress_writer::ProgressWriter;
+use crate::source::streaming_blob::{BlobWriter, streaming_blob};
 use crate::stack::{Stack, settle};
 use crate::worker::Worker;
 
 /// No document of a layout is longer, in bytes: caches have long ones.
-const LONGEST: u64 = 64 << 20;
+const MAX_DOCUMENT: u64 = 64 << 20;
 
 /// When the files of layers that come are unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Files {
+pub enum Unpack {
     /// While they come: a step is going to need them.
-    Now,
+    Eager,
     /// When somebody needs them.
-    Later,
+    Lazy,
 }
 
 /// Where an image's layers can be had.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum LayerSource {
     /// They are here.
     Store(Vec<StackLayer>),
     /// In the registry of this reference, where it has this digest.
@@ -47,7 +47,7 @@ pub(crate) enum Place {
 
 /// What a registry has of an image.
 #[derive(Clone, Debug)]
-pub struct There {
+pub struct RemoteLayers {
     /// Its name there.
     pub name: Reference,
     /// Its layers, lowest first, with what its config says of them.
@@ -56,19 +56,19 @@ pub struct There {
 
 /// A resolved image.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct LocatedImage {
     /// The digest of its manifest; of its config, for images that were built here and have none.
     pub manifest: Digest,
     /// Its config.
     pub config: ImageConfig,
-    place: Place,
+    place: LayerSource,
 }
 
-impl Known {
+impl LocatedImage {
     /// The digest that the registry has it by: of the index, where there is one.
     pub fn digest(&self) -> &Digest {
         match &self.place {
-            Place::Registry(_, digest, _) => digest,
+            LayerSource::Registry(_, digest, _) => digest,
             _ => &self.manifest,
         }
     }
@@ -85,7 +85,7 @@ impl Known {
 pub struct Images {
     pub(crate) store: Arc<Store>,
     client: OnceCell<Client>,
-    known: Mutex<HashMap<Digest, Known>>,
+    known: Mutex<HashMap<Digest, LocatedImage>>,
     worker: Arc<Worker>,
     pull: bool,
     registries: Registries,
@@ -122,13 +122,13 @@ impl Images {
         self.worker.single_id()
     }
 
-    fn remember(&self, known: Known) -> Known {
+    fn remember(&self, known: LocatedImage) -> LocatedImage {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(known.manifest.clone(), known.clone());
         known
     }
 
-    pub(crate) fn known(&self, manifest: &Digest, reference: &str) -> Result<Known, OpsError> {
+    pub(crate) fn resolved(&self, manifest: &Digest, reference: &str) -> Result<LocatedImage, OpsError> {
         let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(manifest).cloned().ok_or_else(|| OpsError::Unresolved { reference: reference.to_owned() })
     }
@@ -139,21 +139,23 @@ impl Images {
         reference: &Reference,
         place: &ImageStore,
         platform: &Platform,
-    ) -> Result<Known, OpsError> {
+    ) -> Result<LocatedImage, OpsError> {
         if let ImageStore::Layout { path } = place {
-            return self.in_layout(Path::new(path), reference, platform).map(|known| self.remember(known));
+            return self
+                .resolve_in_layout(Path::new(path), reference, platform)
+                .map(|known| self.remember(known));
         }
         if !self.pull
-            && let Some(known) = self.in_store(reference, platform)?
+            && let Some(known) = self.resolve_in_store(reference, platform)?
         {
             return Ok(self.remember(known));
         }
-        let error = match self.resolve_there(reference, platform).await {
+        let error = match self.resolve_in_registry(reference, platform).await {
             Ok(known) => return Ok(known),
             Err(error) => error,
         };
         // With --pull a registry is asked first; an image that is only here is still there.
-        if let Some(known) = self.in_store(reference, platform)? {
+        if let Some(known) = self.resolve_in_store(reference, platform)? {
             return Ok(self.remember(known));
         }
         Err(match (error, self.other_platform(reference, platform)?) {
@@ -180,24 +182,28 @@ impl Images {
     ///
     /// # Errors
     /// [`OpsError::Registry`] if the registry does not say.
-    pub async fn resolve_there(&self, reference: &Reference, platform: &Platform) -> Result<Known, OpsError> {
+    pub async fn resolve_in_registry(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<LocatedImage, OpsError> {
         let resolved = self.client().await?.resolve(reference, platform).await?;
         self.store.put_blob(&resolved.config_bytes)?;
         self.store.put_blob(&resolved.manifest.bytes)?;
-        let known = Known {
+        let known = LocatedImage {
             manifest: resolved.manifest.digest,
             config: resolved.config,
-            place: Place::Registry(reference.clone(), resolved.digest, resolved.layers),
+            place: LayerSource::Registry(reference.clone(), resolved.digest, resolved.layers),
         };
         // A build whose steps are all cached fetches nothing; its base must be known the next time all the same.
-        if let Some(layers) = self.all_here(&known)? {
-            self.keep(&known, &layers)?;
+        if let Some(layers) = self.stored_layers(&known)? {
+            self.store_image(&known, &layers)?;
         }
         Ok(self.remember(known))
     }
 
     /// All layers of an image, if they are in the store.
-    fn all_here(&self, known: &Known) -> Result<Option<Vec<StackLayer>>, OpsError> {
+    fn stored_layers(&self, known: &LocatedImage) -> Result<Option<Vec<StackLayer>>, OpsError> {
         let mut layers = Vec::new();
         for diff_id in &known.config.rootfs.diff_ids {
             let Some(id) = self.store.layer_of_diff(diff_id)? else { return Ok(None) };
@@ -206,7 +212,11 @@ impl Images {
         Ok(Some(layers))
     }
 
-    fn in_store(&self, reference: &Reference, platform: &Platform) -> Result<Option<Known>, OpsError> {
+    fn resolve_in_store(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<LocatedImage>, OpsError> {
         let rows = match reference.digest() {
             Some(digest) => match self.store.by_digest(&reference.pinned(digest.clone()))? {
                 Some(id) => vec![self.store.image(&id)?],
@@ -225,14 +235,19 @@ impl Images {
             let layers = row.layers;
             let here = || layers.iter().all(|layer| self.store.has_layer(&layer.id));
             if platform.accepts(&config.platform()) && here() {
-                let (manifest, place) = (row.manifest.unwrap_or(row.id), Place::Store(layers));
-                return Ok(Some(Known { manifest, config, place }));
+                let (manifest, place) = (row.manifest.unwrap_or(row.id), LayerSource::Store(layers));
+                return Ok(Some(LocatedImage { manifest, config, place }));
             }
         }
         Ok(None)
     }
 
-    fn in_layout(&self, dir: &Path, reference: &Reference, platform: &Platform) -> Result<Known, OpsError> {
+    fn resolve_in_layout(
+        &self,
+        dir: &Path,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<LocatedImage, OpsError> {
         let layout = layout(dir);
         let index = layout.index()?;
         let wanted =
@@ -251,10 +266,10 @@ impl Images {
         };
         let config_bytes = layout.blob(manifest.config().digest().as_ref())?;
         self.store.put_blob(&config_bytes)?;
-        Ok(Known {
-            manifest: parsed_digest(&digest)?,
+        Ok(LocatedImage {
+            manifest: parse_digest(&digest)?,
             config: image_config(&config_bytes)?,
-            place: Place::Layout(dir.to_owned(), manifest.layers().clone()),
+            place: LayerSource::Layout(dir.to_owned(), manifest.layers().clone()),
         })
     }
 
@@ -263,13 +278,13 @@ impl Images {
         &self,
         manifest: &Digest,
         reference: &str,
-        files: Files,
+        unpack: Unpack,
         step: &Step,
     ) -> Result<Stack, OpsError> {
-        let known = self.known(manifest, reference)?;
+        let known = self.resolved(manifest, reference)?;
         let descriptors = match &known.place {
-            Place::Store(layers) => return Ok(Stack { layers: layers.clone(), ..Stack::default() }),
-            Place::Registry(_, _, descriptors) | Place::Layout(_, descriptors) => descriptors,
+            LayerSource::Store(layers) => return Ok(Stack { layers: layers.clone(), ..Stack::default() }),
+            LayerSource::Registry(_, _, descriptors) | LayerSource::Layout(_, descriptors) => descriptors,
         };
         let diff_ids = &known.config.rootfs.diff_ids;
         if diff_ids.len() != descriptors.len() {
@@ -279,21 +294,21 @@ impl Images {
         }
         let mut wanted = Vec::new();
         for (diff_id, descriptor) in diff_ids.iter().zip(descriptors) {
-            let digest = parsed_digest(descriptor.digest().as_ref())?;
+            let digest = parse_digest(descriptor.digest().as_ref())?;
             let media_type = descriptor.media_type().to_string();
             wanted.push((diff_id.clone(), Blob { digest, size: descriptor.size(), media_type }));
         }
-        let layers = self.fetch_layers(&known.place, wanted, files, step).await?;
-        self.keep(&known, &layers)?;
+        let layers = self.fetch_layers(&known.place, wanted, unpack, step).await?;
+        self.store_image(&known, &layers)?;
         Ok(Stack { layers, ..Stack::default() })
     }
 
     /// Brings layers into the store, those that are not there already, lowest first.
     pub(crate) async fn fetch_layers(
         &self,
-        place: &Place,
+        place: &LayerSource,
         wanted: Vec<(DiffId, Blob)>,
-        files: Files,
+        unpack: Unpack,
         step: &Step,
     ) -> Result<Vec<StackLayer>, OpsError> {
         let work = wanted.iter().map(|(diff_id, blob)| async {
@@ -303,7 +318,7 @@ impl Images {
             let store = self.store.clone();
             let lock = tokio::task::spawn_blocking(move || store.lock(&lock_name)).await;
             let lock = lock.map_err(|_| OpsError::Worker)??;
-            let layer = self.layer(place, (diff_id, blob), files, step).await;
+            let layer = self.ensure_layer(place, (diff_id, blob), unpack, step).await;
             drop((lock, leave));
             layer
         });
@@ -311,15 +326,19 @@ impl Images {
     }
 
     /// A resolved image where a registry has it and not all of its layers are here.
-    pub fn elsewhere(&self, manifest: &Digest, reference: &str) -> Result<Option<There>, OpsError> {
-        let known = self.known(manifest, reference)?;
-        let Place::Registry(name, _, descriptors) = &known.place else { return Ok(None) };
+    pub fn remote_layers(
+        &self,
+        manifest: &Digest,
+        reference: &str,
+    ) -> Result<Option<RemoteLayers>, OpsError> {
+        let known = self.resolved(manifest, reference)?;
+        let LayerSource::Registry(name, _, descriptors) = &known.place else { return Ok(None) };
         let diff_ids = &known.config.rootfs.diff_ids;
-        if diff_ids.len() != descriptors.len() || self.all_here(&known)?.is_some() {
+        if diff_ids.len() != descriptors.len() || self.stored_layers(&known)?.is_some() {
             return Ok(None);
         }
         let layers = diff_ids.iter().cloned().zip(descriptors.iter().cloned());
-        Ok(Some(There { name: name.clone(), layers: layers.collect() }))
+        Ok(Some(RemoteLayers { name: name.clone(), layers: layers.collect() }))
     }
 
     /// The layers as they have to be on each other.
@@ -330,12 +349,12 @@ impl Images {
     }
 
     /// What a build pulled can be used again by its name without asking anybody.
-    fn keep(&self, known: &Known, layers: &[StackLayer]) -> Result<(), OpsError> {
-        let Place::Registry(reference, digest, _) = &known.place else { return Ok(()) };
+    fn store_image(&self, known: &LocatedImage, layers: &[StackLayer]) -> Result<(), OpsError> {
+        let LayerSource::Registry(reference, digest, _) = &known.place else { return Ok(()) };
         let config = lapstrake_oci::Digest::sha256(&[]);
         let manifest = read_manifest(&self.store.read_blob(&known.manifest)?);
         let manifest = manifest.map_err(OpsError::malformed("the image's manifest"))?;
-        let id = parsed_digest(manifest.config().digest().as_ref()).unwrap_or(config);
+        let id = parse_digest(manifest.config().digest().as_ref()).unwrap_or(config);
         let row = ImageRow {
             id: id.clone(),
             manifest: Some(known.manifest.clone()),
@@ -350,29 +369,29 @@ impl Images {
         Ok(())
     }
 
-    async fn layer(
+    async fn ensure_layer(
         &self,
-        place: &Place,
+        place: &LayerSource,
         (diff_id, blob): (&DiffId, &Blob),
-        files: Files,
+        unpack: Unpack,
         step: &Step,
     ) -> Result<StackLayer, OpsError> {
         if let Some(id) = self.store.layer_of_diff(diff_id)? {
             return Ok(StackLayer { id, diff_id: Some(diff_id.clone()), clamp: None });
         }
         let imported = match place {
-            Place::Registry(reference, ..) if !self.store.has_blob(&blob.digest) => {
-                self.pulled(reference, blob, files, step).await?
+            LayerSource::Registry(reference, ..) if !self.store.has_blob(&blob.digest) => {
+                self.pull_layer(reference, blob, unpack, step).await?
             }
             place => {
-                if let Place::Layout(dir, _) = place
+                if let LayerSource::Layout(dir, _) = place
                     && !self.store.has_blob(&blob.digest)
                 {
                     let path = layout(dir).blob_path(&blob.digest.to_string())?;
                     let file = fs::File::open(&path).map_err(OpsError::io("open", &path))?;
                     self.store.copy_blob(file, Some(&blob.digest))?;
                 }
-                self.taken_in(self.store.open_blob(&blob.digest)?, blob, files, step).await?
+                self.import_blob(self.store.open_blob(&blob.digest)?, blob, unpack, step).await?
             }
         };
         if imported.diff_id != *diff_id {
@@ -388,17 +407,17 @@ impl Images {
     }
 
     /// A layer checked, and unpacked if that is wanted, while it comes.
-    async fn pulled(
+    async fn pull_layer(
         &self,
         reference: &Reference,
         blob: &Blob,
-        files: Files,
+        unpack: Unpack,
         step: &Step,
     ) -> Result<Imported, OpsError> {
         let writer = self.store.unhashed_blob_writer()?;
-        let (told, arriving) = arriving(writer.reader()?);
-        let mut writer = Counting::new(Telling::new(writer, told), step, &blob.digest, blob.size);
-        let mut importing = std::pin::pin!(self.taken_in(arriving, blob, files, step));
+        let (told, arriving) = streaming_blob(writer.reader()?);
+        let mut writer = ProgressWriter::new(BlobWriter::new(writer, told), step, &blob.digest, blob.size);
+        let mut importing = std::pin::pin!(self.import_blob(arriving, blob, unpack, step));
         let client = self.client().await?;
         let mut early = None;
         let downloaded = tokio::select! {
@@ -419,20 +438,20 @@ impl Images {
         importing.await
     }
 
-    async fn taken_in(
+    async fn import_blob(
         &self,
         input: impl io::Read + Send + 'static,
         blob: &Blob,
-        files: Files,
+        unpack: Unpack,
         step: &Step,
     ) -> Result<Imported, OpsError> {
         let (store, single_id) = (self.store.clone(), self.worker.single_id());
-        let doing = if files == Files::Now { "extracting" } else { "verifying" };
+        let doing = if unpack == Unpack::Eager { "extracting" } else { "verifying" };
         let doing = format!("{doing} sha256:{}", blob.digest.short());
         step.status(&doing, 0, 0, false);
-        let imported = tokio::task::spawn_blocking(move || match files {
-            Files::Now => import_layer(&store, input, single_id),
-            Files::Later => import_packed(&store, input),
+        let imported = tokio::task::spawn_blocking(move || match unpack {
+            Unpack::Eager => import_layer(&store, input, single_id),
+            Unpack::Lazy => import_packed(&store, input),
         });
         let imported = imported.await.map_err(|_| OpsError::Worker)??;
         step.status(&doing, 0, 0, true);
@@ -457,11 +476,11 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: &str, bytes: &[u8]) ->
     serde_json::from_slice(bytes).map_err(OpsError::malformed(what))
 }
 
-pub(crate) fn parsed_digest(text: &str) -> Result<Digest, OpsError> {
+pub(crate) fn parse_digest(text: &str) -> Result<Digest, OpsError> {
     text.parse().map_err(|e: lapstrake_oci::DigestError| OpsError::Unsupported { what: e.to_string() })
 }
 
 /// The layout in a directory.
 pub(crate) fn layout(dir: &Path) -> Layout {
-    Layout::in_directory(dir, LONGEST)
+    Layout::in_directory(dir, MAX_DOCUMENT)
 }

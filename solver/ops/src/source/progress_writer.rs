@@ -9,7 +9,7 @@ use lapstrake_oci::Digest;
 const STRIDE: u64 = 1 << 20;
 
 /// Passes everything on and counts it.
-pub(crate) struct Counting<'a, W> {
+pub(crate) struct ProgressWriter<'a, W> {
     job: W,
     step: &'a Step,
     id: String,
@@ -18,7 +18,7 @@ pub(crate) struct Counting<'a, W> {
     total: u64,
 }
 
-impl<'a, W: Write> Counting<'a, W> {
+impl<'a, W: Write> ProgressWriter<'a, W> {
     /// Begins to tell `step` of `digest`, which has `total` bytes.
     pub(crate) fn new(job: W, step: &'a Step, digest: &Digest, total: u64) -> Self {
         let id = format!("sha256:{}", digest.short());
@@ -33,7 +33,7 @@ impl<'a, W: Write> Counting<'a, W> {
     }
 }
 
-impl<W: Write> Write for Counting<'_, W> {
+impl<W: Write> Write for ProgressWriter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.job.write(bytes)?;
         self.written += count as u64;
@@ -63,7 +63,7 @@ mod tests {
         let (sender, events) = channel();
         let step = Progress::new(sender).start(StepId("s".to_owned()), "s");
         let digest = Digest::sha256(b"x");
-        let mut writer = Counting::new(Vec::new(), &step, &digest, 5 << 20);
+        let mut writer = ProgressWriter::new(Vec::new(), &step, &digest, 5 << 20);
         for _ in 0..(5 << 10) {
             writer.write_all(&[0; 1024]).unwrap();
         }

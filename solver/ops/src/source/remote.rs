@@ -26,9 +26,9 @@ use lapstrake_tree::unpack::UnpackOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::error::OpsError;
-use crate::file::context_reads::warn_of_devices;
+use crate::file::context_reads::warn_skipped_devices;
 use crate::job::Job;
-use crate::job::context::JobContext;
+use crate::job::context::BuildContext;
 use crate::settings::Secret;
 use crate::stack::Stack;
 
@@ -55,10 +55,10 @@ impl Job {
     /// # Errors
     /// [`OpsError::Remote`] and what can go wrong with layers. Sources that are not elsewhere are
     /// [`OpsError::Worker`].
-    pub async fn bring(&self, source: &Source, step: &Step) -> Result<Stack, OpsError> {
+    pub async fn fetch(&self, source: &Source, step: &Step) -> Result<Stack, OpsError> {
         let name = lapstrake_go::to_json(source);
         let cell = {
-            let mut all = self.0.remotes.brought.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.0.fetch_cache.trees.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(name.clone()).or_default().clone()
         };
         let stack = cell.get_or_try_init(|| async {
@@ -66,17 +66,17 @@ impl Job {
             let fetches = &self.0.worker.fetches;
             let _turn = fetches.wait(KeyHasher::new("lapstrake fetch").part("source", &name).finish()).await;
             match source {
-                Source::Http(http) => self.http(http, step).await,
-                Source::Git(git) => self.git(git, step).await,
-                Source::Archive { blob } => self.unpacked(blob, step).await,
+                Source::Http(http) => self.fetch_http(http, step).await,
+                Source::Git(git) => self.fetch_git(git, step).await,
+                Source::Archive { blob } => self.archive(blob, step).await,
                 _ => Err(OpsError::Worker),
             }
         });
         stack.await.cloned()
     }
 
-    async fn http(&self, http: &Http, step: &Step) -> Result<Stack, OpsError> {
-        let record = self.file(http, step).await?;
+    async fn fetch_http(&self, http: &Http, step: &Step) -> Result<Stack, OpsError> {
+        let record = self.fetch_file(http, step).await?;
         let modified = record.known().modified_seconds().unwrap_or(0);
         let key = KeyHasher::new("lapstrake http layer 1")
             .part("digest", record.digest.to_string().as_bytes())
@@ -86,7 +86,7 @@ impl Job {
             .part("unpack", &[if http.unpack { 2 } else { 0 }])
             .finish();
         let (http, step) = (http.clone(), step.clone());
-        self.layer(key, move |job| {
+        self.cached_layer(key, move |job| {
             if http.unpack && is_context_archive(job, &record.digest)? {
                 return archive_layer(job, &record.digest, &step);
             }
@@ -96,17 +96,17 @@ impl Job {
     }
 
     /// A file of the web as a blob of the store.
-    async fn file(&self, http: &Http, step: &Step) -> Result<Record, OpsError> {
+    async fn fetch_file(&self, http: &Http, step: &Step) -> Result<Record, OpsError> {
         let job = &self.0;
         let record_key = KeyHasher::new("lapstrake http 1").part("url", http.url.as_bytes()).finish();
-        let known: Option<Record> = remembered(job, &record_key)?;
+        let known: Option<Record> = load_record(job, &record_key)?;
         let known = known.filter(|record| job.store.has_blob(&record.digest));
         let pinned = known.as_ref().is_some_and(|known| http.checksum.as_ref() == Some(&known.digest));
         let record = match known {
             Some(known) if pinned => known,
             known => {
                 let record = self.download(http, known, step).await?;
-                remember(job, &record_key, &record, &[])?;
+                save_record(job, &record_key, &record, &[])?;
                 record
             }
         };
@@ -129,7 +129,7 @@ impl Job {
         let blob = match source {
             Source::Git(git) => return self.commit_time(git, step).await.map(Some),
             Source::Http(http) => {
-                let record = self.file(http, step).await?;
+                let record = self.fetch_file(http, step).await?;
                 if let Some(modified) = record.known().modified_seconds() {
                     return Ok(Some(modified));
                 }
@@ -142,24 +142,24 @@ impl Job {
     }
 
     async fn commit_time(&self, git: &Git, step: &Step) -> Result<i64, OpsError> {
-        let wanted = wanted(git);
+        let wanted = git_source(git);
         let access = git_access(&self.0, &git.remote).await?;
         let (asked, asked_access) = (wanted.clone(), access.clone());
         let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
         step.status(&commit, 0, 0, false);
         let key = KeyHasher::new("lapstrake git time 1").part("commit", commit.as_bytes()).finish();
-        if let Some(time) = remembered(&self.0, &key)? {
+        if let Some(time) = load_record(&self.0, &key)? {
             return Ok(time);
         }
         let time = self.blocking(move |_| Ok(wanted.time(&commit, &access)?)).await?;
-        remember(&self.0, &key, &time, &[])?;
+        save_record(&self.0, &key, &time, &[])?;
         Ok(time)
     }
 
     /// Downloads a file, or learns that it is what is known.
     async fn download(&self, http: &Http, known: Option<Record>, step: &Step) -> Result<Record, OpsError> {
         let job = &self.0;
-        let web = job.remotes.web.get_or_try_init(|| async { Web::new(job.images.proxies()) }).await?;
+        let web = job.fetch_cache.web.get_or_try_init(|| async { Web::new(job.images.proxies()) }).await?;
         let authorization = http_authorization(job, &http.url)?;
         let validators = known.as_ref().map(Record::known);
         let download =
@@ -179,8 +179,8 @@ impl Job {
         }
     }
 
-    async fn git(&self, git: &Git, step: &Step) -> Result<Stack, OpsError> {
-        let wanted = wanted(git);
+    async fn fetch_git(&self, git: &Git, step: &Step) -> Result<Stack, OpsError> {
+        let wanted = git_source(git);
         let access = git_access(&self.0, &git.remote).await?;
         let (asked, asked_access) = (wanted.clone(), access.clone());
         let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
@@ -198,7 +198,7 @@ impl Job {
             .finish();
         let (subdir, commit_times, told) = (git.subdir.clone(), git.commit_times, commit.clone());
         let stack = self
-            .layer(key, move |job| {
+            .cached_layer(key, move |job| {
                 let dir = job.store.temp_dir()?;
                 let checkout = wanted.checkout(&commit, dir.path(), &access)?;
                 if commit_times {
@@ -214,30 +214,30 @@ impl Job {
         Ok(stack)
     }
 
-    async fn unpacked(&self, blob: &Digest, step: &Step) -> Result<Stack, OpsError> {
+    async fn archive(&self, blob: &Digest, step: &Step) -> Result<Stack, OpsError> {
         let key = KeyHasher::new("lapstrake archive 2").part("digest", blob.to_string().as_bytes()).finish();
         let (blob, step) = (blob.clone(), step.clone());
-        self.layer(key, move |job| archive_layer(job, &blob, &step)).await
+        self.cached_layer(key, move |job| archive_layer(job, &blob, &step)).await
     }
 
     /// The layer remembered by `key`, or else the one that `make` makes.
-    async fn layer(
+    async fn cached_layer(
         &self,
         key: Key,
-        make: impl FnOnce(&JobContext) -> Result<LayerId, OpsError> + Send + 'static,
+        make: impl FnOnce(&BuildContext) -> Result<LayerId, OpsError> + Send + 'static,
     ) -> Result<Stack, OpsError> {
-        let known: Option<Stack> = remembered(&self.0, &key)?;
+        let known: Option<Stack> = load_record(&self.0, &key)?;
         if let Some(stack) = known.filter(|stack| stack.is_whole(&self.0.store)) {
             return Ok(stack);
         }
         let id = self.blocking(make).await?;
         let stack = Stack::default().with(id);
-        remember(&self.0, &key, &stack, &stack.layer_ids())?;
+        save_record(&self.0, &key, &stack, &stack.layer_ids())?;
         Ok(stack)
     }
 }
 
-fn wanted(git: &Git) -> lapstrake_remote::Git {
+fn git_source(git: &Git) -> lapstrake_remote::Git {
     lapstrake_remote::Git {
         remote: git.remote.clone(),
         reference: git.reference.clone(),
@@ -248,20 +248,25 @@ fn wanted(git: &Git) -> lapstrake_remote::Git {
     }
 }
 
-fn remembered<T: serde::de::DeserializeOwned>(job: &JobContext, key: &Key) -> Result<Option<T>, OpsError> {
+fn load_record<T: serde::de::DeserializeOwned>(job: &BuildContext, key: &Key) -> Result<Option<T>, OpsError> {
     let bytes = job.store.record(key.as_bytes())?;
     // What cannot be read was written by another version: then it is no record.
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// Remembers a value for as long as these layers are there.
-fn remember(job: &JobContext, key: &Key, value: &impl Serialize, layers: &[LayerId]) -> Result<(), OpsError> {
+fn save_record(
+    job: &BuildContext,
+    key: &Key,
+    value: &impl Serialize,
+    layers: &[LayerId],
+) -> Result<(), OpsError> {
     let record = (*key.as_bytes(), lapstrake_go::to_json(value));
     Ok(job.store.put_records(&[record], RecordOf { layers, step: None })?)
 }
 
 /// The text of a secret, if there is one of this name.
-fn secret(job: &JobContext, id: &str) -> Result<Option<String>, OpsError> {
+fn secret(job: &BuildContext, id: &str) -> Result<Option<String>, OpsError> {
     let bytes = match job.settings.secrets.get(id) {
         None => return Ok(None),
         Some(Secret::Value(value)) => value.clone(),
@@ -284,7 +289,7 @@ pub fn host(address: &str) -> &str {
 }
 
 /// `HTTP_AUTH_HEADER_<host>` whole, or `HTTP_AUTH_TOKEN_<host>` as a bearer token.
-fn http_authorization(job: &JobContext, url: &str) -> Result<Option<String>, OpsError> {
+fn http_authorization(job: &BuildContext, url: &str) -> Result<Option<String>, OpsError> {
     let host = host(url);
     if let Some(header) = secret(job, &format!("HTTP_AUTH_HEADER_{host}"))? {
         return Ok(Some(header));
@@ -294,7 +299,7 @@ fn http_authorization(job: &JobContext, url: &str) -> Result<Option<String>, Ops
 }
 
 /// `GIT_AUTH_HEADER` whole, or `GIT_AUTH_TOKEN` as a password, both perhaps with `.<host>` behind; the agent `default`.
-async fn git_access(job: &JobContext, remote: &str) -> Result<GitAccess, OpsError> {
+async fn git_access(job: &BuildContext, remote: &str) -> Result<GitAccess, OpsError> {
     let host = host(remote);
     let mut access = GitAccess {
         ssh_agent: job.settings.ssh.get("default").cloned(),
@@ -315,7 +320,7 @@ async fn git_access(job: &JobContext, remote: &str) -> Result<GitAccess, OpsErro
     if access.authorization.is_none()
         && let Some(login) = login("")?
     {
-        match why_not(job, remote, host) {
+        match withheld_reason(job, remote, host) {
             None => access.authorization = Some(login),
             Some(why) => {
                 let name = format!("GIT_AUTH_TOKEN.{host} (or GIT_AUTH_HEADER.{host})");
@@ -332,7 +337,7 @@ async fn git_access(job: &JobContext, remote: &str) -> Result<GitAccess, OpsErro
 
 /// Why a git secret that names no host does not go to this one. It is for the repositories that the command line names; else for
 /// the only host that the build gets repositories from. It never goes over an unencrypted connection.
-fn why_not(job: &JobContext, remote: &str, host_of_it: &str) -> Option<&'static str> {
+fn withheld_reason(job: &BuildContext, remote: &str, host_of_it: &str) -> Option<&'static str> {
     let named = &job.settings.git_hosts;
     let mut others = job.git_remotes().map(|remote| host(remote)).filter(|other| *other != host_of_it);
     if !remote.starts_with("https://") {
@@ -347,7 +352,7 @@ fn why_not(job: &JobContext, remote: &str, host_of_it: &str) -> Option<&'static 
 }
 
 /// Whether a downloaded context is an archive. BuildKit knows no zstd here.
-fn is_context_archive(job: &JobContext, blob: &Digest) -> Result<bool, OpsError> {
+fn is_context_archive(job: &BuildContext, blob: &Digest) -> Result<bool, OpsError> {
     let mut file = job.store.open_blob(blob)?;
     let mut start = [0; 4];
     let length =
@@ -356,7 +361,7 @@ fn is_context_archive(job: &JobContext, blob: &Digest) -> Result<bool, OpsError>
     Ok(start[..length] != ZSTD && is_archive(&mut file)?)
 }
 
-fn archive_layer(job: &JobContext, blob: &Digest, step: &Step) -> Result<LayerId, OpsError> {
+fn archive_layer(job: &BuildContext, blob: &Digest, step: &Step) -> Result<LayerId, OpsError> {
     let squash_ids = job.worker.single_id();
     let options = ExtractOptions {
         chown: None,
@@ -365,11 +370,11 @@ fn archive_layer(job: &JobContext, blob: &Digest, step: &Step) -> Result<LayerId
     };
     let active = Active::new(&job.store, &[])?;
     let copied = extract(job.store.open_blob(blob)?, active.root(), b"/", &options)?;
-    warn_of_devices(step, &copied.skipped_devices);
+    warn_skipped_devices(step, &copied.skipped_devices);
     Ok(active.commit(&job.store, copied, squash_ids)?)
 }
 
-fn file_layer(job: &JobContext, blob: &Digest, name: &str, modified: i64) -> Result<LayerId, OpsError> {
+fn file_layer(job: &BuildContext, blob: &Digest, name: &str, modified: i64) -> Result<LayerId, OpsError> {
     let dir = job.store.temp_dir()?;
     fs::create_dir_all(dir.path()).map_err(OpsError::io("create", dir.path()))?;
     let path = dir.path().join(name);
@@ -406,7 +411,7 @@ fn set_times(dir: &Path, seconds: i64) -> Result<(), OpsError> {
 }
 
 /// A layer with everything in a directory, owned by root.
-fn layer_of(job: &JobContext, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
+fn layer_of(job: &BuildContext, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
     let tree = scan(dir, &ScanOptions::default())?;
     let selection = tree.select(&Selector::new("/"))?;
     let squash_ids = job.worker.single_id();

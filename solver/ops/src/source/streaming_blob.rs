@@ -30,22 +30,22 @@ impl Shared {
 }
 
 /// The writer's half of the news.
-pub(crate) struct Told(Arc<Shared>);
+pub(crate) struct Notifier(Arc<Shared>);
 
-/// Reads `file` as far as [`Telling`] tells.
-pub(crate) fn arriving(file: File) -> (Told, Arriving) {
+/// Reads `file` as far as [`BlobWriter`] tells.
+pub(crate) fn streaming_blob(file: File) -> (Notifier, StreamingBlob) {
     let shared = Arc::new(Shared::default());
-    (Told(shared.clone()), Arriving { file, shared, at: 0 })
+    (Notifier(shared.clone()), StreamingBlob { file, shared, at: 0 })
 }
 
 /// Reads what is there, and waits for more. Ends only where the writer says that this is all.
-pub(crate) struct Arriving {
+pub(crate) struct StreamingBlob {
     file: File,
     shared: Arc<Shared>,
     at: u64,
 }
 
-impl Read for Arriving {
+impl Read for StreamingBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut progress = self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner);
         while progress.written <= self.at {
@@ -68,18 +68,18 @@ impl Read for Arriving {
     }
 }
 
-/// Writes, and tells the reader. Dropped without [`Telling::end`], it tells that nothing more will come.
-pub(crate) struct Telling<W: Write> {
+/// Writes, and tells the reader. Dropped without [`BlobWriter::end`], it tells that nothing more will come.
+pub(crate) struct BlobWriter<W: Write> {
     job: Option<W>,
-    told: Told,
+    told: Notifier,
     written: u64,
     last: u64,
     ended: bool,
 }
 
-impl<W: Write> Telling<W> {
-    pub(crate) fn new(job: W, told: Told) -> Telling<W> {
-        Telling { job: Some(job), told, written: 0, last: 0, ended: false }
+impl<W: Write> BlobWriter<W> {
+    pub(crate) fn new(job: W, told: Notifier) -> BlobWriter<W> {
+        BlobWriter { job: Some(job), told, written: 0, last: 0, ended: false }
     }
 
     /// All is there and checked.
@@ -99,7 +99,7 @@ impl<W: Write> Telling<W> {
     }
 }
 
-impl<W: Write> Write for Telling<W> {
+impl<W: Write> Write for BlobWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(job) = &mut self.job else { return Ok(0) };
         let count = job.write(bytes)?;
@@ -117,7 +117,7 @@ impl<W: Write> Write for Telling<W> {
     }
 }
 
-impl<W: Write> Drop for Telling<W> {
+impl<W: Write> Drop for BlobWriter<W> {
     fn drop(&mut self) {
         if !self.ended {
             self.told.0.tell(self.written, Some(false));
@@ -129,10 +129,10 @@ impl<W: Write> Drop for Telling<W> {
 mod tests {
     use super::*;
 
-    fn pair() -> (tempfile::NamedTempFile, Telling<File>, Arriving) {
+    fn pair() -> (tempfile::NamedTempFile, BlobWriter<File>, StreamingBlob) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let (told, reader) = arriving(File::open(file.path()).unwrap());
-        let writer = Telling::new(file.reopen().unwrap(), told);
+        let (told, reader) = streaming_blob(File::open(file.path()).unwrap());
+        let writer = BlobWriter::new(file.reopen().unwrap(), told);
         (file, writer, reader)
     }
 
