@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use lapstrake_engine::{Step, Stream, Used};
+use lapstrake_engine::{CacheMap, Dep, Selector, Step, Stream, Used};
 use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
 use lapstrake_runtime::{
     Exit, Finished, Held, Limits, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running,
@@ -43,6 +43,23 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Dropping the first half tells the second that the step is not wanted any more.
 pub(crate) fn kill_switch() -> (Sender<()>, Receiver<()>) {
     channel()
+}
+
+/// How `exec` is cached with this number of inputs: bind mounts count by the content that they show, other inputs by key.
+pub(crate) fn cache_map(exec: &Exec, inputs: usize) -> CacheMap {
+    let mut deps = vec![Dep::ByKey; inputs];
+    for mount in &exec.mounts {
+        if let MountKind::Bind(bind) = &mount.kind
+            && let Some(dep) = deps.get_mut(bind.input).filter(|_| bind.input > 0)
+        {
+            let whole = matches!(bind.source.as_str(), "" | "/" | ".");
+            let paths = if whole { Vec::new() } else { vec![bind.source.clone()] };
+            // Two mounts of one input: all of it counts.
+            let paths = if matches!(dep, Dep::ByContent(_)) { Vec::new() } else { paths };
+            *dep = Dep::ByContent(Selector { paths, ..Selector::everything() });
+        }
+    }
+    CacheMap { op: lapstrake_go::to_json(&exec.for_key()), deps }
 }
 
 /// Runs `exec`, as often as it may be tried, and gives the stack with what it changed.

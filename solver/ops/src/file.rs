@@ -1,9 +1,129 @@
 //! File ops: `COPY`, `ADD`, and the directories and files that a build makes itself.
+//!
+//! [`run`] carries out one op. Its actions are prepared (`actions`), run on a view of the base (`base_view`), and committed
+//! as a layer.
 
-pub(crate) mod base_view;
+mod actions;
+mod base_view;
 pub(crate) mod context_reads;
 pub(crate) mod copy;
-pub(crate) mod copy_reuse;
+mod copy_reuse;
 pub(crate) mod copy_source;
-pub(crate) mod partial_extract;
+mod partial_extract;
 pub(crate) mod partial_read_count;
+
+use lapstrake_engine::{CacheMap, Dep, Selector};
+use lapstrake_graph::{File, FileAction};
+use lapstrake_snapshot::SnapshotError;
+use lapstrake_store::LayerId;
+use serde::Serialize;
+
+use crate::error::OpsError;
+use crate::file::actions::{apply_all, prepare_actions};
+use crate::file::base_view::base_view;
+use crate::file::context_reads::ContextReads;
+use crate::file::copy_reuse::PreviousCopy;
+use crate::stack::{SharedStack, Stack};
+
+/// The version of file ops, which is a part of their cache keys. Raised whenever the same op makes another tree, so that
+/// results of the older code are not used.
+const FILE_VERSION: u32 = 4;
+
+/// The content of a file op's cache key.
+#[derive(Serialize)]
+struct Versioned<'a> {
+    #[serde(flatten)]
+    file: &'a File,
+    version: u32,
+}
+
+/// How a file op with this number of inputs is cached: the base by its key, the inputs that it copies from by their content.
+pub(crate) fn cache_map(file: &File, inputs: usize) -> CacheMap {
+    let mut deps = vec![Dep::ByKey; inputs];
+    for (input, selector) in selectors(file) {
+        if let Some(dep) = deps.get_mut(input).filter(|_| input > 0) {
+            *dep = Dep::ByContent(selector);
+        }
+    }
+    CacheMap { op: lapstrake_go::to_json(&Versioned { file, version: FILE_VERSION }), deps }
+}
+
+/// Runs a file op: the stack of its base with one layer on it.
+pub(crate) fn run(reads: &ContextReads<'_>, file: &File, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
+    let base = copy::base_stack(reads, inputs)?;
+    let layer = match commit(reads, file, inputs, &base, true) {
+        Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => commit(reads, file, inputs, &base, false),
+        // A file that has gone may be in the layer that changes would lie on.
+        Err(error) if error.is_of_change() => commit(reads, file, inputs, &base, false),
+        made => made,
+    }?;
+    Ok(base.with(layer))
+}
+
+/// Commits the layer that `file` makes on `base`. With `patch`, the layer may have only the changes since the previous copy.
+fn commit(
+    reads: &ContextReads<'_>,
+    file: &File,
+    inputs: &[SharedStack],
+    base: &Stack,
+    patch: bool,
+) -> Result<LayerId, OpsError> {
+    let job = reads.job;
+    let single_id = job.worker.single_id();
+    let actions = prepare_actions(reads, &file.actions, inputs)?;
+    let active = base_view(job, base, &actions)?;
+    let mut reuse = PreviousCopy::find(job, file, inputs);
+    let previous = reuse.as_ref().and_then(|reuse| reuse.previous(patch));
+    let copied = apply_all(reads, actions, &active, previous)?;
+    if let Some(reuse) = &mut reuse {
+        reuse.forget_tree();
+    }
+    let base_layer = reuse.as_ref().and_then(PreviousCopy::id);
+    let layer = active.commit_on(&job.store, copied, base_layer, single_id)?;
+    if let Some(reuse) = reuse {
+        reuse.remember(&layer);
+    }
+    Ok(layer)
+}
+
+/// The inputs that a file op copies from, with the paths that it reads. Several copies from one input are one selection.
+fn selectors(file: &File) -> Vec<(usize, Selector)> {
+    let mut found: Vec<(usize, Selector)> = Vec::new();
+    for action in &file.actions {
+        let FileAction::Copy(copy) = action else { continue };
+        match found.iter_mut().find(|(input, _)| *input == copy.input) {
+            Some((_, selector))
+                if selector.exclude == copy.exclude
+                    && selector.parents == copy.parents
+                    && selector.optional == copy.optional =>
+            {
+                selector.paths.extend(copy.sources.iter().cloned());
+            }
+            Some((_, selector)) => *selector = Selector { wildcards: true, ..Selector::everything() },
+            None => found.push((
+                copy.input,
+                Selector {
+                    paths: copy.sources.clone(),
+                    exclude: copy.exclude.clone(),
+                    parents: copy.parents,
+                    wildcards: true,
+                    optional: copy.optional,
+                },
+            )),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file op's key, to the byte. A change of what the same op makes must raise [`FILE_VERSION`].
+    #[test]
+    fn keys_of_file_ops_have_a_version() {
+        let file = File { actions: Vec::new() };
+        let written = lapstrake_go::to_json(&Versioned { file: &file, version: FILE_VERSION });
+        assert_eq!(String::from_utf8(written).unwrap(), r#"{"actions":[],"version":4}"#);
+    }
+}

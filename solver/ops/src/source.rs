@@ -6,3 +6,22 @@ pub(crate) mod progress_writer;
 pub(crate) mod remote;
 pub(crate) mod rootfs;
 pub(crate) mod streaming_blob;
+
+use lapstrake_graph::Source;
+
+use crate::error::OpsError;
+use crate::job::context::BuildContext;
+use crate::stack::Stack;
+
+/// The stack of a source on this machine. `None` for sources that have to be fetched or unpacked.
+pub(crate) fn local_stack(job: &BuildContext, source: &Source) -> Result<Option<Stack>, OpsError> {
+    match source {
+        Source::Scratch => Ok(Some(Stack::default())),
+        Source::Local { name } => {
+            job.settings.context(name)?;
+            Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
+        }
+        Source::Rootfs { path } => rootfs::stack(&job.store, path).map(Some),
+        Source::Image { .. } | Source::Http(_) | Source::Git(_) | Source::Archive { .. } => Ok(None),
+    }
+}

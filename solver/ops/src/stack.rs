@@ -113,6 +113,15 @@ impl Stack {
         self.local.clone().or(last).unwrap_or_else(|| "scratch".to_owned())
     }
 
+    /// One stack with the layers of all inputs, in their order. A directory of the host is taken from the first one only.
+    pub(crate) fn merged(inputs: &[SharedStack]) -> Stack {
+        let mut merged = inputs.first().map(|first| Stack::clone(first)).unwrap_or_default();
+        for stack in inputs.iter().skip(1) {
+            merged.layers.extend(stack.layers.iter().cloned());
+        }
+        merged
+    }
+
     /// The same stack with one more layer on it.
     pub(crate) fn with(&self, id: LayerId) -> Stack {
         let mut stack = self.clone();

@@ -7,7 +7,7 @@ use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::{Tree, TreePath};
 
 use crate::error::OpsError;
-use crate::file::copy::PreparedAction;
+use crate::file::actions::PreparedAction;
 use crate::job::context::BuildContext;
 use crate::stack::Stack;
 

@@ -5,11 +5,11 @@ use std::io::Seek as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
-use lapstrake_graph::{Copy, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
-use lapstrake_snapshot::{Active, Halves};
+use lapstrake_graph::{Copy, Owner, OwnerPart};
+use lapstrake_snapshot::Active;
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
 use lapstrake_tree::inroot::{Root, open_host_dir};
-use lapstrake_tree::put::{Copied, CopyOptions, Dest, NewFile, Previous, make_directory, put, write_file};
+use lapstrake_tree::put::{Copied, CopyOptions, Dest, put};
 use lapstrake_tree::select::{SelectedRoot, Selection, Selector};
 use lapstrake_tree::sketch::Sketch;
 use lapstrake_tree::unpack::UnpackOptions;
@@ -78,13 +78,6 @@ fn copy_plain(
     Ok(copied)
 }
 
-/// An action with what it copies, before anything is known of what it copies it to.
-pub(crate) enum PreparedAction<'a> {
-    MakeDir(&'a MakeDir),
-    MakeFile(&'a MakeFile),
-    Copy(PreparedCopy<'a>),
-}
-
 /// What is copied in one go.
 pub(crate) enum CopyPart {
     Files(Selection),
@@ -133,59 +126,8 @@ impl PreparedCopy<'_> {
     }
 }
 
-impl PreparedAction<'_> {
-    /// Whom what it makes is to belong to.
-    pub(crate) fn owner(&self) -> Option<&Owner> {
-        match self {
-            PreparedAction::MakeDir(dir) => dir.owner.as_ref(),
-            PreparedAction::MakeFile(file) => file.owner.as_ref(),
-            PreparedAction::Copy(ready) => ready.copy.chown.as_ref(),
-        }
-    }
-}
-
-/// Selects what actions copy.
-pub(crate) fn prepare_actions<'a>(
-    reads: &ContextReads<'_>,
-    actions: &'a [FileAction],
-    inputs: &'a [SharedStack],
-) -> Result<Vec<PreparedAction<'a>>, OpsError> {
-    let ready = actions.iter().map(|action| match action {
-        FileAction::MakeDir(dir) => Ok(PreparedAction::MakeDir(dir)),
-        FileAction::MakeFile(file) => Ok(PreparedAction::MakeFile(file)),
-        FileAction::Copy(copy) => prepare_copy(reads, copy, inputs).map(PreparedAction::Copy),
-    });
-    ready.collect()
-}
-
-/// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known.
-pub(crate) fn apply_all(
-    reads: &ContextReads<'_>,
-    actions: Vec<PreparedAction<'_>>,
-    active: &Active,
-    previous: Option<Previous<'_>>,
-) -> Result<Copied, OpsError> {
-    let single_id = reads.job.worker.single_id();
-    let alone = actions.len() == 1;
-    let mut all = Copied::default();
-    for action in actions {
-        let root = active.root();
-        all.owners.extend(match action {
-            PreparedAction::MakeDir(dir) => make_dir(single_id, dir, root)?.owners,
-            PreparedAction::MakeFile(file) => make_file(single_id, file, root)?.owners,
-            // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
-            PreparedAction::Copy(copy) if alone => {
-                let halves = active.halves()?;
-                let layers = halves.as_ref().map(Halves::layers);
-                return apply_copy(reads, copy, Dest { root, layers, previous });
-            }
-            PreparedAction::Copy(copy) => apply_copy(reads, copy, Dest::plain(root))?.owners,
-        });
-    }
-    Ok(all)
-}
-
-fn copy_options(
+/// The options of a copy into `root`, where names of owners are looked up.
+pub(crate) fn copy_options(
     squash_ids: bool,
     root: BorrowedFd<'_>,
     chown: Option<&Owner>,
@@ -201,20 +143,8 @@ fn copy_options(
     })
 }
 
-fn make_dir(single_id: bool, dir: &MakeDir, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
-    let mut options = copy_options(single_id, root, dir.owner.as_ref(), dir.timestamp)?;
-    options.chmod = Some(format!("{:o}", dir.mode).parse()?);
-    Ok(make_directory(root, dir.path.as_bytes(), &options)?)
-}
-
-fn make_file(single_id: bool, file: &MakeFile, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
-    let mut options = copy_options(single_id, root, file.owner.as_ref(), file.timestamp)?;
-    options.chmod = file.chmod.as_deref().map(str::parse).transpose()?;
-    let new = NewFile { name: file.name.as_bytes(), content: &file.data, mode: file.mode };
-    Ok(write_file(root, file.dest.as_bytes(), &new, &options)?)
-}
-
-fn prepare_copy<'a>(
+/// Selects what `copy` copies, and opens it.
+pub(crate) fn prepare_copy<'a>(
     reads: &ContextReads<'_>,
     copy: &'a Copy,
     inputs: &'a [SharedStack],
@@ -270,7 +200,12 @@ fn stable_archive(
     }
 }
 
-fn apply_copy(reads: &ContextReads<'_>, ready: PreparedCopy<'_>, dest: Dest<'_>) -> Result<Copied, OpsError> {
+/// Carries out a prepared copy.
+pub(crate) fn apply_copy(
+    reads: &ContextReads<'_>,
+    ready: PreparedCopy<'_>,
+    dest: Dest<'_>,
+) -> Result<Copied, OpsError> {
     let PreparedCopy { copy, parts, from, stack, live } = ready;
     let single_id = reads.job.worker.single_id();
     let mut options = copy_options(single_id, dest.root, copy.chown.as_ref(), copy.timestamp)?;
