@@ -1,6 +1,5 @@
 //! The one seam to the caller of a build: directories, secrets, agents, credentials, standard input and outputs.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,18 +10,36 @@ use lapstrake_outputs::Containerd;
 use lapstrake_registry::Registries;
 
 /// The caller of a build, wherever it is. This process is one; a session of BuildKit's API is to be another.
+///
+/// Each method may block, and may be called on any thread and more than once at a time. The build calls
+/// [`directory`](Client::directory), [`secret`](Client::secret) and [`ssh_agent`](Client::ssh_agent) on threads that may
+/// block, or within [`tokio::task::block_in_place`], so that an implementation may wait for a future by the runtime's handle.
 pub trait Client: Send + Sync {
-    /// The place on this machine of a directory that the caller names.
+    /// The place on this machine of a directory that the caller names: a context, or the directory of the Dockerfile. The
+    /// same name means the same place until the build ends.
     ///
     /// # Errors
     /// The caller has no such directory.
     fn directory(&self, named: &Path) -> Outcome<PathBuf>;
 
-    /// Secrets for steps by their ids.
-    fn secrets(&self) -> BTreeMap<String, Secret>;
+    /// The bytes of a file that the caller names outside of a context: the Dockerfile, or its ignore file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] for a file that is not there or out of reach; others for one that cannot be read.
+    fn file(&self, named: &Path) -> io::Result<Vec<u8>>;
 
-    /// Sockets of SSH agents for steps by their ids.
-    fn agents(&self) -> BTreeMap<String, PathBuf>;
+    /// The value of the secret `id`; `None` if the caller has no such secret. Each step asks anew.
+    ///
+    /// # Errors
+    /// The caller has the secret, and cannot give it.
+    fn secret(&self, id: &str) -> Outcome<Option<Secret>>;
+
+    /// A socket on this machine that leads to the SSH agent `id`; `None` if the caller has no such agent. The socket stays
+    /// until the build ends.
+    ///
+    /// # Errors
+    /// The caller has the agent, and cannot connect to it.
+    fn ssh_agent(&self, id: &str) -> Outcome<Option<PathBuf>>;
 
     /// How registries are reached, and with which credentials.
     fn registries(&self) -> Registries;

@@ -29,9 +29,9 @@ pub fn included(file: SourceFile, dialect: Dialect, root: &OwnedFd, below: &Path
     })
 }
 
-/// The root and the directory in it for a file at `path`: the context, or, for a file from elsewhere, its own directory.
-pub fn root_of(path: &Path, context: &Path) -> Outcome<(OwnedFd, PathBuf)> {
-    let here = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+/// The root and the directory in it for a file in the directory `here`: the context, or, for a file from elsewhere, its own
+/// directory.
+pub fn root_of(here: &Path, context: &Path) -> Outcome<(OwnedFd, PathBuf)> {
     let inside =
         |dir: &Path| Some(here.canonicalize().ok()?.strip_prefix(dir.canonicalize().ok()?).ok()?.to_owned());
     Ok(match inside(context) {

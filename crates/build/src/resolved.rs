@@ -1,15 +1,16 @@
 //! A build request whose values have been read.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_engine::Secrets;
 use lapstrake_graph::{Http, NetworkMode, Source};
 use lapstrake_lower::{BuildInputs, NamedContext, NoCache};
 use lapstrake_oci::Reference;
-use lapstrake_ops::{CacheFrom, LocalContext, Settings};
+use lapstrake_ops::{Ask, CacheFrom, LocalContext, Settings};
 use lapstrake_request::BuildRequest;
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::{Root, open_host_dir};
@@ -53,7 +54,7 @@ impl Resolved {
     ///
     /// # Errors
     /// A value that cannot be, or a directory that `client` does not have.
-    pub fn parse(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
+    pub fn parse(request: &BuildRequest, client: &Arc<dyn Client>) -> Outcome<Resolved> {
         let mut resolved = Resolved::read(request, client)?;
         let asked = resolved.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
         resolved.as_index =
@@ -68,13 +69,13 @@ impl Resolved {
     ///
     /// # Errors
     /// As [`Resolved::parse`].
-    pub fn to_tell(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
+    pub fn to_tell(request: &BuildRequest, client: &Arc<dyn Client>) -> Outcome<Resolved> {
         let mut resolved = Resolved::read(request, client)?;
         resolved.inputs.platforms.truncate(1);
         Ok(resolved)
     }
 
-    fn read(request: &BuildRequest, client: &dyn Client) -> Outcome<Resolved> {
+    fn read(request: &BuildRequest, client: &Arc<dyn Client>) -> Outcome<Resolved> {
         let BuildRequest { cache, steps, pins, .. } = request;
         let mut warnings = Vec::new();
         let mut inputs = BuildInputs::new();
@@ -97,7 +98,7 @@ impl Resolved {
         let mut settings = step_settings(request, client)?;
         settings.network = network.1;
         let supported = unsupported::leave_out(request, &mut warnings)?;
-        let place = add_contexts(request, client, (&mut inputs, &mut settings), &mut warnings)?;
+        let place = add_contexts(request, &**client, (&mut inputs, &mut settings), &mut warnings)?;
         settings.git_hosts = git_hosts(&inputs);
         let outputs = outputs(request, &mut warnings)?;
         let name = |text: &String| {
@@ -121,8 +122,8 @@ impl Resolved {
     }
 }
 
-/// The settings of steps, with secrets and agents of the caller.
-fn step_settings(request: &BuildRequest, client: &dyn Client) -> Result<Settings, Usage> {
+/// The settings of steps, which ask the caller for secrets and agents.
+fn step_settings(request: &BuildRequest, client: &Arc<dyn Client>) -> Result<Settings, Usage> {
     let BuildRequest { cache, steps, .. } = request;
     let mut limits = steps.limits.clone();
     attrs::resources(&mut limits, &steps.resources)?;
@@ -130,12 +131,13 @@ fn step_settings(request: &BuildRequest, client: &dyn Client) -> Result<Settings
     if cdi_dirs.is_empty() {
         cdi_dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec();
     }
+    let (of_secrets, of_agents) = (client.clone(), client.clone());
     Ok(Settings {
         allowed: collect(&steps.allowed, attrs::entitlement)?.into_iter().collect(),
         cdi_dirs,
         distrust_times: cache.read_all_files,
-        secrets: client.secrets(),
-        ssh: client.agents(),
+        secrets: Ask::new(move |id| of_secrets.secret(id)),
+        ssh: Ask::new(move |id| of_agents.ssh_agent(id)),
         output_limit: steps.output_limit,
         limits: attrs::limits(&limits)?,
         no_new_privs: attrs::no_new_privs(&steps.limits)?,
@@ -214,8 +216,7 @@ fn add_contexts(
     let place = place(&request.context.to_string_lossy(), keep_git_dir, commit_times)?;
     match &place {
         Place::Directory => {
-            let own =
-                local_context(client.directory(&request.context)?, request.dockerfile.as_deref(), warnings)?;
+            let own = local_context(client, &request.context, request.dockerfile.as_deref(), warnings)?;
             inputs.ignore.clone_from(&own.ignore);
             settings.contexts.insert("context".to_owned(), own);
         }
@@ -250,10 +251,8 @@ fn add_contexts(
                 Some("") => return Err(bad("`target:` needs the name of a stage".to_owned()).into()),
                 Some(stage) => NamedContext::Target(stage.to_owned()),
                 None => {
-                    settings.contexts.insert(
-                        name.to_owned(),
-                        local_context(client.directory(Path::new(value))?, None, warnings)?,
-                    );
+                    let context = local_context(client, Path::new(value), None, warnings)?;
+                    settings.contexts.insert(name.to_owned(), context);
                     NamedContext::Local
                 }
             },
@@ -282,15 +281,17 @@ fn layout(place: &str) -> Result<NamedContext, Usage> {
     Ok(NamedContext::Layout { path: path.to_string_lossy().into_owned(), reference })
 }
 
-/// A directory with its ignore file: the Dockerfile's own, else `.dockerignore`.
+/// The directory `named` of `client` with its ignore file: the Dockerfile's own, else `.dockerignore`.
 ///
 /// # Errors
-/// The ignore file cannot be read.
+/// There is no such directory, or the ignore file cannot be read.
 pub fn local_context(
-    path: PathBuf,
+    client: &dyn Client,
+    named: &Path,
     dockerfile: Option<&Path>,
     warnings: &mut Vec<String>,
 ) -> Outcome<LocalContext> {
+    let path = client.directory(named)?;
     let root = open_host_dir(&path).map_err(|error| Usage(error.to_string()))?;
     let mut own = dockerfile.unwrap_or(Path::new("Dockerfile")).as_os_str().to_owned();
     own.push(".dockerignore");
@@ -310,8 +311,11 @@ pub fn local_context(
         let ignore = Patterns::of_file(&file, &text).map_err(|e| Usage(e.to_string()))?;
         Ok(LocalContext { path: path.clone(), ignore })
     };
-    if let Some(beside) = beside.filter(|beside| beside.exists()) {
-        return read(&beside, fs::read(&beside).map_err(|error| error.to_string()));
+    if let Some(beside) = beside {
+        match client.file(&beside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return read(&beside, found.map_err(|error| error.to_string())),
+        }
     }
     for below in [below, PathBuf::from(".dockerignore")].iter().filter(|below| !below.as_os_str().is_empty())
     {

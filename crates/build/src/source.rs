@@ -1,6 +1,7 @@
 //! The Dockerfile: where it is, what it includes, and what is wrong with it.
 
-use std::io::Read as _;
+use std::io::ErrorKind::NotFound;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -102,7 +103,7 @@ async fn find(
         _ => {}
     }
     match resolved.place.clone() {
-        Place::Directory => on_disk(request, client),
+        Place::Directory => tokio::task::block_in_place(|| on_disk(request, client)),
         Place::Remote(source) => elsewhere(request, tools, &source, progress).await,
         Place::Stdin => match upload(tools, client)? {
             Upload::Archive(source) => {
@@ -142,8 +143,7 @@ fn unreadable(path: &str, why: &str) -> Report {
     Report::new(format!("failed to read dockerfile: open {path}: {why}")).with_hint("name it with `-f FILE`")
 }
 
-/// The Dockerfile of a directory. A file that the user names may be anywhere and a link to anything. The file with the usual
-/// name is looked for as `COPY` does it, so that a link leads nowhere else.
+/// The Dockerfile of a directory. A file that the user names is read by the client. The file with the usual name is looked for as `COPY` does it, so that a link leads nowhere else.
 fn on_disk(request: &BuildRequest, client: &dyn Client) -> Outcome<Found> {
     let context = client.directory(&request.context)?;
     let lower = |path: &Path| path.with_file_name("dockerfile");
@@ -156,15 +156,19 @@ fn on_disk(request: &BuildRequest, client: &dyn Client) -> Outcome<Found> {
         let file = load(&root, &path).map_err(|why| unreadable(&shown.display().to_string(), &why))?;
         return Ok((file, Some((root, PathBuf::new()))));
     };
-    let mut path = asked.clone();
-    if path.file_name().is_some_and(|name| name == NAME) && !path.exists() && lower(&path).exists() {
-        path = lower(&path);
+    let (mut path, mut read) = (asked.clone(), client.file(asked));
+    let absent = |read: &io::Result<_>| read.as_ref().is_err_and(|error| error.kind() == NotFound);
+    if absent(&read) && path.file_name().is_some_and(|name| name == NAME) {
+        let other = client.file(&lower(&path));
+        if !absent(&other) {
+            (path, read) = (lower(&path), other);
+        }
     }
-    let bytes =
-        std::fs::read(&path).map_err(|error| unreadable(&path.display().to_string(), &reason(&error)))?;
+    let bytes = read.map_err(|error| unreadable(&path.display().to_string(), &reason(&error)))?;
     let name = path.file_name().map_or_else(|| NAME.into(), |name| name.to_string_lossy());
     let file = SourceFile::from_bytes(name, &bytes);
-    Ok((file, Some(root_of(&path, &context)?)))
+    let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((file, Some(root_of(&client.directory(beside)?, &context)?)))
 }
 
 /// A Dockerfile in a context that is elsewhere. A context that is one file is the Dockerfile.

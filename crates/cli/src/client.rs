@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lapstrake_build::{Addressee, Client, Engine, Writing, attrs};
-use lapstrake_diag::{Outcome, Usage};
+use lapstrake_diag::{Context as _, Outcome, Usage};
 use lapstrake_go::parse_bool;
 use lapstrake_ops::{Debug, Secret};
 use lapstrake_outputs::Containerd;
@@ -18,9 +19,30 @@ use crate::commands::file::to_file;
 use crate::commands::{options, run};
 use crate::{env, session};
 
+/// The place of a secret's value.
+pub(crate) enum SecretSource {
+    /// A file, which is read whenever a step needs the secret.
+    File(PathBuf),
+    /// The value of a variable of the environment.
+    Value(Secret),
+}
+
+impl SecretSource {
+    fn read(&self) -> Outcome<Secret> {
+        match self {
+            SecretSource::Value(value) => Ok(value.clone()),
+            SecretSource::File(path) => {
+                let value = std::fs::read(path);
+                Ok(value.with_context(|| format!("cannot read the secret `{}`", path.display()))?.into())
+            }
+        }
+    }
+}
+
 /// The caller of a build is this process.
+#[derive(Default)]
 pub(crate) struct LocalClient {
-    secrets: BTreeMap<String, Secret>,
+    secrets: BTreeMap<String, SecretSource>,
     agents: BTreeMap<String, PathBuf>,
     /// The steps before which a shell opens, and whether there is one at all.
     debug: Option<String>,
@@ -31,13 +53,13 @@ impl LocalClient {
     ///
     /// # Errors
     /// A secret or an agent that is not there, or a shell without a terminal.
-    pub(crate) fn new(args: &Build) -> Result<LocalClient, Usage> {
+    pub(crate) fn of(args: &Build) -> Result<Arc<dyn Client>, Usage> {
         args.debug.as_deref().map_or(Ok(()), |_| run::can_debug())?;
-        Ok(LocalClient {
+        Ok(Arc::new(LocalClient {
             secrets: args.secret.iter().map(options::secret).collect::<Result<_, _>>()?,
             agents: args.ssh.iter().map(options::ssh).collect::<Result<_, _>>()?,
             debug: args.debug.clone(),
-        })
+        }))
     }
 }
 
@@ -45,7 +67,7 @@ impl LocalClient {
 ///
 /// # Errors
 /// There is no such directory.
-pub(crate) fn local_directory(named: &Path) -> Outcome<PathBuf> {
+fn local_directory(named: &Path) -> Outcome<PathBuf> {
     let path = attrs::absolute(named)?;
     if !path.is_dir() {
         let shown = named.display().to_string();
@@ -59,12 +81,20 @@ impl Client for LocalClient {
         local_directory(named)
     }
 
-    fn secrets(&self) -> BTreeMap<String, Secret> {
-        self.secrets.clone()
+    fn file(&self, named: &Path) -> io::Result<Vec<u8>> {
+        // A file behind a directory that cannot be searched is out of reach, too.
+        std::fs::read(named).map_err(|error| match named.exists() {
+            true => error,
+            false => io::Error::new(io::ErrorKind::NotFound, error),
+        })
     }
 
-    fn agents(&self) -> BTreeMap<String, PathBuf> {
-        self.agents.clone()
+    fn secret(&self, id: &str) -> Outcome<Option<Secret>> {
+        self.secrets.get(id).map(SecretSource::read).transpose()
+    }
+
+    fn ssh_agent(&self, id: &str) -> Outcome<Option<PathBuf>> {
+        Ok(self.agents.get(id).cloned())
     }
 
     fn registries(&self) -> Registries {

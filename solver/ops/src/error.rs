@@ -1,6 +1,6 @@
 //! Why a step fails.
 
-use lapstrake_diag::{Code, Fault, Reported};
+use lapstrake_diag::{Code, Fault, Report, Reported};
 use std::io;
 use std::path::PathBuf;
 
@@ -119,6 +119,9 @@ pub enum OpsError {
         /// Its id.
         id: String,
     },
+    /// The caller of the build could not give a secret or an agent.
+    #[error("{0}")]
+    Client(Report),
     /// Something that the command line must allow.
     #[error("{entitlement} is not allowed")]
     NotAllowed {
@@ -320,6 +323,7 @@ fn is_broken_json(text: &str) -> bool {
 impl Reported for OpsError {
     fn code(&self) -> Code {
         match self {
+            OpsError::Client(report) => report.code(),
             OpsError::Cache(error) => error.code(),
             OpsError::Remote(error) => error.code(),
             OpsError::Tree(error) => error.code(),
@@ -350,6 +354,7 @@ impl Reported for OpsError {
     fn fault(&self) -> Fault {
         match self {
             OpsError::DiskFull { .. } => Fault::Environment,
+            OpsError::Client(report) => report.fault(),
             _ => self.inner().map_or(Fault::Build, Reported::fault),
         }
     }
@@ -376,6 +381,7 @@ impl Reported for OpsError {
             OpsError::Registry(RegistryError::Unreachable { absent: true, .. }) => {
                 Some(FIRST_BASE.to_owned())
             }
+            OpsError::Client(report) => report.hint().map(str::to_owned),
             OpsError::NoSecret { id } => Some(format!("give it with `--secret id={id},src=FILE`")),
             OpsError::Foreign { processor, .. } => Some(format!(
                 "install an emulator for {processor} (qemu-user, registered as binfmt_misc), or do this in a stage \

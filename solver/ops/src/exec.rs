@@ -34,7 +34,6 @@ use crate::exec::mounts::{MountResource, Mounts};
 use crate::file::context_reads::ContextReads;
 use crate::file::copy;
 use crate::job::context::BuildContext;
-use crate::settings::Secret;
 use crate::stack::{SharedStack, Stack};
 
 /// The longest pause between two tries of a command.
@@ -362,13 +361,13 @@ fn add_mount(
             }
             Ok(())
         }
-        MountKind::Ssh(ssh) => match job.settings.ssh.get(&ssh.id) {
+        MountKind::Ssh(ssh) => match job.settings.ssh.value(&ssh.id)? {
             Some(socket) => {
                 if !mounts.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {
                     mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
                 }
                 // One can talk to an agent through a mount that is read-only; its owner and permissions stay.
-                mounts.add(target, bind(socket)?, "", true);
+                mounts.add(target, bind(&socket)?, "", true);
                 Ok(())
             }
             None if ssh.required => Err(OpsError::NoSsh { id: ssh.id.clone() }),
@@ -492,11 +491,8 @@ fn add_secret_env(job: &BuildContext, exec: &Exec, mounts: &mut Mounts) -> Resul
 }
 
 fn secret_value(job: &BuildContext, id: &str, required: bool) -> Result<Option<Vec<u8>>, OpsError> {
-    match job.settings.secrets.get(id) {
-        Some(Secret::Value(value)) => Ok(Some(value.clone())),
-        Some(Secret::File(path)) => {
-            std::fs::read(path).map(Some).map_err(OpsError::io("read the secret", path))
-        }
+    match job.settings.secrets.value(id)? {
+        Some(secret) => Ok(Some(secret.into_bytes())),
         None if required => Err(OpsError::NoSecret { id: id.to_owned() }),
         None => Ok(None),
     }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use lapstrake_diag::Outcome;
 use lapstrake_runtime::{Limits, Preference};
 use lapstrake_tree::ignore::Patterns;
 
@@ -17,13 +19,13 @@ pub struct Settings {
     /// Local build contexts by name.
     pub contexts: BTreeMap<String, LocalContext>,
     /// Secrets by id.
-    pub secrets: BTreeMap<String, Secret>,
+    pub secrets: Ask<Secret>,
     /// Hosts of repositories that the command line names: a git secret that names no host is for them.
     pub git_hosts: BTreeSet<String>,
     /// The environment of git: `PATH`, proxies, certificates.
     pub git_environment: Vec<(OsString, OsString)>,
     /// Sockets of SSH agents by id.
-    pub ssh: BTreeMap<String, PathBuf>,
+    pub ssh: Ask<PathBuf>,
     /// Entitlements that the command line grants.
     pub allowed: BTreeSet<String>,
     /// Where the spec files of CDI devices are, least important first.
@@ -57,13 +59,55 @@ pub struct LocalContext {
     pub ignore: Patterns,
 }
 
-/// Where a secret's value is.
+/// The answer to one question of [`Ask`].
+type Answer<T> = dyn Fn(&str) -> Outcome<Option<T>> + Send + Sync;
+
+/// A way to ask the caller of a build for a value by its id, at the time when a step needs the value.
+///
+/// An answer may take long. Steps ask on threads for blocking work only.
+pub struct Ask<T>(Option<Arc<Answer<T>>>);
+
+impl<T> Ask<T> {
+    /// Asks with `answer`, which gives `None` for an id that the caller does not know.
+    pub fn new(answer: impl Fn(&str) -> Outcome<Option<T>> + Send + Sync + 'static) -> Ask<T> {
+        Ask(Some(Arc::new(answer)))
+    }
+
+    /// The value of `id`, if the caller knows that id.
+    pub(crate) fn value(&self, id: &str) -> Result<Option<T>, OpsError> {
+        self.0.as_ref().map_or(Ok(None), |answer| answer(id)).map_err(OpsError::Client)
+    }
+}
+
+/// The values of a caller that has none.
+impl<T> Default for Ask<T> {
+    fn default() -> Ask<T> {
+        Ask(None)
+    }
+}
+
+impl<T> Clone for Ask<T> {
+    fn clone(&self) -> Ask<T> {
+        Ask(self.0.clone())
+    }
+}
+
+/// The value of a secret, which no message and no log shows.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
-    /// In a file.
-    File(PathBuf),
-    /// Here.
-    Value(Vec<u8>),
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// The bytes, as steps see them.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl From<Vec<u8>> for Secret {
+    fn from(value: Vec<u8>) -> Secret {
+        Secret(value)
+    }
 }
 
 impl fmt::Debug for Secret {

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lapstrake_build::{
-    Build as Building, BuildRecord, Delivered, Journal, Machine, Place, Resolved, Status, Subject, Trace,
-    attrs, check_engine, without_secrets,
+    Build as Building, BuildRecord, Client, Delivered, Journal, Machine, Place, Resolved, Status, Subject,
+    Trace, attrs, check_engine, without_secrets,
 };
 use lapstrake_diag::{Context as _, Fault, Outcome, Usage};
 use lapstrake_oci::Reference;
@@ -30,14 +30,14 @@ pub(crate) fn build(args: &Build) -> Outcome<ExitCode> {
     if let Some(told) = call(args)? {
         return Ok(told);
     }
-    let (request, client) = (client::request(args)?, LocalClient::new(args)?);
+    let (request, client) = (client::request(args)?, LocalClient::of(args)?);
     let resolved = Resolved::parse(&request, &client)?;
     resolved.warnings.iter().for_each(|warning| tell!("{warning}"));
-    check_engine(&resolved, &client)?;
+    check_engine(&resolved, &*client)?;
     if let Some(path) = &args.iidfile {
         clear_output(path).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
-    let done = build_resolved(args, (&request, &client), resolved);
+    let done = build_resolved(args, (&request, &*client), resolved);
     if let Some(path) = &args.iidfile {
         remove_cleared(path);
     }
@@ -46,7 +46,7 @@ pub(crate) fn build(args: &Build) -> Outcome<ExitCode> {
 
 fn build_resolved(
     args: &Build,
-    (request, client): (&BuildRequest, &LocalClient),
+    (request, client): (&BuildRequest, &dyn Client),
     resolved: Resolved,
 ) -> Outcome<ExitCode> {
     let machine = session::open()?;

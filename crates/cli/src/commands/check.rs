@@ -24,14 +24,14 @@ pub(super) struct Parsing {
 
 /// Reads a Dockerfile that nothing is built of: no progress is shown.
 pub(super) fn read_quietly(args: &Build) -> Outcome<Parsing> {
-    let (request, client) = (client::request(args)?, LocalClient::new(args)?);
+    let (request, client) = (client::request(args)?, LocalClient::of(args)?);
     let mut resolved = Resolved::to_tell(&request, &client)?;
     resolved.warnings.iter().for_each(|warning| tell!("{warning}"));
     let machine = crate::session::open()?;
     let worker = Arc::new(Worker::new(machine.store, machine.single_id));
-    let tools = Tools::new(&worker, &client, &mut resolved, args.pull);
+    let tools = Tools::new(&worker, &*client, &mut resolved, args.pull);
     let progress = Progress::none();
-    let reading = read((&request, &client), &mut resolved, &tools, &progress);
+    let reading = read((&request, &*client), &mut resolved, &tools, &progress);
     let (file, parsed) = super::block_on(reading)?;
     Ok(Parsing { tools, request: resolved, file, parsed })
 }

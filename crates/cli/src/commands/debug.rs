@@ -30,7 +30,7 @@ fn with_includes(file: SourceFile, dialect: Dialect, path: &Path) -> Outcome<Sou
         return Ok(file);
     }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let (root, below) = root_of(path, dir)?;
+    let (root, below) = root_of(dir, dir)?;
     included(file, dialect, &root, &below)
 }
 

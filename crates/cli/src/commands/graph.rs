@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::client::{self, LocalClient};
 use lapstrake_build::Machine;
-use lapstrake_build::{Build, Loaded, Notes, Resolved};
+use lapstrake_build::{Build, Client, Loaded, Notes, Resolved};
 use lapstrake_diag::{Context as _, Outcome};
 use lapstrake_engine::{Forecast, Progress, probe};
 use lapstrake_ops::{Cache, Worker};
@@ -20,11 +20,11 @@ use crate::session;
 
 /// Draws.
 pub(crate) fn graph(args: &Graph) -> Outcome<ExitCode> {
-    let (request, client) = (client::request(&args.build)?, LocalClient::new(&args.build)?);
+    let (request, client) = (client::request(&args.build)?, LocalClient::of(&args.build)?);
     let resolved = Resolved::parse(&request, &client)?;
     resolved.warnings.iter().for_each(|warning| tell!("{warning}"));
     let machine = session::open()?;
-    let nodes = super::block_on(nodes((&request, &client), resolved, &machine))?;
+    let nodes = super::block_on(nodes((&request, &*client), resolved, &machine))?;
     let drawn = match (args.dot, args.svg) {
         (true, _) => dot(&nodes),
         (_, true) => svg(&nodes),
@@ -38,7 +38,7 @@ pub(crate) fn graph(args: &Graph) -> Outcome<ExitCode> {
 }
 
 async fn nodes(
-    (request, client): (&BuildRequest, &LocalClient),
+    (request, client): (&BuildRequest, &dyn Client),
     resolved: Resolved,
     machine: &Machine,
 ) -> Outcome<Vec<Node>> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use lapstrake_diag::Usage;
-use lapstrake_ops::Secret;
 
+use crate::client::SecretSource;
 use crate::env;
 
 /// `KEY=VALUE` pairs; without a value, the environment's, and nothing if that has none.
@@ -65,7 +65,7 @@ fn fields(text: &str) -> Vec<(&str, &str)> {
 }
 
 /// `--secret`
-pub(crate) fn secret(text: &String) -> Result<(String, Secret), Usage> {
+pub(crate) fn secret(text: &String) -> Result<(String, SecretSource), Usage> {
     let (mut id, mut file, mut variable) = (None, None, None);
     for (key, value) in fields(text) {
         match key {
@@ -77,7 +77,7 @@ pub(crate) fn secret(text: &String) -> Result<(String, Secret), Usage> {
         }
     }
     let id = id.ok_or_else(|| Usage(format!("--secret {text}: no id")))?;
-    let from_env = |name: &str| env::value(name).map(|value| Secret::Value(value.into_bytes()));
+    let from_env = |name: &str| env::value(name).map(|value| SecretSource::Value(value.into_bytes().into()));
     let secret = match (file, variable) {
         (Some(file), _) => readable(file, text)?,
         (None, Some(name)) => {
@@ -91,9 +91,9 @@ pub(crate) fn secret(text: &String) -> Result<(String, Secret), Usage> {
     Ok((id, secret))
 }
 
-fn readable(file: PathBuf, text: &str) -> Result<Secret, Usage> {
+fn readable(file: PathBuf, text: &str) -> Result<SecretSource, Usage> {
     match std::fs::File::open(&file) {
-        Ok(_) => Ok(Secret::File(file)),
+        Ok(_) => Ok(SecretSource::File(file)),
         Err(error) => Err(Usage(format!("--secret {text}: cannot read `{}`: {error}", file.display()))),
     }
 }

@@ -29,7 +29,7 @@ use crate::error::OpsError;
 use crate::file::context_reads::warn_skipped_devices;
 use crate::job::Job;
 use crate::job::context::BuildContext;
-use crate::settings::Secret;
+use crate::settings::{Ask, Secret};
 use crate::stack::Stack;
 
 /// The first bytes of zstd, which no context is recognised by.
@@ -160,7 +160,7 @@ impl Job {
     async fn download(&self, http: &Http, known: Option<Record>, step: &Step) -> Result<Record, OpsError> {
         let job = &self.0;
         let web = job.fetch_cache.web.get_or_try_init(|| async { Web::new(job.images.proxies()) }).await?;
-        let authorization = http_authorization(job, &http.url)?;
+        let authorization = http_authorization(job, &http.url).await?;
         let validators = known.as_ref().map(Record::known);
         let download =
             Download { url: &http.url, known: validators.as_ref(), authorization: authorization.as_deref() };
@@ -265,14 +265,16 @@ fn save_record(
     Ok(job.store.put_records(&[record], RecordOf { layers, step: None })?)
 }
 
+/// Asks for a value on a thread for blocking work.
+async fn asked<T: Send + 'static>(values: &Ask<T>, id: String) -> Result<Option<T>, OpsError> {
+    let values = values.clone();
+    tokio::task::spawn_blocking(move || values.value(&id)).await.map_err(|_| OpsError::Worker)?
+}
+
 /// The text of a secret, if there is one of this name.
-fn secret(job: &BuildContext, id: &str) -> Result<Option<String>, OpsError> {
-    let bytes = match job.settings.secrets.get(id) {
-        None => return Ok(None),
-        Some(Secret::Value(value)) => value.clone(),
-        Some(Secret::File(path)) => fs::read(path).map_err(OpsError::io("read the secret", path))?,
-    };
-    let text = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
+async fn secret(secrets: &Ask<Secret>, id: String) -> Result<Option<String>, OpsError> {
+    let Some(secret) = asked(secrets, id).await? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&secret.into_bytes()).trim_end_matches(['\r', '\n']).to_owned();
     Ok((!text.is_empty()).then_some(text))
 }
 
@@ -289,12 +291,13 @@ pub fn host(address: &str) -> &str {
 }
 
 /// `HTTP_AUTH_HEADER_<host>` whole, or `HTTP_AUTH_TOKEN_<host>` as a bearer token.
-fn http_authorization(job: &BuildContext, url: &str) -> Result<Option<String>, OpsError> {
+async fn http_authorization(job: &BuildContext, url: &str) -> Result<Option<String>, OpsError> {
     let host = host(url);
-    if let Some(header) = secret(job, &format!("HTTP_AUTH_HEADER_{host}"))? {
+    let secrets = &job.settings.secrets;
+    if let Some(header) = secret(secrets, format!("HTTP_AUTH_HEADER_{host}")).await? {
         return Ok(Some(header));
     }
-    let token = secret(job, &format!("HTTP_AUTH_TOKEN_{host}"))?;
+    let token = secret(secrets, format!("HTTP_AUTH_TOKEN_{host}")).await?;
     Ok(token.map(|token| format!("Bearer {token}")))
 }
 
@@ -302,23 +305,17 @@ fn http_authorization(job: &BuildContext, url: &str) -> Result<Option<String>, O
 async fn git_access(job: &BuildContext, remote: &str) -> Result<GitAccess, OpsError> {
     let host = host(remote);
     let mut access = GitAccess {
-        ssh_agent: job.settings.ssh.get("default").cloned(),
+        ssh_agent: asked(&job.settings.ssh, "default".to_owned()).await?,
         environment: job.settings.git_environment.clone(),
         ..GitAccess::default()
     };
     if !remote.starts_with("http://") && !remote.starts_with("https://") {
         return Ok(access);
     }
-    let login = |suffix: &str| -> Result<Option<String>, OpsError> {
-        if let Some(header) = secret(job, &format!("GIT_AUTH_HEADER{suffix}"))? {
-            return Ok(Some(header));
-        }
-        let token = secret(job, &format!("GIT_AUTH_TOKEN{suffix}"))?;
-        Ok(token.map(|token| format!("Basic {}", BASE64.encode(format!("x-access-token:{token}")))))
-    };
-    access.authorization = login(&format!(".{host}"))?;
+    let secrets = &job.settings.secrets;
+    access.authorization = git_login(secrets, &format!(".{host}")).await?;
     if access.authorization.is_none()
-        && let Some(login) = login("")?
+        && let Some(login) = git_login(secrets, "").await?
     {
         match withheld_reason(job, remote, host) {
             None => access.authorization = Some(login),
@@ -333,6 +330,15 @@ async fn git_access(job: &BuildContext, remote: &str) -> Result<GitAccess, OpsEr
         access.moved = moved(remote, authorization, job.images.proxies()).await;
     }
     Ok(access)
+}
+
+/// The login of the git secret with `suffix` in its name.
+async fn git_login(secrets: &Ask<Secret>, suffix: &str) -> Result<Option<String>, OpsError> {
+    if let Some(header) = secret(secrets, format!("GIT_AUTH_HEADER{suffix}")).await? {
+        return Ok(Some(header));
+    }
+    let token = secret(secrets, format!("GIT_AUTH_TOKEN{suffix}")).await?;
+    Ok(token.map(|token| format!("Basic {}", BASE64.encode(format!("x-access-token:{token}")))))
 }
 
 /// Why a git secret that names no host does not go to this one. It is for the repositories that the command line names; else for

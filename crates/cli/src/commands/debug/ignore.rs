@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::args::debug::DebugIgnore;
-use crate::client::local_directory;
+use crate::client::LocalClient;
 use lapstrake_build::local_context;
 
 /// An ignore file, and paths.
@@ -58,7 +58,8 @@ pub(super) fn ignore(args: &DebugIgnore) -> Outcome<ExitCode> {
 fn why(args: &DebugIgnore, path: &str) -> Outcome<ExitCode> {
     let context = args.context.as_deref().unwrap_or_else(|| Path::new("."));
     let mut warnings = Vec::new();
-    let patterns = local_context(local_directory(context)?, args.file.as_deref(), &mut warnings)?.ignore;
+    let patterns =
+        local_context(&LocalClient::default(), context, args.file.as_deref(), &mut warnings)?.ignore;
     warnings.iter().for_each(|warning| tell!("{warning}"));
     let clean = TreePath::clean(path.as_bytes()).map_err(|error| Usage(format!("{path}: {error}")))?;
     let verdict = patterns.settled(patterns.excluded(&clean))?;
