@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lapstrake_build::{Addressee, Client, Engine, Writing, attrs};
-use lapstrake_diag::{Context as _, Outcome, Usage};
+use lapstrake_diag::{Outcome, Usage};
 use lapstrake_go::parse_bool;
 use lapstrake_ops::{Debug, Secret};
 use lapstrake_outputs::Containerd;
@@ -16,28 +16,9 @@ use lapstrake_request::{BuildRequest, CacheRequest, PinRequest, StepRequest};
 
 use crate::args::{Build, Checksum};
 use crate::commands::file::to_file;
+use crate::commands::options::SecretSource;
 use crate::commands::{options, run};
 use crate::{env, session};
-
-/// The place of a secret's value.
-pub(crate) enum SecretSource {
-    /// A file, which is read whenever a step needs the secret.
-    File(PathBuf),
-    /// The value of a variable of the environment.
-    Value(Secret),
-}
-
-impl SecretSource {
-    fn read(&self) -> Outcome<Secret> {
-        match self {
-            SecretSource::Value(value) => Ok(value.clone()),
-            SecretSource::File(path) => {
-                let value = std::fs::read(path);
-                Ok(value.with_context(|| format!("cannot read the secret `{}`", path.display()))?.into())
-            }
-        }
-    }
-}
 
 /// The caller of a build is this process.
 #[derive(Default)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use lapstrake_diag::Usage;
+use lapstrake_diag::{Context as _, Outcome, Usage};
+use lapstrake_ops::Secret;
 
-use crate::client::SecretSource;
 use crate::env;
 
 /// `KEY=VALUE` pairs; without a value, the environment's, and nothing if that has none.
@@ -62,6 +62,30 @@ fn argument_lines(text: &str) -> Result<Vec<String>, usize> {
 /// `a=b,c=d`, in order.
 fn fields(text: &str) -> Vec<(&str, &str)> {
     text.split(',').map(|field| field.split_once('=').unwrap_or((field, ""))).collect()
+}
+
+/// The place of a secret's value.
+pub(crate) enum SecretSource {
+    /// A file, which is read whenever a step needs the secret.
+    File(PathBuf),
+    /// The value of a variable of the environment.
+    Value(Secret),
+}
+
+impl SecretSource {
+    /// The value.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn read(&self) -> Outcome<Secret> {
+        match self {
+            SecretSource::Value(value) => Ok(value.clone()),
+            SecretSource::File(path) => {
+                let value = std::fs::read(path);
+                Ok(value.with_context(|| format!("cannot read the secret `{}`", path.display()))?.into())
+            }
+        }
+    }
 }
 
 /// `--secret`
