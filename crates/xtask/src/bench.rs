@@ -2,13 +2,14 @@
 //! the peers that are on PATH. All figures of a case come from one run, its commands taking turns, so that a noisy
 //! machine is noisy for all of them. Never a test: it prints, and judges nothing but the ratio.
 //!
-//! `TMPDIR` says on which file system.
+//! `TMPDIR` says on which file system. `cargo xtask bench table` makes the table in `crates/xtask/bench/README.md`.
 
 mod images;
 mod inputs;
 mod measure;
 mod peers;
 mod sandbox;
+pub(crate) mod table;
 
 use std::path::{Path, PathBuf};
 
@@ -67,8 +68,27 @@ fn installed() -> Result<PathBuf, String> {
     Ok(installed)
 }
 
+/// What a file of this run must say: the command, the time, the commit, the machine.
+fn heading(only: &str) -> String {
+    let said = |program: &str, args: &[&str]| {
+        let output = std::process::Command::new(program).args(args).current_dir(crate::top()).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let commit = said("git", &["describe", "--always", "--dirty"]);
+    let (date, machine) = (said("date", &["-u", "+%F %H:%M"]), said("uname", &["-srm"]));
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    let task = format!("cargo xtask bench {only}");
+    format!("# {}, {date}, {commit}, {machine}, {processors} processors, load {load}", task.trim_end())
+}
+
 /// Runs the cases whose name contains `only`.
 pub(crate) fn bench(only: &str) -> Result<(), String> {
+    if only == "table" {
+        return table::write(&crate::top());
+    }
+    println!("{}", heading(only));
     if only == "sandbox" {
         return sandbox::bench();
     }
