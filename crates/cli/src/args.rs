@@ -3,6 +3,8 @@
 pub(crate) mod about;
 pub(crate) mod builds;
 pub(crate) mod debug;
+#[cfg(test)]
+mod documented;
 mod habits;
 pub(crate) mod images;
 pub(crate) mod limits;
