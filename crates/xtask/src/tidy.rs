@@ -5,7 +5,9 @@ mod audit;
 mod borders;
 mod cycles;
 mod layers;
+mod prose;
 mod source;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +23,15 @@ const MAX_CODE: usize = 600;
 /// The budgets for a function: one that is told, one that fails.
 const MANY_LINES: usize = 60;
 const MAX_LINES: usize = 100;
+
+/// The documents for developers, which name functions.
+const ARCHITECTURE: [&str; 5] = [
+    "crates/README.md",
+    "crates/registry/README.md",
+    "crates/runtime/README.md",
+    "crates/store/README.md",
+    "frontend/README.md",
+];
 
 /// A source file.
 struct File {
@@ -62,6 +73,13 @@ pub(crate) fn tidy(deny: Deny) -> Result<(), String> {
     let is_file = |name: &str| top.join("testdata").join(name).exists();
     complaints.extend(audit::missing(&told, is_file, files.iter().map(|file| file.text.as_str())));
     complaints.extend(circles(&crates));
+    complaints.extend(prose::faults(&top)?);
+    complaints.extend(crate::bench::table::check(&top)?);
+    let names: Vec<walk::Names> =
+        files.iter().filter_map(|file| walk::Names::of(&file.name, &file.source)).collect();
+    for page in ARCHITECTURE {
+        complaints.extend(walk::missing(page, &read(&top.join(page))?, &names));
+    }
     if !complaints.is_empty() {
         return Err(format!("untidy:\n{}", complaints.join("\n")));
     }
@@ -197,11 +215,18 @@ fn has_unchecked_code(text: &str) -> bool {
     })
 }
 
+/// The entries of a directory, sorted.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let at = |error: std::io::Error| format!("{}: {error}", dir.display());
+    let entries = fs::read_dir(dir).map_err(at)?.map(|entry| Ok(entry.map_err(at)?.path()));
+    let mut paths = entries.collect::<Result<Vec<_>, String>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 fn sources(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
-    let entries = fs::read_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    for entry in entries {
-        let path = entry.map_err(|error| error.to_string())?.path();
+    for path in entries(dir)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
             found.extend(sources(&path)?);
