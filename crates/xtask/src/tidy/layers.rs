@@ -67,6 +67,11 @@ impl Table {
         self.0.iter().any(|(dir, line)| within(dir) && line.place != Place::Development)
     }
 
+    /// Whether the crate in a directory is planned.
+    pub(super) fn plans(&self, dir: &str) -> bool {
+        self.0.get(dir).is_some_and(|line| line.planned)
+    }
+
     /// What of the workspace the table does not allow, and what of the table is not there.
     pub(super) fn complaints(&self, packages: &[Package]) -> Vec<String> {
         let mut complaints = Vec::new();

@@ -45,13 +45,24 @@ pub(super) fn missing(page: &str, text: &str, files: &[Names]) -> Vec<String> {
             let has =
                 |name: &&str| file.modules.iter().any(|module| module == name) || file.items.contains(*name);
             (file.items.contains(*last) || file.modules.last().is_some_and(|module| module == last))
-                && between.iter().all(|name| has(&name))
+                && between.iter().all(has)
         };
         if !of_crate.iter().any(leads) {
             missing.push(format!("{page}: `{path}` is not in the source"));
         }
     }
     missing
+}
+
+/// The source files that `page` names by a path from the top, and that `is_file` does not find.
+pub(super) fn missing_files(page: &str, text: &str, is_file: impl Fn(&str) -> bool) -> Vec<String> {
+    let quoted = text.split("```").step_by(2).flat_map(|block| block.split('`').skip(1).step_by(2));
+    let named = quoted.filter(|word| {
+        let inside = ["crates/", "frontend/", "solver/", "exporters/", "testdata/"];
+        let whole = !word.contains(|c: char| c.is_whitespace() || c.is_uppercase() || "<*…".contains(c));
+        whole && inside.iter().any(|dir| word.starts_with(dir))
+    });
+    named.filter(|word| !is_file(word)).map(|word| format!("{page}: there is no file `{word}`")).collect()
 }
 
 /// What stands in backticks and looks like a path: `a::b`, `a::B::c`. Code blocks have none.
@@ -68,6 +79,13 @@ fn paths(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn named_files_must_be_there() {
+        let of = |text: &str| missing_files("page", text, |name| name == "crates/a/src/b.rs").join("\n");
+        assert_eq!(of("`crates/a/src/b.rs` `a/c.rs` `crates/a/NAME` `cargo x crates/`"), "");
+        assert_eq!(of("`crates/a/src/c.rs`"), "page: there is no file `crates/a/src/c.rs`");
+    }
 
     #[test]
     fn named_functions_must_be_there() {
