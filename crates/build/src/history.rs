@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapstrake_diag::{Context as _, Outcome, Report, Usage};
-use lapstrake_engine::{Fate, Secrets};
+use lapstrake_engine::{Secrets, StepOutcome};
 use lapstrake_oci::Digest;
 use lapstrake_ops::StackReport;
 use lapstrake_store::{BuildRow, Store};
@@ -134,7 +134,7 @@ impl BuildRecord {
     /// How many steps were cached, and how many there are.
     pub fn cached(&self) -> (usize, usize) {
         let counted = |step: &&StackReport| step.lines.is_some();
-        let cached = self.steps.iter().filter(counted).filter(|step| step.fate == Fate::Cached);
+        let cached = self.steps.iter().filter(counted).filter(|step| step.outcome == StepOutcome::Cached);
         (cached.count(), self.steps.iter().filter(counted).count())
     }
 }

@@ -14,7 +14,7 @@ use lapstrake_build::{
     Addressee, Build, Client, Delivered, Engine, Resolved, Trace, Writing, build, check_engine,
 };
 use lapstrake_diag::{Fault, Outcome, Report};
-use lapstrake_engine::{Event, Fate, Progress};
+use lapstrake_engine::{Event, Progress, StepOutcome};
 use lapstrake_ops::{Debug, Secret, StackReport, Worker};
 use lapstrake_registry::{Credentials, Registries};
 use lapstrake_request::BuildRequest;
@@ -294,7 +294,8 @@ fn equal_steps_of_two_builds_run_once() {
         let both = [0, 1].map(|_| scope.spawn(|| place.build(&client(), &request("theirs"))));
         both.map(|thread| {
             let (delivered, trace, _) = thread.join().unwrap();
-            let is_copy = |step: &&StackReport| step.name.contains("COPY") && step.fate == Fate::Executed;
+            let is_copy =
+                |step: &&StackReport| step.name.contains("COPY") && step.outcome == StepOutcome::Executed;
             (delivered.unwrap().id, trace.steps.iter().filter(is_copy).count())
         })
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lapstrake_engine::Used;
+use lapstrake_engine::ResourceUsage;
 use lapstrake_go::duration;
 
 /// Milliseconds since the Unix epoch as RFC 3339.
@@ -17,7 +17,7 @@ pub(crate) fn millis(time: Duration) -> String {
 }
 
 /// Processor time, in user mode and in the kernel.
-pub(crate) fn cpu(used: Used) -> Duration {
+pub(crate) fn cpu(used: ResourceUsage) -> Duration {
     used.user + used.system
 }
 

@@ -70,11 +70,12 @@ pub enum Event {
         at: Duration,
     },
     /// What the processes of a step have used; told once, before it ends.
-    Used {
+    #[serde(rename = "used")]
+    ResourceUsage {
         /// Which step.
         step: StepId,
         /// How much.
-        used: Used,
+        used: ResourceUsage,
         /// When.
         at: Duration,
     },
@@ -84,7 +85,7 @@ pub enum Event {
 
 /// What the processes of a step have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Used {
+pub struct ResourceUsage {
     /// Processor time in user mode.
     pub user: Duration,
     /// Processor time in the kernel.
@@ -186,14 +187,32 @@ impl Step {
     }
 
     /// Reports what its processes have used.
-    pub fn used(&self, used: Used) {
+    pub fn used(&self, used: ResourceUsage) {
         let at = self.progress.begun.elapsed();
-        self.progress.send(Event::Used { step: self.id.clone(), used, at });
+        self.progress.send(Event::ResourceUsage { step: self.id.clone(), used, at });
     }
 
     /// Ends it.
     pub fn complete(self, cached: bool, error: Option<String>) {
         let at = self.progress.begun.elapsed();
         self.progress.send(Event::Completed { step: self.id, at, cached, error });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names in journals of builds, to the byte: each version reads journals of the others.
+    #[test]
+    fn journals_keep_their_names() {
+        let used = ResourceUsage { peak_memory: 7, ..ResourceUsage::default() };
+        let event = Event::ResourceUsage { step: StepId("s".to_owned()), used, at: Duration::ZERO };
+        let zero = r#"{"secs":0,"nanos":0}"#;
+        let written = format!(
+            r#"{{"used":{{"step":"s","used":{{"user":{zero},"system":{zero},"peak_memory":7,"read":0,"written":0}},"at":{zero}}}}}"#
+        );
+        assert_eq!(serde_json::to_string(&event).unwrap(), written);
+        assert_eq!(serde_json::from_str::<Event>(&written).unwrap(), event);
     }
 }

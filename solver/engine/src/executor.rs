@@ -77,15 +77,15 @@ pub struct Record<T> {
 
 /// What a step gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done<T> {
+pub struct Execution<T> {
     /// Its result.
     pub result: StepResult<T>,
     /// What it read of inputs that may change during the build. Empty as long as nothing has changed: then it is what
     /// their keys said.
-    pub read: Vec<Read>,
+    pub read: Vec<InputRead>,
 }
 
-impl<T> From<StepResult<T>> for Done<T> {
+impl<T> From<StepResult<T>> for Execution<T> {
     fn from(result: StepResult<T>) -> Self {
         Self { result, read: Vec::new() }
     }
@@ -93,7 +93,7 @@ impl<T> From<StepResult<T>> for Done<T> {
 
 /// What a step read of an input, in place of what was known of the input before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Read {
+pub struct InputRead {
     /// The input's number.
     pub input: usize,
     /// The content that it selects of the input.
@@ -128,12 +128,12 @@ pub trait Executor: Send + Sync {
         vertex: &Vertex,
         inputs: &[StepResult<Self::Output>],
         step: &Step,
-    ) -> impl Future<Output = Result<Done<Self::Output>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Execution<Self::Output>, Self::Error>> + Send;
 }
 
 /// The right to do a step: nobody else does it meanwhile.
 #[derive(Debug)]
-pub struct Turn<L, T> {
+pub struct LockedStep<L, T> {
     /// What is held. Dropped without [`CacheIndex::done`], it says nothing of the step, and the next one does it.
     pub lock: L,
     /// The result of another job that did the step while this one waited.
@@ -159,7 +159,7 @@ pub trait CacheIndex: Send + Sync {
     fn lock(
         &self,
         key: &Key,
-    ) -> impl Future<Output = Result<Turn<Self::Lock, Self::Output>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<LockedStep<Self::Lock, Self::Output>, Self::Error>> + Send;
 
     /// Gives a lock back. Jobs that wait for it take the result instead of doing the step, even where records do not count.
     fn done(&self, lock: Self::Lock, result: &StepResult<Self::Output>);

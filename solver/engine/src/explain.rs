@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::key::Key;
-use crate::report::{Fate, Part, StepReport};
+use crate::report::{KeyPart, StepOutcome, StepReport};
 
 /// A value in an op that is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Reason {
     /// The earlier build has no such step.
     New,
     /// It was to be done whatever records there are.
-    Asked,
+    Forced,
     /// The instruction, or what it depends on besides files, is not what it was.
     Op(Vec<Change>),
     /// A step below it has another key. The number is its place in the list.
@@ -52,7 +52,7 @@ pub enum Reason {
 
 /// A step with why it was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explained {
+pub struct StepExplanation {
     /// Its place in the list of this build.
     pub step: usize,
     /// The step of the earlier build that it was compared with.
@@ -66,20 +66,20 @@ pub struct Explained {
 pub fn explain<T>(
     this: &[StepReport<T>],
     earlier: Option<&[StepReport<T>]>,
-    parts_of: impl Fn(&Key) -> Option<Vec<Part>>,
-) -> Vec<Explained> {
+    parts_of: impl Fn(&Key) -> Option<Vec<KeyPart>>,
+) -> Vec<StepExplanation> {
     let pairs = earlier.map(|earlier| pair(this, earlier));
     let one = |step: usize| {
         let counterpart = pairs.as_ref().and_then(|pairs| pairs[step]);
-        let done = matches!(this[step].fate, Fate::Executed | Fate::Failed);
+        let done = matches!(this[step].outcome, StepOutcome::Executed | StepOutcome::Failed);
         let reasons = match (earlier, counterpart) {
             _ if !done => Vec::new(),
-            _ if this[step].asked => vec![Reason::Asked],
+            _ if this[step].forced => vec![Reason::Forced],
             (None, _) => vec![Reason::First],
             (Some(_), None) => vec![Reason::New],
             (Some(earlier), Some(at)) => compare(&this[step], &earlier[at], &parts_of),
         };
-        Explained { step, earlier: counterpart, reasons }
+        StepExplanation { step, earlier: counterpart, reasons }
     };
     (0..this.len()).map(one).collect()
 }
@@ -87,7 +87,7 @@ pub fn explain<T>(
 fn compare<T>(
     this: &StepReport<T>,
     earlier: &StepReport<T>,
-    parts_of: &impl Fn(&Key) -> Option<Vec<Part>>,
+    parts_of: &impl Fn(&Key) -> Option<Vec<KeyPart>>,
 ) -> Vec<Reason> {
     let recorded = || earlier.key.as_ref().and_then(parts_of);
     let parts = if earlier.parts.is_empty() { recorded() } else { Some(earlier.parts.clone()) };
@@ -109,7 +109,7 @@ fn compare<T>(
     }
     if !reasons.is_empty() {
         reasons
-    } else if matches!(earlier.fate, Fate::Failed | Fate::Skipped) {
+    } else if matches!(earlier.outcome, StepOutcome::Failed | StepOutcome::Skipped) {
         vec![Reason::Unfinished]
     } else {
         vec![Reason::Lost]

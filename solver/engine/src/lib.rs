@@ -31,7 +31,6 @@
 //! A source may change while a step reads it. The step then says what it [read](Read). The keys of the step, and of all steps
 //! that stand on it, are computed again from what was read before the result is recorded. So a key always names what was read.
 
-mod deep;
 mod event;
 mod executor;
 mod explain;
@@ -40,12 +39,15 @@ mod masked;
 mod probe;
 mod report;
 mod solve;
+mod stack_guard;
 
-pub use event::{Event, Progress, Step, StepId, Stream, Used, Warning};
-pub use executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, Selector, StepResult, Turn};
-pub use explain::{Change, Explained, Reason, explain};
+pub use event::{Event, Progress, ResourceUsage, Step, StepId, Stream, Warning};
+pub use executor::{
+    CacheIndex, CacheMap, Dep, Execution, Executor, InputRead, LockedStep, Record, Selector, StepResult,
+};
+pub use explain::{Change, Reason, StepExplanation, explain};
 pub use key::{Key, KeyHasher};
 pub use masked::Secrets;
 pub use probe::{Forecast, probe};
-pub use report::{Fate, Part, StepReport};
-pub use solve::{How, Solved, Solver, StepFailed};
+pub use report::{KeyPart, StepOutcome, StepReport};
+pub use solve::{CacheStatus, Solved, Solver, StepFailed};

@@ -6,11 +6,11 @@ use futures_util::future::join_all;
 use lapstrake_graph::{Edge, Graph, Op, Source, VertexId};
 use tokio::sync::OnceCell;
 
-use crate::deep::Deep;
 use crate::event::{Progress, StepId};
 use crate::executor::{CacheIndex, Dep, Executor, Selector, StepResult};
 use crate::key::Key;
 use crate::solve::combine;
+use crate::stack_guard::StackGuard;
 
 /// What a build would do with a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Forecast {
     /// Takes it from the cache.
     Cached,
     /// Does it, unless what it stands on turns out to have the content that it had before.
-    Done,
+    Executed,
     /// It stands on something that would have to be fetched to know.
     Unknown,
 }
@@ -63,8 +63,8 @@ pub async fn probe<E: Executor, C: CacheIndex<Output = E::Output>>(
         match (&graph[id].op, node.key.get()) {
             (Op::Source(_), _) => Forecast::Source,
             _ if node.cached.load(Ordering::Relaxed) => Forecast::Cached,
-            (_, Some(Some(_))) => Forecast::Done,
-            _ if graph[id].meta.ignore_cache => Forecast::Done,
+            (_, Some(Some(_))) => Forecast::Executed,
+            _ if graph[id].meta.ignore_cache => Forecast::Executed,
             _ => Forecast::Unknown,
         }
     };
@@ -72,15 +72,15 @@ pub async fn probe<E: Executor, C: CacheIndex<Output = E::Output>>(
 }
 
 impl<E: Executor, C: CacheIndex<Output = E::Output>> Probe<'_, E, C> {
-    fn key(&self, id: VertexId) -> Deep<'_, Option<Key>> {
-        Deep::new(async move { *self.nodes[id.index()].key.get_or_init(|| self.make_key(id)).await })
+    fn key(&self, id: VertexId) -> StackGuard<'_, Option<Key>> {
+        StackGuard::new(async move { *self.nodes[id.index()].key.get_or_init(|| self.make_key(id)).await })
     }
 
     /// The result of a step, if it can be had without doing anything.
-    fn result(&self, id: VertexId) -> Deep<'_, Option<StepResult<E::Output>>> {
-        Deep::new(
-            async move { self.nodes[id.index()].result.get_or_init(|| self.make_result(id)).await.clone() },
-        )
+    fn result(&self, id: VertexId) -> StackGuard<'_, Option<StepResult<E::Output>>> {
+        StackGuard::new(async move {
+            self.nodes[id.index()].result.get_or_init(|| self.make_result(id)).await.clone()
+        })
     }
 
     async fn make_key(&self, id: VertexId) -> Option<Key> {

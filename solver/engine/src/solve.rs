@@ -8,15 +8,17 @@ use lapstrake_diag::{Code, Reported};
 use lapstrake_graph::{Edge, Graph, Lines, Op, Source, Vertex, VertexId};
 use tokio::sync::OnceCell;
 
-use crate::deep::Deep;
 use crate::event::{Progress, Step, StepId};
-use crate::executor::{CacheIndex, CacheMap, Dep, Done, Executor, Read, Record, Selector, StepResult, Turn};
+use crate::executor::{
+    CacheIndex, CacheMap, Dep, Execution, Executor, InputRead, LockedStep, Record, Selector, StepResult,
+};
 use crate::key::{Key, KeyHasher};
 use crate::masked::{Secrets, masked};
+use crate::stack_guard::StackGuard;
 
 /// How a step came by its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum CacheStatus {
     /// A record had it.
     Cached,
     /// It was done.
@@ -29,7 +31,7 @@ pub struct Solved<T> {
     /// What came out.
     pub result: StepResult<T>,
     /// How.
-    pub how: How,
+    pub status: CacheStatus,
 }
 
 /// A step that failed. The first one ends the build.
@@ -55,20 +57,20 @@ impl Reported for StepFailed {
     }
 }
 
-type Outcome<T> = Result<T, StepFailed>;
-type Boxed<'a, T> = Deep<'a, Outcome<T>>;
+type Solving<T> = Result<T, StepFailed>;
+type Guarded<'a, T> = StackGuard<'a, Solving<T>>;
 
 pub(crate) struct Node<T> {
-    /// Without solving anything: see [`Solver::make_plain`].
-    pub(crate) plain: OnceCell<Plain>,
-    pub(crate) key: OnceCell<Keyed>,
+    /// Without solving anything: see [`Solver::make_plain_key`].
+    pub(crate) plain: OnceCell<PlainKey>,
+    pub(crate) key: OnceCell<DerivedKey>,
     /// The contents of its inputs by their numbers, each asked for once: all keys go by the same.
     contents: OnceLock<Vec<OnceCell<Key>>>,
     /// Its keys with what was read, where that is not what they were made of.
-    pub(crate) read: OnceLock<KeysRead>,
+    pub(crate) read: OnceLock<ReadKeys>,
     pub(crate) solved: OnceCell<Solved<T>>,
     pub(crate) announced: AtomicBool,
-    pub(crate) began: AtomicBool,
+    pub(crate) started: AtomicBool,
 }
 
 impl<T> Default for Node<T> {
@@ -80,14 +82,14 @@ impl<T> Default for Node<T> {
             read: OnceLock::new(),
             solved: OnceCell::new(),
             announced: AtomicBool::new(false),
-            began: AtomicBool::new(false),
+            started: AtomicBool::new(false),
         }
     }
 }
 
 /// A plain key.
 #[derive(Clone, Copy)]
-pub(crate) struct Plain {
+pub(crate) struct PlainKey {
     pub(crate) key: Key,
     /// The step or one below it is to be done again: then no record of the key counts.
     forced: bool,
@@ -95,13 +97,13 @@ pub(crate) struct Plain {
 
 /// Keys of a step that read something else than its keys said, or that stands on one.
 #[derive(Clone)]
-pub(crate) struct KeysRead {
-    pub(crate) plain: Plain,
-    pub(crate) key: Keyed,
+pub(crate) struct ReadKeys {
+    pub(crate) plain: PlainKey,
+    pub(crate) key: DerivedKey,
 }
 
 #[derive(Clone)]
-pub(crate) struct Keyed {
+pub(crate) struct DerivedKey {
     pub(crate) key: Key,
     pub(crate) parts: Vec<(String, String)>,
 }
@@ -114,7 +116,7 @@ pub struct Solver<'a, E: Executor, C> {
     progress: Progress,
     pub(crate) nodes: Vec<Node<E::Output>>,
     /// Some node has keys of what was read.
-    moved: AtomicBool,
+    has_read_keys: AtomicBool,
     pub(crate) secrets: Secrets,
 }
 
@@ -128,7 +130,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
             cache,
             progress,
             nodes: std::iter::repeat_with(Node::default).take(size).collect(),
-            moved: AtomicBool::new(false),
+            has_read_keys: AtomicBool::new(false),
             secrets: Secrets::default(),
         }
     }
@@ -140,7 +142,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
     }
 
     /// The result of `edge`. Independent steps run side by side; the first failure ends all.
-    pub async fn solve(&self, edge: Edge) -> Outcome<Solved<E::Output>> {
+    pub async fn solve(&self, edge: Edge) -> Solving<Solved<E::Output>> {
         // What stages wait for is done even if a record saves everything that waits.
         let goals = self.graph.goals(edge).into_iter().map(|goal| self.solved(goal.vertex));
         try_join_all(goals).await?;
@@ -157,8 +159,8 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         StepFailed { step: meta.name.clone(), lines: meta.lines, source: Arc::new(source) }
     }
 
-    fn key(&self, id: VertexId) -> Boxed<'_, Keyed> {
-        Deep::new(async move {
+    fn key(&self, id: VertexId) -> Guarded<'_, DerivedKey> {
+        StackGuard::new(async move {
             let node = &self.nodes[id.index()];
             match node.read.get() {
                 Some(read) => Ok(read.key.clone()),
@@ -167,34 +169,34 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         })
     }
 
-    fn plain(&self, id: VertexId) -> Boxed<'_, Plain> {
-        Deep::new(async move {
+    fn plain(&self, id: VertexId) -> Guarded<'_, PlainKey> {
+        StackGuard::new(async move {
             let node = &self.nodes[id.index()];
             match node.read.get() {
                 Some(read) => Ok(read.plain),
-                None => node.plain.get_or_try_init(|| self.make_plain(id)).await.copied(),
+                None => node.plain.get_or_try_init(|| self.make_plain_key(id)).await.copied(),
             }
         })
     }
 
-    fn solved(&self, id: VertexId) -> Boxed<'_, Solved<E::Output>> {
-        Deep::new(async move {
+    fn solved(&self, id: VertexId) -> Guarded<'_, Solved<E::Output>> {
+        StackGuard::new(async move {
             self.nodes[id.index()].solved.get_or_try_init(|| self.make_result(id)).await.cloned()
         })
     }
 
     /// The key that needs no result: steps count by their own keys even where their content would do.
-    async fn make_plain(&self, id: VertexId) -> Outcome<Plain> {
+    async fn make_plain_key(&self, id: VertexId) -> Solving<PlainKey> {
         let vertex = &self.graph[id];
         let forced = vertex.meta.ignore_cache;
         if let Op::Source(_) = vertex.op {
-            return Ok(Plain { key: self.key(id).await?.key, forced });
+            return Ok(PlainKey { key: self.key(id).await?.key, forced });
         }
         let map = self.executor.cache_map(vertex);
         let deps = vertex.inputs.iter().zip(&map.deps).enumerate().map(|(number, (edge, dep))| async move {
             match (dep, &self.graph[edge.vertex].op) {
                 (Dep::ByContent(selector), Op::Source(_)) => {
-                    Ok(Plain { key: self.content(id, number, selector).await?, forced: false })
+                    Ok(PlainKey { key: self.content(id, number, selector).await?, forced: false })
                 }
                 _ => self.plain(edge.vertex).await,
             }
@@ -202,14 +204,14 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         let deps = try_join_all(deps).await?;
         let keys: Vec<Key> = deps.iter().map(|dep| dep.key).collect();
         let forced = forced || deps.iter().any(|dep| dep.forced);
-        Ok(Plain { key: combine(&map, &keys).key, forced })
+        Ok(PlainKey { key: combine(&map, &keys).key, forced })
     }
 
-    async fn make_key(&self, id: VertexId) -> Outcome<Keyed> {
+    async fn make_key(&self, id: VertexId) -> Solving<DerivedKey> {
         let vertex = &self.graph[id];
         if let Op::Source(_) = vertex.op {
             let key = self.executor.source_key(vertex).await.map_err(|e| self.failed(id, e))?;
-            return Ok(Keyed { key, parts: vec![("source".to_owned(), key.to_string())] });
+            return Ok(DerivedKey { key, parts: vec![("source".to_owned(), key.to_string())] });
         }
         let map = self.executor.cache_map(vertex);
         let deps = vertex.inputs.iter().zip(&map.deps).enumerate().map(|(number, (edge, dep))| async move {
@@ -227,7 +229,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
 
     /// The content of what a step selects of an input: always with the same selector. Errors are the consumer's: it
     /// named the paths.
-    async fn content(&self, consumer: VertexId, number: usize, selector: &Selector) -> Outcome<Key> {
+    async fn content(&self, consumer: VertexId, number: usize, selector: &Selector) -> Solving<Key> {
         let inputs = &self.graph[consumer].inputs;
         let contents = self.nodes[consumer.index()]
             .contents
@@ -242,7 +244,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         contents[number].get_or_try_init(ask).await.copied()
     }
 
-    async fn make_result(&self, id: VertexId) -> Outcome<Solved<E::Output>> {
+    async fn make_result(&self, id: VertexId) -> Solving<Solved<E::Output>> {
         let vertex = &self.graph[id];
         try_join_all(vertex.after.iter().map(|edge| self.solved(edge.vertex))).await?;
         if let Op::Source(_) = vertex.op {
@@ -259,7 +261,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
             && let Some(found) = self.lookup(id, &by_definition.key).await?
         {
             // Else one of the two keys may be of what was read since, and the other one not.
-            if !self.moved.load(Ordering::Acquire) {
+            if !self.has_read_keys.load(Ordering::Acquire) {
                 self.remember(id, &by_definition, &[plain.key], &found.result).await?;
             }
             return Ok(found);
@@ -267,22 +269,24 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         let inputs = try_join_all(vertex.inputs.iter().map(|edge| self.solved(edge.vertex))).await?;
         let inputs: Vec<StepResult<E::Output>> = inputs.into_iter().map(|solved| solved.result).collect();
         let by_content = self.content_key_of(id).await?;
-        if let Some(found) = self.lookup_with(id, &by_content.key).await? {
+        if let Some(found) = self.lookup_by_content(id, &by_content.key).await? {
             return Ok(found);
         }
         // Another process may have finished the same step while this one waited for the lock: one more look-up.
-        let Turn { lock, result } = self.cache.lock(&by_content.key).await.map_err(|e| self.failed(id, e))?;
+        let LockedStep { lock, result } =
+            self.cache.lock(&by_content.key).await.map_err(|e| self.failed(id, e))?;
         if let Some(result) = result {
             // The next job that waits need not do the step either.
             self.cache.done(lock, &result);
-            return self.take(id, result, by_content.key).await;
+            return self.take_over(id, result, by_content.key).await;
         }
-        if let Some(found) = self.lookup_with(id, &by_content.key).await? {
+        if let Some(found) = self.lookup_by_content(id, &by_content.key).await? {
             return Ok(found);
         }
         let (solved, read) = self.execute(id, &inputs).await?;
-        let by_content = if read.is_empty() { by_content } else { self.by_content_read(id, &read).await? };
-        let keys = self.keys_read(id, &read).await?;
+        let by_content =
+            if read.is_empty() { by_content } else { self.content_key_of_reads(id, &read).await? };
+        let keys = self.read_keys(id, &read).await?;
         let all = [keys.plain.key, keys.key.key, by_content.key];
         self.remember(id, &keys.key, &all, &solved.result).await?;
         // What was read may not be what the lock's key says: then the result is of no use to those who wait.
@@ -295,23 +299,23 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
     }
 
     /// The result of another job that did the same step at the same time.
-    async fn take(
+    async fn take_over(
         &self,
         id: VertexId,
         result: StepResult<E::Output>,
         by_content: Key,
-    ) -> Outcome<Solved<E::Output>> {
-        let keys = self.keys_read(id, &[]).await?;
+    ) -> Solving<Solved<E::Output>> {
+        let keys = self.read_keys(id, &[]).await?;
         self.remember(id, &keys.key, &[keys.plain.key, keys.key.key, by_content], &result).await?;
         self.announce_cached(id);
-        Ok(Solved { result, how: How::Cached })
+        Ok(Solved { result, status: CacheStatus::Cached })
     }
 
     /// A record of the content key, which then is one of the other keys too. All inputs are solved.
-    async fn lookup_with(&self, id: VertexId, by_content: &Key) -> Outcome<Option<Solved<E::Output>>> {
+    async fn lookup_by_content(&self, id: VertexId, by_content: &Key) -> Solving<Option<Solved<E::Output>>> {
         let found = self.lookup(id, by_content).await?;
         if let Some(found) = &found {
-            let keys = self.keys_read(id, &[]).await?;
+            let keys = self.read_keys(id, &[]).await?;
             self.remember(id, &keys.key, &[keys.plain.key, keys.key.key], &found.result).await?;
         }
         Ok(found)
@@ -319,9 +323,9 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
 
     /// The plain and the definition key of a step all of whose inputs are solved: if it, or one of these, read something
     /// else than was known before, these keys are made again of that.
-    async fn keys_read(&self, id: VertexId, read: &[Read]) -> Outcome<KeysRead> {
+    async fn read_keys(&self, id: VertexId, read: &[InputRead]) -> Solving<ReadKeys> {
         let vertex = &self.graph[id];
-        let known = KeysRead { plain: self.plain(id).await?, key: self.key(id).await? };
+        let known = ReadKeys { plain: self.plain(id).await?, key: self.key(id).await? };
         let below = || vertex.inputs.iter().any(|edge| self.nodes[edge.vertex.index()].read.get().is_some());
         if read.is_empty() && !below() {
             return Ok(known);
@@ -346,15 +350,15 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
                 (Dep::ByContent(selector), None) => self.content(id, number, selector).await?,
             });
         }
-        let plain = Plain { key: combine(&map, &plain).key, forced: known.plain.forced };
-        let keys = KeysRead { plain, key: combine(&map, &key) };
-        self.moved.store(true, Ordering::Release);
+        let plain = PlainKey { key: combine(&map, &plain).key, forced: known.plain.forced };
+        let keys = ReadKeys { plain, key: combine(&map, &key) };
+        self.has_read_keys.store(true, Ordering::Release);
         // Nobody else solves this step.
         Ok(self.nodes[id.index()].read.get_or_init(|| keys).clone())
     }
 
     /// The content key of a step that read something else of its inputs than was known before.
-    async fn by_content_read(&self, id: VertexId, read: &[Read]) -> Outcome<Keyed> {
+    async fn content_key_of_reads(&self, id: VertexId, read: &[InputRead]) -> Solving<DerivedKey> {
         let vertex = &self.graph[id];
         let map = self.executor.cache_map(vertex);
         let everything = Selector::everything();
@@ -375,18 +379,18 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         Ok(combine(&map, &deps))
     }
 
-    async fn content_key_of(&self, id: VertexId) -> Outcome<Keyed> {
-        self.by_content_read(id, &[]).await
+    async fn content_key_of(&self, id: VertexId) -> Solving<DerivedKey> {
+        self.content_key_of_reads(id, &[]).await
     }
 
-    async fn lookup(&self, id: VertexId, key: &Key) -> Outcome<Option<Solved<E::Output>>> {
+    async fn lookup(&self, id: VertexId, key: &Key) -> Solving<Option<Solved<E::Output>>> {
         if self.graph[id].meta.ignore_cache {
             return Ok(None);
         }
         let found = self.cache.lookup(key).await.map_err(|e| self.failed(id, e))?;
         Ok(found.map(|result| {
             self.announce_cached(id);
-            Solved { result, how: How::Cached }
+            Solved { result, status: CacheStatus::Cached }
         }))
     }
 
@@ -394,10 +398,10 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
     async fn remember(
         &self,
         id: VertexId,
-        made_of: &Keyed,
+        made_of: &DerivedKey,
         keys: &[Key],
         result: &StepResult<E::Output>,
-    ) -> Outcome<()> {
+    ) -> Solving<()> {
         let name = self.secrets.hide(&self.graph[id].meta.name);
         let mut keys = keys.to_vec();
         keys.sort_unstable();
@@ -411,17 +415,17 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         &self,
         id: VertexId,
         inputs: &[StepResult<E::Output>],
-    ) -> Outcome<(Solved<E::Output>, Vec<Read>)> {
+    ) -> Solving<(Solved<E::Output>, Vec<InputRead>)> {
         let vertex = &self.graph[id];
         self.nodes[id.index()].announced.store(true, Ordering::Relaxed);
-        self.nodes[id.index()].began.store(true, Ordering::Relaxed);
+        self.nodes[id.index()].started.store(true, Ordering::Relaxed);
         let step = self.begin(vertex);
         let guard = Canceled(Some(step.clone()));
         let outcome = self.executor.execute(vertex, inputs, &step).await;
         guard.defuse();
         step.complete(false, outcome.as_ref().err().map(ToString::to_string));
-        let Done { result, read } = outcome.map_err(|e| self.failed(id, e))?;
-        Ok((Solved { result, how: How::Executed }, read))
+        let Execution { result, read } = outcome.map_err(|e| self.failed(id, e))?;
+        Ok((Solved { result, status: CacheStatus::Executed }, read))
     }
 
     /// Tells that a step begins. The empty tree is no work, and nobody wants to hear of it.
@@ -461,7 +465,7 @@ impl Drop for Canceled {
     }
 }
 
-pub(crate) fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {
+pub(crate) fn combine(map: &CacheMap, deps: &[Key]) -> DerivedKey {
     let mut hasher = KeyHasher::new("lapstrake step 1").part("op", &map.op);
     let mut parts = vec![("op".to_owned(), String::from_utf8_lossy(&map.op).into_owned())];
     for (number, (key, dep)) in deps.iter().zip(&map.deps).enumerate() {
@@ -472,7 +476,7 @@ pub(crate) fn combine(map: &CacheMap, deps: &[Key]) -> Keyed {
         };
         parts.push((label, key.to_string()));
     }
-    Keyed { key: hasher.finish(), parts }
+    DerivedKey { key: hasher.finish(), parts }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lapstrake_engine::{CacheIndex, Key, Record, StepResult, Turn};
+use lapstrake_engine::{CacheIndex, Key, LockedStep, Record, StepResult};
 use lapstrake_store::{LayerId, Lock, RecordOf, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -130,14 +130,14 @@ impl CacheIndex for Cache {
         Ok(Some(record.result))
     }
 
-    async fn lock(&self, key: &Key) -> Result<Turn<StepLock, SharedStack>, OpsError> {
+    async fn lock(&self, key: &Key) -> Result<LockedStep<StepLock, SharedStack>, OpsError> {
         // The jobs of this process wait for each other without a thread, and can be canceled; one of them at a time waits for
         // other processes.
         let (call, result) = self.worker.steps.wait(*key).await;
         let (store, name) = (self.store.clone(), key.to_string());
         let file = tokio::task::spawn_blocking(move || store.lock(&name)).await;
         let file = self.blame_disk(file.map_err(|_| OpsError::Worker)?)?;
-        Ok(Turn { lock: StepLock { _file: file, call }, result })
+        Ok(LockedStep { lock: StepLock { _file: file, call }, result })
     }
 
     fn done(&self, lock: StepLock, result: &StackResult) {

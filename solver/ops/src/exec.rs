@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use lapstrake_engine::{CacheMap, Dep, Selector, Step, Stream, Used};
+use lapstrake_engine::{CacheMap, Dep, ResourceUsage, Selector, Step, Stream};
 use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
 use lapstrake_runtime::{
     Exit, Finished, Held, Limits, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running,
@@ -172,10 +172,10 @@ fn status(exit: Exit) -> i32 {
     }
 }
 
-fn used(usage: &Usage, held: Option<Held>) -> Used {
+fn used(usage: &Usage, held: Option<Held>) -> ResourceUsage {
     let Usage { user, system, max_rss, read, written } = *usage;
     let peak_memory = held.and_then(|held| held.peak_memory).unwrap_or(max_rss);
-    Used { user, system, peak_memory, read, written }
+    ResourceUsage { user, system, peak_memory, read, written }
 }
 
 /// A step that failed; where it ran into a limit, that is most likely why.

@@ -4,7 +4,9 @@ pub(crate) mod context;
 
 use std::sync::Arc;
 
-use lapstrake_engine::{CacheMap, Dep, Done, Executor, Key, KeyHasher, Progress, Selector, Step, StepId};
+use lapstrake_engine::{
+    CacheMap, Dep, Execution, Executor, Key, KeyHasher, Progress, Selector, Step, StepId,
+};
 use lapstrake_graph::{Graph, Op, Source, Vertex};
 use lapstrake_runtime::Chosen;
 
@@ -52,7 +54,7 @@ impl Job {
         vertex: &Vertex,
         results: &[StackResult],
         step: &Step,
-    ) -> Result<Done<SharedStack>, OpsError> {
+    ) -> Result<Execution<SharedStack>, OpsError> {
         let inputs: Vec<SharedStack> = results.iter().map(|result| result.value.clone()).collect();
         let mut read = Vec::new();
         let stack = match vertex.op.clone() {
@@ -96,7 +98,7 @@ impl Job {
                 stack
             }
         };
-        Ok(Done { result: stack.into_result(&self.0.store)?, read })
+        Ok(Execution { result: stack.into_result(&self.0.store)?, read })
     }
 
     pub(crate) async fn blocking<T: Send + 'static>(
@@ -160,7 +162,7 @@ impl Executor for Job {
         vertex: &Vertex,
         inputs: &[StackResult],
         step: &Step,
-    ) -> Result<Done<SharedStack>, OpsError> {
+    ) -> Result<Execution<SharedStack>, OpsError> {
         let done = self.execute_op(vertex, inputs, step).await;
         done.map_err(|error| error.blame_disk(&self.0.store))
     }

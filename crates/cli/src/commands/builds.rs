@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use lapstrake_diag::Outcome;
-use lapstrake_engine::{Event, Fate, Used};
+use lapstrake_engine::{Event, ResourceUsage, StepOutcome};
 use lapstrake_go::size::human as size;
 use lapstrake_go::{TabWriter, duration};
 use lapstrake_ops::StackReport;
@@ -131,22 +131,25 @@ fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> Outcome<()> {
         let used = used.get(&step.digest).map_or_else(String::new, |used| {
             format!(" (CPU {}, peak memory {})", millis(cpu(*used)), size(used.peak_memory))
         });
-        say!("{:<9} {}{used}", fate(step), step.name.replace('\n', " "));
+        say!("{:<9} {}{used}", outcome(step), step.name.replace('\n', " "));
     }
     Ok(())
 }
 
 /// What the processes of each step used, by its digest.
-fn used(journal: &Journal) -> BTreeMap<String, Used> {
+fn used(journal: &Journal) -> BTreeMap<String, ResourceUsage> {
     let told = journal.events().iter().filter_map(|event| match event {
-        Event::Used { step, used, .. } => Some((step.0.clone(), *used)),
+        Event::ResourceUsage { step, used, .. } => Some((step.0.clone(), *used)),
         _ => None,
     });
     told.collect()
 }
 
 /// A step as JSON: what is remembered of it, and what its processes used.
-fn step_json(step: &StackReport, used: &BTreeMap<String, Used>) -> serde_json::Result<serde_json::Value> {
+fn step_json(
+    step: &StackReport,
+    used: &BTreeMap<String, ResourceUsage>,
+) -> serde_json::Result<serde_json::Value> {
     let mut shown = serde_json::to_value(step)?;
     if let Some(used) = used.get(&step.digest) {
         shown["used"] = json!({
@@ -161,12 +164,12 @@ fn step_json(step: &StackReport, used: &BTreeMap<String, Used>) -> serde_json::R
 }
 
 /// What became of a step, in a word.
-pub(super) fn fate(step: &StackReport) -> &'static str {
-    match step.fate {
-        Fate::Cached => "CACHED",
-        Fate::Executed => "DONE",
-        Fate::Failed => "FAILED",
-        Fate::Skipped => "SKIPPED",
+pub(super) fn outcome(step: &StackReport) -> &'static str {
+    match step.outcome {
+        StepOutcome::Cached => "CACHED",
+        StepOutcome::Executed => "DONE",
+        StepOutcome::Failed => "FAILED",
+        StepOutcome::Skipped => "SKIPPED",
     }
 }
 

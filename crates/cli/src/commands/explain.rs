@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use lapstrake_diag::Outcome;
-use lapstrake_engine::{Change, Explained, Fate, Key, Part, Reason, explain as compare};
+use lapstrake_engine::{Change, Key, KeyPart, Reason, StepExplanation, StepOutcome, explain as compare};
 use lapstrake_ops::{StackReport, mount_manifest, record};
 use lapstrake_store::{BuildRow, Store};
 use lapstrake_tree::{Tree, TreePath};
 use serde_json::{Value, json};
 
-use super::builds::fate;
+use super::builds::outcome;
 use crate::args::builds::Explain;
 use crate::format::time;
 use crate::rows::ago;
@@ -49,9 +49,9 @@ pub(crate) fn explain(args: &Explain) -> Outcome<ExitCode> {
 }
 
 impl Comparison<'_> {
-    fn parts(&self, key: &Key) -> Option<Vec<Part>> {
+    fn parts(&self, key: &Key) -> Option<Vec<KeyPart>> {
         let parts = record(self.store, key)?.parts.into_iter();
-        Some(parts.map(|(label, value)| Part { label, value }).collect())
+        Some(parts.map(|(label, value)| KeyPart { label, value }).collect())
     }
 
     /// The files of a step's own layer.
@@ -65,7 +65,7 @@ impl Comparison<'_> {
     /// has it in its layer; of what was mounted there are notes.
     fn files_of(
         &self,
-        explained: &Explained,
+        explained: &StepExplanation,
         digests: &(Option<String>, String),
     ) -> Option<Vec<(String, &'static str)>> {
         let step = &self.this.steps[explained.step];
@@ -79,7 +79,7 @@ impl Comparison<'_> {
         Some(before.changes(&this).iter().map(|(path, what)| (named(path), what.name())).collect())
     }
 
-    fn tell(&self, explained: &[Explained]) -> Outcome<()> {
+    fn tell(&self, explained: &[StepExplanation]) -> Outcome<()> {
         let named = |build: &BuildRecord| {
             format!(
                 "{} ({}, {})",
@@ -97,10 +97,10 @@ impl Comparison<'_> {
         for one in explained {
             let step = &self.this.steps[one.step];
             // The context itself is no step that anybody wrote.
-            if step.lines.is_none() && step.fate != Fate::Failed {
+            if step.lines.is_none() && step.outcome != StepOutcome::Failed {
                 continue;
             }
-            say!("{:<8} {}", fate(step), step.name.replace('\n', " "));
+            say!("{:<8} {}", outcome(step), step.name.replace('\n', " "));
             // Sources are looked at in each build.
             if step.inputs.is_empty() && one.reasons == [Reason::Lost] {
                 continue;
@@ -119,12 +119,12 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    fn lines(&self, explained: &Explained, reason: &Reason) -> Vec<String> {
+    fn lines(&self, explained: &StepExplanation, reason: &Reason) -> Vec<String> {
         let step = |at: usize| self.this.steps[at].name.replace('\n', " ");
         match reason {
             Reason::First => vec!["nothing was known of it".to_owned()],
             Reason::New => vec!["the earlier build had no such step".to_owned()],
-            Reason::Asked => vec!["it was to run even if it is cached (--no-cache)".to_owned()],
+            Reason::Forced => vec!["it was to run even if it is cached (--no-cache)".to_owned()],
             Reason::Unfinished => vec!["the earlier build did not finish it".to_owned()],
             Reason::Lost => {
                 vec!["nothing changed, but its result was not there any more (pruned)".to_owned()]
@@ -154,7 +154,7 @@ impl Comparison<'_> {
         lines
     }
 
-    fn to_json(&self, explained: &[Explained]) -> Outcome<Value> {
+    fn to_json(&self, explained: &[StepExplanation]) -> Outcome<Value> {
         let mut steps = Vec::new();
         for one in explained {
             let step = &self.this.steps[one.step];
@@ -164,7 +164,7 @@ impl Comparison<'_> {
                 "name": step.name,
                 "digest": step.digest,
                 "lines": step.lines,
-                "fate": serde_json::to_value(step.fate)?,
+                "fate": serde_json::to_value(step.outcome)?,
                 "reasons": reasons,
             }));
         }
@@ -172,12 +172,12 @@ impl Comparison<'_> {
         Ok(json!({"build": self.this.id, "earlier": earlier, "steps": steps}))
     }
 
-    fn reason_json(&self, explained: &Explained, reason: &Reason) -> Value {
+    fn reason_json(&self, explained: &StepExplanation, reason: &Reason) -> Value {
         let step = |at: usize| self.this.steps[at].name.as_str();
         match reason {
             Reason::First => json!({"kind": "first"}),
             Reason::New => json!({"kind": "new"}),
-            Reason::Asked => json!({"kind": "asked"}),
+            Reason::Forced => json!({"kind": "asked"}),
             Reason::Unfinished => json!({"kind": "unfinished"}),
             Reason::Lost => json!({"kind": "lost"}),
             Reason::Unknown => json!({"kind": "unknown"}),

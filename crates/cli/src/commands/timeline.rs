@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lapstrake_engine::{Event, Used};
+use lapstrake_engine::{Event, ResourceUsage};
 use lapstrake_go::duration;
 use lapstrake_go::size::human as bytes;
 use lapstrake_ops::StackReport;
@@ -26,7 +26,7 @@ struct Bar {
     /// How many bytes it moved: of layers pulled, pushed, downloaded.
     moved: u64,
     /// What its processes used, if it had any.
-    used: Option<Used>,
+    used: Option<ResourceUsage>,
     /// Whether the build would have been shorter if this step had.
     critical: bool,
 }
@@ -91,7 +91,7 @@ fn bars(events: &[Event]) -> Vec<Bar> {
                     bar.end = bar.end.max(*at);
                 }
             }
-            Event::Used { step, used, .. } => {
+            Event::ResourceUsage { step, used, .. } => {
                 if let Some(bar) = places.get(step.0.as_str()).map(|at| &mut bars[*at]) {
                     bar.used = Some(*used);
                 }
@@ -196,7 +196,7 @@ fn chart(out: &mut String, bars: &[Bar], whole: Duration) -> std::fmt::Result {
 }
 
 /// What a step used, as a line of its tooltip.
-fn in_full(used: Used) -> String {
+fn in_full(used: ResourceUsage) -> String {
     format!(
         "\nCPU {} ({} of it in the kernel), peak memory {}, {} read from disks, {} written",
         millis(cpu(used)),
@@ -243,7 +243,7 @@ h1{font-size:1.4rem;margin:0}.sub{color:var(--soft);margin:.2rem 0 1rem}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lapstrake_engine::{Fate, StepId};
+    use lapstrake_engine::{StepId, StepOutcome};
 
     fn started(step: &str, at: u64) -> Event {
         Event::Started { step: StepId(step.into()), name: format!("[{step}]"), at: Duration::from_millis(at) }
@@ -255,14 +255,14 @@ mod tests {
     }
 
     fn report(digest: &str, inputs: &[usize]) -> StackReport {
-        let (name, fate) = (String::new(), Fate::Executed);
+        let (name, outcome) = (String::new(), StepOutcome::Executed);
         let inputs = inputs.to_vec();
         StackReport {
             digest: digest.into(),
             name,
             lines: None,
-            fate,
-            asked: false,
+            outcome,
+            forced: false,
             inputs,
             key: None,
             parts: vec![],
@@ -291,13 +291,13 @@ mod tests {
     #[test]
     fn what_processes_used_is_in_a_column_and_in_full_in_the_tooltip() {
         let (user, system) = (Duration::from_millis(1_200), Duration::from_millis(300));
-        let used = Used { user, system, peak_memory: 64_000_000, read: 5_000, written: 0 };
+        let used = ResourceUsage { user, system, peak_memory: 64_000_000, read: 5_000, written: 0 };
         let at = Duration::from_millis(9);
         let events = [
             started("copy", 0),
             ended("copy", 5),
             started("run", 5),
-            Event::Used { step: StepId("run".into()), used, at },
+            Event::ResourceUsage { step: StepId("run".into()), used, at },
             ended("run", 10),
         ];
         let bars = bars(&events);

@@ -73,7 +73,7 @@ impl Board {
                 }
             }
             // Warnings are told once everything is over.
-            Event::Log { .. } | Event::Warning(_) | Event::Used { .. } => {}
+            Event::Log { .. } | Event::Warning(_) | Event::ResourceUsage { .. } => {}
             Event::Completed { step, at, cached, error } => {
                 let Some(place) = self.running.iter().position(|running| running.step == step) else {
                     return Vec::new();

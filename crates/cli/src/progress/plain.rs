@@ -78,7 +78,7 @@ impl Plain {
                 self.completed(step, *at, *cached, error.as_deref(), &mut out);
             }
             // They are told once everything is over.
-            Event::Warning(_) | Event::Used { .. } => {}
+            Event::Warning(_) | Event::ResourceUsage { .. } => {}
         }
         out
     }

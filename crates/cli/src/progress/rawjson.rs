@@ -65,7 +65,7 @@ fn status(event: &Event, begun: Duration, names: &mut BTreeMap<StepId, (String, 
             json!({"logs": [{"vertex": step.0, "stream": number, "data": base64(data), "timestamp": time(*at)}]})
         }
         Event::Warning(warning) => json!({"warnings": [described(warning)]}),
-        Event::Used { .. } => return None,
+        Event::ResourceUsage { .. } => return None,
     })
 }
 

@@ -57,7 +57,7 @@ impl Tails {
                     tail.lines.clear();
                 }
             }
-            Event::Status { .. } | Event::Warning(_) | Event::Used { .. } => {}
+            Event::Status { .. } | Event::Warning(_) | Event::ResourceUsage { .. } => {}
         }
     }
 

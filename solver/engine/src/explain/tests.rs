@@ -9,17 +9,17 @@ fn key(text: &str) -> Key {
 
 /// A step that was done, with an op and the values of its other parts.
 fn step(name: &str, op: &str, inputs: &[(usize, &str)]) -> StepReport<()> {
-    let mut parts = vec![Part { label: "op".to_owned(), value: op.to_owned() }];
+    let mut parts = vec![KeyPart { label: "op".to_owned(), value: op.to_owned() }];
     for (number, (_, value)) in inputs.iter().enumerate() {
         let label = if value.starts_with("files") { "content of src" } else { "input" };
-        parts.push(Part { label: format!("{label} {number}"), value: (*value).to_owned() });
+        parts.push(KeyPart { label: format!("{label} {number}"), value: (*value).to_owned() });
     }
     StepReport {
         digest: format!("sha256:{name}"),
         name: name.to_owned(),
         lines: None,
-        fate: Fate::Executed,
-        asked: false,
+        outcome: StepOutcome::Executed,
+        forced: false,
         inputs: inputs.iter().map(|(input, _)| *input).collect(),
         key: Some(key(name)),
         parts,
@@ -48,11 +48,11 @@ fn reasons(this: &[StepReport<()>], earlier: &[StepReport<()>]) -> Vec<Vec<Reaso
 #[test]
 fn files_and_what_stands_on_them() {
     let mut this = build();
-    this[0].fate = Fate::Cached;
-    this[1].fate = Fate::Cached;
+    this[0].outcome = StepOutcome::Cached;
+    this[1].outcome = StepOutcome::Cached;
     this[2].parts[2].value = "files2".to_owned();
     this[3].parts[1].value = "k2b".to_owned();
-    this[4].fate = Fate::Skipped;
+    this[4].outcome = StepOutcome::Skipped;
     let digests = (Some("files1".to_owned()), "files2".to_owned());
     let content = Reason::Content { input: 0, label: "content of src 1".to_owned(), digests };
     assert_eq!(reasons(&this, &build()), [vec![], vec![], vec![content], vec![Reason::Input(2)], vec![]]);
@@ -82,22 +82,22 @@ fn what_has_no_earlier_one() {
     let mut this = build();
     this.push(step("[stage-1 1/1] RUN more", "x", &[]));
     assert_eq!(reasons(&this, &build())[5], [Reason::New]);
-    this[4].asked = true;
-    assert_eq!(reasons(&this, &build())[4], [Reason::Asked]);
+    this[4].forced = true;
+    assert_eq!(reasons(&this, &build())[4], [Reason::Forced]);
 }
 
 #[test]
 fn nothing_changed() {
     let mut earlier = build();
     assert_eq!(reasons(&build(), &earlier)[3], [Reason::Lost]);
-    earlier[3].fate = Fate::Failed;
+    earlier[3].outcome = StepOutcome::Failed;
     assert_eq!(reasons(&build(), &earlier)[3], [Reason::Unfinished]);
     let parts = std::mem::take(&mut earlier[3].parts);
     assert_eq!(reasons(&build(), &earlier)[3], [Reason::Unknown]);
     // The record of its key has them.
-    earlier[3].fate = Fate::Cached;
-    let found = explain(&build(), Some(&earlier), |asked| {
-        (*asked == key("[build 3/4] RUN make")).then(|| parts.clone())
+    earlier[3].outcome = StepOutcome::Cached;
+    let found = explain(&build(), Some(&earlier), |forced| {
+        (*forced == key("[build 3/4] RUN make")).then(|| parts.clone())
     });
     assert_eq!(found[3].reasons, [Reason::Lost]);
 }

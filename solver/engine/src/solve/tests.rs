@@ -9,10 +9,10 @@ use lapstrake_graph::VertexId;
 use proptest::prelude::*;
 
 use self::script::{Memory, Play, Script, Sketch};
-use super::{How, Outcome, Solved, Solver};
+use super::{CacheStatus, Solved, Solver, Solving};
 use crate::event::{Event, Progress};
 use crate::probe::{Forecast, probe};
-use crate::report::Fate;
+use crate::report::StepOutcome;
 
 /// A solver that nobody watches.
 fn solver<'a>(sketch: &'a Sketch, script: &'a Script, cache: &'a Memory) -> Solver<'a, Script, Memory> {
@@ -71,8 +71,8 @@ fn independent_steps_run_side_by_side() {
         script.finish("both");
         let solved = play.go().unwrap().unwrap();
         assert_eq!(
-            (solved.result.value.as_str(), solved.how),
-            ("both.0(a.0(src.0()),b.0(src.0()))", How::Executed)
+            (solved.result.value.as_str(), solved.status),
+            ("both.0(a.0(src.0()),b.0(src.0()))", CacheStatus::Executed)
         );
         assert_eq!(script.started().len(), 4);
     }
@@ -98,7 +98,10 @@ fn targets_share_what_they_have_in_common() {
         assert_eq!(done.is_some(), steps.len() == 2);
     }
     // Solved once, solved for good.
-    assert_eq!(Play::start(solver.solve(shared.into())).err().unwrap().unwrap().how, How::Executed);
+    assert_eq!(
+        Play::start(solver.solve(shared.into())).err().unwrap().unwrap().status,
+        CacheStatus::Executed
+    );
     assert_eq!(script.started(), ["src", "shared", "one", "two"]);
     let _ = unwanted;
 }
@@ -143,7 +146,7 @@ fn two_jobs(forced: bool, act: impl FnOnce(&Script, &mut Job<'_>, &Script, &mut 
     act(&one, &mut first, &two, &mut second);
 }
 
-type Job<'a> = Play<'a, Outcome<Solved<String>>>;
+type Job<'a> = Play<'a, Solving<Solved<String>>>;
 
 #[test]
 fn equal_steps_of_two_jobs_run_once() {
@@ -152,7 +155,7 @@ fn equal_steps_of_two_jobs_run_once() {
         two_jobs(forced, |one, first, two, second| {
             one.finish("step");
             let (first, second) = (first.go().unwrap().unwrap(), second.go().unwrap().unwrap());
-            assert_eq!((first.how, second.how), (How::Executed, How::Cached));
+            assert_eq!((first.status, second.status), (CacheStatus::Executed, CacheStatus::Cached));
             assert_eq!(first.result, second.result);
             assert_eq!(two.started(), ["src"]);
         });
@@ -167,7 +170,7 @@ fn a_job_that_fails_leaves_the_other_alone() {
             assert!(first.go().unwrap().is_err());
             assert!(second.go().is_none());
             two.finish("step");
-            assert_eq!(second.go().unwrap().unwrap().how, How::Executed);
+            assert_eq!(second.go().unwrap().unwrap().status, CacheStatus::Executed);
         });
     }
 }
@@ -180,13 +183,13 @@ fn a_job_that_is_canceled_leaves_the_other_alone() {
             assert_eq!(one.canceled(), ["step"]);
             assert!(second.go().is_none());
             two.finish("step");
-            assert_eq!(second.go().unwrap().unwrap().how, How::Executed);
+            assert_eq!(second.go().unwrap().unwrap().status, CacheStatus::Executed);
         });
         // The job that waits may be canceled as well.
         two_jobs(forced, |one, first, two, second| {
             second.cancel();
             one.finish("step");
-            assert_eq!(first.go().unwrap().unwrap().how, How::Executed);
+            assert_eq!(first.go().unwrap().unwrap().status, CacheStatus::Executed);
             assert_eq!((two.started(), two.canceled()), (vec!["src".to_owned()], vec![]));
         });
     }
@@ -203,7 +206,7 @@ fn a_job_that_panics_leaves_the_other_alone() {
             first.cancel();
             assert!(second.go().is_none());
             two.finish("step");
-            assert_eq!(second.go().unwrap().unwrap().how, How::Executed);
+            assert_eq!(second.go().unwrap().unwrap().status, CacheStatus::Executed);
         });
     }
 }
@@ -216,7 +219,7 @@ fn a_job_that_comes_after_the_step_does_it_again_if_no_record_counts() {
     let (script, cache) = (Script::default(), Memory::default());
     for _ in 0..2 {
         let (solved, ran) = build(&sketch, step, &script, &cache);
-        assert_eq!((solved.how, ran), (How::Executed, vec!["src".to_owned(), "step".to_owned()]));
+        assert_eq!((solved.status, ran), (CacheStatus::Executed, vec!["src".to_owned(), "step".to_owned()]));
     }
 }
 
@@ -269,7 +272,7 @@ fn what_is_remembered_needs_nothing() {
     let (first, _) = build(&sketch, both, &script, &cache);
     let (second, ran) = build(&sketch, both, &script, &cache);
     assert!(ran.is_empty());
-    assert_eq!((second.result, second.how), (first.result, How::Cached));
+    assert_eq!((second.result, second.status), (first.result, CacheStatus::Cached));
 }
 
 #[test]
@@ -290,12 +293,12 @@ fn the_same_content_cuts_off_what_is_behind() {
             script.finish("link");
             play.go().unwrap()
         });
-        (solved.unwrap().how, script.started())
+        (solved.unwrap().status, script.started())
     };
-    assert_eq!(run(0, "object").0, How::Executed);
-    let (how, ran) = run(1, "object");
-    assert_eq!((how, ran), (How::Cached, vec!["src".to_owned(), "compile".to_owned()]));
-    assert_eq!(run(2, "another object").0, How::Executed);
+    assert_eq!(run(0, "object").0, CacheStatus::Executed);
+    let (status, ran) = run(1, "object");
+    assert_eq!((status, ran), (CacheStatus::Cached, vec!["src".to_owned(), "compile".to_owned()]));
+    assert_eq!(run(2, "another object").0, CacheStatus::Executed);
 }
 
 #[test]
@@ -314,11 +317,11 @@ fn a_source_by_content_may_change_its_key() {
             script.finish("copy");
             play.go().unwrap()
         });
-        solved.unwrap().how
+        solved.unwrap().status
     };
     assert_eq!(
         [run(0, "files"), run(1, "files"), run(1, "other files")],
-        [How::Executed, How::Cached, How::Executed]
+        [CacheStatus::Executed, CacheStatus::Cached, CacheStatus::Executed]
     );
 }
 
@@ -376,7 +379,7 @@ fn replay(
     script: &Script,
     cache: &Memory,
     picks: &[prop::sample::Index],
-) -> Outcome<Solved<String>> {
+) -> Solving<Solved<String>> {
     let solver = solver(sketch, script, cache);
     let mut play = Play::new(solver.solve(target.into()));
     for pick in picks.iter().cycle() {
@@ -449,12 +452,12 @@ fn what_a_build_would_do_is_found_out_without_doing_it() {
         found.into_iter().map(|(_, forecast)| forecast).collect()
     };
     let script = Script::default();
-    assert_eq!(forecasts(&script), [Forecast::Source, Forecast::Done, Forecast::Done]);
+    assert_eq!(forecasts(&script), [Forecast::Source, Forecast::Executed, Forecast::Executed]);
     build(&sketch, top, &script, &cache);
     let before = script.started().len();
     assert_eq!(forecasts(&script), [Forecast::Source, Forecast::Cached, Forecast::Cached]);
     let changed = Script::new(&[("src", 2)], &["top"]);
-    assert_eq!(forecasts(&changed), [Forecast::Source, Forecast::Done, Forecast::Done]);
+    assert_eq!(forecasts(&changed), [Forecast::Source, Forecast::Executed, Forecast::Executed]);
     assert_eq!(script.started().len(), before);
 }
 
@@ -471,8 +474,8 @@ fn a_report_says_what_became_of_each_step() {
     let report = watched.report(&[both.into()]);
     let of = |name: &str| report.iter().find(|step| step.name == name).unwrap();
     assert_eq!(
-        (of("src").fate, of("b").fate, of("both").fate),
-        (Fate::Executed, Fate::Failed, Fate::Skipped)
+        (of("src").outcome, of("b").outcome, of("both").outcome),
+        (StepOutcome::Executed, StepOutcome::Failed, StepOutcome::Skipped)
     );
     assert_eq!(of("both").inputs.len(), 2);
     assert!(of("b").parts.len() == 2 && of("b").key.is_some());
@@ -485,7 +488,7 @@ fn a_report_says_what_became_of_each_step() {
             .report(&[both.into()])
             .iter()
             .filter(|step| step.name != "src")
-            .all(|step| step.fate == Fate::Cached)
+            .all(|step| step.outcome == StepOutcome::Cached)
     );
 }
 
@@ -529,7 +532,11 @@ fn keys_are_of_what_was_read() {
         assert_eq!(ran.iter().filter(|name| *name != "src").collect::<Vec<_>>(), ["copy", "run"]);
         if !by_content.is_empty() {
             let (solved, ran) = build(&sketch, run, &Script::new(&[("src", 2)], by_content), &cache);
-            assert_eq!((solved.how, ran), (How::Cached, vec!["src".to_owned()]), "what was copied is known");
+            assert_eq!(
+                (solved.status, ran),
+                (CacheStatus::Cached, vec!["src".to_owned()]),
+                "what was copied is known"
+            );
         }
     }
 }

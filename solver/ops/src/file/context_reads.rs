@@ -53,7 +53,7 @@ impl<'a> ContextReads<'a> {
         step: &'a Step,
         (map, inputs): (&CacheMap, &[SharedStack]),
         work: impl Fn(&ContextReads<'a>) -> Result<T, OpsError>,
-    ) -> Result<(T, Vec<lapstrake_engine::Read>), OpsError> {
+    ) -> Result<(T, Vec<lapstrake_engine::InputRead>), OpsError> {
         /// So often a step begins anew. What was read once is known from then on, so even the second time is rare.
         const TIMES: u32 = 8;
         let mut left = TIMES;
@@ -103,7 +103,11 @@ impl<'a> ContextReads<'a> {
     }
 
     /// What the step read of contexts, where one of them is not as it was when the build began. `map` is the step's.
-    fn read(self, map: &CacheMap, inputs: &[SharedStack]) -> Result<Vec<lapstrake_engine::Read>, OpsError> {
+    fn read(
+        self,
+        map: &CacheMap,
+        inputs: &[SharedStack],
+    ) -> Result<Vec<lapstrake_engine::InputRead>, OpsError> {
         let contexts = self.contexts.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut read = Vec::new();
         for (input, (stack, dep)) in inputs.iter().zip(&map.deps).enumerate() {
@@ -123,7 +127,7 @@ impl<'a> ContextReads<'a> {
                 Dep::ByKey => content(&everything)?,
             };
             let source = context_key(&Source::Local { name: name.clone() }, &content);
-            read.push(lapstrake_engine::Read { input, content, source });
+            read.push(lapstrake_engine::InputRead { input, content, source });
         }
         Ok(read)
     }

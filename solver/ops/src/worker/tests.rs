@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lapstrake_diag::{Code, Reported};
 use lapstrake_engine::{
-    CacheMap, Dep, Done, Executor, How, Key, KeyHasher, Progress, Selector, Solved, Solver, Step, StepFailed,
-    StepResult,
+    CacheMap, CacheStatus, Dep, Execution, Executor, Key, KeyHasher, Progress, Selector, Solved, Solver,
+    Step, StepFailed, StepResult,
 };
 use lapstrake_graph::{Edge, File, FileAction, Graph, MakeDir, Op, Source, Vertex, VertexMeta};
 use lapstrake_store::StackLayer;
@@ -68,7 +68,7 @@ impl Executor for Scripted {
         vertex: &Vertex,
         _: &[StackResult],
         _: &Step,
-    ) -> Result<Done<SharedStack>, Wrong> {
+    ) -> Result<Execution<SharedStack>, Wrong> {
         if matches!(vertex.op, Op::Source(_)) {
             return Ok(StepResult { value: Stack::default().into(), content: Some(key("source")) }.into());
         }
@@ -171,7 +171,11 @@ fn equal_steps_of_two_jobs_run_once_in_a_worker() {
     for forced in [false, true] {
         let (first, second, times) = two_jobs(forced, Some(End::Well));
         let (first, second) = (first.unwrap().unwrap(), second.unwrap().unwrap());
-        assert_eq!((first.how, second.how, times), (How::Executed, How::Cached, 0), "forced: {forced}");
+        assert_eq!(
+            (first.status, second.status, times),
+            (CacheStatus::Executed, CacheStatus::Cached, 0),
+            "forced: {forced}"
+        );
         assert_eq!(first.result, second.result);
     }
 }
@@ -183,7 +187,7 @@ fn a_job_that_ends_badly_leaves_the_other_jobs_of_its_worker_alone() {
             let (first, second, times) = two_jobs(forced, end);
             assert!(first.is_none_or(|ended| ended.is_err()), "{end:?}");
             let second = second.unwrap().unwrap();
-            assert_eq!((second.how, times), (How::Executed, 1), "forced: {forced}, {end:?}");
+            assert_eq!((second.status, times), (CacheStatus::Executed, 1), "forced: {forced}, {end:?}");
         }
     }
 }
@@ -195,9 +199,9 @@ fn a_record_of_another_job_is_taken_later_too() {
     runtime.block_on(async {
         let (one, first) = place.begin(End::Well);
         one.go.notify_one();
-        assert_eq!(ended(first).await.unwrap().unwrap().how, How::Executed);
+        assert_eq!(ended(first).await.unwrap().unwrap().status, CacheStatus::Executed);
         let (two, second) = place.begin(End::Well);
-        assert_eq!(ended(second).await.unwrap().unwrap().how, How::Cached);
+        assert_eq!(ended(second).await.unwrap().unwrap().status, CacheStatus::Cached);
         assert_eq!(two.begun.load(Ordering::SeqCst), 0);
     });
 }

@@ -47,7 +47,7 @@ impl Node {
         match self.forecast {
             Forecast::Source => "source",
             Forecast::Cached => "cached",
-            Forecast::Done => "to do",
+            Forecast::Executed => "to do",
             Forecast::Unknown => "unknown",
         }
     }
@@ -56,7 +56,7 @@ impl Node {
         match self.forecast {
             Forecast::Source => "#dfe9fb",
             Forecast::Cached => "#dcf2e1",
-            Forecast::Done => "#fde3cd",
+            Forecast::Executed => "#fde3cd",
             Forecast::Unknown => "#eceff3",
         }
     }
@@ -273,7 +273,7 @@ mod tests {
             Node::new("[internal] load build context", Forecast::Source, vec![]),
             Node::new("[build 1/2] FROM a", Forecast::Source, vec![]),
             Node::new("[build 2/2] COPY \"x\" <y>", Forecast::Cached, vec![1, 0]),
-            Node::new("[stage-1 1/1] COPY --from=build /y /", Forecast::Done, vec![2]),
+            Node::new("[stage-1 1/1] COPY --from=build /y /", Forecast::Executed, vec![2]),
         ]
     }
 
@@ -303,7 +303,7 @@ mod tests {
                 if step == 4 {
                     inputs.push(at - 3);
                 }
-                nodes.push(Node::new(&format!("[s{stage} {step}/5] RUN x"), Forecast::Done, inputs));
+                nodes.push(Node::new(&format!("[s{stage} {step}/5] RUN x"), Forecast::Executed, inputs));
             }
         }
         nodes

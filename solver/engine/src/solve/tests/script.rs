@@ -12,7 +12,8 @@ use lapstrake_graph::{File, FileAction, Graph, MakeDir, Op, Source, Vertex, Vert
 use tokio::sync::oneshot::{Sender, channel};
 
 use crate::{
-    CacheIndex, CacheMap, Dep, Done, Executor, Key, KeyHasher, Read, Record, Selector, Step, StepResult, Turn,
+    CacheIndex, CacheMap, Dep, Execution, Executor, InputRead, Key, KeyHasher, LockedStep, Record, Selector,
+    Step, StepResult,
 };
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -157,7 +158,7 @@ impl Executor for Script {
         vertex: &Vertex,
         inputs: &[StepResult<String>],
         _: &Step,
-    ) -> Result<Done<String>, Broken> {
+    ) -> Result<Execution<String>, Broken> {
         let name = vertex.meta.name.clone();
         let (sender, end) = channel();
         locked(&self.state).started.push(name.clone());
@@ -173,9 +174,9 @@ impl Executor for Script {
         let version = self.versions.get(&name).unwrap_or(&0);
         let value = end?.unwrap_or_else(|| format!("{name}.{version}({})", inputs.join(",")));
         let read =
-            self.read.get(&name).map(|token| Read { input: 0, content: key(token), source: key(token) });
+            self.read.get(&name).map(|token| InputRead { input: 0, content: key(token), source: key(token) });
         let result = StepResult { content: Some(key(&value)), value };
-        Ok(Done { result, read: read.into_iter().collect() })
+        Ok(Execution { result, read: read.into_iter().collect() })
     }
 }
 
@@ -204,11 +205,11 @@ impl CacheIndex for Memory {
         Ok(locked(&self.records).get(key).cloned())
     }
 
-    async fn lock(&self, key: &Key) -> Result<Turn<Self::Lock, String>, Infallible> {
+    async fn lock(&self, key: &Key) -> Result<LockedStep<Self::Lock, String>, Infallible> {
         let (lock, before) = locked(&self.locks).entry(*key).or_default().clone();
         let ended = lock.lock_owned().await;
         let result = ended.result.clone().filter(|_| ended.times > before);
-        Ok(Turn { lock: (*key, ended), result })
+        Ok(LockedStep { lock: (*key, ended), result })
     }
 
     fn done(&self, (key, mut ended): Self::Lock, result: &StepResult<String>) {

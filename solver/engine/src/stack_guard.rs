@@ -12,15 +12,15 @@ const MORE: usize = 8 << 20;
 
 /// A boxed future that makes sure of its stack. A step's future polls those of its inputs, so a Dockerfile of ten thousand
 /// steps is a recursion of that depth: to poll as well as to drop.
-pub(crate) struct Deep<'a, T>(Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>);
+pub(crate) struct StackGuard<'a, T>(Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>);
 
-impl<'a, T> Deep<'a, T> {
-    pub(crate) fn new(future: impl Future<Output = T> + Send + 'a) -> Deep<'a, T> {
-        Deep(Some(Box::pin(future)))
+impl<'a, T> StackGuard<'a, T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'a) -> StackGuard<'a, T> {
+        StackGuard(Some(Box::pin(future)))
     }
 }
 
-impl<T> Future for Deep<'_, T> {
+impl<T> Future for StackGuard<'_, T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
@@ -31,7 +31,7 @@ impl<T> Future for Deep<'_, T> {
     }
 }
 
-impl<T> Drop for Deep<'_, T> {
+impl<T> Drop for StackGuard<'_, T> {
     fn drop(&mut self) {
         let inner = self.0.take();
         stacker::maybe_grow(RED_ZONE, MORE, || drop(inner));
