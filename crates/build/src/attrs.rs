@@ -173,7 +173,7 @@ pub fn attestations(texts: &[String]) -> Option<String> {
     };
     let text = texts.iter().find(|text| !declined(text))?;
     Some(format!(
-        "attestations are not built yet (asked for: {text}): leave them away, or decline them with `=false`"
+        "attestations are not supported yet ({text}): leave them out, or decline them with `=false`"
     ))
 }
 

@@ -136,9 +136,9 @@ fn to_keys(argument: &str, warnings: &mut Vec<String>) -> Result<Target, String>
 
 fn unknown(kind: &str) -> String {
     if NOT_YET.contains(&kind) {
-        format!("caches of type `{kind}` are not there yet: there are `registry`, `local` and `inline`")
+        format!("caches of type `{kind}` are not supported yet: use `registry`, `local` or `inline`")
     } else {
-        format!("there are no caches of type `{kind}`, but `registry`, `local` and `inline`")
+        format!("unknown cache type `{kind}`: use `registry`, `local` or `inline`")
     }
 }
 

@@ -62,9 +62,8 @@ impl Export<'_> {
         let of_this_machine =
             |built: &Built<'_>| built.stack.below.is_some() || !built.stack.binds.is_empty();
         if leaves && self.results.iter().any(of_this_machine) {
-            let text =
-                "the result stands on a `rootfs://` directory of this machine, which is no part of any image";
-            let hint = "copy what is needed into a stage of its own: `FROM scratch` and `COPY --from=…`";
+            let text = "the result is based on a `rootfs://` directory of this machine, which cannot be part of an image";
+            let hint = "copy the needed files into another stage: `FROM scratch` and `COPY --from=…`";
             return Err(Report::new(text).with_hint(hint));
         }
         let (mut delivered, mut metadata) = (Delivered::default(), Metadata::default());
@@ -274,7 +273,7 @@ impl Export<'_> {
                 })?)
             }),
             Engine::Containerd(_) if names.is_empty() => {
-                let text = "containerd knows images by their names: give one with `-t`";
+                let text = "containerd needs an image name: give one with `-t`";
                 Err(Usage(text.to_owned()).into())
             }
             Engine::Containerd(to) => during(step, "sending blobs to containerd", || {
@@ -293,7 +292,7 @@ impl Export<'_> {
         step: &Step,
     ) -> Outcome<Manifest> {
         if names.is_empty() {
-            return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()).into());
+            return Err(Usage("pushing needs an image name: give one with `-t`".to_owned()).into());
         }
         let status = status(step);
         tokio::runtime::Handle::current().block_on(async {

@@ -67,7 +67,7 @@ pub fn load_bytes(root: &OwnedFd, path: &Path) -> Result<Vec<u8>, String> {
     let file = std::fs::File::from(opened.map_err(|error| reason(&error))?);
     let stat = rustix::fs::fstat(&file).map_err(|error| error.to_string())?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err("it is no file".to_owned());
+        return Err("not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;

@@ -51,7 +51,8 @@ impl Lock {
             request.dockerfile.as_deref().and_then(Path::parent).filter(|dir| !dir.as_os_str().is_empty());
         let dir = own.unwrap_or(&request.context);
         if !dir.is_dir() {
-            let text = "--locked and --hermetic need a Dockerfile in a directory, for the lock beside it";
+            let text =
+                "--locked and --hermetic need a Dockerfile in a directory, for `lapstrake.lock` beside it";
             return Err(Usage(text.to_owned()).into());
         }
         let path = dir.join(NAME);
@@ -77,9 +78,7 @@ impl Lock {
         let pinned = self.pinned(request);
         let digest = pinned.digest().filter(|digest| request.reference.digest() != Some(digest))?;
         let (shown, name) = (self.path.display(), request.reference.familiar());
-        Some(format!(
-            "`{shown}` pins {name} to {digest}: without its line there the name means what it means now"
-        ))
+        Some(format!("`{shown}` pins {name} to {digest}: remove its line to take the current image"))
     }
 
     /// Refuses what is not pinned, then writes down what is new.
@@ -97,14 +96,11 @@ impl Lock {
         if self.locked {
             let new = now.images.iter().find(|(name, digest)| known.get(*name) != Some(*digest));
             let text = match (new, &self.known) {
-                (_, None) => format!("there is no `{shown}`"),
+                (_, None) => format!("`{shown}` does not exist"),
                 (Some((name, _)), _) => format!("`{shown}` does not have {name}"),
                 (None, _) => format!("`{shown}` has images that are not used any more"),
             };
-            return Err(refused(
-                text,
-                "build once with --hermetic and without --locked, which brings it up to date",
-            ));
+            return Err(refused(text, "build once with --hermetic and without --locked to update it"));
         }
         let mut text = serde_json::to_vec_pretty(&now)?;
         text.push(b'\n');
@@ -166,7 +162,7 @@ fn key(reference: &str, platform: &Platform) -> String {
 fn parse(bytes: &[u8]) -> Outcome<Content> {
     let content: Content = serde_json::from_slice(bytes)?;
     if content.version != VERSION {
-        return Err(Report::new(format!("version {} is not known, only {VERSION}", content.version)));
+        return Err(Report::new(format!("unknown version {}: only {VERSION} is supported", content.version)));
     }
     Ok(content)
 }

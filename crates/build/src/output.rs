@@ -215,9 +215,7 @@ fn stored(keys: &mut Keys) -> Result<ImageOutput, String> {
     }
     image.unpack = keys.flag("unpack")?.unwrap_or(false);
     if image.unpack && image.rewrite {
-        return Err(
-            "`rewrite-timestamp` conflicts with `unpack`: what is unpacked keeps its times".to_owned()
-        );
+        return Err("`rewrite-timestamp` conflicts with `unpack`: unpacked files keep their times".to_owned());
     }
     Ok(image)
 }
@@ -420,10 +418,10 @@ impl Keys {
         match self.left.keys().next().map(String::as_str) {
             None => Ok(self.warnings),
             Some(key @ ("oci-artifact" | "attestation-inline" | "attestation-prefix")) => {
-                Err(format!("`{key}` is not supported: there are no attestations yet"))
+                Err(format!("`{key}` is not supported: attestations are not supported yet"))
             }
             Some(key @ "unsafe-internal-store-allow-incomplete") => Err(format!(
-                "`{key}` is not supported: what the store has is whole; with a push, `store=false` keeps nothing here"
+                "`{key}` is not supported: the store keeps whole images; with a push, `store=false` keeps nothing here"
             )),
             Some(key) => Err(format!("type={kind} has no key `{key}`")),
         }
@@ -548,7 +546,7 @@ mod tests {
                 "cannot export annotations",
             ),
             ("type=image,oci-mediatypes=false,annotation-index.a=x", "cannot export annotations"),
-            ("type=image,oci-artifact=true", "no attestations yet"),
+            ("type=image,oci-artifact=true", "attestations are not supported yet"),
             ("type=image,unpack=true,rewrite-timestamp=true", "conflicts with `unpack`"),
             ("type=image,name=A B", "invalid name"),
             ("type=moby", "type `moby` is not supported"),

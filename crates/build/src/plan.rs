@@ -114,7 +114,7 @@ async fn ask_images(
     }
     for (number, step) in started.into_iter().enumerate() {
         if !known.iter().any(|(known, _)| *known == number) {
-            step.complete(false, Some("given up: another image cannot be had".to_owned()));
+            step.complete(false, Some("stopped: another image cannot be resolved".to_owned()));
         }
     }
     known.sort_by_key(|(number, _)| *number);
@@ -152,9 +152,7 @@ pub(crate) async fn guess_time(resolved: &mut Resolved, parsed: &Parsed, tools: 
     match tokio::time::timeout(PATIENCE, time_of(&source, tools, &Progress::none())).await {
         Ok(Ok(time)) => resolved.inputs.source_epoch = time,
         Ok(Err(_)) | Err(_) => {
-            tools
-                .notes
-                .add(format!("{} could not be looked at: its time is not known", source_title(&source)));
+            tools.notes.add(format!("cannot inspect {}: its time is unknown", source_title(&source)));
         }
     }
 }

@@ -60,7 +60,7 @@ impl Resolved {
         resolved.as_index =
             platforms::as_index(&resolved.inputs.platforms, asked.map(String::as_str), &resolved.outputs)?;
         if resolved.outputs.iter().any(|output| resolved.names.is_empty() && output.needs_name()) {
-            return Err(Usage("there is no name to push the image to: give one with `-t`".to_owned()).into());
+            return Err(Usage("pushing needs an image name: give one with `-t`".to_owned()).into());
         }
         Ok(resolved)
     }

@@ -34,7 +34,7 @@ pub(crate) fn leave_out<'r>(
     let cache_to = there("--cache-to", &request.cache.to, &mut missing);
     missing.extend(attrs::attestations(&request.attestations));
     if request.ignore_unsupported {
-        warnings.extend(missing.iter().map(|what| format!("warning: left out: {what}")));
+        warnings.extend(missing.iter().map(|what| format!("warning: ignored: {what}")));
     } else if !missing.is_empty() {
         let way = "`--ignore-unsupported` (or LAPSTRAKE_IGNORE_UNSUPPORTED=1) builds without";
         return Err(Usage(format!("{}\nhint: {way}", missing.join("\nERROR: "))));

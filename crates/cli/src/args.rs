@@ -84,7 +84,7 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// List the images in the local store
     Images(Images),
-    /// Show what images are, as JSON or by a template
+    /// Show images as JSON, or by a template
     Inspect(Inspect),
     /// Show how an image was made
     History(History),
@@ -96,41 +96,41 @@ pub(crate) enum Command {
     Push(PushImage),
     /// Pull an image from a registry
     Pull(Pull),
-    /// Look for images on Docker Hub or in another registry
+    /// Search for images on Docker Hub or in another registry
     Search(Search),
-    /// Keep a login for a registry
+    /// Store a login for a registry
     Login(LoginArgs),
-    /// Forget the login for a registry
+    /// Remove the login for a registry
     Logout(Logout),
-    /// Write images to an archive for `docker load` and others
+    /// Write images to an archive, for `docker load` and other tools
     Save(Save),
-    /// Make an image of a root file system's tar
+    /// Make an image from the tar of a root file system
     Import(Import),
-    /// Load images from an archive (docker save, or an OCI layout)
+    /// Load images from an archive of `docker save`, or from an OCI layout
     Load(Load),
-    /// Draw what a Dockerfile builds, and what of it is cached; nothing is built
+    /// Draw the steps of a Dockerfile and mark the cached ones, without building
     Graph(Box<Graph>),
-    /// Show why steps of a build were done again
+    /// Show why steps of a build ran again
     Explain(builds::Explain),
-    /// Builds that are over: list them, look at them, read what they said
+    /// List earlier builds, inspect them, and read their output
     #[command(subcommand, visible_alias = "history-of-builds")]
     Builds(builds::Builds),
-    /// Show what takes room on the disk
+    /// Show disk usage
     Df(space::Df),
-    /// Remove images without a name, and the build cache
+    /// Remove images without a name, and build cache
     Prune(space::Prune),
-    /// Say what of this machine builds can use, and what is missing
+    /// Check whether this machine can run builds
     Doctor(Doctor),
-    /// Show which version this is, in Docker's form
+    /// Show the version, in Docker's form
     Version(about::Version),
-    /// Show what this machine and its store are, in Docker's form; `doctor` says what is missing
+    /// Show the machine and its store, in Docker's form; `doctor` finds what is missing
     Info(about::Info),
     /// Print completions for a shell, or write man pages
     Completion(about::Completion),
     /// The builder, as `buildx ls` and `buildx inspect` show it
     #[command(hide = true)]
     Builders(about::Builders),
-    /// Show what the builder makes of a text, as JSON
+    /// Show the builder's view of a text, as JSON
     #[command(subcommand)]
     Debug(debug::Debug),
 }
@@ -144,7 +144,7 @@ pub(crate) struct Build {
     /// The Dockerfile: a path, `-` for standard input, or an `https` address (default: `CONTEXT/Dockerfile`)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Tell something instead of building: `check`, `outline`, `targets` or `subrequests.describe`, with `,format=json` as JSON
+    /// Answer a question instead of building: `check`, `outline`, `targets` or `subrequests.describe`, with `,format=json` as JSON
     #[arg(long, value_name = "METHOD", conflicts_with = "check")]
     pub(crate) call: Option<String>,
     /// Check the Dockerfile instead of building: short for `--call check`
@@ -153,13 +153,13 @@ pub(crate) struct Build {
     /// Build this stage
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// Set an ARG; without a value, from the environment
+    /// Set an ARG; without a value, the environment provides it
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// Set ARGs from a file with a `KEY=VALUE` or `KEY` in each line; `--build-arg` wins over it
+    /// Set ARGs from a file with a `KEY=VALUE` or `KEY` on each line; `--build-arg` wins
     #[arg(long, value_name = "FILE")]
     pub(crate) build_arg_file: Vec<PathBuf>,
-    /// The language of the Dockerfile, instead of the one in its first line: `lapstrake` has more than Docker's
+    /// The language of the Dockerfile, instead of its `# syntax=` line: `lapstrake` adds to Docker's
     #[arg(long, value_name = "NAME")]
     pub(crate) syntax: Option<String>,
     /// Set a label of the image
@@ -171,17 +171,17 @@ pub(crate) struct Build {
     /// Run the steps of these stages, even if they are cached
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Which files of contexts are read to know their content: those that changed by their times and sizes, or all
+    /// The files of contexts that are read: those whose size or times changed, or all
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) checksum: Checksum,
-    /// Ask registries even for base images that are here
+    /// Ask registries even for base images in the local store
     #[arg(long)]
     pub(crate) pull: bool,
-    /// The platforms of the image, more than one with commas or given again: they make an index (default:
-    /// $DOCKER_DEFAULT_PLATFORM, else this machine)
+    /// The platforms of the image, separated by commas; several make an index (default: $DOCKER_DEFAULT_PLATFORM, else
+    /// this machine's)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Vec<String>,
-    /// A limit by its name in buildx, as `memory=2g`: `memory`, `memory-swap`, `cpu-shares`, `cpu-period`, `cpu-quota`,
+    /// Set a limit by its name in buildx, as `memory=2g`: `memory`, `memory-swap`, `cpu-shares`, `cpu-period`, `cpu-quota`,
     /// `cpuset-cpus` or `cpuset-mems`
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) resource: Vec<String>,
@@ -189,10 +189,10 @@ pub(crate) struct Build {
     /// $LAPSTRAKE_IGNORE_UNSUPPORTED)
     #[arg(long)]
     pub(crate) ignore_unsupported: bool,
-    /// The builder: there is only `default`, which is this process
+    /// The builder; the only one is `default`, this process
     #[arg(long, value_name = "NAME", hide = true)]
     pub(crate) builder: Option<String>,
-    /// Attestations, of which none are made yet: `false` declines them
+    /// Attestations; `false` declines them, others are not there yet
     #[arg(long, value_name = "KEY=VALUE", hide = true)]
     pub(crate) attest: Vec<String>,
     /// As --attest
@@ -201,37 +201,37 @@ pub(crate) struct Build {
     /// As --attest
     #[arg(long, value_name = "VALUE", hide = true)]
     pub(crate) sbom: Option<String>,
-    /// Another source of files or base: a directory, a git repository, `https://…`, `docker-image://REF`,
+    /// Add a named context: a directory, a git repository, `https://…`, `docker-image://REF`,
     /// `oci-layout://DIR[:TAG]` or `rootfs://DIR`
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) build_context: Vec<String>,
-    /// A secret for RUN: `id=ID[,src=FILE|,env=VARIABLE]`
+    /// Give RUN a secret: `id=ID[,src=FILE|,env=VARIABLE]`
     #[arg(long, value_name = "id=ID[,src=FILE]")]
     pub(crate) secret: Vec<String>,
-    /// An SSH agent for RUN: `default` or `ID=SOCKET`
+    /// Give RUN an SSH agent: `default` or `ID=SOCKET`
     #[arg(long, value_name = "default|ID=SOCKET")]
     pub(crate) ssh: Vec<String>,
-    /// Where the result goes: `type=oci|docker|tar|local,dest=PATH`, `type=image|registry,name=NAME`, `type=cacheonly`, or
+    /// Write the result to `type=oci|docker|tar|local,dest=PATH`, `type=image|registry,name=NAME`, `type=cacheonly`, or
     /// a directory
     #[arg(short, long, value_name = "DIR|type=TYPE,dest=PATH")]
     pub(crate) output: Vec<String>,
-    /// Take results of steps from here: `NAME` in a registry (a cache, or an image that carries one) or `type=local,src=DIR`
+    /// Import results of steps from `NAME` in a registry (a cache, or an image that carries one) or `type=local,src=DIR`
     #[arg(long, value_name = "NAME|type=TYPE,…")]
     pub(crate) cache_from: Vec<String>,
-    /// Leave results of steps for others: `type=registry,ref=NAME`, `type=local,dest=DIR` (`mode=max` for all stages), or
+    /// Export results of steps to `type=registry,ref=NAME`, `type=local,dest=DIR` (`mode=max` for all stages), or
     /// `type=inline` in the image
     #[arg(long, value_name = "NAME|type=TYPE,…")]
     pub(crate) cache_to: Vec<String>,
-    /// Push the image to the registries that its names say: short for `-o type=registry`
+    /// Push the image to the registries of its names: short for `-o type=registry`
     #[arg(long)]
     pub(crate) push: bool,
-    /// Load the image into a running Docker or containerd too
+    /// Also load the image into a running Docker or containerd
     #[arg(long)]
     pub(crate) load: bool,
     /// Add an annotation to the manifest: `[manifest|manifest-descriptor[[PLATFORM]]:]KEY=VALUE`
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) annotation: Vec<String>,
-    /// How progress is shown
+    /// The form of progress
     #[arg(long, value_enum)]
     pub(crate) progress: Option<Mode>,
     /// Print only the image id
@@ -243,42 +243,42 @@ pub(crate) struct Build {
     /// Write the image id to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
-    /// Write what was built as JSON to this file
+    /// Write a description of the result to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
-    /// The network of RUN that does not say: `isolated` (one of its own with a way out), `none`, `host` (needs `--allow`),
-    /// or `default`: what $LAPSTRAKE_NETWORK says, else `isolated` where that can be had, else `host`
+    /// The network of RUN: `isolated` (a network of its own with a way out), `none`, `host` (needs `--allow`), or `default`
+    /// ($LAPSTRAKE_NETWORK, else `isolated` if possible, else `host`)
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
     /// Grant an entitlement: `network.host`, `security.insecure`, `device` or `device=NAME`
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<String>,
-    /// Where the specs of CDI devices are (default: /etc/cdi and /var/run/cdi)
+    /// The directory of CDI device specifications (default: /etc/cdi and /var/run/cdi)
     #[arg(long, value_name = "DIR")]
     pub(crate) cdi_spec_dir: Vec<PathBuf>,
-    /// Another line for /etc/hosts
+    /// Add a line to /etc/hosts
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
     /// The size of /dev/shm
     #[arg(long, value_name = "BYTES")]
     pub(crate) shm_size: Option<String>,
-    /// A resource limit of RUN
+    /// Set a resource limit of RUN
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
     #[command(flatten)]
     pub(crate) hold: limits::Hold,
-    /// Give RUN no network, and use nothing that is not pinned: images by `lapstrake.lock` beside the Dockerfile, which is
-    /// written if it is not there
+    /// Give RUN no network, and use pinned sources only: images by `lapstrake.lock` beside the Dockerfile; a missing lock
+    /// file is written
     #[arg(long, conflicts_with = "network")]
     pub(crate) hermetic: bool,
-    /// Fail if `lapstrake.lock` is not there or would change
+    /// Fail if `lapstrake.lock` is missing or would change
     #[arg(long)]
     pub(crate) locked: bool,
-    /// Open a shell where a step fails, and before the steps whose names have STEP in them
+    /// Open a shell where a step fails, or before the steps whose names contain STEP
     #[arg(long, value_name = "STEP", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) debug: Option<String>,
-    /// What to build from: a directory, a git repository, the `https` address of an archive or Dockerfile, or `-` for one
-    /// of these on standard input
+    /// The build context: a directory, a git repository, the `https` address of an archive or Dockerfile, or `-` for
+    /// standard input
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: PathBuf,
 }
@@ -286,16 +286,16 @@ pub(crate) struct Build {
 /// Which files of contexts are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Checksum {
-    /// Those that may have changed.
+    /// Files that may have changed.
     Auto,
-    /// All of them.
+    /// All files.
     Always,
 }
 
 /// `lapstrake check`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Check {
-    /// How findings are written
+    /// The form of findings
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
     #[command(flatten)]
@@ -305,13 +305,13 @@ pub(crate) struct Check {
 /// `lapstrake graph`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Graph {
-    /// In the language of Graphviz
+    /// Draw in the language of Graphviz
     #[arg(long, conflicts_with = "svg")]
     pub(crate) dot: bool,
-    /// As a picture
+    /// Draw an SVG picture
     #[arg(long)]
     pub(crate) svg: bool,
-    /// Write it to this file
+    /// Write to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) to: Option<PathBuf>,
     #[command(flatten)]
@@ -321,13 +321,13 @@ pub(crate) struct Graph {
 /// `lapstrake doctor`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Doctor {
-    /// Read everything in the state directory, to see whether it is still what was put there
+    /// Read and verify everything in the state directory
     #[arg(long)]
     pub(crate) state: bool,
-    /// Drop what is damaged in the state directory, so that builds make it anew
+    /// Drop damaged objects from the state directory; builds make them again
     #[arg(long)]
     pub(crate) repair: bool,
-    /// As a JSON document
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -337,7 +337,7 @@ pub(crate) struct Doctor {
 pub(crate) enum Format {
     /// For people.
     Text,
-    /// As BuildKit's clients have it.
+    /// BuildKit's JSON document.
     Json,
     /// SARIF 2.1.0, for code scanners.
     Sarif,

@@ -116,7 +116,7 @@ fn engine() -> Result<Addressee, Usage> {
         return Ok(Addressee { engine, named: containerd_named });
     }
     let docker = there.or(sockets.last()).cloned().map(Engine::Docker);
-    let engine = docker.ok_or_else(|| Usage("there is no place where Docker could listen".to_owned()))?;
+    let engine = docker.ok_or_else(|| Usage("no socket of Docker is known".to_owned()))?;
     Ok(Addressee { engine, named: docker_named })
 }
 

@@ -27,11 +27,11 @@ use tail::Tails;
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {
-    /// A terminal's way if standard error is one, else plain.
+    /// `tty` if standard error is a terminal, else `plain`.
     Auto,
-    /// Live, redrawn.
+    /// A live display.
     Tty,
-    /// One line after the other.
+    /// Lines, in order.
     Plain,
     /// One JSON object a line, in BuildKit's schema.
     Rawjson,

@@ -40,7 +40,7 @@ fn no_namespace(error: &UsernsError) -> Report {
 }
 
 /// Why layers are copied where an overlay could be mounted.
-pub(crate) const BY_WISH: &str = "LAPSTRAKE_MOUNTS says so";
+pub(crate) const BY_WISH: &str = "chosen by LAPSTRAKE_MOUNTS";
 
 /// Enters a user namespace as an ordinary user, then opens the state. Must come before the first thread.
 pub(crate) fn open() -> Outcome<Machine> {

@@ -107,8 +107,8 @@ mod tests {
     fn what_is_wrong_is_said() {
         let data = json!({"Id": "x", "List": [1], "Deep": {"A": 1}});
         for (template, expected) in [
-            ("{{.Nope}}", "template: there is no field `Nope`: the fields here are Deep, Id, List"),
-            ("{{.Deep.B}}", "template: there is no field `B`: the fields here are A"),
+            ("{{.Nope}}", "template: unknown field `Nope`: the fields are Deep, Id, List"),
+            ("{{.Deep.B}}", "template: unknown field `B`: the fields are A"),
             ("{{.Id.x}}", "template: a string has no field `x`"),
             ("{{nope .}}", "template: function `nope` is not defined"),
             ("{{if .Id}}", "template: `{{if}}` has no `{{end}}`"),

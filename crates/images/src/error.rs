@@ -64,7 +64,7 @@ pub enum ImagesError {
     #[error(transparent)]
     Digest(#[from] DigestError),
     /// A document is longer than documents are.
-    #[error("`{name}` in the archive has more than {longest} bytes: it is no description of an image")]
+    #[error("`{name}` in the archive has more than {longest} bytes: not a description of an image")]
     Long {
         /// Its name.
         name: String,
@@ -72,7 +72,7 @@ pub enum ImagesError {
         longest: u64,
     },
     /// A directory has more files than an image.
-    #[error("`{}` has more than {most} files: it is no image", path.display())]
+    #[error("`{}` has more than {most} files: not an image", path.display())]
     ManyFiles {
         /// The directory.
         path: PathBuf,

@@ -79,7 +79,7 @@ pub fn is_image_config(media_type: &str) -> bool {
         || matches!(media_type, "application/octet-stream" | "application/json" | "text/html" | "")
 }
 
-/// Whether an entry of an index says itself that it is no image: an attestation, a signature, a list of parts.
+/// Whether an entry of an index says that it is not an image: an attestation, a signature, a list of parts.
 #[must_use]
 pub fn is_artifact(entry: &Descriptor) -> bool {
     let has = |name: &str| entry.annotations().as_ref().is_some_and(|all| all.contains_key(name));

@@ -32,7 +32,7 @@ pub enum ReferenceError {
         name: String,
     },
     /// A name for something new that has a digest.
-    #[error("a name with a digest cannot be given: the digest follows from what is named")]
+    #[error("a name cannot have a digest: the digest follows from the image")]
     Pinned,
     /// A name over 255 bytes.
     #[error("repository name must not be more than 255 characters")]

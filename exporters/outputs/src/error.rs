@@ -29,7 +29,7 @@ pub enum OutputError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// There is nowhere to push to.
-    #[error("there is no name to push the image to")]
+    #[error("pushing needs an image name")]
     NoName,
     /// A layer that stays elsewhere would have to be compressed anew.
     #[error("a layer of the base is not here")]

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 /// `lapstrake version`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Version {
-    /// Print a template, as `{{.Server.Version}}`, or `json`
+    /// Print by a Go template, as `{{.Server.Version}}`, or `json`
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
 }
@@ -15,7 +15,7 @@ pub(crate) struct Version {
 /// `lapstrake info`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Info {
-    /// Print a template, as `{{.DockerRootDir}}`, or `json`
+    /// Print by a Go template, as `{{.DockerRootDir}}`, or `json`
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
 }
@@ -26,12 +26,12 @@ pub(crate) struct Completion {
     /// The shell: `bash`, `zsh`, `fish`, `elvish` or `powershell`; or `man` for man pages
     #[arg(value_name = "SHELL")]
     pub(crate) shell: Option<Pages>,
-    /// Where man pages are written to, a file for each verb
+    /// The directory for man pages, one file for each verb
     #[arg(long, value_name = "DIR", required_if_eq("shell", "man"))]
     pub(crate) to: Option<PathBuf>,
 }
 
-/// What is made of the verbs and their flags.
+/// A form of the verbs and their flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Pages {
     /// Completions for bash.
@@ -51,19 +51,19 @@ pub(crate) enum Pages {
 /// `lapstrake builders`, for `buildx ls`, `buildx inspect` and `buildx version`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Builders {
-    /// What is asked
+    /// The question
     pub(crate) what: About,
-    /// The builder; there is only `default`
+    /// The builder; the only one is `default`
     pub(crate) name: Option<String>,
-    /// Accepted for habit's sake: the builder needs no start
+    /// Accepted for Docker's sake: the builder needs no start
     #[arg(long)]
     pub(crate) bootstrap: bool,
-    /// How a row of `ls` is printed: a template, or `json`
+    /// The form of a row of `ls`: a Go template, or `json`
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
 }
 
-/// What is asked of the builder.
+/// A question to the builder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum About {
     /// The builders, a row each.

@@ -5,7 +5,7 @@ use clap::{Args as ClapArgs, Subcommand};
 /// `lapstrake builds`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Builds {
-    /// List the builds that are remembered, newest first
+    /// List earlier builds, newest first
     Ls {
         /// Print only ids
         #[arg(short, long)]
@@ -14,7 +14,7 @@ pub(crate) enum Builds {
         #[arg(long)]
         json: bool,
     },
-    /// Show a build and what became of its steps
+    /// Show a build and the results of its steps
     Inspect {
         /// Print the record as JSON
         #[arg(long)]
@@ -22,14 +22,14 @@ pub(crate) enum Builds {
         /// The build: the beginning of its id, or `^1` for the last but one (default: the last one)
         build: Option<String>,
     },
-    /// Print what was said in a build
+    /// Print the output of a build
     Logs {
         /// The build: the beginning of its id, or `^1` for the last but one (default: the last one)
         build: Option<String>,
     },
-    /// Forget builds
+    /// Remove records of builds
     Rm {
-        /// All of them
+        /// Remove all records
         #[arg(long, conflicts_with = "builds")]
         all: bool,
         /// The builds: beginnings of their ids
@@ -52,11 +52,11 @@ pub(crate) struct Explain {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// How many changed files are named for each step
+    /// The number of changed files that are named for each step
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
     pub(crate) files: usize,
     /// The build: the beginning of its id, or `^1` for the last but one (default: the last one)
     pub(crate) build: Option<String>,
-    /// The earlier build to compare it with (default: the one before it of the same context, Dockerfile and target)
+    /// The earlier build to compare with (default: the previous build of the same context, Dockerfile and target)
     pub(crate) earlier: Option<String>,
 }

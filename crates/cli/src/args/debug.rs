@@ -11,16 +11,16 @@ pub(crate) enum Debug {
     Parse(Parse),
     /// Expand words: JSON lines on standard input, JSON lines on standard output
     Expand,
-    /// Tell which paths an ignore file hides: JSON lines in and out, or `--why PATH` about a context
+    /// Find the paths that an ignore file hides: JSON lines in and out, or `--why PATH` in a context
     Ignore(DebugIgnore),
-    /// Print what a build would do
+    /// Print the steps of a build
     Plan(DebugPlan),
 }
 
 /// `lapstrake debug parse`
 #[derive(Debug, Args)]
 pub(crate) struct Parse {
-    /// Print JSON, schema `lapstrake-parse/1` (the only form there is)
+    /// Print JSON, schema `lapstrake-parse/1` (the only form)
     #[arg(long, required = true)]
     pub(crate) json: bool,
     /// The Dockerfile; `-` is standard input
@@ -30,19 +30,19 @@ pub(crate) struct Parse {
 /// `lapstrake debug plan`
 #[derive(Debug, Args)]
 pub(crate) struct DebugPlan {
-    /// Print JSON, schema `lapstrake-plan/1` (the only form there is)
+    /// Print JSON, schema `lapstrake-plan/1` (the only form)
     #[arg(long, required = true)]
     pub(crate) json: bool,
-    /// Take one made-up image for every image that the Dockerfile names
+    /// Use a made-up image for every image that the Dockerfile names
     #[arg(long)]
     pub(crate) fake_images: bool,
     /// Build this stage
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
-    /// Set an ARG; without a value, from the environment
+    /// Set an ARG; without a value, the environment provides it
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// The language of the Dockerfile, instead of the one in its first line
+    /// The language of the Dockerfile, instead of its `# syntax=` line
     #[arg(long, value_name = "NAME")]
     pub(crate) syntax: Option<String>,
     /// Set a label of the image
@@ -58,7 +58,7 @@ pub(crate) struct DebugPlan {
 /// `lapstrake debug ignore`
 #[derive(Debug, Args)]
 pub(crate) struct DebugIgnore {
-    /// Say which line decides about this path of the context
+    /// Name the line that decides about this path of the context
     #[arg(long, value_name = "PATH")]
     pub(crate) why: Option<String>,
     /// The Dockerfile, whose own ignore file wins (default: `CONTEXT/Dockerfile`)

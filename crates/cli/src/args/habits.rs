@@ -47,13 +47,13 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
 const ELSEWHERE: [(&[&str], &str); 6] = [
     (
         &["buildx imagetools", "manifest"],
-        "what a registry has is told by `lapstrake inspect --referrers` and `skopeo inspect`; `build --platform a,b` makes an index",
+        "`lapstrake inspect --referrers` and `skopeo inspect` show the content of a registry; `build --platform a,b` makes an index",
     ),
     (&["buildx history"], "`lapstrake builds` has the builds that are over"),
     (&["buildx bake", "bake", "compose"], "build one target after the other with `lapstrake build`"),
     (
         &["buildx", "builder"],
-        "there is no builder to make or choose: `lapstrake build` builds in its own process",
+        "builders cannot be made or chosen: `lapstrake build` builds in its own process",
     ),
     (
         &[
@@ -112,7 +112,7 @@ const FLAGS: [(&str, &[&str], Flag); 9] = [
     (
         "images",
         &["--tree"],
-        Flag::RefusedOn("each platform has its row: `--format '{{.Platform}} {{.ID}}'` tells of them"),
+        Flag::RefusedOn("each platform has a row: use `--format '{{.Platform}} {{.ID}}'`"),
     ),
     // Nothing of a step's container stays, and no context is sent.
     ("build", &["--rm", "--force-rm", "--compress"], Flag::Dropped),
@@ -158,7 +158,7 @@ fn settle(words: &mut Vec<OsString>, names: &[&str], flag: &Flag) -> Result<(), 
             at += 1;
             continue;
         }
-        let refuse = |why: &str| Err(refused(&format!("`{text}` is not there: {why}")));
+        let refuse = |why: &str| Err(refused(&format!("`{text}` is not supported: {why}")));
         let on = value.map_or(Some(true), lapstrake_go::parse_bool);
         match (flag, on) {
             (Flag::Refused(why), _)
@@ -194,7 +194,7 @@ fn grouped(mut words: Vec<OsString>) -> Result<Vec<OsString>, Error> {
     let both = format!("{first} {second}");
     let told = |line: &str| ELSEWHERE.iter().find(|(lines, _)| lines.contains(&line));
     match told(&both).map(|told| (told, both.as_str())).or(told(&first).map(|told| (told, first.as_str()))) {
-        Some(((_, instead), line)) => Err(refused(&format!("`{line}` is not there: {instead}"))),
+        Some(((_, instead), line)) => Err(refused(&format!("`{line}` is not supported: {instead}"))),
         None => Ok(words),
     }
 }
@@ -307,11 +307,11 @@ mod tests {
     #[test]
     fn what_is_not_there_is_told_with_what_is() {
         for (line, word) in [
-            ("ps -a", "`ps` is not there: containers end with"),
+            ("ps -a", "`ps` is not supported: containers end with"),
             ("buildx imagetools inspect x", "skopeo inspect"),
-            ("buildx create --use", "no builder to make or choose"),
+            ("buildx create --use", "builders cannot be made or chosen"),
             ("system events", "images and builds only"),
-            ("images --tree=true", "each platform has its row"),
+            ("images --tree=true", "each platform has a row"),
             ("build --squash .", "COPY --from"),
             ("build --policy=x .", "lapstrake.lock"),
             ("build --squash=T .", "COPY --from"),

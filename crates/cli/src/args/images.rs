@@ -7,17 +7,17 @@ use clap::Args as ClapArgs;
 /// `lapstrake images`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Images {
-    /// Accepted for habit's sake: there are no intermediate images
+    /// Accepted for Docker's sake: there are no intermediate images
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Show the digests that registries know images by
+    /// Show the digests by which registries know the images
     #[arg(long)]
     pub(crate) digests: bool,
-    /// Only some: `dangling=BOOL`, `label=KEY[=VALUE]`, `before=IMAGE`, `since=IMAGE`, `until=TIME` (or `until=24h`),
+    /// Filter: `dangling=BOOL`, `label=KEY[=VALUE]`, `before=IMAGE`, `since=IMAGE`, `until=TIME` (or `until=24h`),
     /// `reference=PATTERN`
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
-    /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
+    /// The form of rows: `table`, `json`, `table TEMPLATE` or a template
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
     /// Print ids in full
@@ -26,10 +26,10 @@ pub(crate) struct Images {
     /// Print only ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Print JSON, a line for each name
+    /// Print JSON, one line for each name
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     pub(crate) json: bool,
-    /// Only images with such a name
+    /// Only images with this name
     #[arg(value_name = "NAME[:TAG]")]
     pub(crate) pattern: Option<String>,
 }
@@ -37,19 +37,19 @@ pub(crate) struct Images {
 /// `lapstrake inspect`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Inspect {
-    /// Print a template, or `json`
+    /// Print by a Go template, or `json`
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
-    /// Print the config as it is stored: its digest is the image's id
+    /// Print the stored config, whose digest is the image's id
     #[arg(long, conflicts_with = "format")]
     pub(crate) raw: bool,
-    /// Ask the registry for the index of what refers to the image there: signatures, attestations
+    /// Ask the registry for the index of the image's referrers: signatures, attestations
     #[arg(long, conflicts_with_all = ["format", "raw"])]
     pub(crate) referrers: bool,
-    /// Accepted for habit's sake: it is JSON anyway
+    /// Accepted for symmetry: the output is always JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Of a name that images for several platforms have, the one for this
+    /// Select this platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids
@@ -63,20 +63,20 @@ pub(crate) struct History {
     /// Print ids and instructions in full
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Round sizes and times; `--human=false` prints bytes and the times themselves
+    /// Round sizes and times; `--human=false` prints bytes and exact times
     #[arg(short = 'H', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
         default_missing_value = "true", action = clap::ArgAction::Set)]
     pub(crate) human: bool,
-    /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
+    /// The form of rows: `table`, `json`, `table TEMPLATE` or a template
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
     /// Print only ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Print JSON, a line for each row
+    /// Print JSON, one line for each row
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     pub(crate) json: bool,
-    /// Of a name that images for several platforms have, the one for this
+    /// Select this platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The image: a name or the beginning of an id
@@ -86,22 +86,22 @@ pub(crate) struct History {
 /// `lapstrake search`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Search {
-    /// Only some: `stars=N`, `is-official=BOOL`, `is-automated=BOOL`
+    /// Filter: `stars=N`, `is-official=BOOL`, `is-automated=BOOL`
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
-    /// How rows are printed: `table`, `json`, `table TEMPLATE` or a template
+    /// The form of rows: `table`, `json`, `table TEMPLATE` or a template
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
-    /// The most that are asked for
+    /// The number of results
     #[arg(long, value_name = "N", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) limit: u32,
     /// Print descriptions in full
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Print JSON, a line for each image
+    /// Print JSON, one line for each image
     #[arg(long, conflicts_with = "format")]
     pub(crate) json: bool,
-    /// What to look for, on Docker Hub unless a registry's host stands before it: `REGISTRY/TERM`
+    /// The term; `REGISTRY/TERM` searches another registry than Docker Hub
     pub(crate) term: String,
 }
 
@@ -111,10 +111,10 @@ pub(crate) struct Rmi {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Remove an image that is given by its id with all of its names, and pass over what is not here
+    /// Remove an image that is given by its id with all of its names, and ignore missing images
     #[arg(short, long)]
     pub(crate) force: bool,
-    /// Of a name that images for several platforms have, the one for this
+    /// Select this platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids
@@ -132,10 +132,10 @@ pub(crate) struct Import {
     /// VOLUME or WORKDIR
     #[arg(short, long, value_name = "INSTRUCTION")]
     pub(crate) change: Vec<String>,
-    /// What its history says
+    /// The comment in the image's history
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) message: Option<String>,
-    /// What it is for (default: $DOCKER_DEFAULT_PLATFORM, else this machine)
+    /// The platform of the image (default: $DOCKER_DEFAULT_PLATFORM, else this machine's)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The tar, plain or compressed; `-` is standard input
@@ -153,7 +153,7 @@ pub(crate) struct Load {
     /// The archive (default: standard input)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Of an archive with more than one platform, the images for this one (default: all)
+    /// Load only the images for this platform (default: all)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// Print only ids
@@ -169,7 +169,7 @@ pub(crate) struct Tag {
     pub(crate) json: bool,
     /// The image: a name or the beginning of an id
     pub(crate) image: String,
-    /// Its new name
+    /// The new name
     #[arg(value_name = "NAME[:TAG]")]
     pub(crate) name: String,
 }
@@ -183,13 +183,13 @@ pub(crate) struct PushImage {
     /// Print only the name
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) quiet: bool,
-    /// Push all tags that the name has here
+    /// Push all tags of the name
     #[arg(short, long)]
     pub(crate) all_tags: bool,
-    /// Of a name that images for several platforms have, the one for this
+    /// Select this platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
-    /// The image's name, which says where it goes
+    /// The image's name, with the registry
     #[arg(value_name = "NAME[:TAG]")]
     pub(crate) image: String,
 }
@@ -203,10 +203,10 @@ pub(crate) struct Pull {
     /// Print only the name
     #[arg(short, long, conflicts_with = "json")]
     pub(crate) quiet: bool,
-    /// Pull all tags that the repository has
+    /// Pull all tags of the repository
     #[arg(short, long)]
     pub(crate) all_tags: bool,
-    /// The platform of the image (default: $DOCKER_DEFAULT_PLATFORM, else this machine)
+    /// The platform of the image (default: $DOCKER_DEFAULT_PLATFORM, else this machine's)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The image's name
@@ -255,7 +255,7 @@ pub(crate) struct Save {
     /// Leave out the `manifest.json` that Docker needs
     #[arg(long)]
     pub(crate) oci: bool,
-    /// Of a name that images for several platforms have, the one for this
+    /// Select this platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
     /// The images: names or beginnings of ids

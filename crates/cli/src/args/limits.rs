@@ -8,46 +8,46 @@ use lapstrake_request::LimitRequest;
 /// Limits, and what a container may not gain.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Hold {
-    /// Most memory that each container may use, as `512m`
+    /// Limit the memory of each container, as `512m`
     #[arg(short, long, value_name = "BYTES")]
     pub(crate) memory: Option<String>,
-    /// Memory and swap together, `-1` for any amount of swap (default: no swap beyond --memory)
+    /// Limit memory and swap together, `-1` for any amount of swap (default: no swap beyond --memory)
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     pub(crate) memory_swap: Option<String>,
-    /// Most processors that each container may use, as `1.5`
+    /// Limit the processors of each container, as `1.5`
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<String>,
-    /// The part of the processors' time that each container gets where others want it too (usually 1024)
+    /// The weight of each container when others want the processors too (usually 1024)
     #[arg(short, long, value_name = "NUMBER")]
     pub(crate) cpu_shares: Option<String>,
-    /// Microseconds in which a container may use --cpu-quota (default: 100000)
+    /// The period of --cpu-quota, in microseconds (default: 100000)
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpu_period: Option<String>,
-    /// Microseconds that each container may use of processors in a period
+    /// The processor time of each container in a period, in microseconds
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpu_quota: Option<String>,
     /// The processors that containers may run on, as `0-3,5`
     #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_cpus: Option<String>,
-    /// The nodes whose memory containers may use
+    /// The memory nodes that containers may use
     #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_mems: Option<String>,
-    /// Most processes and threads that each container may have
+    /// Limit the processes and threads of each container
     #[arg(long, value_name = "NUMBER")]
     pub(crate) pids_limit: Option<u64>,
-    /// The control group that containers' groups are made in (default: the one that lapstrake is in)
+    /// The parent of the containers' control groups (default: lapstrake's own group)
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<PathBuf>,
-    /// Most bytes a second that each container may read from a disk, as `/dev/sda:1mb`
+    /// Limit each container's reads from a disk in bytes a second, as `/dev/sda:1mb`
     #[arg(long, value_name = "DEVICE:BYTES")]
     pub(crate) device_read_bps: Vec<String>,
-    /// Most bytes a second that each container may write to a disk
+    /// Limit each container's writes to a disk in bytes a second
     #[arg(long, value_name = "DEVICE:BYTES")]
     pub(crate) device_write_bps: Vec<String>,
-    /// Most reads a second of each container from a disk, as `/dev/sda:100`
+    /// Limit each container's reads a second from a disk, as `/dev/sda:100`
     #[arg(long, value_name = "DEVICE:NUMBER")]
     pub(crate) device_read_iops: Vec<String>,
-    /// Most writes a second of each container to a disk
+    /// Limit each container's writes a second to a disk
     #[arg(long, value_name = "DEVICE:NUMBER")]
     pub(crate) device_write_iops: Vec<String>,
     /// `no-new-privileges`: set-user-id programs such as `sudo` gain nothing

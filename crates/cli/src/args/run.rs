@@ -12,28 +12,28 @@ use super::limits;
 #[derive(Debug, ClapArgs)]
 #[command(disable_help_flag = true, override_usage = "lapstrake run [OPTIONS] IMAGE [COMMAND [ARGUMENT]...]")]
 pub(crate) struct Run {
-    /// Accepted for habit's sake: nothing of a container ever stays
+    /// Accepted for Docker's sake: containers never outlive the command
     #[arg(long)]
     pub(crate) rm: bool,
     /// Pass standard input through
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Give it a terminal of its own; with -i, keys go to it as they are typed
+    /// Give the command a terminal; with -i, it receives keys as they are typed
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// When to pull the image: `missing` (only if it is not here), `always` or `never`
+    /// When to pull the image: `missing` (if the local store lacks it), `always` or `never`
     #[arg(long, value_name = "WHEN", value_enum, default_value = "missing", hide_possible_values = true)]
     pub(crate) pull: Pull,
     /// Show no progress of a pull
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// A name that no other running container has
+    /// The container's name; no other running container may have it
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Set a variable; without a value, from the environment
+    /// Set a variable; without a value, the environment provides it
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Set variables from a file with a `KEY=VALUE` or `KEY` in each line; `--env` wins over it
+    /// Set variables from a file with a `KEY=VALUE` or `KEY` on each line; `--env` wins
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// The working directory
@@ -45,7 +45,7 @@ pub(crate) struct Run {
     /// Mount a directory or file of the host
     #[arg(short, long, value_name = "SRC:DST[:ro]")]
     pub(crate) volume: Vec<String>,
-    /// Mount something: `type=bind,source=SRC,target=DST[,readonly]` or `type=tmpfs,target=DST[,tmpfs-size=64m]`
+    /// Mount `type=bind,source=SRC,target=DST[,readonly]` or `type=tmpfs,target=DST[,tmpfs-size=64m]`
     #[arg(long, value_name = "type=TYPE,target=DST,…")]
     pub(crate) mount: Vec<String>,
     /// Mount an empty file system in memory: options are `size=`, `mode=`, `ro` and `exec`
@@ -54,36 +54,35 @@ pub(crate) struct Run {
     /// Run this instead of the image's entry point; `''` runs the command alone
     #[arg(long, value_name = "COMMAND")]
     pub(crate) entrypoint: Option<String>,
-    /// Of a name that images for several platforms have, the one for this (default: $DOCKER_DEFAULT_PLATFORM, else this
-    /// machine)
+    /// Select this platform of a multi-platform image (default: $DOCKER_DEFAULT_PLATFORM, else this machine's)
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
-    /// The network: `host`, `none`, `isolated` (one of its own with a way out), or `default`: what $LAPSTRAKE_NETWORK says,
-    /// else `isolated` where that can be had, else `host`
+    /// The network: `isolated` (a network of its own with a way out), `none`, `host`, or `default` ($LAPSTRAKE_NETWORK, else
+    /// `isolated` if possible, else `host`)
     #[arg(long, visible_alias = "net", value_name = "MODE", default_value = "default")]
     pub(crate) network: String,
     /// The host name inside
     #[arg(short = 'h', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// Another line for /etc/hosts
+    /// Add a line to /etc/hosts
     #[arg(long, value_name = "HOST:IP")]
     pub(crate) add_host: Vec<String>,
     /// Make the root read-only; mounts stay as they are
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// Run an init process first: it passes signals on and takes the exits of orphans
+    /// Run an init process first, which forwards signals and reaps orphans
     #[arg(long)]
     pub(crate) init: bool,
     /// The size of /dev/shm
     #[arg(long, value_name = "BYTES")]
     pub(crate) shm_size: Option<String>,
-    /// A resource limit, `-1` for none
+    /// Set a resource limit, `-1` for none
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimit: Vec<String>,
-    /// Give a capability of Linux, as `NET_ADMIN`
+    /// Add a Linux capability, as `NET_ADMIN`
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
     pub(crate) cap_add: Vec<String>,
-    /// Take a capability away, or `ALL`
+    /// Drop a capability, or `ALL`
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
     pub(crate) cap_drop: Vec<String>,
     #[command(flatten)]
@@ -91,7 +90,7 @@ pub(crate) struct Run {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-    /// The image, the command, and its arguments. Flags end here: all that follows is the command's
+    /// The image, the command, and its arguments. All flags behind the image belong to the command
     #[arg(value_name = "IMAGE", required = true, num_args = 1.., trailing_var_arg = true)]
     words: Vec<String>,
 }
@@ -99,11 +98,11 @@ pub(crate) struct Run {
 /// When an image is pulled to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Pull {
-    /// If it is not here.
+    /// If the local store lacks the image.
     Missing,
     /// Before each run.
     Always,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
@@ -204,7 +203,7 @@ pub(super) fn explained(mut error: Error, words: &[OsString]) -> Error {
     let long = long.map(|long| long.split('=').next().unwrap_or(long));
     if of_run && let Some(long) = long.filter(|long| OF_DOCKER.contains(long)) {
         let why = format!(
-            "`--{long}` is not there yet: `lapstrake run` runs one command in the foreground, and nothing of its \
+            "`--{long}` is not supported yet: `lapstrake run` runs one command in the foreground, and nothing of its \
              container stays. Containers that stay, and their ports, names and networks, are to come\n"
         );
         return Error::raw(ErrorKind::UnknownArgument, why);
@@ -256,7 +255,7 @@ mod tests {
             ["-p 80:80", "-d", "-dp 80:80", "-itd", "--publish=80:80", "--restart always", "--gpus all", "-P"]
         {
             let error = read(&format!("run {flags} busybox")).unwrap_err().to_string();
-            assert!(error.contains("is not there yet") && error.contains("to come"), "{flags}: {error}");
+            assert!(error.contains("is not supported yet") && error.contains("to come"), "{flags}: {error}");
             assert!(!error.contains("-- -"), "{flags}: {error}");
         }
         let unknown = read("run --nosuch busybox").unwrap_err().to_string();

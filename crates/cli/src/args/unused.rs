@@ -77,7 +77,7 @@ pub(super) fn refuse(command: &mut Command, matches: &ArgMatches) -> Result<(), 
     match flags.into_iter().find(is_given) {
         Some(flag) => {
             let flag = flag.replace('_', "-");
-            let why = format!("`--{flag}` means nothing to `{name}`, which builds nothing: leave it out\n");
+            let why = format!("`--{flag}` has no effect on `{name}`, which builds nothing: leave it out\n");
             Err(command.error(ErrorKind::UnknownArgument, why))
         }
         None => Ok(()),
@@ -101,13 +101,13 @@ mod tests {
         for verb in ["check", "graph"] {
             for flags in ["-t x", "--push", "-q", "-o out", "--debug", "-m 1g", "--locked", "--check"] {
                 let told = said(&format!("{verb} {flags} ."));
-                assert!(told.contains("means nothing to"), "{verb} {flags}: {told}");
+                assert!(told.contains("has no effect on"), "{verb} {flags}: {told}");
             }
             assert_eq!(said(&format!("{verb} --target a --build-arg b=c --secret id=x --pull .")), "");
             let help = said(&format!("{verb} --help"));
             assert!(help.contains("--build-arg") && !help.contains("--iidfile"), "{help}");
         }
-        assert!(said("check --no-cache .").contains("`--no-cache` means nothing to `check`"));
+        assert!(said("check --no-cache .").contains("`--no-cache` has no effect on `check`"));
         assert_eq!(said("graph --no-cache --network none ."), "");
         assert_eq!(said("build --check -t x --push ."), "");
         assert_eq!(said("check --push=false --quiet=0 ."), "");

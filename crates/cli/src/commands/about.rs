@@ -53,7 +53,7 @@ pub(crate) fn info(args: &Info) -> Outcome<ExitCode> {
     say!("Processors:      {cpus}");
     say!("Memory:          {}", lapstrake_go::size::human(memory()));
     say!("Rootless:        {rootless}");
-    say!("\n`lapstrake doctor` says what of this machine builds can use, and what is missing.");
+    say!("\n`lapstrake doctor` checks whether this machine can run builds.");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -74,7 +74,7 @@ fn shown(document: &Value, format: &str) -> Outcome<ExitCode> {
 pub(crate) fn builders(args: &Builders) -> Outcome<ExitCode> {
     if let Some(other) = args.name.as_ref().filter(|name| *name != "default") {
         return Err(Report::new(format!(
-            "no builder {other:?} found: there is one, `default`, which is this process"
+            "no builder {other:?} found: the only builder is `default`, this process"
         )));
     }
     let platform = Platform::host().to_string();

@@ -221,7 +221,7 @@ fn list_items(items: &[Item]) -> Outcome<()> {
     let mut items: Vec<&Item> = items.iter().collect();
     items.sort_by_key(|item| (std::cmp::Reverse(item.used), std::cmp::Reverse(item.depth)));
     let total: u64 = items.iter().filter(|item| !item.shared).map(|item| item.size).sum();
-    say!("\nBuild cache usage: {} (and what images have)\n", bytes(total));
+    say!("\nBuild cache usage: {} (and the layers of images)\n", bytes(total));
     let since = |seconds| ago(Some(&lapstrake_oci::rfc3339(seconds, 0)));
     let row = |item: &Item| {
         json!({"ID": short(item), "CacheType": item.kind.name(), "Size": bytes(item.size),

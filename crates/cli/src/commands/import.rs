@@ -70,7 +70,7 @@ struct Nobody;
 
 impl ImageResolver for Nobody {
     fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
-        Err(Arc::new(std::io::Error::other(format!("{} is not asked for", request.reference))))
+        Err(Arc::new(std::io::Error::other(format!("{} cannot be set here", request.reference))))
     }
 }
 
@@ -95,7 +95,7 @@ fn changed(platform: &Platform, changes: &[String]) -> Outcome<ImageConfig> {
         let word = change.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         if change.contains('\n') || !CHANGES.contains(&word.as_str()) {
             let known = CHANGES.join(", ");
-            return Err(Usage(format!("--change `{change}`: it is no line with one of {known}")).into());
+            return Err(Usage(format!("--change `{change}`: expected a line with one of {known}")).into());
         }
     }
     let text: String = ["FROM scratch"]
@@ -114,6 +114,6 @@ fn changed(platform: &Platform, changes: &[String]) -> Outcome<ImageConfig> {
 /// `SOURCE_DATE_EPOCH`: two imports of the same tar then give the same image.
 fn epoch() -> Result<Option<i64>, Usage> {
     let Some(text) = env::source_date_epoch() else { return Ok(None) };
-    let bad = |_| Usage(format!("SOURCE_DATE_EPOCH is no number of seconds: `{text}`"));
+    let bad = |_| Usage(format!("SOURCE_DATE_EPOCH is not a number of seconds: `{text}`"));
     text.parse().map(Some).map_err(bad)
 }

@@ -42,7 +42,7 @@ pub(crate) fn load(args: &Load) -> Outcome<ExitCode> {
     } else if let Some(index) = source.archive.document("index.json")? {
         source.layout(&session, &index)?
     } else {
-        return Err(Report::new("this is no image archive: it has neither manifest.json nor index.json"));
+        return Err(Report::new("not an image archive: neither manifest.json nor index.json is in it"));
     };
     session.store.sync()?;
     for (id, names) in loaded {
@@ -240,7 +240,7 @@ impl Source {
         let found = known.platform();
         match self.platform.as_ref().filter(|wanted| !wanted.accepts(&found)) {
             Some(wanted) => {
-                Err(Report::new(format!("the archive has no image for {wanted}: it is for {found}")))
+                Err(Report::new(format!("the archive has no image for {wanted}, only for {found}")))
             }
             None => keep(session, (config, &known), layers, manifest),
         }
@@ -329,7 +329,7 @@ fn layer_type(path: &Path) -> Outcome<&'static str> {
         // Docker's own type, which no registry is given: whoever pushes compresses such a layer.
         Compression::Plain => media::DOCKER_LAYER,
         Compression::Bzip2 | Compression::Xz => {
-            return Err(Report::new("a layer is compressed in a way that images do not know"));
+            return Err(Report::new("a layer has an unsupported compression"));
         }
     })
 }

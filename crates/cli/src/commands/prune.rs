@@ -140,7 +140,7 @@ impl ImageFilter {
                 Some(("label!", value)) => filter.labels.push(label(false, value)),
                 _ => {
                     return Err(bad(
-                        "not known; of images there are `until=24h`, `label=KEY[=VALUE]` and `label!=KEY[=VALUE]`",
+                        "unknown filter of images: use `until=24h`, `label=KEY[=VALUE]` or `label!=KEY[=VALUE]`",
                     ));
                 }
             }
@@ -176,7 +176,7 @@ fn rule(args: &Prune) -> Result<Rule, Usage> {
 fn add(filter: &mut Filter, text: &str) -> Result<(), Usage> {
     let unknown = || {
         Usage(format!(
-            "--filter {text}: not known; there are `until=24h`, `type=TYPE`, `id=ID` and `description~=TEXT`"
+            "--filter {text}: unknown filter: use `until=24h`, `type=TYPE`, `id=ID` or `description~=TEXT`"
         ))
     };
     let (key, value) = text.split_once('=').ok_or_else(unknown)?;
@@ -210,7 +210,7 @@ fn confirmed(args: &Prune, only: Option<Only>) -> Outcome<bool> {
     };
     tell!("WARNING! This will remove {which}.");
     if !std::io::stdin().is_terminal() {
-        return Err(Usage("nobody is there to confirm it: say so with `--force`".to_owned()).into());
+        return Err(Usage("cannot ask for confirmation without a terminal: use `--force`".to_owned()).into());
     }
     write!(std::io::stderr(), "Are you sure you want to continue? [y/N] ")?;
     let mut answer = String::new();

@@ -137,7 +137,7 @@ pub(crate) fn pull(args: &Pull) -> Outcome<ExitCode> {
         match pull_one(args, &session, &tagged, &platform) {
             Ok(()) => pulled = true,
             // Of many tags some are for other machines.
-            Err(error) if is_for_others(&error) => tell!("{}: left out: {error}", tagged.familiar()),
+            Err(error) if is_for_others(&error) => tell!("{}: ignored: {error}", tagged.familiar()),
             Err(error) => return Err(error),
         }
     }

@@ -137,7 +137,7 @@ fn image(args: &Run, session: &Machine) -> Outcome<ImageRow> {
         id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) || id.starts_with("sha256:");
     let reference = match id.parse::<Reference>() {
         Ok(reference) if !is_id => reference,
-        _ => return Err(missing.unwrap_or_else(|| Report::new(format!("`{id}` is no name of an image")))),
+        _ => return Err(missing.unwrap_or_else(|| Report::new(format!("`{id}` is not a name of an image")))),
     };
     if missing.is_some() && !args.quiet {
         tell!("Unable to find image '{}' locally", reference.familiar());

@@ -74,7 +74,7 @@ fn local(mode: &Mode) -> Result<(), String> {
     expect(
         &machines.build("four", "--cache-to type=s3,bucket=b")?,
         2,
-        &["caches of type `s3` are not there yet"],
+        &["caches of type `s3` are not supported yet"],
     )?;
     nothing_left_in(mode, &machines.root("four"))
 }

@@ -95,7 +95,7 @@ fn load(mode: &Mode) -> Result<(), String> {
         return Err(format!("something old is left: {}", text(&listed)));
     }
     let unnamed = run("./lapstrake build -q --load shipped")?;
-    expect(&unnamed, 2, &["containerd knows images by their names"])?;
+    expect(&unnamed, 2, &["containerd needs an image name"])?;
     expect(&run(&format!("ctr images rm --sync {name} && ctr content ls -q | wc -l"))?, 0, &["\n0\n"])?;
     several(mode, &run, name)?;
     drop(server);

@@ -48,7 +48,7 @@ fn mistyped_stage(mode: &Mode) -> Result<(), String> {
         3,
         &[
             "no stage is called `biuld` (did you mean build?): looking for an image",
-            "ERROR: given up: another image cannot be had",
+            "ERROR: stopped: another image cannot be resolved",
             &format!("failed to solve: failed to resolve source metadata for localhost:{port}/x:latest"),
         ],
     )
@@ -161,7 +161,7 @@ fn bad_input(mode: &Mode) -> Result<(), String> {
     expect(&twice, 2, &["can't use stdin for both build context and dockerfile"])?;
     let unclear = script(mode, "echo FROM busybox | ./lapstrake build -f Dockerfile -")?;
     expect(&unclear, 2, &["ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles"])?;
-    expect(&lap(mode, "check -t x unknown")?, 2, &["`--tag` means nothing to `check`"])?;
+    expect(&lap(mode, "check -t x unknown")?, 2, &["`--tag` has no effect on `check`"])?;
     dockerfile(mode, "ignored", "FROM busybox\nCOPY . /x\n")?;
     for (pattern, told) in [
         ("!", "illegal exclusion pattern: \"!\""),

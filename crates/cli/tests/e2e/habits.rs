@@ -66,9 +66,9 @@ fn statuses(mode: &Mode) -> Result<(), String> {
         ("run busybox nosuch", 127, "cannot run nosuch"),
         ("run busybox /etc/passwd", 126, "cannot run /etc/passwd"),
         ("run --nosuch busybox true", 125, "--nosuch"),
-        ("run -p 80:80 busybox true", 125, "is not there yet"),
+        ("run -p 80:80 busybox true", 125, "is not supported yet"),
         ("run --restart=always busybox true", 125, "to come"),
-        ("run -dit busybox true", 125, "is not there yet"),
+        ("run -dit busybox true", 125, "is not supported yet"),
         ("run", 125, "IMAGE"),
         ("run --pull never nosuch true", 125, "no such image"),
         ("run --rm=perhaps busybox true", 125, "neither `true` nor `false`"),
@@ -247,7 +247,7 @@ fn unsupported(mode: &Mode) -> Result<(), String> {
         format!("LAPSTRAKE_IGNORE_UNSUPPORTED=1 ./lapstrake build -q {words} templated"),
         format!("./lapstrake buildx --builder b build -q --ignore-unsupported {words} templated"),
     ] {
-        let words = ["warning: left out: --builder", "warning: left out: attestations", "sha256:"];
+        let words = ["warning: ignored: --builder", "warning: ignored: attestations", "sha256:"];
         expect(&script(mode, &command)?, 0, &words)?;
     }
     expect(&lap(mode, "build -q --builder default templated")?, 0, &["sha256:"])?;
@@ -258,7 +258,7 @@ fn unsupported(mode: &Mode) -> Result<(), String> {
         ("--allow nosuch", "not one of"),
         ("--security-opt label=x", "only no-new-privileges"),
         ("--isolation hyperv", "one way only"),
-        ("--cache-from type=nosuch", "there are no caches of type"),
+        ("--cache-from type=nosuch", "unknown cache type"),
         ("-o type=nosuch", "not supported"),
         ("--nosuch", "--nosuch"),
     ] {
@@ -273,7 +273,7 @@ fn push_without_a_name(mode: &Mode) -> Result<(), String> {
     dockerfile(mode, "nameless", "FROM busybox\nRUN exit 7\n")?;
     for flags in ["--push", "-o type=registry", "-o type=image,push=true", "--push -o type=image"] {
         let refused = lap(mode, &format!("build {flags} nameless"))?;
-        let words = ["there is no name to push the image to"];
+        let words = ["pushing needs an image name"];
         expect(&refused, 2, &words).map_err(|why| format!("{flags}: {why}"))?;
         without(&refused, "exit 7")?;
     }
@@ -320,7 +320,7 @@ fn first_words(mode: &Mode) -> Result<(), String> {
         expect(&lap(mode, args)?, 0, &[word]).map_err(|why| format!("{args}: {why}"))?;
     }
     expect(&lap(mode, "rmi nosuch")?, 1, &["no such image: nosuch"])?;
-    expect(&lap(mode, "buildx inspect other")?, 1, &["there is one, `default`"])?;
+    expect(&lap(mode, "buildx inspect other")?, 1, &["the only builder is `default`"])?;
     expect(&lap(mode, "tag busybox going")?, 0, &[])?;
     expect(&lap(mode, "rmi -f nosuch going")?, 0, &["Untagged: going:latest"])?;
     // A map that has no such key, and one that has no keys at all.

@@ -97,8 +97,8 @@ fn resources(mode: &Mode) -> Result<(), String> {
         ("--cpu-shares 0", "--cpu-shares 0: not a number above 0"),
         ("--resource memory", "invalid resource \"memory\", expected key=value"),
         ("--resource disk=5", "unknown resource \"disk\""),
-        ("--provenance=mode=max", "attestations are not built yet"),
-        ("--attest type=sbom", "attestations are not built yet"),
+        ("--provenance=mode=max", "attestations are not supported yet"),
+        ("--attest type=sbom", "attestations are not supported yet"),
     ] {
         expect(&lap(mode, &format!("build {flags} builds"))?, 2, &[word])
             .map_err(|why| format!("{flags}: {why}"))?;
@@ -385,7 +385,7 @@ fn hermetic(mode: &Mode) -> Result<(), String> {
     expect(
         &lap(mode, "build --locked sealed")?,
         1,
-        &["there is no `sealed/lapstrake.lock`", "hint: build once"],
+        &["`sealed/lapstrake.lock` does not exist", "hint: build once"],
     )?;
     expect(&lap(mode, "build --hermetic --progress plain sealed")?, 0, &[" lo\n", " first\n"])?;
     expect(
@@ -420,7 +420,7 @@ fn hermetic(mode: &Mode) -> Result<(), String> {
             "echo '{\"version\":9,\"images\":{}}' > sealed/lapstrake.lock; ./lapstrake build --locked sealed",
         )?,
         1,
-        &["version 9 is not known"],
+        &["unknown version 9"],
     )?;
     nothing_left(mode)
 }

@@ -59,7 +59,7 @@ fn commands(mode: &Mode) -> Result<(), String> {
     let seen = away(&format!("inspect -f '{shown}' {id}"))?;
     expect(&seen, 0, &["[\"x\",\"y\"] A=b {\"80/tcp\":{}} by hand []"])?;
     for (bad, why) in
-        [("RUN true", "it is no line with one of CMD"), ("ENV", "ENV requires at least one argument")]
+        [("RUN true", "expected a line with one of CMD"), ("ENV", "ENV requires at least one argument")]
     {
         expect(&away(&format!("import -c '{bad}' walked.tar"))?, if bad == "ENV" { 1 } else { 2 }, &[why])?;
     }
@@ -99,7 +99,7 @@ fn lists(mode: &Mode) -> Result<(), String> {
     expect(&lap(mode, "images --digests listed")?, 0, &["DIGEST", "<none>"])?;
     expect(&lap(mode, "images --json listed")?, 0, &[&format!("\"ID\":\"{id}\""), "\"Tag\":\"1\""])?;
     expect(&lap(mode, "images --filter colour=red")?, 2, &["not one of before, dangling, label"])?;
-    expect(&lap(mode, "images --format {{.Nope}} listed")?, 1, &["there is no field `Nope`"])?;
+    expect(&lap(mode, "images --format {{.Nope}} listed")?, 1, &["unknown field `Nope`"])?;
     for (format, expected) in [
         ("{{.RepoTags}}", "[listed:1 team/listed:2]"),
         (

@@ -28,14 +28,13 @@ fn with_digests(mode: &Mode) -> Result<(), String> {
         "push NAME",
     ] {
         let output = lap(mode, &door.replace("NAME", &pinned))?;
-        expect(&output, 2, &["a name with a digest cannot be given"])
-            .map_err(|why| format!("{door}: {why}"))?;
+        expect(&output, 2, &["a name cannot have a digest"]).map_err(|why| format!("{door}: {why}"))?;
     }
     let archive = format!(
         "sed -i 's|docker.io/library/busybox:latest|{pinned}|g; s|\"busybox:latest\"|\"{pinned}\"|g' pinned-archive/manifest.json && \
          tar -C pinned-archive -cf pinned-again.tar . && ./lapstrake load -i pinned-again.tar"
     );
-    expect(&script(mode, &archive)?, 1, &["a name with a digest cannot be given"])?;
+    expect(&script(mode, &archive)?, 1, &["a name cannot have a digest"])?;
     expect(&lap(mode, "images")?, 0, &[])?;
     nothing_left(mode)
 }

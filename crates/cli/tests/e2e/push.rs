@@ -77,7 +77,7 @@ fn push(mode: &Mode) -> Result<(), String> {
     expect(&inspect("d")?, 1, &[])?;
     super::conform::pushed(&mode.place.join("registry"))?;
     let failed = lap(mode, "build -q --push pushed")?;
-    expect(&failed, 2, &["there is no name to push the image to"])?;
+    expect(&failed, 2, &["pushing needs an image name"])?;
     drop(server);
     expect(&lap(mode, &format!("push {name}:1"))?, 3, &["cannot reach registry"])?;
     nothing_left(mode)

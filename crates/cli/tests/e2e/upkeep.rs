@@ -46,14 +46,14 @@ fn explain(mode: &Mode) -> Result<(), String> {
         None => Ok(()),
         Some(word) => Err(format!("`{word}` is not in: {told}")),
     };
-    says(&build("")?, &["there is no earlier one", "nothing was known of it"])?;
+    says(&build("")?, &["no earlier build of the same", "no earlier build had this step"])?;
     says(&build("")?, &["CACHED   [build 2/3] COPY src /src"])?;
     must(&format!("echo new > '{0}/c' && echo other > '{0}/a' && chmod 600 '{0}/b'", src.display()))?;
     must(&format!("chown --reference '{}' '{}/b'", mode.place.join("builds").display(), src.display()))?;
     let files = ["/src/a: content", "/src/b: mode", "/src/c: new"];
     let told = build("")?;
     says(&told, &files)?;
-    says(&told, &["what it stands on changed: [build 2/3] COPY src /src", "/all: content"])?;
+    says(&told, &["its input changed: [build 2/3] COPY src /src", "/all: content"])?;
     must(&format!("rm '{}/c' && touch '{}/a'", src.display(), src.display()))?;
     says(&build("")?, &["/src/c: removed"])?;
     let told = build("--build-arg MODE=slow")?;
@@ -62,7 +62,7 @@ fn explain(mode: &Mode) -> Result<(), String> {
     says(&told, &["CACHED   [stage-1 3/3] RUN cat /all"])?;
     dockerfile(mode, "explain", &STAGES.replace("RUN cat /all\n", "RUN cat /all /all\n"))?;
     says(&build("")?, &["the command was `/bin/sh -c cat /all` and is `/bin/sh -c cat /all /all`"])?;
-    says(&build("--no-cache")?, &["it was to run even if it is cached"])?;
+    says(&build("--no-cache")?, &["--no-cache runs it even if it is cached"])?;
     let two = lap(mode, "explain --json ^2 ^3")?;
     expect(&two, 0, &["\"kind\": \"op\"", "\"place\": \"env MODE\""])
 }
@@ -96,7 +96,7 @@ fn explain_mounts(mode: &Mode) -> Result<(), String> {
     of_step(&told, "RUN --mount=target=/m,source=src cat", &first)?;
     let changed = [
         "the command was `/bin/sh -c cat /m/b > /second` and is `/bin/sh -c cat /m/d/b > /second`",
-        "what it stands on changed: [stage-1 2/3] RUN --mount=target=/m,source=src cat /m/a > /out",
+        "its input changed: [stage-1 2/3] RUN --mount=target=/m,source=src cat /m/a > /out",
         "content of /made changed, in [made 2/2] COPY src /made",
     ];
     of_step(&told, "RUN --mount=from=made,target=/m,source=made cat", &[&changed[..], &files].concat())
@@ -202,8 +202,8 @@ fn prune(mode: &Mode) -> Result<(), String> {
         &["REPOSITORY   TAG       IMAGE ID       CREATED", "\nkept         latest    "],
     )?;
     expect(&lap("df -v")?, 0, &["CACHE ID       CACHE TYPE     SIZE", "[build 2/3] COPY src /src"])?;
-    expect(&lap("prune")?, 2, &["say so with `--force`"])?;
-    expect(&lap("prune --filter since=1h")?, 2, &["not known"])?;
+    expect(&lap("prune")?, 2, &["use `--force`"])?;
+    expect(&lap("prune --filter since=1h")?, 2, &["unknown filter"])?;
     // Nothing is older than a day, or larger than a gigabyte.
     expect(&lap("prune --force --filter until=24h")?, 0, &["Total reclaimed space: 0B"])?;
     expect(&lap("prune --force --keep-storage 1g")?, 0, &["Total reclaimed space: 0B"])?;
@@ -245,7 +245,7 @@ fn prune_apart(mode: &Mode) -> Result<(), String> {
     expect(&run("./lapstrake image prune -af --filter until=24h")?, 0, &["Total reclaimed space: 0B"])?;
     expect(&run("./lapstrake image prune -af --filter type=blob")?, 2, &["label!=KEY"])?;
     expect(&run("./lapstrake image prune -f --keep-storage 1g")?, 2, &["--only cache"])?;
-    expect(&run("./lapstrake image prune")?, 2, &["all dangling images", "say so with `--force`"])?;
+    expect(&run("./lapstrake image prune")?, 2, &["all dangling images", "use `--force`"])?;
     expect(&run("./lapstrake builder prune -f")?, 0, &["Total reclaimed space: "])?;
     if layers()? != before {
         return Err(format!("images lost layers: {before}"));

@@ -162,7 +162,7 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, TemplateError> {
         None => Ok(default),
         Some(value) => {
             value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= length).ok_or_else(|| {
-                TemplateError::new(format!("{} is no bound of what has the length {length}", print(value)))
+                TemplateError::new(format!("{} is out of range for the length {length}", print(value)))
             })
         }
     };

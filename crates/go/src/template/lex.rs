@@ -159,7 +159,7 @@ fn number(text: &str) -> Result<(Token, &str), TemplateError> {
     let sign = usize::from(text.starts_with(['-', '+']));
     let end = text[sign..].find(|c: char| !c.is_ascii_digit() && c != '.').map_or(text.len(), |n| n + sign);
     let (digits, rest) = text.split_at(end);
-    let bad = || TemplateError::new(format!("`{digits}` is no number"));
+    let bad = || TemplateError::new(format!("`{digits}` is not a number"));
     let digits = digits.trim_start_matches('+');
     let value = match digits.parse::<i64>() {
         Ok(number) => number.into(),

@@ -234,7 +234,7 @@ fn commands(tokens: &mut std::slice::Iter<'_, Token>, depth: usize) -> Result<Pi
             Token::Literal(value) => command.push(Operand::Literal(value.clone())),
             Token::Word(word) => command.push(named(word)?),
             Token::Comma | Token::Declare | Token::Assign | Token::Close => {
-                return Err(TemplateError::new("a comma or an assignment stands where none can be"));
+                return Err(TemplateError::new("unexpected comma or assignment"));
             }
         }
     }

@@ -199,7 +199,7 @@ fn field(value: &Value, fields: &[String]) -> Result<Value, TemplateError> {
             None => {
                 let known: Vec<&str> = map.keys().map(String::as_str).collect();
                 let known = known.join(", ");
-                let why = format!("there is no field `{name}`: the fields here are {known}");
+                let why = format!("unknown field `{name}`: the fields are {known}");
                 return Err(TemplateError::new(why));
             }
         };

@@ -9,7 +9,7 @@ use lapstrake_store::{LayerId, Store, StoreError, restore_superblock, set_databa
 
 use super::{Finding, State, finding};
 
-const REPAIR: &str = "`lapstrake doctor --repair` drops what is damaged, so that builds make it anew";
+const REPAIR: &str = "`lapstrake doctor --repair` drops damaged objects; builds make them again";
 
 /// Reads everything in the state directory at `root`; with `repair`, drops what is damaged.
 pub(super) fn check(root: &Path, repair: bool) -> Vec<Finding> {
@@ -49,7 +49,7 @@ fn opened(root: &Path, repair: bool) -> Result<(Store, Vec<Finding>), StoreError
                     StoreError::Database { .. } => Ok(()),
                     other => Err(other),
                 })?;
-                findings.push(damaged("superblock", "written anew".to_owned(), true));
+                findings.push(damaged("superblock", "written again".to_owned(), true));
             }
             StoreError::Database { .. } => findings.push(fresh_database(root)?),
             _ => return Err(error),
@@ -78,7 +78,7 @@ fn opened(root: &Path, repair: bool) -> Result<(Store, Vec<Finding>), StoreError
 fn fresh_database(root: &Path) -> Result<Finding, StoreError> {
     let aside = set_database_aside(root)?;
     let detail = format!(
-        "made anew: images and records of it are gone, and have to be built or pulled again; the damaged one is `{}`",
+        "made again: its images and records are lost, and must be built or pulled again; the damaged database is `{}`",
         aside.display()
     );
     Ok(damaged("database", detail, true))
@@ -129,7 +129,7 @@ fn layers(store: &Store, repair: bool) -> Result<Vec<Finding>, StoreError> {
 fn blobs(store: &Store, repair: bool) -> Result<Vec<Finding>, StoreError> {
     let mut findings = Vec::new();
     for digest in store.damaged_blobs()? {
-        let mut detail = format!("{digest}: its bytes are not what they were");
+        let mut detail = format!("{digest}: the content does not match the digest");
         if repair {
             let images = store.forget_blob(&digest)?;
             detail.push_str("; dropped");

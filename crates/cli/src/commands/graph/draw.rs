@@ -156,7 +156,7 @@ pub(super) fn svg(nodes: &[Node]) -> String {
     for (at, node) in nodes.iter().enumerate() {
         boxed(&mut out, node, cell(at));
     }
-    out.push_str(&format!("<text x=\"20\" y=\"{}\" fill=\"#66707f\">green: cached · orange: to do · blue: source · grey: only known once something was fetched</text>\n</svg>\n",
+    out.push_str(&format!("<text x=\"20\" y=\"{}\" fill=\"#66707f\">green: cached · orange: to do · blue: source · grey: known after a download</text>\n</svg>\n",
         height - 12));
     out
 }

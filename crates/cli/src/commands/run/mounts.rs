@@ -99,7 +99,7 @@ fn tmpfs(text: &str) -> Result<WantedMount, String> {
             // So it is anyway.
             ("nosuid" | "nodev", "") => {}
             (other, _) => {
-                return Err(format!("option `{other}` is not there, but size, mode, ro, rw and exec"));
+                return Err(format!("unknown option `{other}`: use size, mode, ro, rw or exec"));
             }
         }
     }
@@ -133,7 +133,7 @@ fn mount(text: &str) -> Result<WantedMount, String> {
             }
             // The kernel's copy of what is in memory is of one machine anyway.
             "consistency" => {}
-            other => return Err(format!("`{other}` is not there yet")),
+            other => return Err(format!("`{other}` is not supported yet")),
         }
     }
     if let Some(other) = only_for.iter().find(|only| **only != kind) {
@@ -150,7 +150,7 @@ fn mount(text: &str) -> Result<WantedMount, String> {
             Ok(WantedMount { source: None, target: to, readonly, tmpfs: Tmpfs { exec: false, ..tmpfs } })
         }
         "volume" | "image" | "npipe" | "cluster" => {
-            Err(format!("mounts of type `{kind}` are not there yet: there are `bind` and `tmpfs`"))
+            Err(format!("mounts of type `{kind}` are not supported yet: use `bind` or `tmpfs`"))
         }
         other => Err(format!("unknown mount type `{other}`: there are `bind` and `tmpfs`")),
     }
