@@ -24,14 +24,14 @@ pub enum Scope {
     Everything,
 }
 
-/// Where a build's cache goes.
+/// A destination of a build's cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Into the image's config.
     Inline,
     /// To a place of its own.
     Place {
-        /// Where.
+        /// The destination.
         to: CacheTo,
         /// How it is written down.
         form: CacheForm,

@@ -22,7 +22,7 @@ pub struct BuildError {
     pub lines: Option<(u32, u32)>,
 }
 
-/// Which rules count: what an argument says, else the file. A mistake in the file is one of its errors.
+/// The active rules: those of an argument, else those of the file. A mistake in the file is one of its errors.
 pub fn wanted_rules(file: &SourceFile, inputs: &BuildInputs) -> Outcome<Result<CheckOptions, BuildError>> {
     if let Some(options) = from_argument(inputs)? {
         return Ok(Ok(options));
@@ -46,7 +46,7 @@ fn bad(text: String) -> Report {
     Report::new(text).with_hint(hint)
 }
 
-/// Which rules count for a build.
+/// The active rules of a build.
 pub fn options(file: &Arc<SourceFile>, inputs: &BuildInputs) -> Outcome<CheckOptions> {
     wanted_rules(file, inputs)?.map_err(|error| {
         let report = bad(error.message);
@@ -168,7 +168,7 @@ pub(crate) fn texts(file: &SourceFile) -> Vec<(&str, String)> {
     names(file).into_iter().map(|name| (name, BASE64.encode(data(name)))).collect()
 }
 
-/// Which of the sources lines stand in, and which lines of it they are.
+/// The source that lines are in, and their numbers in it.
 pub(crate) fn place(file: &SourceFile, (first, last): (u32, u32)) -> (usize, impl Iterator<Item = u32>) {
     let source = names(file).iter().position(|name| *name == file.origin(first).name).unwrap_or_default();
     (source, (first..=last).map(|line| file.origin(line).line))

@@ -1,4 +1,4 @@
-//! Where a build's files are: what the context argument and `--build-context` mean.
+//! The places of a build's files: the meaning of the context argument and of `--build-context`.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use lapstrake_dockerfile::parse_git_ref;
 use lapstrake_graph::Source;
 use lapstrake_lower::{git_source, http_context};
 
-/// Where the main context is.
+/// The main context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In a directory.
     Directory,
-    /// Elsewhere.
+    /// A source that is fetched.
     Remote(Source),
     /// On standard input: an archive, or a Dockerfile without a context.
     Stdin,

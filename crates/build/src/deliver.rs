@@ -1,4 +1,4 @@
-//! Where a build's result goes.
+//! The delivery of a build's result to its outputs.
 
 use std::fs;
 use std::os::fd::AsFd as _;
@@ -33,7 +33,7 @@ pub(crate) struct Export<'a> {
     pub notes: &'a Notes,
     /// The id of this build.
     pub build: &'a str,
-    /// Where the layers are.
+    /// The layers.
     pub store: &'a Arc<Store>,
     /// The client of registries.
     pub images: &'a Images,

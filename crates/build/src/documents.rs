@@ -1,4 +1,4 @@
-//! What `--call outline`, `--call targets` and checks tell as JSON: to the byte what BuildKit's frontend writes, whose fields have an
+//! The JSON answers of `--call outline`, `--call targets` and checks. They are BuildKit's to the byte, whose fields have an
 //! order and whose writer escapes what could be HTML.
 
 use lapstrake_diag::SourceFile;
@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// There are no images.
+    /// An answer without images.
     struct None;
 
     impl ImageResolver for None {

@@ -1,4 +1,4 @@
-//! What is remembered of a build: for `builds`, `explain` and pictures.
+//! The record of a build, for `builds`, `explain` and pictures.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use crate::journal::Journal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Well.
+    /// The build succeeded.
     Completed,
     /// With an error.
     Failed,

@@ -89,7 +89,7 @@ pub enum PushTo {
     Digest,
 }
 
-/// Where a result goes.
+/// A destination of a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// The local store, under further names, and the registries that the names say.

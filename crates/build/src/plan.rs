@@ -122,7 +122,7 @@ async fn ask_images(
     Resolver { known, given_up: until.is_some(), images: images.clone(), handle: Handle::current() }
 }
 
-/// Where `SOURCE_DATE_EPOCH` names a source, finds out when that is from.
+/// Resolves a `SOURCE_DATE_EPOCH` that names a source to the time of this source.
 async fn ask_time(
     resolved: &mut Resolved,
     (file, parsed): (&Arc<SourceFile>, &Parsed),

@@ -24,7 +24,7 @@ pub(crate) struct RemoteBase<'w> {
     layers: Vec<Elsewhere>,
     /// The parts that lie on the base, lowest first.
     rest: Vec<Edge>,
-    /// Where the image goes.
+    /// The destination of the image.
     outputs: Vec<&'w ImageOutput>,
 }
 

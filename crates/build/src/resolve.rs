@@ -1,4 +1,4 @@
-//! What base images are: found out for builds, guessed for what is told without building.
+//! Resolves base images: for real in builds, by a guess in answers that build nothing.
 
 use std::sync::Arc;
 

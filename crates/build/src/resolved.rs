@@ -28,15 +28,15 @@ pub struct Resolved {
     pub inputs: BuildInputs,
     /// For the steps.
     pub settings: Settings,
-    /// Where the main context is.
+    /// The main context.
     pub place: Place,
-    /// Where the result goes.
+    /// The destinations of the result.
     pub outputs: Vec<Output>,
     /// Whether it is an index of images, one for each platform.
     pub as_index: bool,
-    /// Where results of steps may come from.
+    /// The caches to import.
     pub cache_from: Vec<CacheFrom>,
-    /// Where results of steps are left.
+    /// The caches to export.
     pub cache_to: Vec<Target>,
     /// The image's names.
     pub names: Vec<Reference>,
@@ -160,7 +160,7 @@ fn git_hosts(inputs: &BuildInputs) -> BTreeSet<String> {
     hosts.collect()
 }
 
-/// Where the result goes: what `-o`, `--push`, `--load` and `--annotation` say together.
+/// The destinations of the result, from `-o`, `--push`, `--load` and `--annotation` together.
 fn outputs(request: &BuildRequest, warnings: &mut Vec<String>) -> Result<Vec<Output>, Usage> {
     let parse = |text| output::output(text, warnings);
     let mut outputs = request.outputs.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -284,7 +284,7 @@ fn layout(place: &str) -> Result<NamedContext, Usage> {
 /// The directory `named` of `client` with its ignore file: the Dockerfile's own, else `.dockerignore`.
 ///
 /// # Errors
-/// There is no such directory, or the ignore file cannot be read.
+/// The directory does not exist, or its ignore file cannot be read.
 pub fn local_context(
     client: &dyn Client,
     named: &Path,

@@ -122,7 +122,7 @@ async fn find(
     }
 }
 
-/// Where a Dockerfile that is no file may include from: the context, if that is a directory.
+/// The root for includes of a Dockerfile that is not a file: the context, if the context is a directory.
 fn here(
     (request, client): (&BuildRequest, &dyn Client),
     resolved: &Resolved,

@@ -1,4 +1,4 @@
-//! What other builders have and this one has not yet: refused all at once, or left out with a warning.
+//! Features of other builders that are not supported yet: refused all at once, or ignored with a warning.
 //!
 //! Only what a build can do without is here: caches, attestations and builders. Whatever decides what is built, or who may
 //! see a secret, is refused where it is read.

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line.
 
 pub(crate) mod about;
 pub(crate) mod builds;
@@ -283,7 +283,7 @@ pub(crate) struct Build {
     pub(crate) context: PathBuf,
 }
 
-/// Which files of contexts are read.
+/// The choice of files of contexts that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Checksum {
     /// Files that may have changed.

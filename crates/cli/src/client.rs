@@ -47,7 +47,7 @@ impl LocalClient {
 /// The absolute path of a directory that has to be there.
 ///
 /// # Errors
-/// There is no such directory.
+/// The directory does not exist.
 fn local_directory(named: &Path) -> Outcome<PathBuf> {
     let path = attrs::absolute(named)?;
     if !path.is_dir() {

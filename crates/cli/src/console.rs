@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 /// Writes to standard output.
 ///
 /// # Errors
-/// What the write says: nobody may be reading.
+/// The result of the write is dropped: the reader may be gone.
 pub(crate) fn out(text: Arguments<'_>) -> io::Result<()> {
     static TERMINAL: OnceLock<bool> = OnceLock::new();
     if *TERMINAL.get_or_init(|| io::stdout().is_terminal()) {

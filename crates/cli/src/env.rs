@@ -10,7 +10,7 @@ use lapstrake_registry::DockerConfig;
 const ROOT: &str = "LAPSTRAKE_ROOT";
 /// No colours: <https://no-color.org>.
 const NO_COLOR: &str = "NO_COLOR";
-/// Where a user's data goes, by the XDG base directory specification.
+/// The directory of a user's data, by the XDG base directory specification.
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 
 /// `classic`: overlays are mounted as on kernels before 6.5. `copy`: none is mounted, layers are copied.
@@ -27,7 +27,7 @@ pub(crate) fn args() -> impl Iterator<Item = OsString> {
     std::env::args_os()
 }
 
-/// What git gets to know of the environment: where programs, certificates and proxies are.
+/// The environment of git: programs, certificates and proxies.
 pub(crate) fn of_git() -> Vec<(OsString, OsString)> {
     let of_curl = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
     let both = of_curl.into_iter().flat_map(|name| [name.to_owned(), name.to_lowercase()]);
@@ -114,7 +114,7 @@ pub(crate) fn default_platform() -> Option<String> {
     value("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty())
 }
 
-/// Where Docker may listen, and whether `DOCKER_HOST` says so; the error is one that is no Unix socket.
+/// The possible sockets of Docker, and whether `DOCKER_HOST` names them. The error is an address that is not a Unix socket.
 pub(crate) fn docker_sockets() -> Result<(Vec<PathBuf>, bool), String> {
     if let Some(host) = value("DOCKER_HOST").filter(|host| !host.is_empty()) {
         let path = host.strip_prefix("unix://").map(PathBuf::from);
@@ -124,7 +124,7 @@ pub(crate) fn docker_sockets() -> Result<(Vec<PathBuf>, bool), String> {
     Ok((own.into_iter().chain([PathBuf::from("/var/run/docker.sock")]).collect(), false))
 }
 
-/// Where containerd listens: the place that `CONTAINERD_ADDRESS` names, and whether it does.
+/// The socket of containerd, and whether `CONTAINERD_ADDRESS` names it.
 pub(crate) fn containerd_socket() -> (PathBuf, bool) {
     let asked = value("CONTAINERD_ADDRESS").filter(|address| !address.is_empty());
     let plain = asked.as_deref().map(|address| address.strip_prefix("unix://").unwrap_or(address));

@@ -35,7 +35,7 @@ pub(crate) enum Mode {
     Plain,
     /// One JSON object a line, in BuildKit's schema.
     Rawjson,
-    /// Nothing.
+    /// No progress.
     Quiet,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Display {
     thread: JoinHandle<Tails>,
 }
 
-/// What is going on, for the headline of a terminal's display.
+/// The current activity, for the headline of a terminal's display.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Work {
     #[default]

@@ -8,7 +8,7 @@ use lapstrake_diag::{Outcome, Report, Usage};
 
 /// A list.
 pub(crate) struct Rows {
-    /// What a field is called at the top of its column.
+    /// The heading of a field's column.
     pub(crate) headings: &'static [(&'static str, &'static str)],
     /// The template of a row where nobody gives one.
     pub(crate) usual: &'static str,

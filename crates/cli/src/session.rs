@@ -1,4 +1,4 @@
-//! What every verb that touches state begins with: the namespace and the store.
+//! The start of every verb that touches state: the namespace and the store.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ fn open_at(root: &Path) -> Outcome<Machine> {
     Ok(Machine { store: Arc::new(store), single_id })
 }
 
-/// Which ids an ordinary user is to have.
+/// The ids of an ordinary user.
 pub(crate) fn asked_ids() -> Result<Asked, Usage> {
     let one_id = match env::ids().as_deref() {
         None | Some("") => false,

@@ -1,4 +1,4 @@
-//! What is wrong with a text, as a value.
+//! Findings about a text, as values.
 
 use crate::{SourceFile, Span};
 
@@ -16,7 +16,7 @@ pub enum Severity {
 pub struct Label {
     /// The place.
     pub span: Span,
-    /// What is said there; may be empty.
+    /// The text at the place; may be empty.
     pub note: String,
 }
 
@@ -27,11 +27,11 @@ pub struct Diagnostic {
     pub code: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong, in a sentence without a final period.
+    /// The fault, in a sentence without a final period.
     pub message: String,
-    /// Where; empty for findings about the file as a whole.
+    /// The places; empty for findings about the file as a whole.
     pub labels: Vec<Label>,
-    /// What to do about it.
+    /// The remedies.
     pub hint: Option<String>,
 }
 

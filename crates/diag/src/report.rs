@@ -78,7 +78,7 @@ pub trait Reported: Error + Send + Sync + 'static {
         self.inner().map_or(Fault::Build, Reported::fault)
     }
 
-    /// What the user can do about the error.
+    /// The user's way to go on.
     fn hint(&self) -> Option<String> {
         self.inner().and_then(Reported::hint)
     }
@@ -275,7 +275,7 @@ impl Report {
         self.0.code
     }
 
-    /// What went wrong, without the causes.
+    /// The fault, without the causes.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -290,7 +290,7 @@ impl Report {
         self.0.place.as_ref()
     }
 
-    /// What the user can do.
+    /// The user's way to go on.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }

@@ -66,8 +66,8 @@ pub struct Position {
 
 /// A text with its name and the starts of its lines.
 ///
-/// It may be put together of parts of several files: then lines and columns count in the whole, and
-/// [`SourceFile::origin`] tells where a line comes from.
+/// The text may consist of parts of several files. Lines and columns then count in the whole, and [`SourceFile::origin`]
+/// has the origin of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
     name: String,
@@ -87,7 +87,7 @@ struct Part {
     first: u32,
 }
 
-/// Where lines of a text come from.
+/// The origin of lines of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin<'a> {
     /// The file's name.
@@ -133,7 +133,7 @@ impl SourceFile {
         SourceFile { parts, ..SourceFile::new(name, text) }
     }
 
-    /// Where line `line` (from 1) comes from.
+    /// The origin of line `line` (from 1).
     pub fn origin(&self, line: u32) -> Origin<'_> {
         let after = self.parts.partition_point(|part| part.line <= line);
         let end = self.parts.get(after).map_or(self.line_count(), |next| next.line - 1);
@@ -155,7 +155,7 @@ impl SourceFile {
         SourceFile::new(name, String::from_utf8_lossy(bytes))
     }
 
-    /// What diagnostics call the file.
+    /// The file's name in diagnostics.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -4,7 +4,7 @@
 /// A line that is no list of values, in the words of `encoding/csv`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CsvError {
-    /// There is no line.
+    /// The text has no line.
     #[error("EOF")]
     Empty,
     /// A quote stands where none can be.

@@ -1,7 +1,7 @@
 //! Go's `text/template` language, as far as Docker's users know it from `--format`: fields, variables, pipelines, `if`,
 //! `range`, `with`, the comparisons, and Docker's own functions. Values are JSON.
 //!
-//! What is not there is an error when the template is read, not an empty place when it is shown.
+//! An unknown field is an error when the template is read, not an empty place when it is shown.
 
 mod functions;
 mod lex;

@@ -15,7 +15,7 @@ const PIECES: usize = 4;
 /// Bytes of a piece.
 const PIECE: usize = 256 << 10;
 
-/// What was answered.
+/// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The HTTP status.

@@ -163,7 +163,7 @@ impl Archive {
         }
     }
 
-    /// What `manifest.json` lists; `None` if the archive has none.
+    /// The images in `manifest.json`; `None` if the archive has no such file.
     ///
     /// # Errors
     /// [`ImagesError`]: it cannot be read, or is no list.

@@ -31,14 +31,14 @@ pub enum ImagesError {
     /// An archive cannot be read.
     #[error("cannot read the archive")]
     Archive {
-        /// Why.
+        /// The cause.
         #[source]
         source: TreeError,
     },
     /// A document is none.
     #[error("{what} cannot be read")]
     Malformed {
-        /// Which document.
+        /// The document.
         what: String,
         /// The parser's reason.
         #[source]

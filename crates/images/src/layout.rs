@@ -32,18 +32,18 @@ pub struct Layout {
     longest: u64,
 }
 
-/// Which entry of a layout is meant.
+/// A selector of an entry of a layout.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'w> {
     /// The digest of the manifest or index; nothing else counts then.
     pub digest: Option<&'w Digest>,
     /// The tag; none is `latest`.
     pub tag: Option<&'w str>,
-    /// What is meant where neither a digest nor a tag is named and no entry has the tag `latest`.
+    /// The choice where neither a digest nor a tag is named and no entry has the tag `latest`.
     pub untagged: Untagged,
 }
 
-/// Which entry is meant where none is named.
+/// The choice of an entry where none is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untagged {
     /// The only image that there is, whatever its tag: an image, also by the tag `latest`.

@@ -1,5 +1,5 @@
-//! Where images come from, the mirror of the exporters: one reader of OCI layouts and one of image archives. Registries are
-//! read by `registry`, what is in the state directory by `store`.
+//! Sources of images, the mirror of the exporters: one reader of OCI layouts and one of image archives. The crate `registry`
+//! reads registries, and `store` reads the state directory.
 //!
 //! A reader finds documents and the files of layers. The caller decides about their use.
 

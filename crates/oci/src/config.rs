@@ -14,10 +14,10 @@ pub struct ImageConfig {
     /// The processor, in Go's names.
     #[serde(deserialize_with = "null_is_default")]
     pub architecture: String,
-    /// Who made it (`MAINTAINER`).
+    /// The author (`MAINTAINER`).
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub author: String,
-    /// What containers of this image run as.
+    /// The defaults of containers of this image.
     #[serde(deserialize_with = "null_is_default")]
     pub config: ContainerConfig,
     /// When it was made, RFC 3339.
@@ -55,7 +55,7 @@ impl ImageConfig {
     /// The config in a document. One that does not say what it is for is taken for this machine's, as Go's programs do.
     ///
     /// # Errors
-    /// What is wrong with the JSON.
+    /// The fault in the JSON.
     pub fn read(bytes: &[u8]) -> Result<ImageConfig, serde_json::Error> {
         let mut config: ImageConfig = serde_json::from_slice(bytes)?;
         let host = Platform::host();
@@ -91,7 +91,7 @@ pub struct ContainerConfig {
     /// `KEY=value` in the order of definition.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nulls_are_default")]
     pub env: Vec<String>,
-    /// What is run; the command's arguments are appended.
+    /// The program; the command's arguments are appended.
     #[serde(skip_serializing_if = "is_none_or_empty", deserialize_with = "some_nulls_are_default")]
     pub entrypoint: Option<Vec<String>>,
     /// The default arguments.
@@ -100,10 +100,10 @@ pub struct ContainerConfig {
     /// Paths that the runtime gives a volume of their own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_values_are_default")]
     pub volumes: BTreeMap<String, Empty>,
-    /// Where the command starts.
+    /// The working directory.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub working_dir: String,
-    /// Labels.
+    /// The image's labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_values_are_default")]
     pub labels: BTreeMap<String, String>,
     /// The signal that stops it, as written.
@@ -171,10 +171,10 @@ pub struct History {
     /// The instruction.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub created_by: String,
-    /// Who made it.
+    /// The author.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub author: String,
-    /// Which builder made it.
+    /// The builder.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub comment: String,
     /// No layer belongs to it.

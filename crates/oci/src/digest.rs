@@ -46,7 +46,7 @@ pub struct Digest {
 pub struct DigestError {
     /// The text that was given.
     pub text: String,
-    /// What is wrong with it.
+    /// The fault in the text.
     pub why: &'static str,
 }
 
@@ -64,7 +64,7 @@ impl Digest {
         hash.finish()
     }
 
-    /// Which hash it is.
+    /// The hash algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

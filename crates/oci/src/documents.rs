@@ -8,7 +8,7 @@ use crate::media::{Kind, kind};
 /// The manifest in a document.
 ///
 /// # Errors
-/// What is wrong with the JSON.
+/// The fault in the JSON.
 pub fn read_manifest(bytes: &[u8]) -> Result<ImageManifest, serde_json::Error> {
     let mut value: Value = serde_json::from_slice(bytes)?;
     if let Some(all) = value.as_object_mut() {
@@ -21,7 +21,7 @@ pub fn read_manifest(bytes: &[u8]) -> Result<ImageManifest, serde_json::Error> {
 /// The index in a document.
 ///
 /// # Errors
-/// What is wrong with the JSON.
+/// The fault in the JSON.
 pub fn read_index(bytes: &[u8]) -> Result<ImageIndex, serde_json::Error> {
     let mut value: Value = serde_json::from_slice(bytes)?;
     if let Some(all) = value.as_object_mut() {
@@ -31,7 +31,7 @@ pub fn read_index(bytes: &[u8]) -> Result<ImageIndex, serde_json::Error> {
     serde_json::from_value(value)
 }
 
-/// What is `null` is not there, and what must be there is empty.
+/// `null` counts as missing, and missing required values are empty.
 fn tidy(document: &mut Map<String, Value>) {
     document.retain(|_, value| !value.is_null());
     document.entry("schemaVersion").or_insert_with(|| json!(2));

@@ -25,7 +25,7 @@ pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.ta
 /// An uncompressed Docker layer.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
-/// What a media type stands for, whichever of the two vocabularies names it.
+/// The meaning of a media type, in OCI's or Docker's vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A manifest of one image.
@@ -65,7 +65,7 @@ pub fn is_nondistributable(media_type: &str) -> bool {
     media_type.contains(".nondistributable.") || media_type.contains(".rootfs.foreign.")
 }
 
-/// What `media_type` stands for; `None` for a type that images do not use.
+/// The meaning of `media_type`; `None` for a type that images do not use.
 pub fn kind(media_type: &str) -> Option<Kind> {
     Some(match media_type {
         OCI_MANIFEST | DOCKER_MANIFEST => Kind::Manifest,

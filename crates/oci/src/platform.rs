@@ -115,9 +115,9 @@ impl fmt::Display for Platform {
     }
 }
 
-/// What stands in front of the first slash.
+/// The part before the first slash.
 const OS: &str = r"^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$";
-/// What stands behind it.
+/// The part behind the slash.
 const COMPONENT: &str = "^[A-Za-z0-9_.-]+$";
 /// Go's names of operating systems.
 const SYSTEMS: [&str; 17] = [

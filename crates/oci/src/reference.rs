@@ -69,7 +69,7 @@ impl Reference {
     /// A name that an image is to get, here or in a registry: a reference without a digest.
     ///
     /// # Errors
-    /// What is wrong with the text as a reference; [`ReferenceError::Pinned`].
+    /// The fault in the text as a reference; [`ReferenceError::Pinned`].
     pub fn new_name(text: &str) -> Result<Reference, ReferenceError> {
         let reference: Reference = text.parse()?;
         if reference.digest.is_some() { Err(ReferenceError::Pinned) } else { Ok(reference) }

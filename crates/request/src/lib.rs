@@ -43,7 +43,7 @@ pub struct BuildRequest {
     pub cache: CacheRequest,
     /// Whether registries are asked for base images that are here.
     pub pull: bool,
-    /// What steps may do and use.
+    /// Permissions and resources of steps.
     pub steps: StepRequest,
     /// How images and downloads are pinned.
     pub pins: PinRequest,
@@ -68,14 +68,14 @@ pub struct CacheRequest {
     pub to: Vec<String>,
 }
 
-/// What steps may do and use.
+/// Permissions and resources of steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepRequest {
     /// The network mode of `RUN` without one, in the syntax of `--network`; empty for the default.
     pub network: String,
     /// The meaning of the default mode: `host` or `isolated`; the best that can be had where it is not given.
     pub default_network: Option<String>,
-    /// Entitlements.
+    /// The granted entitlements, by name.
     pub allowed: Vec<String>,
     /// Directories with specs of CDI devices; the usual ones where it is empty.
     pub cdi_dirs: Vec<PathBuf>,

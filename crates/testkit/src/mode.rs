@@ -9,7 +9,7 @@ use rustix::process::{DumpableBehavior, Gid, Uid};
 /// Who runs a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Root.
+    /// Root of the machine.
     Root,
     /// An ordinary user with subordinate ids.
     Subids,
@@ -17,7 +17,7 @@ pub enum Mode {
     Oneid,
 }
 
-/// Everybody.
+/// All modes.
 pub const ALL: &[Mode] = &[Mode::Root, Mode::Subids, Mode::Oneid];
 /// Where there are more ids than one.
 pub const MANY: &[Mode] = &[Mode::Root, Mode::Subids];

@@ -1,4 +1,4 @@
-//! What can be typed to learn about the program and the machine.
+//! The arguments of verbs about the program and the machine.
 
 use std::path::PathBuf;
 

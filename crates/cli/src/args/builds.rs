@@ -1,4 +1,4 @@
-//! What can be typed about builds that are over.
+//! The arguments of verbs about earlier builds.
 
 use clap::{Args as ClapArgs, Subcommand};
 

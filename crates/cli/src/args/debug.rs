@@ -1,4 +1,4 @@
-//! What can be typed behind `lapstrake debug`.
+//! The arguments of `lapstrake debug`.
 
 use std::path::PathBuf;
 

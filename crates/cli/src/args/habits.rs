@@ -92,7 +92,7 @@ const ELSEWHERE: [(&[&str], &str); 6] = [
     ),
 ];
 
-/// What becomes of a flag that Docker has and a verb has not.
+/// The treatment of a flag that Docker has and a verb lacks.
 enum Flag {
     /// A switch that makes no difference here.
     Dropped,
@@ -218,7 +218,7 @@ fn builder_last(words: &mut Vec<OsString>) {
     }
 }
 
-/// What a group has, and the verbs that do the same.
+/// The commands of a group, and the verbs that do the same.
 fn group_help(name: &str) -> Error {
     let commands = GROUPS.iter().filter(|(group, _)| *group == name).flat_map(|(_, commands)| *commands);
     let rows: String =

@@ -1,4 +1,4 @@
-//! What can be typed about images that are built already.
+//! The arguments of verbs about images.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What can be typed behind `lapstrake run`.
+//! The arguments of `lapstrake run`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -102,7 +102,7 @@ pub(crate) enum Pull {
     Missing,
     /// Before each run.
     Always,
-    /// Never.
+    /// The image is never pulled.
     Never,
 }
 
@@ -118,7 +118,7 @@ impl Run {
     }
 }
 
-/// What `docker run` has and containers in the foreground have not, beside the flags of one letter.
+/// Flags of `docker run` that containers in the foreground lack, beside those of one letter.
 const OF_DOCKER: [&str; 66] = [
     "annotation",
     "attach",

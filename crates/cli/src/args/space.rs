@@ -1,4 +1,4 @@
-//! What can be typed about room on the disk.
+//! The arguments of verbs about disk space.
 
 use clap::Args as ClapArgs;
 

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, Error};
 
-/// What is done with a result, and what steps have while they run.
+/// Flags for the result, and for the processes of steps.
 const OF_BUILDING: [&str; 40] = [
     "ignore_unsupported",
     "builder",
@@ -49,7 +49,7 @@ const OF_BUILDING: [&str; 40] = [
     "locked",
     "debug",
 ];
-/// What makes another step of a step, which nobody sees who only reads the Dockerfile.
+/// Flags that change a step's cache key but not the checks, and so have no effect on `check`.
 const OF_STEPS: [&str; 8] =
     ["label", "no_cache", "no_cache_filter", "checksum", "network", "add_host", "shm_size", "ulimit"];
 

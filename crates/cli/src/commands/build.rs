@@ -25,7 +25,7 @@ use crate::env;
 use crate::progress::{self, Failure, Mode};
 use crate::session;
 
-/// Builds.
+/// Runs the verb `build`.
 pub(crate) fn build(args: &Build) -> Outcome<ExitCode> {
     if let Some(told) = call(args)? {
         return Ok(told);

@@ -75,7 +75,7 @@ fn list(store: &Store, quiet: bool, json: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// What a list says of a build, as JSON.
+/// A build's row of the list, as JSON.
 fn summary(record: &BuildRecord) -> serde_json::Value {
     let (cached, all) = record.cached();
     json!({
@@ -136,7 +136,7 @@ fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// What the processes of each step used, by its digest.
+/// The resource usage of each step's processes, by the step's digest.
 fn used(journal: &Journal) -> BTreeMap<String, ResourceUsage> {
     let told = journal.events().iter().filter_map(|event| match event {
         Event::ResourceUsage { step, used, .. } => Some((step.0.clone(), *used)),
@@ -163,7 +163,7 @@ fn step_json(
     Ok(shown)
 }
 
-/// What became of a step, in a word.
+/// The outcome of a step, in a word.
 pub(super) fn outcome(step: &StackReport) -> &'static str {
     match step.outcome {
         StepOutcome::Cached => "CACHED",

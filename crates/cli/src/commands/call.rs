@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Build, Format};
 
-/// What `--call` names.
+/// A method of `--call`.
 enum Method {
     Check,
     Outline,

@@ -20,14 +20,14 @@ use crate::env;
 
 use crate::session::BY_WISH;
 
-/// What the machine must have: `mount_setattr` came with it, and just before it the marks of overlayfs in `user.*`.
+/// The oldest kernel that works. It brought `mount_setattr`; the release before brought overlayfs marks in `user.*`.
 const KERNEL: (u32, u32) = (5, 12);
 
 /// How something stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
-    /// There.
+    /// The feature is usable.
     Ok,
     /// Not there, and something is refused without.
     Limited,
@@ -49,7 +49,7 @@ fn finding(name: &'static str, state: State, detail: impl Into<String>) -> Findi
     Finding { name, state, detail: detail.into(), hint: None }
 }
 
-/// Looks.
+/// Runs the verb `doctor`.
 pub(crate) fn doctor(args: &Doctor) -> Outcome<ExitCode> {
     let findings = look(args);
     if args.json {
@@ -144,7 +144,7 @@ fn null_device() -> Finding {
     }
 }
 
-/// Who we are; the process is root of a namespace afterwards where that is possible.
+/// The check of user ids. Afterwards the process is root of a user namespace, if possible.
 fn ids() -> (Finding, bool) {
     let name = "user ids";
     match enter_with(&crate::session::asked_ids().unwrap_or_default()) {

@@ -61,8 +61,8 @@ impl Comparison<'_> {
         Tree::decode(&self.store.layer_tree(&stack.layers.last()?.id).ok()?).ok()
     }
 
-    /// What differs between what a step was given then and now: (path, how). `None` where nobody knows any more. A copy
-    /// has it in its layer; of what was mounted there are notes.
+    /// The differing files of a step's inputs, as (path, how). `None` if they are unknown by now. A copy's files are in its
+    /// layer; mounted files are in notes.
     fn files_of(
         &self,
         explained: &StepExplanation,

@@ -18,7 +18,7 @@ use super::file::put;
 use crate::args::Graph;
 use crate::session;
 
-/// Draws.
+/// Runs the verb `graph`.
 pub(crate) fn graph(args: &Graph) -> Outcome<ExitCode> {
     let (request, client) = (client::request(&args.build)?, LocalClient::of(&args.build)?);
     let resolved = Resolved::parse(&request, &client)?;

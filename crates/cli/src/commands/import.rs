@@ -74,7 +74,7 @@ impl ImageResolver for Nobody {
     }
 }
 
-/// What may be said of an image whose files are there already.
+/// The instructions that `--change` takes: those that need no build.
 const CHANGES: [&str; 11] = [
     "CMD",
     "ENTRYPOINT",

@@ -46,7 +46,7 @@ pub(crate) fn inspect(args: &Inspect) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What refers to images in their registries. Nothing does if there is an empty index.
+/// The referrers of images in their registries. An empty index means none.
 fn referrers(images: &[String]) -> Outcome<ExitCode> {
     let names = images
         .iter()

@@ -54,7 +54,7 @@ enum Filter {
     Reference(String),
 }
 
-/// Which images are meant.
+/// The images that a filter selects.
 #[derive(Debug, Default)]
 pub(crate) struct Filters {
     all: Vec<Filter>,

@@ -82,9 +82,9 @@ type Loaded = (Digest, Vec<Reference>);
 /// An archive, and what is wanted of it.
 struct Source {
     archive: Archive,
-    /// What images are called of which only a tag is known; nothing may be no name.
+    /// The name of images of which only a tag is known; none is valid too.
     name: String,
-    /// Which platform's images are wanted, if somebody said.
+    /// The requested platform, if any.
     platform: Option<Platform>,
 }
 

@@ -113,7 +113,7 @@ fn report(args: &Prune, session: &Machine, images: &[Removed], items: &[Item]) -
     Ok(())
 }
 
-/// Which images may go.
+/// The images that may be removed.
 #[derive(Debug, Default)]
 struct ImageFilter {
     /// Made before this.
@@ -158,7 +158,7 @@ impl ImageFilter {
     }
 }
 
-/// What the flags say.
+/// The rule of the flags.
 fn rule(args: &Prune) -> Result<Rule, Usage> {
     let limit = |text: &Option<String>| text.as_deref().map(size).transpose();
     let limits = Limits {

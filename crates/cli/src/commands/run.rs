@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
-/// What makes the container, and the network that it is to have.
+/// The sandbox that makes the container, and the container's network.
 fn sandbox(args: &Run) -> Outcome<(Sandbox, Chosen)> {
     let (mode, preference) = attrs::network(&args.network, env::network().as_deref())?;
     let without = |network| Chosen { network, notice: None, hint: None };
@@ -188,7 +188,7 @@ pub(crate) fn can_debug() -> Result<(), Usage> {
     Err(Usage("--debug needs a terminal as standard input".to_owned()))
 }
 
-/// What steps are debugged by: a shell on our terminal.
+/// The debugger of steps: a shell on this terminal.
 pub(crate) fn debug(before: &str) -> Debug {
     let hand_over = |told: &str, running| {
         // What other steps say meanwhile is shown afterwards.

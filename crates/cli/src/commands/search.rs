@@ -22,7 +22,7 @@ const HEADINGS: &[(&str, &str)] = &[
 const USUAL: &str = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}";
 const WIDTH: usize = 45;
 
-/// What results have to be.
+/// The filters of results.
 #[derive(Default)]
 struct Wanted {
     stars: u64,

@@ -13,7 +13,7 @@ use attrs::size;
 
 /// How much the cache may take, as the environment says it.
 pub(super) enum Keep {
-    /// What the default rules say.
+    /// The default rules.
     Default,
     /// So many bytes.
     Most(u64),
@@ -72,7 +72,7 @@ pub(super) fn start_if_needed(store: &Store) {
     drop(started);
 }
 
-/// What the sweeper does.
+/// The sweeper's work.
 pub(super) fn sweep(session: &Machine) -> Outcome<()> {
     let Some(most) = Keep::from_env().most() else { return Ok(()) };
     // If it may not be nice, it is quick.

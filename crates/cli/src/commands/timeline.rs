@@ -25,7 +25,7 @@ struct Bar {
     error: Option<String>,
     /// How many bytes it moved: of layers pulled, pushed, downloaded.
     moved: u64,
-    /// What its processes used, if it had any.
+    /// The resource usage of its processes, if it had any.
     used: Option<ResourceUsage>,
     /// Whether the build would have been shorter if this step had.
     critical: bool,
@@ -195,7 +195,7 @@ fn chart(out: &mut String, bars: &[Bar], whole: Duration) -> std::fmt::Result {
     Ok(())
 }
 
-/// What a step used, as a line of its tooltip.
+/// The resource usage of a step, as a line of its tooltip.
 fn in_full(used: ResourceUsage) -> String {
     format!(
         "\nCPU {} ({} of it in the kernel), peak memory {}, {} read from disks, {} written",

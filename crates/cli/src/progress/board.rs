@@ -1,4 +1,4 @@
-//! What stands on the screen of a build, as lines of text: nothing here knows a terminal or the time of day.
+//! The screen of a build, as lines of text. Nothing here knows a terminal or the time of day.
 
 use std::time::Duration;
 

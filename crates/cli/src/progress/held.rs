@@ -1,8 +1,8 @@
-//! Who has the terminal: the display, or a program that was given it for a while. What happens meanwhile waits.
+//! The owner of the terminal: the display, or a program that borrows the terminal. Events wait meanwhile.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// There is one terminal.
+/// The lock of the one terminal.
 static TERMINAL: Mutex<()> = Mutex::new(());
 
 /// The terminal, as long as this lives.

@@ -20,7 +20,7 @@ const COLUMNS: u16 = 1 << 12;
 #[derive(Debug, Default)]
 pub(super) struct Lines(Mutex<Frame>);
 
-/// What one redraw writes, at once.
+/// The output of one redraw, written at once.
 #[derive(Debug, Default)]
 struct Frame {
     text: String,

@@ -11,14 +11,14 @@ use super::held::hold;
 use super::names::seconds;
 use super::tail::Tails;
 
-/// What is shorter shows as 0.0s.
+/// Shorter durations show as 0.0s.
 const WORTH_TELLING: Duration = Duration::from_millis(50);
 
 struct Shown {
     number: usize,
     name: String,
     begun: Duration,
-    /// What follows the last line end.
+    /// The text behind the last line end.
     open: Vec<u8>,
     /// Parts that have begun and not ended.
     parts: BTreeMap<String, Duration>,

@@ -22,7 +22,7 @@ struct Screen {
     slots: Vec<ProgressBar>,
     board: Board,
     begun: Instant,
-    /// What is on the screen below the finished steps.
+    /// The lines below the finished steps.
     drawn: Drawn,
 }
 

@@ -1,4 +1,4 @@
-//! What templates can call: Go's own functions and Docker's.
+//! The functions of templates: Go's own and Docker's.
 
 use std::cmp::Ordering;
 
@@ -57,7 +57,7 @@ pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, TemplateErr
     })
 }
 
-/// What a value is, in words.
+/// The kind of a value, in words.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
@@ -142,7 +142,7 @@ fn index(value: &Value, key: &Value) -> Result<Value, TemplateError> {
     }
 }
 
-/// What Go has where a map has no such key: the zero value of its elements, which in a map of strings is an empty one.
+/// Go's value of a missing key: the zero value of the map's elements. In a map of strings, this is an empty string.
 fn none_of(map: &serde_json::Map<String, Value>) -> Value {
     if map.values().all(Value::is_string) { String::new().into() } else { Value::Null }
 }

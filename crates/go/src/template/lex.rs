@@ -71,7 +71,7 @@ fn is_space(text: &str) -> bool {
     text.starts_with(char::is_whitespace)
 }
 
-/// What follows `}}`, and whether white space there is trimmed.
+/// The text behind `}}`, and whether white space there is trimmed.
 fn closing(text: &str) -> Option<(bool, &str)> {
     match text.strip_prefix("-}}") {
         Some(rest) => Some((true, rest)),

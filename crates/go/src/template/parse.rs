@@ -14,7 +14,7 @@ const DEEPEST: usize = 100;
 pub(super) enum Node {
     /// As it stands.
     Text(String),
-    /// Shown.
+    /// A value that is printed.
     Show(Pipe),
     /// `$x := pipe` and `$x = pipe`.
     Set { name: String, new: bool, pipe: Pipe },
@@ -49,7 +49,7 @@ pub(super) enum Operand {
     Group(Pipe, Vec<String>),
 }
 
-/// What ends a block.
+/// The end of a block.
 enum End {
     Done,
     Else(Vec<Token>),

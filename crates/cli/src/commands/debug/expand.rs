@@ -31,7 +31,7 @@ struct Row {
     skip_unset_env: bool,
 }
 
-/// What is asked for: the whole text, or the words that it splits into.
+/// The requested form: the whole text, or the words that the text splits into.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Wanted {

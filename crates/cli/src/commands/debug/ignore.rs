@@ -25,7 +25,7 @@ struct Question {
     paths: Vec<String>,
 }
 
-/// What the file says about them.
+/// The verdicts of the file on the paths.
 #[derive(Default, Serialize)]
 struct Answer {
     id: Value,
@@ -35,7 +35,7 @@ struct Answer {
     error: Option<String>,
 }
 
-/// Answers.
+/// Runs the verb `debug ignore`.
 pub(super) fn ignore(args: &DebugIgnore) -> Outcome<ExitCode> {
     if let Some(path) = &args.why {
         return why(args, path);
@@ -97,8 +97,8 @@ fn answer(question: Question) -> Answer {
     answer
 }
 
-/// What of a tree (paths, and whether they are directories) a walk carries: what is not hidden, and the directories
-/// above it.
+/// The paths of a tree that a walk carries: those that are not hidden, and the directories above them. The tree says
+/// which paths are directories.
 fn sent(patterns: &Patterns, tree: &BTreeMap<TreePath, bool>) -> Vec<String> {
     let mut carried: BTreeSet<TreePath> = BTreeSet::new();
     for path in tree.keys().filter(|path| !patterns.excluded(path).excluded) {

@@ -174,7 +174,7 @@ fn rows(nodes: &[Node]) -> Vec<usize> {
     rows
 }
 
-/// Where a box is.
+/// The place of a box in the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
     column: usize,

@@ -18,7 +18,7 @@ use super::terminal::{self, Raw};
 /// shielded from signals that it has no handler for.
 const LAST_REQUEST: u32 = 3;
 
-/// What a program whose terminal has gone gets to put its things in order.
+/// The grace period of a program whose terminal has gone.
 const PARTING: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// The signals that go on to the container, caught from before it is started: one that came in between would end us.

@@ -19,7 +19,7 @@ pub(super) struct WantedMount {
     tmpfs: Tmpfs,
 }
 
-/// What a file system in memory is like.
+/// The options of a file system in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Tmpfs {
     size: Option<u64>,

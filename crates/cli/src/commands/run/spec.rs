@@ -130,7 +130,7 @@ fn rlimit(text: &String) -> Result<Rlimit, Usage> {
     Ok(Rlimit { resource, soft: value(limit.soft), hard: value(limit.hard) })
 }
 
-/// What is run, where, as whom and with which variables.
+/// The process of a container: program, directory, user and variables.
 pub(super) fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> Outcome<RunSpec> {
     let command = command(args, config);
     if command.is_empty() {

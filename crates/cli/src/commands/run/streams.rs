@@ -17,7 +17,7 @@ use super::terminal::copy;
 const PIPEFS: u64 = 0x5049_5045;
 const SOCKFS: u64 = 0x534f_434b;
 
-/// What a container is given, and what copies it.
+/// The standard streams of a container, and the threads that copy them.
 pub(super) struct Streams {
     pub(super) stdin: OwnedFd,
     pub(super) stdout: OwnedFd,
