@@ -1,4 +1,4 @@
-//! Times and texts as the pages and lists of builds show them.
+//! Times and texts as pages and lists of builds show them.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use lapstrake_engine::ResourceUsage;
 use lapstrake_go::duration;
 
 /// Milliseconds since the Unix epoch as RFC 3339.
-pub(crate) fn time(millis: i64) -> String {
+pub fn time(millis: i64) -> String {
     let nanos = u32::try_from(millis.rem_euclid(1_000)).unwrap_or(0) * 1_000_000;
     lapstrake_oci::rfc3339(millis.div_euclid(1_000), nanos)
 }
 
 /// A time span, short.
-pub(crate) fn millis(time: Duration) -> String {
+pub fn millis(time: Duration) -> String {
     duration::short(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Processor time, in user mode and in the kernel.
-pub(crate) fn cpu(used: ResourceUsage) -> Duration {
+pub fn cpu(used: ResourceUsage) -> Duration {
     used.user + used.system
 }
 

@@ -6,21 +6,55 @@
 
 use std::collections::BTreeMap;
 
-use lapstrake_engine::Forecast;
+use lapstrake_diag::{Context as _, Outcome};
+use lapstrake_engine::{Forecast, probe};
+use lapstrake_ops::Cache;
+use lapstrake_request::BuildRequest;
 
 use crate::format::escaped;
+use crate::notes::Notes;
+use crate::phases::{Build, Loaded};
+use crate::resolved::Resolved;
 
-/// A step.
-pub(super) struct Node {
+/// The steps of the first target of `request`, and what of it is cached. Nothing is built.
+///
+/// # Errors
+/// The Dockerfile cannot be built, or has no target.
+pub async fn planned_steps(
+    this: &Build<'_>,
+    request: &BuildRequest,
+    resolved: Resolved,
+) -> Outcome<Vec<PlannedStep>> {
+    let loaded = Loaded::load(this, request, resolved, Notes::default()).await?;
+    let (tools, plan) = loaded.plan(this, &mut None).await?.into_parts();
+    let target = plan.targets.first().context("nothing to build")?;
+    let cache = Cache::new(tools.worker.clone());
+    let found = probe(&plan.graph, &tools.job, &cache, target.edge).await;
+    // What was learnt about the context's files is of use to the next build.
+    tools.job.finish()?;
+    let place = |id| found.iter().position(|(other, _)| *other == id);
+    let node = |(id, forecast): &(_, Forecast)| {
+        let vertex = &plan.graph[*id];
+        let inputs = vertex.inputs.iter().chain(&vertex.after);
+        let inputs = inputs.filter_map(|edge| place(edge.vertex)).collect();
+        PlannedStep::new(&vertex.meta.name, *forecast, inputs)
+    };
+    let mut steps = found.iter().map(node).collect::<Vec<_>>();
+    PlannedStep::settle(&mut steps);
+    Ok(steps)
+}
+
+/// A step of a graph, and what a build would do with it.
+pub struct PlannedStep {
     stage: String,
     text: String,
     forecast: Forecast,
     inputs: Vec<usize>,
 }
 
-impl Node {
+impl PlannedStep {
     /// Of a step's name, `[build 2/5] RUN make`.
-    pub(super) fn new(name: &str, forecast: Forecast, inputs: Vec<usize>) -> Node {
+    fn new(name: &str, forecast: Forecast, inputs: Vec<usize>) -> PlannedStep {
         let (place, text) =
             name.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("", name));
         // The number is the last word; what a stage without a name has in front of it is nothing.
@@ -29,11 +63,11 @@ impl Node {
             None if place == "internal" => "context".to_owned(),
             None => place.to_owned(),
         };
-        Node { stage, text: text.replace('\n', " "), forecast, inputs }
+        PlannedStep { stage, text: text.replace('\n', " "), forecast, inputs }
     }
 
     /// Puts what is no stage's, the empty tree, to the first that stands on it.
-    pub(super) fn settle(nodes: &mut [Node]) {
+    fn settle(nodes: &mut [PlannedStep]) {
         for at in 0..nodes.len() {
             if nodes[at].stage.is_empty()
                 && let Some(user) = nodes.iter().find(|node| node.inputs.contains(&at))
@@ -63,7 +97,7 @@ impl Node {
 }
 
 /// The stages in the order of their first steps, each with its steps.
-fn stages(nodes: &[Node]) -> Vec<(&str, Vec<usize>)> {
+fn stages(nodes: &[PlannedStep]) -> Vec<(&str, Vec<usize>)> {
     let mut stages: Vec<(&str, Vec<usize>)> = Vec::new();
     for (at, node) in nodes.iter().enumerate() {
         match stages.iter_mut().find(|(name, _)| *name == node.stage) {
@@ -75,7 +109,7 @@ fn stages(nodes: &[Node]) -> Vec<(&str, Vec<usize>)> {
 }
 
 /// Stage by stage; what a step takes from others stands behind it.
-pub(super) fn text(nodes: &[Node]) -> String {
+pub fn text(nodes: &[PlannedStep]) -> String {
     let mut out = String::new();
     for (name, steps) in stages(nodes) {
         out.push_str(&format!("{name}\n"));
@@ -95,7 +129,7 @@ pub(super) fn text(nodes: &[Node]) -> String {
 }
 
 /// In the language of Graphviz.
-pub(super) fn dot(nodes: &[Node]) -> String {
+pub fn dot(nodes: &[PlannedStep]) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut out = String::from(
         "digraph build {\n  rankdir=TB;\n  node [shape=box, style=\"rounded,filled\", fontname=\"monospace\", fontsize=10];\n",
@@ -130,7 +164,7 @@ const LANES: usize = 10;
 const LETTERS: usize = 42;
 
 /// As a picture that needs nothing else.
-pub(super) fn svg(nodes: &[Node]) -> String {
+pub fn svg(nodes: &[PlannedStep]) -> String {
     let (rows, stages) = (rows(nodes), stages(nodes));
     let columns: BTreeMap<&str, usize> =
         stages.iter().enumerate().map(|(column, (name, _))| (*name, column)).collect();
@@ -162,7 +196,7 @@ pub(super) fn svg(nodes: &[Node]) -> String {
 }
 
 /// The level of each step: below all that it stands on, and below the step of its stage before it.
-fn rows(nodes: &[Node]) -> Vec<usize> {
+fn rows(nodes: &[PlannedStep]) -> Vec<usize> {
     let mut rows = Vec::with_capacity(nodes.len());
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     for node in nodes {
@@ -200,7 +234,7 @@ struct Point {
 
 /// A line for each edge: down from its input, along the gap between two rows, down between two columns, and along the gap
 /// above the step.
-fn routes(nodes: &[Node], cell: &dyn Fn(usize) -> Cell) -> Vec<Vec<Point>> {
+fn routes(nodes: &[PlannedStep], cell: &dyn Fn(usize) -> Cell) -> Vec<Vec<Point>> {
     let boxes: Vec<Cell> = (0..nodes.len()).map(cell).collect();
     let mut lanes: BTreeMap<usize, usize> = BTreeMap::new();
     let mut routes = Vec::new();
@@ -247,7 +281,7 @@ fn routes(nodes: &[Node], cell: &dyn Fn(usize) -> Cell) -> Vec<Vec<Point>> {
     routes
 }
 
-fn boxed(out: &mut String, node: &Node, cell: Cell) {
+fn boxed(out: &mut String, node: &PlannedStep, cell: Cell) {
     let (x, y) = (cell.x(), cell.y());
     let mut shown = node.text.clone();
     if shown.chars().count() > LETTERS {
@@ -268,12 +302,12 @@ fn boxed(out: &mut String, node: &Node, cell: Cell) {
 mod tests {
     use super::*;
 
-    fn build() -> Vec<Node> {
+    fn build() -> Vec<PlannedStep> {
         vec![
-            Node::new("[internal] load build context", Forecast::Source, vec![]),
-            Node::new("[build 1/2] FROM a", Forecast::Source, vec![]),
-            Node::new("[build 2/2] COPY \"x\" <y>", Forecast::Cached, vec![1, 0]),
-            Node::new("[stage-1 1/1] COPY --from=build /y /", Forecast::Executed, vec![2]),
+            PlannedStep::new("[internal] load build context", Forecast::Source, vec![]),
+            PlannedStep::new("[build 1/2] FROM a", Forecast::Source, vec![]),
+            PlannedStep::new("[build 2/2] COPY \"x\" <y>", Forecast::Cached, vec![1, 0]),
+            PlannedStep::new("[stage-1 1/1] COPY --from=build /y /", Forecast::Executed, vec![2]),
         ]
     }
 
@@ -289,8 +323,8 @@ mod tests {
     }
 
     /// Stages that take from each other over rows and columns, forwards and backwards.
-    fn tangled() -> Vec<Node> {
-        let mut nodes: Vec<Node> = Vec::new();
+    fn tangled() -> Vec<PlannedStep> {
+        let mut nodes: Vec<PlannedStep> = Vec::new();
         for stage in 0..6_usize {
             for step in 0..5_usize {
                 let at = nodes.len();
@@ -303,7 +337,7 @@ mod tests {
                 if step == 4 {
                     inputs.push(at - 3);
                 }
-                nodes.push(Node::new(&format!("[s{stage} {step}/5] RUN x"), Forecast::Executed, inputs));
+                nodes.push(PlannedStep::new(&format!("[s{stage} {step}/5] RUN x"), Forecast::Executed, inputs));
             }
         }
         nodes

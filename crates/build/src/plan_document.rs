@@ -1,49 +1,21 @@
-//! `lapstrake debug plan`: what a build would do, with one made-up image for all that it would have to ask for.
+//! The plan of a build as a document, with one made-up image for all that a registry would have to be asked for.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
-use lapstrake_build::attrs;
-use lapstrake_build::options as check_options;
-use lapstrake_diag::{Diagnostic, Outcome, SourceFile, Usage};
-use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax, code, parse_as};
+use lapstrake_diag::{Diagnostic, SourceFile};
+use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax, code};
 use lapstrake_graph::{Exec, File, FileAction, Graph, NetworkMode, Op, Target, Vertex};
 use lapstrake_lower::{
     BuildInputs, ImageRequest, ImageResolver, LowerError, Outline, OutlineArg, OutlineItem, ResolveFailure,
     ResolvedImage, Scope, lower_checked, outline,
 };
-use lapstrake_oci::{ContainerConfig, DiffId, Digest, History, ImageConfig, Platform, RootFs};
+use lapstrake_oci::{ContainerConfig, DiffId, Digest, History, ImageConfig, RootFs};
 use serde_json::{Value, json};
 
-use super::{read, with_includes};
-use crate::args::debug::DebugPlan;
-use crate::commands::options;
+use crate::check::options as check_options;
 
-/// Prints the plan.
-pub(super) fn plan(args: &DebugPlan) -> Outcome<ExitCode> {
-    if !args.fake_images {
-        let why =
-            "`debug plan` asks no registry: say `--fake-images`, and all images are the same made-up one";
-        return Err(Usage(why.to_owned()).into());
-    }
-    let mut inputs = BuildInputs::new();
-    inputs.target.clone_from(&args.target);
-    inputs.build_args = options::pairs(&args.build_arg);
-    inputs.labels = options::pairs(&args.label);
-    if let Some(platform) = &args.platform {
-        let platform = platform.parse::<Platform>();
-        inputs.platforms = vec![platform.map_err(|e| Usage(format!("--platform: {e}")))?];
-    }
-    let file = read(&args.file)?;
-    let dialect = attrs::dialect(&file, args.syntax.as_deref(), &inputs.build_args);
-    let file = Arc::new(with_includes(file, dialect, &args.file)?);
-    let parsed = parse_as(&file, dialect);
-    say!("{}", document(&file, &parsed, &inputs));
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The schema `lapstrake-plan/1`.
-fn document(file: &Arc<SourceFile>, parsed: &Parsed, inputs: &BuildInputs) -> Value {
+/// The plan by the schema `lapstrake-plan/1`. Errors of the Dockerfile are a part of the document.
+pub fn plan_document(file: &Arc<SourceFile>, parsed: &Parsed, inputs: &BuildInputs) -> Value {
     let failed = |error: Value, warnings: Vec<Value>| json!({"schema": "lapstrake-plan/1", "ok": false, "error": error, "warnings": warnings});
     let checks = match check_options(file, inputs) {
         Ok(options) => Checks::new(options),
@@ -212,7 +184,7 @@ mod tests {
 
     fn planned(text: &str, inputs: &BuildInputs) -> Value {
         let file = Arc::new(SourceFile::new("Dockerfile", text));
-        document(&file, &lapstrake_dockerfile::parse(&file), inputs)
+        plan_document(&file, &lapstrake_dockerfile::parse(&file), inputs)
     }
 
     #[test]

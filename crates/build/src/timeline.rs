@@ -10,8 +10,8 @@ use lapstrake_go::size::human as bytes;
 use lapstrake_ops::StackReport;
 
 use crate::format::{cpu, escaped, millis, time};
-use lapstrake_build::BuildRecord;
-use lapstrake_build::Journal;
+use crate::history::BuildRecord;
+use crate::journal::Journal;
 
 /// A step as it is drawn.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,8 +47,8 @@ impl Bar {
     }
 }
 
-/// The page of a build.
-pub(super) fn page(record: &BuildRecord, journal: &Journal) -> String {
+/// The page of a build, as HTML that needs nothing else.
+pub fn timeline(record: &BuildRecord, journal: &Journal) -> String {
     let mut bars = bars(journal.events());
     mark_critical(&mut bars, &record.steps);
     let whole = bars.iter().map(|bar| bar.end).max().unwrap_or_default().max(Duration::from_millis(1));

@@ -26,7 +26,6 @@ mod save;
 mod search;
 mod signals;
 mod sweeper;
-mod timeline;
 
 use std::process::ExitCode;
 

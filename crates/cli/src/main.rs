@@ -20,7 +20,6 @@ mod commands;
 mod console;
 mod env;
 mod exit;
-mod format;
 mod progress;
 mod rows;
 mod session;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lapstrake_build::{
     Build as Building, BuildRecord, Client, Delivered, Journal, Machine, Place, Resolved, Status, Subject,
-    Trace, attrs, check_engine, without_secrets,
+    Trace, attrs, check_engine, timeline, without_secrets,
 };
 use lapstrake_diag::{Context as _, Fault, Outcome, Usage};
 use lapstrake_oci::Reference;
@@ -18,7 +18,6 @@ use lapstrake_sys::outfile::{clear_output, remove_cleared};
 use super::call::call;
 use super::file::put;
 use super::sweeper;
-use super::timeline;
 use crate::args::Build;
 use crate::client::{self, LocalClient};
 use crate::env;
@@ -159,7 +158,7 @@ fn note_end(record: &mut BuildRecord, result: &Outcome<Delivered>) {
 /// Keeps the record. A build does not fail for want of it.
 fn keep(args: &Build, record: BuildRecord, session: &Machine, journal: &Journal) -> Outcome<()> {
     if let Some(path) = &args.timeline {
-        let page = timeline::page(&record, journal);
+        let page = timeline(&record, journal);
         put(path, page)?;
     }
     if let Err(error) = record.keep(&session.store, journal) {

@@ -12,14 +12,13 @@ use lapstrake_store::Store;
 use serde_json::json;
 
 use super::file::put;
-use super::timeline;
 use crate::args::builds::Builds;
-use crate::format::{cpu, millis, time};
 use crate::progress::replay;
 use crate::rows::ago;
 use crate::session;
 use lapstrake_build::Journal;
-use lapstrake_build::{BuildRecord, find_build};
+use lapstrake_build::format::{cpu, millis, time};
+use lapstrake_build::{BuildRecord, find_build, timeline};
 
 /// Shows or forgets builds.
 pub(crate) fn builds(what: &Builds) -> Outcome<ExitCode> {
@@ -38,7 +37,7 @@ pub(crate) fn builds(what: &Builds) -> Outcome<ExitCode> {
             let row = find_build(store, build.as_deref())?;
             let (record, journal) =
                 (BuildRecord::decode(&row)?, Journal::decode(&store.build_log(&row.id)?)?);
-            let page = timeline::page(&record, &journal);
+            let page = timeline(&record, &journal);
             match output {
                 Some(path) => put(path, page)?,
                 None => say!("{page}"),

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::builds::outcome;
 use crate::args::builds::Explain;
-use crate::format::time;
 use crate::rows::ago;
 use crate::session;
+use lapstrake_build::format::time;
 use lapstrake_build::{BuildRecord, find_build};
 
 /// No value of an op is shown longer than this, in characters.
