@@ -9,6 +9,7 @@ use lapstrake_go::{duration, parse_bool};
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_request::LimitRequest;
 use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, Preference, Swap};
+use lapstrake_store::{Filter, ItemKind};
 
 /// The language of a Dockerfile: the one that the command line, an argument or the file itself names.
 pub fn dialect(file: &SourceFile, syntax: Option<&str>, args: &BTreeMap<String, String>) -> Dialect {
@@ -236,16 +237,44 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Usage> {
     std::path::absolute(path).map_err(|error| Usage(format!("`{}`: {error}", path.display())))
 }
 
-/// A duration as Go writes it, also with days: `1h30m`, `2d`. In whole seconds.
-pub fn seconds(text: &str) -> Option<i64> {
-    // A bare zero is Go's; here a number without a unit is a time.
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    let nanoseconds = duration::parse_with_days(text).ok().filter(|length| !is_number && *length >= 0)?;
-    Some(nanoseconds / 1_000_000_000)
+/// The part of the build cache that the values of `--filter` choose.
+///
+/// # Errors
+/// A filter that is not known, or its value.
+pub fn cache_filter(texts: &[String]) -> Result<Filter, Usage> {
+    let mut filter = Filter::default();
+    texts.iter().try_for_each(|text| add_filter(&mut filter, text))?;
+    Ok(filter)
+}
+
+fn add_filter(filter: &mut Filter, text: &str) -> Result<(), Usage> {
+    let unknown = || {
+        Usage(format!(
+            "--filter {text}: not known; there are `until=24h`, `type=TYPE`, `id=ID` and `description~=TEXT`"
+        ))
+    };
+    let (key, value) = text.split_once('=').ok_or_else(unknown)?;
+    match key {
+        "until" => {
+            filter.unused_for = duration::seconds(value)
+                .ok_or_else(|| Usage(format!("--filter {text}: not a duration: try `24h` or `30m`")))?;
+        }
+        "type" => {
+            let kind = ItemKind::ALL.into_iter().find(|kind| kind.name() == value);
+            let names = ItemKind::ALL.map(ItemKind::name).join("`, `");
+            filter.kinds.push(kind.ok_or_else(|| Usage(format!("--filter {text}: there are `{names}`")))?);
+        }
+        "id" => filter.ids.push(value.to_owned()),
+        "description~" => filter.descriptions.push(value.to_owned()),
+        _ => return Err(unknown()),
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use lapstrake_go::duration::seconds;
+
     use super::*;
 
     #[test]

@@ -15,7 +15,6 @@ mod history;
 mod images;
 mod import;
 mod inspect;
-mod listed;
 mod load;
 mod login;
 pub(crate) mod options;

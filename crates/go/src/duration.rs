@@ -209,6 +209,14 @@ pub fn short(milliseconds: u64) -> String {
     }
 }
 
+/// A duration as Go writes it, also with days: `1h30m`, `2d`. In whole seconds.
+pub fn seconds(text: &str) -> Option<i64> {
+    // A bare zero is Go's; here a number without a unit is a time.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let nanoseconds = parse_with_days(text).ok().filter(|length| !is_number && *length >= 0)?;
+    Some(nanoseconds / 1_000_000_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

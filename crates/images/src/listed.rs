@@ -1,26 +1,28 @@
 //! The images in the store with their names, and which of them are meant.
 
-use lapstrake_build::attrs;
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::{ImageConfig, Reference};
 use lapstrake_store::{ImageRow, Store};
 use lapstrake_tree::ignore::path_match;
+use serde_json::{Value, json};
 
-use crate::session::{config, find_image};
+use crate::stored::{config, find_image};
 
 /// A stored image and what it is called.
-pub(crate) struct Listed {
-    pub(crate) row: ImageRow,
-    pub(crate) config: ImageConfig,
+pub struct Listed {
+    /// The image.
+    pub row: ImageRow,
+    /// The document that the id is the digest of.
+    pub config: ImageConfig,
     /// Names with tags.
-    pub(crate) tags: Vec<Reference>,
+    pub tags: Vec<Reference>,
     /// Names with digests.
-    pub(crate) digests: Vec<Reference>,
+    pub digests: Vec<Reference>,
 }
 
 impl Listed {
-    /// One image.
-    pub(crate) fn new(store: &Store, row: ImageRow) -> Outcome<Listed> {
+    /// The image `row` with all of its names.
+    pub fn new(store: &Store, row: ImageRow) -> Outcome<Listed> {
         let config = config(store, &row.id)?;
         let of = |tag: lapstrake_store::TagRow| (tag.image == row.id).then_some(tag.reference);
         let tags = store.tags()?.into_iter().filter_map(of).collect();
@@ -28,8 +30,8 @@ impl Listed {
         Ok(Listed { row, config, tags, digests })
     }
 
-    /// All images, the youngest first.
-    pub(crate) fn all(store: &Store) -> Outcome<Vec<Listed>> {
+    /// All images of the state directory, the youngest first.
+    pub fn all(store: &Store) -> Outcome<Vec<Listed>> {
         let (tags, digests) = (store.tags()?, store.digests()?);
         let mut all = Vec::new();
         for row in store.images()? {
@@ -44,7 +46,80 @@ impl Listed {
     }
 }
 
-/// `--filter`, one of which all hold.
+/// An image in the fields of `docker inspect`. Fields of the config that are not set are there all the same, so that a
+/// template can name them.
+///
+/// # Errors
+/// The config cannot be written as JSON.
+pub fn inspect_document(image: &Listed) -> Outcome<Value> {
+    let config = &image.config;
+    let names = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>();
+    let mut of_containers = json!({"User": "", "ExposedPorts": {}, "Env": [], "Entrypoint": [], "Cmd": [],
+        "Volumes": {}, "WorkingDir": "", "Labels": {}, "StopSignal": "", "OnBuild": [], "Shell": [],
+        "Healthcheck": null});
+    if let (Value::Object(all), Value::Object(set)) =
+        (&mut of_containers, serde_json::to_value(&config.config)?)
+    {
+        all.extend(set);
+    }
+    Ok(json!({
+        "Id": image.row.id,
+        "RepoTags": names(&image.tags),
+        "RepoDigests": names(&image.digests),
+        "Comment": config.history.last().map_or("", |row| &row.comment),
+        "Created": config.created,
+        "Author": config.author,
+        "Architecture": config.architecture,
+        "Variant": config.variant,
+        "Os": config.os,
+        "OsVersion": config.os_version,
+        "Size": image.row.size,
+        "Config": of_containers,
+        "RootFS": {"Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids},
+    }))
+}
+
+/// Docker's word for a part of a name that is not there.
+const NONE: &str = "<none>";
+
+/// A row of a list of images: repository, tag and digest.
+pub type NameRow = (String, String, String);
+
+/// Repository, tag and digest for each row of an image; with `digests` a row for each digest.
+#[must_use]
+pub fn name_rows(image: &Listed, digests: bool) -> Vec<NameRow> {
+    let mut rows = Vec::new();
+    let of = |name: &Reference| name.digest().map_or(NONE.to_owned(), ToString::to_string);
+    for tag in &image.tags {
+        let repository = tag.familiar_name();
+        let own: Vec<&Reference> =
+            image.digests.iter().filter(|digest| digest.familiar_name() == repository).collect();
+        let tag = tag.tag().unwrap_or(NONE).to_owned();
+        match own.as_slice() {
+            some @ [_, ..] if digests => {
+                rows.extend(some.iter().map(|digest| (repository.clone(), tag.clone(), of(digest))));
+            }
+            _ => rows.push((repository, tag, NONE.to_owned())),
+        }
+    }
+    let named =
+        |digest: &&Reference| !image.tags.iter().any(|tag| tag.familiar_name() == digest.familiar_name());
+    for digest in image.digests.iter().filter(named) {
+        let row = (digest.familiar_name(), NONE.to_owned(), of(digest));
+        if digests || !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    if !digests {
+        rows.dedup_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1));
+    }
+    if rows.is_empty() {
+        rows.push((NONE.to_owned(), NONE.to_owned(), NONE.to_owned()));
+    }
+    rows
+}
+
+/// One `--filter`. An image is listed if all of them hold.
 #[derive(Debug, PartialEq)]
 enum Filter {
     Dangling(bool),
@@ -56,7 +131,7 @@ enum Filter {
 
 /// The images that a filter selects.
 #[derive(Debug, Default)]
-pub(crate) struct Filters {
+pub struct Filters {
     all: Vec<Filter>,
     /// Patterns for names: any of them will do.
     patterns: Vec<String>,
@@ -64,7 +139,7 @@ pub(crate) struct Filters {
 
 impl Filters {
     /// Reads `--filter`s and the pattern that stands for itself.
-    pub(crate) fn parse(store: &Store, texts: &[String], pattern: Option<&str>) -> Outcome<Filters> {
+    pub fn parse(store: &Store, texts: &[String], pattern: Option<&str>) -> Outcome<Filters> {
         let mut filters = Filters::default();
         for text in texts {
             match filter(store, text)? {
@@ -77,7 +152,7 @@ impl Filters {
     }
 
     /// Whether the image is meant; of one that is, only the names that fit stay.
-    pub(crate) fn keep(&self, image: &mut Listed) -> bool {
+    pub fn keep(&self, image: &mut Listed) -> bool {
         let holds = self.all.iter().all(|filter| match filter {
             Filter::Dangling(wanted) => image.tags.is_empty() == *wanted,
             Filter::Label(key, value) => {
@@ -127,8 +202,8 @@ fn filter(store: &Store, text: &str) -> Outcome<Filter> {
 }
 
 /// A time as people write it: how long ago it was, seconds since 1970, a day, or a whole time.
-pub(super) fn until(text: &str) -> Option<jiff::Timestamp> {
-    if let Some(seconds) = attrs::seconds(text) {
+pub fn until(text: &str) -> Option<jiff::Timestamp> {
+    if let Some(seconds) = lapstrake_go::duration::seconds(text) {
         return jiff::Timestamp::from_second(jiff::Timestamp::now().as_second().checked_sub(seconds)?).ok();
     }
     if let Ok(seconds) = text.parse() {

@@ -1,69 +1,52 @@
-//! `lapstrake load`: docker archives and OCI archives.
+//! Images of archives and layouts, taken into the state directory.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use lapstrake_build::Machine;
 use lapstrake_diag::{Context as _, Outcome, Report};
-use lapstrake_images::{Archive, DockerImage, ImagesError, Layout, MOST_FILES, tag_of};
 use lapstrake_oci::media::{self, Kind, kind};
 use lapstrake_oci::{
     Descriptor, DiffId, Digest, ImageConfig, Platform, Reference, is_artifact, is_image_config, read_index,
     read_manifest,
 };
-use lapstrake_ops::settle;
 use lapstrake_registry::is_index;
-use lapstrake_snapshot::import_packed;
-use lapstrake_store::{Blob, ImageRow, StackLayer};
+use lapstrake_snapshot::{import_packed, settle_stack};
+use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
 use lapstrake_tree::decompress::Compression;
 
-use crate::args::images::Load;
-use crate::session;
+use crate::archive::{Archive, DockerImage, MOST_FILES};
+use crate::error::ImagesError;
+use crate::layout::{Layout, tag_of};
+use crate::stored::config;
 
-/// Loads images from an archive.
-pub(crate) fn load(args: &Load) -> Outcome<ExitCode> {
-    let session = session::open()?;
-    let platform = args.platform.as_deref().map(session::asked_platform).transpose()?;
-    let name = args.input.as_deref().map(own_name).unwrap_or_default();
-    let archive = match &args.input {
-        Some(dir) if dir.is_dir() => Archive::of_directory(dir)?,
-        Some(path) => {
-            let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
-            Archive::unpack(session.store.temp_dir()?, file)?
-        }
-        None => Archive::unpack(session.store.temp_dir()?, io::stdin())?,
-    };
-    let source = Source { archive, name, platform };
-    let loaded = if let Some(images) = source.archive.docker_images()? {
-        images.iter().map(|image| source.docker(&session, image)).collect::<Outcome<Vec<_>>>()?
-    } else if let Some(index) = source.archive.document("index.json")? {
-        source.layout(&session, &index)?
-    } else {
-        return Err(Report::new("not an image archive: neither manifest.json nor index.json is in it"));
-    };
-    session.store.sync()?;
-    for (id, names) in loaded {
-        if args.json {
-            let names: Vec<String> = names.iter().map(Reference::familiar).collect();
-            say!("{}", serde_json::json!({"ID": id, "Names": names}));
-            continue;
-        }
-        if args.quiet {
-            say!("{id}");
-            continue;
-        }
-        if names.is_empty() {
-            say!("Loaded image ID: {id}");
-            continue;
-        }
-        for name in &names {
-            say!("Loaded image: {}", name.familiar());
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+/// An image that was loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedImage {
+    /// The image's id.
+    pub id: Digest,
+    /// The names that the archive gives the image.
+    pub names: Vec<Reference>,
+}
+
+/// An archive or a layout, and the images of it that are wanted.
+pub struct Source {
+    /// The archive.
+    pub archive: Archive,
+    /// The repository of images of which the archive knows only a tag; an empty text gives them no name.
+    pub name: String,
+    /// The platform of the images that are wanted; `None` for those of all platforms.
+    pub platform: Option<Platform>,
+}
+
+/// The place that images are loaded into.
+#[derive(Clone, Copy)]
+pub struct Destination<'a> {
+    /// The state directory.
+    pub store: &'a Store,
+    /// Whether only one user id is mapped.
+    pub single_id: bool,
 }
 
 /// The name of an archive without what says that it is one.
@@ -76,18 +59,6 @@ fn own_name(path: &Path) -> String {
     name.to_owned()
 }
 
-/// The id of an image and its names.
-type Loaded = (Digest, Vec<Reference>);
-
-/// An archive, and what is wanted of it.
-struct Source {
-    archive: Archive,
-    /// The name of images of which only a tag is known; none is valid too.
-    name: String,
-    /// The requested platform, if any.
-    platform: Option<Platform>,
-}
-
 /// The names that an archive gives an image.
 fn names(image: &DockerImage) -> Outcome<Vec<Reference>> {
     let given =
@@ -96,11 +67,51 @@ fn names(image: &DockerImage) -> Outcome<Vec<Reference>> {
 }
 
 impl Source {
+    /// The file or directory at `path`: a Docker archive, an OCI archive, or an OCI layout in a directory. Images of which the
+    /// archive knows only a tag get the file's name without its ending.
+    ///
+    /// # Errors
+    /// [`ImagesError`], or a file that cannot be opened.
+    pub fn of_path(path: &Path, platform: Option<Platform>, store: &Store) -> Outcome<Source> {
+        let archive = if path.is_dir() {
+            Archive::of_directory(path)?
+        } else {
+            let file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+            Archive::unpack(store.temp_dir()?, file)?
+        };
+        Ok(Source { archive, name: own_name(path), platform })
+    }
+
+    /// The archive that `input` gives.
+    ///
+    /// # Errors
+    /// [`ImagesError`].
+    pub fn of_stream(input: impl Read + Send, platform: Option<Platform>, store: &Store) -> Outcome<Source> {
+        Ok(Source { archive: Archive::unpack(store.temp_dir()?, input)?, name: String::new(), platform })
+    }
+
+    /// Takes the wanted images into the state directory, which is synced then.
+    ///
+    /// # Errors
+    /// There is no such image, or one of them is damaged.
+    pub fn load(&self, into: Destination<'_>) -> Outcome<Vec<LoadedImage>> {
+        let loaded = if let Some(images) = self.archive.docker_images()? {
+            images.iter().map(|image| self.docker(into, image)).collect::<Outcome<Vec<_>>>()?
+        } else if let Some(index) = self.archive.document("index.json")? {
+            self.layout(into, &index)?
+        } else {
+            let text = "this is no image archive: it has neither manifest.json nor index.json";
+            return Err(Report::new(text));
+        };
+        into.store.sync()?;
+        Ok(loaded)
+    }
+
     fn blob(&self, digest: &str) -> Result<Vec<u8>, ImagesError> {
         self.archive.layout().blob(digest)
     }
 
-    fn docker(&self, session: &Machine, image: &DockerImage) -> Outcome<Loaded> {
+    fn docker(&self, into: Destination<'_>, image: &DockerImage) -> Outcome<LoadedImage> {
         let missing = || ImagesError::Missing { name: image.config.clone() };
         let config = self.archive.document(&image.config)?.ok_or_else(missing)?;
         let mut layers = Vec::new();
@@ -109,11 +120,11 @@ impl Source {
         }
         let names = names(image)?;
         let row = match self.manifest_of(image)? {
-            Some((_, Some(index))) if self.platform.is_none() => return self.index(session, &index, names),
-            Some((digest, _)) => self.manifest(session, &digest)?,
-            None => self.keep(session, &config, &layers, None)?,
+            Some((_, Some(index))) if self.platform.is_none() => return self.index(into, &index, names),
+            Some((digest, _)) => self.manifest(into, &digest)?,
+            None => self.keep(into, &config, &layers, None)?,
         };
-        named(session, &[row], names)
+        named(into, &[row], names)
     }
 
     /// The manifest of an image that `manifest.json` tells of, where the archive is a layout as well: it knows more, what
@@ -145,7 +156,7 @@ impl Source {
         Ok(None)
     }
 
-    fn layout(&self, session: &Machine, index: &[u8]) -> Outcome<Vec<Loaded>> {
+    fn layout(&self, into: Destination<'_>, index: &[u8]) -> Outcome<Vec<LoadedImage>> {
         let index = read_index(index).context("the archive's index.json cannot be read")?;
         let mut loaded = Vec::new();
         for descriptor in index.manifests() {
@@ -160,9 +171,9 @@ impl Source {
             let digest = descriptor.digest().to_string();
             let bytes = self.blob(&digest)?;
             if is_index(&bytes) {
-                loaded.push(self.index(session, &digest, names)?);
+                loaded.push(self.index(into, &digest, names)?);
             } else if !is_artifact(descriptor) && is_image(&bytes) {
-                loaded.push(named(session, &[self.manifest(session, &digest)?], names)?);
+                loaded.push(named(into, &[self.manifest(into, &digest)?], names)?);
             }
         }
         if loaded.is_empty() {
@@ -174,7 +185,7 @@ impl Source {
     }
 
     /// The image that is wanted of an index, or all that are in the archive.
-    fn index(&self, session: &Machine, digest: &str, names: Vec<Reference>) -> Outcome<Loaded> {
+    fn index(&self, into: Destination<'_>, digest: &str, names: Vec<Reference>) -> Outcome<LoadedImage> {
         let bytes = self.blob(digest)?;
         let mut seen = BTreeSet::new();
         let mut whole = Vec::new();
@@ -184,8 +195,8 @@ impl Source {
             let name: Reference = "archive".parse()?;
             whole = vec![self.archive.layout().image_for(&bytes, &name, &platform)?.0];
         }
-        let rows = whole.iter().map(|digest| self.manifest(session, digest));
-        named(session, &rows.collect::<Outcome<Vec<_>>>()?, names)
+        let rows = whole.iter().map(|digest| self.manifest(into, digest));
+        named(into, &rows.collect::<Outcome<Vec<_>>>()?, names)
     }
 
     /// All images of an index, and of indexes in it, that are in the archive with all their layers.
@@ -214,7 +225,7 @@ impl Source {
         })
     }
 
-    fn manifest(&self, session: &Machine, digest: &str) -> Outcome<ImageRow> {
+    fn manifest(&self, into: Destination<'_>, digest: &str) -> Outcome<ImageRow> {
         let bytes = self.blob(digest)?;
         let manifest = read_manifest(&bytes).context("the image's manifest cannot be read")?;
         let config = self.blob(manifest.config().digest().as_ref())?;
@@ -224,14 +235,14 @@ impl Source {
             let digest = layer.digest().to_string().parse()?;
             layers.push((path, Some((layer.media_type().to_string(), digest))));
         }
-        session.store.put_blob(&bytes)?;
-        self.keep(session, &config, &layers, Some(digest.parse()?))
+        into.store.put_blob(&bytes)?;
+        self.keep(into, &config, &layers, Some(digest.parse()?))
     }
 
     /// As [`keep`], if the image is for the platform that was asked for.
     fn keep(
         &self,
-        session: &Machine,
+        into: Destination<'_>,
         config: &[u8],
         layers: &[(PathBuf, Option<(String, Digest)>)],
         manifest: Option<Digest>,
@@ -240,9 +251,9 @@ impl Source {
         let found = known.platform();
         match self.platform.as_ref().filter(|wanted| !wanted.accepts(&found)) {
             Some(wanted) => {
-                Err(Report::new(format!("the archive has no image for {wanted}, only for {found}")))
+                Err(Report::new(format!("the archive has no image for {wanted}: it is for {found}")))
             }
-            None => keep(session, (config, &known), layers, manifest),
+            None => keep(into, (config, &known), layers, manifest),
         }
     }
 }
@@ -253,21 +264,21 @@ fn is_image(manifest: &[u8]) -> bool {
 }
 
 /// Gives images, of one for several platforms, their names. The one for this machine is the one that they mean.
-fn named(session: &Machine, rows: &[ImageRow], names: Vec<Reference>) -> Outcome<Loaded> {
+fn named(into: Destination<'_>, rows: &[ImageRow], names: Vec<Reference>) -> Outcome<LoadedImage> {
     let host = Platform::host();
     let mut main = 0;
     for (number, row) in rows.iter().enumerate().rev() {
-        if host.accepts(&session::config(&session.store, &row.id)?.platform()) {
+        if host.accepts(&config(into.store, &row.id)?.platform()) {
             main = number;
         }
     }
     let id = rows.get(main).map(|row| row.id.clone()).context("the archive has an index of nothing")?;
-    session.store.put_variants(rows, main, &names)?;
-    Ok((id, names))
+    into.store.put_variants(rows, main, &names)?;
+    Ok(LoadedImage { id, names })
 }
 
 fn keep(
-    session: &Machine,
+    into: Destination<'_>,
     (config_bytes, config): (&[u8], &ImageConfig),
     layers: &[(PathBuf, Option<(String, Digest)>)],
     manifest: Option<Digest>,
@@ -281,24 +292,24 @@ fn keep(
     }
     let (mut stack, mut size) = (Vec::new(), 0);
     for ((path, told), expected) in layers.iter().zip(&config.rootfs.diff_ids) {
-        stack.push(keep_layer(session, path, told.as_ref(), expected)?);
+        stack.push(keep_layer(into, path, told.as_ref(), expected)?);
     }
-    let stack = settle(&session.store, stack, session.single_id)?;
+    let stack = settle_stack(into.store, stack, into.single_id)?;
     for layer in &stack {
-        size += session.store.layer(&layer.id)?.map_or(0, |row| row.size);
+        size += into.store.layer(&layer.id)?.map_or(0, |row| row.size);
     }
-    let id = session.store.put_blob(config_bytes)?;
+    let id = into.store.put_blob(config_bytes)?;
     Ok(ImageRow { id, manifest, layers: stack, size, stored: 0 })
 }
 
 /// Takes in a layer; `told` is its type and the digest of the file, where somebody says.
 fn keep_layer(
-    session: &Machine,
+    into: Destination<'_>,
     path: &Path,
     told: Option<&(String, Digest)>,
     expected: &DiffId,
 ) -> Outcome<StackLayer> {
-    let store = &session.store;
+    let store = into.store;
     let known = store.layer_of_diff(expected)?;
     if let (Some(id), Some(_)) = (known, store.layer_blob(expected, "original")?) {
         return Ok(StackLayer { id, diff_id: Some(expected.clone()), clamp: None });
@@ -329,7 +340,7 @@ fn layer_type(path: &Path) -> Outcome<&'static str> {
         // Docker's own type, which no registry is given: whoever pushes compresses such a layer.
         Compression::Plain => media::DOCKER_LAYER,
         Compression::Bzip2 | Compression::Xz => {
-            return Err(Report::new("a layer has an unsupported compression"));
+            return Err(Report::new("a layer is compressed in a way that images do not know"));
         }
     })
 }

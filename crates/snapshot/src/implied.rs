@@ -7,7 +7,7 @@
 use std::fs;
 use std::os::fd::AsFd as _;
 
-use lapstrake_store::{LayerId, Store};
+use lapstrake_store::{LayerId, StackLayer, Store};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::relink::relink;
 use lapstrake_tree::{Entry, Tree, TreePath};
@@ -26,6 +26,21 @@ fn noted(store: &Store, layer: &LayerId) -> Vec<TreePath> {
     let mut paths: Vec<TreePath> = paths.filter_map(|path| TreePath::parse(path).ok()).collect();
     paths.sort();
     paths
+}
+
+/// The layers of an image, lowest first, as they have to be on each other; see [`settle`].
+///
+/// # Errors
+/// [`SnapshotError`] where a layer cannot be read or written.
+pub fn settle_stack(
+    store: &Store,
+    layers: Vec<StackLayer>,
+    single_id: bool,
+) -> Result<Vec<StackLayer>, SnapshotError> {
+    let ids: Vec<LayerId> = layers.iter().map(|layer| layer.id.clone()).collect();
+    let settled = settle(store, &ids, single_id)?;
+    let with_id = |(layer, id): (StackLayer, LayerId)| StackLayer { id, ..layer };
+    Ok(layers.into_iter().zip(settled).map(with_id).collect())
 }
 
 /// The layers of an image, lowest first, each as it has to be on those below it. With `single_id` owners are kept in

@@ -19,7 +19,7 @@ mod view;
 pub use active::{Active, Halves};
 pub use error::{OTHER_STATE, SnapshotError};
 pub use export::{diff_id, write_tar};
-pub use implied::settle;
+pub use implied::{settle, settle_stack};
 pub use import::{Imported, adopt_layer, import_layer, import_packed, read_file, unpack_packed};
 pub use mount::{MAX_LAYERS, bind, mount, mount_classically};
 pub use part::take_files;

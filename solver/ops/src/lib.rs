@@ -24,5 +24,5 @@ pub use job::Job;
 pub use settings::{Ask, LocalContext, Secret, Settings};
 pub use source::image::{Images, LocatedImage, RemoteLayers, Unpack};
 pub use source::remote::host as host_of;
-pub use stack::{SharedStack, Stack, StackReport, StackResult, settle};
+pub use stack::{SharedStack, Stack, StackReport, StackResult};
 pub use worker::Worker;

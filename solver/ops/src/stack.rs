@@ -16,17 +16,6 @@ use crate::error::OpsError;
 /// How many layers are unpacked side by side.
 const AT_ONCE: usize = 4;
 
-/// The layers of an image, lowest first, as they have to be on each other; see [`lapstrake_snapshot::settle`].
-///
-/// # Errors
-/// [`OpsError::Snapshot`] where a layer cannot be read or written.
-pub fn settle(store: &Store, layers: Vec<StackLayer>, single_id: bool) -> Result<Vec<StackLayer>, OpsError> {
-    let ids: Vec<LayerId> = layers.iter().map(|layer| layer.id.clone()).collect();
-    let settled = lapstrake_snapshot::settle(store, &ids, single_id)?;
-    let with_id = |(layer, id): (StackLayer, LayerId)| StackLayer { id, ..layer };
-    Ok(layers.into_iter().zip(settled).map(with_id).collect())
-}
-
 /// A tree, as a step gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stack {

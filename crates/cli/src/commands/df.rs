@@ -1,17 +1,17 @@
 //! `lapstrake df`
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use lapstrake_diag::Outcome;
 use lapstrake_go::TabWriter;
 use lapstrake_go::size::human as bytes;
-use lapstrake_store::{ImageRow, Item, ItemKind, Store};
+use lapstrake_images::{ImageUsage, Usage, config, image_usage, usage};
+use lapstrake_store::{Item, Store};
 use serde_json::json;
 
 use crate::args::space::Df;
 use crate::rows::{Rows, ago};
-use crate::session::{self, config};
+use crate::session;
 
 const HEADINGS: &[(&str, &str)] = &[
     ("Type", "TYPE"),
@@ -22,24 +22,15 @@ const HEADINGS: &[(&str, &str)] = &[
 ];
 const USUAL: &str = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}";
 
-/// One line of the summary.
-struct Row {
-    kind: &'static str,
-    total: usize,
-    active: usize,
-    size: u64,
-    reclaimable: u64,
-}
-
 /// Shows what takes room.
 pub(crate) fn df(args: &Df) -> Outcome<ExitCode> {
     let session = session::open()?;
     let store = &*session.store;
     let items = store.items()?;
-    let images = sized(store, &items)?;
+    let images = image_usage(store, &items)?;
     match (args.json, args.verbose) {
         (true, false) => {
-            for row in rows(&items, &images) {
+            for row in usage(&items, &images) {
                 say!(
                     "{}",
                     json!({"Type": row.kind, "TotalCount": row.total, "Active": row.active, "Size": row.size, "Reclaimable": row.reclaimable})
@@ -50,7 +41,7 @@ pub(crate) fn df(args: &Df) -> Outcome<ExitCode> {
             let listed: Vec<_> = items.iter().map(item_json).collect();
             say!("{}", json!({"Images": images_json(store, &images)?, "BuildCache": listed}));
         }
-        (false, false) => summary(&rows(&items, &images), args.format.as_deref())?,
+        (false, false) => summary(&usage(&items, &images), args.format.as_deref())?,
         (false, true) => {
             list_images(store, &images)?;
             list_items(&items)?;
@@ -59,72 +50,8 @@ pub(crate) fn df(args: &Df) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An image with the room that it alone takes, and its names.
-struct Sized {
-    row: ImageRow,
-    names: Vec<String>,
-    size: u64,
-    unique: u64,
-}
-
-fn sized(store: &Store, items: &[Item]) -> Outcome<Vec<Sized>> {
-    let layers_on_disk = items.iter().filter(|item| item.kind == ItemKind::Layer);
-    let room: BTreeMap<&str, u64> = layers_on_disk.map(|item| (item.id.as_str(), item.size)).collect();
-    let (rows, tags) = (store.images()?, store.tags()?);
-    let mut layers = Vec::new();
-    let mut owners: BTreeMap<String, usize> = BTreeMap::new();
-    for row in &rows {
-        let ids: BTreeSet<_> = row.layers.iter().map(|layer| layer.id.clone()).collect();
-        for id in &ids {
-            *owners.entry(id.to_string()).or_default() += 1;
-        }
-        layers.push(ids);
-    }
-    let mut sized = Vec::new();
-    for (row, ids) in rows.into_iter().zip(layers) {
-        let (mut size, mut unique) = (0, 0);
-        for id in ids {
-            size += store.layer(&id)?.map_or(0, |layer| layer.size);
-            let own = room.get(id.as_str()).filter(|_| owners.get(id.as_str()) == Some(&1));
-            unique += own.copied().unwrap_or(0);
-        }
-        let names = tags.iter().filter(|tag| tag.image == row.id).map(|tag| tag.reference.familiar());
-        sized.push(Sized { names: names.collect(), row, size, unique });
-    }
-    Ok(sized)
-}
-
-fn rows(items: &[Item], images: &[Sized]) -> Vec<Row> {
-    let shared = |item: &&Item| item.shared && item.kind == ItemKind::Layer;
-    let of_images: u64 = items.iter().filter(shared).map(|item| item.size).sum();
-    let mut rows = vec![Row {
-        kind: "Images",
-        total: images.len(),
-        active: images.iter().filter(|image| !image.names.is_empty()).count(),
-        size: of_images,
-        reclaimable: images.iter().filter(|image| image.names.is_empty()).map(|image| image.unique).sum(),
-    }];
-    let kinds = [
-        ("Build Cache", &[ItemKind::Layer, ItemKind::Blob, ItemKind::Context][..]),
-        ("Cache Mounts", &[ItemKind::CacheMount][..]),
-    ];
-    for (kind, kinds) in kinds {
-        let mine = || items.iter().filter(|item| kinds.contains(&item.kind) && !shared(item));
-        let sum =
-            |shared: bool| mine().filter(|item| !shared || item.shared).map(|item| item.size).sum::<u64>();
-        rows.push(Row {
-            kind,
-            total: mine().count(),
-            active: mine().filter(|item| item.shared).count(),
-            size: sum(false),
-            reclaimable: sum(false) - sum(true),
-        });
-    }
-    rows
-}
-
-fn summary(rows: &[Row], format: Option<&str>) -> Outcome<()> {
-    let row = |row: &Row| {
+fn summary(rows: &[Usage], format: Option<&str>) -> Outcome<()> {
+    let row = |row: &Usage| {
         let percent = (row.reclaimable * 100).checked_div(row.size).unwrap_or(0);
         let free = format!("{} ({percent}%)", bytes(row.reclaimable));
         json!({"Type": row.kind, "TotalCount": row.total, "Active": row.active, "Size": bytes(row.size), "Reclaimable": free})
@@ -133,8 +60,8 @@ fn summary(rows: &[Row], format: Option<&str>) -> Outcome<()> {
     Ok(crate::console::out(format_args!("{}", rows.text(format)?))?)
 }
 
-fn images_json(store: &Store, images: &[Sized]) -> Outcome<Vec<serde_json::Value>> {
-    let one = |image: &Sized| {
+fn images_json(store: &Store, images: &[ImageUsage]) -> Outcome<Vec<serde_json::Value>> {
+    let one = |image: &ImageUsage| {
         let created = config(store, &image.row.id)?.created;
         Ok(json!({
             "ID": image.row.id,
@@ -197,7 +124,7 @@ fn table((headings, usual): Columns, rows: Vec<serde_json::Value>) -> Outcome<()
     Ok(crate::console::out(format_args!("{}", Rows { headings, usual, rows }.text(None)?))?)
 }
 
-fn list_images(store: &Store, images: &[Sized]) -> Outcome<()> {
+fn list_images(store: &Store, images: &[ImageUsage]) -> Outcome<()> {
     let mut rows = Vec::new();
     for image in images {
         let created = config(store, &image.row.id)?.created;

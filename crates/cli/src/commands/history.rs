@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use lapstrake_diag::Outcome;
 use lapstrake_go::size::human as size;
+use lapstrake_images::{find_for, history as history_of};
 use serde_json::json;
 
 use crate::args::images::History;
 use crate::rows::{Rows, ago, rfc3339, shortened};
-use crate::session::{self, config, find_for};
+use crate::session;
 
 const HEADINGS: &[(&str, &str)] = &[
     ("ID", "IMAGE"),
@@ -26,17 +27,7 @@ const WIDTH: usize = 45;
 pub(crate) fn history(args: &History) -> Outcome<ExitCode> {
     let session = session::open()?;
     let image = find_for(&session.store, &args.image, args.platform.as_deref())?;
-    let config = config(&session.store, &image.id)?;
-    let mut sizes = Vec::new();
-    for layer in &image.layers {
-        sizes.push(session.store.layer(&layer.id)?.map_or(0, |row| row.size));
-    }
-    let mut sizes = sizes.into_iter();
-    let rows: Vec<_> = config
-        .history
-        .iter()
-        .map(|row| (row, if row.empty_layer { 0 } else { sizes.next().unwrap_or(0) }))
-        .collect();
+    let rows = history_of(&session.store, &image)?;
     let mut shown = Vec::new();
     for (number, (row, bytes)) in rows.iter().enumerate().rev() {
         let last = number + 1 == rows.len();

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_go::Template;
+use lapstrake_images::{Listed, find_for, inspect_document};
 use lapstrake_oci::Reference;
 use lapstrake_registry::Client;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::listed::Listed;
 use crate::args::images::Inspect;
 use crate::rows::show;
-use crate::session::{self, find_for, registries};
+use crate::session::{self, registries};
 
 /// Shows what images are.
 pub(crate) fn inspect(args: &Inspect) -> Outcome<ExitCode> {
@@ -32,7 +32,7 @@ pub(crate) fn inspect(args: &Inspect) -> Outcome<ExitCode> {
             std::io::stdout().write_all(&session.store.read_blob(&row.id)?)?;
             continue;
         }
-        shown.push(document(&Listed::new(&session.store, row)?)?);
+        shown.push(inspect_document(&Listed::new(&session.store, row)?)?);
     }
     match template {
         _ if args.raw => {}
@@ -69,34 +69,4 @@ fn referrers(images: &[String]) -> Outcome<ExitCode> {
         say!("{}", String::from_utf8_lossy(&index.map_or_else(empty, |index| index.bytes)));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// An image in Docker's fields. Those of the config that are not set are there all the same, so that a template can name
-/// them.
-fn document(image: &Listed) -> Outcome<Value> {
-    let config = &image.config;
-    let names = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>();
-    let mut of_containers = json!({"User": "", "ExposedPorts": {}, "Env": [], "Entrypoint": [], "Cmd": [],
-        "Volumes": {}, "WorkingDir": "", "Labels": {}, "StopSignal": "", "OnBuild": [], "Shell": [],
-        "Healthcheck": null});
-    if let (Value::Object(all), Value::Object(set)) =
-        (&mut of_containers, serde_json::to_value(&config.config)?)
-    {
-        all.extend(set);
-    }
-    Ok(json!({
-        "Id": image.row.id,
-        "RepoTags": names(&image.tags),
-        "RepoDigests": names(&image.digests),
-        "Comment": config.history.last().map_or("", |row| &row.comment),
-        "Created": config.created,
-        "Author": config.author,
-        "Architecture": config.architecture,
-        "Variant": config.variant,
-        "Os": config.os,
-        "OsVersion": config.os_version,
-        "Size": image.row.size,
-        "Config": of_containers,
-        "RootFS": {"Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids},
-    }))
 }

@@ -7,6 +7,7 @@ use lapstrake_build::Machine;
 use lapstrake_build::status;
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_engine::{Progress, Step, StepId};
+use lapstrake_images::{asked_platform, bundle, find_all, find_for, find_image};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::{Images, LocatedImage, Unpack, Worker};
 use lapstrake_outputs::Push;
@@ -17,7 +18,7 @@ use serde_json::json;
 use crate::args::images::{Pull, PushImage, Tag};
 use crate::env;
 use crate::progress::{self, Work};
-use crate::session::{self, asked_platform, bundle, find_all, find_for, find_image, registries};
+use crate::session::{self, registries};
 
 /// Does `work` as one step that is shown, and gives what it gives.
 fn shown<T>(

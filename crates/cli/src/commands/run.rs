@@ -14,6 +14,7 @@ use lapstrake_build::Machine;
 use lapstrake_build::attrs;
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_graph::NetworkMode;
+use lapstrake_images::{NoImage, config};
 use lapstrake_oci::Reference;
 use lapstrake_ops::{Debug, Stack};
 use lapstrake_runtime::{
@@ -30,7 +31,7 @@ use crate::args::run::Pull;
 use crate::env;
 use crate::exit::OF_RUN;
 use crate::progress;
-use crate::session::{self, NoImage, config, find_to_run};
+use crate::session::{self, find_to_run};
 
 /// Runs a command in an image.
 pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {

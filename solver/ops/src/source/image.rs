@@ -12,14 +12,14 @@ use lapstrake_http::Proxies;
 use lapstrake_images::{Layout, Untagged, Wanted};
 use lapstrake_oci::{Descriptor, DiffId, Digest, ImageConfig, Platform, Reference, read_manifest};
 use lapstrake_registry::{Client, Registries, is_index};
-use lapstrake_snapshot::{Imported, import_layer, import_packed};
+use lapstrake_snapshot::{Imported, import_layer, import_packed, settle_stack};
 use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
 use tokio::sync::OnceCell;
 
 use crate::error::OpsError;
 use crate::source::progress_writer::ProgressWriter;
 use crate::source::streaming_blob::{BlobWriter, streaming_blob};
-use crate::stack::{Stack, settle};
+use crate::stack::Stack;
 use crate::worker::Worker;
 
 /// No document of a layout is longer, in bytes: caches have long ones.
@@ -344,8 +344,8 @@ impl Images {
     /// The layers as they have to be on each other.
     async fn settle(&self, layers: Vec<StackLayer>) -> Result<Vec<StackLayer>, OpsError> {
         let (store, single_id) = (self.store.clone(), self.worker.single_id());
-        let settled = tokio::task::spawn_blocking(move || settle(&store, layers, single_id)).await;
-        settled.map_err(|_| OpsError::Worker)?
+        let settled = tokio::task::spawn_blocking(move || settle_stack(&store, layers, single_id)).await;
+        Ok(settled.map_err(|_| OpsError::Worker)??)
     }
 
     /// What a build pulled can be used again by its name without asking anybody.
