@@ -5,6 +5,7 @@ use lapstrake_diag::SourceFile;
 use lapstrake_dockerfile::{Finding, Parsed, Stage};
 use lapstrake_lower::{Outline, OutlineArg, OutlineItem};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::check::{place, texts};
 
@@ -213,6 +214,37 @@ impl CheckDocument {
 /// `document`, indented, as Go's encoder writes it.
 pub fn written(document: &impl Serialize) -> String {
     String::from_utf8_lossy(&lapstrake_go::to_json_indented(document)).into_owned()
+}
+
+/// The names and descriptions of the requests about a Dockerfile, as BuildKit's frontend lists them. Checks are not on its list.
+pub const SUBREQUESTS: [(&str, &str); 3] = [
+    ("outline", "List all parameters current build target supports"),
+    ("targets", "List all targets current build supports"),
+    ("subrequests.describe", "List available subrequest types"),
+];
+
+/// The document that lists the requests about a Dockerfile, as BuildKit's frontend writes it.
+pub fn subrequests() -> Value {
+    let request = |(name, description): &(&str, &str)| {
+        let target = json!([{ "name": "target", "description": "Target build stage" }]);
+        let opts = match *name {
+            "outline" => target,
+            "targets" => json!([]),
+            _ => Value::Null,
+        };
+        let metadata = ["result.json", "result.txt"].map(|key| json!({ "name": key, "description": "" }));
+        json!({
+            "name": format!("frontend.{name}"),
+            "version": "1.0.0",
+            "type": "rpc",
+            "description": description,
+            "opts": opts,
+            "inputs": null,
+            "metadata": metadata,
+            "refs": null,
+        })
+    };
+    SUBREQUESTS.iter().map(request).collect::<Value>()
 }
 
 #[cfg(test)]

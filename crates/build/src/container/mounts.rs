@@ -1,19 +1,19 @@
-//! `--volume`, `--mount` and `--tmpfs` of `run`.
+//! Mounts of a container: `--volume`, `--mount` and `--tmpfs`.
 
 use std::path::{Path, PathBuf};
 
-use lapstrake_build::attrs;
 use lapstrake_diag::Usage;
 use lapstrake_go::{csv, parse_bool};
 use lapstrake_runtime::{Mount, MountSource};
 
-use crate::args::Run;
+use super::ContainerRequest;
+use crate::attrs;
 
-/// A mount that the command line asks for.
+/// A mount that the caller asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WantedMount {
+pub struct RequestedMount {
     /// The directory or file of the machine; `None` for a file system in memory.
-    pub(super) source: Option<PathBuf>,
+    pub source: Option<PathBuf>,
     target: String,
     readonly: bool,
     tmpfs: Tmpfs,
@@ -33,9 +33,9 @@ impl Default for Tmpfs {
     }
 }
 
-impl WantedMount {
+impl RequestedMount {
     /// For the sandbox; `index` is the place of the source among the descriptors.
-    pub(super) fn mount(&self, index: usize) -> Mount {
+    pub fn mount(&self, index: usize) -> Mount {
         let Tmpfs { size, mode, exec } = self.tmpfs;
         let source = match self.source {
             Some(_) => MountSource::Fd { index, subpath: String::new() },
@@ -46,15 +46,18 @@ impl WantedMount {
 }
 
 /// All mounts, those with the shortest targets first, so that none hides another one.
-pub(super) fn all(args: &Run) -> Result<Vec<WantedMount>, Usage> {
-    let read = |flag: &str, texts: &[String], one: fn(&str) -> Result<WantedMount, String>| {
+///
+/// # Errors
+/// A text cannot be read, or two mounts have one target.
+pub fn mounts(request: &ContainerRequest) -> Result<Vec<RequestedMount>, Usage> {
+    let read = |flag: &str, texts: &[String], one: fn(&str) -> Result<RequestedMount, String>| {
         let one = |text: &String| one(text).map_err(|why| Usage(format!("{flag} {text}: {why}")));
         texts.iter().map(one).collect::<Result<Vec<_>, _>>()
     };
-    let mut all = read("-v", &args.volume, volume)?;
-    all.extend(read("--mount", &args.mount, mount)?);
-    all.extend(read("--tmpfs", &args.tmpfs, tmpfs)?);
-    let depth = |mount: &WantedMount| mount.target.split('/').filter(|part| !part.is_empty()).count();
+    let mut all = read("-v", &request.volumes, volume)?;
+    all.extend(read("--mount", &request.mounts, mount)?);
+    all.extend(read("--tmpfs", &request.tmpfs, tmpfs)?);
+    let depth = |mount: &RequestedMount| mount.target.split('/').filter(|part| !part.is_empty()).count();
     all.sort_by_key(depth);
     for pair in all.windows(2) {
         if pair[0].target.trim_end_matches('/') == pair[1].target.trim_end_matches('/') {
@@ -73,21 +76,21 @@ fn source(text: &str) -> Result<Option<PathBuf>, String> {
 }
 
 /// `SRC:DST[:ro]`
-fn volume(text: &str) -> Result<WantedMount, String> {
+fn volume(text: &str) -> Result<RequestedMount, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let (from, to, readonly) = match parts.as_slice() {
         [from, to] | [from, to, "rw"] => (*from, *to, false),
         [from, to, "ro"] => (*from, *to, true),
         _ => return Err("not SRC:DST[:ro]".to_owned()),
     };
-    Ok(WantedMount { source: source(from)?, target: target(to)?, readonly, tmpfs: Tmpfs::default() })
+    Ok(RequestedMount { source: source(from)?, target: target(to)?, readonly, tmpfs: Tmpfs::default() })
 }
 
 /// `DST[:OPTION,…]`
-fn tmpfs(text: &str) -> Result<WantedMount, String> {
+fn tmpfs(text: &str) -> Result<RequestedMount, String> {
     let (to, options) = text.split_once(':').unwrap_or((text, ""));
     let mut mount =
-        WantedMount { source: None, target: target(to)?, readonly: false, tmpfs: Tmpfs::default() };
+        RequestedMount { source: None, target: target(to)?, readonly: false, tmpfs: Tmpfs::default() };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=').unwrap_or((option, "")) {
             ("size", size) => mount.tmpfs.size = Some(bytes(size)?),
@@ -107,7 +110,7 @@ fn tmpfs(text: &str) -> Result<WantedMount, String> {
 }
 
 /// Docker's `--mount`, of the types that need nothing that stays.
-fn mount(text: &str) -> Result<WantedMount, String> {
+fn mount(text: &str) -> Result<RequestedMount, String> {
     let (mut kind, mut from, mut to) = ("volume".to_owned(), None, None);
     let (mut readonly, mut tmpfs) = (false, Tmpfs::default());
     let mut only_for = Vec::new();
@@ -143,11 +146,11 @@ fn mount(text: &str) -> Result<WantedMount, String> {
     match kind.as_str() {
         "bind" => {
             let from = source(&from.ok_or("`source=SRC` is missing")?)?;
-            Ok(WantedMount { source: from, target: to, readonly, tmpfs })
+            Ok(RequestedMount { source: from, target: to, readonly, tmpfs })
         }
         "tmpfs" if from.is_some() => Err("a tmpfs has no source".to_owned()),
         "tmpfs" => {
-            Ok(WantedMount { source: None, target: to, readonly, tmpfs: Tmpfs { exec: false, ..tmpfs } })
+            Ok(RequestedMount { source: None, target: to, readonly, tmpfs: Tmpfs { exec: false, ..tmpfs } })
         }
         "volume" | "image" | "npipe" | "cluster" => {
             Err(format!("mounts of type `{kind}` are not supported yet: use `bind` or `tmpfs`"))

@@ -1,7 +1,7 @@
-//! From the command line of `run` and the image's config to what the sandbox is asked for.
+//! From a container's request and the image's config to the sandbox's settings.
 
-use crate::commands::options;
-use lapstrake_build::attrs;
+use std::collections::BTreeMap;
+
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::ContainerConfig;
 use lapstrake_runtime::{Capabilities, Network, Resource, Rlimit, RunSpec, User};
@@ -9,11 +9,11 @@ use lapstrake_snapshot::Active;
 use lapstrake_tree::inroot::Root;
 use lapstrake_tree::users::resolve_user;
 
-use super::terminal;
-use crate::args::Run;
+use super::ContainerRequest;
+use crate::attrs;
 
-/// Flags whose values need no image to be read.
-pub(super) struct Wishes {
+/// Settings whose texts need no image to be read.
+pub struct Overrides {
     capabilities: Capabilities,
     raw_sockets: bool,
     rlimits: Vec<Rlimit>,
@@ -24,31 +24,37 @@ pub(super) struct Wishes {
     init: bool,
 }
 
-impl Wishes {
-    /// Reads the values.
-    pub(super) fn read(args: &Run) -> Result<Self, Usage> {
-        if let Some(name) = &args.name {
+impl Overrides {
+    /// Reads the texts.
+    ///
+    /// # Errors
+    /// A text that cannot be read.
+    pub fn read(request: &ContainerRequest) -> Result<Self, Usage> {
+        if let Some(name) = &request.name {
             container_name(name)?;
         }
         Ok(Self {
-            capabilities: capabilities(&args.cap_add, &args.cap_drop)?,
-            raw_sockets: args
-                .cap_add
+            capabilities: capabilities(&request.added_capabilities, &request.dropped_capabilities)?,
+            raw_sockets: request
+                .added_capabilities
                 .iter()
                 .any(|name| Capabilities::from_name(name) == Some(Capabilities::NET_RAW)),
-            rlimits: args.ulimit.iter().map(rlimit).collect::<Result<_, _>>()?,
-            extra_hosts: args.add_host.iter().map(attrs::host).collect::<Result<_, _>>()?,
-            shm_size: args.shm_size.as_deref().map(attrs::size).transpose()?.filter(|size| *size > 0),
-            hostname: args.hostname.clone().filter(|name| !name.is_empty()),
-            readonly_root: args.read_only,
-            init: args.init,
+            rlimits: request.ulimits.iter().map(rlimit).collect::<Result<_, _>>()?,
+            extra_hosts: request.hosts.iter().map(attrs::host).collect::<Result<_, _>>()?,
+            shm_size: request.shm_size.as_deref().map(attrs::size).transpose()?.filter(|size| *size > 0),
+            hostname: request.hostname.clone().filter(|name| !name.is_empty()),
+            readonly_root: request.readonly_root,
+            init: request.init,
         })
     }
 
-    /// Puts them into a specification, which has its network.
-    pub(super) fn apply(self, spec: &mut RunSpec) -> Result<(), Usage> {
+    /// Puts them into `spec`, which has its network.
+    ///
+    /// # Errors
+    /// A capability is of no use in that network.
+    pub fn apply(self, spec: &mut RunSpec) -> Result<(), Usage> {
         if self.raw_sockets && spec.network == Network::Host {
-            let why = "the host's network gives no raw sockets: `--network isolated` does";
+            let why = "there are no raw sockets in the host's network: `--network isolated` has them";
             return Err(Usage(format!("--cap-add NET_RAW: {why}")));
         }
         spec.capabilities = self.capabilities;
@@ -110,7 +116,7 @@ fn capabilities(add: &[String], drop: &[String]) -> Result<Capabilities, Usage> 
     for name in add {
         let one = find("--cap-add", name)?;
         if FILTERED.iter().any(|name| Capabilities::from_name(name) == Some(one)) {
-            let why = "the system call filter of `lapstrake run` refuses its calls";
+            let why = "the filter of system calls of `lapstrake run` refuses what it is for";
             return Err(Usage(format!("--cap-add {name}: {why}")));
         }
         set = set.with(one);
@@ -130,47 +136,55 @@ fn rlimit(text: &String) -> Result<Rlimit, Usage> {
     Ok(Rlimit { resource, soft: value(limit.soft), hard: value(limit.hard) })
 }
 
-/// The process of a container: program, directory, user and variables.
-pub(super) fn spec(args: &Run, config: &ContainerConfig, active: &Active) -> Outcome<RunSpec> {
-    let command = command(args, config);
+/// The command, its directory, its user and its variables. `env` gives the caller's variables, which win over the image's.
+///
+/// # Errors
+/// There is no command or no such user, or `env` fails.
+pub fn spec(
+    request: &ContainerRequest,
+    config: &ContainerConfig,
+    env: impl FnOnce() -> Result<BTreeMap<String, String>, Usage>,
+    active: &Active,
+) -> Outcome<RunSpec> {
+    let command = command(request, config);
     if command.is_empty() {
-        return Err(Usage(format!("image `{}` has no command: name one", args.image())).into());
+        return Err(Usage(format!("image `{}` has no command: name one", request.image)).into());
     }
     let root = active.root();
-    let ids = resolve_user(&Root::new(&root), args.user.as_ref().unwrap_or(&config.user))?;
+    let ids = resolve_user(&Root::new(&root), request.user.as_ref().unwrap_or(&config.user))?;
     let mut spec = RunSpec::new(command);
     if !config.env.is_empty() {
         spec.env.clone_from(&config.env);
     }
-    for (key, value) in options::variables("--env-file", &args.env_file, &args.env)? {
+    for (key, value) in env()? {
         spec.env.retain(|pair| pair.split('=').next() != Some(&key));
         spec.env.push(format!("{key}={value}"));
     }
     if !spec.env.iter().any(|pair| pair.starts_with("HOME=")) {
         spec.env.push(format!("HOME={}", ids.home));
     }
-    if args.tty && !spec.env.iter().any(|pair| pair.starts_with("TERM=")) {
+    if request.terminal.is_some() && !spec.env.iter().any(|pair| pair.starts_with("TERM=")) {
         spec.env.push("TERM=xterm".to_owned());
     }
-    let cwd = args.workdir.as_ref().unwrap_or(&config.working_dir);
+    let cwd = request.workdir.as_ref().unwrap_or(&config.working_dir);
     spec.cwd = if cwd.is_empty() { "/".to_owned() } else { cwd.clone() };
     spec.user = User { uid: ids.uid, gid: ids.gid, groups: ids.groups };
-    spec.terminal = args.tty.then(terminal::size);
+    spec.terminal = request.terminal;
     spec.hostname = "lapstrake".to_owned();
     Ok(spec)
 }
 
 /// The entry point and its arguments. One that the command line names takes the image's command away, as in Docker.
-fn command(args: &Run, config: &ContainerConfig) -> Vec<String> {
-    let mut command: Vec<String> = match args.entrypoint.as_deref() {
+fn command(request: &ContainerRequest, config: &ContainerConfig) -> Vec<String> {
+    let mut command: Vec<String> = match request.entrypoint.as_deref() {
         Some("") => Vec::new(),
         Some(entrypoint) => vec![entrypoint.to_owned()],
         None => config.entrypoint.clone().unwrap_or_default(),
     };
-    if args.command().is_empty() && args.entrypoint.is_none() {
+    if request.command.is_empty() && request.entrypoint.is_none() {
         command.extend(config.cmd.clone().unwrap_or_default());
     } else {
-        command.extend(args.command().iter().cloned());
+        command.extend(request.command.iter().cloned());
     }
     command
 }
@@ -195,7 +209,7 @@ mod tests {
         assert_eq!(set(&["net_bind_service"], &["ALL"]), Ok(one("CAP_NET_BIND_SERVICE")));
         assert!(set(&["CAP_NET_ADMIN"], &[]).unwrap().contains(one("NET_ADMIN")));
         assert!(!set(&[], &["cap_chown"]).unwrap().contains(one("CHOWN")));
-        assert!(set(&["SYS_ADMIN"], &[]).unwrap_err().contains("system call filter"));
+        assert!(set(&["SYS_ADMIN"], &[]).unwrap_err().contains("filter of system calls"));
         assert!(set(&["ALL"], &[]).unwrap_err().contains("name those that are needed"));
         assert!(set(&["NOSUCH"], &[]).unwrap_err().contains("unknown capability"));
         assert!(set(&[], &["NOSUCH"]).unwrap_err().contains("unknown capability"));

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args as ClapArgs, Error};
+use lapstrake_build::container::ContainerRequest;
+use lapstrake_runtime::WindowSize;
 
 use super::limits;
 
@@ -110,6 +112,30 @@ impl Run {
     /// The image's name or the beginning of its id.
     pub(crate) fn image(&self) -> &str {
         self.words.first().map_or("", String::as_str)
+    }
+
+    /// The container that is asked for, with a terminal of the size `terminal`.
+    pub(crate) fn request(&self, terminal: Option<WindowSize>) -> ContainerRequest {
+        ContainerRequest {
+            image: self.image().to_owned(),
+            command: self.command().to_vec(),
+            name: self.name.clone(),
+            entrypoint: self.entrypoint.clone(),
+            workdir: self.workdir.clone(),
+            user: self.user.clone(),
+            terminal,
+            volumes: self.volume.clone(),
+            mounts: self.mount.clone(),
+            tmpfs: self.tmpfs.clone(),
+            added_capabilities: self.cap_add.clone(),
+            dropped_capabilities: self.cap_drop.clone(),
+            ulimits: self.ulimit.clone(),
+            hosts: self.add_host.clone(),
+            shm_size: self.shm_size.clone(),
+            hostname: self.hostname.clone(),
+            readonly_root: self.read_only,
+            init: self.init,
+        }
     }
 
     /// The command and its arguments; nothing means the image's.

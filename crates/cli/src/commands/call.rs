@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use super::check::{self, Parsing, read_quietly};
-use lapstrake_build::{OutlineDocument, TargetsDocument, from_argument, options, outline, usable, written};
+use lapstrake_build::{
+    OutlineDocument, SUBREQUESTS, TargetsDocument, from_argument, options, outline, subrequests, usable,
+    written,
+};
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_dockerfile::{Checks, Parsed, Phase, check_syntax};
 use lapstrake_go::TabWriter;
 use lapstrake_lower::{Outline, OutlineItem};
-use serde_json::{Value, json};
 
 use crate::args::{Build, Format};
 
@@ -79,7 +81,7 @@ fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
 }
 
 fn tell_outline(args: &Build, format: Format) -> Outcome<ExitCode> {
-    let Parsing { tools, mut request, file, parsed } = read_quietly(args)?;
+    let Parsing { tools, mut request, file, parsed, .. } = read_quietly(args)?;
     let checks = Checks::new(options(&file, &request.inputs)?);
     check_syntax(&parsed, &checks);
     usable(&parsed, &file)?;
@@ -122,39 +124,13 @@ fn outline_text(outline: &Outline) -> Outcome<()> {
     Ok(())
 }
 
-/// Name and description of what can be told, as BuildKit's frontend lists it: checks are not on its list.
-const REQUESTS: [(&str, &str); 3] = [
-    ("outline", "List all parameters current build target supports"),
-    ("targets", "List all targets current build supports"),
-    ("subrequests.describe", "List available subrequest types"),
-];
-
 fn describe(format: Format) -> Outcome<ExitCode> {
     if format == Format::Json {
-        let request = |(name, description): &(&str, &str)| {
-            let target = json!([{ "name": "target", "description": "Target build stage" }]);
-            let opts = match *name {
-                "outline" => target,
-                "targets" => json!([]),
-                _ => Value::Null,
-            };
-            let metadata = ["result.json", "result.txt"].map(|key| json!({ "name": key, "description": "" }));
-            json!({
-                "name": format!("frontend.{name}"),
-                "version": "1.0.0",
-                "type": "rpc",
-                "description": description,
-                "opts": opts,
-                "inputs": null,
-                "metadata": metadata,
-                "refs": null,
-            })
-        };
-        say!("{:#}", REQUESTS.iter().map(request).collect::<Value>());
+        say!("{:#}", subrequests());
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows = vec![["NAME", "VERSION", "DESCRIPTION"].map(str::to_owned)];
-    rows.extend(REQUESTS.map(|(name, description)| [name, "1.0.0", description].map(str::to_owned)));
+    rows.extend(SUBREQUESTS.map(|(name, description)| [name, "1.0.0", description].map(str::to_owned)));
     say!("{}", TabWriter::new(0, 1).rows(&rows).trim_end_matches('\n'));
     Ok(ExitCode::SUCCESS)
 }

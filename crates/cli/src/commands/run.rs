@@ -1,8 +1,6 @@
 //! `lapstrake run`
 
 mod follow;
-mod mounts;
-mod spec;
 mod streams;
 mod terminal;
 
@@ -10,8 +8,8 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use lapstrake_build::Machine;
-use lapstrake_build::attrs;
+use lapstrake_build::container::{self, Overrides, spec};
+use lapstrake_build::{Machine, attrs};
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_graph::NetworkMode;
 use lapstrake_images::{NoImage, config};
@@ -24,10 +22,10 @@ use lapstrake_snapshot::{Active, bind};
 use lapstrake_store::ImageRow;
 
 use self::follow::Signals;
-use self::spec::Wishes;
 use self::streams::Streams;
 use crate::args::Run;
 use crate::args::run::Pull;
+use crate::commands::options;
 use crate::env;
 use crate::exit::OF_RUN;
 use crate::progress;
@@ -41,7 +39,8 @@ pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
     }
     let (limits, no_new_privs) =
         (attrs::limits(&args.hold.request())?, attrs::no_new_privs(&args.hold.request())?);
-    let wishes = Wishes::read(args)?;
+    let request = args.request(args.tty.then(terminal::size));
+    let overrides = Overrides::read(&request)?;
     let session = session::open()?;
     lapstrake_snapshot::stacking(&session.store)?;
     let image = image(args, &session)?;
@@ -50,16 +49,17 @@ pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
     let stack = Stack { layers: image.layers, ..Stack::default() };
     let active = Active::new(&session.store, &stack.lowers(&session.store, session.single_id)?)?;
     let (sandbox, chosen) = sandbox(args)?;
-    let mut spec = spec::spec(args, &config, &active)?;
+    let mut spec =
+        spec(&request, &config, || options::variables("--env-file", &args.env_file, &args.env), &active)?;
     spec.network = chosen.network;
     spec.resolv_conf = resolv_conf(spec.network);
-    wishes.apply(&mut spec)?;
+    overrides.apply(&mut spec)?;
     spec.one_id = session.single_id;
     (spec.limits, spec.no_new_privs) = (limits, no_new_privs);
     let mut mounts = Vec::new();
-    for wanted in mounts::all(args)? {
-        spec.mounts.push(wanted.mount(mounts.len()));
-        mounts.extend(wanted.source.map(|source| bind(&source)).transpose()?);
+    for asked in container::mounts(&request)? {
+        spec.mounts.push(asked.mount(mounts.len()));
+        mounts.extend(asked.source.map(|source| bind(&source)).transpose()?);
     }
     let streams = if args.tty { Streams::unused()? } else { Streams::ours(args.interactive)? };
     let Streams { stdin, stdout, stderr, copies } = streams;
