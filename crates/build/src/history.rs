@@ -2,14 +2,19 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lapstrake_diag::{Context as _, Outcome, Report, Usage};
-use lapstrake_engine::{Secrets, StepOutcome};
+use lapstrake_diag::{Context as _, Fault, Outcome, Report, Usage};
+use lapstrake_engine::{Fate, Secrets};
 use lapstrake_oci::Digest;
 use lapstrake_ops::StackReport;
+use lapstrake_request::BuildRequest;
 use lapstrake_store::{BuildRow, Store};
 use serde::{Deserialize, Serialize};
 
+use crate::attrs;
+use crate::context_source::Place;
+use crate::deliver::Delivered;
 use crate::journal::Journal;
+use crate::resolved::Resolved;
 
 /// How a build ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +53,20 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The subject of `request`, whose values are in `resolved`.
+    ///
+    /// # Errors
+    /// The working directory is not known.
+    pub fn of(request: &BuildRequest, resolved: &Resolved) -> Result<Subject, Usage> {
+        let context = match &resolved.place {
+            Place::Directory => attrs::absolute(&request.context)?.to_string_lossy().into_owned(),
+            Place::Remote(_) | Place::Stdin => without_secrets(&request.context.to_string_lossy()),
+        };
+        let file = request.dockerfile.as_ref().map_or("Dockerfile".into(), |file| file.to_string_lossy());
+        let (target, platform) = (request.target.clone(), request.platforms.clone());
+        Ok(Subject { context, dockerfile: without_secrets(&file), target, platform })
+    }
+
     fn line(&self) -> String {
         Digest::sha256(&lapstrake_go::to_json(self)).hex()[..32].to_owned()
     }
@@ -97,8 +116,17 @@ impl BuildRecord {
         }
     }
 
-    /// The build is over.
-    pub fn end(&mut self) {
+    /// The build is over, with this result.
+    pub fn end(&mut self, result: &Outcome<Delivered>) {
+        match result {
+            Ok(delivered) => self.image = delivered.id.as_ref().map(ToString::to_string),
+            Err(error) => {
+                let canceled = matches!(error.fault(), Fault::Canceled(_));
+                self.status = if canceled { Status::Canceled } else { Status::Failed };
+                self.error = Some(error.to_string());
+                self.report = serde_json::to_value(error).ok();
+            }
+        }
         self.took = u64::try_from(now() - self.started).unwrap_or(0);
     }
 

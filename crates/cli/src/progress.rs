@@ -9,20 +9,17 @@ mod lines;
 mod names;
 mod plain;
 mod rawjson;
-mod tail;
 mod tty;
 
 use std::io::IsTerminal as _;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
-use lapstrake_build::Journal;
+use lapstrake_build::{Failure, Journal, Tails};
 use lapstrake_engine::{Event, Progress};
 
 pub(crate) use held::hold;
 pub(crate) use names::printable;
-pub(crate) use tail::Failure;
-use tail::Tails;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -74,7 +71,7 @@ impl Display {
     /// Waits for the last event to be shown; every [`Progress`] must be gone. Gives what failed steps said last, and
     /// all that happened.
     pub(crate) fn finish(self) -> (Vec<Failure>, Journal) {
-        self.thread.join().map(Tails::into_parts).unwrap_or_default()
+        self.thread.join().map(printed).unwrap_or_default()
     }
 }
 
@@ -95,4 +92,40 @@ fn drain(events: &Receiver<Event>) -> Tails {
         tails.note(&event);
     }
     tails
+}
+
+/// The failures, as a terminal may show them, and the journal.
+fn printed(tails: Tails) -> (Vec<Failure>, Journal) {
+    let (mut failures, journal) = tails.into_parts();
+    for failure in &mut failures {
+        failure.name = printable(&failure.name);
+        failure.lines.iter_mut().for_each(|(_, line)| *line = printable(line));
+    }
+    (failures, journal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lapstrake_engine::StepId;
+
+    use super::*;
+
+    #[test]
+    fn what_failed_steps_said_does_not_steer_the_terminal() {
+        let step = StepId("s".to_owned());
+        let (at, error) = (Duration::ZERO, Some("exit code: 1".to_owned()));
+        let data = b"\x1b]0;title\x07\x1b[31mred\x1b[0m\n".to_vec();
+        let mut tails = Tails::default();
+        for event in [
+            Event::Started { step: step.clone(), name: "RUN \u{1b}[2J".to_owned(), at },
+            Event::Log { step: step.clone(), stream: lapstrake_engine::Stream::Stdout, data, at },
+            Event::Completed { step, at, cached: false, error },
+        ] {
+            tails.note(&event);
+        }
+        let failures = printed(tails).0;
+        assert!(!format!("{failures:?}").contains("u{1b}"), "{failures:?}");
+    }
 }

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use lapstrake_diag::Usage;
+use lapstrake_oci::Reference;
 use lapstrake_sys::outfile::{NewMode, write_output};
 use lapstrake_sys::userns::as_caller;
 use serde::{Deserialize, Serialize};
@@ -402,6 +404,23 @@ fn ask(program: &str, action: &str, input: &[u8]) -> Result<Option<Vec<u8>>, Reg
         return Ok(None);
     }
     Err(failed(format!("`{action}` failed: {}", said.trim())))
+}
+
+/// The registry that a person means: Docker Hub, a host, or an address with a scheme.
+///
+/// # Errors
+/// `server` names no registry.
+pub fn registry_of(server: Option<&str>) -> Result<String, Usage> {
+    let Some(server) = server else { return Ok("docker.io".to_owned()) };
+    let bare = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let host = bare.split('/').next().unwrap_or(bare);
+    let probe: Reference =
+        format!("{host}/x/y").parse().map_err(|_| Usage(format!("`{server}` is no registry")))?;
+    if probe.registry() == "docker.io" || probe.registry() == host {
+        Ok(probe.registry().to_owned())
+    } else {
+        Err(Usage(format!("`{server}` is no registry")))
+    }
 }
 
 #[cfg(test)]

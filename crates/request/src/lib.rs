@@ -136,3 +136,37 @@ pub struct LimitRequest {
     /// Security options: `no-new-privileges`.
     pub security_opt: Vec<String>,
 }
+
+/// The arguments of a file of arguments: a line each, values as they stand, without empty lines and those that begin with `#`.
+///
+/// # Errors
+/// The number of a line that has no name.
+pub fn argument_lines(text: &str) -> Result<Vec<String>, usize> {
+    let mut found = Vec::new();
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or(line);
+        if name.is_empty() || name.trim_end().contains(char::is_whitespace) {
+            return Err(number + 1);
+        }
+        found.push(if name.len() == line.len() { line.trim_end().to_owned() } else { line.to_owned() });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_an_argument_file() {
+        let text = "\u{feff}# comment\nA=1 # kept \n\n  B=\"x\"=y\r\nPATHLESS \n";
+        let lines = argument_lines(text).unwrap();
+        assert_eq!(lines, ["A=1 # kept ", "B=\"x\"=y", "PATHLESS"]);
+        assert_eq!(argument_lines("A=1\n=x\n"), Err(2));
+        assert_eq!(argument_lines("export A=1"), Err(1));
+    }
+}

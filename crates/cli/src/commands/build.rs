@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lapstrake_build::{
-    Build as Building, BuildRecord, Client, Delivered, Journal, Machine, Place, Resolved, Status, Subject,
-    Trace, attrs, check_engine, timeline, without_secrets,
+    Build as Building, BuildRecord, Client, Delivered, Failure, Journal, Machine, Resolved, Subject, Trace,
+    check_engine, timeline,
 };
-use lapstrake_diag::{Context as _, Fault, Outcome, Usage};
+use lapstrake_diag::{Context as _, Fault, Outcome};
 use lapstrake_oci::Reference;
 use lapstrake_ops::Worker;
 use lapstrake_request::BuildRequest;
@@ -21,7 +21,7 @@ use super::sweeper;
 use crate::args::Build;
 use crate::client::{self, LocalClient};
 use crate::env;
-use crate::progress::{self, Failure, Mode};
+use crate::progress::{self, Mode};
 use crate::session;
 
 /// Runs the verb `build`.
@@ -55,7 +55,7 @@ fn build_resolved(
     if !quiet {
         tell_stacking(&machine.store, &stacking);
     }
-    let mut record = BuildRecord::begin(subject(request, &resolved)?);
+    let mut record = BuildRecord::begin(Subject::of(request, &resolved)?);
     record.names = resolved.names.iter().map(Reference::familiar).collect();
     let secrets = resolved.secrets();
     let (progress, display) = progress::start(mode, progress::Work::Build);
@@ -66,7 +66,7 @@ fn build_resolved(
     let (failures, mut journal) = display.finish();
     let Trace { checked, steps, network, notes, .. } = trace;
     record.steps = steps;
-    note_end(&mut record, &result);
+    record.end(&result);
     record.hide(&secrets);
     journal.hide(&secrets);
     keep(args, record, &machine, &journal)?;
@@ -129,29 +129,6 @@ fn tell_stacking(store: &Store, stacking: &Stacking) {
             "lapstrake: builds are slower here: layers are copied in the state directory `{place}`, as {why}"
         );
         tell!("hint: {OTHER_STATE}");
-    }
-}
-
-fn subject(request: &BuildRequest, resolved: &Resolved) -> Result<Subject, Usage> {
-    let context = match &resolved.place {
-        Place::Directory => attrs::absolute(&request.context)?.to_string_lossy().into_owned(),
-        Place::Remote(_) | Place::Stdin => without_secrets(&request.context.to_string_lossy()),
-    };
-    let file = request.dockerfile.as_ref().map_or("Dockerfile".into(), |file| file.to_string_lossy());
-    let (target, platform) = (request.target.clone(), request.platforms.clone());
-    Ok(Subject { context, dockerfile: without_secrets(&file), target, platform })
-}
-
-fn note_end(record: &mut BuildRecord, result: &Outcome<Delivered>) {
-    record.end();
-    match result {
-        Ok(delivered) => record.image = delivered.id.as_ref().map(ToString::to_string),
-        Err(error) => {
-            let canceled = matches!(error.fault(), Fault::Canceled(_));
-            record.status = if canceled { Status::Canceled } else { Status::Failed };
-            record.error = Some(error.to_string());
-            record.report = serde_json::to_value(error).ok();
-        }
     }
 }
 

@@ -1,15 +1,13 @@
 //! `lapstrake builds`
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use lapstrake_diag::Outcome;
-use lapstrake_engine::{Event, ResourceUsage, StepOutcome};
+use lapstrake_engine::Fate;
 use lapstrake_go::size::human as size;
 use lapstrake_go::{TabWriter, duration};
 use lapstrake_ops::StackReport;
 use lapstrake_store::Store;
-use serde_json::json;
 
 use super::file::put;
 use crate::args::builds::Builds;
@@ -18,7 +16,7 @@ use crate::rows::ago;
 use crate::session;
 use lapstrake_build::Journal;
 use lapstrake_build::format::{cpu, millis, time};
-use lapstrake_build::{BuildRecord, find_build, timeline};
+use lapstrake_build::{BuildRecord, build_document, build_summary, find_build, timeline, used_by_step};
 
 /// Shows or forgets builds.
 pub(crate) fn builds(what: &Builds) -> Outcome<ExitCode> {
@@ -56,7 +54,7 @@ fn list(store: &Store, quiet: bool, json: bool) -> Outcome<()> {
         if quiet {
             say!("{}", record.id);
         } else if json {
-            say!("{}", summary(&record));
+            say!("{}", build_summary(&record));
         } else {
             let mut title = record.title();
             // All columns together are as wide as a terminal: 80.
@@ -74,37 +72,12 @@ fn list(store: &Store, quiet: bool, json: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// A build's row of the list, as JSON.
-fn summary(record: &BuildRecord) -> serde_json::Value {
-    let (cached, all) = record.cached();
-    json!({
-        "ID": record.id,
-        "Name": record.title(),
-        "Status": record.status.name(),
-        "CreatedAt": time(record.started),
-        "DurationMs": record.took,
-        "Context": record.subject.context,
-        "Dockerfile": record.subject.dockerfile,
-        "Target": record.subject.target,
-        "Image": record.image,
-        "Error": record.error,
-        "Steps": all,
-        "CachedSteps": cached,
-    })
-}
-
 fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> Outcome<()> {
     let row = find_build(store, name)?;
     let record = BuildRecord::decode(&row)?;
-    let used = used(&Journal::decode(&store.build_log(&row.id)?)?);
+    let used = used_by_step(&Journal::decode(&store.build_log(&row.id)?)?);
     if as_json {
-        let mut shown = summary(&record);
-        shown["StepList"] =
-            record.steps.iter().map(|step| step_json(step, &used)).collect::<Result<_, _>>()?;
-        if let Some(report) = &record.report {
-            shown["Report"] = report.clone();
-        }
-        say!("{shown:#}");
+        say!("{:#}", build_document(&record, &used)?);
         return Ok(());
     }
     let (cached, all) = record.cached();
@@ -135,34 +108,7 @@ fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// The resource usage of each step's processes, by the step's digest.
-fn used(journal: &Journal) -> BTreeMap<String, ResourceUsage> {
-    let told = journal.events().iter().filter_map(|event| match event {
-        Event::ResourceUsage { step, used, .. } => Some((step.0.clone(), *used)),
-        _ => None,
-    });
-    told.collect()
-}
-
-/// A step as JSON: what is remembered of it, and what its processes used.
-fn step_json(
-    step: &StackReport,
-    used: &BTreeMap<String, ResourceUsage>,
-) -> serde_json::Result<serde_json::Value> {
-    let mut shown = serde_json::to_value(step)?;
-    if let Some(used) = used.get(&step.digest) {
-        shown["used"] = json!({
-            "user_ms": used.user.as_millis(),
-            "system_ms": used.system.as_millis(),
-            "peak_memory": used.peak_memory,
-            "read": used.read,
-            "written": used.written,
-        });
-    }
-    Ok(shown)
-}
-
-/// The outcome of a step, in a word.
+/// What became of a step, in a word.
 pub(super) fn outcome(step: &StackReport) -> &'static str {
     match step.outcome {
         StepOutcome::Cached => "CACHED",

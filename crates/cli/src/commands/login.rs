@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_oci::Reference;
-use lapstrake_registry::{Client, Credentials, DockerConfig, Login, Registries};
+use lapstrake_registry::{Client, Credentials, DockerConfig, Login, Registries, registry_of};
 
 use crate::args::images::{LoginArgs, Logout};
 use crate::env;
@@ -15,7 +15,7 @@ use crate::session;
 /// Checks a login and keeps it where Docker keeps its own.
 pub(crate) fn login(args: &LoginArgs) -> Outcome<ExitCode> {
     let from_stdin = from_stdin(args)?;
-    let registry = registry(args.server.as_deref())?;
+    let registry = registry_of(args.server.as_deref())?;
     let config = config()?;
     let given = args.username.is_some() || args.password.is_some();
     if !given && let Some(login) = kept(&config, &registry)? {
@@ -126,7 +126,7 @@ fn finish(args: &LoginArgs, registry: &str, place: Option<&str>) -> Outcome<Exit
 
 /// Forgets a login.
 pub(crate) fn logout(args: &Logout) -> Outcome<ExitCode> {
-    let registry = registry(args.server.as_deref())?;
+    let registry = registry_of(args.server.as_deref())?;
     let had = config()?.erase(&registry)?;
     if args.json {
         say!("{}", serde_json::json!({"Registry": registry, "Removed": had}));
@@ -139,20 +139,6 @@ pub(crate) fn logout(args: &Logout) -> Outcome<ExitCode> {
         tell!("Not logged in to {registry}");
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The registry that a person means: Docker Hub, a host, or an address with a scheme.
-fn registry(server: Option<&str>) -> Result<String, Usage> {
-    let Some(server) = server else { return Ok("docker.io".to_owned()) };
-    let bare = server.split_once("://").map_or(server, |(_, rest)| rest);
-    let host = bare.split('/').next().unwrap_or(bare);
-    let probe: Reference =
-        format!("{host}/x/y").parse().map_err(|_| Usage(format!("`{server}` is not a registry")))?;
-    if probe.registry() == "docker.io" || probe.registry() == host {
-        Ok(probe.registry().to_owned())
-    } else {
-        Err(Usage(format!("`{server}` is not a registry")))
-    }
 }
 
 fn config() -> Result<DockerConfig, Usage> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lapstrake_diag::{Context as _, Outcome, Usage};
 use lapstrake_ops::Secret;
+use lapstrake_request::argument_lines;
 
 use crate::env;
 
@@ -39,24 +40,6 @@ pub(crate) fn variables(
     }
     all.extend(pairs(args));
     Ok(all)
-}
-
-/// The arguments in a file: a line each, values as they stand, without empty lines and those that begin with `#`. The
-/// error is the number of a line without a name.
-fn argument_lines(text: &str) -> Result<Vec<String>, usize> {
-    let mut found = Vec::new();
-    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        let line = line.trim_start();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let name = line.split('=').next().unwrap_or(line);
-        if name.is_empty() || name.trim_end().contains(char::is_whitespace) {
-            return Err(number + 1);
-        }
-        found.push(if name.len() == line.len() { line.trim_end().to_owned() } else { line.to_owned() });
-    }
-    Ok(found)
 }
 
 /// `a=b,c=d`, in order.
@@ -131,19 +114,5 @@ pub(crate) fn ssh(text: &String) -> Result<(String, PathBuf), Usage> {
     match env::value("SSH_AUTH_SOCK") {
         Some(socket) => Ok((id.to_owned(), PathBuf::from(socket))),
         None => Err(Usage(format!("--ssh {text}: no agent is running (SSH_AUTH_SOCK is not set)"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_an_argument_file() {
-        let text = "\u{feff}# comment\nA=1 # kept \n\n  B=\"x\"=y\r\nPATHLESS \n";
-        let lines = argument_lines(text).unwrap();
-        assert_eq!(lines, ["A=1 # kept ", "B=\"x\"=y", "PATHLESS"]);
-        assert_eq!(argument_lines("A=1\n=x\n"), Err(2));
-        assert_eq!(argument_lines("export A=1"), Err(1));
     }
 }

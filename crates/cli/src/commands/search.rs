@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use lapstrake_diag::{Outcome, Usage};
-use lapstrake_oci::Reference;
-use lapstrake_registry::{Client, Found};
+use lapstrake_diag::Outcome;
+use lapstrake_registry::{Client, SearchFilter, search_place};
 use serde_json::json;
 
 use crate::args::images::Search;
@@ -22,23 +21,15 @@ const HEADINGS: &[(&str, &str)] = &[
 const USUAL: &str = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}";
 const WIDTH: usize = 45;
 
-/// The filters of results.
-#[derive(Default)]
-struct Wanted {
-    stars: u64,
-    official: Option<bool>,
-    automated: Option<bool>,
-}
-
 /// Asks a registry, Docker Hub unless the term begins with another one, for images.
 pub(crate) fn search(args: &Search) -> Outcome<ExitCode> {
-    let wanted = wanted(&args.filter)?;
+    let wanted = SearchFilter::parse(&args.filter)?;
     if wanted.automated.is_some() {
         tell!(
             "WARNING: the \"is-automated\" filter is deprecated, and searching for \"is-automated=true\" will not yield any results in future."
         );
     }
-    let (registry, term) = place(&args.term)?;
+    let (registry, term) = search_place(&args.term)?;
     let found = super::block_on(async {
         let client = Client::new(registries())?;
         Ok(client.search(&registry, &term, args.limit).await?)
@@ -82,42 +73,4 @@ pub(crate) fn search(args: &Search) -> Outcome<ExitCode> {
         crate::console::out(format_args!("{}", rows.text(args.format.as_deref())?))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-impl Wanted {
-    fn fits(&self, found: &Found) -> bool {
-        found.star_count >= self.stars
-            && self.official.is_none_or(|wanted| wanted == found.is_official)
-            && self.automated.is_none_or(|wanted| wanted == found.is_automated)
-    }
-}
-
-fn wanted(filters: &[String]) -> Result<Wanted, Usage> {
-    let mut wanted = Wanted::default();
-    for text in filters {
-        let bad = |why: &str| Usage(format!("--filter {text}: {why}"));
-        let flag = |value: &str| match value {
-            "true" | "1" => Ok(Some(true)),
-            "false" | "0" => Ok(Some(false)),
-            _ => Err(bad("neither true nor false")),
-        };
-        match text.split_once('=') {
-            Some(("stars", value)) => wanted.stars = value.parse().map_err(|_| bad("not a number"))?,
-            Some(("is-official", value)) => wanted.official = flag(value)?,
-            Some(("is-automated", value)) => wanted.automated = flag(value)?,
-            _ => return Err(bad("not one of stars=N, is-official=BOOL, is-automated=BOOL")),
-        }
-    }
-    Ok(wanted)
-}
-
-/// The registry and the term: `registry.example/term` asks there.
-fn place(term: &str) -> Result<(Reference, String), Usage> {
-    let bad = || Usage(format!("`{term}` cannot be searched for"));
-    let (host, rest) = term.split_once('/').unwrap_or(("", term));
-    let is_host = host.contains(['.', ':']) || host == "localhost";
-    let (host, term) = if is_host { (host, rest) } else { ("docker.io", term) };
-    // Any name of the registry will do: only the registry itself is asked.
-    let probe: Reference = format!("{host}/lapstrake/search").parse().map_err(|_| bad())?;
-    if term.is_empty() { Err(bad()) } else { Ok((probe, term.to_owned())) }
 }

@@ -8,7 +8,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::Work;
 use super::names::{printable, seconds};
-use super::tail::Tails;
+use lapstrake_build::Tails;
 
 /// Lines of output shown below a running step, as `docker build` does.
 const LOG_LINES: usize = 6;

@@ -9,7 +9,7 @@ use lapstrake_go::size::human_padded as bytes;
 
 use super::held::hold;
 use super::names::seconds;
-use super::tail::Tails;
+use lapstrake_build::Tails;
 
 /// Shorter durations show as 0.0s.
 const WORTH_TELLING: Duration = Duration::from_millis(50);

@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::Work;
 use super::board::{Board, Tone};
 use super::lines::Lines;
-use super::tail::Tails;
+use lapstrake_build::Tails;
 
 const REDRAW: Duration = Duration::from_millis(100);
 

@@ -1,17 +1,14 @@
-//! `lapstrake debug expand`: words in, what they expand to out, a JSON object a line.
+//! Questions about the expansion of words, as data: for tests and tools that compare with other implementations.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, Write as _};
-use std::process::ExitCode;
 
-use lapstrake_diag::Outcome;
 use lapstrake_dockerfile::words::{self, Mode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A question.
+/// A word to expand, and the variables.
 #[derive(Deserialize)]
-struct Row {
+pub struct Expand {
     #[serde(default)]
     id: Value,
     word: String,
@@ -40,9 +37,9 @@ enum Wanted {
     Words,
 }
 
-/// An answer. Names are told in `word` mode only.
+/// The expansion of a word. The names of variables are there in `word` mode only.
 #[derive(Default, Serialize)]
-struct Answer {
+pub struct Expansion {
     id: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<String>,
@@ -55,23 +52,8 @@ struct Answer {
     error: Option<String>,
 }
 
-/// Answers every line of standard input.
-pub(super) fn expand() -> Outcome<ExitCode> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let row: Row = serde_json::from_str(&line)?;
-        serde_json::to_writer(&mut out, &answer(row))?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn answer(row: Row) -> Answer {
+/// Expands the word of `row`.
+pub fn expansion(row: Expand) -> Expansion {
     let mode = Mode {
         escape: row.escape.unwrap_or('\\'),
         raw_quotes: row.raw_quotes,
@@ -82,16 +64,18 @@ fn answer(row: Row) -> Answer {
     let lookup = |name: &str| row.env.get(name).cloned();
     let expanded = match words::expand(&row.word, &lookup, mode) {
         Ok(expanded) => expanded,
-        Err(error) => return Answer { id: row.id, error: Some(error.to_string()), ..Answer::default() },
+        Err(error) => {
+            return Expansion { id: row.id, error: Some(error.to_string()), ..Expansion::default() };
+        }
     };
     match row.mode {
-        Wanted::Words => Answer { id: row.id, words: Some(expanded.words), ..Answer::default() },
-        Wanted::Word => Answer {
+        Wanted::Words => Expansion { id: row.id, words: Some(expanded.words), ..Expansion::default() },
+        Wanted::Word => Expansion {
             id: row.id,
             result: Some(expanded.text),
             matched: Some(expanded.matched.into_iter().collect()),
             unmatched: Some(expanded.unmatched.into_iter().collect()),
-            ..Answer::default()
+            ..Expansion::default()
         },
     }
 }
