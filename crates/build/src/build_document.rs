@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lapstrake_engine::{Event, Used};
+use lapstrake_engine::{Event, ResourceUsage};
 use lapstrake_ops::StackReport;
 use serde_json::json;
 
@@ -35,7 +35,7 @@ pub fn build_summary(record: &BuildRecord) -> serde_json::Value {
 /// A step cannot be written as JSON.
 pub fn build_document(
     record: &BuildRecord,
-    used: &BTreeMap<String, Used>,
+    used: &BTreeMap<String, ResourceUsage>,
 ) -> serde_json::Result<serde_json::Value> {
     let mut shown = build_summary(record);
     shown["StepList"] = record.steps.iter().map(|step| step_json(step, used)).collect::<Result<_, _>>()?;
@@ -46,16 +46,19 @@ pub fn build_document(
 }
 
 /// The resources that the processes of each step used, by the step's digest.
-pub fn used_by_step(journal: &Journal) -> BTreeMap<String, Used> {
+pub fn used_by_step(journal: &Journal) -> BTreeMap<String, ResourceUsage> {
     let told = journal.events().iter().filter_map(|event| match event {
-        Event::Used { step, used, .. } => Some((step.0.clone(), *used)),
+        Event::ResourceUsage { step, used, .. } => Some((step.0.clone(), *used)),
         _ => None,
     });
     told.collect()
 }
 
 /// A step as JSON: what is remembered of it, and what its processes used.
-fn step_json(step: &StackReport, used: &BTreeMap<String, Used>) -> serde_json::Result<serde_json::Value> {
+fn step_json(
+    step: &StackReport,
+    used: &BTreeMap<String, ResourceUsage>,
+) -> serde_json::Result<serde_json::Value> {
     let mut shown = serde_json::to_value(step)?;
     if let Some(used) = used.get(&step.digest) {
         shown["used"] = json!({

@@ -1,7 +1,7 @@
 //! Why steps of a build were done again: a build beside an earlier one of the same.
 
 use lapstrake_diag::Outcome;
-use lapstrake_engine::{Change, Explained, Key, Part, Reason, explain};
+use lapstrake_engine::{Change, Key, KeyPart, Reason, StepExplanation, explain};
 use lapstrake_ops::{StackReport, mount_manifest, record};
 use lapstrake_store::{BuildRow, Store};
 use lapstrake_tree::{Tree, TreePath};
@@ -42,14 +42,14 @@ impl<'a> Comparison<'a> {
 
     /// The steps of the build, with the reasons for which each was done again.
     #[must_use]
-    pub fn explained(&self) -> Vec<Explained> {
+    pub fn explained(&self) -> Vec<StepExplanation> {
         let before = self.earlier.as_ref().map(|earlier| earlier.steps.as_slice());
         explain(&self.this.steps, before, |key| self.parts(key))
     }
 
-    fn parts(&self, key: &Key) -> Option<Vec<Part>> {
+    fn parts(&self, key: &Key) -> Option<Vec<KeyPart>> {
         let parts = record(self.store, key)?.parts.into_iter();
-        Some(parts.map(|(label, value)| Part { label, value }).collect())
+        Some(parts.map(|(label, value)| KeyPart { label, value }).collect())
     }
 
     /// The files of a step's own layer.
@@ -64,7 +64,7 @@ impl<'a> Comparison<'a> {
     #[must_use]
     pub fn files_of(
         &self,
-        explained: &Explained,
+        explained: &StepExplanation,
         digests: &(Option<String>, String),
     ) -> Option<Vec<(String, &'static str)>> {
         let step = &self.this.steps[explained.step];
@@ -82,7 +82,7 @@ impl<'a> Comparison<'a> {
     ///
     /// # Errors
     /// A step cannot be written as JSON.
-    pub fn document(&self, explained: &[Explained]) -> Outcome<Value> {
+    pub fn document(&self, explained: &[StepExplanation]) -> Outcome<Value> {
         let mut steps = Vec::new();
         for one in explained {
             let step = &self.this.steps[one.step];
@@ -92,7 +92,7 @@ impl<'a> Comparison<'a> {
                 "name": step.name,
                 "digest": step.digest,
                 "lines": step.lines,
-                "fate": serde_json::to_value(step.fate)?,
+                "fate": serde_json::to_value(step.outcome)?,
                 "reasons": reasons,
             }));
         }
@@ -100,12 +100,12 @@ impl<'a> Comparison<'a> {
         Ok(json!({"build": self.this.id, "earlier": earlier, "steps": steps}))
     }
 
-    fn reason_json(&self, explained: &Explained, reason: &Reason) -> Value {
+    fn reason_json(&self, explained: &StepExplanation, reason: &Reason) -> Value {
         let step = |at: usize| self.this.steps[at].name.as_str();
         match reason {
             Reason::First => json!({"kind": "first"}),
             Reason::New => json!({"kind": "new"}),
-            Reason::Asked => json!({"kind": "asked"}),
+            Reason::Forced => json!({"kind": "asked"}),
             Reason::Unfinished => json!({"kind": "unfinished"}),
             Reason::Lost => json!({"kind": "lost"}),
             Reason::Unknown => json!({"kind": "unknown"}),

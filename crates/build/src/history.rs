@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapstrake_diag::{Context as _, Fault, Outcome, Report, Usage};
-use lapstrake_engine::{Fate, Secrets};
+use lapstrake_engine::{Secrets, StepOutcome};
 use lapstrake_oci::Digest;
 use lapstrake_ops::StackReport;
 use lapstrake_request::BuildRequest;

@@ -337,7 +337,11 @@ mod tests {
                 if step == 4 {
                     inputs.push(at - 3);
                 }
-                nodes.push(PlannedStep::new(&format!("[s{stage} {step}/5] RUN x"), Forecast::Executed, inputs));
+                nodes.push(PlannedStep::new(
+                    &format!("[s{stage} {step}/5] RUN x"),
+                    Forecast::Executed,
+                    inputs,
+                ));
             }
         }
         nodes

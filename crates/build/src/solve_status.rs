@@ -49,7 +49,7 @@ pub fn solve_status(
             json!({"logs": [{"vertex": step.0, "stream": number, "data": base64(data), "timestamp": time(*at)}]})
         }
         Event::Warning(warning) => json!({"warnings": [described(warning)]}),
-        Event::Used { .. } => return None,
+        Event::ResourceUsage { .. } => return None,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use lapstrake_diag::Outcome;
-use lapstrake_engine::Fate;
+use lapstrake_engine::StepOutcome;
 use lapstrake_go::size::human as size;
 use lapstrake_go::{TabWriter, duration};
 use lapstrake_ops::StackReport;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use lapstrake_build::format::time;
 use lapstrake_build::{BuildRecord, Comparison};
 use lapstrake_diag::Outcome;
-use lapstrake_engine::{Change, Explained, Fate, Reason};
+use lapstrake_engine::{Change, Reason, StepExplanation, StepOutcome};
 
 use super::builds::outcome;
 use crate::args::builds::Explain;
@@ -29,7 +29,7 @@ pub(crate) fn explain(args: &Explain) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(comparison: &Comparison<'_>, explained: &[Explained]) -> Outcome<()> {
+fn tell(comparison: &Comparison<'_>, explained: &[StepExplanation]) -> Outcome<()> {
     let named = |build: &BuildRecord| {
         format!(
             "{} ({}, {})",
@@ -47,10 +47,10 @@ fn tell(comparison: &Comparison<'_>, explained: &[Explained]) -> Outcome<()> {
     for one in explained {
         let step = &comparison.this.steps[one.step];
         // The context itself is no step that anybody wrote.
-        if step.lines.is_none() && step.fate != Fate::Failed {
+        if step.lines.is_none() && step.outcome != StepOutcome::Failed {
             continue;
         }
-        say!("{:<8} {}", fate(step), step.name.replace('\n', " "));
+        say!("{:<8} {}", outcome(step), step.name.replace('\n', " "));
         // Sources are looked at in each build.
         if step.inputs.is_empty() && one.reasons == [Reason::Lost] {
             continue;
@@ -69,12 +69,12 @@ fn tell(comparison: &Comparison<'_>, explained: &[Explained]) -> Outcome<()> {
     Ok(())
 }
 
-fn lines(comparison: &Comparison<'_>, explained: &Explained, reason: &Reason) -> Vec<String> {
+fn lines(comparison: &Comparison<'_>, explained: &StepExplanation, reason: &Reason) -> Vec<String> {
     let step = |at: usize| comparison.this.steps[at].name.replace('\n', " ");
     match reason {
         Reason::First => vec!["nothing was known of it".to_owned()],
         Reason::New => vec!["the earlier build had no such step".to_owned()],
-        Reason::Asked => vec!["it was to run even if it is cached (--no-cache)".to_owned()],
+        Reason::Forced => vec!["it was to run even if it is cached (--no-cache)".to_owned()],
         Reason::Unfinished => vec!["the earlier build did not finish it".to_owned()],
         Reason::Lost => {
             vec!["nothing changed, but its result was not there any more (pruned)".to_owned()]
