@@ -96,7 +96,7 @@ impl Lowering<'_> {
             None => bare(Source::Scratch, "FROM scratch".to_owned(), self.target_platform.clone()),
             Some(Asked::Local { name }) => {
                 let title = format!("[context {name}] load from client");
-                bare(Source::Local { name }, title, platform)
+                bare(self.inputs.local(&name), title, platform)
             }
             Some(Asked::Remote(source)) => {
                 let title = remote::title(&source);

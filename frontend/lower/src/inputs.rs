@@ -41,6 +41,9 @@ pub struct BuildInputs {
     pub main: Option<Source>,
     /// What hides files of the main context.
     pub ignore: Patterns,
+    /// The names that local contexts have in the graph, where those are not their own: `context` is the main one. A name is a
+    /// part of the keys of steps.
+    pub local_names: BTreeMap<String, String>,
 }
 
 impl BuildInputs {
@@ -62,7 +65,13 @@ impl BuildInputs {
             hostname: String::new(),
             main: None,
             ignore: Patterns::default(),
+            local_names: BTreeMap::new(),
         }
+    }
+
+    /// The source that the local context `name` is in the graph.
+    pub(crate) fn local(&self, name: &str) -> Source {
+        Source::Local { name: self.local_names.get(name).map_or(name, String::as_str).to_owned() }
     }
 
     pub(crate) fn hostname(&self) -> String {

@@ -38,7 +38,9 @@ pub use dump::dump;
 pub use error::LowerError;
 pub use globals::epoch_source;
 pub use inputs::{BuildInputs, NamedContext, NoCache};
-pub use lowering::{RequiredImage, Scope, lower, lower_checked, required_images};
+pub use lowering::{
+    JointPlan, LowerRequest, RequiredImage, Scope, lower, lower_all, lower_checked, required_images,
+};
 pub use outline::{Outline, outline};
 pub use remote::{git_source, http_context, title as source_title};
 pub use resolver::{ImageRequest, ImageResolver, ResolveFailure, ResolvedImage};

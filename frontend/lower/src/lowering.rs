@@ -59,16 +59,64 @@ pub fn lower_checked(
     scope: Scope,
 ) -> Result<Plan, LowerError> {
     let mut graph = Graph::new();
+    let targets = lower_into(&mut graph, &LowerRequest { dockerfile, inputs, resolver, checks }, scope)?;
+    Ok(Plan { graph, targets })
+}
+
+/// One Dockerfile of [`lower_all`], with the inputs of its build.
+#[derive(Clone, Copy)]
+pub struct LowerRequest<'d> {
+    /// The Dockerfile, whose diagnostics must have no error.
+    pub dockerfile: &'d Dockerfile,
+    /// The target, the platforms and the arguments.
+    pub inputs: &'d BuildInputs,
+    /// The answers about images.
+    pub resolver: &'d dyn ImageResolver,
+    /// The rules, and what they find for the first platform.
+    pub checks: &'d Checks,
+}
+
+/// Several builds in one graph.
+#[derive(Clone, Debug)]
+pub struct JointPlan {
+    /// The steps of all builds. A step that several of them need is one vertex.
+    pub graph: Graph,
+    /// The wanted results of each build, one for each platform, in the order of the requests.
+    pub targets: Vec<Vec<Target>>,
+}
+
+/// Lowers the requests into one graph, as a bake file's group of targets needs.
+///
+/// Local contexts of one name are one context. Where two requests mean different directories by a name,
+/// [`BuildInputs::local_names`] has to tell them apart.
+///
+/// # Errors
+/// The number of the first request that cannot be lowered, and why.
+pub fn lower_all(requests: &[LowerRequest<'_>]) -> Result<JointPlan, (usize, LowerError)> {
+    let (mut graph, mut targets) = (Graph::new(), Vec::new());
+    for (number, request) in requests.iter().enumerate() {
+        let lowered = lower_into(&mut graph, request, Scope::Target);
+        targets.push(lowered.map_err(|error| (number, error))?);
+    }
+    Ok(JointPlan { graph, targets })
+}
+
+/// Adds the steps of a request to `graph`; gives its targets, one for each platform.
+fn lower_into(
+    graph: &mut Graph,
+    request: &LowerRequest<'_>,
+    scope: Scope,
+) -> Result<Vec<Target>, LowerError> {
+    let LowerRequest { dockerfile, inputs, resolver, checks } = *request;
     let mut targets = Vec::new();
     let unheard = Checks::default();
     for (number, platform) in platforms(inputs).into_iter().enumerate() {
         let checks = if number == 0 { checks } else { &unheard };
-        let (target, mut lowering) =
-            Lowering::new(dockerfile, inputs, (resolver, checks), platform, &mut graph)?;
+        let (target, mut lowering) = Lowering::new(dockerfile, inputs, (resolver, checks), platform, graph)?;
         lowering.lower_needed(target, scope)?;
         targets.push(lowering.finish(target)?);
     }
-    Ok(Plan { graph, targets })
+    Ok(targets)
 }
 
 /// An image that will be asked for.

@@ -108,8 +108,8 @@ impl StageRun<'_, '_> {
 
     /// The main build context.
     pub(crate) fn context(&mut self) -> Result<Edge, LowerError> {
-        let local = || Source::Local { name: "context".to_owned() };
-        let source = self.lowering.inputs.main.clone().unwrap_or_else(local);
+        let inputs = self.lowering.inputs;
+        let source = inputs.main.clone().unwrap_or_else(|| inputs.local("context"));
         let meta = VertexMeta { name: title(&source), ..VertexMeta::default() };
         Ok(self.lowering.graph.add(Op::Source(source), vec![], meta)?.into())
     }

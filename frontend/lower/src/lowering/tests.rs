@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lapstrake_diag::SourceFile;
-use lapstrake_graph::{MountKind, Op};
+use lapstrake_graph::{MountKind, Op, Source};
 use lapstrake_oci::{DiffId, Digest, History, ImageConfig, Reference};
 
 use super::*;
@@ -554,4 +554,69 @@ fn names_of_steps_with_global_args_in_from() {
         "[stage-1 3/3] RUN --mount=FROM=tools,target=/m --mount=\"from=tools\",target=/n echo --mount=from=$T \"--from=$T\""
     );
     assert!(names.contains(&"[stage-1 2/3] COPY --from=tools /x /".to_owned()), "{names:?}");
+}
+
+#[test]
+fn builds_in_one_graph_share_their_steps() {
+    let (_, both) =
+        parsed("FROM a AS base\nRUN common\nFROM base AS one\nRUN one\nFROM base AS two\nCOPY x /\n");
+    let (_, other) = parsed("FROM a\nRUN common\nRUN other\n");
+    let checks = Checks::default();
+    let target = |name: &str| BuildInputs { target: Some(name.to_owned()), ..inputs() };
+    let (one, two, plain) = (target("one"), target("two"), inputs());
+    let request = |dockerfile, inputs| LowerRequest { dockerfile, inputs, resolver: &Fake, checks: &checks };
+    let requests = [request(&both, &one), request(&both, &two), request(&other, &plain)];
+    let joint = lower_all(&requests).unwrap();
+    let alone = |request: &LowerRequest<'_>| lower(request.dockerfile, request.inputs, &Fake).unwrap();
+    // Each target is the vertex that its own build has, and says the same of its image.
+    for (request, targets) in requests.iter().zip(&joint.targets) {
+        let plan = alone(request);
+        assert_eq!(targets.len(), 1);
+        assert_eq!(
+            joint.graph[targets[0].edge.vertex].digest(),
+            plan.graph[plan.targets[0].edge.vertex].digest()
+        );
+        assert_eq!(targets[0].image.config, plan.targets[0].image.config);
+    }
+    let commands = |name: &str| {
+        let is_it = |id: &lapstrake_graph::VertexId| joint.graph[*id].meta.name.ends_with(name);
+        joint.graph.topological().into_iter().filter(is_it).count()
+    };
+    assert_eq!((commands("RUN common"), commands("RUN one"), commands("RUN other")), (1, 1, 1));
+    let apart: usize = requests.iter().map(|request| alone(request).graph.len()).sum();
+    assert!(joint.graph.len() < apart, "{} of {apart}", joint.graph.len());
+}
+
+#[test]
+fn builds_in_one_graph_have_contexts_of_their_own() {
+    let (_, file) = parsed("FROM scratch\nCOPY x /\n");
+    let checks = Checks::default();
+    let elsewhere =
+        BuildInputs { local_names: [("context".into(), "web/context".into())].into(), ..inputs() };
+    let here = inputs();
+    let locals = |all: &[&BuildInputs]| {
+        let requests: Vec<_> = all
+            .iter()
+            .map(|inputs| LowerRequest { dockerfile: &file, inputs, resolver: &Fake, checks: &checks })
+            .collect();
+        let graph = lower_all(&requests).unwrap().graph;
+        let names = graph.topological().into_iter().filter_map(|id| match &graph[id].op {
+            Op::Source(Source::Local { name }) => Some(name.clone()),
+            _ => None,
+        });
+        names.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(locals(&[&here, &here]), ["context"]);
+    assert_eq!(locals(&[&here, &elsewhere]), ["context", "web/context"]);
+}
+
+#[test]
+fn the_request_that_cannot_be_lowered_is_named() {
+    let (_, good) = parsed("FROM a\n");
+    let (_, bad) = parsed("FROM missing\n");
+    let (checks, inputs) = (Checks::default(), inputs());
+    let request = |dockerfile| LowerRequest { dockerfile, inputs: &inputs, resolver: &Fake, checks: &checks };
+    let failed = lower_all(&[request(&good), request(&bad)]).map(|_| ()).unwrap_err();
+    assert_eq!(failed.0, 1);
+    assert_eq!(lower_all(&[]).unwrap().targets.len(), 0);
 }
