@@ -250,7 +250,7 @@ pub fn cache_filter(texts: &[String]) -> Result<Filter, Usage> {
 fn add_filter(filter: &mut Filter, text: &str) -> Result<(), Usage> {
     let unknown = || {
         Usage(format!(
-            "--filter {text}: not known; there are `until=24h`, `type=TYPE`, `id=ID` and `description~=TEXT`"
+            "--filter {text}: unknown filter: use `until=24h`, `type=TYPE`, `id=ID` or `description~=TEXT`"
         ))
     };
     let (key, value) = text.split_once('=').ok_or_else(unknown)?;

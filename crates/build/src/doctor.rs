@@ -13,14 +13,14 @@ use lapstrake_sys::kernel;
 use lapstrake_sys::userns::{Asked, Entered, Ids, enter_with};
 use serde::Serialize;
 
-/// What the machine must have: `mount_setattr` came with it, and just before it the marks of overlayfs in `user.*`.
+/// The oldest kernel that works. It brought `mount_setattr`; the release before brought overlayfs marks in `user.*`.
 const KERNEL: (u32, u32) = (5, 12);
 
 /// How something stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// There.
+    /// The feature is usable.
     Ok,
     /// Not there, and something is refused without.
     Limited,
@@ -144,7 +144,7 @@ fn null_device() -> Finding {
     }
 }
 
-/// Who we are; the process is root of a namespace afterwards where that is possible.
+/// The check of user ids. Afterwards the process is root of a user namespace, if possible.
 fn ids(asked: &Asked) -> (Finding, bool) {
     let name = "user ids";
     match enter_with(asked) {

@@ -65,11 +65,11 @@ struct Nobody;
 
 impl ImageResolver for Nobody {
     fn resolve(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveFailure> {
-        Err(Arc::new(std::io::Error::other(format!("{} is not asked for", request.reference))))
+        Err(Arc::new(std::io::Error::other(format!("{} cannot be set here", request.reference))))
     }
 }
 
-/// What may be said of an image whose files are there already.
+/// The instructions that `--change` takes: those that need no build.
 const CHANGES: [&str; 11] = [
     "CMD",
     "ENTRYPOINT",
@@ -93,7 +93,7 @@ pub fn changed_config(platform: &Platform, changes: &[String]) -> Outcome<ImageC
         let word = change.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
         if change.contains('\n') || !CHANGES.contains(&word.as_str()) {
             let known = CHANGES.join(", ");
-            return Err(Usage(format!("--change `{change}`: it is no line with one of {known}")).into());
+            return Err(Usage(format!("--change `{change}`: expected a line with one of {known}")).into());
         }
     }
     let text: String = ["FROM scratch"]

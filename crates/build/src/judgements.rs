@@ -56,8 +56,8 @@ pub fn ignored(question: Judge) -> Judgement {
     answer
 }
 
-/// What of a tree (paths, and whether they are directories) a walk carries: what is not hidden, and the directories
-/// above it.
+/// The paths of a tree that a walk carries: those that are not hidden, and the directories above them. The tree says
+/// which paths are directories.
 fn sent(patterns: &Patterns, tree: &BTreeMap<TreePath, bool>) -> Vec<String> {
     let mut carried: BTreeSet<TreePath> = BTreeSet::new();
     for path in tree.keys().filter(|path| !patterns.excluded(path).excluded) {

@@ -100,7 +100,7 @@ impl Source {
         } else if let Some(index) = self.archive.document("index.json")? {
             self.layout(into, &index)?
         } else {
-            let text = "this is no image archive: it has neither manifest.json nor index.json";
+            let text = "not an image archive: neither manifest.json nor index.json is in it";
             return Err(Report::new(text));
         };
         into.store.sync()?;
@@ -251,7 +251,7 @@ impl Source {
         let found = known.platform();
         match self.platform.as_ref().filter(|wanted| !wanted.accepts(&found)) {
             Some(wanted) => {
-                Err(Report::new(format!("the archive has no image for {wanted}: it is for {found}")))
+                Err(Report::new(format!("the archive has no image for {wanted}, only for {found}")))
             }
             None => keep(into, (config, &known), layers, manifest),
         }
@@ -340,7 +340,7 @@ fn layer_type(path: &Path) -> Outcome<&'static str> {
         // Docker's own type, which no registry is given: whoever pushes compresses such a layer.
         Compression::Plain => media::DOCKER_LAYER,
         Compression::Bzip2 | Compression::Xz => {
-            return Err(Report::new("a layer is compressed in a way that images do not know"));
+            return Err(Report::new("a layer has an unsupported compression"));
         }
     })
 }

@@ -137,7 +137,7 @@ impl ImageFilter {
                 Some(("label!", value)) => filter.labels.push(label(false, value)),
                 _ => {
                     return Err(bad(
-                        "not known; of images there are `until=24h`, `label=KEY[=VALUE]` and `label!=KEY[=VALUE]`",
+                        "unknown filter of images: use `until=24h`, `label=KEY[=VALUE]` or `label!=KEY[=VALUE]`",
                     ));
                 }
             }

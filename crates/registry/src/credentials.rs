@@ -415,11 +415,11 @@ pub fn registry_of(server: Option<&str>) -> Result<String, Usage> {
     let bare = server.split_once("://").map_or(server, |(_, rest)| rest);
     let host = bare.split('/').next().unwrap_or(bare);
     let probe: Reference =
-        format!("{host}/x/y").parse().map_err(|_| Usage(format!("`{server}` is no registry")))?;
+        format!("{host}/x/y").parse().map_err(|_| Usage(format!("`{server}` is not a registry")))?;
     if probe.registry() == "docker.io" || probe.registry() == host {
         Ok(probe.registry().to_owned())
     } else {
-        Err(Usage(format!("`{server}` is no registry")))
+        Err(Usage(format!("`{server}` is not a registry")))
     }
 }
 

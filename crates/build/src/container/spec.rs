@@ -54,7 +54,7 @@ impl Overrides {
     /// A capability is of no use in that network.
     pub fn apply(self, spec: &mut RunSpec) -> Result<(), Usage> {
         if self.raw_sockets && spec.network == Network::Host {
-            let why = "there are no raw sockets in the host's network: `--network isolated` has them";
+            let why = "the host's network gives no raw sockets: `--network isolated` does";
             return Err(Usage(format!("--cap-add NET_RAW: {why}")));
         }
         spec.capabilities = self.capabilities;
@@ -116,7 +116,7 @@ fn capabilities(add: &[String], drop: &[String]) -> Result<Capabilities, Usage> 
     for name in add {
         let one = find("--cap-add", name)?;
         if FILTERED.iter().any(|name| Capabilities::from_name(name) == Some(one)) {
-            let why = "the filter of system calls of `lapstrake run` refuses what it is for";
+            let why = "the system call filter of `lapstrake run` refuses its calls";
             return Err(Usage(format!("--cap-add {name}: {why}")));
         }
         set = set.with(one);
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(set(&["net_bind_service"], &["ALL"]), Ok(one("CAP_NET_BIND_SERVICE")));
         assert!(set(&["CAP_NET_ADMIN"], &[]).unwrap().contains(one("NET_ADMIN")));
         assert!(!set(&[], &["cap_chown"]).unwrap().contains(one("CHOWN")));
-        assert!(set(&["SYS_ADMIN"], &[]).unwrap_err().contains("filter of system calls"));
+        assert!(set(&["SYS_ADMIN"], &[]).unwrap_err().contains("system call filter"));
         assert!(set(&["ALL"], &[]).unwrap_err().contains("name those that are needed"));
         assert!(set(&["NOSUCH"], &[]).unwrap_err().contains("unknown capability"));
         assert!(set(&[], &["NOSUCH"]).unwrap_err().contains("unknown capability"));

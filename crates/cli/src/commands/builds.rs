@@ -108,7 +108,7 @@ fn inspect(store: &Store, name: Option<&str>, as_json: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// What became of a step, in a word.
+/// The outcome of a step, in a word.
 pub(super) fn outcome(step: &StackReport) -> &'static str {
     match step.outcome {
         StepOutcome::Cached => "CACHED",

@@ -9,7 +9,7 @@ use lapstrake_go::TabWriter;
 use crate::args::Doctor;
 use crate::{env, session};
 
-/// Looks.
+/// Runs the verb `doctor`.
 pub(crate) fn doctor(args: &Doctor) -> Outcome<ExitCode> {
     let surroundings = Surroundings {
         state_root: env::state_root(rustix::process::geteuid().is_root()),

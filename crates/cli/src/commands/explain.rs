@@ -39,9 +39,12 @@ fn tell(comparison: &Comparison<'_>, explained: &[StepExplanation]) -> Outcome<(
         )
     };
     match &comparison.earlier {
-        Some(earlier) => say!("build {}\nbeside {}\n", named(&comparison.this), named(earlier)),
+        Some(earlier) => say!("build {}\ncompared with {}\n", named(&comparison.this), named(earlier)),
         None => {
-            say!("build {}: there is no earlier one of the same to compare with\n", named(&comparison.this));
+            say!(
+                "build {}: no earlier build of the same context, Dockerfile and target\n",
+                named(&comparison.this)
+            );
         }
     }
     for one in explained {
@@ -72,23 +75,23 @@ fn tell(comparison: &Comparison<'_>, explained: &[StepExplanation]) -> Outcome<(
 fn lines(comparison: &Comparison<'_>, explained: &StepExplanation, reason: &Reason) -> Vec<String> {
     let step = |at: usize| comparison.this.steps[at].name.replace('\n', " ");
     match reason {
-        Reason::First => vec!["nothing was known of it".to_owned()],
-        Reason::New => vec!["the earlier build had no such step".to_owned()],
-        Reason::Forced => vec!["it was to run even if it is cached (--no-cache)".to_owned()],
+        Reason::First => vec!["no earlier build had this step".to_owned()],
+        Reason::New => vec!["the earlier build did not have this step".to_owned()],
+        Reason::Forced => vec!["--no-cache runs it even if it is cached".to_owned()],
         Reason::Unfinished => vec!["the earlier build did not finish it".to_owned()],
         Reason::Lost => {
-            vec!["nothing changed, but its result was not there any more (pruned)".to_owned()]
+            vec!["nothing changed, but its result was pruned".to_owned()]
         }
         Reason::Unknown => {
-            vec!["what the earlier build knew of it is not there any more (pruned)".to_owned()]
+            vec!["the earlier build's record of it was pruned".to_owned()]
         }
-        Reason::Input(input) => vec![format!("what it stands on changed: {}", step(*input))],
+        Reason::Input(input) => vec![format!("its input changed: {}", step(*input))],
         Reason::Op(changes) => changes.iter().map(change_line).collect(),
         Reason::Content { input, label, digests } => {
             let mut lines = vec![format!("{label} changed, in {}", step(*input))];
             match comparison.files_of(explained, digests) {
                 Some(files) => lines.extend(file_lines(comparison, &files)),
-                None => lines.push("  (which files is not known any more)".to_owned()),
+                None => lines.push("  (the changed files are unknown)".to_owned()),
             }
             lines
         }

@@ -47,6 +47,6 @@ pub(crate) fn import(args: &images::Import) -> Outcome<ExitCode> {
 /// `SOURCE_DATE_EPOCH`: two imports of the same tar then give the same image.
 fn epoch() -> Result<Option<i64>, Usage> {
     let Some(text) = env::source_date_epoch() else { return Ok(None) };
-    let bad = |_| Usage(format!("SOURCE_DATE_EPOCH is no number of seconds: `{text}`"));
+    let bad = |_| Usage(format!("SOURCE_DATE_EPOCH is not a number of seconds: `{text}`"));
     text.parse().map(Some).map_err(bad)
 }

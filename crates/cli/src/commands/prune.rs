@@ -107,7 +107,7 @@ fn report(args: &Prune, session: &Machine, images: &[Pruned], items: &[Item]) ->
     Ok(())
 }
 
-/// What the flags say.
+/// The rule of the flags.
 fn rule(args: &Prune) -> Result<Rule, Usage> {
     let size = |text: &Option<String>| text.as_deref().map(attrs::size).transpose();
     let limits = Limits {
@@ -131,7 +131,7 @@ fn confirmed(args: &Prune, only: Option<Only>) -> Outcome<bool> {
     };
     tell!("WARNING! This will remove {which}.");
     if !std::io::stdin().is_terminal() {
-        return Err(Usage("nobody is there to confirm it: say so with `--force`".to_owned()).into());
+        return Err(Usage("cannot ask for confirmation without a terminal: use `--force`".to_owned()).into());
     }
     write!(std::io::stderr(), "Are you sure you want to continue? [y/N] ")?;
     let mut answer = String::new();
