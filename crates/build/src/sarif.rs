@@ -40,9 +40,8 @@ pub fn sarif(
     let place = |lines: (u32, u32)| {
         let (first, last) = (file.origin(lines.0), file.origin(lines.1));
         let end = file.line(lines.1).chars().count() + 1;
-        let region = json!({
-            "startLine": first.line, "startColumn": 1, "endLine": last.line, "endColumn": end,
-        });
+        let region =
+            json!({"startLine": first.line, "startColumn": 1, "endLine": last.line, "endColumn": end});
         let artifact = json!({ "uri": uri(first.name) });
         json!([{ "physicalLocation": { "artifactLocation": artifact, "region": region } }])
     };
