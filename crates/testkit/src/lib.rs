@@ -7,7 +7,9 @@
 mod harness;
 mod mode;
 mod registry;
+mod web;
 
 pub use harness::{Case, NO_SKIPS, Test, main, run, skip, skipped};
 pub use mode::{ALL, MANY, Mode};
 pub use registry::Registry;
+pub use web::{Files, Request, Response, WebServer};

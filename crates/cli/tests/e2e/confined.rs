@@ -1,9 +1,13 @@
 //! What a build takes from outside of its context, and to whom it gives its secrets: nothing, and nobody else.
 
 use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use super::place::{Mode, dockerfile, expect, lap, nothing_left, script, text};
-use super::remote::Server;
+use lapstrake_testkit::{Request, Response, WebServer};
+
+use super::place::{Mode, append, dockerfile, expect, lap, nothing_left, script, text};
 
 pub(super) const CASES: &[super::Case] =
     &[("confined_dockerfile", confined_dockerfile), ("confined_git_secrets", confined_git_secrets)];
@@ -91,57 +95,74 @@ fn followed(mode: &Mode) -> Result<(), String> {
     nothing_left(mode)
 }
 
-/// Repositories behind a web server. It writes down who asks with which login; what begins with `/moved` is at the other
-/// port.
-const GIT: &str = r#"
-import http.server, os, subprocess, sys
-log, repos, port, other = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-class Git(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        path, _, query = self.path.partition("?")
-        open(log, "a").write(f"{port} {path} {self.headers.get('Authorization', 'none')}\n")
-        if path.startswith("/moved"):
-            self.send_response(301)
-            self.send_header("Location", f"http://127.0.0.1:{other}{self.path[len('/moved'):]}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.headers.get("Content-Encoding") == "gzip":
-            import gzip
-            body = gzip.decompress(body)
-        env = dict(os.environ, GIT_PROJECT_ROOT=repos, GIT_HTTP_EXPORT_ALL="1", PATH_INFO=path, QUERY_STRING=query,
-            REQUEST_METHOD=self.command, CONTENT_TYPE=self.headers.get("Content-Type", ""), CONTENT_LENGTH=str(len(body)),
-            GIT_PROTOCOL=self.headers.get("Git-Protocol", ""), REMOTE_ADDR="127.0.0.1",
-            GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="safe.directory", GIT_CONFIG_VALUE_0="*")
-        out = subprocess.run(["git", "http-backend"], input=body, env=env, capture_output=True).stdout
-        head, _, rest = out.partition(b"\r\n\r\n")
-        self.send_response(200)
-        for line in head.decode().splitlines():
-            name, _, value = line.partition(": ")
-            if name != "Status": self.send_header(name, value)
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        self.wfile.write(rest)
-    do_POST = do_GET
-    def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", port), Git).serve_forever()
-"#;
+/// A web server before repositories. It notes the port, the path and the login of each request. Paths that begin with
+/// `/moved` are redirected to the port `other`.
+fn git_server(
+    log: PathBuf,
+    repositories: PathBuf,
+    name: &'static str,
+    other: u16,
+) -> Result<WebServer, String> {
+    WebServer::start(move |request| {
+        let login = request.header("authorization").unwrap_or("none");
+        append(&log, &format!("{name} {} {login}\n", request.path));
+        if let Some(rest) = request.path.strip_prefix("/moved") {
+            let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
+            return Response::new(301, "").with("Location", format!("http://127.0.0.1:{other}{rest}{query}"));
+        }
+        git_backend(&repositories, request).unwrap_or_else(|error| Response::new(500, error))
+    })
+}
+
+/// The answer of `git http-backend`, which is a CGI program.
+fn git_backend(repositories: &Path, request: &Request) -> Result<Response, String> {
+    let told = |error: std::io::Error| format!("git http-backend: {error}");
+    let header = |name: &str| request.header(name).unwrap_or_default();
+    let mut backend = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", repositories)
+        .envs([("GIT_HTTP_EXPORT_ALL", "1"), ("REMOTE_ADDR", "127.0.0.1")])
+        .envs([
+            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_KEY_0", "safe.directory"),
+            ("GIT_CONFIG_VALUE_0", "*"),
+        ])
+        .envs([("PATH_INFO", request.path.as_str()), ("QUERY_STRING", &request.query)])
+        .envs([("REQUEST_METHOD", request.method.as_str()), ("CONTENT_TYPE", header("content-type"))])
+        .envs([
+            ("GIT_PROTOCOL", header("git-protocol")),
+            ("HTTP_CONTENT_ENCODING", header("content-encoding")),
+        ])
+        .env("CONTENT_LENGTH", request.body.len().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(told)?;
+    if let Some(mut input) = backend.stdin.take() {
+        input.write_all(&request.body).map_err(told)?;
+    }
+    let output = backend.wait_with_output().map_err(told)?.stdout;
+    let end = output.windows(4).position(|bytes| bytes == b"\r\n\r\n").ok_or("no head")?;
+    let mut answer = Response::new(200, &output[end + 4..]);
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        match line.split_once(": ") {
+            Some(("Status", status)) => answer.status = status[..3].parse().map_err(|_| status.to_owned())?,
+            Some((name, value)) => answer = answer.with(name, value),
+            None => {}
+        }
+    }
+    Ok(answer)
+}
 
 fn confined_git_secrets(mode: &Mode) -> Result<(), String> {
     let made = "rm -rf gits && git -c init.defaultBranch=main init -q gits/work && cd gits/work && echo kept > f && git add f && \
                 git -c user.name=a -c user.email=a@b commit -q -m one && git clone -q --bare . ../code.git";
     expect(&script(mode, made)?, 0, &[])?;
-    let log = mode.place.join(format!("git-{}.log", mode.name)).display().to_string();
-    let repos = mode.place.join("gits").display().to_string();
-    let serve = |other: u16| {
-        let (log, repos) = (log.clone(), repos.clone());
-        Server::start(&["python3", "-c", GIT], move |port| {
-            vec![log, repos, port.to_string(), other.to_string()]
-        })
-    };
-    let elsewhere = serve(0)?;
-    let server = serve(elsewhere.port)?;
+    let log = mode.place.join(format!("git-{}.log", mode.name));
+    let serve = |name, other| git_server(log.clone(), mode.place.join("gits"), name, other);
+    let elsewhere = serve("there", 0)?;
+    let server = serve("here", elsewhere.port)?;
     let (host, other) = (format!("127.0.0.1:{}", server.port), format!("127.0.0.1:{}", elsewhere.port));
     let asked = |from: &str, flags: &str| -> Result<String, String> {
         fs::write(&log, "").map_err(|error| error.to_string())?;
@@ -158,8 +179,7 @@ fn confined_git_secrets(mode: &Mode) -> Result<(), String> {
         let with = |line: &str| line.ends_with(&format!(" {login}"));
         // The server that sends us on has the login, and the other one has not.
         let log = asked(&format!("http://{host}/moved/code.git"), &format!("--secret id={id}.{host},env=L"))?;
-        let (here, there): (Vec<_>, Vec<_>) =
-            log.lines().partition(|line| line.starts_with(&server.port.to_string()));
+        let (here, there): (Vec<_>, Vec<_>) = log.lines().partition(|line| line.starts_with("here "));
         if here.is_empty()
             || there.is_empty()
             || !here.iter().all(|line| with(line))

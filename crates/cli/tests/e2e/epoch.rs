@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Output;
 
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script};
-use super::remote::{Server, repository};
-use lapstrake_testkit::Registry;
+use super::remote::{repository, web};
+use lapstrake_testkit::{Files, Registry, WebServer};
 
 pub(super) const CASES: &[super::Case] =
     &[("rewritten_and_stored", rewritten_and_stored), ("epoch", epoch), ("epoch_git", epoch_git)];
@@ -30,15 +30,8 @@ fn told(mode: &Mode, text: &str, args: &str) -> Result<(), String> {
 }
 
 /// Serves `web` without telling when files are from.
-fn timeless(mode: &Mode) -> Result<Server, String> {
-    let program = "import functools, http.server, sys\n\
-                   class Handler(http.server.SimpleHTTPRequestHandler):\n\
-                   \x20   def send_header(self, name, value):\n\
-                   \x20       if name != 'Last-Modified': super().send_header(name, value)\n\
-                   handler = functools.partial(Handler, directory=sys.argv[2])\n\
-                   http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), handler).serve_forever()\n";
-    let dir = mode.place.join("web").display().to_string();
-    Server::start(&["python3", "-c", program], |port| vec![port.to_string(), dir])
+fn timeless(mode: &Mode) -> Result<WebServer, String> {
+    WebServer::files(Files::of(&mode.place.join("web")).without_dates())
 }
 
 fn epoch(mode: &Mode) -> Result<(), String> {
@@ -46,7 +39,7 @@ fn epoch(mode: &Mode) -> Result<(), String> {
                 echo x > t/old && echo y > t/new && touch -d @1100000000 t/old && touch -d @1200000000 t/new && \
                 touch -d @1300000000 t/dir && tar -C t -czf web/pack.tgz dir old new";
     expect(&script(mode, made)?, 0, &[])?;
-    let server = Server::web(mode)?;
+    let server = web(mode)?;
     let url = format!("http://127.0.0.1:{}", server.port);
     let stage = format!(
         "ARG SOURCE_DATE_EPOCH=src\\nARG at=/file\\nFROM scratch AS src\\nARG at\\nADD {url}$at /\\nFROM busybox\\n{TELL}"

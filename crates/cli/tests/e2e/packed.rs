@@ -4,7 +4,7 @@ use std::process::Output;
 
 use super::conform;
 use super::place::{Mode, dockerfile, expect, must, nothing_left, script, text};
-use super::remote::Server;
+use super::remote::web;
 use lapstrake_testkit::Registry;
 
 pub(super) const CASES: &[super::Case] =
@@ -137,7 +137,7 @@ fn packed(mode: &Mode) -> Result<(), String> {
 fn copied_from(mode: &Mode) -> Result<(), String> {
     let (_server, away) = Away::new(mode)?;
     expect(&script(mode, "mkdir -p web && cp packed-copied/pack.tar.gz web/")?, 0, &[])?;
-    let web = Server::web(mode)?;
+    let web = web(mode)?;
     let text = COPIED_FROM.replace("BASE", &format!("{}:base", away.name));
     let url = format!("http://127.0.0.1:{}", web.port);
     dockerfile(mode, "packed-from", &text.replace("URL", &url))?;

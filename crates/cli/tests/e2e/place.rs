@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::hash::{Hash as _, Hasher as _};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -396,6 +396,12 @@ fn with_variable(wanted: &str) -> Result<Vec<PathBuf>, String> {
         }
     }
     Ok(found)
+}
+
+/// Appends to a file of the test's own.
+pub(super) fn append(path: &Path, text: &str) {
+    let file = fs::File::options().append(true).create(true).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("the place takes a log");
 }
 
 /// What a command of ours prints.

@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use lapstrake_testkit::{Files, WebServer};
+
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script, stop};
 
 pub(super) const CASES: &[super::Case] =
@@ -40,13 +42,6 @@ impl Server {
         Ok(server)
     }
 
-    /// Serves the files of `web` in the place.
-    pub(super) fn web(mode: &Mode) -> Result<Server, String> {
-        let dir = mode.place.join("web").display().to_string();
-        let more = |port: u16| vec![port.to_string(), "--directory".to_owned(), dir];
-        Server::start(&["python3", "-m", "http.server", "--bind", "127.0.0.1"], more)
-    }
-
     /// Serves the repositories in `repos` in the place.
     fn git(mode: &Mode) -> Result<Server, String> {
         let base = mode.place.join("repos");
@@ -67,13 +62,18 @@ impl Drop for Server {
     }
 }
 
+/// Serves the files of `web` in the place.
+pub(super) fn web(mode: &Mode) -> Result<WebServer, String> {
+    WebServer::files(Files::of(&mode.place.join("web")))
+}
+
 fn add_url(mode: &Mode) -> Result<(), String> {
     let made = "mkdir -p web/a t && echo served > web/a/file && touch -d @1000000000 web/a/file && echo inner > t/inner && \
                 tar -C t -czf web/a/pack.tgz inner && sha256sum web/a/file | cut -c1-64";
     let made = script(mode, made)?;
     expect(&made, 0, &[])?;
     let digest = String::from_utf8_lossy(&made.stdout).trim().to_owned();
-    let server = Server::web(mode)?;
+    let server = web(mode)?;
     let url = format!("http://127.0.0.1:{}/a", server.port);
     let lines = format!(
         "FROM busybox\nADD {url}/file /f/\nADD --chmod=644 --chown=5:6 {url}/file /g\nADD {url}/pack.tgz /packed\n\
@@ -234,7 +234,7 @@ fn contexts(mode: &Mode) -> Result<(), String> {
 
 /// Archives and Dockerfiles of the web, which [`contexts`] has put there.
 fn web_contexts(mode: &Mode) -> Result<(), String> {
-    let web = Server::web(mode)?;
+    let web = web(mode)?;
     let url = format!("http://127.0.0.1:{}", web.port);
     expect(
         &lap(mode, &format!("build --no-cache {url}/c.tgz"))?,

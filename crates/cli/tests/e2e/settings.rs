@@ -1,9 +1,12 @@
 //! What a build is told by arguments and secrets of fixed names.
 
 use std::fs;
+use std::path::PathBuf;
 
-use super::place::{Mode, dockerfile, expect, lap, nothing_left, script, text};
-use super::remote::{Server, repository};
+use lapstrake_testkit::{Response, WebServer};
+
+use super::place::{Mode, append, dockerfile, expect, lap, nothing_left, script, text};
+use super::remote::repository;
 
 pub(super) const CASES: &[super::Case] = &[
     ("builder_arguments", builder_arguments),
@@ -81,30 +84,22 @@ fn no_cache_of_a_stage(mode: &Mode) -> Result<(), String> {
     nothing_left(mode)
 }
 
-/// Writes down who asks with which login. Whoever has the right one gets a file, whose name is not what the server says.
-const GUARDED: &str = r#"
-import http.server, sys
-class Guarded(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        login = self.headers.get("Authorization", "none")
-        open(sys.argv[1], "a").write(f"{self.path.split('?')[0]} {login}\n")
-        good = login in ("Bearer secret-token", "Custom secret-header")
-        self.send_response(200 if good else 401)
-        body = b"guarded\n" if good else b""
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Disposition", "attachment; filename=other")
-        self.end_headers()
-        self.wfile.write(body)
-    do_HEAD = do_GET
-    def log_message(self, *_): pass
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), Guarded).serve_forever()
-"#;
+/// A server that notes the path and the login of each request. With the right login, it answers with a file whose name is
+/// not the name in the address.
+fn guarded(log: PathBuf) -> Result<WebServer, String> {
+    WebServer::start(move |request| {
+        let login = request.header("authorization").unwrap_or("none");
+        append(&log, &format!("{} {login}\n", request.path));
+        let good = matches!(login, "Bearer secret-token" | "Custom secret-header");
+        let answer = if good { Response::new(200, "guarded\n") } else { Response::new(401, "") };
+        answer.with("Content-Disposition", "attachment; filename=other")
+    })
+}
 
 /// Secrets of fixed names are logins for files and repositories of the web.
 fn logins_for_addresses(mode: &Mode) -> Result<(), String> {
     let log = mode.place.join(format!("asked-{}", mode.name));
-    let asked = log.display().to_string();
-    let server = Server::start(&["python3", "-c", GUARDED, &asked], |port| vec![port.to_string()])?;
+    let server = guarded(log.clone())?;
     let host = format!("127.0.0.1:{}", server.port);
     dockerfile(
         mode,

@@ -9,27 +9,28 @@ use std::path::Path;
 use std::process::Output;
 
 use super::place::{Mode, expect, must, script};
-use super::remote::{Server, repository};
+use super::remote::{Server, repository, web};
+use lapstrake_testkit::WebServer;
 
 pub(super) const CASES: &[super::Case] = &[("told", told)];
 
 /// The servers, and how the tests write their addresses.
 struct Servers {
     git: Server,
-    web: Server,
+    web: WebServer,
 }
 
 impl Servers {
     fn addresses(&self) -> [(&'static str, String); 2] {
-        let at = |scheme: &str, server: &Server| format!("{scheme}://127.0.0.1:{}", server.port);
-        [("{git}", at("git", &self.git)), ("{web}", at("http", &self.web))]
+        let at = |scheme: &str, port: u16| format!("{scheme}://127.0.0.1:{port}");
+        [("{git}", at("git", self.git.port)), ("{web}", at("http", self.web.port))]
     }
 }
 
 fn told(mode: &Mode) -> Result<(), String> {
     let git = repository(mode)?;
     expect(&script(mode, "mkdir -p web && echo served > web/file")?, 0, &[])?;
-    let servers = Servers { git, web: Server::web(mode)? };
+    let servers = Servers { git, web: web(mode)? };
     let top = super::top().join("testdata/told");
     let mut names = Vec::new();
     for entry in fs::read_dir(&top).map_err(|error| error.to_string())? {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use super::place::{Mode, dockerfile, expect, is_cached, lap, nothing_left, script, text};
-use super::remote::Server;
+use super::remote::web;
 
 macro_rules! cases {
     ($($name:ident)*) => { pub(super) const CASES: &[super::Case] = &[$((stringify!($name), $name)),*]; };
@@ -118,7 +118,7 @@ fn trap_17_archives_are_known_by_their_content(mode: &Mode) -> Result<(), String
 
 fn trap_18_files_of_the_web_are_private_and_keep_their_time(mode: &Mode) -> Result<(), String> {
     shell_in(mode, "web", "echo served > t18 && touch -d @1000000000 t18 && echo '<html>' > index.html")?;
-    let server = Server::web(mode)?;
+    let server = web(mode)?;
     let url = format!("http://127.0.0.1:{}", server.port);
     let lines =
         format!("FROM busybox\nADD {url}/t18 /f/\nADD {url}/ /g/\nRUN stat -c '%n %a %Y' /f/t18 /g/*\n");

@@ -1,7 +1,7 @@
 //! ADD of archives: what is in them lands where, and as what, BuildKit puts it.
 
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script};
-use super::remote::Server;
+use super::remote::web;
 
 pub(super) const CASES: &[super::Case] = &[
     ("unpacked_onto_trees", onto_trees),
@@ -224,7 +224,7 @@ fn from_the_web(mode: &Mode) -> Result<(), String> {
                    F Dockerfile 644 0:0 1 FROM busybox|COPY . /t|RUN test $(cat /t/d) = file && test -f /t/up|\n";
     context(mode, "ctx-from-web", "FROM busybox\n", &[("it.tar", "gnu", entries)])?;
     expect(&script(mode, "mkdir -p web && cp ctx-from-web/it.tar web/unpacked.tar")?, 0, &[])?;
-    let server = Server::web(mode)?;
+    let server = web(mode)?;
     let url = format!("http://127.0.0.1:{}/unpacked.tar", server.port);
     let text = format!(
         "FROM busybox\nRUN mkdir -p /t/d/in\nADD --unpack {url} /t\nRUN test $(cat /t/d) = file && test -f /t/up\n"
