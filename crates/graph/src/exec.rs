@@ -94,9 +94,9 @@ pub struct Device {
 /// Something mounted for the time of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mount {
-    /// Where, absolute.
+    /// The absolute path in the container.
     pub target: String,
-    /// What.
+    /// The content of the mount.
     pub kind: MountKind,
 }
 

@@ -41,9 +41,9 @@ impl VertexId {
 /// One result of a vertex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Edge {
-    /// Whose.
+    /// The vertex.
     pub vertex: VertexId,
-    /// Which; every op that we have gives one, numbered 0.
+    /// The number of the output; every op has one output, numbered 0.
     pub output: u32,
 }
 

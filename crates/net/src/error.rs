@@ -26,9 +26,9 @@ pub enum NetError {
     /// The kernel refuses.
     #[error("cannot {action}")]
     Kernel {
-        /// What.
+        /// The refused action, as a verb and its object.
         action: &'static str,
-        /// Its word.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },

@@ -9,12 +9,12 @@ pub enum Challenge {
     Bearer(Bearer),
 }
 
-/// A `Bearer` challenge: where to get a token, and for which service. What for is known to who asks.
+/// A `Bearer` challenge: the server of tokens, and the service. The caller knows the scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bearer {
-    /// Where.
+    /// The address of the token server.
     pub realm: String,
-    /// Which service.
+    /// The service.
     pub service: Option<String>,
 }
 

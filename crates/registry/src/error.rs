@@ -14,16 +14,16 @@ pub enum RegistryError {
     Unreachable {
         /// The registry's host.
         registry: String,
-        /// Nobody is there, or was: asking again is of little use.
+        /// Whether the host does not exist or does not listen: retries are of little use.
         absent: bool,
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
     /// The HTTP client could not be set up.
     #[error("cannot set up HTTPS")]
     Setup {
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
@@ -84,7 +84,7 @@ pub enum RegistryError {
     Corrupt {
         /// The kind of thing.
         what: &'static str,
-        /// Of which image.
+        /// The image.
         name: String,
         /// What it should be.
         expected: String,
@@ -96,9 +96,9 @@ pub enum RegistryError {
     Malformed {
         /// The kind of document.
         what: &'static str,
-        /// Of which image.
+        /// The image.
         name: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
@@ -143,9 +143,9 @@ pub enum RegistryError {
     Source {
         /// The kind of thing.
         what: &'static str,
-        /// To which image.
+        /// The image.
         name: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -154,9 +154,9 @@ pub enum RegistryError {
     Sink {
         /// The kind of thing.
         what: &'static str,
-        /// Of which image.
+        /// The image.
         name: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },

@@ -10,23 +10,23 @@ pub enum RemoteError {
     /// The HTTP client could not be set up.
     #[error("cannot set up HTTPS")]
     Setup {
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
     /// No answer.
     #[error("cannot reach `{url}`")]
     Unreachable {
-        /// What was asked for, without user and password.
+        /// The address, without user and password.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
     /// An answer that is no file.
     #[error("invalid response status {status} for `{url}`")]
     Status {
-        /// What was asked for, without user and password.
+        /// The address, without user and password.
         url: String,
         /// The HTTP status.
         status: u16,
@@ -40,9 +40,9 @@ pub enum RemoteError {
     /// The receiver of the bytes failed.
     #[error("cannot store `{url}`")]
     Sink {
-        /// What was asked for, without user and password.
+        /// The address, without user and password.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },

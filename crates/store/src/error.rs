@@ -24,7 +24,7 @@ pub enum StoreError {
     Database {
         /// The database file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: rusqlite::Error,
     },

@@ -13,11 +13,11 @@ pub enum TreeError {
     /// The kernel refused an operation on a path of the tree.
     #[error("cannot {action} {path}")]
     Io {
-        /// What was tried, as a verb.
+        /// The action, as a verb.
         action: &'static str,
-        /// Where.
+        /// The path.
         path: TreePath,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
@@ -145,7 +145,7 @@ pub enum TreeError {
     /// An overlay upper directory uses a feature that a layer cannot express.
     #[error("{path} uses overlayfs {feature}, which no layer can express")]
     Overlay {
-        /// Where.
+        /// The path.
         path: TreePath,
         /// `redirect` or `metacopy`.
         feature: &'static str,

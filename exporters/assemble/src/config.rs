@@ -10,7 +10,7 @@ use crate::Document;
 /// A layer of the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Which.
+    /// The digest of the layer's tar.
     pub diff_id: DiffId,
     /// When it was made, seconds since the Unix epoch.
     pub created: i64,

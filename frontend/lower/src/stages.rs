@@ -36,10 +36,10 @@ impl NodeId {
     }
 }
 
-/// What a stage starts from.
+/// The base of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Base {
-    /// Nothing.
+    /// The empty tree.
     Scratch,
     /// A stage further up.
     Stage(NodeId),

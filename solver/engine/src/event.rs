@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StepId(pub String);
 
-/// Which of a process's outputs a log line came from.
+/// An output of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
@@ -25,18 +25,18 @@ pub enum Stream {
 pub enum Event {
     /// A step began.
     Started {
-        /// Which.
+        /// The step.
         step: StepId,
         /// Its name.
         name: String,
-        /// When.
+        /// The time since the build began.
         at: Duration,
     },
     /// A step ended.
     Completed {
-        /// Which.
+        /// The step.
         step: StepId,
-        /// When.
+        /// The time since the build began.
         at: Duration,
         /// Whether its result came from the cache.
         cached: bool,
@@ -45,38 +45,38 @@ pub enum Event {
     },
     /// Something countable inside of a step moved on: bytes of a layer, say.
     Status {
-        /// Which step.
+        /// The step.
         step: StepId,
-        /// What, unique within the step.
+        /// The name of the part, unique within the step.
         id: String,
-        /// How far.
+        /// The part's progress, in bytes or items.
         current: u64,
-        /// How far it will go; 0 if nobody knows.
+        /// The part's size in the same unit; 0 if unknown.
         total: u64,
-        /// Whether that was the end of it.
+        /// Whether the part is complete.
         done: bool,
-        /// When.
+        /// The time since the build began.
         at: Duration,
     },
     /// A process said something. Not cut at line ends.
     Log {
-        /// Which step.
+        /// The step.
         step: StepId,
-        /// Where it said it.
+        /// The output of the process.
         stream: Stream,
-        /// What it said.
+        /// The bytes.
         data: Vec<u8>,
-        /// When.
+        /// The time since the build began.
         at: Duration,
     },
     /// What the processes of a step have used; told once, before it ends.
     #[serde(rename = "used")]
     ResourceUsage {
-        /// Which step.
+        /// The step.
         step: StepId,
-        /// How much.
+        /// The amounts.
         used: ResourceUsage,
-        /// When.
+        /// The time since the build began.
         at: Duration,
     },
     /// Something in the text that is built from is most likely not meant.

@@ -28,9 +28,9 @@ pub enum CacheStatus {
 /// A step's result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Solved<T> {
-    /// What came out.
+    /// The result.
     pub result: StepResult<T>,
-    /// How.
+    /// Whether the result came from the cache.
     pub status: CacheStatus,
 }
 

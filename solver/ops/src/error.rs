@@ -174,9 +174,9 @@ pub enum OpsError {
     /// A document of an image that cannot be read.
     #[error("{what} cannot be read")]
     Malformed {
-        /// Which.
+        /// The document.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },

@@ -166,7 +166,7 @@ fn expression(text: &str) -> (Kind, String) {
 
 /// A part of a pattern as Go's `filepath.Match` reads it.
 enum Part {
-    /// Itself.
+    /// A literal character.
     Char(char),
     /// `?`, a class or, for any number of them, `*`.
     Other { many: bool, of: Class },

@@ -23,7 +23,7 @@ const MOST_WORKERS: usize = 4;
 
 /// A part of the tar.
 enum Chunk<'t> {
-    /// Ready.
+    /// Bytes in memory.
     Bytes(Vec<u8>),
     /// One big file, read when it is its turn.
     Large(&'t Entry),

@@ -11,10 +11,10 @@ use crate::error::TreeError;
 use crate::path::TreePath;
 use crate::scan::ScanOptions;
 
-/// What is at the place of an entry.
+/// The object at the place of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing.
+    /// The place is empty.
     Nothing,
     /// The same: kind, content and all metadata that count.
     Same,
