@@ -30,8 +30,19 @@ pub(super) fn faults(top: &Path) -> Result<Vec<String>, String> {
         let name = page.strip_prefix(top).unwrap_or(&page).display().to_string();
         let text = fs::read_to_string(top.join(&page)).map_err(|error| format!("{name}: {error}"))?;
         faults.extend(of_page(&name, &text));
+        let dir = page.parent().map(|dir| top.join(dir)).unwrap_or_default();
+        let broken = links(&text).filter(|link| !dir.join(link).exists());
+        faults.extend(broken.map(|link| format!("{name}: the link `{link}` leads nowhere")));
     }
     Ok(faults)
+}
+
+/// The files that a page links to, without the places in them. Addresses of the web do not count.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let prose = text.split("```").step_by(2);
+    let links = prose.flat_map(|block| block.split("](").skip(1));
+    let paths = links.filter_map(|rest| rest.split([')', '#']).next());
+    paths.filter(|path| !path.is_empty() && !path.contains("://"))
 }
 
 fn of_page(name: &str, text: &str) -> Vec<String> {
@@ -139,6 +150,12 @@ mod tests {
             "Thirteen",
         ];
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn links_lead_to_files() {
+        let page = "[a](b.md) and [c](d/e.md#f), [g](#h), [i](https://j.k/l)\n```\n[m](n)\n```\n";
+        assert_eq!(links(page).collect::<Vec<_>>(), ["b.md", "d/e.md"]);
     }
 
     #[test]
