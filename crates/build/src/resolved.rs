@@ -136,8 +136,14 @@ fn step_settings(request: &BuildRequest, client: &Arc<dyn Client>) -> Result<Set
         allowed: collect(&steps.allowed, attrs::entitlement)?.into_iter().collect(),
         cdi_dirs,
         distrust_times: cache.read_all_files,
-        secrets: Ask::new(move |id| of_secrets.secret(id)),
-        ssh: Ask::new(move |id| of_agents.ssh_agent(id)),
+        secrets: Ask::new(move |id| {
+            tracing::debug!(id, "a step asks for a secret");
+            of_secrets.secret(id)
+        }),
+        ssh: Ask::new(move |id| {
+            tracing::debug!(id, "a step asks for an SSH agent");
+            of_agents.ssh_agent(id)
+        }),
         output_limit: steps.output_limit,
         limits: attrs::limits(&limits)?,
         no_new_privs: attrs::no_new_privs(&steps.limits)?,

@@ -49,7 +49,12 @@ impl Args {
 
     /// All verbs, with the flags that each of them has.
     pub(crate) fn all() -> clap::Command {
-        unused::hide(Args::command())
+        let verbose = clap::Arg::new("verbose").short('v').long("verbose").action(clap::ArgAction::Count);
+        // `log` takes the flag from in front of the verb before anything else is read.
+        unused::hide(Args::command().arg(verbose.help(
+            "Log retries, fallbacks and choices; -vv cache lookups too. $LAPSTRAKE_LOG is a filter as `lapstrake_store=debug`, \
+             and $LAPSTRAKE_LOG_FILE a file for the log",
+        )))
     }
 
     /// A `build` that there is nothing to say about. To make what all verbs take costs as much as a cached build's

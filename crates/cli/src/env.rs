@@ -13,6 +13,8 @@ const NO_COLOR: &str = "NO_COLOR";
 /// The directory of a user's data, by the XDG base directory specification.
 const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 
+/// The events that are logged.
+const LOG: &str = "LAPSTRAKE_LOG";
 /// `classic`: overlays are mounted as on kernels before 6.5. `copy`: none is mounted, layers are copied.
 const IDS: &str = "LAPSTRAKE_IDS";
 const MOUNTS: &str = "LAPSTRAKE_MOUNTS";
@@ -59,6 +61,16 @@ pub(crate) fn ids() -> Option<String> {
 /// How overlays are to be mounted, if it is said.
 pub(crate) fn mounts() -> Option<String> {
     value(MOUNTS)
+}
+
+/// The events that are logged, in the syntax of `EnvFilter`, if it is said.
+pub(crate) fn log_filter() -> Option<String> {
+    value(LOG).filter(|filter| !filter.is_empty())
+}
+
+/// The file that the log goes to; standard error where none is named.
+pub(crate) fn log_file() -> Option<PathBuf> {
+    set("LAPSTRAKE_LOG_FILE").map(PathBuf::from)
 }
 
 /// Whether colours are unwanted.

@@ -20,11 +20,14 @@ mod commands;
 mod console;
 mod env;
 mod exit;
+mod log;
 mod progress;
 mod rows;
 mod session;
 
 use std::process::ExitCode;
+
+use lapstrake_diag::Report;
 
 fn main() -> ExitCode {
     // The sandbox's zygote is this binary under another name; it must be found out before anything else happens.
@@ -33,7 +36,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     lapstrake_sys::process::raise_file_limit();
-    let words: Vec<_> = env::args().collect();
+    let mut words: Vec<_> = env::args().collect();
+    let verbosity = log::take_verbosity(&mut words);
     let of_run = words.get(1).is_some_and(|verb| verb == "run");
     let args = match args::Args::read(words) {
         Ok(args) => args,
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(status) } else { ExitCode::SUCCESS };
         }
     };
-    match commands::run(args.command) {
+    match log::start(verbosity).map_err(Report::from).and_then(|()| commands::run(args.command)) {
         Ok(code) => code,
         Err(error) => {
             let code = exit::report(&error);

@@ -63,7 +63,9 @@ fn wait_of(text: &str, now: jiff::Timestamp) -> Option<u64> {
 /// Waits before another attempt: as long as the server says, up to half a minute, or twice as long as before.
 pub async fn pause(attempt: u32, after_seconds: Option<u64>) {
     let doubled = Duration::from_millis(200 << attempt.min(6));
-    tokio::time::sleep(after_seconds.map_or(doubled, |s| Duration::from_secs(s.min(30)))).await;
+    let wait = after_seconds.map_or(doubled, |s| Duration::from_secs(s.min(30)));
+    tracing::info!(attempt, ?wait, by_server = after_seconds.is_some(), "a request is made again");
+    tokio::time::sleep(wait).await;
 }
 
 #[cfg(test)]

@@ -211,7 +211,7 @@ impl Source {
             match self.blob(&digest) {
                 Ok(bytes) if is_index(&bytes) => self.whole_images(&bytes, seen, whole),
                 Ok(bytes) if is_image(&bytes) && self.is_whole(&digest) => whole.push(digest),
-                _ => {}
+                _ => tracing::debug!(digest, "an entry of the index is no whole image of the archive"),
             }
         }
     }

@@ -44,9 +44,16 @@ impl Sandbox {
             return Ok(Chosen::plain(Network::Host));
         }
         match (self.way_out(), wanted) {
-            (Ok(choice), _) => Ok(chosen(&choice, wanted)),
+            (Ok(choice), _) => {
+                let chosen = chosen(&choice, wanted);
+                tracing::info!(way = ?choice.way, network = ?chosen.network, "the network of containers");
+                Ok(chosen)
+            }
             (Err(error), Preference::Own) => Err(error),
-            (Err(error), _) => Ok(Chosen { notice: Some(without(&error)), ..Chosen::plain(Network::Host) }),
+            (Err(error), _) => {
+                tracing::info!(%error, "containers have the host's network");
+                Ok(Chosen { notice: Some(without(&error)), ..Chosen::plain(Network::Host) })
+            }
         }
     }
 }

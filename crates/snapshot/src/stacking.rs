@@ -40,6 +40,7 @@ pub fn stacking(store: &Store) -> Result<Stacking, SnapshotError> {
     let right = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
     let chosen = if right && GOOD.contains(&kind_of(store)) { Stacking::Overlay } else { tried(store)? };
+    tracing::info!(?chosen, tried = !right, "how layers are stacked");
     store.set_stacking(chosen.clone());
     Ok(chosen)
 }

@@ -119,10 +119,18 @@ impl CacheIndex for Cache {
 
     async fn lookup(&self, key: &Key) -> Result<Option<StackResult>, OpsError> {
         if let Some(found) = self.local_result(key)? {
+            tracing::debug!(%key, "cache lookup: found in the state directory");
             return Ok(Some(found));
         }
-        let Some(imports) = &self.imports else { return Ok(None) };
-        let Some((stack, name)) = imports.find(key).await else { return Ok(None) };
+        let Some(imports) = &self.imports else {
+            tracing::debug!(%key, "cache lookup: not found");
+            return Ok(None);
+        };
+        let Some((stack, name)) = imports.find(key).await else {
+            tracing::debug!(%key, "cache lookup: not found, in shared caches neither");
+            return Ok(None);
+        };
+        tracing::debug!(%key, "cache lookup: found in a shared cache");
         let result = stack.into_result(&self.store)?;
         // What its key is made of is known where it was built.
         let record = Record { parts: Vec::new(), result, name };

@@ -68,8 +68,11 @@ pub(super) fn start_if_needed(store: &Store) {
         // Not for the terminal's signals: whoever ends the next build does not mean it.
         .process_group(0)
         .spawn();
-    // Nobody waits for it: it outlives us, and init takes it.
-    drop(started);
+    match started {
+        // Nobody waits for it: it outlives us, and init takes it.
+        Ok(sweeper) => tracing::info!(process = sweeper.id(), "the sweeper is started"),
+        Err(error) => tracing::warn!(%error, "the sweeper cannot be started"),
+    }
 }
 
 /// The sweeper's work.

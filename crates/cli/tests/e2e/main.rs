@@ -35,6 +35,7 @@ mod inodes;
 mod kills;
 mod language;
 mod limits;
+mod log;
 mod logins;
 mod lookalikes;
 mod many;
@@ -102,6 +103,7 @@ const CASES: &[(&[Case], &[&str])] = &[
     (networks::CASES, &["python3"]),
     (servers::CASES, &["skopeo", "docker-registry"]),
     (push::CASES, &["skopeo", "python3", "zstd", "docker-registry"]),
+    (log::CASES, &[]),
     (logins::CASES, &["python3", "docker-registry"]),
     (others::CASES, &["skopeo", "umoci", "python3", "zstd", "docker-registry"]),
     (outfiles::CASES, &[]),

@@ -41,6 +41,10 @@ impl Store {
         let condemned: Vec<Item> =
             victims(&items, rules, self.space()?, now()).into_iter().map(|at| items[at].clone()).collect();
         self.condemn(&condemned)?;
+        for item in &condemned {
+            tracing::debug!(id = item.id, kind = item.kind.name(), size = item.size, "pruned");
+        }
+        tracing::info!(known = items.len(), pruned = condemned.len(), "garbage collection");
         Ok(condemned)
     }
 

@@ -28,6 +28,7 @@ pub(crate) fn warn_skipped_devices(step: &Step, skipped: &[TreePath]) {
     if skipped.is_empty() {
         return;
     }
+    skipped.iter().for_each(|path| tracing::debug!(%path, "a device node is left out"));
     let mut text = String::from("warning: device nodes cannot be made here and were left out: ");
     let named: Vec<String> = skipped.iter().take(NAMED).map(ToString::to_string).collect();
     text.push_str(&named.join(", "));
