@@ -3,7 +3,11 @@
 mod mounts;
 mod spec;
 
-use lapstrake_runtime::WindowSize;
+use lapstrake_diag::Outcome;
+use lapstrake_graph::NetworkMode;
+use lapstrake_runtime::{Chosen, Network, Preference, RuntimeError, Sandbox, WindowSize};
+
+use crate::attrs;
 
 pub use mounts::{RequestedMount, mounts};
 pub use spec::{Overrides, spec};
@@ -47,4 +51,25 @@ pub struct ContainerRequest {
     pub readonly_root: bool,
     /// Whether an init process is the first one.
     pub init: bool,
+}
+
+/// The sandbox that makes a container, and the network of the container: the one that `network` names in Docker's words;
+/// `preferred` is the caller's default.
+///
+/// # Errors
+/// No such network is known, or the sandbox cannot be started.
+pub fn sandbox(network: &str, preferred: Option<&str>) -> Outcome<(Sandbox, Chosen)> {
+    let (mode, preference) = attrs::network(network, preferred)?;
+    let without = |network| Chosen { network, notice: None, hint: None };
+    let (own, plain) = match mode {
+        NetworkMode::Default => (preference != Preference::Host, None),
+        NetworkMode::Host => (false, Some(without(Network::Host))),
+        NetworkMode::None => (false, Some(without(Network::None))),
+    };
+    let sandbox = if own { Sandbox::start_with_network()? } else { Sandbox::start()? };
+    let chosen = match plain {
+        Some(plain) => plain,
+        None => sandbox.choose_network(preference).map_err(RuntimeError::from)?,
+    };
+    Ok((sandbox, chosen))
 }

@@ -247,9 +247,30 @@ pub fn subrequests() -> Value {
     SUBREQUESTS.iter().map(request).collect::<Value>()
 }
 
+/// The stages of a Dockerfile with their descriptions, below a row of headings.
+#[must_use]
+pub fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
+    let stages = &parsed.dockerfile.stages;
+    let mut rows = vec![["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
+    for (number, stage) in stages.iter().enumerate() {
+        let name = stage.from.name().unwrap_or_default();
+        let name = match (name.as_str(), number + 1 == stages.len()) {
+            ("", true) => "(default)".to_owned(),
+            (name, true) => format!("{name} (default)"),
+            (name, false) => name.to_owned(),
+        };
+        rows.push([name, stage.doc.to_string()]);
+    }
+    rows
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use lapstrake_dockerfile::{Checks, check_syntax, parse};
+    use lapstrake_go::TabWriter;
     use lapstrake_lower::{BuildInputs, ImageRequest, ImageResolver, ResolveFailure, ResolvedImage, outline};
 
     use super::*;
@@ -314,5 +335,33 @@ mod tests {
         assert_eq!(bare(&found), bare(&expected));
         let nothing = written(&CheckDocument::new(&[], Option::None, &file));
         assert!(nothing.starts_with("{\n  \"warnings\": null,\n  \"sources\": [\n"), "{nothing}");
+    }
+
+    /// A folder in `testdata/targets` is a test; `UPDATE=1` writes what is expected anew.
+    #[test]
+    fn targets() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/targets");
+        let mut count = 0;
+        for entry in fs::read_dir(dir).unwrap() {
+            let dir = entry.unwrap().path();
+            let file = SourceFile::new("Dockerfile", fs::read_to_string(dir.join("Dockerfile")).unwrap());
+            let parsed = lapstrake_dockerfile::parse(&file);
+            let mut document = TargetsDocument::new(&parsed, &file);
+            // They are the file itself.
+            document.sources.clear();
+            let found =
+                format!("{}{}\n", TabWriter::new(0, 1).rows(&targets_rows(&parsed)), written(&document));
+            if std::env::var_os("UPDATE").is_some() {
+                fs::write(dir.join("expected"), &found).unwrap();
+            }
+            assert_eq!(
+                fs::read_to_string(dir.join("expected")).unwrap_or_default(),
+                found,
+                "{}",
+                dir.display()
+            );
+            count += 1;
+        }
+        assert!(count >= 4, "{count} folders");
     }
 }

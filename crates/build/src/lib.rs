@@ -34,6 +34,7 @@ pub mod picture;
 mod plan;
 mod plan_document;
 mod platforms;
+mod pull;
 mod remote_base;
 mod resolve;
 mod resolved;
@@ -51,7 +52,9 @@ pub use check::{BuildError, check, from_argument, options, outline, summary, wan
 pub use client::{Addressee, Client, Engine, Writing};
 pub use context_source::Place;
 pub use deliver::{Delivered, check_engine};
-pub use documents::{CheckDocument, OutlineDocument, SUBREQUESTS, TargetsDocument, subrequests, written};
+pub use documents::{
+    CheckDocument, OutlineDocument, SUBREQUESTS, TargetsDocument, subrequests, targets_rows, written,
+};
 pub use expansions::expansion;
 pub use explain::Comparison;
 pub use history::{BuildRecord, Status, Subject, find_build, without_secrets};
@@ -65,6 +68,7 @@ pub use phases::{Build, Loaded, Planned, Solved, Trace, build};
 pub use picture::planned_steps;
 pub use plan::plan;
 pub use plan_document::plan_document;
+pub use pull::pull_image;
 pub use resolved::{Resolved, local_context};
 pub use sarif::sarif;
 pub use sink::to_file;

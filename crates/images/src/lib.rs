@@ -22,6 +22,7 @@ pub use remove::{
     ImageFilter, PruneResult, Pruned, Removed, Removing, prune, prune_with_layers, remove_named,
 };
 pub use stored::{
-    NoImage, Selected, asked_platform, bundle, config, find_all, find_for, find_image, history, select,
+    NoImage, Selected, asked_platform, bundle, config, find_all, find_for, find_image, history,
+    registry_name, select, tags_of,
 };
 pub use usage::{ImageUsage, Usage, image_usage, usage};

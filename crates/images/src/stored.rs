@@ -210,3 +210,21 @@ fn tag_named(store: &Store, text: &str) -> Outcome<Option<Reference>> {
     };
     Ok(store.tagged(&name)?.map(|_| name))
 }
+
+/// The names with tags of the repository `repository`, as Docker writes it. A name of images for several platforms is there once.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub fn tags_of(store: &Store, repository: &str) -> Outcome<Vec<Reference>> {
+    let mine = |tag: &Reference| tag.digest().is_none() && tag.familiar_name() == repository;
+    let mut tags: Vec<_> = store.tags()?.into_iter().map(|tag| tag.reference).filter(mine).collect();
+    tags.dedup();
+    Ok(tags)
+}
+
+/// The name that a registry could know an image by; `None` for an id and its beginning.
+#[must_use]
+pub fn registry_name(text: &str) -> Option<Reference> {
+    let is_id = text.len() >= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id || text.starts_with("sha256:") { None } else { text.parse().ok() }
+}

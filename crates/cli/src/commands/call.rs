@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use super::check::{self, Parsing, read_quietly};
 use lapstrake_build::{
-    OutlineDocument, SUBREQUESTS, TargetsDocument, from_argument, options, outline, subrequests, usable,
-    written,
+    OutlineDocument, SUBREQUESTS, TargetsDocument, from_argument, options, outline, subrequests,
+    targets_rows, usable, written,
 };
 use lapstrake_diag::{Outcome, Usage};
-use lapstrake_dockerfile::{Checks, Parsed, Phase, check_syntax};
+use lapstrake_dockerfile::{Checks, Phase, check_syntax};
 use lapstrake_go::TabWriter;
 use lapstrake_lower::{Outline, OutlineItem};
 
@@ -65,21 +65,6 @@ fn tell_targets(args: &Build, format: Format) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn targets_rows(parsed: &Parsed) -> Vec<[String; 2]> {
-    let stages = &parsed.dockerfile.stages;
-    let mut rows = vec![["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
-    for (number, stage) in stages.iter().enumerate() {
-        let name = stage.from.name().unwrap_or_default();
-        let name = match (name.as_str(), number + 1 == stages.len()) {
-            ("", true) => "(default)".to_owned(),
-            (name, true) => format!("{name} (default)"),
-            (name, false) => name.to_owned(),
-        };
-        rows.push([name, stage.doc.to_string()]);
-    }
-    rows
-}
-
 fn tell_outline(args: &Build, format: Format) -> Outcome<ExitCode> {
     let Parsing { tools, mut request, file, parsed, .. } = read_quietly(args)?;
     let checks = Checks::new(options(&file, &request.inputs)?);
@@ -133,42 +118,4 @@ fn describe(format: Format) -> Outcome<ExitCode> {
     rows.extend(SUBREQUESTS.map(|(name, description)| [name, "1.0.0", description].map(str::to_owned)));
     say!("{}", TabWriter::new(0, 1).rows(&rows).trim_end_matches('\n'));
     Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use lapstrake_diag::SourceFile;
-
-    use super::*;
-
-    /// A folder in `testdata/targets` is a test; `UPDATE=1` writes what is expected anew.
-    #[test]
-    fn targets() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/targets");
-        let mut count = 0;
-        for entry in fs::read_dir(dir).unwrap() {
-            let dir = entry.unwrap().path();
-            let file = SourceFile::new("Dockerfile", fs::read_to_string(dir.join("Dockerfile")).unwrap());
-            let parsed = lapstrake_dockerfile::parse(&file);
-            let mut document = TargetsDocument::new(&parsed, &file);
-            // They are the file itself.
-            document.sources.clear();
-            let found =
-                format!("{}{}\n", TabWriter::new(0, 1).rows(&targets_rows(&parsed)), written(&document));
-            if std::env::var_os("UPDATE").is_some() {
-                fs::write(dir.join("expected"), &found).unwrap();
-            }
-            assert_eq!(
-                fs::read_to_string(dir.join("expected")).unwrap_or_default(),
-                found,
-                "{}",
-                dir.display()
-            );
-            count += 1;
-        }
-        assert!(count >= 4, "{count} folders");
-    }
 }

@@ -1,15 +1,13 @@
 //! `lapstrake push`, `pull` and `tag`: images under names, here and elsewhere.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use lapstrake_build::Machine;
-use lapstrake_build::status;
+use lapstrake_build::{pull_image, status};
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_engine::{Progress, Step, StepId};
-use lapstrake_images::{asked_platform, bundle, find_all, find_for, find_image};
+use lapstrake_images::{asked_platform, bundle, find_all, find_for, find_image, tags_of};
 use lapstrake_oci::{Platform, Reference};
-use lapstrake_ops::{Images, LocatedImage, Unpack, Worker};
 use lapstrake_outputs::Push;
 use lapstrake_registry::{Client, RegistryError};
 
@@ -53,10 +51,7 @@ pub(crate) fn push(args: &PushImage) -> Outcome<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let repository = untagged(&args.image, &reference)?;
-    let mine = |tag: &Reference| tag.digest().is_none() && tag.familiar_name() == repository;
-    let mut tags: Vec<_> = session.store.tags()?.into_iter().map(|tag| tag.reference).filter(mine).collect();
-    // One that images for several platforms have is one all the same.
-    tags.dedup();
+    let tags = tags_of(&session.store, &repository)?;
     if tags.is_empty() {
         return Err(Report::new(format!("no image here is called `{repository}`")));
     }
@@ -159,7 +154,7 @@ fn pull_one(args: &Pull, session: &Machine, reference: &Reference, platform: &Pl
     let before = session.store.tagged(reference)?;
     let known =
         shown(args.quiet || args.json, (Work::Pull, &format!("pulling {reference}")), async |step| {
-            fetch(session, reference, platform, &step).await
+            pull_image(session, registries(), (reference, platform), &step).await
         })?;
     let (digest, found) = (known.digest(), known.config.platform());
     // A tag that is no list has one image, which is taken whatever it is for, as Docker takes it.
@@ -199,22 +194,9 @@ pub(super) fn pull_to_run(
     let platform = platform.map(str::to_owned).or_else(env::default_platform);
     let platform = platform.as_deref().map(asked_platform).transpose()?.unwrap_or_else(Platform::host);
     shown(quiet, (Work::Pull, &format!("pulling {reference}")), async |step| {
-        fetch(session, reference, &platform, &step).await
+        pull_image(session, registries(), (reference, &platform), &step).await
     })?;
     Ok(())
-}
-
-async fn fetch(
-    session: &Machine,
-    reference: &Reference,
-    platform: &Platform,
-    step: &Step,
-) -> Outcome<LocatedImage> {
-    let worker = Arc::new(Worker::new(session.store.clone(), session.single_id));
-    let images = Images::new(worker, true, registries());
-    let known = images.resolve_in_registry(reference, platform).await?;
-    images.fetch(&known.manifest, &reference.to_string(), Unpack::Lazy, step).await?;
-    Ok(known)
 }
 
 /// Gives an image another name, with all of its platforms.

@@ -11,9 +11,7 @@ use std::sync::Mutex;
 use lapstrake_build::container::{self, Overrides, spec};
 use lapstrake_build::{Machine, attrs};
 use lapstrake_diag::{Outcome, Report, Usage};
-use lapstrake_graph::NetworkMode;
-use lapstrake_images::{NoImage, config};
-use lapstrake_oci::Reference;
+use lapstrake_images::{NoImage, config, registry_name};
 use lapstrake_ops::{Debug, Stack};
 use lapstrake_runtime::{
     Chosen, Exit, Finished, Network, Preference, RunFds, RunSpec, RuntimeError, Sandbox, resolv_conf,
@@ -48,7 +46,7 @@ pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
     let config = config(&session.store, &image.id)?.config;
     let stack = Stack { layers: image.layers, ..Stack::default() };
     let active = Active::new(&session.store, &stack.lowers(&session.store, session.single_id)?)?;
-    let (sandbox, chosen) = sandbox(args)?;
+    let (sandbox, chosen) = container::sandbox(&args.network, env::network().as_deref())?;
     let mut spec =
         spec(&request, &config, || options::variables("--env-file", &args.env_file, &args.env), &active)?;
     spec.network = chosen.network;
@@ -90,23 +88,6 @@ pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
-/// The sandbox that makes the container, and the container's network.
-fn sandbox(args: &Run) -> Outcome<(Sandbox, Chosen)> {
-    let (mode, preference) = attrs::network(&args.network, env::network().as_deref())?;
-    let without = |network| Chosen { network, notice: None, hint: None };
-    let (own, plain) = match mode {
-        NetworkMode::Default => (preference != Preference::Host, None),
-        NetworkMode::Host => (false, Some(without(Network::Host))),
-        NetworkMode::None => (false, Some(without(Network::None))),
-    };
-    let sandbox = if own { Sandbox::start_with_network()? } else { Sandbox::start()? };
-    let chosen = match plain {
-        Some(plain) => plain,
-        None => sandbox.choose_network(preference).map_err(RuntimeError::from)?,
-    };
-    Ok((sandbox, chosen))
-}
-
 /// Says what this process runs, and as what: the image stays, and nobody else has the name.
 fn claim(args: &Run, session: &Machine, image: &ImageRow) -> Outcome<()> {
     if let Some(name) = &args.name
@@ -133,12 +114,8 @@ fn image(args: &Run, session: &Machine) -> Outcome<ImageRow> {
         (Pull::Missing | Pull::Never, found) => return found,
     };
     let id = args.image();
-    // The beginning of an id is nothing that a registry could know.
-    let is_id =
-        id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) || id.starts_with("sha256:");
-    let reference = match id.parse::<Reference>() {
-        Ok(reference) if !is_id => reference,
-        _ => return Err(missing.unwrap_or_else(|| Report::new(format!("`{id}` is not a name of an image")))),
+    let Some(reference) = registry_name(id) else {
+        return Err(missing.unwrap_or_else(|| Report::new(format!("`{id}` is not a name of an image"))));
     };
     if missing.is_some() && !args.quiet {
         tell!("Unable to find image '{}' locally", reference.familiar());

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use lapstrake_build::Machine;
 use lapstrake_build::attrs;
 use lapstrake_diag::Outcome;
-use lapstrake_store::{Rule, Store};
+use lapstrake_store::Store;
 
 use crate::env;
 use attrs::size;
@@ -80,9 +80,5 @@ pub(super) fn sweep(session: &Machine) -> Outcome<()> {
     let Some(most) = Keep::from_env().most() else { return Ok(()) };
     // If it may not be nice, it is quick.
     rustix::process::nice(19).unwrap_or_default();
-    let store = &session.store;
-    store.shorten_log()?;
-    store.collect(&Rule::defaults(store.space()?, most))?;
-    store.reclaim()?;
-    Ok(())
+    Ok(session.store.keep_within(most)?)
 }

@@ -48,6 +48,18 @@ impl Store {
         Ok(condemned)
     }
 
+    /// The work of the process that keeps the state directory small: the database's log is emptied, and the default rules
+    /// with the limit `max_used` are applied.
+    ///
+    /// # Errors
+    /// The state directory cannot be read or written.
+    pub fn keep_within(&self, max_used: Option<u64>) -> Result<(), StoreError> {
+        self.shorten_log()?;
+        self.collect(&Rule::defaults(self.space()?, max_used))?;
+        self.reclaim()?;
+        Ok(())
+    }
+
     /// Whether the default rules would take anything, as far as a sum over a table tells, or whether something condemned
     /// is still there. Says so once a minute at the most.
     pub fn wants_pruning(&self, max_used: Option<u64>) -> Result<bool, StoreError> {
