@@ -68,7 +68,8 @@ fn flags_of(command: &Command, verb: &str, found: &mut BTreeMap<Flag, bool>) {
     for arg in command.get_arguments().filter(|arg| ours(arg.get_id().as_str())) {
         if let Some(long) = arg.get_long() {
             let shown = !arg.is_hide_set() && !command.is_hide_set();
-            found.insert((verb.to_owned(), long.to_owned()), shown);
+            let owner = if verb.is_empty() { command.get_name() } else { verb };
+            found.insert((owner.to_owned(), long.to_owned()), shown);
         }
     }
     for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {

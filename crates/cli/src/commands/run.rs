@@ -13,9 +13,7 @@ use lapstrake_build::{Machine, attrs};
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_images::{NoImage, config, registry_name};
 use lapstrake_ops::{Debug, Stack};
-use lapstrake_runtime::{
-    Chosen, Exit, Finished, Network, Preference, RunFds, RunSpec, RuntimeError, Sandbox, resolv_conf,
-};
+use lapstrake_runtime::{Chosen, Exit, Finished, Network, RunFds, RunSpec, RuntimeError, resolv_conf};
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_store::ImageRow;
 

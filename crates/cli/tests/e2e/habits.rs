@@ -74,7 +74,7 @@ fn statuses(mode: &Mode) -> Result<(), String> {
         ("run --rm=perhaps busybox true", 125, "neither `true` nor `false`"),
         ("run -v relative busybox true", 125, "SRC:DST"),
         ("run --ulimit nosuch=1 busybox true", 125, "unknown limit"),
-        ("run --cap-add SYS_ADMIN busybox true", 125, "filter of system calls"),
+        ("run --cap-add SYS_ADMIN busybox true", 125, "system call filter"),
         ("run --cap-add NOSUCH busybox true", 125, "unknown capability"),
         ("run --name=-x busybox true", 125, "name"),
         ("run --env-file nosuch busybox true", 125, "--env-file nosuch"),
