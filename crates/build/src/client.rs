@@ -56,6 +56,12 @@ pub trait Client: Send + Sync {
     /// The output cannot be opened, or `write` fails.
     fn output(&self, dest: Option<&Path>, write: &mut Writing<'_>) -> Outcome<()>;
 
+    /// Writes an output of many files: calls `write` once with a directory on this machine, whose files are the output `dest`.
+    ///
+    /// # Errors
+    /// The directory cannot be made, `write` fails, or the files cannot be brought to the caller.
+    fn output_directory(&self, dest: &Path, write: &mut WritingFiles<'_>) -> Outcome<()>;
+
     /// The engine that `--load` means.
     ///
     /// # Errors
@@ -68,6 +74,9 @@ pub trait Client: Send + Sync {
 
 /// Writes the bytes of an output.
 pub type Writing<'w> = dyn FnMut(&mut dyn Write) -> Outcome<()> + 'w;
+
+/// Writes the files of an output into a directory.
+pub type WritingFiles<'w> = dyn FnMut(&Path) -> Outcome<()> + 'w;
 
 /// An engine that can be given an image.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The delivery of a build's result to its outputs.
 
-use std::fs;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use lapstrake_diag::{Context as _, Outcome, Report, Usage};
@@ -120,9 +120,8 @@ impl Export<'_> {
             }),
             Output::Local { dest, root: asked, delete } => during(step, "copying files", || {
                 self.files(asked, |parts, shape| {
-                    fs::create_dir_all(dest)
-                        .with_context(|| format!("cannot create `{}`", dest.display()))?;
-                    Ok(write_files(parts, shape, dest, *delete)?)
+                    let write = &mut |dir: &Path| Ok(write_files(parts, shape, dir, *delete)?);
+                    self.client.output_directory(dest, write)
                 })
             }),
             Output::Engine { .. } | Output::Cache => Ok(None),

@@ -116,18 +116,21 @@ impl BuildRecord {
         }
     }
 
-    /// The build is over, with this result.
-    pub fn end(&mut self, result: &Outcome<Delivered>) {
+    /// The build is over, with what it delivered or with the report of its failure.
+    pub fn end(&mut self, result: Result<Option<&Delivered>, &Report>) {
+        self.took = u64::try_from(now() - self.started).unwrap_or(0);
         match result {
-            Ok(delivered) => self.image = delivered.id.as_ref().map(ToString::to_string),
-            Err(error) => {
-                let canceled = matches!(error.fault(), Fault::Canceled(_));
+            Ok(delivered) => {
+                let id = delivered.and_then(|delivered| delivered.id.as_ref());
+                self.image = id.map(ToString::to_string);
+            }
+            Err(report) => {
+                let canceled = matches!(report.fault(), Fault::Canceled(_));
                 self.status = if canceled { Status::Canceled } else { Status::Failed };
-                self.error = Some(error.to_string());
-                self.report = serde_json::to_value(error).ok();
+                self.error = Some(report.to_string());
+                self.report = serde_json::to_value(report).ok();
             }
         }
-        self.took = u64::try_from(now() - self.started).unwrap_or(0);
     }
 
     /// Removes secrets from the record of the build. The solver has already removed them from the steps.

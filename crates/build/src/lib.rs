@@ -49,7 +49,7 @@ mod unsupported;
 
 pub use build_document::{build_document, build_summary, used_by_step};
 pub use check::{BuildError, check, from_argument, options, outline, summary, wanted_rules};
-pub use client::{Addressee, Client, Engine, Writing};
+pub use client::{Addressee, Client, Engine, Writing, WritingFiles};
 pub use context_source::Place;
 pub use deliver::{Delivered, check_engine};
 pub use documents::{
@@ -64,7 +64,7 @@ pub use journal::Journal;
 pub use judgements::ignored;
 pub use metadata::Metadata;
 pub use notes::Notes;
-pub use phases::{Build, Loaded, Planned, Solved, Trace, build};
+pub use phases::{Build, Loaded, Planned, Solved, Trace, build, finish, prepare};
 pub use picture::planned_steps;
 pub use plan::plan;
 pub use plan_document::plan_document;

@@ -59,22 +59,56 @@ pub async fn build(
     resolved: Resolved,
     trace: &mut Trace,
 ) -> Outcome<Delivered> {
+    let planned = prepare(&this, request, resolved, trace).await?;
+    finish(&this, planned, trace).await
+}
+
+/// Makes the graph of `request`, whose values are in `resolved`, and solves nothing yet.
+///
+/// # Errors
+/// The Dockerfile cannot be read or built. `trace` has the findings.
+pub async fn prepare(
+    this: &Build<'_>,
+    request: &BuildRequest,
+    resolved: Resolved,
+    trace: &mut Trace,
+) -> Outcome<Planned> {
     let notes = crate::Notes::default();
-    // Taken out however the build ends, also if it is dropped half-way.
-    let said = AtEnd { value: &mut trace.notes, make: || notes.take() };
-    let mut parts =
-        Parts { checked: &mut trace.checked, steps: &mut trace.steps, network: &mut trace.network };
-    let loaded = Loaded::load(&this, request, resolved, notes.clone()).await?;
-    let planned = loaded.plan(&this, parts.checked).await?;
-    let solved = planned.solve(&this, &mut parts).await?;
-    let delivered = solved.deliver(&this, parts.steps, &trace.build).await;
+    // Taken out however the phase ends, also if the build is dropped half-way.
+    let said = Said { notes: notes.clone(), to: &mut trace.notes };
+    let loaded = Loaded::load(this, request, resolved, notes).await?;
+    let planned = loaded.plan(this, &mut trace.checked).await;
+    drop(said);
+    planned
+}
+
+/// Solves the targets of `planned`, and brings the results to the outputs of its request.
+///
+/// # Errors
+/// A step fails, or an output cannot be written. `trace` has everything that was done until then.
+pub async fn finish(this: &Build<'_>, planned: Planned, trace: &mut Trace) -> Outcome<Delivered> {
+    let said = Said { notes: planned.tools.notes.clone(), to: &mut trace.notes };
+    let mut parts = Parts { steps: &mut trace.steps, network: &mut trace.network };
+    let solved = planned.solve(this, &mut parts).await?;
+    let delivered = solved.deliver(this, parts.steps, &trace.build).await;
     drop(said);
     delivered
 }
 
+/// Adds the sentences of a phase to those of the build when the phase ends.
+struct Said<'t> {
+    notes: crate::Notes,
+    to: &'t mut Vec<String>,
+}
+
+impl Drop for Said<'_> {
+    fn drop(&mut self) {
+        self.to.extend(self.notes.take());
+    }
+}
+
 /// The parts of a trace that phases write.
 struct Parts<'t> {
-    checked: &'t mut Option<(Arc<SourceFile>, Vec<Finding>)>,
     steps: &'t mut Vec<StackReport>,
     network: &'t mut Option<Chosen>,
 }
@@ -143,6 +177,30 @@ impl Loaded {
 }
 
 impl Planned {
+    /// Whether the result is an index of images, one for each platform.
+    pub fn as_index(&self) -> bool {
+        self.request.as_index
+    }
+
+    /// The graph and its targets.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Solves all targets and keeps the results in the cache only, so that [`finish`] finds them there.
+    ///
+    /// # Errors
+    /// A step fails, or the state cannot be written.
+    pub async fn evaluate(&self, this: &Build<'_>) -> Outcome<()> {
+        let cache = Cache::new(self.tools.worker.clone());
+        let solver = Solver::new(&self.plan.graph, &self.tools.job, &cache, this.progress.clone())
+            .hiding(self.request.secrets());
+        let solving = self.plan.targets.iter().map(|target| solver.solve(target.edge));
+        let solved = try_join_all(solving).await.map_err(|failed| step_failed(&failed, &self.file));
+        cache.finish()?;
+        solved.map(|_| ())
+    }
+
     /// The tools of the build, and the graph.
     pub fn into_parts(self) -> (Tools, Plan) {
         (self.tools, self.plan)

@@ -11,9 +11,9 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use lapstrake_build::{
-    Addressee, Build, Client, Delivered, Engine, Resolved, Trace, Writing, build, check_engine,
+    Addressee, Build, Client, Delivered, Engine, Resolved, Trace, Writing, WritingFiles, build, check_engine,
 };
-use lapstrake_diag::{Fault, Outcome, Report};
+use lapstrake_diag::{Context as _, Fault, Outcome, Report};
 use lapstrake_engine::{Event, Progress, StepOutcome};
 use lapstrake_ops::{Debug, Secret, StackReport, Worker};
 use lapstrake_registry::{Credentials, Registries};
@@ -71,6 +71,11 @@ impl Client for Script {
         write(&mut bytes)?;
         self.outputs.lock().unwrap().insert(dest.map(Path::to_owned), bytes);
         Ok(())
+    }
+
+    fn output_directory(&self, dest: &Path, write: &mut WritingFiles<'_>) -> Outcome<()> {
+        std::fs::create_dir_all(dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
+        write(dest)
     }
 
     fn engine(&self) -> Outcome<Addressee> {

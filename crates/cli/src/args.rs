@@ -9,6 +9,7 @@ mod habits;
 pub(crate) mod images;
 pub(crate) mod limits;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod space;
 mod switches;
 mod unused;
@@ -36,7 +37,8 @@ pub(crate) struct Args {
 impl Args {
     /// Reads a command line.
     pub(crate) fn read<T: Into<OsString>>(words: impl IntoIterator<Item = T>) -> Result<Args, clap::Error> {
-        let words = habits::translated(words.into_iter().map(Into::into).collect())?;
+        let words = serve::of_buildkitd(words.into_iter().map(Into::into).collect());
+        let words = habits::translated(words)?;
         if let Some(build) = Args::build(&words) {
             return Ok(build);
         }
@@ -113,6 +115,8 @@ pub(crate) enum Command {
     Import(Import),
     /// Load images from an archive of `docker save`, or from an OCI layout
     Load(Load),
+    /// Build for clients of BuildKit's API: `docker buildx`, `buildctl` and others
+    Serve(serve::Serve),
     /// Draw the steps of a Dockerfile and mark the cached ones, without building
     Graph(Box<Graph>),
     /// Show why steps of a build ran again

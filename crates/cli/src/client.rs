@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lapstrake_build::{Addressee, Client, Engine, Writing, attrs};
-use lapstrake_diag::{Outcome, Usage};
+use lapstrake_build::{Addressee, Client, Engine, Writing, WritingFiles, attrs};
+use lapstrake_diag::{Context as _, Outcome, Usage};
 use lapstrake_go::parse_bool;
 use lapstrake_ops::{Debug, Secret};
 use lapstrake_outputs::Containerd;
@@ -92,6 +92,11 @@ impl Client for LocalClient {
 
     fn output(&self, dest: Option<&Path>, write: &mut Writing<'_>) -> Outcome<()> {
         to_file(dest, write)
+    }
+
+    fn output_directory(&self, dest: &Path, write: &mut WritingFiles<'_>) -> Outcome<()> {
+        std::fs::create_dir_all(dest).with_context(|| format!("cannot create `{}`", dest.display()))?;
+        write(dest)
     }
 
     fn engine(&self) -> Outcome<Addressee> {

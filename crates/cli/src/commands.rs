@@ -23,6 +23,7 @@ mod push;
 pub(crate) mod run;
 mod save;
 mod search;
+mod serve;
 mod signals;
 mod sweeper;
 
@@ -54,6 +55,7 @@ fn dispatch(command: Command) -> Outcome<ExitCode> {
         Command::Save(args) => save::save(&args),
         Command::Import(args) => import::import(&args),
         Command::Load(args) => load::load(&args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Graph(args) => graph::graph(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Builds(what) => builds::builds(&what),

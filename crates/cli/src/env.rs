@@ -183,3 +183,11 @@ pub(crate) fn log_limit() -> Option<u64> {
         text => Some(text.and_then(|text| text.parse().ok()).unwrap_or(USUAL)),
     }
 }
+
+/// The directory for sockets: `/run` for root, else `XDG_RUNTIME_DIR`.
+pub(crate) fn runtime_dir() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/run"));
+    }
+    value("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}

@@ -29,6 +29,14 @@ pub(crate) fn open() -> Outcome<Machine> {
     open_at(&root()?)
 }
 
+/// As [`open`], with the state in `root` if that is given.
+pub(crate) fn open_for(root: Option<&Path>) -> Outcome<Machine> {
+    match root {
+        Some(root) => open_at(root),
+        None => open(),
+    }
+}
+
 /// As [`open`], for a verb that makes room: it is to work where there is none.
 pub(crate) fn open_to_remove() -> Outcome<Machine> {
     let root = root()?;
@@ -82,5 +90,11 @@ pub(crate) fn find_to_run(store: &Store, name: &str, platform: Option<&str>) -> 
 /// Registries: who we are to them by Docker's configuration, and how they are reached by ours.
 pub(crate) fn registries() -> Registries {
     let credentials = env::docker_config().map_or(Credentials::None, Credentials::Docker);
-    Registries { credentials, files: env::settings(), insecure: false, proxies: env::proxies() }
+    Registries {
+        credentials,
+        files: env::settings(),
+        other_tables: false,
+        insecure: false,
+        proxies: env::proxies(),
+    }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -65,6 +66,29 @@ pub enum Credentials {
     Docker(DockerConfig),
     /// This one, whoever asks.
     Given(Login),
+    /// The caller of the build is asked.
+    Asked(Asked),
+}
+
+/// A question to the caller of a build: the login for a registry. The answer may take the time of a message to another
+/// process, so the question is asked once for each token and never from a current-thread runtime.
+#[derive(Clone)]
+pub struct Asked(Arc<Answer>);
+
+/// The login for a registry; an error is a sentence.
+type Answer = dyn Fn(&str) -> Result<Option<Login>, String> + Send + Sync;
+
+impl Asked {
+    /// Asks `ask` with the registry's host and port. An error is a sentence about why there is no answer.
+    pub fn new(ask: impl Fn(&str) -> Result<Option<Login>, String> + Send + Sync + 'static) -> Asked {
+        Asked(Arc::new(ask))
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asked")
+    }
 }
 
 impl Credentials {
@@ -77,6 +101,8 @@ impl Credentials {
             Credentials::None => Ok(None),
             Credentials::Docker(config) => config.login(registry),
             Credentials::Given(login) => Ok(Some(login.clone())),
+            Credentials::Asked(Asked(ask)) => ask(registry)
+                .map_err(|why| RegistryError::Credentials { place: "the client's session".to_owned(), why }),
         }
     }
 }

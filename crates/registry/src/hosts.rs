@@ -37,7 +37,7 @@ pub(crate) struct Hosts {
 
 impl Hosts {
     pub(crate) fn new(registries: &Registries) -> Result<Hosts, RegistryError> {
-        let settings = Settings::read(&registries.files)?;
+        let settings = Settings::read(registries)?;
         Ok(Hosts {
             settings,
             insecure: registries.insecure,

@@ -24,7 +24,7 @@ mod token;
 pub use challenge::{Bearer, Challenge, challenge};
 pub use choose::{Candidate, Looked, Search, is_index};
 pub use client::{Client, Fetched};
-pub use credentials::{Credentials, DockerConfig, Login, registry_of};
+pub use credentials::{Asked, Credentials, DockerConfig, Login, registry_of};
 pub use error::RegistryError;
 pub use push::{Blob, Pushed};
 pub use resolve::Resolved;

@@ -30,6 +30,9 @@ pub struct Registries {
     pub credentials: Credentials,
     /// The files with settings: the first that is there counts.
     pub files: Vec<PathBuf>,
+    /// Whether the files have tables for other programs besides `registry`, as `buildkitd.toml` has. Else such a table is an
+    /// error.
+    pub other_tables: bool,
     /// Every registry may be one without TLS, or with a certificate that nobody vouches for.
     pub insecure: bool,
     /// The proxies to go by.
@@ -38,9 +41,11 @@ pub struct Registries {
 
 /// The file.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct Settings {
     registry: BTreeMap<String, Host>,
+    #[serde(flatten)]
+    other: BTreeMap<String, toml::Value>,
 }
 
 /// What is set for one registry.
@@ -68,11 +73,17 @@ pub(crate) struct KeyPair {
 }
 
 impl Settings {
-    /// Reads the first of `files` that is there.
-    pub(crate) fn read(files: &[PathBuf]) -> Result<Settings, RegistryError> {
-        for path in files {
+    /// Reads the first file of `registries` that is there.
+    pub(crate) fn read(registries: &Registries) -> Result<Settings, RegistryError> {
+        for path in &registries.files {
             match fs::read_to_string(path) {
-                Ok(text) => return Settings::parse(path, &text),
+                Ok(text) => {
+                    let settings = Settings::parse(path, &text)?;
+                    return match settings.other.keys().next().filter(|_| !registries.other_tables) {
+                        Some(key) => Err(bad(path, &format!("unknown field `{key}`, expected `registry`"))),
+                        None => Ok(settings),
+                    };
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(bad(path, &error)),
             }

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -26,6 +26,14 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
     Ok(remove_at(parent.as_fd(), name.as_bytes())?)
+}
+
+/// As [`remove_all`], of the entry `name` of the open directory `parent`. No path is resolved on the way.
+///
+/// # Errors
+/// As [`remove_all`].
+pub fn remove_all_at(parent: &impl AsFd, name: &[u8]) -> io::Result<()> {
+    Ok(remove_at(parent.as_fd(), name)?)
 }
 
 /// As [`remove_all`], of a name in a directory.

@@ -66,7 +66,7 @@ fn build_resolved(
     let (failures, mut journal) = display.finish();
     let Trace { checked, steps, network, notes, .. } = trace;
     record.steps = steps;
-    record.end(&result);
+    record.end(result.as_ref().map(Some));
     record.hide(&secrets);
     journal.hide(&secrets);
     keep(args, record, &machine, &journal)?;

@@ -1,0 +1,288 @@
+//! The service `LLBBridge`: a client drives a build through it.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use lapstrake_build::Planned;
+use lapstrake_diag::Outcome;
+use lapstrake_engine::Warning;
+use lapstrake_graph::Target;
+use lapstrake_proto::moby::buildkit::v1::frontend as api;
+use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge as Service;
+use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
+use serde_json::json;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::host::Shared;
+use crate::jobs::{Job, Prepared};
+use crate::run::{begin, check_frontend, evaluate, on_thread, plan};
+use crate::{error, subrequest, worker};
+
+/// The header that says which build a call belongs to.
+const BUILD: &str = "buildkit-controlapi-buildid";
+
+/// The service.
+pub(crate) struct Bridge {
+    shared: Arc<Shared>,
+}
+
+impl Bridge {
+    pub(crate) fn new(shared: Arc<Shared>) -> Bridge {
+        Bridge { shared }
+    }
+
+    /// The build that `request` belongs to.
+    async fn job<T>(&self, request: &Request<T>) -> Result<Arc<Job>, Status> {
+        let id = request.metadata().get(BUILD).and_then(|value| value.to_str().ok());
+        let id = id.ok_or_else(|| Status::invalid_argument("no buildid found in context"))?;
+        self.shared.jobs.get(id).await
+    }
+}
+
+/// The error for what is not built yet.
+fn not_yet<T>(what: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("{what} is not supported by `lapstrake serve` yet")))
+}
+
+#[tonic::async_trait]
+impl Service for Bridge {
+    type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<api::ExecMessage, Status>> + Send>>;
+
+    async fn ping(&self, request: Request<api::PingRequest>) -> Result<Response<api::PongResponse>, Status> {
+        self.job(&request).await?;
+        let (frontend_api_caps, llb_caps) = worker::capabilities();
+        let workers = vec![worker::record(&self.shared.host)];
+        Ok(Response::new(api::PongResponse { frontend_api_caps, llb_caps, workers }))
+    }
+
+    async fn solve(
+        &self,
+        request: Request<api::SolveRequest>,
+    ) -> Result<Response<api::SolveResponse>, Status> {
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let shared = self.shared.clone();
+        let result = on_thread(move || async move {
+            let canceled = job.canceled.clone();
+            tokio::select! {
+                result = solve(&shared, &job, request) => result,
+                () = canceled.cancelled() => Err(Status::cancelled("the build is over")),
+            }
+        });
+        Ok(Response::new(result.await?))
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<api::EvaluateRequest>,
+    ) -> Result<Response<api::EvaluateResponse>, Status> {
+        let job = self.job(&request).await?;
+        let prepared = result(&job, &request.get_ref().r#ref)?;
+        let shared = self.shared.clone();
+        let evaluated = on_thread(move || async move {
+            evaluate(&shared, &job, &prepared).await.map_err(|report| error::status(&report))
+        });
+        evaluated.await?;
+        Ok(Response::new(api::EvaluateResponse {}))
+    }
+
+    async fn r#return(
+        &self,
+        request: Request<api::ReturnRequest>,
+    ) -> Result<Response<api::ReturnResponse>, Status> {
+        let job = self.job(&request).await?;
+        job.end(request.into_inner())?;
+        Ok(Response::new(api::ReturnResponse {}))
+    }
+
+    async fn warn(&self, request: Request<api::WarnRequest>) -> Result<Response<api::WarnResponse>, Status> {
+        let job = self.job(&request).await?;
+        let warning = request.into_inner();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let line = |position: &lapstrake_proto::pb::Position| u32::try_from(position.line).unwrap_or(0);
+        let range = warning.ranges.first();
+        let first = range.and_then(|range| range.start.as_ref()).map_or(0, line);
+        let last = range.and_then(|range| range.end.as_ref()).map_or(first, line);
+        job.progress().warn(Warning {
+            short: text(&warning.short),
+            detail: warning.detail.iter().map(|detail| text(detail)).collect::<Vec<_>>().join("\n"),
+            url: Some(warning.url).filter(|url| !url.is_empty()),
+            file: warning.info.map_or_else(String::new, |info| info.filename),
+            lines: (first, last),
+        });
+        Ok(Response::new(api::WarnResponse {}))
+    }
+
+    async fn inputs(
+        &self,
+        request: Request<api::InputsRequest>,
+    ) -> Result<Response<api::InputsResponse>, Status> {
+        let job = self.job(&request).await?;
+        let definitions = job.request.frontend_inputs.clone();
+        Ok(Response::new(api::InputsResponse { definitions }))
+    }
+
+    async fn resolve_image_config(
+        &self,
+        _request: Request<api::ResolveImageConfigRequest>,
+    ) -> Result<Response<api::ResolveImageConfigResponse>, Status> {
+        not_yet("ResolveImageConfig")
+    }
+
+    async fn resolve_source_meta(
+        &self,
+        _request: Request<api::ResolveSourceMetaRequest>,
+    ) -> Result<Response<api::ResolveSourceMetaResponse>, Status> {
+        not_yet("ResolveSourceMeta")
+    }
+
+    async fn read_file(
+        &self,
+        _request: Request<api::ReadFileRequest>,
+    ) -> Result<Response<api::ReadFileResponse>, Status> {
+        not_yet("ReadFile")
+    }
+
+    async fn read_dir(
+        &self,
+        _request: Request<api::ReadDirRequest>,
+    ) -> Result<Response<api::ReadDirResponse>, Status> {
+        not_yet("ReadDir")
+    }
+
+    async fn stat_file(
+        &self,
+        _request: Request<api::StatFileRequest>,
+    ) -> Result<Response<api::StatFileResponse>, Status> {
+        not_yet("StatFile")
+    }
+
+    async fn new_container(
+        &self,
+        _request: Request<api::NewContainerRequest>,
+    ) -> Result<Response<api::NewContainerResponse>, Status> {
+        not_yet("NewContainer")
+    }
+
+    async fn release_container(
+        &self,
+        _request: Request<api::ReleaseContainerRequest>,
+    ) -> Result<Response<api::ReleaseContainerResponse>, Status> {
+        not_yet("ReleaseContainer")
+    }
+
+    async fn exec_process(
+        &self,
+        _request: Request<Streaming<api::ExecMessage>>,
+    ) -> Result<Response<Self::ExecProcessStream>, Status> {
+        not_yet("ExecProcess")
+    }
+
+    async fn read_file_container(
+        &self,
+        _request: Request<api::ReadFileRequest>,
+    ) -> Result<Response<api::ReadFileResponse>, Status> {
+        not_yet("ReadFileContainer")
+    }
+
+    async fn read_dir_container(
+        &self,
+        _request: Request<api::ReadDirRequest>,
+    ) -> Result<Response<api::ReadDirResponse>, Status> {
+        not_yet("ReadDirContainer")
+    }
+
+    async fn stat_file_container(
+        &self,
+        _request: Request<api::StatFileRequest>,
+    ) -> Result<Response<api::StatFileResponse>, Status> {
+        not_yet("StatFileContainer")
+    }
+}
+
+/// The result that the reference `id` is of.
+fn result(job: &Job, id: &str) -> Result<Arc<Prepared>, Status> {
+    job.result(id.rsplit_once('/').map_or(id, |(name, _)| name))
+}
+
+/// Makes a result, and gives it to the client.
+async fn solve(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    request: api::SolveRequest,
+) -> Result<api::SolveResponse, Status> {
+    let failed = |report: lapstrake_diag::Report| error::status(&report);
+    if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
+        return not_yet("a definition (LLB)");
+    }
+    if !request.frontend_inputs.is_empty() {
+        return not_yet("a frontend with inputs");
+    }
+    if request.frontend.is_empty() {
+        // Nothing is asked for, and so the result has nothing.
+        return Ok(api::SolveResponse {
+            result: Some(api::Result::default()),
+            ..api::SolveResponse::default()
+        });
+    }
+    let opt = request.frontend_opt;
+    check_frontend(&request.frontend, &opt).map_err(failed)?;
+    check_caps(&opt)?;
+    let (prepared, parts) = begin(shared, job, &opt, &request.cache_imports).await.map_err(failed)?;
+    if let Some(id) = opt.get("requestid").filter(|id| !id.is_empty()) {
+        let metadata = subrequest::answer(shared, job, &prepared, (id, parts)).await?;
+        let result = api::Result { metadata, ..api::Result::default() };
+        return Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() });
+    }
+    plan(shared, job, &prepared, parts).await.map_err(failed)?;
+    if request.evaluate {
+        evaluate(shared, job, &prepared).await.map_err(failed)?;
+    }
+    let id = job.keep(&prepared)?;
+    let planned = prepared.planned.lock().await;
+    let planned = planned.as_ref().ok_or_else(|| Status::internal("the result is gone"))?;
+    let result = described(planned, &id).map_err(failed)?;
+    Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() })
+}
+
+/// Refuses capabilities of frontends that this one does not have.
+fn check_caps(opt: &BTreeMap<String, String>) -> Result<(), Status> {
+    const KNOWN: [&str; 3] = [
+        "moby.buildkit.frontend.subrequests",
+        "moby.buildkit.frontend.contexts",
+        "moby.buildkit.frontend.subrequests+forward",
+    ];
+    let asked = opt.get("frontend.caps").map_or("", String::as_str);
+    match asked.split(',').find(|cap| !cap.is_empty() && !KNOWN.contains(cap)) {
+        Some(cap) => Err(Status::unimplemented(format!("unsupported frontend capability {cap}"))),
+        None => Ok(()),
+    }
+}
+
+/// The result as the client sees it: a reference for each platform, and the images' configs.
+fn described(planned: &Planned, id: &str) -> Outcome<api::Result> {
+    let targets = &planned.plan().targets;
+    let mut result = api::Result::default();
+    let reference = |name: &str| api::Ref { id: format!("{id}/{name}"), def: None };
+    let config = |target: &Target| lapstrake_go::to_json(&target.image.config);
+    if !planned.as_index()
+        && let [target] = targets.as_slice()
+    {
+        result.result = Some(Value::Ref(reference("")));
+        result.metadata.insert("containerimage.config".to_owned(), config(target));
+        return Ok(result);
+    }
+    let (mut refs, mut platforms) = (BTreeMap::new(), Vec::new());
+    for target in targets {
+        let name = target.platform.to_string();
+        refs.insert(name.clone(), reference(&name));
+        result.metadata.insert(format!("containerimage.config/{name}"), config(target));
+        platforms.push(json!({ "ID": name, "Platform": target.platform }));
+    }
+    result.result = Some(Value::Refs(api::RefMap { refs }));
+    let platforms = json!({ "Platforms": platforms }).to_string().into_bytes();
+    result.metadata.insert("refs.platforms".to_owned(), platforms);
+    Ok(result)
+}

@@ -1,0 +1,152 @@
+//! The client of a session as the caller of a build.
+
+mod agent;
+mod contexts;
+mod output;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lapstrake_build::{Addressee, Client, Writing, WritingFiles};
+use lapstrake_diag::{Outcome, Report, Usage};
+use lapstrake_ops::{Debug, Secret};
+use lapstrake_proto::moby::buildkit::secrets::v1::GetSecretRequest;
+use lapstrake_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
+use lapstrake_proto::moby::filesync::v1::CredentialsRequest;
+use lapstrake_proto::moby::filesync::v1::auth_client::AuthClient;
+use lapstrake_registry::{Asked, Credentials, Login, Registries};
+use lapstrake_store::Store;
+use tokio::runtime::Handle;
+use tonic::Code;
+
+use crate::host::Host;
+use crate::session::Session;
+use agent::Agent;
+use contexts::Contexts;
+pub(crate) use contexts::Names;
+
+/// The name that Docker Hub's credentials are asked for under.
+const HUB: &str = "registry-1.docker.io";
+
+/// The caller of one build: its session, and what the session has given so far.
+pub(crate) struct SessionCaller {
+    session: Arc<Session>,
+    host: Arc<Host>,
+    store: Arc<Store>,
+    contexts: Contexts,
+    agents: Mutex<BTreeMap<String, Agent>>,
+    /// The upload that stands for standard input, as host and path of its address.
+    upload: Option<(String, String)>,
+}
+
+/// Waits for `future` on a thread that may block.
+fn wait<F: Future>(future: F) -> F::Output {
+    tokio::task::block_in_place(|| Handle::current().block_on(future))
+}
+
+impl SessionCaller {
+    /// The caller of a build whose directories have the names `names`. `upload` is the address of an upload that is read as
+    /// standard input.
+    pub(crate) fn new(
+        session: Arc<Session>,
+        host: Arc<Host>,
+        store: Arc<Store>,
+        names: Names,
+        upload: Option<(String, String)>,
+    ) -> SessionCaller {
+        let contexts = Contexts::new(session.clone(), store.clone(), names);
+        SessionCaller { session, host, store, contexts, agents: Mutex::default(), upload }
+    }
+}
+
+impl Client for SessionCaller {
+    fn directory(&self, named: &Path) -> Outcome<PathBuf> {
+        wait(self.contexts.directory(named)).map_err(|error| Report::new(error.to_string()))
+    }
+
+    fn file(&self, named: &Path) -> io::Result<Vec<u8>> {
+        wait(self.contexts.file(named))
+    }
+
+    fn secret(&self, id: &str) -> Outcome<Option<Secret>> {
+        if !self.session.offers("/moby.buildkit.secrets.v1.Secrets/GetSecret") {
+            return Ok(None);
+        }
+        let mut client = SecretsClient::new(self.session.channel()).max_decoding_message_size(16 << 20);
+        let request = GetSecretRequest { id: id.to_owned(), ..GetSecretRequest::default() };
+        match wait(client.get_secret(request)) {
+            Ok(answer) => Ok(Some(Secret::from(answer.into_inner().data))),
+            Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => Ok(None),
+            Err(status) => Err(Report::new(format!("secret {id}: {}", status.message()))),
+        }
+    }
+
+    fn ssh_agent(&self, id: &str) -> Outcome<Option<PathBuf>> {
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(id) {
+            return Ok(Some(agent.socket()));
+        }
+        let agent = wait(Agent::open(&self.session, &self.store, id))?;
+        let socket = agent.as_ref().map(Agent::socket);
+        agent.map(|agent| agents.insert(id.to_owned(), agent));
+        Ok(socket)
+    }
+
+    fn registries(&self) -> Registries {
+        let session = self.session.clone();
+        let ask = move |registry: &str| wait(login(&session, registry));
+        Registries { credentials: Credentials::Asked(Asked::new(ask)), ..self.host.registries.clone() }
+    }
+
+    fn git_environment(&self) -> Vec<(OsString, OsString)> {
+        self.host.git_environment.clone()
+    }
+
+    fn stdin(&self) -> Box<dyn Read + Send> {
+        match &self.upload {
+            Some((host, path)) => Box::new(output::upload(&self.session, host, path)),
+            None => Box::new(io::empty()),
+        }
+    }
+
+    fn output(&self, dest: Option<&Path>, write: &mut Writing<'_>) -> Outcome<()> {
+        output::file(&self.session, dest, write)
+    }
+
+    fn output_directory(&self, dest: &Path, write: &mut WritingFiles<'_>) -> Outcome<()> {
+        output::directory(&self.session, &self.store, dest, write)
+    }
+
+    fn engine(&self) -> Outcome<Addressee> {
+        Err(Usage("a client of the server loads images itself: ask for `type=docker`".to_owned()).into())
+    }
+
+    fn debugger(&self) -> Option<Debug> {
+        None
+    }
+}
+
+/// The client's login for `registry`.
+async fn login(session: &Session, registry: &str) -> Result<Option<Login>, String> {
+    let host = if registry == "docker.io" { HUB } else { registry };
+    if !session.offers("/moby.filesync.v1.Auth/Credentials") {
+        return Ok(None);
+    }
+    let mut client = AuthClient::new(session.channel());
+    match client.credentials(CredentialsRequest { host: host.to_owned() }).await {
+        Ok(answer) => {
+            let answer = answer.into_inner();
+            Ok(match (answer.username.is_empty(), answer.secret.is_empty()) {
+                (true, true) => None,
+                (true, false) => Some(Login::Identity(answer.secret)),
+                (false, _) => Some(Login::Password { user: answer.username, password: answer.secret }),
+            })
+        }
+        Err(status) if status.code() == Code::Unimplemented => Ok(None),
+        Err(status) => Err(status.message().to_owned()),
+    }
+}

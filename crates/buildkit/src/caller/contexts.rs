@@ -1,0 +1,216 @@
+//! The client's directories, brought here when the build first asks for them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use lapstrake_build::load_bytes;
+use lapstrake_store::{CacheDir, Sharing, Store};
+use lapstrake_tree::ignore::Patterns;
+use lapstrake_tree::inroot::open_host_dir;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use tokio::sync::Mutex;
+
+use crate::files::{TransferError, Wanted, receive};
+use crate::session::Session;
+
+/// The ignore file of a context.
+const IGNORE: &str = ".dockerignore";
+
+/// The names of a build's directories.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// The directory that has the Dockerfile.
+    pub(crate) dockerfile: String,
+    /// The path of the Dockerfile in its directory.
+    pub(crate) file: String,
+}
+
+/// A directory that is here.
+struct Here {
+    tree: PathBuf,
+    /// Nobody else changes the copy while this is held.
+    _held: CacheDir,
+}
+
+/// The directories of one build.
+pub(super) struct Contexts {
+    session: Arc<Session>,
+    store: Arc<Store>,
+    names: Names,
+    here: Mutex<BTreeMap<String, Here>>,
+}
+
+/// A directory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ContextError {
+    /// The transfer failed.
+    #[error("failed to load `{name}` from the client: {source}")]
+    Transfer {
+        /// The directory's name.
+        name: String,
+        /// The reason.
+        source: TransferError,
+    },
+    /// The ignore file cannot be read.
+    #[error("`{file}`: {why}")]
+    Ignore {
+        /// The file.
+        file: String,
+        /// The reason.
+        why: String,
+    },
+    /// The name leads nowhere.
+    #[error("no directory `{0}`")]
+    Missing(String),
+}
+
+impl Contexts {
+    pub(super) fn new(session: Arc<Session>, store: Arc<Store>, names: Names) -> Contexts {
+        Contexts { session, store, names, here: Mutex::default() }
+    }
+
+    /// The place of a directory: `NAME`, or `NAME/PATH` for one below.
+    pub(super) async fn directory(&self, named: &Path) -> Result<PathBuf, ContextError> {
+        let (name, below) = parts(named).ok_or_else(|| ContextError::Missing(named.display().to_string()))?;
+        let tree = self.tree(&name).await?;
+        if below.as_os_str().is_empty() {
+            return Ok(tree);
+        }
+        // The path is used as text later, so no part of it may be a link of the client.
+        let missing = || ContextError::Missing(named.display().to_string());
+        let root = open_host_dir(&tree).map_err(|_| missing())?;
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(&root, &below, flags, Mode::empty(), how).map_err(|_| missing())?;
+        Ok(tree.join(below))
+    }
+
+    /// The bytes of the file `NAME/PATH`. Links are followed within the directory.
+    pub(super) async fn file(&self, named: &Path) -> io::Result<Vec<u8>> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let (name, below) = parts(named).ok_or_else(missing)?;
+        let tree = self.tree(&name).await.map_err(io::Error::other)?;
+        let root = open_host_dir(&tree).map_err(io::Error::other)?;
+        if !lapstrake_tree::inroot::Root::new(&root).exists(below.as_os_str().as_encoded_bytes()) {
+            return Err(missing());
+        }
+        load_bytes(&root, &below).map_err(io::Error::other)
+    }
+
+    async fn tree(&self, name: &str) -> Result<PathBuf, ContextError> {
+        let mut here = self.here.lock().await;
+        if let Some(found) = here.get(name) {
+            return Ok(found.tree.clone());
+        }
+        let wanted = if name == self.names.dockerfile {
+            self.dockerfiles()
+        } else {
+            let exclude = self.excluded(&mut here, name).await?;
+            Wanted { name: name.to_owned(), follow: Vec::new(), exclude }
+        };
+        let found = self.fetch(&wanted, "").await?;
+        let tree = found.tree.clone();
+        here.insert(name.to_owned(), found);
+        Ok(tree)
+    }
+
+    /// The files that may be the Dockerfile and its ignore file.
+    fn dockerfiles(&self) -> Wanted {
+        let Names { dockerfile, file } = &self.names;
+        let mut follow = vec![file.clone(), format!("{file}{IGNORE}")];
+        let lower = Path::new(file).with_file_name("dockerfile").to_string_lossy().into_owned();
+        if Path::new(file).file_name().is_some_and(|name| name == "Dockerfile") {
+            follow.extend([format!("{lower}{IGNORE}"), lower]);
+        }
+        Wanted { name: dockerfile.clone(), follow, exclude: Vec::new() }
+    }
+
+    /// The patterns of the ignore file for the directory `name`: the Dockerfile's own for the main context, else the one in
+    /// the directory.
+    async fn excluded(
+        &self,
+        here: &mut BTreeMap<String, Here>,
+        name: &str,
+    ) -> Result<Vec<String>, ContextError> {
+        if name == "context" {
+            let dockerfile = &self.names.dockerfile;
+            if !here.contains_key(dockerfile) {
+                let found = self.fetch(&self.dockerfiles(), "").await?;
+                here.insert(dockerfile.clone(), found);
+            }
+            let own = format!("{}{IGNORE}", self.names.file);
+            if let Some(dockerfile) = here.get(dockerfile)
+                && let Some(patterns) = patterns(&dockerfile.tree, &own)?
+            {
+                return Ok(patterns);
+            }
+        }
+        let wanted = Wanted { name: name.to_owned(), follow: vec![IGNORE.to_owned()], exclude: Vec::new() };
+        let found = self.fetch(&wanted, "ignore file").await?;
+        Ok(patterns(&found.tree, IGNORE)?.unwrap_or_default())
+    }
+
+    /// Brings a directory here. `part` tells copies of parts of one directory from each other.
+    async fn fetch(&self, wanted: &Wanted, part: &str) -> Result<Here, ContextError> {
+        let failed = |source| ContextError::Transfer { name: wanted.name.clone(), source };
+        let key = self.session.shared_key();
+        let part = if wanted.name == self.names.dockerfile { "dockerfile" } else { part };
+        let identity = format!("client {key:?} directory {:?} {part}", wanted.name);
+        let store = self.store.clone();
+        let held = tokio::task::spawn_blocking(move || {
+            let mut held = store.cache_dir(&identity, Sharing::Private)?;
+            if held.is_fresh() {
+                held.settle()?;
+            }
+            Ok::<_, lapstrake_store::StoreError>(held)
+        });
+        let held = held.await.map_err(|_| failed(TransferError::Protocol("nothing".to_owned())))?;
+        let held = held.map_err(|error| failed(error.into()))?;
+        receive(&self.session, wanted, held.path().to_owned()).await.map_err(failed)?;
+        Ok(Here { tree: held.path().join("tree"), _held: held })
+    }
+}
+
+/// The first part of a path, and the rest; nothing for a path that is not plain.
+fn parts(named: &Path) -> Option<(String, PathBuf)> {
+    let mut parts = named.components().filter(|part| *part != Component::CurDir);
+    let Some(Component::Normal(name)) = parts.next() else { return None };
+    let below: PathBuf = parts.collect();
+    let plain = below.components().all(|part| matches!(part, Component::Normal(_)));
+    plain.then(|| (name.to_string_lossy().into_owned(), below))
+}
+
+/// The patterns of an ignore file in `tree`; nothing if there is no such file.
+fn patterns(tree: &Path, file: &str) -> Result<Option<Vec<String>>, ContextError> {
+    let bad = |why: String| ContextError::Ignore { file: file.to_owned(), why };
+    let root = open_host_dir(tree).map_err(|error| bad(error.to_string()))?;
+    if !lapstrake_tree::inroot::Root::new(&root).exists(file.as_bytes()) {
+        return Ok(None);
+    }
+    let bytes = load_bytes(&root, Path::new(file)).map_err(bad)?;
+    let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
+    let patterns = Patterns::of_file(file, &text).map_err(|error| bad(error.to_string()))?;
+    Ok(Some(patterns.cleaned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_nowhere_else() {
+        let parts =
+            |path: &str| parts(Path::new(path)).map(|(name, below)| (name, below.display().to_string()));
+        assert_eq!(parts("context"), Some(("context".to_owned(), String::new())));
+        assert_eq!(
+            parts("./dockerfile/a/Dockerfile"),
+            Some(("dockerfile".to_owned(), "a/Dockerfile".to_owned()))
+        );
+        assert_eq!(parts("context/../x"), None);
+        assert_eq!(parts("../x"), None);
+        assert_eq!(parts("/etc"), None);
+        assert_eq!(parts(""), None);
+    }
+}

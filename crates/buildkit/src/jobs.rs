@@ -1,0 +1,230 @@
+//! The builds that run, by the ids that clients give them.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lapstrake_build::{BuildRecord, Client, Journal, Planned, Trace};
+use lapstrake_engine::Progress;
+use lapstrake_proto::moby::buildkit::v1::SolveRequest;
+use lapstrake_proto::moby::buildkit::v1::frontend;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::session::Session;
+use crate::status::{Messages, StatusLog};
+
+/// The longest wait for a build that a call names and that has not come yet.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// The time for which a finished build can still be asked about.
+const AFTERLIFE: Duration = Duration::from_secs(10);
+/// The longest id.
+const LONGEST_ID: usize = 128;
+/// The results that one build may hold at once.
+const MOST_RESULTS: usize = 1000;
+
+/// All builds.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    running: Mutex<BTreeMap<String, Arc<Job>>>,
+    changed: Notify,
+}
+
+/// One build.
+pub(crate) struct Job {
+    /// The id that the client gave.
+    pub(crate) id: String,
+    /// The call that began it.
+    pub(crate) request: SolveRequest,
+    /// The client's session. A build that only asks for capabilities may have none.
+    pub(crate) session: Option<Arc<Session>>,
+    /// Its messages.
+    pub(crate) log: Arc<StatusLog>,
+    /// Is done when the build is to stop.
+    pub(crate) canceled: CancellationToken,
+    /// The sink of its events, until the build is over.
+    progress: Mutex<Option<Progress>>,
+    /// Takes in the events, and gives the journal of all of them at the end.
+    events: Mutex<Option<JoinHandle<Journal>>>,
+    /// The result that the record of the build tells of.
+    subject: Mutex<Option<Arc<Prepared>>>,
+    results: Mutex<BTreeMap<String, Arc<Prepared>>>,
+    returned: Mutex<Option<oneshot::Sender<frontend::ReturnRequest>>>,
+}
+
+/// A result that a client holds, and that is solved when somebody needs it.
+pub(crate) struct Prepared {
+    /// The graph. Solving a result for an output takes it.
+    pub(crate) planned: tokio::sync::Mutex<Option<Planned>>,
+    /// The caller, with the directories that it has brought.
+    pub(crate) caller: Arc<dyn Client>,
+    /// The record of what was done until now.
+    pub(crate) trace: tokio::sync::Mutex<Trace>,
+    /// The beginning of the record.
+    pub(crate) about: About,
+}
+
+/// The record of a build before its end.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    /// The record, as far as it is known.
+    pub(crate) record: BuildRecord,
+    /// Values of arguments that are not to be stored.
+    pub(crate) secrets: Arc<lapstrake_engine::Secrets>,
+}
+
+impl Job {
+    /// A build for `request`. The second value gets what the client returns.
+    pub(crate) fn new(
+        request: SolveRequest,
+        session: Option<Arc<Session>>,
+    ) -> (Arc<Job>, oneshot::Receiver<frontend::ReturnRequest>) {
+        let log = Arc::new(StatusLog::default());
+        let (sender, events) = channel();
+        let to = log.clone();
+        // Events come from many threads, without waiting. The task ends when the last sender goes.
+        let events = tokio::task::spawn_blocking(move || {
+            let (mut messages, mut journal) = (Messages::new(), Journal::default());
+            for event in events {
+                journal.note(&event);
+                if let Some(message) = messages.of(event) {
+                    to.add(message);
+                }
+            }
+            to.end();
+            journal
+        });
+        let (returned, answer) = oneshot::channel();
+        let job = Job {
+            id: request.r#ref.clone(),
+            request,
+            session,
+            log,
+            canceled: CancellationToken::new(),
+            progress: Mutex::new(Some(Progress::new(sender))),
+            events: Mutex::new(Some(events)),
+            subject: Mutex::default(),
+            results: Mutex::default(),
+            returned: Mutex::new(Some(returned)),
+        };
+        (Arc::new(job), answer)
+    }
+
+    /// The sink of events. Events of a build that is over go nowhere.
+    pub(crate) fn progress(&self) -> Progress {
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.clone().unwrap_or_else(Progress::none)
+    }
+
+    /// The record of the build tells of `prepared`, the last result that was begun.
+    pub(crate) fn tell_of(&self, prepared: &Arc<Prepared>) {
+        *self.subject.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared.clone());
+    }
+
+    /// The build is over: ends its messages, and gives what a record needs.
+    pub(crate) async fn close(&self) -> (Option<Arc<Prepared>>, Journal) {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(self.progress.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let journal = match events {
+            Some(events) => events.await.unwrap_or_default(),
+            None => Journal::default(),
+        };
+        (self.subject.lock().unwrap_or_else(PoisonError::into_inner).take(), journal)
+    }
+
+    /// Keeps a result under a new id.
+    ///
+    /// # Errors
+    /// The client holds too many.
+    pub(crate) fn keep(&self, prepared: &Arc<Prepared>) -> Result<String, Status> {
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        if results.len() >= MOST_RESULTS {
+            return Err(Status::resource_exhausted(format!("the build has {MOST_RESULTS} results already")));
+        }
+        let id = format!("{}:{}", self.id, results.len());
+        results.insert(id.clone(), prepared.clone());
+        Ok(id)
+    }
+
+    /// The result `id`.
+    ///
+    /// # Errors
+    /// There is no such result.
+    pub(crate) fn result(&self, id: &str) -> Result<Arc<Prepared>, Status> {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        results.get(id).cloned().ok_or_else(|| Status::not_found(format!("no such reference: {id}")))
+    }
+
+    /// The client says how its part of the build has ended.
+    ///
+    /// # Errors
+    /// It has said so before.
+    pub(crate) fn end(&self, answer: frontend::ReturnRequest) -> Result<(), Status> {
+        let sender = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let sender = sender.ok_or_else(|| Status::failed_precondition("the build has returned already"))?;
+        // A build that was canceled meanwhile needs no answer.
+        sender.send(answer).map_err(|_| Status::cancelled("the build is over"))
+    }
+}
+
+impl Jobs {
+    /// Keeps `job` until a little after `guard` goes.
+    ///
+    /// # Errors
+    /// The id is none, or another build has it.
+    pub(crate) fn add(self: &Arc<Self>, job: &Arc<Job>) -> Result<Registered, Status> {
+        if job.id.is_empty() || job.id.len() > LONGEST_ID {
+            return Err(Status::invalid_argument("the build has no id, or a very long one"));
+        }
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.contains_key(&job.id) {
+            return Err(Status::already_exists(format!("job ID {} exists", job.id)));
+        }
+        running.insert(job.id.clone(), job.clone());
+        drop(running);
+        self.changed.notify_waiters();
+        Ok(Registered { jobs: self.clone(), job: job.clone() })
+    }
+
+    /// The build `id`, which may come a little later than the call that names it.
+    ///
+    /// # Errors
+    /// There is no such build.
+    pub(crate) async fn get(&self, id: &str) -> Result<Arc<Job>, Status> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let found = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            if timeout_at(until, changed).await.is_err() {
+                return Err(Status::not_found(format!("no such job {id}")));
+            }
+        }
+    }
+}
+
+/// A build in the list. It leaves the list a little later than this goes.
+pub(crate) struct Registered {
+    jobs: Arc<Jobs>,
+    job: Arc<Job>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.job.canceled.cancel();
+        let (jobs, id) = (self.jobs.clone(), self.job.id.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(AFTERLIFE).await;
+            jobs.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        });
+    }
+}

@@ -1,0 +1,39 @@
+//! BuildKit's gRPC API over the builds of lapstrake.
+//!
+//! The server has no build logic. A call becomes a [`lapstrake_request::BuildRequest`], the client's session becomes the
+//! [`lapstrake_build::Client`] of the build, and the events of the build become status messages.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | `server` | listens, and puts the services together |
+//! | `host` | what the services share |
+//! | `control` | the service `Control`: solve, status, session, workers |
+//! | `bridge` | the service `LLBBridge`, which clients drive a build through |
+//! | `run` | a build from a call to its outputs and its record |
+//! | `jobs` | the builds that run, by the ids that clients give them |
+//! | `session` | the connection back to a client |
+//! | `caller` | a session as the client of a build: directories, secrets, agents, logins, outputs |
+//! | `files` | fsutil's protocol for trees of files, in both directions |
+//! | `translate` | calls as build requests |
+//! | `status`, `error` | events and reports in the words of the API |
+//!
+//! Everything that a client sends may be hostile: ids never become paths, paths of files are checked part by part, and
+//! sub-messages may be missing.
+
+mod bridge;
+mod caller;
+mod control;
+mod error;
+mod files;
+mod host;
+mod jobs;
+mod run;
+mod server;
+mod session;
+mod status;
+mod subrequest;
+mod translate;
+mod worker;
+
+pub use host::Host;
+pub use server::{Address, ServeError, Server, Tls};

@@ -1,0 +1,304 @@
+//! A build from a call to its outputs and its record.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use lapstrake_build::{
+    Build, BuildRecord, Client, Delivered, Resolved, Subject, Trace, finish, prepare, without_secrets,
+};
+use lapstrake_diag::{Fault, Outcome, Report};
+use lapstrake_engine::Warning;
+use lapstrake_oci::Reference;
+use lapstrake_proto::moby::buildkit::v1::SolveResponse;
+use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Returned;
+use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReturnRequest};
+use lapstrake_request::BuildRequest;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot::Receiver;
+use tonic::{Code, Status};
+
+use crate::caller::SessionCaller;
+use crate::error;
+use crate::host::Shared;
+use crate::jobs::{About, Job, Prepared};
+use crate::translate::{self, Translated};
+
+/// The longest id that a record takes over from a client.
+const RECORD_ID: usize = 64;
+
+/// Runs `work` on a thread of its own, which may block. A panic ends this work alone.
+///
+/// # Errors
+/// Those of `work`, and [`Code::Internal`] for a panic.
+pub(crate) async fn on_thread<T: Send + 'static, F: Future<Output = Result<T, Status>>>(
+    work: impl FnOnce() -> F + Send + 'static,
+) -> Result<T, Status> {
+    let handle = Handle::current();
+    let done = tokio::task::spawn_blocking(move || handle.block_on(work())).await;
+    done.unwrap_or_else(|_| {
+        Err(Status::internal("this part of the build panicked, which is a bug of lapstrake"))
+    })
+}
+
+/// Does all of `job`, whichever way its call asks for.
+///
+/// # Errors
+/// The build fails or is canceled.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    answer: Receiver<ReturnRequest>,
+) -> Result<SolveResponse, Status> {
+    let gone = async {
+        match &job.session {
+            Some(session) => session.gone().await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = drive(shared, job, answer) => result,
+        () = job.canceled.cancelled() => Err(Report::canceled(2)),
+        () = gone => Err(Report::new("the client's session is over").with_fault(Fault::Canceled(2))),
+    };
+    record(shared, job, result.as_ref().map(Option::as_ref)).await;
+    match &result {
+        Ok(delivered) => {
+            Ok(SolveResponse { exporter_response: delivered.as_ref().map(response).unwrap_or_default() })
+        }
+        Err(report) => Err(error::status(report)),
+    }
+}
+
+async fn drive(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    answer: Receiver<ReturnRequest>,
+) -> Outcome<Option<Delivered>> {
+    let request = &job.request;
+    if request.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty()) {
+        return Err(unsupported("source policies"));
+    }
+    let has_definition = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
+    match (request.frontend.as_str(), has_definition) {
+        (_, true) => Err(unsupported("builds of a definition (LLB)")),
+        ("", false) => {
+            let answer = answer.await.map_err(|_| Report::canceled(2))?;
+            returned(shared, job, answer).await
+        }
+        (frontend, false) => {
+            let opt = &request.frontend_attrs;
+            check_frontend(frontend, opt)?;
+            let prepared = begin(shared, job, opt, &[]).await?;
+            plan(shared, job, &prepared.0, prepared.1).await?;
+            deliver(shared, job, &prepared.0).await.map(Some)
+        }
+    }
+}
+
+/// The error for what is not built yet.
+fn unsupported(what: &str) -> Report {
+    Report::new(format!("{what} are not supported by `lapstrake serve` yet")).with_fault(Fault::Usage)
+}
+
+/// Whether `frontend` is the one for Dockerfiles.
+///
+/// # Errors
+/// It is another one.
+pub(crate) fn check_frontend(frontend: &str, opt: &BTreeMap<String, String>) -> Outcome<()> {
+    let source = opt.get("source").map_or("", String::as_str);
+    let name = source.split(['@']).next().unwrap_or(source);
+    let known = ["docker/dockerfile", "docker/dockerfile-upstream", "dockerfile"].iter().any(|known| {
+        let name = name.trim_start_matches("docker.io/");
+        name == *known || name.strip_prefix(known).is_some_and(|rest| rest.starts_with(':'))
+    });
+    match frontend {
+        "dockerfile.v0" => Ok(()),
+        "gateway.v0" if known || source == "dockerfile.v0" => Ok(()),
+        "gateway.v0" => Err(unsupported(&format!("frontends from images (`{source}`)"))),
+        other => Err(unsupported(&format!("frontends called `{other}`"))),
+    }
+}
+
+/// What a result is made from.
+pub(crate) type Parts = (BuildRequest, Resolved);
+
+/// Reads the options of a Dockerfile build.
+///
+/// # Errors
+/// An option that cannot be, or a directory that the client does not have.
+pub(crate) async fn begin(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    opt: &BTreeMap<String, String>,
+    imports: &[CacheOptionsEntry],
+) -> Outcome<(Arc<Prepared>, Parts)> {
+    let session = job.session.clone().ok_or_else(|| Report::new("the build has no session"))?;
+    let Translated { request, names, upload } =
+        translate::dockerfile(&job.request, opt, imports).map_err(|status| {
+            let fault = if status.code() == Code::InvalidArgument { Fault::Usage } else { Fault::Build };
+            Report::new(status.message().to_owned()).with_fault(fault)
+        })?;
+    shared.host.allow(&request.steps.allowed)?;
+    let store = shared.worker.store().clone();
+    let caller = SessionCaller::new(session, shared.host.clone(), store, names, upload);
+    let caller: Arc<dyn Client> = Arc::new(caller);
+    let resolved = Resolved::parse(&request, &caller)?;
+    let progress = job.progress();
+    for text in &resolved.warnings {
+        let short = text.trim_start_matches("warning: ").to_owned();
+        progress.warn(Warning {
+            short,
+            detail: String::new(),
+            url: None,
+            file: String::new(),
+            lines: (0, 0),
+        });
+    }
+    let about = About {
+        record: new_record(job, subject(&request, opt), &resolved),
+        secrets: Arc::new(resolved.secrets()),
+    };
+    let trace = Trace { build: job.id.clone(), ..Trace::default() };
+    let prepared = Prepared { planned: tokio::sync::Mutex::default(), caller, trace: trace.into(), about };
+    let prepared = Arc::new(prepared);
+    job.tell_of(&prepared);
+    Ok((prepared, (request, resolved)))
+}
+
+/// The record of a build that begins now. It has the client's id for the build, if that looks as our own do.
+fn new_record(job: &Job, subject: Subject, resolved: &Resolved) -> BuildRecord {
+    let mut record = BuildRecord::begin(subject);
+    if is_plain(&job.id) {
+        record.id.clone_from(&job.id);
+    }
+    record.names = resolved.names.iter().map(Reference::familiar).collect();
+    record
+}
+
+/// The subject of a build: the directory that the client says it builds, else the name of the context.
+fn subject(request: &BuildRequest, opt: &BTreeMap<String, String>) -> Subject {
+    let local = opt.get("vcs:localdir:context").cloned();
+    let context = local.unwrap_or_else(|| without_secrets(&request.context.to_string_lossy()));
+    let file = opt.get("filename").map_or("Dockerfile", String::as_str);
+    Subject {
+        context,
+        dockerfile: without_secrets(file),
+        target: request.target.clone(),
+        platform: request.platforms.clone(),
+    }
+}
+
+/// Makes the graph of a result.
+///
+/// # Errors
+/// The Dockerfile cannot be read or built.
+pub(crate) async fn plan(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    prepared: &Prepared,
+    (request, resolved): Parts,
+) -> Outcome<()> {
+    let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
+    let mut trace = prepared.trace.lock().await;
+    let planned = prepare(&this, &request, resolved, &mut trace).await?;
+    *prepared.planned.lock().await = Some(planned);
+    Ok(())
+}
+
+/// Solves a result without an output.
+///
+/// # Errors
+/// A step fails.
+pub(crate) async fn evaluate(shared: &Arc<Shared>, job: &Arc<Job>, prepared: &Prepared) -> Outcome<()> {
+    let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
+    match &*prepared.planned.lock().await {
+        Some(planned) => planned.evaluate(&this).await,
+        None => Ok(()),
+    }
+}
+
+/// Solves a result, and brings it to the outputs.
+///
+/// # Errors
+/// A step fails, an output cannot be written, or another call has taken the result.
+async fn deliver(shared: &Arc<Shared>, job: &Arc<Job>, prepared: &Arc<Prepared>) -> Outcome<Delivered> {
+    job.tell_of(prepared);
+    let planned = prepared.planned.lock().await.take();
+    let planned = planned.ok_or_else(|| Report::new("the result was returned already"))?;
+    let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
+    let mut trace = prepared.trace.lock().await;
+    finish(&this, planned, &mut trace).await
+}
+
+/// What the client returned is the result of the build.
+async fn returned(shared: &Arc<Shared>, job: &Arc<Job>, answer: ReturnRequest) -> Outcome<Option<Delivered>> {
+    if let Some(error) = answer.error {
+        let canceled = error.code == i32::from(Code::Cancelled);
+        let report = Report::new(error.message);
+        return Err(if canceled { report.with_fault(Fault::Canceled(2)) } else { report });
+    }
+    let ids: Vec<String> = match answer.result.and_then(|result| result.result) {
+        None => Vec::new(),
+        Some(Returned::Ref(one)) => vec![one.id],
+        Some(Returned::RefDeprecated(id)) => vec![id],
+        Some(Returned::Refs(all)) => all.refs.into_values().map(|one| one.id).collect(),
+        Some(Returned::RefsDeprecated(all)) => all.refs.into_values().collect(),
+    };
+    let mut found: Option<Arc<Prepared>> = None;
+    for id in ids.iter().filter(|id| !id.is_empty()) {
+        let (name, _) = id.rsplit_once('/').unwrap_or((id, ""));
+        let prepared = job.result(name).map_err(|status| Report::new(status.message().to_owned()))?;
+        if found.as_ref().is_some_and(|found| !Arc::ptr_eq(found, &prepared)) {
+            return Err(unsupported("results that are put together of several solves"));
+        }
+        found = Some(prepared);
+    }
+    match found {
+        Some(prepared) => deliver(shared, job, &prepared).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What exporters tell the client: texts as they are, objects as base64 of their JSON.
+fn response(delivered: &Delivered) -> BTreeMap<String, String> {
+    use base64::Engine as _;
+    let document = delivered.metadata.document();
+    let values: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&document).unwrap_or_default();
+    let text = |value: serde_json::Value| match value {
+        serde_json::Value::String(text) => text,
+        other => base64::engine::general_purpose::STANDARD.encode(other.to_string()),
+    };
+    // The client knows the build by its own id.
+    let values = values.into_iter().filter(|(key, _)| key != "buildx.build.ref");
+    values.map(|(key, value)| (key, text(value))).collect()
+}
+
+/// Keeps a record of the build. A build does not fail for want of it.
+async fn record(shared: &Arc<Shared>, job: &Arc<Job>, result: Result<Option<&Delivered>, &Report>) {
+    let (prepared, mut journal) = job.close().await;
+    let Some(prepared) = prepared.filter(|_| !job.request.internal) else { return };
+    let About { mut record, secrets } = prepared.about.clone();
+    record.steps = std::mem::take(&mut prepared.trace.lock().await.steps);
+    record.end(result);
+    record.hide(&secrets);
+    journal.hide(&secrets);
+    let store = shared.worker.store().clone();
+    let host = shared.host.clone();
+    let kept = tokio::task::spawn_blocking(move || {
+        let kept = record.keep(&store, &journal);
+        (host.after_build)(&store);
+        kept
+    });
+    let kept = kept.await;
+    if let Ok(Err(report)) = kept {
+        shared.host.warn(&format!("the record of build {} could not be kept: {report}", job.id));
+    }
+}
+
+/// Whether an id of a client looks as our own do.
+fn is_plain(id: &str) -> bool {
+    id.len() <= RECORD_ID
+        && !id.is_empty()
+        && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}

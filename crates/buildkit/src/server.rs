@@ -1,0 +1,291 @@
+//! The server: addresses, connections, and the services on them.
+
+use std::fmt;
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use lapstrake_diag::Usage;
+use lapstrake_ops::Worker;
+use lapstrake_proto::moby::buildkit::v1::control_server::ControlServer;
+use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server as Grpc;
+use tonic::transport::server::Router;
+
+use crate::bridge::Bridge;
+use crate::control::Control;
+use crate::host::{Host, Shared};
+
+/// The largest message, in bytes, as BuildKit's clients send it.
+const LARGEST: usize = 16 << 20;
+/// The bytes that a client may send on one stream before the server has read them.
+const WINDOW: u32 = 4 << 20;
+
+/// A place to listen at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A socket file.
+    Unix(PathBuf),
+    /// A port of this machine.
+    Tcp(SocketAddr),
+}
+
+impl FromStr for Address {
+    type Err = Usage;
+
+    /// Reads `unix://PATH` or `tcp://IP:PORT`.
+    fn from_str(text: &str) -> Result<Address, Usage> {
+        let bad = |why: &str| Usage(format!("address `{text}`: {why}"));
+        match text.split_once("://") {
+            Some(("unix", path)) if Path::new(path).is_absolute() => Ok(Address::Unix(PathBuf::from(path))),
+            Some(("unix", _)) => Err(bad("the path of the socket must be absolute")),
+            Some(("tcp", place)) => {
+                let place = place.replacen("localhost:", "127.0.0.1:", 1);
+                place.parse().map(Address::Tcp).map_err(|_| bad("not an IP address and a port"))
+            }
+            _ => Err(bad("only `unix://PATH` and `tcp://IP:PORT` can be listened at")),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Unix(path) => write!(f, "unix://{}", path.display()),
+            Address::Tcp(place) => write!(f, "tcp://{place}"),
+        }
+    }
+}
+
+/// The keys of a server that speaks TLS, as PEM.
+#[derive(Clone)]
+pub struct Tls {
+    /// The server's certificate.
+    pub cert: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// The certificate that signs those of clients. Where it is given, a client without a certificate is refused.
+    pub client_ca: Option<Vec<u8>>,
+}
+
+/// The server could not listen, or broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be had.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A port without TLS would let everybody on the network run anything here.
+    #[error(
+        "{0} is reached by other machines and has no TLS: give `--tlscert`, `--tlskey` and `--tlscacert`"
+    )]
+    Open(SocketAddr),
+    /// A port without TLS would let every user of this machine run anything as this one.
+    #[error(
+        "{0} is open to every user of this machine: say `--allow-insecure-loopback`, or give TLS certificates"
+    )]
+    Loopback(SocketAddr),
+    /// The certificates cannot be used, or a connection broke the server.
+    #[error("the server broke off: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+impl lapstrake_diag::Reported for ServeError {
+    fn code(&self) -> lapstrake_diag::Code {
+        lapstrake_diag::Code::new("serve", "listen")
+    }
+}
+
+/// A server that does not listen yet.
+pub struct Server {
+    shared: Arc<Shared>,
+    tls: Option<Tls>,
+    loopback: bool,
+}
+
+impl Server {
+    /// A server whose builds `worker` does.
+    pub fn new(host: Host, worker: Arc<Worker>) -> Server {
+        let (jobs, sessions) = (Arc::default(), Arc::default());
+        Server {
+            shared: Arc::new(Shared { host: Arc::new(host), worker, jobs, sessions }),
+            tls: None,
+            loopback: false,
+        }
+    }
+
+    /// Ports speak TLS with these keys.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Server {
+        Server { tls: Some(tls), ..self }
+    }
+
+    /// Ports of the loopback interface may be without TLS.
+    #[must_use]
+    pub fn with_insecure_loopback(self, allowed: bool) -> Server {
+        Server { loopback: allowed, ..self }
+    }
+
+    /// Listens at `addresses` until `stop` is done, then waits for the builds that run, but not longer than until `kill` is
+    /// done. `ready` is called once all addresses are open. The sockets are for `group` too, if one is given, by its number.
+    ///
+    /// # Errors
+    /// An address cannot be had.
+    pub async fn run(
+        self,
+        addresses: &[Address],
+        group: Option<u32>,
+        ready: impl FnOnce(),
+        (stop, kill): (impl Future<Output = ()>, impl Future<Output = ()>),
+    ) -> Result<(), ServeError> {
+        let token = tokio_util::sync::CancellationToken::new();
+        let mut running = tokio::task::JoinSet::new();
+        let mut sockets = Vec::new();
+        for address in addresses {
+            let stopped = token.clone().cancelled_owned();
+            match address {
+                Address::Unix(path) => {
+                    let listener = listen_unix(path, group)?;
+                    sockets.push(path.clone());
+                    let router = self.router(false)?;
+                    let incoming = UnixListenerStream::new(listener);
+                    running
+                        .spawn(async move { router.serve_with_incoming_shutdown(incoming, stopped).await });
+                }
+                Address::Tcp(place) => {
+                    self.check_open(*place)?;
+                    let failed = |source| ServeError::Listen { address: format!("tcp://{place}"), source };
+                    let listener = TcpListener::bind(place).await.map_err(failed)?;
+                    let router = self.router(self.tls.is_some())?;
+                    let incoming = TcpListenerStream::new(listener);
+                    running
+                        .spawn(async move { router.serve_with_incoming_shutdown(incoming, stopped).await });
+                }
+            }
+        }
+        ready();
+        let ended = tokio::select! {
+            () = stop => None,
+            ended = running.join_next() => ended,
+        };
+        token.cancel();
+        for path in sockets {
+            // The next server removes what is left of this one.
+            fs::remove_file(path).unwrap_or_default();
+        }
+        let drained = async { while running.join_next().await.is_some() {} };
+        tokio::select! {
+            () = drained => {}
+            () = kill => {}
+        }
+        self.shared.sessions.close();
+        running.shutdown().await;
+        match ended {
+            Some(Ok(Err(error))) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_open(&self, place: SocketAddr) -> Result<(), ServeError> {
+        match (&self.tls, place.ip().is_loopback()) {
+            (Some(_), _) => Ok(()),
+            (None, true) if self.loopback => Ok(()),
+            (None, true) => Err(ServeError::Loopback(place)),
+            (None, false) => Err(ServeError::Open(place)),
+        }
+    }
+
+    fn router(&self, tls: bool) -> Result<Router, ServeError> {
+        let mut server = Grpc::builder()
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(4 * WINDOW)
+            .http2_max_header_list_size(16 << 20);
+        if tls && let Some(tls) = &self.tls {
+            use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+            let mut config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.cert, &tls.key));
+            if let Some(ca) = &tls.client_ca {
+                config = config.client_ca_root(Certificate::from_pem(ca));
+            }
+            server = server.tls_config(config)?;
+        }
+        let control = ControlServer::new(Control::new(self.shared.clone()));
+        let bridge = LlbBridgeServer::new(Bridge::new(self.shared.clone()));
+        let (_, health) = tonic_health::server::health_reporter();
+        Ok(server
+            .add_service(control.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST))
+            .add_service(bridge.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST))
+            .add_service(health))
+    }
+}
+
+/// Opens a socket file, for its owner and for `group` alone. A file that a dead server left behind is replaced.
+fn listen_unix(path: &Path, group: Option<u32>) -> Result<UnixListener, ServeError> {
+    let failed = |source| ServeError::Listen { address: format!("unix://{}", path.display()), source };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there")));
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
+            return Err(failed(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "a file that is no socket is there",
+            )));
+        }
+        Ok(_) => fs::remove_file(path).map_err(failed)?,
+        Err(_) => {}
+    }
+    // Made in a directory that is closed to others, so that nobody can connect before the mode is right.
+    let closed = path.with_file_name(format!(".{}.{}", name_of(path), std::process::id()));
+    fs::DirBuilder::new().mode(0o700).create(&closed).map_err(failed)?;
+    let opened = open_in(&closed, path, group);
+    fs::remove_dir_all(&closed).map_err(failed)?;
+    let listener = opened.map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(listener).map_err(failed)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Opens a socket in the directory `closed`, and moves it to `path`.
+fn open_in(closed: &Path, path: &Path, group: Option<u32>) -> io::Result<StdUnixListener> {
+    let made = closed.join("socket");
+    let listener = StdUnixListener::bind(&made)?;
+    if let Some(group) = group {
+        std::os::unix::fs::chown(&made, None, Some(group))?;
+    }
+    fs::set_permissions(&made, fs::Permissions::from_mode(if group.is_some() { 0o660 } else { 0o600 }))?;
+    fs::rename(&made, path)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let read = |text: &str| text.parse::<Address>();
+        assert_eq!(read("unix:///run/x.sock").unwrap(), Address::Unix("/run/x.sock".into()));
+        assert_eq!(read("tcp://localhost:1234").unwrap(), Address::Tcp("127.0.0.1:1234".parse().unwrap()));
+        for bad in ["", "unix://x", "tcp://host:1", "npipe://x", "/run/x"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

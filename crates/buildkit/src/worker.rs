@@ -1,0 +1,67 @@
+//! The one worker as clients see it, and what it can do.
+
+use lapstrake_oci::{Digest, Platform};
+use lapstrake_proto::moby::buildkit::v1::apicaps::ApiCap;
+use lapstrake_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
+use lapstrake_proto::pb;
+
+use crate::host::Host;
+
+/// What clients may do through the bridge.
+const FRONTEND: [&str; 10] = [
+    "solve.base",
+    "return",
+    "returnmap",
+    "proto.refarray",
+    "importcaches",
+    "frontend.caps",
+    "gateway.solve.metadata",
+    "gateway.solve.evaluate",
+    "gateway.evaluate",
+    "gateway.warnings",
+];
+
+/// What definitions and exporters may use.
+const GRAPH: [&str; 3] = ["exporter.image.annotations", "exporter.sourcedateepoch", "exporter.multiple"];
+
+/// The capabilities of the bridge, and of graphs and exporters.
+pub(crate) fn capabilities() -> (Vec<ApiCap>, Vec<ApiCap>) {
+    let cap = |id: &&str| ApiCap { id: (*id).to_owned(), enabled: true, ..ApiCap::default() };
+    (FRONTEND.iter().map(cap).collect(), GRAPH.iter().map(cap).collect())
+}
+
+/// The version of this program. Clients show it, and compare it only with that of other servers.
+pub(crate) fn version() -> BuildkitVersion {
+    BuildkitVersion {
+        package: "lapstrake".to_owned(),
+        version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+        revision: String::new(),
+        dockerfile_version: String::new(),
+    }
+}
+
+/// The worker of `host`.
+pub(crate) fn record(host: &Host) -> WorkerRecord {
+    let platforms = host.platforms.iter().map(platform).collect();
+    WorkerRecord {
+        id: id(host),
+        labels: host.labels.clone(),
+        platforms,
+        buildkit_version: Some(version()),
+        ..WorkerRecord::default()
+    }
+}
+
+/// The worker's id: the same for each server over one state directory.
+fn id(host: &Host) -> String {
+    Digest::sha256(host.state.as_os_str().as_encoded_bytes()).hex()[..25].to_owned()
+}
+
+fn platform(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        ..pb::Platform::default()
+    }
+}

@@ -1,0 +1,323 @@
+//! The API as clients use it: a server in this process, and a client of our own.
+
+#![expect(clippy::unwrap_used, reason = "all of this is tests")]
+#![allow(missing_docs, unreachable_pub, reason = "all of this is tests")]
+
+#[path = "api/client.rs"]
+mod client;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use client::{Shelf, bridge, connect, control, entry, of_build, session};
+use lapstrake_buildkit::{Address, Host, Server};
+use lapstrake_ops::Worker;
+use lapstrake_proto::moby::buildkit::v1 as api;
+use lapstrake_proto::moby::buildkit::v1::frontend;
+use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
+use lapstrake_store::Store;
+use tonic::Code;
+use tonic::transport::Channel;
+
+/// A server over an empty state.
+struct Place {
+    top: tempfile::TempDir,
+    store: Arc<Store>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    channel: Channel,
+}
+
+impl Place {
+    async fn new() -> Place {
+        let top = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&top.path().join("state")).unwrap());
+        let worker = Arc::new(Worker::new(store.clone(), !rustix::process::geteuid().is_root()));
+        let host = Host {
+            state: top.path().to_owned(),
+            registries: lapstrake_registry::Registries::default(),
+            git_environment: Vec::new(),
+            platforms: vec![lapstrake_oci::Platform::host()],
+            labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            entitlements: Vec::new(),
+            warn: Box::new(|_| {}),
+            after_build: Box::new(|_| {}),
+        };
+        let socket = top.path().join("socket");
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (ready, is_ready) = tokio::sync::oneshot::channel();
+        let addresses = [Address::Unix(socket.clone())];
+        tokio::spawn(async move {
+            let stop = async move { stopped.await.unwrap_or_default() };
+            let ready = || ready.send(()).unwrap();
+            Server::new(host, worker)
+                .run(&addresses, None, ready, (stop, std::future::pending()))
+                .await
+                .unwrap();
+        });
+        is_ready.await.unwrap();
+        let channel = connect(&socket).await;
+        Place { top, store, stop: Some(stop), channel }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.top.path().join("socket")
+    }
+}
+
+fn shelf(dockerfile: &str, context: client::Tree) -> Shelf {
+    let dockerfile = vec![entry("Dockerfile", dockerfile)];
+    let directories = [("dockerfile".to_owned(), dockerfile), ("context".to_owned(), context)].into();
+    Shelf { directories, ..Shelf::default() }
+}
+
+fn exporter(kind: &str) -> api::Exporter {
+    api::Exporter { r#type: kind.to_owned(), ..api::Exporter::default() }
+}
+
+fn solve(id: &str, exporters: &[&str]) -> api::SolveRequest {
+    api::SolveRequest {
+        r#ref: id.to_owned(),
+        session: format!("session-{id}"),
+        frontend: "dockerfile.v0".to_owned(),
+        exporters: exporters.iter().map(|kind| exporter(kind)).collect(),
+        ..api::SolveRequest::default()
+    }
+}
+
+/// The paths and texts of an archive.
+fn files(archive: &[u8]) -> BTreeMap<String, String> {
+    let mut archive = tar::Archive::new(archive);
+    let read = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let mut entry = entry.unwrap();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap_or_default();
+        (entry.path().unwrap().display().to_string(), text)
+    };
+    archive.entries().unwrap().map(read).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_and_versions() {
+    let place = Place::new().await;
+    let mut control = control(&place.channel);
+    let workers = control.list_workers(api::ListWorkersRequest::default()).await.unwrap().into_inner().record;
+    assert_eq!((workers.len(), workers[0].labels["a"].as_str()), (1, "b"));
+    assert_eq!(workers[0].platforms[0].os, "linux");
+    let info = control.info(api::InfoRequest {}).await.unwrap().into_inner();
+    assert!(info.buildkit_version.unwrap().version.starts_with('v'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_by_one_call() {
+    let place = Place::new().await;
+    let tree = vec![entry("d/", ""), entry("d/data", "text"), entry("e", "")];
+    let shelf = Arc::new(shelf("FROM scratch\nCOPY d e /\n", tree));
+    let open = session(&place.channel, "session-one", &shelf).await;
+    let answer = control(&place.channel).solve(solve("one", &["image", "tar"])).await.unwrap().into_inner();
+    assert!(answer.exporter_response["containerimage.digest"].starts_with("sha256:"));
+    let archive = shelf.outputs.lock().unwrap()["1"].clone();
+    assert_eq!(files(&archive)["data"], "text");
+    // The record has the client's id.
+    assert_eq!(place.store.last_build().unwrap().unwrap().id, "one");
+    // The messages are there for a little while.
+    let status =
+        control(&place.channel).status(api::StatusRequest { r#ref: "one".to_owned() }).await.unwrap();
+    let mut status = status.into_inner();
+    let mut names = Vec::new();
+    while let Some(message) = status.message().await.unwrap() {
+        names.extend(message.vertexes.into_iter().filter(|v| v.completed.is_some()).map(|v| v.name));
+    }
+    assert!(names.contains(&"[1/1] COPY d e /".to_owned()), "{names:?}");
+    open.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_changes_are_sent_again() {
+    let place = Place::new().await;
+    let text = "FROM scratch\nCOPY . /\n";
+    let first =
+        Arc::new(shelf(text, vec![entry("a", "1"), entry("b", "2"), entry("c/", ""), entry("c/d", "3")]));
+    session(&place.channel, "session-x1", &first).await;
+    control(&place.channel).solve(solve("x1", &["tar"])).await.unwrap();
+    assert_eq!(*first.asked.lock().unwrap(), ["Dockerfile", "a", "b", "c/d"]);
+    let mut changed = entry("b", "two");
+    changed.0.mod_time += 1;
+    let second = Arc::new(shelf(text, vec![entry("a", "1"), changed, entry("c", "file")]));
+    session(&place.channel, "session-x2", &second).await;
+    control(&place.channel).solve(solve("x2", &["tar"])).await.unwrap();
+    assert_eq!(*second.asked.lock().unwrap(), ["b", "c"]);
+    let expected =
+        [("a", "1"), ("b", "two"), ("c", "file")].map(|(path, text)| (path.to_owned(), text.to_owned()));
+    assert_eq!(files(&second.outputs.lock().unwrap()["0"]), BTreeMap::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_the_client_drives() {
+    let place = Place::new().await;
+    let shelf = Arc::new(shelf("FROM scratch AS one\nLABEL a=b\n", Vec::new()));
+    session(&place.channel, "session-g", &shelf).await;
+    let mut whole = control(&place.channel);
+    let request = api::SolveRequest { frontend: String::new(), ..solve("g", &["oci"]) };
+    let whole = tokio::spawn(async move { whole.solve(request).await });
+    let mut bridge = bridge(&place.channel);
+    let pong = bridge.ping(of_build("g", frontend::PingRequest {})).await.unwrap().into_inner();
+    assert!(pong.frontend_api_caps.iter().any(|cap| cap.id == "solve.base" && cap.enabled));
+    let request = frontend::SolveRequest {
+        frontend: "dockerfile.v0".to_owned(),
+        evaluate: true,
+        ..frontend::SolveRequest::default()
+    };
+    let outline = frontend::SolveRequest {
+        frontend_opt: BTreeMap::from([("requestid".to_owned(), "frontend.targets".to_owned())]),
+        ..request.clone()
+    };
+    let told = bridge.solve(of_build("g", outline)).await.unwrap().into_inner().result.unwrap();
+    assert!(String::from_utf8_lossy(&told.metadata["result.json"]).contains("\"one\""));
+    let result = bridge.solve(of_build("g", request)).await.unwrap().into_inner().result.unwrap();
+    assert!(String::from_utf8_lossy(&result.metadata["containerimage.config"]).contains("\"a\":\"b\""));
+    assert!(matches!(result.result, Some(Value::Ref(_))));
+    let back = frontend::ReturnRequest { result: Some(result), error: None };
+    bridge.r#return(of_build("g", back.clone())).await.unwrap();
+    assert!(bridge.r#return(of_build("g", back)).await.is_err(), "a build returns once");
+    whole.await.unwrap().unwrap();
+    assert!(files(&shelf.outputs.lock().unwrap()["0"]).contains_key("index.json"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_have_their_place() {
+    let place = Place::new().await;
+    let shelf = Arc::new(shelf("FROM scratch\nCOPY nothing /\n", Vec::new()));
+    session(&place.channel, "session-e", &shelf).await;
+    let failed = control(&place.channel).solve(solve("e", &["tar"])).await.unwrap_err();
+    assert!(failed.message().contains("\"/nothing\": not found"), "{failed:?}");
+    assert!(String::from_utf8_lossy(failed.details()).contains("\"line\":2"), "{failed:?}");
+    assert!(shelf.outputs.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_cannot_be() {
+    let place = Place::new().await;
+    let mut control = control(&place.channel);
+    let code =
+        |result: Result<tonic::Response<api::SolveResponse>, tonic::Status>| result.unwrap_err().code();
+    assert_eq!(code(control.solve(api::SolveRequest::default()).await), Code::InvalidArgument);
+    let long = api::SolveRequest { r#ref: "x".repeat(1000), ..api::SolveRequest::default() };
+    assert_eq!(code(control.solve(long).await), Code::InvalidArgument);
+    assert_eq!(code(control.solve(solve("nobody", &[])).await), Code::NotFound);
+    let shelf = Arc::new(shelf("FROM scratch\n", Vec::new()));
+    for (id, change) in [
+        ("f1", api::SolveRequest { frontend: "nosuch.v0".to_owned(), ..solve("f1", &[]) }),
+        ("f2", api::SolveRequest { entitlements: vec!["security.insecure".to_owned()], ..solve("f2", &[]) }),
+        ("f3", solve("f3", &["nosuch"])),
+        (
+            "f4",
+            api::SolveRequest {
+                definition: Some(lapstrake_proto::pb::Definition {
+                    def: vec![vec![1]],
+                    ..Default::default()
+                }),
+                ..solve("f4", &[])
+            },
+        ),
+    ] {
+        session(&place.channel, &format!("session-{id}"), &shelf).await;
+        assert_ne!(code(control.solve(change).await), Code::Internal, "{id}");
+    }
+    let lost = bridge(&place.channel).ping(frontend::PingRequest {}).await.unwrap_err();
+    assert_eq!(lost.code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_directories() {
+    let place = Place::new().await;
+    let outside = place.top.path().join("outside");
+    std::fs::write(&outside, "kept").unwrap();
+    let link = |path: &str, to: &str| {
+        let mut link = entry(path, "");
+        (link.0.mode, link.0.linkname) = (1 << 27 | 0o777, to.to_owned());
+        link
+    };
+    let hard = |path: &str, to: &str| {
+        let mut hard = entry(path, "");
+        hard.0.linkname = to.to_owned();
+        hard
+    };
+    let up = place.top.path().display().to_string();
+    for (number, tree) in [
+        vec![entry("../outside", "x")],
+        vec![entry("/etc/x", "x")],
+        vec![entry("a/../../outside", "x")],
+        vec![entry("b", "x"), entry("a", "x")],
+        vec![entry("a", "x"), entry("a", "x")],
+        vec![entry("a/b", "x")],
+        vec![link("a", &up), entry("a/outside", "x")],
+        vec![entry("a", "x"), entry("a/b", "x")],
+        vec![hard("a", "../outside")],
+        vec![hard("a", "nothing")],
+        vec![link("l", &up), hard("m", "l/outside")],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("h{number}");
+        let shelf = Arc::new(shelf("FROM scratch\nCOPY . /\n", tree));
+        session(&place.channel, &format!("session-{id}"), &shelf).await;
+        let failed = control(&place.channel).solve(solve(&id, &["tar"])).await.unwrap_err();
+        assert!(failed.message().starts_with("failed to load `context`"), "{id}: {failed:?}");
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), "kept", "{id}");
+    }
+    // A Dockerfile that is a link leads nowhere else.
+    let mut linked = shelf("", Vec::new());
+    linked
+        .directories
+        .insert("dockerfile".to_owned(), vec![link("Dockerfile", &outside.display().to_string())]);
+    let linked = Arc::new(linked);
+    session(&place.channel, "session-l", &linked).await;
+    let failed = control(&place.channel).solve(solve("l", &["tar"])).await.unwrap_err();
+    assert!(!failed.message().contains("kept"), "{failed:?}");
+    // The server goes on, and the next client's copy is sound.
+    let good = Arc::new(shelf("FROM scratch\nCOPY . /\n", vec![entry("a", "x")]));
+    session(&place.channel, "session-good", &good).await;
+    control(&place.channel).solve(solve("good", &["tar"])).await.unwrap();
+    assert_eq!(files(&good.outputs.lock().unwrap()["0"])["a"], "x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_vanish() {
+    let mut place = Place::new().await;
+    let shelf = Arc::new(shelf("FROM scratch\n", Vec::new()));
+    let open = session(&place.channel, "session-v", &shelf).await;
+    let mut other = control(&connect(&place.socket()).await);
+    // The build waits for its client, which goes away.
+    let request = api::SolveRequest { frontend: String::new(), ..solve("v", &[]) };
+    let waiting = tokio::spawn(async move { other.solve(request).await });
+    bridge(&place.channel).ping(of_build("v", frontend::PingRequest {})).await.unwrap();
+    open.abort();
+    let failed = waiting.await.unwrap().unwrap_err();
+    assert_eq!((failed.code(), failed.message()), (Code::Cancelled, "the client's session is over"));
+    // So does a call that is dropped.
+    let shelf_again = session(&place.channel, "session-w", &shelf).await;
+    let mut other = control(&connect(&place.socket()).await);
+    let request = api::SolveRequest { frontend: String::new(), ..solve("w", &[]) };
+    let dropped = tokio::spawn(async move { other.solve(request).await });
+    bridge(&place.channel).ping(of_build("w", frontend::PingRequest {})).await.unwrap();
+    dropped.abort();
+    let mut status = control(&place.channel)
+        .status(api::StatusRequest { r#ref: "w".to_owned() })
+        .await
+        .unwrap()
+        .into_inner();
+    while status.message().await.unwrap().is_some() {}
+    shelf_again.abort();
+    // A server that is to stop stops.
+    place.stop.take().unwrap().send(()).unwrap();
+    for _ in 0..100 {
+        if !place.socket().exists() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the socket is still there");
+}

@@ -1,0 +1,225 @@
+//! A client of the API with everything in memory: directories, secrets, and the outputs that come back.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use futures_util::stream::{Stream, once, unfold};
+use hyper_util::rt::TokioIo;
+use lapstrake_proto::fsutil::types::packet::PacketType;
+use lapstrake_proto::fsutil::types::{Packet, Stat};
+use lapstrake_proto::moby::buildkit::secrets::v1::secrets_server::{Secrets, SecretsServer};
+use lapstrake_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
+use lapstrake_proto::moby::buildkit::v1::BytesMessage as SessionMessage;
+use lapstrake_proto::moby::buildkit::v1::control_client::ControlClient;
+use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
+use lapstrake_proto::moby::filesync::v1::BytesMessage;
+use lapstrake_proto::moby::filesync::v1::file_send_server::{FileSend, FileSendServer};
+use lapstrake_proto::moby::filesync::v1::file_sync_server::{FileSync, FileSyncServer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc::{channel, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::{Request, Response, Status, Streaming};
+
+/// A stream of messages.
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The entries of a directory as the wire has them, with the content of files, in order.
+pub type Tree = Vec<(Stat, Vec<u8>)>;
+
+/// A file of mode 0644, or a directory if the path ends with a slash.
+pub fn entry(path: &str, content: &str) -> (Stat, Vec<u8>) {
+    let directory = path.ends_with('/');
+    let mode = if directory { 1 << 31 | 0o755 } else { 0o644 };
+    let size = i64::try_from(content.len()).unwrap();
+    let path = path.trim_end_matches('/').to_owned();
+    (Stat { path, mode, size, mod_time: 1_700_000_000_000_000_000, ..Stat::default() }, content.into())
+}
+
+/// What the client has, and what it has been given.
+#[derive(Default)]
+pub struct Shelf {
+    pub directories: BTreeMap<String, Tree>,
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// The files that came, by the number of the output.
+    pub outputs: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// The numbers of entries whose content was asked for.
+    pub asked: Mutex<Vec<String>>,
+}
+
+/// The services of the session.
+#[derive(Clone)]
+struct Services(Arc<Shelf>);
+
+#[tonic::async_trait]
+impl FileSync for Services {
+    type DiffCopyStream = Messages<Packet>;
+
+    async fn diff_copy(
+        &self,
+        request: Request<Streaming<Packet>>,
+    ) -> Result<Response<Self::DiffCopyStream>, Status> {
+        let text =
+            |key: &str| request.metadata().get(key).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let name = text("dir-name").unwrap_or_default();
+        let follow: Vec<String> = request
+            .metadata()
+            .get_all("followpaths")
+            .iter()
+            .map(|v| v.to_str().unwrap().to_owned())
+            .collect();
+        let tree = self.0.directories.get(&name).cloned();
+        let tree = tree.ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
+        let wanted = |stat: &Stat| follow.is_empty() || follow.contains(&stat.path);
+        let tree: Tree = tree.into_iter().filter(|(stat, _)| wanted(stat)).collect();
+        let (sender, receiver) = channel(8);
+        let shelf = self.0.clone();
+        let mut incoming = request.into_inner();
+        tokio::spawn(async move {
+            let packet = |kind: PacketType, id: u32, data: Vec<u8>, stat| {
+                Ok(Packet { r#type: kind.into(), id, data: data.into(), stat })
+            };
+            for (stat, _) in &tree {
+                sender.send(packet(PacketType::PacketStat, 0, Vec::new(), Some(stat.clone()))).await.ok()?;
+            }
+            sender.send(packet(PacketType::PacketStat, 0, Vec::new(), None)).await.ok()?;
+            while let Ok(Some(asked)) = incoming.message().await {
+                if asked.r#type() == PacketType::PacketFin {
+                    sender.send(packet(PacketType::PacketFin, 0, Vec::new(), None)).await.ok()?;
+                    break;
+                }
+                let (stat, content) = &tree[usize::try_from(asked.id).unwrap()];
+                shelf.asked.lock().unwrap().push(stat.path.clone());
+                sender.send(packet(PacketType::PacketData, asked.id, content.clone(), None)).await.ok()?;
+                if !content.is_empty() {
+                    sender.send(packet(PacketType::PacketData, asked.id, Vec::new(), None)).await.ok()?;
+                }
+            }
+            Some(())
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+#[tonic::async_trait]
+impl FileSend for Services {
+    type DiffCopyStream = Messages<BytesMessage>;
+
+    async fn diff_copy(
+        &self,
+        request: Request<Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::DiffCopyStream>, Status> {
+        let number = request.metadata().get("buildkit-attachable-exporter-id");
+        let number = number.and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
+        let mut incoming = request.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(message) = incoming.message().await? {
+            bytes.extend(message.data);
+        }
+        self.0.outputs.lock().unwrap().insert(number, bytes);
+        Ok(Response::new(Box::pin(tokio_stream::empty())))
+    }
+}
+
+#[tonic::async_trait]
+impl Secrets for Services {
+    async fn get_secret(
+        &self,
+        request: Request<GetSecretRequest>,
+    ) -> Result<Response<GetSecretResponse>, Status> {
+        let data = self.0.secrets.get(&request.get_ref().id).cloned();
+        let data = data.ok_or_else(|| Status::not_found("no such secret"))?;
+        Ok(Response::new(GetSecretResponse { data }))
+    }
+}
+
+/// A connection to the server at `socket`.
+pub async fn connect(socket: &Path) -> Channel {
+    let socket: PathBuf = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+}
+
+/// The services of the daemon.
+pub fn control(channel: &Channel) -> ControlClient<Channel> {
+    ControlClient::new(channel.clone())
+}
+
+/// The bridge.
+pub fn bridge(channel: &Channel) -> LlbBridgeClient<Channel> {
+    LlbBridgeClient::new(channel.clone())
+}
+
+/// A call for the bridge that belongs to the build `id`.
+pub fn of_build<T>(id: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("buildkit-controlapi-buildid", MetadataValue::try_from(id).unwrap());
+    request
+}
+
+/// The two halves of a session's byte stream.
+pub struct Open([JoinHandle<()>; 2]);
+
+impl Open {
+    /// Breaks the connection.
+    pub fn abort(self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Opens the session `id`. It stays open until it is aborted.
+pub async fn session(channel: &Channel, id: &str, shelf: &Arc<Shelf>) -> Open {
+    let (near, far) = duplex(1 << 16);
+    let services = Services(shelf.clone());
+    let (_, health) = tonic_health::server::health_reporter();
+    let server = Server::builder()
+        .add_service(FileSyncServer::new(services.clone()))
+        .add_service(FileSendServer::new(services.clone()))
+        .add_service(SecretsServer::new(services))
+        .add_service(health);
+    tokio::spawn(server.serve_with_incoming(once(async move { Ok::<_, std::io::Error>(near) })));
+    let (reader, mut writer) = split(far);
+    let (sender, receiver) = unbounded_channel();
+    let sending = tokio::spawn(async move {
+        let pieces = unfold(reader, |mut reader| async move {
+            let mut data = vec![0; 1 << 14];
+            let count = reader.read(&mut data).await.unwrap_or(0);
+            data.truncate(count);
+            (count > 0).then_some((SessionMessage { data }, reader))
+        });
+        tokio::pin!(pieces);
+        while let Some(piece) = futures_util::StreamExt::next(&mut pieces).await {
+            if sender.send(piece).is_err() {
+                break;
+            }
+        }
+    });
+    let mut request = Request::new(UnboundedReceiverStream::new(receiver));
+    let metadata = request.metadata_mut();
+    metadata.insert("x-docker-expose-session-uuid", MetadataValue::try_from(id).unwrap());
+    metadata.insert("x-docker-expose-session-sharedkey", MetadataValue::from_static("key"));
+    for method in [
+        "/moby.filesync.v1.FileSync/DiffCopy",
+        "/moby.filesync.v1.FileSend/DiffCopy",
+        "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    ] {
+        metadata.append("x-docker-expose-session-grpc-method", MetadataValue::from_static(method));
+    }
+    let mut incoming = control(channel).session(request).await.unwrap().into_inner();
+    let receiving = tokio::spawn(async move {
+        while let Ok(Some(message)) = incoming.message().await {
+            if writer.write_all(&message.data).await.is_err() {
+                break;
+            }
+        }
+    });
+    Open([sending, receiving])
+}

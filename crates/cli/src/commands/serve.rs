@@ -1,0 +1,146 @@
+//! `lapstrake serve`: builds for clients of BuildKit's API.
+
+mod config;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lapstrake_buildkit::{Address, Host, Server, Tls};
+use lapstrake_diag::{Context as _, Outcome, Usage};
+use lapstrake_oci::Platform;
+use lapstrake_ops::Worker;
+use lapstrake_registry::{Credentials, Registries};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::args::serve::Serve;
+use crate::commands::sweeper;
+use crate::{env, session};
+use config::Config;
+
+/// Threads for work that blocks: each build has a few.
+const MOST_THREADS: usize = 1024;
+
+/// Serves until a signal comes.
+pub(crate) fn serve(args: &Serve) -> Outcome<ExitCode> {
+    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    config
+        .unknown
+        .iter()
+        .for_each(|key| tell!("warning: `{key}` in the configuration is not supported, and is ignored"));
+    let addresses = addresses(args, &config)?;
+    let group = args.group.as_deref().map(group).transpose()?.or(config.group);
+    let tls = tls(args, &config)?;
+    let machine = session::open_for(args.root.as_deref().or(config.root.as_deref()))?;
+    let worker = Arc::new(Worker::new(machine.store.clone(), machine.single_id));
+    let host = host(args, config, machine.store.root())?;
+    let mut server = Server::new(host, worker).with_insecure_loopback(args.allow_insecure_loopback);
+    if let Some(tls) = tls {
+        server = server.with_tls(tls);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(MOST_THREADS)
+        .build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut again = Signals::new()?;
+        let stop = async move { signals.next().await };
+        // The first signal lets builds end, the second one ends them.
+        let kill = async move {
+            again.next().await;
+            again.next().await;
+        };
+        let ready = || addresses.iter().for_each(|address| tell!("lapstrake: listening at {address}"));
+        server.run(&addresses, group, ready, (stop, kill)).await?;
+        Ok::<_, lapstrake_diag::Report>(())
+    })?;
+    // Steps of builds that were ended get a moment to put things away.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(3));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+fn addresses(args: &Serve, config: &Config) -> Outcome<Vec<Address>> {
+    let mut texts = args.addresses.clone();
+    if texts.is_empty() {
+        texts.clone_from(&config.addresses);
+    }
+    if texts.is_empty() {
+        let dir = env::runtime_dir().ok_or_else(|| {
+            Usage("there is no place for a socket: set XDG_RUNTIME_DIR, or give `--addr`".to_owned())
+        })?;
+        let socket = dir.join("lapstrake/buildkitd.sock");
+        texts.push(format!("unix://{}", socket.display()));
+    }
+    Ok(texts.iter().map(|text| text.parse()).collect::<Result<_, Usage>>()?)
+}
+
+/// The number of a group of this machine.
+fn group(text: &str) -> Result<u32, Usage> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(text)).then(|| fields.nth(1).and_then(|number| number.parse().ok())).flatten()
+    };
+    groups.lines().find_map(of).ok_or_else(|| Usage(format!("--group {text}: there is no such group")))
+}
+
+fn tls(args: &Serve, config: &Config) -> Outcome<Option<Tls>> {
+    let cert = args.tlscert.as_ref().or(config.cert.as_ref());
+    let key = args.tlskey.as_ref().or(config.key.as_ref());
+    let (Some(cert), Some(key)) = (cert, key) else { return Ok(None) };
+    let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read `{}`", path.display()));
+    let client_ca = args.tlscacert.as_ref().or(config.ca.as_ref()).map(read).transpose()?;
+    Ok(Some(Tls { cert: read(cert)?, key: read(key)?, client_ca }))
+}
+
+fn host(args: &Serve, config: Config, state: &Path) -> Result<Host, Usage> {
+    let mut labels: BTreeMap<String, String> = config.labels;
+    labels.insert("org.mobyproject.buildkit.worker.executor".to_owned(), "oci".to_owned());
+    for label in &args.label {
+        let (key, value) =
+            label.split_once('=').ok_or_else(|| Usage(format!("--label {label}: not KEY=VALUE")))?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let files = args.config.iter().cloned().chain(env::settings()).collect();
+    let registries = Registries {
+        credentials: Credentials::None,
+        files,
+        other_tables: true,
+        insecure: false,
+        proxies: env::proxies(),
+    };
+    let mut entitlements = args.allow_insecure_entitlement.clone();
+    entitlements.extend(config.entitlements);
+    Ok(Host {
+        state: state.to_owned(),
+        registries,
+        git_environment: env::of_git(),
+        platforms: vec![Platform::host()],
+        labels,
+        entitlements,
+        warn: Box::new(|text| tell!("lapstrake: {text}")),
+        after_build: Box::new(sweeper::start_if_needed),
+    })
+}

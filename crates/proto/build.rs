@@ -1,0 +1,26 @@
+//! Compiles the `.proto` files without `protoc`.
+
+use std::error::Error;
+
+const FILES: [&str; 9] = [
+    "proto/ops.proto",
+    "proto/control.proto",
+    "proto/gateway.proto",
+    "proto/fsutil.proto",
+    "proto/session.proto",
+    "proto/secrets.proto",
+    "proto/ssh.proto",
+    "proto/upload.proto",
+    "proto/errdefs.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    tonic_prost_build::configure()
+        // Maps are hashed and compared: their order must not change from run to run.
+        .btree_map(".")
+        .bytes(".fsutil.types.Packet.data")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
