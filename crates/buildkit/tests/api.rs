@@ -1,23 +1,19 @@
 //! The API as clients use it: a server in this process, and a client of our own.
 
 #![expect(clippy::unwrap_used, reason = "all of this is tests")]
-#![allow(missing_docs, unreachable_pub, reason = "all of this is tests")]
-
-#[path = "api/client.rs"]
-mod client;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use client::{Shelf, bridge, connect, control, entry, of_build, session};
 use lapstrake_buildkit::{Address, Host, Server};
 use lapstrake_ops::Worker;
 use lapstrake_proto::moby::buildkit::v1 as api;
 use lapstrake_proto::moby::buildkit::v1::frontend;
 use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
 use lapstrake_store::Store;
+use lapstrake_testkit::buildkit::{bridge, connect, control, entry, of_build, session, shelf, solve};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -63,26 +59,6 @@ impl Place {
 
     fn socket(&self) -> PathBuf {
         self.top.path().join("socket")
-    }
-}
-
-fn shelf(dockerfile: &str, context: client::Tree) -> Shelf {
-    let dockerfile = vec![entry("Dockerfile", dockerfile)];
-    let directories = [("dockerfile".to_owned(), dockerfile), ("context".to_owned(), context)].into();
-    Shelf { directories, ..Shelf::default() }
-}
-
-fn exporter(kind: &str) -> api::Exporter {
-    api::Exporter { r#type: kind.to_owned(), ..api::Exporter::default() }
-}
-
-fn solve(id: &str, exporters: &[&str]) -> api::SolveRequest {
-    api::SolveRequest {
-        r#ref: id.to_owned(),
-        session: format!("session-{id}"),
-        frontend: "dockerfile.v0".to_owned(),
-        exporters: exporters.iter().map(|kind| exporter(kind)).collect(),
-        ..api::SolveRequest::default()
     }
 }
 

@@ -4,6 +4,7 @@
 //! says before it starts a thread, which a test harness with threads cannot do. It speaks the part of libtest's
 //! language that cargo and nextest use.
 
+pub mod buildkit;
 mod harness;
 mod mode;
 mod registry;

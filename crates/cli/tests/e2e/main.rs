@@ -10,6 +10,7 @@
 //! `user::` tests as himself. Root makes two users for `user::` and `single::`. A test whose programs are not installed is
 //! skipped. `LAPSTRAKE_TEST_BINARY` names the binary if it is to be another than the one just built.
 
+mod api;
 mod archives;
 mod builds;
 mod caches;
@@ -93,6 +94,7 @@ const CASES: &[(&[Case], &[&str])] = &[
     (errors::CASES, &[]),
     (checks::CASES, &[]),
     (extensions::CASES, &[]),
+    (api::CASES, &[]),
     (archives::CASES, &["skopeo", "umoci"]),
     (lookalikes::CASES, &["skopeo", "python3", "docker-registry", "ctr"]),
     (limits::CASES, &[]),

@@ -63,7 +63,7 @@ impl Config {
             match key.as_str() {
                 "address" => self.addresses = list_of(key, value)?,
                 "gid" => {
-                    self.group = Some(u32::try_from(number_of(key, value)?).map_err(|_| "gid is too large")?)
+                    self.group = Some(u32::try_from(number_of(key, value)?).map_err(|_| "gid is too large")?);
                 }
                 "debugAddress" | "uid" => self.unknown.push(format!("grpc.{key}")),
                 "tls" => {

@@ -1,4 +1,8 @@
-//! A client of the API with everything in memory: directories, secrets, and the outputs that come back.
+//! A client of BuildKit's API with everything in memory: directories, secrets, and the outputs that come back.
+//!
+//! Each failure is a panic, since a test is the caller.
+
+#![expect(clippy::unwrap_used, reason = "only tests use this")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,9 +15,9 @@ use lapstrake_proto::fsutil::types::packet::PacketType;
 use lapstrake_proto::fsutil::types::{Packet, Stat};
 use lapstrake_proto::moby::buildkit::secrets::v1::secrets_server::{Secrets, SecretsServer};
 use lapstrake_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
-use lapstrake_proto::moby::buildkit::v1::BytesMessage as SessionMessage;
 use lapstrake_proto::moby::buildkit::v1::control_client::ControlClient;
 use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
+use lapstrake_proto::moby::buildkit::v1::{BytesMessage as SessionMessage, Exporter, SolveRequest};
 use lapstrake_proto::moby::filesync::v1::BytesMessage;
 use lapstrake_proto::moby::filesync::v1::file_send_server::{FileSend, FileSendServer};
 use lapstrake_proto::moby::filesync::v1::file_sync_server::{FileSync, FileSyncServer};
@@ -44,11 +48,13 @@ pub fn entry(path: &str, content: &str) -> (Stat, Vec<u8>) {
 /// What the client has, and what it has been given.
 #[derive(Default)]
 pub struct Shelf {
+    /// The directories by their names.
     pub directories: BTreeMap<String, Tree>,
+    /// The secrets by their ids.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// The files that came, by the number of the output.
     pub outputs: Mutex<BTreeMap<String, Vec<u8>>>,
-    /// The numbers of entries whose content was asked for.
+    /// The paths of the files whose content was asked for.
     pub asked: Mutex<Vec<String>>,
 }
 
@@ -172,6 +178,25 @@ impl Open {
     /// Breaks the connection.
     pub fn abort(self) {
         self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A shelf with a Dockerfile in the directory `dockerfile`, and `context`.
+pub fn shelf(dockerfile: &str, context: Tree) -> Shelf {
+    let dockerfile = vec![entry("Dockerfile", dockerfile)];
+    let directories = [("dockerfile".to_owned(), dockerfile), ("context".to_owned(), context)].into();
+    Shelf { directories, ..Shelf::default() }
+}
+
+/// The call that builds the Dockerfile of the session `session-ID` with outputs of these types.
+pub fn solve(id: &str, exporters: &[&str]) -> SolveRequest {
+    let exporter = |kind: &&str| Exporter { r#type: (*kind).to_owned(), ..Exporter::default() };
+    SolveRequest {
+        r#ref: id.to_owned(),
+        session: format!("session-{id}"),
+        frontend: "dockerfile.v0".to_owned(),
+        exporters: exporters.iter().map(exporter).collect(),
+        ..SolveRequest::default()
     }
 }
 

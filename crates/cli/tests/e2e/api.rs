@@ -1,0 +1,165 @@
+//! `lapstrake serve` with the real binary, and a client of our own.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lapstrake_testkit::buildkit::{Shelf, connect, control, session, shelf, solve};
+
+use super::place::{Mode, expect, lap, must_say, nothing_left, processes, script, start, state, stop, text};
+
+pub(super) const CASES: &[super::Case] =
+    &[("serve_builds", serve_builds), ("serve_addresses", serve_addresses), ("serve_killed", serve_killed)];
+
+/// A server over the state of the test.
+struct Serving {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Serving {
+    /// Starts `command` with an address to listen at, and waits for the socket.
+    fn start(mode: &Mode, command: &str) -> Result<Serving, String> {
+        let socket = mode.place.join("api.sock");
+        let line = format!("exec {command} --addr unix://{}", socket.display());
+        let child = start(mode, &state(mode), "serve.log", &line)?;
+        let mut serving = Serving { child, socket };
+        let until = Instant::now() + Duration::from_secs(30);
+        while !serving.socket.exists() {
+            let ended = serving.child.try_wait().map_err(|error| error.to_string())?;
+            if ended.is_some() || Instant::now() > until {
+                let log = fs::read_to_string(mode.place.join("serve.log")).unwrap_or_default();
+                return Err(format!("the server does not listen: {log}"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(serving)
+    }
+
+    /// Ends it by SIGTERM, which is to succeed.
+    fn end(mut self) -> Result<(), String> {
+        must_say(&format!("kill -TERM {}", self.child.id()))?;
+        let status = self.child.wait().map_err(|error| error.to_string())?;
+        match (status.success(), self.socket.exists()) {
+            (true, false) => Ok(()),
+            (ended, left) => Err(format!("ended well: {ended}, socket left: {left}")),
+        }
+    }
+}
+
+/// Builds the Dockerfile on `shelf`, and gives the error's text.
+fn build(socket: &Path, id: &str, shelf: &Arc<Shelf>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(async {
+        let channel = connect(socket).await;
+        let open = session(&channel, &format!("session-{id}"), shelf).await;
+        let done = control(&channel).solve(solve(id, &["tar"])).await;
+        open.abort();
+        done.map(|_| ()).map_err(|status| status.message().to_owned())
+    })
+}
+
+fn serve_builds(mode: &Mode) -> Result<(), String> {
+    expect(&script(mode, "./lapstrake import bb.tar busybox")?, 0, &[])?;
+    let serving = Serving::start(mode, "./lapstrake serve")?;
+    let mode_of = fs::metadata(&serving.socket).map_err(|error| error.to_string())?.permissions().mode();
+    if mode_of & 0o777 != 0o600 {
+        return Err(format!("the socket has mode {mode_of:o}"));
+    }
+    let text_of = "FROM busybox\nRUN --mount=type=secret,id=s,required cat /run/secrets/s | wc -c > /made && id -u >> /made\n";
+    let with_secret = Shelf {
+        secrets: [("s".to_owned(), b"canary-of-serve".to_vec())].into(),
+        ..shelf(text_of, Vec::new())
+    };
+    let with_secret = Arc::new(with_secret);
+    build(&serving.socket, "served1", &with_secret)?;
+    let archive = with_secret.outputs.lock().map_err(|error| error.to_string())?["0"].clone();
+    if !String::from_utf8_lossy(&archive).contains("15\n0\n") {
+        return Err("the step did not see the secret".to_owned());
+    }
+    let missing = build(&serving.socket, "served2", &Arc::new(shelf(text_of, Vec::new())));
+    // The step is cached; another one needs the secret again.
+    missing?;
+    // Another size: the client says that a file has changed by size or time.
+    let other = Arc::new(shelf(&text_of.replace("wc -c", "wc -mc"), Vec::new()));
+    let missing = build(&serving.socket, "served3", &other).err().unwrap_or_default();
+    if !missing.contains("secret s: not found") {
+        return Err(format!("a secret that is not there: {missing:?}"));
+    }
+    serving.end()?;
+    let listed = lap(mode, "builds ls")?;
+    expect(&listed, 0, &["served1", "served3"])?;
+    let kept = must_say(&format!("grep -rl canary-of-serve '{}' || true", state(mode).display()))?;
+    if !kept.is_empty() {
+        return Err(format!("the secret is in {kept}"));
+    }
+    nothing_left(mode)
+}
+
+fn serve_addresses(mode: &Mode) -> Result<(), String> {
+    for (address, words) in [
+        ("tcp://127.0.0.1:0", "--allow-insecure-loopback"),
+        ("tcp://0.0.0.0:0", "--tlscert"),
+        ("unix://relative", "must be absolute"),
+        ("npipe:///x", "only `unix://PATH`"),
+    ] {
+        let refused = lap(mode, &format!("serve --addr {address}"))?;
+        if refused.status.success() || !text(&refused).contains(words) {
+            return Err(format!("{address}: {}", text(&refused)));
+        }
+    }
+    expect(
+        &script(
+            mode,
+            "echo x > file && ./lapstrake serve --addr unix://$PWD/file; test $? != 0 && cat file",
+        )?,
+        0,
+        &["x", "no socket"],
+    )?;
+    // Under BuildKit's name, with BuildKit's words.
+    symlink("lapstrake", mode.place.join("buildkitd")).map_err(|error| error.to_string())?;
+    let words = "./buildkitd --oci-worker=true --containerd-worker=false --oci-worker-labels=a=b --debug";
+    let serving = Serving::start(mode, words)?;
+    let second = lap(mode, &format!("serve --addr unix://{}", serving.socket.display()))?;
+    if second.status.success() || !text(&second).contains("another server") {
+        return Err(format!("two servers: {}", text(&second)));
+    }
+    build(&serving.socket, "named", &Arc::new(shelf("FROM scratch\nLABEL a=b\n", Vec::new())))?;
+    serving.end()
+}
+
+fn serve_killed(mode: &Mode) -> Result<(), String> {
+    expect(&script(mode, "./lapstrake import bb.tar busybox")?, 0, &[])?;
+    let mut serving = Serving::start(mode, "./lapstrake serve")?;
+    let socket = serving.socket.clone();
+    let waiting = std::thread::spawn(move || {
+        build(&socket, "killed", &Arc::new(shelf("FROM busybox\nRUN sleep 4242\n", Vec::new())))
+    });
+    let until = Instant::now() + Duration::from_secs(60);
+    while must_say("pgrep -f 'sleep 4242' || true")?.is_empty() {
+        if Instant::now() > until {
+            return Err("the step does not run".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    stop(&mut serving.child);
+    if waiting.join().is_ok_and(|done| done.is_ok()) {
+        return Err("the build succeeded without a server".to_owned());
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    while !processes(&state(mode))?.is_empty() {
+        if Instant::now() > until {
+            return Err(format!("left: {}", processes(&state(mode))?));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // The socket of the dead server is replaced, and its build can be done again.
+    fs::remove_file(&serving.socket).map_err(|error| error.to_string())?;
+    let again = Serving::start(mode, "./lapstrake serve")?;
+    build(&again.socket, "after", &Arc::new(shelf("FROM busybox\nRUN true\n", Vec::new())))?;
+    again.end()?;
+    nothing_left(mode)
+}
