@@ -77,13 +77,7 @@ impl Settings {
     pub(crate) fn read(registries: &Registries) -> Result<Settings, RegistryError> {
         for path in &registries.files {
             match fs::read_to_string(path) {
-                Ok(text) => {
-                    let settings = Settings::parse(path, &text)?;
-                    return match settings.other.keys().next().filter(|_| !registries.other_tables) {
-                        Some(key) => Err(bad(path, &format!("unknown field `{key}`, expected `registry`"))),
-                        None => Ok(settings),
-                    };
-                }
+                Ok(text) => return Settings::parse(path, &text, registries.other_tables),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(bad(path, &error)),
             }
@@ -91,8 +85,12 @@ impl Settings {
         Ok(Settings::default())
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Settings, RegistryError> {
+    /// Reads a text, which may have tables of other programs only with `other_tables`.
+    fn parse(path: &Path, text: &str, other_tables: bool) -> Result<Settings, RegistryError> {
         let settings: Settings = toml::from_str(text).map_err(|error| bad(path, &error))?;
+        if let Some(key) = settings.other.keys().next().filter(|_| !other_tables) {
+            return Err(bad(path, &format!("unknown field `{key}`, expected `registry`")));
+        }
         for (name, host) in &settings.registry {
             let is_mirror = |mirror: &String| !mirror.is_empty() && !mirror.contains("://");
             if let Some(mirror) = host.mirrors.iter().find(|mirror| !is_mirror(mirror)) {
@@ -132,7 +130,7 @@ mod tests {
             key = "k.pem"
             cert = "c.pem"
         "#;
-        let settings = Settings::parse(Path::new("x"), text).unwrap();
+        let settings = Settings::parse(Path::new("x"), text, false).unwrap();
         assert_eq!(settings.of("docker.io").mirrors, ["mirror.example:5000", "harbor.example/proxy"]);
         let host = settings.of("r.example");
         assert_eq!((host.http, host.insecure, host.ca.len()), (Some(true), true, 1));
@@ -149,9 +147,18 @@ mod tests {
             ("[registry.x]\nmirrors = [\"https://a\"]", "https://a"),
             ("[registry", "lapstrake.toml"),
         ] {
-            let error = Settings::parse(Path::new("/etc/lapstrake.toml"), text).unwrap_err().to_string();
+            let parse = |other| Settings::parse(Path::new("/etc/lapstrake.toml"), text, other);
+            let error = parse(false).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
+            // A daemon's file has tables for others, and the same mistakes.
+            assert_eq!(parse(true).is_ok(), word == "registri", "{text}");
         }
-        assert!(Settings::read(&["/nonexistent/x.toml".into()]).is_ok());
+        assert!(
+            Settings::read(&Registries {
+                files: vec!["/nonexistent/x.toml".into()],
+                ..Registries::default()
+            })
+            .is_ok()
+        );
     }
 }
