@@ -162,11 +162,26 @@ fn cache(
     let disabled_stages =
         stages.iter().flat_map(|stages| stages.split(',')).filter(|stage| !stage.is_empty());
     let entry = |entry: &CacheOptionsEntry| described(&entry.r#type, entry.attrs.iter());
+    let kinds = options
+        .iter()
+        .flat_map(|cache| cache.imports.iter().chain(&cache.exports))
+        .map(|entry| &entry.r#type);
+    // A local cache is a directory of the client's, not of this machine.
+    if kinds.chain(imports.iter().map(|import| &import.r#type)).any(|kind| kind == "local") {
+        return Err(Status::unimplemented(
+            "caches of type `local` are not supported yet: use `type=registry`",
+        ));
+    }
     let mut from: Vec<String> = options.iter().flat_map(|cache| &cache.imports).map(entry).collect();
     from.extend(imports.iter().map(|import| described(&import.r#type, import.attrs.iter())));
     if let Some(text) = opt.get("cache-imports").filter(|text| !text.is_empty()) {
         let bad = |error: serde_json::Error| Status::invalid_argument(format!("cache-imports: {error}"));
         let imports: Vec<Import> = serde_json::from_str(text).map_err(bad)?;
+        if imports.iter().any(|import| import.kind == "local") {
+            return Err(Status::unimplemented(
+                "caches of type `local` are not supported yet: use `type=registry`",
+            ));
+        }
         from.extend(imports.iter().map(|import| described(&import.kind, import.attrs.iter())));
     }
     let old =
@@ -339,6 +354,13 @@ mod tests {
         let mut solve = SolveRequest { exporter_deprecated: "tar".to_owned(), ..SolveRequest::default() };
         solve.cache.get_or_insert_default().import_refs_deprecated = vec!["r".to_owned()];
         modernise(&mut solve);
+        let mut local = solve.clone();
+        local
+            .cache
+            .get_or_insert_default()
+            .exports
+            .push(CacheOptionsEntry { r#type: "local".to_owned(), ..Default::default() });
+        assert_eq!(dockerfile(&local, &opt(&[]), &[]).unwrap_err().code(), tonic::Code::Unimplemented);
         assert_eq!(solve.exporters[0].r#type, "tar");
         assert_eq!(solve.cache.unwrap().imports[0].attrs["ref"], "r");
     }
@@ -353,6 +375,7 @@ mod tests {
             [("context:a", "oci-layout:///x")],
             [("context:a", "target:x")],
             [("context:a::linux/arm64", "x")],
+            [("cache-imports", r#"[{"Type":"local","Attrs":{"src":"/"}}]"#)],
         ] {
             let refused = dockerfile(&SolveRequest::default(), &opt(&pairs), &[]).unwrap_err();
             assert_eq!(refused.code(), tonic::Code::Unimplemented, "{pairs:?}");
