@@ -8,7 +8,7 @@ use lapstrake_dockerfile::Dialect;
 use lapstrake_go::{duration, parse_bool};
 use lapstrake_graph::{NetworkMode, Ulimit};
 use lapstrake_request::LimitRequest;
-use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, Preference, Swap};
+use lapstrake_runtime::{CpuTime, IoLimit, IoRate, Limits, NetworkPreference, Swap};
 use lapstrake_store::{Filter, ItemKind};
 
 /// The language of a Dockerfile: the one that the command line, an argument or the file itself names.
@@ -18,21 +18,21 @@ pub fn dialect(file: &SourceFile, syntax: Option<&str>, args: &BTreeMap<String, 
 }
 
 /// `--network`, for steps that do not say; also what the default is.
-pub fn network(text: &str, default: Option<&str>) -> Result<(NetworkMode, Preference), Usage> {
+pub fn network(text: &str, default: Option<&str>) -> Result<(NetworkMode, NetworkPreference), Usage> {
     match text {
         "default" | "" => Ok((NetworkMode::Default, default_network(default)?)),
-        "isolated" | "bridge" => Ok((NetworkMode::Default, Preference::Own)),
-        "host" => Ok((NetworkMode::Host, Preference::Host)),
-        "none" => Ok((NetworkMode::None, Preference::Host)),
+        "isolated" | "bridge" => Ok((NetworkMode::Default, NetworkPreference::Own)),
+        "host" => Ok((NetworkMode::Host, NetworkPreference::Host)),
+        "none" => Ok((NetworkMode::None, NetworkPreference::Host)),
         other => Err(Usage(format!("--network {other}: not one of default, isolated, none, host"))),
     }
 }
 
-fn default_network(default: Option<&str>) -> Result<Preference, Usage> {
+fn default_network(default: Option<&str>) -> Result<NetworkPreference, Usage> {
     match default {
-        None | Some("default") => Ok(Preference::OwnIfPossible),
-        Some("host") => Ok(Preference::Host),
-        Some("isolated" | "bridge") => Ok(Preference::Own),
+        None | Some("default") => Ok(NetworkPreference::OwnIfPossible),
+        Some("host") => Ok(NetworkPreference::Host),
+        Some("isolated" | "bridge") => Ok(NetworkPreference::Own),
         Some(other) => Err(Usage(format!("LAPSTRAKE_NETWORK={other}: not one of host, isolated"))),
     }
 }

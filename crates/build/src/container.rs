@@ -5,7 +5,7 @@ mod spec;
 
 use lapstrake_diag::Outcome;
 use lapstrake_graph::NetworkMode;
-use lapstrake_runtime::{Chosen, Network, Preference, RuntimeError, Sandbox, WindowSize};
+use lapstrake_runtime::{ChosenNetwork, Network, NetworkPreference, RuntimeError, Sandbox, WindowSize};
 
 use crate::attrs;
 
@@ -58,11 +58,11 @@ pub struct ContainerRequest {
 ///
 /// # Errors
 /// No such network is known, or the sandbox cannot be started.
-pub fn sandbox(network: &str, preferred: Option<&str>) -> Outcome<(Sandbox, Chosen)> {
+pub fn sandbox(network: &str, preferred: Option<&str>) -> Outcome<(Sandbox, ChosenNetwork)> {
     let (mode, preference) = attrs::network(network, preferred)?;
-    let without = |network| Chosen { network, notice: None, hint: None };
+    let without = |network| ChosenNetwork { network, notice: None, hint: None };
     let (own, plain) = match mode {
-        NetworkMode::Default => (preference != Preference::Host, None),
+        NetworkMode::Default => (preference != NetworkPreference::Host, None),
         NetworkMode::Host => (false, Some(without(Network::Host))),
         NetworkMode::None => (false, Some(without(Network::None))),
     };

@@ -174,7 +174,7 @@ fn state_directory(path: &Path, around: &Surroundings, entered: bool) -> Vec<Fin
         }
     };
     let mut all = vec![finding("state directory", State::Ok, shown)];
-    let stuck = store.stuck();
+    let stuck = store.undeletable();
     if !stuck.is_empty() {
         let names: Vec<String> = stuck.iter().map(|path| path.display().to_string()).collect();
         let hint = format!("`rm -rf {}` says why; as root it may work", names.join(" "));
@@ -191,7 +191,7 @@ fn state_directory(path: &Path, around: &Surroundings, entered: bool) -> Vec<Fin
 fn layers(store: &Store, copies_as: Option<&str>) -> Finding {
     let found = match copies_as {
         Some(why) => lapstrake_snapshot::copy(store, why),
-        None => lapstrake_snapshot::tried(store),
+        None => lapstrake_snapshot::probe_stacking(store),
     };
     let hint = Some(OTHER_STATE.to_owned());
     match found {

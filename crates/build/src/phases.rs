@@ -11,7 +11,7 @@ use lapstrake_graph::{Edge, Plan, Target};
 use lapstrake_ops::{Cache, SharedStack, Stack, StackReport, Worker};
 use lapstrake_outputs::Elsewhere;
 use lapstrake_request::BuildRequest;
-use lapstrake_runtime::Chosen;
+use lapstrake_runtime::ChosenNetwork;
 
 use crate::cache;
 use crate::check;
@@ -34,7 +34,7 @@ pub struct Trace {
     /// The report of each step.
     pub steps: Vec<StackReport>,
     /// The network of steps that name none.
-    pub network: Option<Chosen>,
+    pub network: Option<ChosenNetwork>,
     /// Sentences for the user, to be said once the build is over.
     pub notes: Vec<String>,
 }
@@ -110,7 +110,7 @@ impl Drop for Said<'_> {
 /// The parts of a trace that phases write.
 struct Parts<'t> {
     steps: &'t mut Vec<StackReport>,
-    network: &'t mut Option<Chosen>,
+    network: &'t mut Option<ChosenNetwork>,
 }
 
 /// A request whose Dockerfile has been read and parsed.

@@ -7,7 +7,7 @@ use lapstrake_build::Machine;
 use lapstrake_diag::{Context as _, Fault, Outcome, Report, Usage, text};
 use lapstrake_images::{find_for, find_image};
 use lapstrake_registry::{Credentials, Registries};
-use lapstrake_store::{ImageRow, Store, spend_ballast};
+use lapstrake_store::{ImageRow, Store, release_reserve};
 use lapstrake_sys::userns::{Asked, Entered, Ids, UsernsError, enter_with};
 
 use crate::env;
@@ -40,7 +40,7 @@ pub(crate) fn open_for(root: Option<&Path>) -> Outcome<Machine> {
 /// As [`open`], for a verb that makes room: it is to work where there is none.
 pub(crate) fn open_to_remove() -> Outcome<Machine> {
     let root = root()?;
-    spend_ballast(&root);
+    release_reserve(&root);
     open_at(&root)
 }
 
@@ -53,7 +53,7 @@ fn open_at(root: &Path) -> Outcome<Machine> {
     let mounts = env::mounts();
     match mounts.as_deref() {
         None | Some("" | "copy") => {}
-        Some("classic") => lapstrake_snapshot::mount_classically(),
+        Some("classic") => lapstrake_snapshot::use_legacy_mount(),
         Some(other) => {
             return Err(Usage(format!("LAPSTRAKE_MOUNTS={other}: not `classic` or `copy`")).into());
         }
@@ -69,12 +69,12 @@ fn open_at(root: &Path) -> Outcome<Machine> {
 
 /// The ids of an ordinary user.
 pub(crate) fn asked_ids() -> Result<Asked, Usage> {
-    let one_id = match env::ids().as_deref() {
+    let single_id = match env::ids().as_deref() {
         None | Some("") => false,
         Some("one") => true,
         Some(other) => return Err(Usage(format!("LAPSTRAKE_IDS={other}: not `one`"))),
     };
-    Ok(Asked { one_id, login_name: env::login_name() })
+    Ok(Asked { single_id, login_name: env::login_name() })
 }
 
 /// As [`find_for`]; where none is asked for, the one that the environment prefers, if that is there.

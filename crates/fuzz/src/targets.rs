@@ -13,8 +13,8 @@ use lapstrake_lower::{
 };
 use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
 use lapstrake_tree::TreePath;
+use lapstrake_tree::copy::ModeChange;
 use lapstrake_tree::ignore::Patterns;
-use lapstrake_tree::put::ModeChange;
 
 use crate::images;
 use crate::worst::Reader;

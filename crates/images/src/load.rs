@@ -12,7 +12,7 @@ use lapstrake_oci::{
     read_manifest,
 };
 use lapstrake_registry::is_index;
-use lapstrake_snapshot::{import_packed, settle_stack};
+use lapstrake_snapshot::{import_lazy, resolve_stack};
 use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
 use lapstrake_tree::decompress::Compression;
 
@@ -294,7 +294,7 @@ fn keep(
     for ((path, told), expected) in layers.iter().zip(&config.rootfs.diff_ids) {
         stack.push(keep_layer(into, path, told.as_ref(), expected)?);
     }
-    let stack = settle_stack(into.store, stack, into.single_id)?;
+    let stack = resolve_stack(into.store, stack, into.single_id)?;
     for layer in &stack {
         size += into.store.layer(&layer.id)?.map_or(0, |row| row.size);
     }
@@ -314,7 +314,7 @@ fn keep_layer(
     if let (Some(id), Some(_)) = (known, store.layer_blob(expected, "original")?) {
         return Ok(StackLayer { id, diff_id: Some(expected.clone()), clamp: None });
     }
-    let imported = import_packed(store, File::open(path)?)?;
+    let imported = import_lazy(store, File::open(path)?)?;
     if imported.diff_id != *expected {
         return Err(Report::new(format!(
             "the archive is damaged: a layer has digest {}, and the config says {expected}",

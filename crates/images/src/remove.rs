@@ -85,7 +85,7 @@ fn remove_variants(store: &Store, name: &str, all: Vec<ImageRow>, told: &mut Vec
     let all = all.into_iter().map(|row| Listed::new(store, row)).collect::<Outcome<Vec<_>>>()?;
     let (gone, staying): (Vec<_>, Vec<_>) =
         all.iter().partition(|image| image.tags.iter().all(|tag| *tag == reference));
-    if let Some(image) = gone.iter().find(|image| store.is_in_use(&image.row.id).unwrap_or(false)) {
+    if let Some(image) = gone.iter().find(|image| store.is_pinned(&image.row.id).unwrap_or(false)) {
         // Who runs something in it is told by this, before anything is taken away.
         store.remove_unused_image(&image.row.id)?;
     }

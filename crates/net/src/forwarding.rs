@@ -65,7 +65,7 @@ fn switch_on() -> Result<(), NetError> {
 pub(crate) fn end(table: Table) {
     let Some(before) = table.note() else {
         table.remove();
-        return table.let_go();
+        return table.release();
     };
     let lock = lock();
     table.remove();
@@ -75,7 +75,7 @@ pub(crate) fn end(table: Table) {
         fs::write(FORWARD, "0").unwrap_or_default();
     }
     drop(lock);
-    table.let_go();
+    table.release();
 }
 
 /// A hash of the interfaces and chains of packet rules that may count on forwarding and are not ours.

@@ -75,7 +75,7 @@ impl Links {
     }
 
     /// Has several things done, in the order given.
-    pub(crate) fn all(&self, orders: Vec<Order>) -> Result<(), Errno> {
+    pub(crate) fn all(&self, orders: Vec<LinkRequest>) -> Result<(), Errno> {
         let orders = orders.into_iter().map(|order| order.0).collect();
         self.socket.batch(orders).map_err(|refused| refused.errno)
     }
@@ -119,27 +119,27 @@ impl Links {
 
 /// Something that [`Links::all`] has done.
 #[derive(Debug)]
-pub(crate) struct Order(Message);
+pub(crate) struct LinkRequest(Message);
 
 /// Switches an interface on.
-pub(crate) fn up(link: Index) -> Order {
+pub(crate) fn up(link: Index) -> LinkRequest {
     let on = libc::IFF_UP.cast_unsigned();
-    Order(Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, link, on)))
+    LinkRequest(Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &info(libc::AF_UNSPEC, link, on)))
 }
 
 /// Gives an interface an address, which nobody else is asked about, and the network of the first `length` bits.
-pub(crate) fn address(link: Index, (address, length): (IpAddr, u8)) -> Order {
+pub(crate) fn address(link: Index, (address, length): (IpAddr, u8)) -> LinkRequest {
     let flags = if address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
     let mut header = vec![family(address), length, flags, libc::RT_SCOPE_UNIVERSE];
     header.extend(link.to_ne_bytes());
     let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
     let bytes = octets(address);
     let add = Message::new(libc::RTM_NEWADDR, flags, &header);
-    Order(add.with(libc::IFA_LOCAL, &bytes).with(libc::IFA_ADDRESS, &bytes))
+    LinkRequest(add.with(libc::IFA_LOCAL, &bytes).with(libc::IFA_ADDRESS, &bytes))
 }
 
 /// Sends everything else to `gateway`.
-pub(crate) fn default_route(link: Index, gateway: IpAddr) -> Order {
+pub(crate) fn default_route(link: Index, gateway: IpAddr) -> LinkRequest {
     let mut header = [0; RTMSG];
     header[0] = family(gateway);
     header[4..8].copy_from_slice(&[
@@ -150,7 +150,7 @@ pub(crate) fn default_route(link: Index, gateway: IpAddr) -> Order {
     ]);
     let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
     let add = Message::new(libc::RTM_NEWROUTE, flags, &header);
-    Order(add.with(libc::RTA_GATEWAY, &octets(gateway)).number(libc::RTA_OIF, link))
+    LinkRequest(add.with(libc::RTA_GATEWAY, &octets(gateway)).number(libc::RTA_OIF, link))
 }
 
 fn make_link(name: &str) -> Message {

@@ -23,13 +23,13 @@ const CONTAINER: u8 = 2;
 
 /// A container's wire to the machine.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct VethPair {
     number: u8,
     table: Option<Table>,
 }
 
 /// A namespace with a wire to the machine, in the first network that nobody has.
-pub(crate) fn plug() -> Result<(Namespace, Wire), NetError> {
+pub(crate) fn connect() -> Result<(Namespace, VethPair), NetError> {
     let machine = Links::here().map_err(cannot("talk about the network"))?;
     let namespace = Namespace::new().map_err(cannot("make a network namespace"))?;
     let ipv6 = reads(FORWARD6, "1") && machine.leads_out(libc::AF_INET6);
@@ -46,7 +46,7 @@ pub(crate) fn plug() -> Result<(Namespace, Wire), NetError> {
     }
 }
 
-impl Wire {
+impl VethPair {
     fn lay(&self, machine: &Links, namespace: &Namespace, ipv6: bool) -> Result<(), Errno> {
         let networks = || [v4 as fn(u8, u8) -> (IpAddr, u8), v6].into_iter().take(if ipv6 { 2 } else { 1 });
         let link = machine.pair(&name(self.number), "eth0", namespace.as_fd())?;
@@ -94,7 +94,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for VethPair {
     fn drop(&mut self) {
         if let Some(table) = self.table.take() {
             forwarding::end(table);
@@ -104,14 +104,14 @@ impl Drop for Wire {
 
 /// The first network that no route of the machine leads to and no other process has. Interfaces of networks that have
 /// gone stay for a moment, and so do their routes.
-fn claim(machine: &Links) -> Result<Wire, NetError> {
+fn claim(machine: &Links) -> Result<VethPair, NetError> {
     let routes = machine.routes(libc::AF_INET).map_err(cannot("read the routes"))?;
     for number in 0..u8::MAX {
         if routes.iter().any(|route| overlaps(route, number)) || machine.index(&name(number)).is_ok() {
             continue;
         }
         if let Some(table) = forwarding::begin(&name(number))? {
-            return Ok(Wire { number, table: Some(table) });
+            return Ok(VethPair { number, table: Some(table) });
         }
     }
     Err(NetError::NoAddress)

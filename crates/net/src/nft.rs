@@ -145,7 +145,7 @@ impl Table {
 
     /// Has the kernel close the socket, some time. To close it takes until every processor has noticed, 15 ms on a busy
     /// machine.
-    pub(crate) fn let_go(self) {
+    pub(crate) fn release(self) {
         // Where that cannot be, the socket is closed here and now.
         leave(self.socket.into_fd()).unwrap_or_default();
     }

@@ -9,7 +9,7 @@ use crate::error::{NetError, cannot};
 use crate::forwarding;
 use crate::helper::{self, Helper};
 use crate::namespace::Namespace;
-use crate::nat::{self, Wire};
+use crate::nat::{self, VethPair};
 use crate::nft;
 use crate::relay::Relay;
 
@@ -56,7 +56,7 @@ struct Network {
 
 #[derive(Debug)]
 enum Carrier {
-    Wire { _wire: Wire },
+    VethPair { _wire: VethPair },
     Helper(Helper),
 }
 
@@ -131,7 +131,7 @@ impl Networks {
             (None, Some(Ok(made))) => made?,
             (None, _) => self.make()?,
         };
-        if matches!(network.carrier, Carrier::Wire { .. }) {
+        if matches!(network.carrier, Carrier::VethPair { .. }) {
             forwarding::keep()?;
         }
         lease.network = Some(network);
@@ -189,7 +189,7 @@ impl Networks {
     /// A wire where we have the right to one and the machine's packet rules let pass what it forwards; else helpers.
     fn find() -> Result<(Found, Option<Made>), NetError> {
         let helpers = |blocked| Found { out: Out::Helpers, blocked };
-        let (namespace, wire) = match nat::plug() {
+        let (namespace, wire) = match nat::connect() {
             Ok(made) => made,
             Err(error) if error.is_of_rights() => return Ok((helpers(None), None)),
             // Whatever the kernel lacks, helpers may do without.
@@ -197,12 +197,12 @@ impl Networks {
         };
         let wires = |blocked, made| (Found { out: Out::Wires, blocked }, Some(made));
         if wire.lets_out(&namespace) {
-            return Ok(wires(None, (namespace, Carrier::Wire { _wire: wire })));
+            return Ok(wires(None, (namespace, Carrier::VethPair { _wire: wire })));
         }
         let blocked = Some(nft::dropping().unwrap_or_default());
         match helped() {
             Ok(helped) => Ok((helpers(blocked), Some(helped))),
-            Err(_) => Ok(wires(blocked, (namespace, Carrier::Wire { _wire: wire }))),
+            Err(_) => Ok(wires(blocked, (namespace, Carrier::VethPair { _wire: wire }))),
         }
     }
 }
@@ -211,7 +211,7 @@ impl Networks {
 type Made = (Namespace, Carrier);
 
 fn plugged() -> Result<Made, NetError> {
-    nat::plug().map(|(namespace, wire)| (namespace, Carrier::Wire { _wire: wire }))
+    nat::connect().map(|(namespace, wire)| (namespace, Carrier::VethPair { _wire: wire }))
 }
 
 fn helped() -> Result<Made, NetError> {
@@ -223,7 +223,7 @@ fn helped() -> Result<Made, NetError> {
 impl Network {
     fn way(&self) -> Way {
         match &self.carrier {
-            Carrier::Wire { .. } => Way::Nat,
+            Carrier::VethPair { .. } => Way::Nat,
             Carrier::Helper(helper) => Way::Program(helper.program),
         }
     }

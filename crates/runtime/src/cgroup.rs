@@ -20,7 +20,7 @@ use find::Place;
 
 /// Which limits a container has run into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct LimitEvents {
     /// Processes that were killed since there was no memory left for them.
     pub out_of_memory: u64,
     /// Processes and threads that were refused.
@@ -133,8 +133,8 @@ impl Group {
     }
 
     /// What has happened so far.
-    pub(crate) fn held(&self) -> Held {
-        let mut held = Held::default();
+    pub(crate) fn limit_events(&self) -> LimitEvents {
+        let mut held = LimitEvents::default();
         for (dir, unified) in &self.dirs {
             let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
             let (events, peak) = if *unified {

@@ -114,7 +114,7 @@ impl RuntimeError {
             Some(op) if failure.errno == Errno::NOSYS.raw_os_error() => {
                 Self::Kernel { action: format!("{} {}", op.describe(), failure.path) }
             }
-            Some(SetupOp::Limit { limit }) => {
+            Some(SetupOp::Rlimit { limit }) => {
                 let path = limit_name(limit.resource);
                 Self::Setup { action: "set the limit", path, source }
             }

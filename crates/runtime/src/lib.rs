@@ -4,7 +4,7 @@
 //!                                                    zygote ── clone3 ──► interpreter: a blank, made ahead
 //! RunSpec ── plan (pure) ──► [SetupOp] ── socket ──►   │ ── operations ──► interpreter ──► the user's program
 //!                                                      │ ◄── stubs, failure, end of file at exec ──┘
-//! Running ◄── started, exited with usage ──────────────┘ ── mounts ──► undertaker: takes them apart
+//! Running ◄── started, exited with usage ──────────────┘ ── mounts ──► reaper: takes them apart
 //! ```
 //! The zygote is this executable started afresh, with one thread and an almost empty view of the machine. It is the
 //! first process of a pid namespace, so that nothing it has made outlives it, and it dies with its maker.
@@ -23,28 +23,28 @@ mod cgroup;
 mod error;
 mod ids;
 mod launch;
+mod mountpoint;
 mod network;
 mod plan;
+mod reaper;
 mod resolv;
 mod sandbox;
 mod seccomp;
 mod setup;
 mod spec;
-mod stub;
 mod text;
-mod undertaker;
 mod wire;
-mod world;
 mod zygote;
+mod zygote_root;
 
-pub use cgroup::{Held, available as limits_available};
+pub use cgroup::{LimitEvents, available as limits_available};
 pub use error::RuntimeError;
 pub use ids::OwnedInode;
 pub use lapstrake_net::{Choice, NetError, Way, advice};
-pub use network::{Chosen, Preference, dropped};
+pub use network::{ChosenNetwork, NetworkPreference, dropped};
 pub use plan::{Attr, Base, Filter, Fs, Place, Plan, SetupOp, Source, SpecError, plan};
 pub use resolv::resolv_conf;
-pub use sandbox::{Exit, Finished, RunFds, Running, Sandbox, Usage};
+pub use sandbox::{Exit, Finished, ProcessUsage, RunFds, Running, Sandbox};
 pub use spec::{
     Capabilities, CpuTime, IoLimit, IoRate, Limits, Mount, MountSource, Network, Resource, Rlimit, RunSpec,
     Security, Swap, User, WindowSize,

@@ -7,7 +7,7 @@ use crate::spec::Network;
 
 /// What is wanted for containers that do not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preference {
+pub enum NetworkPreference {
     /// A network of their own where one can be made that leads out, else the host's.
     #[default]
     OwnIfPossible,
@@ -19,7 +19,7 @@ pub enum Preference {
 
 /// What containers have, and what a person should know about that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
+pub struct ChosenNetwork {
     /// Their network.
     pub network: Network,
     /// What is other than wanted, in one line.
@@ -28,7 +28,7 @@ pub struct Chosen {
     pub hint: Option<String>,
 }
 
-impl Chosen {
+impl ChosenNetwork {
     fn plain(network: Network) -> Self {
         Self { network, notice: None, hint: None }
     }
@@ -38,10 +38,10 @@ impl Sandbox {
     /// Finds out what containers have. The first network of their own is made for that, and the next container has it.
     ///
     /// # Errors
-    /// [`NetError`] with [`Preference::Own`], where there are no such networks.
-    pub fn choose_network(&self, wanted: Preference) -> Result<Chosen, NetError> {
-        if wanted == Preference::Host {
-            return Ok(Chosen::plain(Network::Host));
+    /// [`NetError`] with [`NetworkPreference::Own`], where there are no such networks.
+    pub fn choose_network(&self, wanted: NetworkPreference) -> Result<ChosenNetwork, NetError> {
+        if wanted == NetworkPreference::Host {
+            return Ok(ChosenNetwork::plain(Network::Host));
         }
         match (self.way_out(), wanted) {
             (Ok(choice), _) => {
@@ -49,24 +49,24 @@ impl Sandbox {
                 tracing::info!(way = ?choice.way, network = ?chosen.network, "the network of containers");
                 Ok(chosen)
             }
-            (Err(error), Preference::Own) => Err(error),
+            (Err(error), NetworkPreference::Own) => Err(error),
             (Err(error), _) => {
                 tracing::info!(%error, "containers have the host's network");
-                Ok(Chosen { notice: Some(without(&error)), ..Chosen::plain(Network::Host) })
+                Ok(ChosenNetwork { notice: Some(without(&error)), ..ChosenNetwork::plain(Network::Host) })
             }
         }
     }
 }
 
-fn chosen(choice: &Choice, wanted: Preference) -> Chosen {
-    let Some(chains) = &choice.blocked else { return Chosen::plain(Network::Isolated) };
+fn chosen(choice: &Choice, wanted: NetworkPreference) -> ChosenNetwork {
+    let Some(chains) = &choice.blocked else { return ChosenNetwork::plain(Network::Isolated) };
     let dropped = dropped(chains);
     match choice.way {
         Way::Program(program) => {
             let notice = format!("containers have networks by {program}, as {dropped}");
-            Chosen { notice: Some(notice), ..Chosen::plain(Network::Isolated) }
+            ChosenNetwork { notice: Some(notice), ..ChosenNetwork::plain(Network::Isolated) }
         }
-        Way::Nat if wanted == Preference::Own => Chosen {
+        Way::Nat if wanted == NetworkPreference::Own => ChosenNetwork {
             network: Network::Isolated,
             notice: Some(format!("{dropped}, so a container's own network does not get out")),
             hint: (!chains.is_empty()).then(|| advice(chains)),
@@ -75,7 +75,7 @@ fn chosen(choice: &Choice, wanted: Preference) -> Chosen {
             let notice = format!(
                 "containers have the host's network, as {dropped}; the package passt or slirp4netns would help"
             );
-            Chosen { notice: Some(notice), ..Chosen::plain(Network::Host) }
+            ChosenNetwork { notice: Some(notice), ..ChosenNetwork::plain(Network::Host) }
         }
     }
 }
@@ -108,13 +108,27 @@ mod tests {
         let rules = || Some(vec!["ip filter FORWARD".to_owned()]);
         let (nat, helper) = (Way::Nat, Way::Program("pasta"));
         for (way, blocked, wanted, network, notice, hint) in [
-            (nat, None, Preference::OwnIfPossible, Network::Isolated, "", ""),
-            (nat, None, Preference::Own, Network::Isolated, "", ""),
-            (helper, None, Preference::OwnIfPossible, Network::Isolated, "", ""),
-            (helper, rules(), Preference::OwnIfPossible, Network::Isolated, "by pasta, as", ""),
-            (nat, rules(), Preference::OwnIfPossible, Network::Host, "the host's network, as", ""),
-            (nat, Some(Vec::new()), Preference::OwnIfPossible, Network::Host, "by its packet rules", ""),
-            (nat, rules(), Preference::Own, Network::Isolated, "by ip filter FORWARD, so", "insert rule"),
+            (nat, None, NetworkPreference::OwnIfPossible, Network::Isolated, "", ""),
+            (nat, None, NetworkPreference::Own, Network::Isolated, "", ""),
+            (helper, None, NetworkPreference::OwnIfPossible, Network::Isolated, "", ""),
+            (helper, rules(), NetworkPreference::OwnIfPossible, Network::Isolated, "by pasta, as", ""),
+            (nat, rules(), NetworkPreference::OwnIfPossible, Network::Host, "the host's network, as", ""),
+            (
+                nat,
+                Some(Vec::new()),
+                NetworkPreference::OwnIfPossible,
+                Network::Host,
+                "by its packet rules",
+                "",
+            ),
+            (
+                nat,
+                rules(),
+                NetworkPreference::Own,
+                Network::Isolated,
+                "by ip filter FORWARD, so",
+                "insert rule",
+            ),
         ] {
             let found = chosen(&Choice { way, blocked }, wanted);
             assert_eq!(found.network, network, "{found:?}");

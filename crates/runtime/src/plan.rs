@@ -45,9 +45,9 @@ pub enum SetupOp {
         name: String,
     },
     /// Makes the private file system that staged files and the kit are on.
-    Stage,
+    MountStaging,
     /// Moves onto the stage, and lets go of everything else.
-    Leave,
+    PivotToStaging,
     /// Writes a file to the stage.
     StageFile {
         /// Its name there.
@@ -110,15 +110,15 @@ pub enum SetupOp {
         at: Place,
     },
     /// Makes a part of a file system read-only, where it exists.
-    Freeze {
+    RemountReadonly {
         /// Where.
         at: Place,
     },
     /// Makes the files of `/proc` that are about the machine read-only, where the container's root owns them: their
     /// permissions and owners are the same for the whole machine.
-    FreezeProc,
+    RemountProcReadonly,
     /// Makes the root read-only, but not what is mounted in it.
-    FreezeRoot,
+    RemountRootReadonly,
     /// Leads a new session with the descriptors 0 to 2 it is to have.
     Session {
         /// A new terminal as these.
@@ -127,9 +127,9 @@ pub enum SetupOp {
         uid: Option<u32>,
     },
     /// Moves into the root, which from then on covers the stage.
-    Enter,
+    PivotToRoot,
     /// Sets a limit.
-    Limit {
+    Rlimit {
         /// Which.
         limit: Rlimit,
     },
@@ -150,12 +150,12 @@ pub enum SetupOp {
         mask: u32,
     },
     /// Drops all other capabilities from the bounding set.
-    Bound {
+    BoundingSet {
         /// Bits by number.
         keep: u64,
     },
     /// Puts a second fence around the root, where the kernel has Landlock.
-    Fence,
+    Landlock,
     /// Loads a system call filter.
     Filter {
         /// Which.
@@ -164,7 +164,7 @@ pub enum SetupOp {
     /// Rules out gaining privileges by executing.
     NoNewPrivs,
     /// Becomes the user.
-    Become {
+    SetUser {
         /// Whom.
         user: User,
     },
@@ -195,7 +195,7 @@ impl SetupOp {
             Self::Loopback => "bring up the loopback interface",
             Self::Hostname { .. } => "set the host name",
             Self::AttachRoot { .. } => "attach the root",
-            Self::Stage | Self::Leave | Self::StageFile { .. } | Self::StageSource { .. } => {
+            Self::MountStaging | Self::PivotToStaging | Self::StageFile { .. } | Self::StageSource { .. } => {
                 "stage the mounts"
             }
             Self::Mount { .. } | Self::Install { .. } => "mount",
@@ -203,17 +203,19 @@ impl SetupOp {
             Self::Symlink { .. } => "make the symlink",
             Self::Bind { .. } => "bind",
             Self::Mask { .. } => "mask",
-            Self::Freeze { .. } | Self::FreezeProc | Self::FreezeRoot => "make read-only",
+            Self::RemountReadonly { .. } | Self::RemountProcReadonly | Self::RemountRootReadonly => {
+                "make read-only"
+            }
             Self::Session { .. } => "start the session",
-            Self::Enter => "move into the root",
-            Self::Limit { .. } => "set the limit",
+            Self::PivotToRoot => "move into the root",
+            Self::Rlimit { .. } => "set the limit",
             Self::Cwd { .. } => "go to the working directory",
             Self::Umask { .. } => "set the umask",
-            Self::Bound { .. } | Self::Capabilities { .. } => "drop capabilities",
-            Self::Fence => "put a fence around the root",
+            Self::BoundingSet { .. } | Self::Capabilities { .. } => "drop capabilities",
+            Self::Landlock => "put a fence around the root",
             Self::Filter { .. } => "load the system call filter",
             Self::NoNewPrivs => "rule out new privileges",
-            Self::Become { .. } => "become the user",
+            Self::SetUser { .. } => "become the user",
             Self::Exec { .. } => "run",
         }
     }
@@ -391,7 +393,7 @@ pub fn plan(spec: &RunSpec, sources: usize) -> Result<Plan, SpecError> {
     if spec.network == Network::None {
         ops.push(SetupOp::Loopback);
     }
-    ops.push(SetupOp::Stage);
+    ops.push(SetupOp::MountStaging);
     let names = names(spec);
     // Long ones would not go into a message.
     let short = names.iter().map(length).sum::<usize>() < 16 << 10;
@@ -417,12 +419,12 @@ pub fn plan(spec: &RunSpec, sources: usize) -> Result<Plan, SpecError> {
     for (slot, mount) in spec.mounts.iter().enumerate() {
         user_mount(&mut ops, spec, mount, slot + FIRST_SLOT);
     }
-    let uid = (!spec.one_id).then_some(spec.user.uid);
+    let uid = (!spec.single_id).then_some(spec.user.uid);
     ops.push(SetupOp::Session { terminal: spec.terminal, uid });
     if spec.readonly_root {
-        ops.push(SetupOp::FreezeRoot);
+        ops.push(SetupOp::RemountRootReadonly);
     }
-    ops.push(SetupOp::Enter);
+    ops.push(SetupOp::PivotToRoot);
     process(&mut ops, spec);
     Ok(Plan { ops, ahead })
 }
@@ -448,7 +450,7 @@ fn kit(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
     devices(ops, secure);
     if secure {
         masks(ops, Base::Proc, &MASKED_PROC, &FROZEN_PROC);
-        ops.push(SetupOp::FreezeProc);
+        ops.push(SetupOp::RemountProcReadonly);
     }
 }
 
@@ -456,8 +458,8 @@ fn kit(ops: &mut Vec<SetupOp>, shm_size: u64, secure: bool) {
 /// set-up still does. Compiling it is what takes longest of all, so it is done ahead.
 fn confine(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     let secure = spec.security == Security::Sandbox;
-    ops.push(SetupOp::Bound { keep: kept(spec) });
-    if secure && !spec.one_id {
+    ops.push(SetupOp::BoundingSet { keep: kept(spec) });
+    if secure && !spec.single_id {
         ops.push(SetupOp::Filter { filter: Filter::Early });
     }
 }
@@ -482,7 +484,7 @@ fn system(ops: &mut Vec<SetupOp>, secure: bool) {
     if secure {
         masks(ops, Base::Sys, &["firmware", "devices/virtual/powercap"], &[]);
     }
-    ops.push(SetupOp::Leave);
+    ops.push(SetupOp::PivotToStaging);
 }
 
 /// The devices that every container has, with their numbers.
@@ -546,7 +548,7 @@ pub(crate) const FROZEN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-tri
 
 fn masks(ops: &mut Vec<SetupOp>, base: Base, masked: &[&str], frozen: &[&str]) {
     ops.extend(masked.iter().map(|path| SetupOp::Mask { at: place(base, path) }));
-    ops.extend(frozen.iter().map(|path| SetupOp::Freeze { at: place(base, path) }));
+    ops.extend(frozen.iter().map(|path| SetupOp::RemountReadonly { at: place(base, path) }));
 }
 
 /// The container's own name, and how it finds others. It is the same for all steps of a build, as a rule.
@@ -594,7 +596,7 @@ fn user_mount(ops: &mut Vec<SetupOp>, spec: &RunSpec, mount: &Mount, slot: usize
             ops.push(SetupOp::Mount { fs: Fs::Tmpfs { size: *size, mode: *mode }, at, attrs });
         }
         MountSource::Bytes { data, mode, uid, gid } => {
-            let owner = (!spec.one_id).then_some((*uid, *gid));
+            let owner = (!spec.single_id).then_some((*uid, *gid));
             ops.push(SetupOp::StageFile { slot, data: data.clone(), mode: *mode, owner });
             ops.push(bind_file(slot, at));
         }
@@ -629,20 +631,20 @@ fn sharers(spec: &RunSpec, wanted: usize) -> usize {
 fn process(ops: &mut Vec<SetupOp>, spec: &RunSpec) {
     let secure = spec.security == Security::Sandbox;
     let User { uid, gid, .. } = spec.user;
-    ops.extend(spec.rlimits.iter().map(|limit| SetupOp::Limit { limit: limit.clone() }));
-    ops.push(SetupOp::Cwd { path: spec.cwd.clone(), uid, gid, record: spec.one_id });
+    ops.extend(spec.rlimits.iter().map(|limit| SetupOp::Rlimit { limit: limit.clone() }));
+    ops.push(SetupOp::Cwd { path: spec.cwd.clone(), uid, gid, record: spec.single_id });
     ops.push(SetupOp::Umask { mask: spec.umask & 0o777 });
     if secure {
-        ops.push(SetupOp::Fence);
+        ops.push(SetupOp::Landlock);
     }
-    let filter = match (secure, spec.one_id) {
+    let filter = match (secure, spec.single_id) {
         (true, false) => Some(Filter::Late),
         (true, true) => Some(Filter::OneId),
         (false, true) => Some(Filter::OneIdInsecure),
         (false, false) => None,
     };
     ops.extend(filter.map(|filter| SetupOp::Filter { filter }));
-    ops.push(SetupOp::Become { user: spec.user.clone() });
+    ops.push(SetupOp::SetUser { user: spec.user.clone() });
     ops.push(SetupOp::Capabilities { keep: kept(spec), ambient: !secure });
     if spec.no_new_privs {
         ops.push(SetupOp::NoNewPrivs);

@@ -78,17 +78,17 @@ mod tests {
     #[test]
     fn table() {
         let real = "search lan\nnameserver 192.0.2.1\nnameserver ::1\n";
-        let stub = "nameserver 127.0.0.53\noptions edns0\n";
+        let mountpoint = "nameserver 127.0.0.53\noptions edns0\n";
         for (host, upstream, network, expected) in [
             (real, None, Network::Host, real),
             (real, None, Network::None, "search lan\nnameserver 192.0.2.1\n"),
-            (stub, Some(real), Network::Host, real),
-            (stub, None, Network::Host, stub),
-            (stub, None, Network::None, "options edns0\n"),
+            (mountpoint, Some(real), Network::Host, real),
+            (mountpoint, None, Network::Host, mountpoint),
+            (mountpoint, None, Network::None, "options edns0\n"),
             ("", Some(real), Network::Host, ""),
             (real, None, Network::Isolated, "search lan\nnameserver 192.0.2.1\n"),
-            (stub, Some(real), Network::Isolated, "search lan\nnameserver 192.0.2.1\n"),
-            (stub, None, Network::Isolated, "options edns0\nnameserver 127.0.0.11\n"),
+            (mountpoint, Some(real), Network::Isolated, "search lan\nnameserver 192.0.2.1\n"),
+            (mountpoint, None, Network::Isolated, "options edns0\nnameserver 127.0.0.11\n"),
             ("", None, Network::Isolated, "nameserver 127.0.0.11\n"),
         ] {
             assert_eq!(String::from_utf8(content(host, upstream, network)).unwrap(), expected);

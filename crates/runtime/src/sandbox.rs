@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use rustix::process::Signal;
 
-use crate::cgroup::{Group, Held};
+use crate::cgroup::{Group, LimitEvents};
 use crate::error::RuntimeError;
 use crate::ids::OwnedInode;
 use crate::launch;
@@ -69,7 +69,7 @@ pub enum Exit {
 
 /// What a container's first process and the children it waited for have used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub struct ProcessUsage {
     /// Processor time in user mode.
     pub user: Duration,
     /// Processor time in the kernel.
@@ -88,12 +88,12 @@ pub struct Finished {
     /// How its program ended.
     pub exit: Exit,
     /// What it used.
-    pub usage: Usage,
+    pub usage: ProcessUsage,
     /// With [`RunSpec::limits`]: which of them it has run into.
-    pub held: Option<Held>,
+    pub limit_events: Option<LimitEvents>,
     /// Whether there was no room left on `/dev/shm`.
     pub shm_full: bool,
-    /// With [`RunSpec::one_id`]: whose things are that no attribute can say it of.
+    /// With [`RunSpec::single_id`]: whose things are that no attribute can say it of.
     pub owned: Vec<OwnedInode>,
 }
 
@@ -140,8 +140,8 @@ impl Sandbox {
             wire::receive(&sandbox.control).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
         match hello {
             Hello::Ready => Ok(sandbox),
-            Hello::Failed(trouble) => {
-                Err(RuntimeError::start(trouble.action, Errno::from_raw_os_error(trouble.errno)))
+            Hello::Failed(start_error) => {
+                Err(RuntimeError::start(start_error.action, Errno::from_raw_os_error(start_error.errno)))
             }
         }
     }
@@ -293,8 +293,14 @@ impl Running {
         }
         let owned = fds.into_iter().next().map_or(Ok(Vec::new()), wire::from_memory);
         let owned = owned.map_err(RuntimeError::talk)?;
-        let usage = Usage { user, system, max_rss, read, written };
-        Ok(Finished { exit, usage, held: self.group.as_ref().map(Group::held), shm_full, owned })
+        let usage = ProcessUsage { user, system, max_rss, read, written };
+        Ok(Finished {
+            exit,
+            usage,
+            limit_events: self.group.as_ref().map(Group::limit_events),
+            shm_full,
+            owned,
+        })
     }
 }
 

@@ -75,7 +75,7 @@ pub(crate) struct Programs {
     /// Refuses these and no others. A kernel takes the sterner of two filters' words, so both are the default.
     pub(crate) late: Vec<Instruction>,
     /// The default where one id is mapped.
-    pub(crate) one_id: Vec<Instruction>,
+    pub(crate) single_id: Vec<Instruction>,
     /// Nothing but the questions of [`crate::ids`].
     pub(crate) one_id_insecure: Vec<Instruction>,
 }
@@ -91,7 +91,7 @@ impl Programs {
         Self {
             early: early_program(machine),
             late: late_program(machine),
-            one_id: emit::program(&[(native.0, asks), (foreign.0, tree(foreign.1))]),
+            single_id: emit::program(&[(native.0, asks), (foreign.0, tree(foreign.1))]),
             one_id_insecure: emit::program(&[(native.0, all), free]),
         }
     }

@@ -26,10 +26,10 @@ use crate::plan::{Filter, SetupOp, plan};
 use crate::seccomp::Programs;
 use crate::spec::RunSpec;
 use crate::wire::{self, Failure, Kind, Report, Request};
-use crate::world::World;
+use crate::zygote_root::ZygoteRoot;
 
 /// What a blank is made from: a container that has everything but what one run asks for.
-pub(crate) struct Job<'a> {
+pub(crate) struct SetupRequest<'a> {
     pub(crate) kind: Kind,
     /// To the zygote.
     pub(crate) channel: OwnedFd,
@@ -37,7 +37,7 @@ pub(crate) struct Job<'a> {
     pub(crate) leap: OwnedFd,
     /// The system call filters; `None` where this machine has no table for them.
     pub(crate) filters: Option<&'a Programs>,
-    pub(crate) world: &'a World,
+    pub(crate) zygote_root: &'a ZygoteRoot,
 }
 
 /// What went wrong, and on what.
@@ -65,8 +65,8 @@ impl<T> About<T> for Result<T, Errno> {
 }
 
 /// Makes a blank, waits for what it is to run, and becomes that; the status of a process that could not.
-pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
-    let Job { kind, channel, leap, filters, world } = job;
+pub(crate) fn run(token: &SingleThreaded, job: SetupRequest<'_>) -> i32 {
+    let SetupRequest { kind, channel, leap, filters, zygote_root } = job;
     let keep = [&channel, &leap].map(AsRawFd::as_raw_fd);
     let mut setup = Setup {
         token,
@@ -76,7 +76,7 @@ pub(crate) fn run(token: &SingleThreaded, job: Job<'_>) -> i32 {
         channel,
         leap,
         filters,
-        unified_cgroups: world.unified_cgroups,
+        unified_cgroups: zygote_root.unified_cgroups,
         stage: None,
         files: Vec::new(),
         nodes: 0,
@@ -167,8 +167,8 @@ impl Setup<'_> {
             SetupOp::Hostname { name } => rustix::system::sethostname(name.as_bytes()).about(name),
             SetupOp::AttachRoot { attrs } => self.attach_root(attrs),
             SetupOp::Install { name } => self.install(name),
-            SetupOp::Stage => self.make_stage(),
-            SetupOp::Leave => self.leave(),
+            SetupOp::MountStaging => self.mount_staging(),
+            SetupOp::PivotToStaging => self.pivot_to_staging(),
             SetupOp::StageFile { slot, data, mode, owner } => self.stage_file(*slot, data, *mode, *owner),
             SetupOp::StageSource { index } => self.stage_source(*index),
             SetupOp::Mount { fs, at, attrs } => self.mount(fs, at, attrs),
@@ -177,22 +177,22 @@ impl Setup<'_> {
             SetupOp::Symlink { name, target } => self.symlink(name, target),
             SetupOp::Bind { source, at, attrs } => self.bind(source, at, attrs),
             SetupOp::Mask { at } => self.mask(at),
-            SetupOp::Freeze { at } => self.freeze(at),
-            SetupOp::FreezeProc => self.freeze_proc(),
-            SetupOp::FreezeRoot => self.freeze_root(),
+            SetupOp::RemountReadonly { at } => self.remount_readonly(at),
+            SetupOp::RemountProcReadonly => self.remount_proc_readonly(),
+            SetupOp::RemountRootReadonly => self.remount_root_readonly(),
             SetupOp::Session { terminal, uid } => self.session(*terminal, *uid),
-            SetupOp::Enter => self.enter(),
-            SetupOp::Limit { limit } => process::limit(limit),
+            SetupOp::PivotToRoot => self.pivot_to_root(),
+            SetupOp::Rlimit { limit } => process::limit(limit),
             SetupOp::Cwd { path, uid, gid, record } => process::cwd(path, (*uid, *gid), *record),
             SetupOp::Umask { mask } => {
                 rustix::process::umask(Mode::from_bits_truncate(*mask));
                 Ok(())
             }
-            SetupOp::Bound { keep } => process::bound(*keep),
-            SetupOp::Fence => process::fence(),
+            SetupOp::BoundingSet { keep } => process::bounding_set(*keep),
+            SetupOp::Landlock => process::landlock(),
             SetupOp::Filter { filter } => self.filter(*filter),
             SetupOp::NoNewPrivs => Ok(rustix::thread::set_no_new_privs(true)?),
-            SetupOp::Become { user } => process::become_user(user, self.proc.as_ref()),
+            SetupOp::SetUser { user } => process::become_user(user, self.proc.as_ref()),
             SetupOp::Capabilities { keep, ambient } => process::capabilities(*keep, *ambient),
             SetupOp::Exec { args, env, init: false } => self.exec(args, env),
             SetupOp::Exec { args, env, init: true } => self.exec_below_init(args, env, at),
@@ -246,7 +246,7 @@ impl Setup<'_> {
         let program = match filter {
             Filter::Early => return Ok(lapstrake_sys::seccomp::load(&filters.early)?),
             Filter::Late => return Ok(lapstrake_sys::seccomp::load(&filters.late)?),
-            Filter::OneId => &filters.one_id,
+            Filter::OneId => &filters.single_id,
             Filter::OneIdInsecure => &filters.one_id_insecure,
         };
         let listener = lapstrake_sys::notify::load(program)?;
@@ -262,6 +262,6 @@ impl Setup<'_> {
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         let apart = rustix::mount::open_tree(made.parent, c"", apart);
         let parent = apart.as_ref().map_or(made.parent, AsFd::as_fd);
-        wire::send(&self.channel, &Report::Stub { name, directory, ino }, &[parent])
+        wire::send(&self.channel, &Report::Mountpoint { name, directory, ino }, &[parent])
     }
 }

@@ -59,7 +59,7 @@ pub struct RunSpec {
     pub init: bool,
     /// Only one id is mapped: calls about owners are answered as if all were, and what was wished is recorded (see
     /// [`crate::OwnedInode`]).
-    pub one_id: bool,
+    pub single_id: bool,
 }
 
 impl RunSpec {
@@ -85,7 +85,7 @@ impl RunSpec {
             no_new_privs: false,
             capabilities: Capabilities::DEFAULT,
             init: false,
-            one_id: false,
+            single_id: false,
         }
     }
 }

@@ -52,12 +52,12 @@ pub(crate) struct Request {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Hello {
     Ready,
-    Failed(Trouble),
+    Failed(StartError),
 }
 
 /// Why the zygote itself could not start.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Trouble {
+pub(crate) struct StartError {
     pub(crate) action: String,
     pub(crate) errno: i32,
 }
@@ -66,7 +66,7 @@ pub(crate) struct Trouble {
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Report {
     /// Something was made in the root to mount over.
-    Stub {
+    Mountpoint {
         #[serde(with = "crate::text")]
         name: Vec<u8>,
         directory: bool,
@@ -231,10 +231,10 @@ mod tests {
     fn any_byte_travels() {
         let name: Vec<u8> = (0..=255).collect();
         let (a, b) = pair().unwrap();
-        send(&a, &Report::Stub { name: name.clone(), directory: true, ino: 7 }, &[a.as_fd()]).unwrap();
+        send(&a, &Report::Mountpoint { name: name.clone(), directory: true, ino: 7 }, &[a.as_fd()]).unwrap();
         drop(a);
         let (report, fds) = receive::<Report>(&b).unwrap().unwrap();
-        assert!(matches!(report, Report::Stub { name: back, directory: true, ino: 7 } if back == name));
+        assert!(matches!(report, Report::Mountpoint { name: back, directory: true, ino: 7 } if back == name));
         assert_eq!(fds.len(), 1);
         drop(fds);
         assert!(receive::<Report>(&b).unwrap().is_none());

@@ -3,13 +3,13 @@
 //! ```text
 //! caller ── keeper            waits for the caller's end; one thread, so that a death signal is tied to a process
 //!             └── zygote      first process of a pid namespace, dies with the keeper, and everything with it
-//!                   ├── undertaker  lets go of what containers leave
-//!                   ├── nursery     forks containers
+//!                   ├── reaper  lets go of what containers leave
+//!                   ├── forker     forks containers
 //!                   ├── container
 //!                   └── blank       the next container
 //! ```
 
-mod blank;
+mod prefork;
 mod serve;
 
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::launch::NAME;
 use crate::wire::{self, Hello};
-use crate::world::{self, trouble};
+use crate::zygote_root::{self, start_error};
 
 /// The program was started as a zygote, and not by a [`crate::Sandbox`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,8 +74,8 @@ fn keep(control: &OwnedFd) -> i32 {
     let zygote = match zygote {
         Ok(zygote) => zygote,
         Err(errno) => {
-            let trouble = trouble("make the zygote's namespaces")(errno);
-            let _ = wire::send(control, &Hello::Failed(trouble), &[]);
+            let start_error = start_error("make the zygote's namespaces")(errno);
+            let _ = wire::send(control, &Hello::Failed(start_error), &[]);
             return 1;
         }
     };
@@ -96,20 +96,20 @@ fn keep(control: &OwnedFd) -> i32 {
 
 fn zygote(control: &OwnedFd) -> i32 {
     let started = rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(trouble("tie the zygote to its keeper"))
-        .and_then(|()| world::shrink());
+        .map_err(start_error("tie the zygote to its keeper"))
+        .and_then(|()| zygote_root::shrink());
     match started {
-        Ok(world) => {
+        Ok(zygote_root) => {
             // Everything that waits for a container waits for this process, and for the set-up that it becomes.
             process::take_turns(Turns::Short);
             let Some(token) = SingleThreaded::check() else { return 1 };
             if wire::send(control, &Hello::Ready, &[]).is_err() {
                 return 1;
             }
-            serve::serve(&token, &world, control.as_fd())
+            serve::serve(&token, &zygote_root, control.as_fd())
         }
-        Err(trouble) => {
-            let _ = wire::send(control, &Hello::Failed(trouble), &[]);
+        Err(start_error) => {
+            let _ = wire::send(control, &Hello::Failed(start_error), &[]);
             1
         }
     }

@@ -7,20 +7,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use lapstrake_store::{LayerId, LayerSize, Stacking, Store, TempDir};
-use lapstrake_tree::discard::discard;
+use lapstrake_tree::copy::{Copied, Layers};
 use lapstrake_tree::inroot::{Root, open_host_dir};
-use lapstrake_tree::put::{Copied, Layers};
+use lapstrake_tree::prune_extra::prune_extra;
 use lapstrake_tree::replica::{LayerFiles, Replica, copy_changes};
 use lapstrake_tree::scan::{Found, Ownership, ScanMode, ScanOptions, compare, has_set_time, scan};
-use lapstrake_tree::sketch::Sketch;
-use lapstrake_tree::unpack::Marks;
+use lapstrake_tree::skeleton::SkeletonTree;
+use lapstrake_tree::unpack::WhiteoutStorage;
 use lapstrake_tree::{Entry, Kind, Tree, TreePath, record_owners};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, statat};
 use rustix::io::Errno;
 
 use crate::error::SnapshotError;
-use crate::mount::{mount, mount_copy, twins};
-use crate::ready;
+use crate::mount::{clone_pair, mount, mount_copy};
+use crate::replica_cache;
 use crate::stacking::{Lower, copy, directories, note_marks, stacking};
 
 /// Lower layers with what is done to them. Only this can be written to; [`Active::commit`] ends it.
@@ -49,9 +49,13 @@ impl Active {
         Active::on(store, store.temp_dir()?, lowers)
     }
 
-    /// Puts a fresh upper directory on what little of lower layers there is in `sketch`, which must be all that is going to
+    /// Puts a fresh upper directory on what little of lower layers there is in `skeleton`, which must be all that is going to
     /// be looked at. With `single_id` owners are attributes.
-    pub fn sketched(store: &Store, sketch: Sketch<'_>, single_id: bool) -> Result<Active, SnapshotError> {
+    pub fn sketched(
+        store: &Store,
+        sketch: SkeletonTree<'_>,
+        single_id: bool,
+    ) -> Result<Active, SnapshotError> {
         let dir = store.temp_dir()?;
         let lower = made(&dir, "sketch")?;
         sketch.make(open_host_dir(&lower)?.as_fd(), single_id)?;
@@ -83,7 +87,7 @@ impl Active {
     }
 
     fn copied(store: &Store, dir: TempDir, lowers: &[Lower]) -> Result<Active, SnapshotError> {
-        let (dir, replica) = match ready::take(store, lowers) {
+        let (dir, replica) = match replica_cache::take(store, lowers) {
             Some(found) => found,
             None => {
                 let root = made(&dir, "root")?;
@@ -106,7 +110,7 @@ impl Active {
     ///
     /// # Errors
     /// [`SnapshotError::Mount`].
-    pub fn keep_spare(&mut self) -> Result<(), SnapshotError> {
+    pub fn keep_backup(&mut self) -> Result<(), SnapshotError> {
         if matches!(self.ground, Ground::Copy { .. }) {
             self.spare = Some(mount_copy(&self.dir.path().join("root"))?);
             return Ok(());
@@ -115,23 +119,23 @@ impl Active {
             .mount
             .try_clone()
             .map_err(|source| SnapshotError::Mount { step: "duplicating it", source })?;
-        let (mount, spare) = twins(mount, self.dir.path())?;
+        let (mount, spare) = clone_pair(mount, self.dir.path())?;
         (self.mount, self.spare) = (mount, Some(spare));
         Ok(())
     }
 
     /// From now on the root is what was kept.
-    pub fn use_spare(&mut self) {
+    pub fn use_backup(&mut self) {
         if let Some(spare) = self.spare.take() {
             self.mount = spare;
         }
     }
 
     /// The root's halves, for a single big copy: after that the root itself is out of date. `None` if it has none.
-    pub fn halves(&self) -> Result<Option<Halves>, SnapshotError> {
+    pub fn halves(&self) -> Result<Option<UpperAndLower>, SnapshotError> {
         let Ground::Overlay { lowers } = &self.ground else { return Ok(None) };
         let upper = open_host_dir(&self.dir.join("layer/fs"))?;
-        Ok(Some(Halves { upper, below: mount(lowers, None)? }))
+        Ok(Some(UpperAndLower { upper, below: mount(lowers, None)? }))
     }
 
     /// Makes a layer of everything that was changed. `copied` is what is known about that, and whom the disk cannot
@@ -143,7 +147,7 @@ impl Active {
     /// As [`Active::commit`]; if `copied` says that only changes to the layer `base` were put, the new one lies on it.
     ///
     /// # Errors
-    /// [`SnapshotError::NotAPatch`] if `base` has something that is no change here: then all of it has to be put.
+    /// [`SnapshotError::NotADelta`] if `base` has something that is no change here: then all of it has to be put.
     pub fn commit_on(
         self,
         store: &Store,
@@ -185,20 +189,20 @@ impl Active {
             let scanned = tree.into_entries().into_iter();
             tree = Tree::from_entries(scanned.chain(known.entries).collect())?;
         }
-        let base = base.zip(copied.patch);
+        let base = base.zip(copied.delta);
         if !tree.is_empty() {
             let (kept, gone) = without_copies(tree, (&upper, &mount(lowers, None)?), single_id)?;
             if let Some((base, _)) = base.filter(|_| !gone.is_empty()) {
                 let below = Tree::decode(&store.layer_tree(base)?)?;
                 if gone.iter().any(|entry| below.get(&entry.path).is_some()) {
-                    return Err(SnapshotError::NotAPatch);
+                    return Err(SnapshotError::NotADelta);
                 }
             }
             // The same tree may come of other roots: what it does not tell of would be shown there.
-            discard(upper.as_fd(), &gone, &kept)?;
+            prune_extra(upper.as_fd(), &gone, &kept)?;
             tree = kept;
         }
-        put(store, &self.dir.join("layer"), &tree, base, single_id)
+        store_layer(store, &self.dir.join("layer"), &tree, base, single_id)
     }
 
     /// Whom links, pipes and the like belong to, by their inodes as the root shows them: no attribute can say it of them.
@@ -265,15 +269,15 @@ fn commit_copy(
     let again =
         root.try_clone().map_err(|source| SnapshotError::Directory { path: dir.join("root"), source })?;
     copy_changes(again, &changes.tree, files.as_fd())?;
-    note_marks(&layer, &changes.tree, Marks::InTree)?;
-    let id = put(store, &layer, &changes.tree, None, single_id)?;
-    // A sketch is not all that there is.
+    note_marks(&layer, &changes.tree, WhiteoutStorage::InTree)?;
+    let id = store_layer(store, &layer, &changes.tree, None, single_id)?;
+    // A skeleton is not all that there is.
     let is_whole = !matches!(lowers.as_slice(), [Lower::Host(path)] if path.starts_with(dir.path()));
     if is_whole && let Some(files) = store.layer_dirs(&id).pop() {
         let origin = open_host_dir(&files)?;
         if let Some(replica) = replica.go_on(root.as_fd(), &changes, origin)? {
             lowers.push(Lower::Layer(id.clone()));
-            ready::keep(store, lowers, (dir, replica));
+            replica_cache::keep(store, lowers, (dir, replica));
         }
     }
     Ok(id)
@@ -312,12 +316,12 @@ pub(crate) fn made(dir: &TempDir, name: &str) -> Result<PathBuf, SnapshotError> 
 }
 
 /// The upper directory, and the layers below it mounted alone.
-pub struct Halves {
+pub struct UpperAndLower {
     upper: OwnedFd,
     below: OwnedFd,
 }
 
-impl Halves {
+impl UpperAndLower {
     /// As a copy takes them.
     pub fn layers(&self) -> Layers<'_> {
         Layers { upper: self.upper.as_fd(), below: self.below.as_fd() }
@@ -326,7 +330,7 @@ impl Halves {
 
 /// Takes `dir`, whose files (or the changes to those of `base`, of so many bytes) are in `fs/`, into the store as the layer
 /// `tree`. With `single_id` owners become attributes.
-pub(crate) fn put(
+pub(crate) fn store_layer(
     store: &Store,
     dir: &Path,
     tree: &Tree,
@@ -337,7 +341,7 @@ pub(crate) fn put(
         record_owners(open_host_dir(&dir.join("fs"))?.as_fd(), tree, base.is_some())?;
     }
     if let Some((base, _)) = base {
-        Store::make_patch(dir, base)?;
+        Store::make_delta(dir, base)?;
     }
     let id: LayerId = tree.l_digest().to_string().parse()?;
     let content = tree.k_digest().0;

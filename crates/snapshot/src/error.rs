@@ -48,7 +48,7 @@ pub enum SnapshotError {
     },
     /// Changes to another layer do not make the layer that was to be made.
     #[error("the layer below shows what this one does not have")]
-    NotAPatch,
+    NotADelta,
     /// A tree could not be read.
     #[error(transparent)]
     Tree(#[from] TreeError),

@@ -13,7 +13,7 @@ use lapstrake_tree::unpack::{UnpackOptions, read_layer, unpack_layer};
 use lapstrake_tree::{ContentDigest, Kind, Tree, TreeError, TreePath};
 use rustix::fs::OFlags;
 
-use crate::active::put;
+use crate::active::store_layer;
 use crate::error::SnapshotError;
 use crate::stacking::{marks, note_marks};
 
@@ -30,7 +30,7 @@ pub struct Imported {
 }
 
 /// Unpacks a layer's tar, compressed or not, into the store, and remembers which tar it came from. With `single_id`
-/// owners are kept in the tree only. On other layers it may need [`crate::settle`].
+/// owners are kept in the tree only. On other layers it may need [`crate::resolve_implicit_parents`].
 pub fn import_layer(
     store: &Store,
     tar: impl Read + Send,
@@ -42,19 +42,19 @@ pub fn import_layer(
     fs::create_dir_all(&files).map_err(|source| SnapshotError::Directory { path: files.clone(), source })?;
     let root = open_host_dir(&files)?;
     let marks = marks(store)?;
-    let options = UnpackOptions { squash_ids: single_id, marks, ..UnpackOptions::default() };
+    let options = UnpackOptions { single_id, marks, ..UnpackOptions::default() };
     let unpacked = unpack_layer(tar, root.as_fd(), &options)?;
     note_implied(&dir, &unpacked.implied_dirs)?;
     note_marks(&dir, &unpacked.tree, marks)?;
-    let layer = put(store, &dir, &unpacked.tree, None, single_id)?;
+    let layer = store_layer(store, &dir, &unpacked.tree, None, single_id)?;
     let diff_id = DiffId(digest(&unpacked.diff_id));
     store.link_diff(&diff_id, &layer)?;
     Ok(Imported { layer, diff_id })
 }
 
-/// Takes a layer in without its files: whoever needs those has them unpacked by [`unpack_packed`] from the blob that `tar`
+/// Takes a layer in without its files: whoever needs those has them unpacked by [`unpack_lazy`] from the blob that `tar`
 /// is, which the caller links to the diff id.
-pub fn import_packed(store: &Store, tar: impl Read + Send) -> Result<Imported, SnapshotError> {
+pub fn import_lazy(store: &Store, tar: impl Read + Send) -> Result<Imported, SnapshotError> {
     let temp = store.temp_dir()?;
     let dir = temp.join("layer");
     fs::create_dir_all(&dir).map_err(|source| SnapshotError::Directory { path: dir.clone(), source })?;
@@ -72,7 +72,7 @@ pub fn import_packed(store: &Store, tar: impl Read + Send) -> Result<Imported, S
 ///
 /// # Errors
 /// [`SnapshotError`] if its blob is gone, or is not what it was.
-pub fn unpack_packed(store: &Store, layer: &LayerId, single_id: bool) -> Result<(), SnapshotError> {
+pub fn unpack_lazy(store: &Store, layer: &LayerId, single_id: bool) -> Result<(), SnapshotError> {
     if store.has_files(layer) {
         return Ok(());
     }
@@ -80,7 +80,7 @@ pub fn unpack_packed(store: &Store, layer: &LayerId, single_id: bool) -> Result<
     // One unpacks, the others wait for it.
     let lock = store.lock(&format!("unpack-{layer}"))?;
     if !store.has_files(layer) {
-        let blob = store.packed_in(layer)?.ok_or_else(missing)?;
+        let blob = store.lazy_blob(layer)?.ok_or_else(missing)?;
         let found = import_layer(store, store.open_blob(&blob.digest)?, single_id)?.layer;
         if found != *layer || !store.has_files(layer) {
             return Err(
@@ -98,7 +98,7 @@ pub fn read_file(store: &Store, layer: &LayerId, path: &TreePath) -> Result<Opti
     let Some(file) = tree.get(path).map(|entry| tree.resolve_hardlink(entry)) else { return Ok(None) };
     let Kind::File { content: expected, .. } = file.kind else { return Ok(None) };
     let mut found = Vec::new();
-    let Some(blob) = store.packed_in(layer)? else {
+    let Some(blob) = store.lazy_blob(layer)? else {
         let dirs: Vec<_> =
             store.layer_dirs(layer).iter().rev().map(|dir| open_host_dir(dir)).collect::<Result<_, _>>()?;
         let Ok(opened) = open_plain_in(&dirs, &file.path, OFlags::RDONLY | OFlags::NONBLOCK) else {
@@ -128,7 +128,7 @@ pub fn adopt_layer(store: &Store, dir: &Path) -> Result<LayerId, SnapshotError> 
     let root = open_host_dir(&dir.join("fs"))?;
     let options = lapstrake_tree::scan::ScanOptions { owner_default: Some((0, 0)), ..Default::default() };
     let tree = lapstrake_tree::scan::scan(root.as_fd(), &options)?;
-    put(store, dir, &tree, None, false)
+    store_layer(store, dir, &tree, None, false)
 }
 
 /// Notes the directories in the layer's directory-to-be.

@@ -4,26 +4,26 @@
 //! holds it, however that ends.
 
 mod active;
-mod classic;
 mod error;
 mod export;
-mod implied;
+mod implicit_parents;
 mod import;
+mod legacy_mount;
 mod mount;
-mod part;
-mod ready;
+mod partial_extract;
+mod replica_cache;
 mod stacking;
 mod verify;
 mod view;
 
-pub use active::{Active, Halves};
+pub use active::{Active, UpperAndLower};
 pub use error::{OTHER_STATE, SnapshotError};
 pub use export::{diff_id, write_tar};
-pub use implied::{settle, settle_stack};
-pub use import::{Imported, adopt_layer, import_layer, import_packed, read_file, unpack_packed};
-pub use mount::{MAX_LAYERS, bind, mount, mount_classically};
-pub use part::take_files;
-pub use ready::is_copied;
-pub use stacking::{Lower, copy, stacking, tried};
+pub use implicit_parents::{resolve_implicit_parents, resolve_stack};
+pub use import::{Imported, adopt_layer, import_layer, import_lazy, read_file, unpack_lazy};
+pub use mount::{MAX_LAYERS, bind, mount, use_legacy_mount};
+pub use partial_extract::extract_files;
+pub use replica_cache::is_copied;
+pub use stacking::{Lower, copy, probe_stacking, stacking};
 pub use verify::{damage, readopt};
 pub use view::View;

@@ -14,8 +14,8 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use crate::classic;
 use crate::error::SnapshotError;
+use crate::legacy_mount;
 
 /// The most lower layers that overlayfs takes.
 pub const MAX_LAYERS: usize = 500;
@@ -38,7 +38,7 @@ pub fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedF
     }
     let flags = flags(upper.is_some());
     match Way::now() {
-        Way::Classic => classic::overlay(lowers, upper, flags),
+        Way::Classic => legacy_mount::overlay(lowers, upper, flags),
         Way::ByLayer => by_layer(lowers, upper, flags),
         Way::Unknown => first(lowers, upper, flags),
     }
@@ -56,7 +56,7 @@ fn first(
     };
     match by_layer(lowers, upper, flags) {
         Err(error) if refused(&error) => {
-            let made = classic::overlay(lowers, upper, flags)?;
+            let made = legacy_mount::overlay(lowers, upper, flags)?;
             Way::Classic.is_it();
             Ok(made)
         }
@@ -69,12 +69,12 @@ fn first(
 }
 
 /// `mount`, which is attached nowhere, and another one of the same. `place` is any directory.
-pub(crate) fn twins(mount: OwnedFd, place: &Path) -> Result<(OwnedFd, OwnedFd), SnapshotError> {
+pub(crate) fn clone_pair(mount: OwnedFd, place: &Path) -> Result<(OwnedFd, OwnedFd), SnapshotError> {
     let clone =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     match open_tree(&mount, "", clone) {
         Ok(twin) => Ok((mount, twin)),
-        Err(_) => classic::twins(&mount, place),
+        Err(_) => legacy_mount::clone_pair(&mount, place),
     }
 }
 
@@ -174,7 +174,7 @@ impl Way {
 }
 
 /// From now on overlays are mounted as on kernels before 6.5, which is what happens there by itself.
-pub fn mount_classically() {
+pub fn use_legacy_mount() {
     WAY.store(Way::Classic as u8, Ordering::Relaxed);
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lapstrake_store::{LayerId, Stacking, Store};
+use lapstrake_tree::clone_tree::make_marks;
 use lapstrake_tree::inroot::open_host_dir;
-use lapstrake_tree::relink::make_marks;
-use lapstrake_tree::unpack::Marks;
+use lapstrake_tree::unpack::WhiteoutStorage;
 use lapstrake_tree::{Kind, Tree};
 use rustix::fs::StatVfsMountFlags;
 use rustix::thread::CapabilitySet;
@@ -39,7 +39,8 @@ pub fn stacking(store: &Store) -> Result<Stacking, SnapshotError> {
     }
     let right = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-    let chosen = if right && GOOD.contains(&kind_of(store)) { Stacking::Overlay } else { tried(store)? };
+    let chosen =
+        if right && GOOD.contains(&kind_of(store)) { Stacking::Overlay } else { probe_stacking(store)? };
     tracing::info!(?chosen, tried = !right, "how layers are stacked");
     store.set_stacking(chosen.clone());
     Ok(chosen)
@@ -54,7 +55,7 @@ fn kind_of(store: &Store) -> u64 {
 ///
 /// # Errors
 /// As [`stacking`].
-pub fn tried(store: &Store) -> Result<Stacking, SnapshotError> {
+pub fn probe_stacking(store: &Store) -> Result<Stacking, SnapshotError> {
     if kind_of(store) == OVERLAY {
         return copy(store, "it is on an overlay itself, and no kernel stacks further layers there");
     }
@@ -138,16 +139,16 @@ fn mark(store: &Store, id: &LayerId) -> Result<(), SnapshotError> {
 }
 
 /// How deletions can be marked in the state directory.
-pub(crate) fn marks(store: &Store) -> Result<Marks, SnapshotError> {
+pub(crate) fn marks(store: &Store) -> Result<WhiteoutStorage, SnapshotError> {
     Ok(match stacking(store)? {
-        Stacking::Overlay => Marks::OnDisk,
-        Stacking::Copy { .. } => Marks::InTree,
+        Stacking::Overlay => WhiteoutStorage::OnDisk,
+        Stacking::Copy { .. } => WhiteoutStorage::InTree,
     })
 }
 
 /// Notes in the layer's directory-to-be whether marks that its tree has are lacking on the disk.
-pub(crate) fn note_marks(dir: &Path, tree: &Tree, marks: Marks) -> Result<(), SnapshotError> {
-    if marks == Marks::InTree && has_marks(tree) { Ok(Store::note_unmarked(dir)?) } else { Ok(()) }
+pub(crate) fn note_marks(dir: &Path, tree: &Tree, marks: WhiteoutStorage) -> Result<(), SnapshotError> {
+    if marks == WhiteoutStorage::InTree && has_marks(tree) { Ok(Store::note_unmarked(dir)?) } else { Ok(()) }
 }
 
 /// Whether a layer deletes or hides what is below it.

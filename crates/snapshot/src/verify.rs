@@ -4,7 +4,7 @@ use lapstrake_store::{LayerId, Store};
 use lapstrake_tree::Tree;
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::scan::first_damage;
-use lapstrake_tree::unpack::Marks;
+use lapstrake_tree::unpack::WhiteoutStorage;
 
 use crate::error::SnapshotError;
 
@@ -20,14 +20,14 @@ pub fn damage(store: &Store, id: &LayerId) -> Option<String> {
         return Some("its tree is another layer's".to_owned());
     }
     if !store.has_files(id) {
-        return match store.packed_in(id) {
+        return match store.lazy_blob(id) {
             Ok(Some(_)) => None,
             Ok(None) => Some("neither its files nor the blob that they came in are there".to_owned()),
             Err(error) => Some(format!("its blob cannot be found: {error}")),
         };
     }
     let dirs: Result<Vec<_>, _> = store.layer_dirs(id).iter().rev().map(|dir| open_host_dir(dir)).collect();
-    let marks = if store.is_unmarked(id) { Marks::InTree } else { Marks::OnDisk };
+    let marks = if store.is_unmarked(id) { WhiteoutStorage::InTree } else { WhiteoutStorage::OnDisk };
     match dirs {
         Ok(dirs) => first_damage(&dirs, &tree, marks).map(|path| format!("`{path}` is not what it was")),
         Err(error) => Some(format!("its files cannot be read: {error}")),

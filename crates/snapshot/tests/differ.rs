@@ -18,8 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lapstrake_snapshot::{Active, Lower, View};
 use lapstrake_store::{Stacking, Store};
 use lapstrake_testkit::{ALL, MANY, Mode, Test};
+use lapstrake_tree::copy::Copied;
 use lapstrake_tree::inroot::open_host_dir;
-use lapstrake_tree::put::Copied;
 use lapstrake_tree::scan::{ScanMode, ScanOptions, scan};
 use lapstrake_tree::{Entry, Kind, Tree};
 use rustix::fs::{CWD, FileType, XattrFlags};
@@ -50,7 +50,7 @@ const TESTS: &[Test] = &[
 
 /// As on a kernel before 6.5.
 fn classic(test: fn(Mode), mode: Mode) {
-    lapstrake_snapshot::mount_classically();
+    lapstrake_snapshot::use_legacy_mount();
     test(mode);
 }
 

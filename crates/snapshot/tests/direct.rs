@@ -12,8 +12,8 @@ use std::path::Path;
 
 use lapstrake_snapshot::{Active, Lower};
 use lapstrake_store::{LayerId, Store};
+use lapstrake_tree::copy::{Copied, CopyOptions, Dest, copy};
 use lapstrake_tree::inroot::open_host_dir;
-use lapstrake_tree::put::{Copied, CopyOptions, Dest, put};
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::Selector;
 use lapstrake_tree::{Entry, Tree, TreeError};
@@ -50,7 +50,7 @@ fn copied(store: &Store, lower: &Path, source: &Path, directly: bool) -> Result<
     let active = Active::new(store, &[Lower::Host(lower.to_owned())]).unwrap();
     let halves = active.halves().unwrap().unwrap();
     let dest = Dest { root: active.root(), layers: directly.then(|| halves.layers()), previous: None };
-    let done = put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default())?;
+    let done = copy(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default())?;
     assert_eq!(done.known.is_some(), directly);
     let layer = active.commit(store, done, false).unwrap();
     if directly {
@@ -68,7 +68,7 @@ fn reread(store: &Store, lower: &Path, source: &Path) -> Tree {
     let active = Active::new(store, &[Lower::Host(lower.to_owned())]).unwrap();
     let halves = active.halves().unwrap().unwrap();
     let dest = Dest { root: active.root(), layers: Some(halves.layers()), previous: None };
-    put(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default()).unwrap();
+    copy(from.as_fd(), &selection, dest, b"/a/", &CopyOptions::default()).unwrap();
     let layer = active.commit(store, Copied::default(), false).unwrap();
     stored(store, &layer)
 }

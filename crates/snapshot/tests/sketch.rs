@@ -1,4 +1,4 @@
-//! A copy onto a sketch of the lower layers gives the layer that it gives on the layers themselves, and the same errors.
+//! A copy onto a skeleton of the lower layers gives the layer that it gives on the layers themselves, and the same errors.
 //!
 //! Needs the right to mount: an ordinary user has it in a user namespace only, where whole builds are tested
 //! (`packed_layers`).
@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lapstrake_snapshot::{Active, Lower};
 use lapstrake_store::{LayerId, Store};
+use lapstrake_tree::copy::{CopyOptions, Dest, NewFile, copy, write_file};
 use lapstrake_tree::inroot::open_host_dir;
-use lapstrake_tree::put::{CopyOptions, Dest, NewFile, put, write_file};
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::{Selection, Selector};
-use lapstrake_tree::sketch::Sketch;
+use lapstrake_tree::skeleton::SkeletonTree;
 use lapstrake_tree::{Entry, Tree, TreeError};
 use proptest::prelude::*;
 
@@ -85,7 +85,7 @@ fn copied(
     let from = open_host_dir(from).unwrap();
     let halves = active.halves().unwrap().unwrap();
     let to = Dest { root: active.root(), layers: Some(halves.layers()), previous: None };
-    let done = put(from.as_fd(), selection, to, dest.as_bytes(), &CopyOptions::default())?;
+    let done = copy(from.as_fd(), selection, to, dest.as_bytes(), &CopyOptions::default())?;
     drop(halves);
     Ok(stored(store, &active.commit(store, done, false).unwrap()))
 }
@@ -110,7 +110,7 @@ fn a_sketch_does_for_the_whole() {
         let Ok(selection) = of_dir(&at("source")).select(&Selector::new(what)) else { return Ok(()) };
         let store = Store::open(&at("state")).unwrap();
         let tree = of_dir(&at("lower"));
-        let mut sketch = Sketch::new(&tree);
+        let mut sketch = SkeletonTree::new(&tree);
         let Ok(true) = sketch.copy(&selection, dest.as_bytes()) else { return Ok(()) };
         let sketched = copied(&store, Active::sketched(&store, sketch, false).unwrap(), &at("source"), &selection, dest);
         let whole = copied(&store, Active::new(&store, &[Lower::Host(at("lower"))]).unwrap(), &at("source"), &selection, dest);
@@ -139,7 +139,7 @@ fn a_file_and_its_owner() {
     chown(at("lower/d"), Some(7), Some(8)).unwrap();
     let (store, tree) = (Store::open(&at("state")).unwrap(), of_dir(&at("lower")));
     let new = NewFile { name: b"EOF", content: b"new", mode: 0o644 };
-    let mut sketch = Sketch::new(&tree);
+    let mut sketch = SkeletonTree::new(&tree);
     assert!(sketch.write_file(new.name, new.content, b"/d/l").unwrap());
     let write = |active: Active| {
         let options = CopyOptions { mtime: Some(0), ..CopyOptions::default() };

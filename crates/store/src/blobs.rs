@@ -42,7 +42,7 @@ impl Store {
     /// Whether the blob is there. Who asks may rely on it for as long as it lives, whatever is pruned meanwhile.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         // Taken back first: what is there afterwards stays.
-        self.spare_blob(digest).unwrap_or(false) && self.blob_path(digest).is_file()
+        self.protect_blob(digest).unwrap_or(false) && self.blob_path(digest).is_file()
     }
 
     /// All of a small blob (a config, a manifest). Its digest is checked.
@@ -115,8 +115,8 @@ impl Store {
                 ])
                 .map(drop)
         })?;
-        // Somebody may have condemned it while nothing named it.
-        self.spare_blob(&blob.digest).map(drop)
+        // Somebody may have tombstoned it while nothing named it.
+        self.protect_blob(&blob.digest).map(drop)
     }
 
     /// The blob of the tar with `diff_id` in the form `variant`, if it is there.
@@ -200,7 +200,7 @@ impl BlobWriter<'_> {
     pub fn finish_as(mut self, digest: &Digest) -> Result<(), StoreError> {
         self.out.flush().map_err(io_error("write", &self.path))?;
         let target = self.store.blob_path(digest);
-        self.store.spare_blob(digest)?;
+        self.store.protect_blob(digest)?;
         fs::rename(&self.path, &target).map_err(io_error("rename", &self.path))?;
         self.finished = true;
         Ok(())

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
 
+use crate::build_journal::{self, BuildJournal, BuildRow};
 use crate::db::now;
 use crate::error::StoreError;
 use crate::layout::Store;
-use crate::recent::{self, BuildRow, Recent};
 
 /// Records that are younger than this, in seconds, are kept however many there are.
 const KEPT_FOR: i64 = 48 * 3_600;
@@ -19,9 +19,9 @@ const MANY: u64 = 256 << 10;
 impl Store {
     /// Keeps the record of a build with what was said in it.
     pub fn put_build(&self, build: &BuildRow, log: &[u8]) -> Result<(), StoreError> {
-        match recent::entry(build, log) {
+        match build_journal::entry(build, log) {
             Some(entry) if (entry.len() as u64) < MANY => {
-                if recent::append(&self.recent(), &entry)? > MANY {
+                if build_journal::append(&self.recent(), &entry)? > MANY {
                     self.settle_builds()
                 } else {
                     Ok(())
@@ -34,7 +34,7 @@ impl Store {
     /// Takes the builds that are only in their file into the database.
     fn settle_builds(&self) -> Result<(), StoreError> {
         let path = self.recent();
-        let Some(recent) = Recent::read(&path)? else { return Ok(()) };
+        let Some(recent) = BuildJournal::read(&path)? else { return Ok(()) };
         self.insert_builds(&recent.builds)?;
         recent.empty(&path)
     }
@@ -45,7 +45,7 @@ impl Store {
 
     /// Adds builds, and drops the oldest that need not be kept: those older than two days of which there are fifty newer
     /// ones. A build that is there already was taken over by somebody who did not get to empty the file.
-    fn insert_builds(&self, builds: &[recent::Build]) -> Result<(), StoreError> {
+    fn insert_builds(&self, builds: &[build_journal::Build]) -> Result<(), StoreError> {
         self.with_db(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for (build, log) in builds {

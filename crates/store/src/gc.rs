@@ -1,9 +1,9 @@
 //! What there is, what of it has to go, and how it goes.
 //!
-//! Sizes were recorded when things were made, so nobody walks a tree to know them. What goes is first condemned, in one
+//! Sizes were recorded when things were made, so nobody walks a tree to know them. What goes is first tombstoned, in one
 //! transaction with the records that name it; its files are removed by [`Store::reclaim`] once nobody is left who may be
-//! using them (see [`crate::users`]). A process that comes to need a condemned thing in between takes it back.
-//! Whoever is killed on the way leaves condemned things, which the next one removes.
+//! using them (see [`crate::users`]). A process that comes to need a tombstoned thing in between takes it back.
+//! Whoever is killed on the way leaves tombstoned things, which the next one removes.
 
 mod collect;
 mod generations;
@@ -22,7 +22,7 @@ use crate::layers::id_list;
 use crate::layout::Store;
 
 pub use collect::Reclaimed;
-pub(crate) use collect::{condemn_blob_unless_named, space_of};
+pub(crate) use collect::{space_of, tombstone_blob_unless_named};
 #[cfg(test)]
 pub(crate) use items::STEPS;
 
@@ -113,8 +113,8 @@ impl Store {
         })
     }
 
-    /// Whether the layer may be relied on; takes it back if it, or what it lies on, was condemned.
-    pub fn spare_layer(&self, id: &LayerId) -> Result<bool, StoreError> {
+    /// Whether the layer may be relied on; takes it back if it, or what it lies on, was tombstoned.
+    pub fn protect_layer(&self, id: &LayerId) -> Result<bool, StoreError> {
         self.with_db(|db| {
             let condemned = |db: &Connection| {
                 db.prepare_cached(
@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// The layers that were pruned and are there yet for who uses them.
-    pub fn condemned_layers(&self) -> Result<BTreeSet<LayerId>, StoreError> {
+    pub fn tombstoned_layers(&self) -> Result<BTreeSet<LayerId>, StoreError> {
         let ids: Vec<String> = self.with_db(|db| {
             db.prepare("SELECT id FROM layers WHERE condemned IS NOT NULL")?
                 .query_map([], |row| row.get(0))?
@@ -143,8 +143,8 @@ impl Store {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// Takes a blob back if it was condemned; it is still to be checked whether its file is there.
-    pub(crate) fn spare_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
+    /// Takes a blob back if it was tombstoned; it is still to be checked whether its file is there.
+    pub(crate) fn protect_blob(&self, digest: &Digest) -> Result<bool, StoreError> {
         self.with_db(|db| {
             let digest = digest.to_string();
             let condemned =
@@ -157,9 +157,9 @@ impl Store {
     }
 }
 
-/// Takes back those of these layers that are condemned, as part of `change`: a process that names a layer has it in use,
+/// Takes back those of these layers that are tombstoned, as part of `change`: a process that names a layer has it in use,
 /// so its files are still there.
-pub(crate) fn spare_named<'a>(
+pub(crate) fn protect_named<'a>(
     change: &Transaction<'_>,
     layers: impl IntoIterator<Item = &'a LayerId>,
 ) -> rusqlite::Result<()> {

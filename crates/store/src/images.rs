@@ -63,7 +63,7 @@ impl Store {
             for name in names {
                 changed += put_name(&change, &name.to_string(), (images, main))?;
             }
-            gc::spare_named(&change, images.iter().flat_map(|image| &image.layers).map(|layer| &layer.id))?;
+            gc::protect_named(&change, images.iter().flat_map(|image| &image.layers).map(|layer| &layer.id))?;
             change.commit()?;
             Ok(changed > 0)
         })
@@ -191,7 +191,7 @@ impl Store {
             change.execute("DELETE FROM images WHERE id = ?1", [id.to_string()])?;
             change.execute("DELETE FROM image_layers WHERE image = ?1", [id.to_string()])?;
             for document in [Some(id.to_string()), manifest].into_iter().flatten() {
-                gc::condemn_blob_unless_named(&change, &document)?;
+                gc::tombstone_blob_unless_named(&change, &document)?;
             }
             change.commit()
         })
@@ -342,12 +342,12 @@ mod tests {
             ImageRow { id: Digest::sha256(b"i"), manifest: None, layers: Vec::new(), size: 1, stored: 0 };
         store.put_image(&image, &[]).unwrap();
         let user = Store::open(&root.path().join("s")).unwrap();
-        assert!(user.use_image(&image.id, "sh -c true").unwrap());
+        assert!(user.pin_image(&image.id, "sh -c true").unwrap());
         let error = store.remove_unused_image(&image.id).unwrap_err();
         assert!(error.to_string().contains("sh -c true"), "{error}");
         drop(user);
         store.remove_unused_image(&image.id).unwrap();
         let late = Store::open(&root.path().join("s")).unwrap();
-        assert!(!late.use_image(&image.id, "sh").unwrap());
+        assert!(!late.pin_image(&image.id, "sh").unwrap());
     }
 }

@@ -75,7 +75,7 @@ impl Store {
     }
 
     /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`, or none if it is packed, or it was made a patch by
-    /// [`Store::make_patch`]; `tree` writes its encoded tree. If the layer is there already, `dir` is dropped, but for the
+    /// [`Store::make_delta`]; `tree` writes its encoded tree. If the layer is there already, `dir` is dropped, but for the
     /// files of one that was packed.
     pub fn put_layer(
         &self,
@@ -149,7 +149,7 @@ impl Store {
     }
 
     /// The layer was made at `created`, seconds since the Unix epoch, if that is earlier than what is known.
-    pub fn made_at(&self, id: &LayerId, created: i64) -> Result<(), StoreError> {
+    pub fn set_created(&self, id: &LayerId, created: i64) -> Result<(), StoreError> {
         self.with_db(|db| {
             db.prepare_cached("UPDATE layers SET created = ?2 WHERE id = ?1 AND created > ?2")?
                 .execute(params![id.as_str(), created])
@@ -179,7 +179,7 @@ impl Store {
         })?;
         let found: Option<LayerId> = found.and_then(|text| text.parse().ok());
         match found {
-            Some(id) if self.can_be_had(&id)? && self.spare_layer(&id)? => Ok(Some(id)),
+            Some(id) if self.is_available(&id)? && self.protect_layer(&id)? => Ok(Some(id)),
             _ => Ok(None),
         }
     }

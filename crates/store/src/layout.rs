@@ -12,7 +12,7 @@
 //! layers/<id>/unmarked   there where files lack the marks of deletions: the state directory was on an overlay, which takes none
 //! layers/<id>/hash-states states of the hash of its tar (derived)
 //! layers/<id>/implied    directories that its tar did not name, each ended by a NUL; missing when there are none
-//! ballast                 a megabyte of nothing, given up by who makes room on a full disk
+//! reserve file                 a megabyte of nothing, given up by who makes room on a full disk
 //! contexts/v2-<hash>     stat indexes of build contexts (derived: may be deleted at any time)
 //! contexts/v2-<hash>-2-<hash> the layer that a copy from that context made last (derived too)
 //! contexts/v2-seen-<hash> what a step saw through a bind mount, by its content, for `explain` (derived too)
@@ -35,13 +35,13 @@ use std::sync::Mutex;
 use rusqlite::Connection;
 
 use crate::db;
+use crate::epochs::EpochGuard;
 use crate::error::{StoreError, io_error};
 use crate::lock::{self, Lock};
 use crate::migrate;
-use crate::place;
-use crate::session::Session;
+use crate::process_dir::ProcessDir;
+use crate::state_dir;
 use crate::superblock::{FORMAT, format_of, write_superblock};
-use crate::users::User;
 
 /// How layers of a state directory are put on each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +59,12 @@ pub enum Stacking {
 pub struct Store {
     root: PathBuf,
     db: Mutex<Connection>,
-    pub(crate) user: User,
+    pub(crate) user: EpochGuard,
     /// The cache directories that this process has used.
     pub(crate) mounts_used: Mutex<BTreeSet<String>>,
     /// The directories of layers that were seen to be there, by the layers' ids.
     pub(crate) known: Mutex<HashMap<String, Vec<PathBuf>>>,
-    pub(crate) session: Session,
+    pub(crate) process_dir: ProcessDir,
     pub(crate) stacking: Mutex<Option<Stacking>>,
 }
 
@@ -72,22 +72,22 @@ impl Store {
     /// Opens the state directory at `root`, making it if it is not there. The directory is for its owner alone: it
     /// holds root file systems with other users' files and set-user-id programs.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
-        place::secure(root)?;
+        state_dir::secure(root)?;
         let found = format_of(root)?;
         if found.is_none() {
             create(root)?;
         }
         let db = Mutex::new(migrate::open(root)?);
-        // The file is a lock too (see `session::gate`): it is replaced only where there is need.
+        // The file is a lock too (see `process_dir::state_lock`): it is replaced only where there is need.
         if found != Some(FORMAT) && format_of(root)? != Some(FORMAT) {
             write_superblock(root)?;
         }
         lock::sweep(&root.join("locks"))?;
-        let (user, session) = (User::default(), Session::new(root.to_owned()));
+        let (user, process_dir) = (EpochGuard::default(), ProcessDir::new(root.to_owned()));
         let (mounts_used, known) = (Mutex::default(), Mutex::default());
         let stacking = Mutex::default();
-        let store = Store { root: root.to_owned(), db, user, mounts_used, known, session, stacking };
-        store.join_users()?;
+        let store = Store { root: root.to_owned(), db, user, mounts_used, known, process_dir, stacking };
+        store.join_epoch()?;
         store.drop_unsynced()?;
         store.sweep()?;
         Ok(store)
@@ -99,8 +99,8 @@ impl Store {
     }
 
     /// What dead processes left and nobody could remove.
-    pub fn stuck(&self) -> Vec<PathBuf> {
-        crate::session::stuck(&self.root.join("tmp"))
+    pub fn undeletable(&self) -> Vec<PathBuf> {
+        crate::process_dir::undeletable(&self.root.join("tmp"))
     }
 
     /// The file for the stat index of the build context at `context`.
@@ -135,7 +135,7 @@ impl Store {
 fn create(root: &Path) -> Result<(), StoreError> {
     let mut private = DirBuilder::new();
     private.recursive(true).mode(0o700);
-    for name in [""].iter().chain(&place::DIRECTORIES) {
+    for name in [""].iter().chain(&state_dir::DIRECTORIES) {
         let path = if name.is_empty() { root.to_owned() } else { root.join(name) };
         private.create(&path).map_err(io_error("create", &path))?;
     }

@@ -14,11 +14,11 @@ use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 
 use crate::db::{self, ADDED, FIRST, NEWEST};
+use crate::epochs;
 use crate::error::{StoreError, io_error};
 use crate::layer_id::LayerId;
 use crate::relations::{self, stack_of};
 use crate::superblock::write_superblock;
-use crate::users;
 
 /// Opens the database of the state directory `root`.
 pub(crate) fn open(root: &Path) -> Result<Connection, StoreError> {
@@ -47,7 +47,8 @@ fn migrate(root: &Path, db: &mut Connection) -> Result<(), StoreError> {
         // Another process was quicker.
         return Ok(());
     }
-    let alone = if has_old_records(db).map_err(failed)? { Some(users::alone(root)?) } else { None };
+    let alone =
+        if has_old_records(db).map_err(failed)? { Some(epochs::exclusive_access(root)?) } else { None };
     write_superblock(root)?;
     upgrade(db).map_err(failed)?;
     drop(alone);

@@ -12,8 +12,8 @@ use rustix::fs::FlockOperation;
 
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
+use crate::process_dir::{self, state_lock};
 use crate::relations::{image_needs, record_needs};
-use crate::session::{self, gate};
 
 /// Is there from when somebody was found killed until the layers have been looked at.
 const MARK: &str = "killed";
@@ -22,21 +22,21 @@ impl Store {
     /// Removes what the dead have left: first their unfinished things, then layers without a name.
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
         let (tmp, mark) = (self.root().join("tmp"), self.root().join(MARK));
-        if session::sweep(&tmp)? {
+        if process_dir::sweep(&tmp)? {
             File::create(&mark).map_err(io_error("create", &mark))?;
         }
         if !mark.exists() {
             return Ok(());
         }
-        let gate = gate(self.root(), FlockOperation::LockExclusive)?;
-        if session::somebody_lives(&tmp)? {
+        let state_lock = state_lock(self.root(), FlockOperation::LockExclusive)?;
+        if process_dir::somebody_lives(&tmp)? {
             return Ok(());
         }
         self.remove_orphans()?;
         self.remove_half_indexes()?;
         // Another process may have done the same before us.
         fs::remove_file(&mark).unwrap_or_default();
-        drop(gate);
+        drop(state_lock);
         Ok(())
     }
 

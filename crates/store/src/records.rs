@@ -50,7 +50,7 @@ impl Store {
                     release_stack(&change, replaced, &mut BTreeSet::new())?;
                 }
             }
-            gc::spare_named(&change, about.layers)?;
+            gc::protect_named(&change, about.layers)?;
             change.commit()
         })
     }

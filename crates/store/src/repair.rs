@@ -14,7 +14,7 @@ use crate::db::now;
 use crate::error::{StoreError, io_error};
 use crate::layer_id::LayerId;
 use crate::layout::Store;
-use crate::packed::UNSYNCED_FILES;
+use crate::lazy_layers::UNSYNCED_FILES;
 use crate::relations::{IMAGES_NEEDING, parsed};
 
 /// The database's files, all that it needs.
@@ -66,7 +66,7 @@ impl Store {
 
     /// Removes layers at once, with all that names them: what is made anew must not find the damaged one in its place.
     fn remove_layers(&self, ids: BTreeSet<String>) -> Result<(), StoreError> {
-        self.condemn_layers(&ids)?;
+        self.tombstone_layers(&ids)?;
         for id in ids {
             self.move_away(&self.root().join("layers").join(&id))?;
             self.with_db(|db| db.execute("DELETE FROM layers WHERE id = ?1", [&id]).map(drop))?;
@@ -166,7 +166,7 @@ impl Store {
         })?;
         // All is on the disk already; this is for those who come next.
         self.shorten_log().unwrap_or_default();
-        self.keep_ballast();
+        self.ensure_reserve();
         Ok(())
     }
 }

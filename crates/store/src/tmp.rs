@@ -4,15 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::async_delete::AsyncDelete;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
-use crate::remover::Remover;
 
 /// A fresh directory in `tmp/`, removed when dropped: soon, and at the latest when the store is closed.
 #[derive(Debug)]
 pub struct TempDir {
     path: PathBuf,
-    remover: Arc<Remover>,
+    remover: Arc<AsyncDelete>,
 }
 
 impl TempDir {
@@ -31,14 +31,14 @@ impl Drop for TempDir {
 impl Store {
     /// A fresh, empty directory on the file system of the state directory.
     pub fn temp_dir(&self) -> Result<TempDir, StoreError> {
-        let path = self.session.path("")?;
+        let path = self.process_dir.path("")?;
         fs::create_dir(&path).map_err(io_error("create", &path))?;
-        Ok(TempDir { path, remover: Arc::clone(self.session.remover()) })
+        Ok(TempDir { path, remover: Arc::clone(self.process_dir.remover()) })
     }
 
     /// A path in `tmp/` at which nothing exists yet.
     pub(crate) fn temp_path(&self) -> Result<PathBuf, StoreError> {
-        self.session.path("f")
+        self.process_dir.path("f")
     }
 }
 

@@ -76,7 +76,7 @@ pub fn enter() -> Result<Entered, UsernsError> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// An ordinary user gets one id, whatever subordinate ranges there are.
-    pub one_id: bool,
+    pub single_id: bool,
     /// The user's login name, for one who is not in `/etc/passwd`.
     pub login_name: Option<String>,
 }
@@ -94,7 +94,7 @@ pub fn enter_with(asked: &Asked) -> Result<Entered, UsernsError> {
     let token = SingleThreaded::check().ok_or(UsernsError::Threads)?;
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let wish = match asked {
-        Asked { one_id: true, .. } => Err(Lack::Wish),
+        Asked { single_id: true, .. } => Err(Lack::Wish),
         Asked { login_name, .. } => Wish::of((uid, gid), capabilities, login_name.clone()),
     };
     let helper = match wish {

@@ -12,9 +12,9 @@ use std::os::fd::BorrowedFd;
 
 use tar::EntryType;
 
+use crate::copy::Copied;
 use crate::decompress::decompress;
 use crate::error::TreeError;
-use crate::put::Copied;
 use crate::tar_read::{TarReader, entries};
 use crate::unpack::UnpackOptions;
 use extractor::Extractor;

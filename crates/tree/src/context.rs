@@ -31,7 +31,7 @@ use crate::path::{TreePath, walk_order};
 use crate::scan::{mtime, size};
 use crate::select::{Picked, Selection, Selector};
 use crate::tree::Tree;
-pub use live::Retaken;
+pub use live::Reread;
 use live::State;
 
 /// So many files one thread looks at by itself.
@@ -96,7 +96,7 @@ impl View {
     ///
     /// # Errors
     /// [`TreeError::Duplicate`], which cannot be: no path comes in.
-    pub fn with(&self, changes: &[Retaken]) -> Result<View, TreeError> {
+    pub fn with(&self, changes: &[Reread]) -> Result<View, TreeError> {
         Ok(View(Arc::new(self.0.with(changes)?)))
     }
 }
@@ -204,7 +204,7 @@ impl ContextIndex {
     ///
     /// # Errors
     /// As [`View::with`].
-    pub fn apply(&self, changes: &[Retaken]) -> Result<(), TreeError> {
+    pub fn apply(&self, changes: &[Reread]) -> Result<(), TreeError> {
         if !changes.is_empty() {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             // Before the new state is seen: whoever sees it has to know.
@@ -253,7 +253,7 @@ impl ContextIndex {
             self.fill(state, root, entry, first + number).transpose()
         };
         // Starting the pool of threads takes longer than looking these up.
-        let changes: Result<Vec<Retaken>, TreeError> =
+        let changes: Result<Vec<Reread>, TreeError> =
             if picked.len() <= FEW && picked.iter().all(|entry| state.is_known(entry)) {
                 picked.iter_mut().enumerate().filter_map(fill).collect()
             } else {
@@ -275,7 +275,7 @@ impl ContextIndex {
         root: BorrowedFd<'_>,
         entry: &mut Picked,
         expected: usize,
-    ) -> Result<Option<Retaken>, TreeError> {
+    ) -> Result<Option<Reread>, TreeError> {
         let Kind::File { content, .. } = &mut entry.kind else { return Ok(None) };
         let there = state.tree.entries().get(expected).is_some_and(|there| there.path == entry.source);
         let found = if there { Ok(expected) } else { state.tree.index_of(&entry.source) };

@@ -5,9 +5,10 @@
 //! relative to a file descriptor and confined beneath it.
 
 pub mod archive;
+pub mod clone_tree;
 pub mod context;
+pub mod copy;
 pub mod decompress;
-pub mod discard;
 mod entry;
 pub mod error;
 pub mod ignore;
@@ -17,14 +18,13 @@ mod length;
 pub mod members;
 mod owner;
 pub mod path;
-pub mod put;
-pub mod relink;
+pub mod prune_extra;
 pub mod removal;
 pub mod replica;
 pub mod resolve;
 pub mod scan;
 pub mod select;
-pub mod sketch;
+pub mod skeleton;
 mod tar_read;
 pub mod tree;
 pub mod unpack;

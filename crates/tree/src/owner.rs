@@ -49,11 +49,11 @@ fn two(text: &str) -> Option<(u32, u32)> {
 }
 
 /// Writes the owners of `tree`, whose files are beneath `root`, as attributes. A file system without them has none. Of a
-/// `patch` most files are elsewhere.
+/// `delta` most files are elsewhere.
 ///
 /// # Errors
 /// [`TreeError::Io`] naming the path.
-pub fn record_owners(root: BorrowedFd<'_>, tree: &Tree, patch: bool) -> Result<(), TreeError> {
+pub fn record_owners(root: BorrowedFd<'_>, tree: &Tree, delta: bool) -> Result<(), TreeError> {
     for entry in tree.entries().iter().filter(|entry| !entry.path.is_root()) {
         let (is_dir, owner) = (entry.is_dir(), (entry.meta.uid, entry.meta.gid));
         let flags = match entry.kind {
@@ -62,7 +62,7 @@ pub fn record_owners(root: BorrowedFd<'_>, tree: &Tree, patch: bool) -> Result<(
             _ => continue,
         };
         let fd = match open_plain_raw(root, &entry.path, flags, Mode::empty()) {
-            Err(Errno::NOENT) if patch => continue,
+            Err(Errno::NOENT) if delta => continue,
             opened => opened.map_err(TreeError::io("open", &entry.path))?,
         };
         let result = if owner == (0, 0) && is_dir {

@@ -7,7 +7,7 @@
 
 pub(crate) mod disk;
 mod nodes;
-mod part;
+mod partial_extract;
 mod stream;
 
 use std::collections::BTreeSet;
@@ -24,9 +24,9 @@ use crate::resolve::{Found, Links, Lookup, Names, resolve};
 use crate::tar_read::{MAX_MEMORY, TarEntry, TarReader};
 use crate::tree::Tree;
 use disk::Disk;
-pub use disk::Marks;
+pub use disk::WhiteoutStorage;
 use nodes::Nodes;
-pub use part::Part;
+pub use partial_extract::PartialExtract;
 
 /// Most headers of a layer, extensions included. What is in memory of them is bounded by [`crate::tar_read`].
 const MAX_ENTRIES: u64 = 2_000_000;
@@ -35,9 +35,9 @@ const MAX_ENTRIES: u64 = 2_000_000;
 #[derive(Clone, Copy, Debug)]
 pub struct UnpackOptions {
     /// Leave owners as they come on disk (one mapped id); the tree has the archive's.
-    pub squash_ids: bool,
+    pub single_id: bool,
     /// How deletions are marked.
-    pub marks: Marks,
+    pub marks: WhiteoutStorage,
     /// Most entries an archive may have, extension headers included.
     pub max_entries: u64,
     /// Most bytes it may have uncompressed.
@@ -46,7 +46,12 @@ pub struct UnpackOptions {
 
 impl Default for UnpackOptions {
     fn default() -> Self {
-        Self { squash_ids: false, marks: Marks::OnDisk, max_entries: MAX_ENTRIES, max_bytes: 256 << 30 }
+        Self {
+            single_id: false,
+            marks: WhiteoutStorage::OnDisk,
+            max_entries: MAX_ENTRIES,
+            max_bytes: 256 << 30,
+        }
     }
 }
 
@@ -84,7 +89,7 @@ pub fn unpack_layer(
     dest: BorrowedFd<'_>,
     options: &UnpackOptions,
 ) -> Result<Unpacked, TreeError> {
-    unpack(input, Disk::new(dest, options.squash_ids).with_marks(options.marks), options)
+    unpack(input, Disk::new(dest, options.single_id).with_marks(options.marks), options)
 }
 
 /// What [`unpack_layer`] would give, with the same errors, and nothing on any disk.

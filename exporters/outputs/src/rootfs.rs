@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use lapstrake_tree::copy::{CopyOptions, Dest, copy};
 use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::layer_tar::{TarOptions, write_layer};
-use lapstrake_tree::put::{CopyOptions, Dest, put};
 use lapstrake_tree::removal::remove_all;
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::Selector;
@@ -179,8 +179,8 @@ pub fn write_files(parts: &[Part<'_>], shape: Shape, dest: &Path, delete: bool) 
     for (number, (part, dir)) in parts.iter().zip(&dirs).enumerate() {
         let target = open_host_dir(dir)?;
         let selection = trees[number].select(&Selector::new("/"))?;
-        let options = CopyOptions { squash_ids: true, ..CopyOptions::default() };
-        put(part.root, &selection, Dest::plain(target.as_fd()), b"/", &options)?;
+        let options = CopyOptions { single_id: true, ..CopyOptions::default() };
+        copy(part.root, &selection, Dest::plain(target.as_fd()), b"/", &options)?;
         // A platform's directory is a part of what is exported, unless it was there.
         if let Some(tv_sec) = part.epoch.filter(|_| new[number]) {
             let time = Timespec { tv_sec, tv_nsec: 0 };

@@ -5,7 +5,7 @@ use lapstrake_dockerfile::words::{self, Mode};
 use lapstrake_dockerfile::{Add, Copy, InlineFile, Transfer, Word};
 use lapstrake_go::{path, quoted};
 use lapstrake_graph::{self as graph, Edge, File, FileAction, MakeFile, Op, Owner, Source, VertexMeta};
-use lapstrake_tree::put::{ModeChange, names_directory};
+use lapstrake_tree::copy::{ModeChange, names_directory};
 
 use crate::error::LowerError;
 use crate::paths;

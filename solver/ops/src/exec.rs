@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use lapstrake_engine::{CacheMap, Dep, ResourceUsage, Selector, Step, Stream};
 use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
 use lapstrake_runtime::{
-    Exit, Finished, Held, Limits, Mount, MountSource, Network, Resource, Rlimit, RunFds, RunSpec, Running,
-    Security, Usage, User, resolv_conf,
+    Exit, Finished, LimitEvents, Limits, Mount, MountSource, Network, ProcessUsage, Resource, Rlimit, RunFds,
+    RunSpec, Running, Security, User, resolv_conf,
 };
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_tree::inroot::Root;
@@ -104,7 +104,7 @@ fn attempt(
     }
     let mut active = Active::new(&job.store, &base.lowers(&job.store, job.worker.single_id())?)?;
     if debug.is_some() {
-        active.keep_spare()?;
+        active.keep_backup()?;
     }
     let (spec, mut mounts) = prepare(reads, exec, base, inputs, &active)?;
     let (out, stdout) = pipe()?;
@@ -118,15 +118,15 @@ fn attempt(
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
     let watch = Watch { cancel, limit, output: job.settings.output_limit.unwrap_or(u64::MAX) };
     let ended = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
-    let Some((Finished { exit, usage, held, shm_full, owned }, last_output)) = ended else {
+    let Some((Finished { exit, usage, limit_events, shm_full, owned }, last_output)) = ended else {
         let limit = limit.unwrap_or_default();
         return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
     };
-    step.used(used(&usage, held));
+    step.used(used(&usage, limit_events));
     let code = status(exit);
     if code != 0 {
         let shm = shm_full.then_some(spec.shm_size);
-        let failed = failed(exec, code, (&job.settings.limits, shm), held.unwrap_or_default());
+        let failed = failed(exec, code, (&job.settings.limits, shm), limit_events.unwrap_or_default());
         let failed = unreached_service(failed, &spec, &last_output);
         // Asked while what it wrote is still there.
         let full = is_full(job.store.root());
@@ -134,7 +134,7 @@ fn attempt(
         if let Some(debug) = debug.filter(|_| !is_canceled(cancel)) {
             // Its locks, which the shell takes again.
             drop(mounts);
-            active.use_spare();
+            active.use_backup();
             let prepare = || prepare(reads, exec, base, inputs, &active);
             let tools = (job.sandbox(exec)?, debug);
             debug::shell(tools, Occasion::Failed(name), exec, &active, prepare, cancel)?;
@@ -172,18 +172,25 @@ fn status(exit: Exit) -> i32 {
     }
 }
 
-fn used(usage: &Usage, held: Option<Held>) -> ResourceUsage {
-    let Usage { user, system, max_rss, read, written } = *usage;
-    let peak_memory = held.and_then(|held| held.peak_memory).unwrap_or(max_rss);
+fn used(usage: &ProcessUsage, limit_events: Option<LimitEvents>) -> ResourceUsage {
+    let ProcessUsage { user, system, max_rss, read, written } = *usage;
+    let peak_memory = limit_events.and_then(|limit_events| limit_events.peak_memory).unwrap_or(max_rss);
     ResourceUsage { user, system, peak_memory, read, written }
 }
 
 /// A step that failed; where it ran into a limit, that is most likely why.
-fn failed(exec: &Exec, code: i32, (limits, shm): (&Limits, Option<u64>), held: Held) -> OpsError {
+fn failed(
+    exec: &Exec,
+    code: i32,
+    (limits, shm): (&Limits, Option<u64>),
+    limit_events: LimitEvents,
+) -> OpsError {
     let command = exec.args.join(" ");
     match (limits.memory, limits.pids, shm) {
-        (Some(limit), ..) if held.out_of_memory > 0 => OpsError::OutOfMemory { command, code, limit },
-        (_, Some(limit), _) if held.refused_pids > 0 => OpsError::TooManyProcesses { command, code, limit },
+        (Some(limit), ..) if limit_events.out_of_memory > 0 => OpsError::OutOfMemory { command, code, limit },
+        (_, Some(limit), _) if limit_events.refused_pids > 0 => {
+            OpsError::TooManyProcesses { command, code, limit }
+        }
         (_, _, Some(limit)) => OpsError::SharedMemory { command, code, limit },
         _ => OpsError::ExitCode { command, code, unreached: None },
     }
@@ -218,7 +225,7 @@ fn prepare(
     add_secret_env(job, exec, &mut mounts)?;
     let groups = add_devices(job, exec, &mut mounts)?;
     let mut spec = spec(exec, job.network(exec)?, active, &mut mounts)?;
-    spec.one_id = job.worker.single_id();
+    spec.single_id = job.worker.single_id();
     spec.limits = job.settings.limits.clone();
     spec.no_new_privs = job.settings.no_new_privs;
     spec.user.groups.extend(groups);

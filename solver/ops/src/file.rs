@@ -52,7 +52,7 @@ pub(crate) fn cache_map(file: &File, inputs: usize) -> CacheMap {
 pub(crate) fn run(reads: &ContextReads<'_>, file: &File, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
     let base = copy::base_stack(reads, inputs)?;
     let layer = match commit(reads, file, inputs, &base, true) {
-        Err(OpsError::Snapshot(SnapshotError::NotAPatch)) => commit(reads, file, inputs, &base, false),
+        Err(OpsError::Snapshot(SnapshotError::NotADelta)) => commit(reads, file, inputs, &base, false),
         // A file that has gone may be in the layer that changes would lie on.
         Err(error) if error.is_of_change() => commit(reads, file, inputs, &base, false),
         made => made,
@@ -60,20 +60,20 @@ pub(crate) fn run(reads: &ContextReads<'_>, file: &File, inputs: &[SharedStack])
     Ok(base.with(layer))
 }
 
-/// Commits the layer that `file` makes on `base`. With `patch`, the layer may have only the changes since the previous copy.
+/// Commits the layer that `file` makes on `base`. With `delta`, the layer may have only the changes since the previous copy.
 fn commit(
     reads: &ContextReads<'_>,
     file: &File,
     inputs: &[SharedStack],
     base: &Stack,
-    patch: bool,
+    delta: bool,
 ) -> Result<LayerId, OpsError> {
     let job = reads.job;
     let single_id = job.worker.single_id();
     let actions = prepare_actions(reads, &file.actions, inputs)?;
     let active = base_view(job, base, &actions)?;
     let mut reuse = PreviousCopy::find(job, file, inputs);
-    let previous = reuse.as_ref().and_then(|reuse| reuse.previous(patch));
+    let previous = reuse.as_ref().and_then(|reuse| reuse.previous(delta));
     let copied = apply_all(reads, actions, &active, previous)?;
     if let Some(reuse) = &mut reuse {
         reuse.forget_tree();

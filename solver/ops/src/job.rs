@@ -8,7 +8,7 @@ use lapstrake_engine::{
     CacheMap, Dep, Execution, Executor, Key, KeyHasher, Progress, Selector, Step, StepId,
 };
 use lapstrake_graph::{Graph, Op, Source, Vertex};
-use lapstrake_runtime::Chosen;
+use lapstrake_runtime::ChosenNetwork;
 
 use crate::error::OpsError;
 use crate::exec::mount_manifest;
@@ -37,7 +37,7 @@ impl Job {
     }
 
     /// The network chosen for steps that name none. `None` before the first of them has run.
-    pub fn network(&self) -> Option<&Chosen> {
+    pub fn network(&self) -> Option<&ChosenNetwork> {
         self.0.chosen_network()
     }
 

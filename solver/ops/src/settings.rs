@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapstrake_diag::Outcome;
-use lapstrake_runtime::{Limits, Preference};
+use lapstrake_runtime::{Limits, NetworkPreference};
 use lapstrake_tree::ignore::Patterns;
 
 use crate::error::OpsError;
@@ -37,7 +37,7 @@ pub struct Settings {
     /// What each step may use at most.
     pub limits: Limits,
     /// The network of steps that do not say.
-    pub network: Preference,
+    pub network: NetworkPreference,
     /// Set-user-id programs gain nothing.
     pub no_new_privs: bool,
     /// Read all files of contexts that count, whatever their times say.

@@ -131,7 +131,7 @@ impl Stack {
     }
 
     /// Whether files of some layer would have to be unpacked first.
-    pub(crate) fn has_packed(&self, store: &Store) -> bool {
+    pub(crate) fn has_lazy(&self, store: &Store) -> bool {
         self.layers.iter().any(|layer| !store.has_files(&layer.id))
     }
 
@@ -140,8 +140,7 @@ impl Stack {
             self.layers.iter().map(|layer| &layer.id).filter(|id| !store.has_files(id)).collect();
         for some in packed.chunks(AT_ONCE) {
             std::thread::scope(|scope| {
-                let unpack =
-                    |id| scope.spawn(move || lapstrake_snapshot::unpack_packed(store, id, single_id));
+                let unpack = |id| scope.spawn(move || lapstrake_snapshot::unpack_lazy(store, id, single_id));
                 let threads: Vec<_> = some.iter().map(|id| unpack(*id)).collect();
                 threads.into_iter().try_for_each(|thread| {
                     thread.join().map_err(|_| OpsError::Worker)?.map_err(OpsError::from)

@@ -105,7 +105,7 @@ fn contents(store: &Store, repair: bool) -> Vec<Finding> {
 fn layers(store: &Store, repair: bool) -> Result<Vec<Finding>, StoreError> {
     let mut findings = Vec::new();
     // What is pruned is nobody's loss, and those who use it have it until they end.
-    let condemned = store.condemned_layers()?;
+    let condemned = store.tombstoned_layers()?;
     let all: Vec<LayerId> =
         store.layers_on_disk()?.into_iter().filter(|id| !condemned.contains(id)).collect();
     for id in &all {

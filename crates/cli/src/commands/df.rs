@@ -128,7 +128,7 @@ fn list_images(store: &Store, images: &[ImageUsage]) -> Outcome<()> {
     let mut rows = Vec::new();
     for image in images {
         let created = config(store, &image.row.id)?.created;
-        let running = u8::from(store.is_in_use(&image.row.id)?);
+        let running = u8::from(store.is_pinned(&image.row.id)?);
         let row = |(repository, tag): (&str, &str)| {
             json!({"Repository": repository, "Tag": tag, "ID": image.row.id.short(),
                 "CreatedSince": ago(created.as_deref()), "Size": bytes(image.size),

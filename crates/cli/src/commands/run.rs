@@ -13,7 +13,7 @@ use lapstrake_build::{Machine, attrs};
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_images::{NoImage, config, registry_name};
 use lapstrake_ops::{Debug, Stack};
-use lapstrake_runtime::{Chosen, Exit, Finished, Network, RunFds, RunSpec, RuntimeError, resolv_conf};
+use lapstrake_runtime::{ChosenNetwork, Exit, Finished, Network, RunFds, RunSpec, RuntimeError, resolv_conf};
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_store::ImageRow;
 
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Run) -> Outcome<ExitCode> {
     spec.network = chosen.network;
     spec.resolv_conf = resolv_conf(spec.network);
     overrides.apply(&mut spec)?;
-    spec.one_id = session.single_id;
+    spec.single_id = session.single_id;
     (spec.limits, spec.no_new_privs) = (limits, no_new_privs);
     let mut mounts = Vec::new();
     for asked in container::mounts(&request)? {
@@ -97,7 +97,7 @@ fn claim(args: &Run, session: &Machine, image: &ImageRow) -> Outcome<()> {
     }
     let words = args.name.iter().map(String::as_str).chain([args.image()]);
     let words: Vec<&str> = words.chain(args.command().iter().map(String::as_str)).collect();
-    if !session.store.use_image(&image.id, &progress::printable(&words.join(" ")))? {
+    if !session.store.pin_image(&image.id, &progress::printable(&words.join(" ")))? {
         return Err(Report::new(format!("no such image: {}", args.image())));
     }
     Ok(())
@@ -123,7 +123,7 @@ fn image(args: &Run, session: &Machine) -> Outcome<ImageRow> {
 }
 
 /// Says which network containers have, where that is not what was wanted.
-pub(super) fn tell_network(chosen: &Chosen) {
+pub(super) fn tell_network(chosen: &ChosenNetwork) {
     if let Some(notice) = &chosen.notice {
         tell!("lapstrake: {notice}");
     }
@@ -144,7 +144,7 @@ fn tell_unreached(spec: &RunSpec) {
 
 /// Says which limits a program ran into, which most likely did not know itself.
 fn tell_limits(finished: &Finished, shm_size: u64) {
-    let held = finished.held.unwrap_or_default();
+    let held = finished.limit_events.unwrap_or_default();
     if held.out_of_memory > 0 {
         tell!("lapstrake: out of memory: the limit of --memory was reached");
     }

@@ -21,7 +21,7 @@ fn outline(ops: &[SetupOp]) -> Vec<String> {
                 SetupOp::Mount { at, .. }
                 | SetupOp::Bind { at, .. }
                 | SetupOp::Mask { at }
-                | SetupOp::Freeze { at } => format!("{word} {:?} {}", at.base, at.path),
+                | SetupOp::RemountReadonly { at } => format!("{word} {:?} {}", at.base, at.path),
                 SetupOp::Device { name, .. } | SetupOp::Symlink { name, .. } => format!("{word} {name}"),
                 _ => word,
             }
@@ -31,15 +31,15 @@ fn outline(ops: &[SetupOp]) -> Vec<String> {
 
 #[test]
 fn the_whole_of_a_plain_plan() {
-    let ahead = "Stage, Hostname, StageFile, StageFile, Mount Kit proc, Mount Kit dev, Mount Dev pts, Mount Dev shm, Mount Dev mqueue, Device null, \
+    let ahead = "MountStaging, Hostname, StageFile, StageFile, Mount Kit proc, Mount Kit dev, Mount Dev pts, Mount Dev shm, Mount Dev mqueue, Device null, \
                  Device zero, Device full, Device random, Device urandom, Device tty, Symlink fd, Symlink stdin, \
                  Symlink stdout, Symlink stderr, Symlink ptmx, Symlink core, Mask Proc acpi, Mask Proc asound, \
                  Mask Proc interrupts, Mask Proc kcore, Mask Proc keys, Mask Proc latency_stats, \
                  Mask Proc timer_list, Mask Proc timer_stats, Mask Proc sched_debug, Mask Proc scsi, \
-                 Freeze Proc bus, Freeze Proc fs, Freeze Proc irq, Freeze Proc sys, Freeze Proc sysrq-trigger, FreezeProc, \
-                 Bound, Filter, Mount Kit sys, Mount Sys fs/cgroup, Mask Sys firmware, Mask Sys devices/virtual/powercap, Leave";
+                 RemountReadonly Proc bus, RemountReadonly Proc fs, RemountReadonly Proc irq, RemountReadonly Proc sys, RemountReadonly Proc sysrq-trigger, RemountProcReadonly, \
+                 BoundingSet, Filter, Mount Kit sys, Mount Sys fs/cgroup, Mask Sys firmware, Mask Sys devices/virtual/powercap, PivotToStaging";
     let then = "AttachRoot, Install, Install, Install, Bind Root etc/resolv.conf, Bind Root etc/hosts, \
-                Session, Enter, Cwd, Umask, Fence, Filter, Become, Capabilities, Exec";
+                Session, PivotToRoot, Cwd, Umask, Landlock, Filter, SetUser, Capabilities, Exec";
     let plan = plan(&spec(), 0).unwrap();
     let (first, rest) = plan.ops.split_at(plan.ahead);
     assert_eq!(outline(first).join(", "), ahead);
@@ -74,7 +74,10 @@ fn insecure_masks_and_filters_nothing() {
     let ops = plan(&RunSpec { security: Security::Insecure, ..spec() }, 0).unwrap().ops;
     assert!(!ops.iter().any(|op| matches!(
         op,
-        SetupOp::Mask { .. } | SetupOp::Freeze { .. } | SetupOp::FreezeProc | SetupOp::Filter { .. }
+        SetupOp::Mask { .. }
+            | SetupOp::RemountReadonly { .. }
+            | SetupOp::RemountProcReadonly
+            | SetupOp::Filter { .. }
     )));
     assert!(ops.contains(&SetupOp::AttachRoot { attrs: vec![] }));
     assert!(ops.contains(&SetupOp::Capabilities { keep: u64::MAX, ambient: true }));
@@ -170,21 +173,21 @@ fn privilege_goes_in_the_right_order() {
     let ops = plan(&spec(), 0).unwrap().ops;
     let at = |wanted: fn(&SetupOp) -> bool| ops.iter().position(wanted).unwrap();
     let order = [
-        at(|op| matches!(op, SetupOp::Bound { .. })),
+        at(|op| matches!(op, SetupOp::BoundingSet { .. })),
         at(|op| matches!(op, SetupOp::Filter { filter: Filter::Early })),
-        at(|op| matches!(op, SetupOp::Enter)),
+        at(|op| matches!(op, SetupOp::PivotToRoot)),
         at(|op| matches!(op, SetupOp::Filter { filter: Filter::Late })),
-        at(|op| matches!(op, SetupOp::Become { .. })),
+        at(|op| matches!(op, SetupOp::SetUser { .. })),
         at(|op| matches!(op, SetupOp::Capabilities { .. })),
         at(|op| matches!(op, SetupOp::Exec { .. })),
     ];
     assert!(order.is_sorted());
     assert_eq!(order[6], ops.len() - 1);
     // Where calls are asked about, which set-up makes too, there is one filter, in the late one's place.
-    let ops = plan(&RunSpec { one_id: true, ..spec() }, 0).unwrap().ops;
+    let ops = plan(&RunSpec { single_id: true, ..spec() }, 0).unwrap().ops;
     let filters: Vec<usize> =
         (0..ops.len()).filter(|at| matches!(ops[*at], SetupOp::Filter { .. })).collect();
     let at = |wanted: fn(&SetupOp) -> bool| ops.iter().position(wanted).unwrap();
     assert_eq!(filters, [at(|op| matches!(op, SetupOp::Filter { filter: Filter::OneId }))]);
-    assert!(at(|op| matches!(op, SetupOp::Enter)) < filters[0]);
+    assert!(at(|op| matches!(op, SetupOp::PivotToRoot)) < filters[0]);
 }

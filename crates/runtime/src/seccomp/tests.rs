@@ -234,20 +234,20 @@ fn agrees_with_another_compiler() {
 #[test]
 fn one_id_asks() {
     const ASK: u32 = 0x7fc0_0000;
-    let Programs { one_id, one_id_insecure, .. } = Programs::new(Machine::X86);
+    let Programs { single_id, one_id_insecure, .. } = Programs::new(Machine::X86);
     let default = default_program(Machine::X86);
     for (number, asks) in [(92, true), (4, true), (105, true), (0, false), (157, false)] {
-        assert_eq!(run(&one_id, X86_64, number, 0) == ASK, asks, "{number}");
+        assert_eq!(run(&single_id, X86_64, number, 0) == ASK, asks, "{number}");
         assert_eq!(run(&one_id_insecure, X86_64, number, 0) == ASK, asks, "{number}");
     }
     // openat: its flags are not the first argument, which is the only one that is set here.
-    assert_eq!(run(&one_id, X86_64, 257, 0o100), ALLOW);
-    assert_eq!(run(&one_id, X86_64, 437, 0), ENOSYS);
+    assert_eq!(run(&single_id, X86_64, 257, 0o100), ALLOW);
+    assert_eq!(run(&single_id, X86_64, 437, 0), ENOSYS);
     assert_eq!(run(&one_id_insecure, X86_64, 272, 0x1000_0000), ALLOW);
     for number in 0..700 {
-        assert_eq!(run(&one_id, I386, number, 0), run(&default, I386, number, 0), "{number}");
-        let ours = run(&one_id, X86_64, number, 0);
+        assert_eq!(run(&single_id, I386, number, 0), run(&default, I386, number, 0), "{number}");
+        let ours = run(&single_id, X86_64, number, 0);
         assert!(ours == ASK || ours == run(&default, X86_64, number, 0) || number == 437, "{number}");
     }
-    assert_eq!(run(&one_id, 1, 0, 0), KILL);
+    assert_eq!(run(&single_id, 1, 0, 0), KILL);
 }

@@ -18,7 +18,7 @@ use crate::plan::{Attr, Base, FROZEN_PROC, Fs, MASKED_PROC, Place, Source};
 use crate::spec::WindowSize;
 use crate::wire::{self, Report};
 
-/// In the zygote's root; see `world.rs`.
+/// In the zygote's root; see `zygote_root.rs`.
 const STAGE: &CStr = c"/stage";
 const SYS: &CStr = c"/sys";
 
@@ -38,7 +38,7 @@ impl Setup<'_> {
         Ok(rustix::mount::move_mount(root, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
     }
 
-    pub(super) fn make_stage(&mut self) -> Result<(), Fault> {
+    pub(super) fn mount_staging(&mut self) -> Result<(), Fault> {
         let stage = new(&Fs::Tmpfs { size: None, mode: 0o700 }, &[Attr::Nosuid, Attr::Nodev, Attr::Noexec])?;
         rustix::mount::move_mount(&stage, c"", CWD, STAGE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         for name in [VOID, c"proc", c"dev", c"sys"] {
@@ -49,7 +49,7 @@ impl Setup<'_> {
     }
 
     /// From here on the mount namespace has nothing but the stage and what is on it.
-    pub(super) fn leave(&mut self) -> Result<(), Fault> {
+    pub(super) fn pivot_to_staging(&mut self) -> Result<(), Fault> {
         rustix::process::fchdir(self.stage()?)?;
         rustix::process::pivot_root(c".", c".")?;
         // The old root is stacked on the new one, and "." is still what it was.
@@ -189,13 +189,13 @@ impl Setup<'_> {
         attach(&cover, &target).about(&at.path)
     }
 
-    pub(super) fn freeze(&mut self, at: &Place) -> Result<(), Fault> {
+    pub(super) fn remount_readonly(&mut self, at: &Place) -> Result<(), Fault> {
         let Some(target) = self.existing(at)? else { return Ok(()) };
         freeze_at(&target).about(&at.path)
     }
 
     /// The kernel keeps owner, group and permissions of these files once for all mounts of `/proc`.
-    pub(super) fn freeze_proc(&mut self) -> Result<(), Fault> {
+    pub(super) fn remount_proc_readonly(&mut self) -> Result<(), Fault> {
         let proc = self.proc.as_ref().ok_or(Errno::NXIO).about("/proc")?;
         let version =
             rustix::fs::statat(proc, c"version", AtFlags::SYMLINK_NOFOLLOW).about("/proc/version")?;
@@ -222,7 +222,7 @@ impl Setup<'_> {
 
     /// Goes on with a copy of the whole tree whose top alone is read-only. The original stays writable, so that what
     /// has been made in it can be removed after the exit.
-    pub(super) fn freeze_root(&mut self) -> Result<(), Fault> {
+    pub(super) fn remount_root_readonly(&mut self) -> Result<(), Fault> {
         let copy = clone_fd(self.root()?)?;
         restrict(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, Reach::One)?;
         attach(&copy, self.root()?)?;
@@ -266,7 +266,7 @@ impl Setup<'_> {
     /// The stage stays beneath the root: `..` does not lead from the root of a mount to what it covers, and there is
     /// nothing of the machine there. Going with `pivot_root` would take the unmounting of it, and that waits until every
     /// processor has noticed. Only what the container may see parts of and not the whole is taken away first.
-    pub(super) fn enter(&mut self) -> Result<(), Fault> {
+    pub(super) fn pivot_to_root(&mut self) -> Result<(), Fault> {
         for index in &self.staged {
             let path = [b"/", source_name(*index).as_bytes()].concat();
             rustix::mount::unmount(path, UnmountFlags::DETACH)?;

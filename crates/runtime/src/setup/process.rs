@@ -41,7 +41,7 @@ pub(super) fn cwd(path: &str, (uid, gid): (u32, u32), record: bool) -> Result<()
     if inside.as_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::XDEV).about(path) }
 }
 
-pub(super) fn bound(keep: u64) -> Result<(), Fault> {
+pub(super) fn bounding_set(keep: u64) -> Result<(), Fault> {
     for bit in (0..64).filter(|bit| keep & (1 << bit) == 0) {
         match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
             Ok(()) => {}
@@ -54,7 +54,7 @@ pub(super) fn bound(keep: u64) -> Result<(), Fault> {
 }
 
 /// Whatever descriptor or link a program finds, it opens nothing that is not beneath its root.
-pub(super) fn fence() -> Result<(), Fault> {
+pub(super) fn landlock() -> Result<(), Fault> {
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .about("/")?;
     lapstrake_sys::landlock::keep_beneath(&root)?;

@@ -12,7 +12,7 @@ use lapstrake_tree::resolve::{End, Found, KERNEL_MAX_LINKS, Links, Lookup, Names
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::stub::times;
+use crate::mountpoint::times;
 
 /// What to make where nothing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,19 +168,19 @@ mod tests {
 
     use super::*;
 
-    struct World {
+    struct ZygoteRoot {
         outer: tempfile::TempDir,
         root: OwnedFd,
     }
 
-    fn world() -> World {
+    fn zygote_root() -> ZygoteRoot {
         let outer = tempfile::tempdir().unwrap();
         fs::create_dir(outer.path().join("root")).unwrap();
         let root = fs::File::open(outer.path().join("root")).unwrap().into();
-        World { outer, root }
+        ZygoteRoot { outer, root }
     }
 
-    impl World {
+    impl ZygoteRoot {
         fn at(&self, path: &str) -> std::path::PathBuf {
             self.outer.path().join("root").join(path)
         }
@@ -203,13 +203,13 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_made_and_told_from_the_top() {
-        let world = world();
-        assert_eq!(world.make("/a/b/c", Kind::File), Ok(vec!["a".into(), "b".into(), "c".into()]));
-        assert!(world.at("a/b/c").is_file());
-        assert_eq!(world.make("/a/b/d", Kind::Directory), Ok(vec!["d".into()]));
-        assert!(world.at("a/b/d").is_dir());
-        assert_eq!(world.make("/a/b/d", Kind::Directory), Ok(vec![]));
-        assert_eq!(world.make("/a/b/c/x", Kind::File), Err(Errno::NOTDIR));
+        let zygote_root = zygote_root();
+        assert_eq!(zygote_root.make("/a/b/c", Kind::File), Ok(vec!["a".into(), "b".into(), "c".into()]));
+        assert!(zygote_root.at("a/b/c").is_file());
+        assert_eq!(zygote_root.make("/a/b/d", Kind::Directory), Ok(vec!["d".into()]));
+        assert!(zygote_root.at("a/b/d").is_dir());
+        assert_eq!(zygote_root.make("/a/b/d", Kind::Directory), Ok(vec![]));
+        assert_eq!(zygote_root.make("/a/b/c/x", Kind::File), Err(Errno::NOTDIR));
     }
 
     #[test]
@@ -221,30 +221,30 @@ mod tests {
             ("/", "new"),
             ("./other", "other/new"),
         ] {
-            let world = world();
-            symlink(text, world.at("link")).unwrap();
-            world.make("/link/new", Kind::File).unwrap();
-            assert!(world.at(expected).is_file(), "{text}");
-            assert_eq!(world.outside(), ["root"], "{text}");
+            let zygote_root = zygote_root();
+            symlink(text, zygote_root.at("link")).unwrap();
+            zygote_root.make("/link/new", Kind::File).unwrap();
+            assert!(zygote_root.at(expected).is_file(), "{text}");
+            assert_eq!(zygote_root.outside(), ["root"], "{text}");
         }
     }
 
     #[test]
     fn a_dangling_link_is_made_where_it_points() {
-        let world = world();
-        fs::create_dir(world.at("etc")).unwrap();
-        symlink("../run/resolv/stub.conf", world.at("etc/resolv.conf")).unwrap();
-        let made = world.make("/etc/resolv.conf", Kind::File).unwrap();
+        let zygote_root = zygote_root();
+        fs::create_dir(zygote_root.at("etc")).unwrap();
+        symlink("../run/resolv/stub.conf", zygote_root.at("etc/resolv.conf")).unwrap();
+        let made = zygote_root.make("/etc/resolv.conf", Kind::File).unwrap();
         assert_eq!(made, ["run", "resolv", "stub.conf"]);
-        assert!(world.at("run/resolv/stub.conf").is_file());
+        assert!(zygote_root.at("run/resolv/stub.conf").is_file());
     }
 
     #[test]
     fn circles_end() {
-        let world = world();
-        symlink("b", world.at("a")).unwrap();
-        symlink("a", world.at("b")).unwrap();
-        assert_eq!(world.make("/a/x", Kind::File), Err(Errno::LOOP));
+        let zygote_root = zygote_root();
+        symlink("b", zygote_root.at("a")).unwrap();
+        symlink("a", zygote_root.at("b")).unwrap();
+        assert_eq!(zygote_root.make("/a/x", Kind::File), Err(Errno::LOOP));
     }
 
     /// What is there is where [`lapstrake_tree::inroot::Root`] and the kernel find it, and what is missing is made where the former says.
@@ -271,9 +271,9 @@ mod tests {
             "..",
             "/../a",
         ] {
-            let world = world();
-            fs::create_dir_all(world.at("a/b")).unwrap();
-            fs::write(world.at("f"), "").unwrap();
+            let zygote_root = zygote_root();
+            fs::create_dir_all(zygote_root.at("a/b")).unwrap();
+            fs::write(zygote_root.at("f"), "").unwrap();
             for (text, name) in [
                 ("a", "l"),
                 ("../..", "up"),
@@ -282,31 +282,31 @@ mod tests {
                 ("round", "round"),
                 ("l/../up/l/", "deep"),
             ] {
-                symlink(text, world.at(name)).unwrap();
+                symlink(text, zygote_root.at(name)).unwrap();
             }
-            let root = lapstrake_tree::inroot::Root::new(&world.root);
+            let root = lapstrake_tree::inroot::Root::new(&zygote_root.root);
             let place = root.place(path.as_bytes(), true).map(|place| place.path());
-            let found = ensure(&world.root, path, Kind::Directory, &mut |_| Ok(()));
+            let found = ensure(&zygote_root.root, path, Kind::Directory, &mut |_| Ok(()));
             match (place, found) {
                 (Ok(place), Ok(found)) => {
-                    let at =
-                        fs::symlink_metadata(world.at(place.to_string().trim_start_matches('/'))).unwrap();
+                    let at = fs::symlink_metadata(zygote_root.at(place.to_string().trim_start_matches('/')))
+                        .unwrap();
                     assert_eq!(rustix::fs::fstat(&found).unwrap().st_ino, at.ino(), "{path}");
                 }
                 (Err(place), Err(found)) => assert_eq!(place.errno(), Some(found), "{path}"),
                 (place, found) => panic!("{path}: {place:?} and {found:?}"),
             }
-            assert_eq!(world.outside(), ["root"], "{path}");
+            assert_eq!(zygote_root.outside(), ["root"], "{path}");
         }
     }
 
     #[test]
     fn times_of_parents_stay() {
-        let world = world();
+        let zygote_root = zygote_root();
         let old =
             std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(1_500_000_000_123_456_789);
-        fs::File::open(world.at("")).unwrap().set_modified(old).unwrap();
-        world.make("/x/y", Kind::File).unwrap();
-        assert_eq!(fs::metadata(world.at("")).unwrap().modified().unwrap(), old);
+        fs::File::open(zygote_root.at("")).unwrap().set_modified(old).unwrap();
+        zygote_root.make("/x/y", Kind::File).unwrap();
+        assert_eq!(fs::metadata(zygote_root.at("")).unwrap().modified().unwrap(), old);
     }
 }

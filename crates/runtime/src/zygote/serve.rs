@@ -10,12 +10,12 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
-use super::blank::{Blank, Blanks};
+use super::prefork::{PreforkPool, Preforked};
 use crate::ids;
-use crate::stub::{Stub, remove_all};
-use crate::undertaker::Undertaker;
+use crate::mountpoint::{Mountpoint, remove_all};
+use crate::reaper::Reaper;
 use crate::wire::{self, Failure, Report, Update};
-use crate::world::World;
+use crate::zygote_root::ZygoteRoot;
 
 /// A container of ours.
 struct Container {
@@ -23,7 +23,7 @@ struct Container {
     /// To whoever asked for it; hanging up means that nobody wants it any more.
     run: OwnedFd,
     phase: Phase,
-    stubs: Vec<Stub>,
+    mountpoints: Vec<Mountpoint>,
     /// Who answers its calls about owners, and where that one writes down what it cannot keep on disk.
     supervisor: Option<(process::Child, OwnedFd)>,
     /// Its mount namespace.
@@ -43,12 +43,12 @@ enum Phase {
 }
 
 /// Serves until the control socket ends.
-pub(super) fn serve(token: &SingleThreaded, world: &World, control: BorrowedFd<'_>) -> i32 {
-    let Ok(undertaker) = Undertaker::start(token) else { return 1 };
-    let Ok(mut blanks) = Blanks::start(token, world) else { return 1 };
+pub(super) fn serve(token: &SingleThreaded, zygote_root: &ZygoteRoot, control: BorrowedFd<'_>) -> i32 {
+    let Ok(reaper) = Reaper::start(token) else { return 1 };
+    let Ok(mut prefork_pool) = PreforkPool::start(token, zygote_root) else { return 1 };
     let mut containers: Vec<Container> = Vec::new();
     loop {
-        let ready = match wait(control, blanks.channel(), &containers) {
+        let ready = match wait(control, prefork_pool.channel(), &containers) {
             Ok(ready) => ready,
             Err(Errno::INTR) => continue,
             Err(_) => return 1,
@@ -56,28 +56,28 @@ pub(super) fn serve(token: &SingleThreaded, world: &World, control: BorrowedFd<'
         let [asked, born, events @ ..] = &ready[..] else { return 1 };
         let mut alive = Vec::with_capacity(containers.len() + 1);
         for (container, events) in containers.into_iter().zip(events.chunks_exact(3)) {
-            alive.extend(attend(token, &undertaker, container, events[0], events[1], events[2]));
+            alive.extend(attend(token, &reaper, container, events[0], events[1], events[2]));
         }
         containers = alive;
-        // Without the nursery nothing can be made any more.
-        if !born.is_empty() && blanks.admit().is_err() {
+        // Without the forker nothing can be made any more.
+        if !born.is_empty() && prefork_pool.admit().is_err() {
             return 1;
         }
         if !asked.is_empty() {
             let Ok(Some((kind, fds))) = wire::receive_bytes(control) else { return 0 };
-            containers.extend(make(&mut blanks, kind, &fds));
+            containers.extend(make(&mut prefork_pool, kind, &fds));
         }
     }
 }
 
-/// What has happened, per descriptor: control, the nursery, then set-up channel, run channel and process of each
+/// What has happened, per descriptor: control, the forker, then set-up channel, run channel and process of each
 /// container.
 fn wait(
     control: BorrowedFd<'_>,
-    nursery: BorrowedFd<'_>,
+    forker: BorrowedFd<'_>,
     containers: &[Container],
 ) -> Result<Vec<PollFlags>, Errno> {
-    let mut fds = [control, nursery].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).to_vec();
+    let mut fds = [control, forker].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).to_vec();
     for container in containers {
         match &container.phase {
             Phase::Setup { channel, .. } => fds.push(PollFd::new(channel, PollFlags::IN)),
@@ -94,7 +94,7 @@ fn wait(
 /// Does what the events ask for; `None` when the container is no more.
 fn attend(
     token: &SingleThreaded,
-    undertaker: &Undertaker,
+    reaper: &Reaper,
     mut container: Container,
     setup: PollFlags,
     run: PollFlags,
@@ -106,16 +106,16 @@ fn attend(
     if run.intersects(PollFlags::HUP | PollFlags::ERR) {
         let _ = rustix::process::pidfd_send_signal(&container.pidfd, Signal::KILL);
     }
-    if process.is_empty() { Some(container) } else { bury(token, undertaker, container) }
+    if process.is_empty() { Some(container) } else { release(token, reaper, container) }
 }
 
 /// Takes one report from a container under construction.
 fn hear(token: &SingleThreaded, container: &mut Container) {
     let Phase::Setup { channel, leap, terminal, failure } = &mut container.phase else { return };
     match wire::receive::<Report>(&*channel) {
-        Ok(Some((Report::Stub { name, directory, ino }, fds))) => {
+        Ok(Some((Report::Mountpoint { name, directory, ino }, fds))) => {
             if let (Some(parent), Ok(name)) = (fds.into_iter().next(), CString::new(name)) {
-                container.stubs.push(Stub { parent, name, directory, ino });
+                container.mountpoints.push(Mountpoint { parent, name, directory, ino });
             }
         }
         Ok(Some((Report::Shm, fds))) => container.shm = fds.into_iter().next(),
@@ -173,7 +173,7 @@ fn settle(container: &Container, failure: Option<Failure>, terminal: Option<&Own
 }
 
 /// Takes the exit of a container that has ended.
-fn bury(token: &SingleThreaded, undertaker: &Undertaker, mut container: Container) -> Option<Container> {
+fn release(token: &SingleThreaded, reaper: &Reaper, mut container: Container) -> Option<Container> {
     let (ended, usage) = match process::wait(&container.pidfd, false) {
         Ok(Some(end)) => end,
         Ok(None) => return Some(container),
@@ -189,13 +189,13 @@ fn bury(token: &SingleThreaded, undertaker: &Undertaker, mut container: Containe
     });
     let shm_full = container.shm.as_ref().is_some_and(is_full);
     let mut left: Vec<OwnedFd> = container.shm.take().into_iter().collect();
-    if container.stubs.is_empty() {
+    if container.mountpoints.is_empty() {
         left.push(container.mounts);
     } else {
         // What is covered cannot be removed without a wait for each of them; so they are uncovered at once.
         drop(container.mounts);
-        remove_all(&container.stubs);
-        left.extend(container.stubs.drain(..).map(|stub| stub.parent));
+        remove_all(&container.mountpoints);
+        left.extend(container.mountpoints.drain(..).map(|mountpoint| mountpoint.parent));
     }
     let update = match container.phase {
         Phase::Failed(failure) => Update::Failed(failure),
@@ -214,8 +214,8 @@ fn bury(token: &SingleThreaded, undertaker: &Undertaker, mut container: Containe
     let _ = wire::send(&container.run, &update, &fds);
     // The caller is woken on this processor, as whoever wakes is expected to sleep.
     rustix::thread::sched_yield();
-    // Last: the undertaker would take that processor as well.
-    undertaker.bury(left);
+    // Last: the reaper would take that processor as well.
+    reaper.release(left);
     None
 }
 
@@ -225,17 +225,25 @@ fn is_full(fd: &OwnedFd) -> bool {
 }
 
 /// Makes the container that a request asks for.
-fn make(blanks: &mut Blanks, kind: Vec<u8>, fds: &[OwnedFd]) -> Option<Container> {
+fn make(prefork_pool: &mut PreforkPool, kind: Vec<u8>, fds: &[OwnedFd]) -> Option<Container> {
     let run = fds.first().and_then(|run| rustix::io::fcntl_dupfd_cloexec(run, 3).ok())?;
-    match blanks.take(&kind) {
-        Ok(Blank { pidfd, channel, leap, mounts, .. }) => {
+    match prefork_pool.take(&kind) {
+        Ok(Preforked { pidfd, channel, leap, mounts, .. }) => {
             let all: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             // One that has failed by now has left word why, or is seen to be dead.
             let _ = wire::send_bytes(&channel, b"go", &all);
             // One that cannot be ordered now is ordered when it is asked for.
-            let _ = blanks.order(kind);
+            let _ = prefork_pool.order(kind);
             let phase = Phase::Setup { channel, leap, terminal: None, failure: None };
-            Some(Container { pidfd, run, mounts, phase, stubs: Vec::new(), supervisor: None, shm: None })
+            Some(Container {
+                pidfd,
+                run,
+                mounts,
+                phase,
+                mountpoints: Vec::new(),
+                supervisor: None,
+                shm: None,
+            })
         }
         Err(errno) => {
             let failure = Failure { op: usize::MAX, errno: errno.raw_os_error(), path: String::new() };

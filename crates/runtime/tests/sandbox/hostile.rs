@@ -336,7 +336,7 @@ fn ways_through_the_supervisor(mode: Mode) {
          cat $dir/full; done; done 2> /dev/null; true",
         canary.display()
     );
-    let spec = RunSpec { one_id: mode == Mode::Oneid, ..shell(&script) };
+    let spec = RunSpec { single_id: mode == Mode::Oneid, ..shell(&script) };
     let output = fixture.run(&spec);
     let touched = rustix::fs::getxattr(&outside, "user.lapstrake.owner", &mut [0_u8; 64][..]);
     assert_eq!(fs::read(&outside).unwrap(), b"");

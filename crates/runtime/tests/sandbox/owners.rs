@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn run(mode: Mode, fixture: &Fixture, spec: RunSpec) -> Output {
-    fixture.run(&RunSpec { one_id: mode == Mode::Oneid, ..spec })
+    fixture.run(&RunSpec { single_id: mode == Mode::Oneid, ..spec })
 }
 
 fn says(mode: Mode, script: &str, expected: &str) {

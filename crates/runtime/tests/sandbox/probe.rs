@@ -73,7 +73,7 @@ const DEVICES: [&str; 14] = [
 fn probe_insecure(mode: Mode) {
     lapstrake_sys::namespace::unshare(UnshareFlags::NEWNET).unwrap();
     let fixture = Fixture::new();
-    let mut spec = RunSpec { security: Security::Insecure, one_id: mode == Mode::Oneid, ..shell(LOOSE) };
+    let mut spec = RunSpec { security: Security::Insecure, single_id: mode == Mode::Oneid, ..shell(LOOSE) };
     for ns in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
         let outer = fs::read_link(format!("/proc/self/ns/{ns}")).unwrap().display().to_string();
         spec.env.push(format!("OUTER_{ns}={outer}"));
@@ -101,7 +101,7 @@ fn probe(mode: Mode) {
         ("host-network", Security::Sandbox, Network::Host),
         ("isolated-network", Security::Sandbox, Network::Isolated),
     ] {
-        let mut spec = RunSpec { security, network, one_id: mode == Mode::Oneid, ..shell(PROBE) };
+        let mut spec = RunSpec { security, network, single_id: mode == Mode::Oneid, ..shell(PROBE) };
         for ns in ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"] {
             spec.env.push(format!("OUTER_{ns}={}", outer(ns)));
         }

@@ -14,10 +14,10 @@ use rustix::fs::{FlockOperation, flock, statvfs};
 use super::policy::{Rule, Space, victims};
 use super::{Item, ItemKind};
 use crate::db::now;
+use crate::epochs::gc_lock;
 use crate::error::{StoreError, io_error};
 use crate::layout::Store;
 use crate::relations::{RECORDS_NEEDING, image_needs, record_needs, release_stack};
-use crate::users::gc_lock;
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Store {
         self.with_db(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for digest in &there {
-                condemn_blob_unless_named(&change, digest)?;
+                tombstone_blob_unless_named(&change, digest)?;
             }
             change.commit()
         })
@@ -121,7 +121,7 @@ impl Store {
             // Without its blob a packed layer is nothing.
             layers.extend(self.unreachable()?.iter().map(ToString::to_string));
         }
-        self.condemn_layers(&layers)?;
+        self.tombstone_layers(&layers)?;
         for context in of(ItemKind::Context) {
             // Derived: whoever is reading it has it open, and whoever comes next makes another one.
             fs::remove_file(self.root().join("contexts").join(&context.id)).unwrap_or_default();
@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// Condemns these layers with all records that name one of them, and what only those records named.
-    pub(crate) fn condemn_layers(&self, layers: &BTreeSet<String>) -> Result<(), StoreError> {
+    pub(crate) fn tombstone_layers(&self, layers: &BTreeSet<String>) -> Result<(), StoreError> {
         let generation = self.generation()?;
         self.with_db(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -199,7 +199,7 @@ impl Store {
             refusal = refusal.and(removed);
         }
         drop(lock);
-        self.keep_ballast();
+        self.ensure_reserve();
         // One thing that stays is no reason for the others to stay.
         refusal.map(|()| done)
     }
@@ -262,7 +262,7 @@ fn absent(error: io::Error) -> io::Result<()> {
 }
 
 /// Condemns a blob that neither an image nor a layer's tar names.
-pub(crate) fn condemn_blob_unless_named(change: &Transaction<'_>, digest: &str) -> rusqlite::Result<()> {
+pub(crate) fn tombstone_blob_unless_named(change: &Transaction<'_>, digest: &str) -> rusqlite::Result<()> {
     change
         .prepare_cached(
             "INSERT OR IGNORE INTO condemned_blobs SELECT ?1, number FROM generation WHERE \

@@ -1,12 +1,12 @@
 //! Generations of processes: see [`crate::users`].
 
+use crate::epochs::is_epoch_empty;
 use crate::error::StoreError;
 use crate::layout::Store;
-use crate::users::nobody_in;
 
 impl Store {
     /// This process uses what is in the store from now on.
-    pub(crate) fn join_users(&self) -> Result<(), StoreError> {
+    pub(crate) fn join_epoch(&self) -> Result<(), StoreError> {
         self.user.join(self.root(), self.generation()?)
     }
 
@@ -19,7 +19,7 @@ impl Store {
     pub(super) fn advance(&self) -> Result<i64, StoreError> {
         let now = self.generation()?;
         // The files of `now - 1` and of `now + 1` are the same one.
-        if !nobody_in(self.root(), now - 1)? {
+        if !is_epoch_empty(self.root(), now - 1)? {
             return Ok(now);
         }
         self.with_db(|db| db.execute("UPDATE generation SET number = ?1", [now + 1]))?;
@@ -32,6 +32,6 @@ impl Store {
         self.user.leave();
         self.forget_known();
         let now = self.advance()?;
-        Ok(if nobody_in(self.root(), now - 1)? { now - 1 } else { now - 2 })
+        Ok(if is_epoch_empty(self.root(), now - 1)? { now - 1 } else { now - 2 })
     }
 }

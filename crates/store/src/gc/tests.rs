@@ -113,7 +113,7 @@ fn who_needs_a_condemned_thing_takes_it_back() {
     image(&store, &layers[0]);
     record(&store, 1, &[&layers[1]]);
     assert_eq!(layer(&store, "c"), layers[2]);
-    assert!(store.spare_layer(&layers[3]).unwrap());
+    assert!(store.protect_layer(&layers[3]).unwrap());
     assert!(store.has_blob(&blob));
     // A tar that is known no more is no way back.
     assert_eq!(store.layer_of_diff(&lapstrake_oci::DiffId(Digest::sha256(b"e"))).unwrap(), None);
@@ -167,7 +167,7 @@ fn changed(store: &Store) -> (LayerId, LayerId) {
     let (base, id): (_, LayerId) = (layer(store, "a"), "b".repeat(64).parse().unwrap());
     let dir = store.temp_dir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
-    Store::make_patch(dir.path(), &base).unwrap();
+    Store::make_delta(dir.path(), &base).unwrap();
     store.put_layer(&id, dir.path(), |_| Ok(()), [0; 32], LayerSize { files: 1_000, own: Some(70) }).unwrap();
     (base, id)
 }
@@ -188,7 +188,7 @@ fn a_layer_stays_while_changes_to_it_are_needed() {
     store.remove_image(&Digest::sha256(changes.as_str().as_bytes())).unwrap();
     assert_eq!(store.collect(&everything()).unwrap().len(), 2);
     // Whoever comes to need the changes takes both back.
-    assert!(store.spare_layer(&changes).unwrap());
+    assert!(store.protect_layer(&changes).unwrap());
     assert_eq!(store.items().unwrap().len(), 2);
     record(&store, 3, &[&changes]);
     store.collect(&everything()).unwrap();
@@ -207,7 +207,7 @@ fn changes_take_back_what_they_lie_on_and_keep_it_in_use() {
     };
     of_base("condemned = 0");
     assert!(!both_are_there());
-    assert!(store.spare_layer(&changes).unwrap() && both_are_there());
+    assert!(store.protect_layer(&changes).unwrap() && both_are_there());
     // It is not the first to be pruned because nobody has used it alone for long.
     of_base("created = 1, used = 1");
     let used: BTreeSet<i64> = store.items().unwrap().iter().map(|item| item.used).collect();
@@ -251,10 +251,10 @@ fn a_packed_layer_stays_for_who_had_it_before() {
     let (id, tar) = packed(&build, "a");
     let other = open(root.path());
     other.collect(&everything()).unwrap();
-    assert!(other.condemned_layers().unwrap().contains(&id));
+    assert!(other.tombstoned_layers().unwrap().contains(&id));
     assert!(other.reclaim().unwrap().count == 0);
     // The build comes to need the files only now.
-    let blob = build.packed_in(&id).unwrap().expect("the blob is known");
+    let blob = build.lazy_blob(&id).unwrap().expect("the blob is known");
     assert!(blob.digest == tar && build.has_layer(&id) && build.read_blob(&tar).is_ok());
     // A record keeps the layer and the blob that it is packed in.
     let second = open(root.path());
@@ -265,7 +265,7 @@ fn a_packed_layer_stays_for_who_had_it_before() {
     drop((other, second));
     let last = open(root.path());
     last.reclaim().unwrap();
-    assert!(last.packed_in(&id).unwrap().is_some());
+    assert!(last.lazy_blob(&id).unwrap().is_some());
     last.collect(&everything()).unwrap();
     last.reclaim().unwrap();
     is_empty(root.path(), &last);
@@ -280,7 +280,7 @@ fn blobs_without_a_name_go_and_named_ones_stay() {
     let before = open(root.path());
     let late = before.put_blob(b"late").unwrap();
     store.collect(&everything()).unwrap();
-    // One that is named after it was condemned stays.
+    // One that is named after it was tombstoned stays.
     let row = ImageRow { id: late.clone(), manifest: None, layers: Vec::new(), size: 0, stored: 0 };
     before.put_image(&row, &["late".parse().unwrap()]).unwrap();
     drop(before);

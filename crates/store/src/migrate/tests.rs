@@ -51,7 +51,7 @@ fn version_8(root: &Path) -> Vec<(u8, String)> {
         let dir = store.temp_dir().unwrap();
         fs::create_dir(dir.path().join("fs")).unwrap();
         if digit == "d" {
-            Store::make_patch(dir.path(), &id("c")).unwrap();
+            Store::make_delta(dir.path(), &id("c")).unwrap();
         }
         let size = LayerSize { files: 100, own: None };
         store.put_layer(&id(digit), dir.path(), |_| Ok(()), [0; 32], size).unwrap();

@@ -128,7 +128,7 @@ fn make_layer(store: &Store, layer: usize) {
     let dir = store.temp_dir().unwrap();
     fs::create_dir(dir.path().join("fs")).unwrap();
     if let Some(base) = base_of(layer) {
-        Store::make_patch(dir.path(), &id(base)).unwrap();
+        Store::make_delta(dir.path(), &id(base)).unwrap();
     }
     store.put_layer(&id(layer), dir.path(), |_| Ok(()), [0; 32], LayerSize { files: 1, own: None }).unwrap();
 }
@@ -157,11 +157,11 @@ fn go(store: &Store, model: &mut Model, act: Act) {
             model.images.remove(&key);
         }
         Act::Condemn(layers) => {
-            store.condemn_layers(&layers.iter().map(|layer| id(*layer).to_string()).collect()).unwrap();
+            store.tombstone_layers(&layers.iter().map(|layer| id(*layer).to_string()).collect()).unwrap();
             model.condemn(&layers);
         }
         Act::Spare(layer) => {
-            store.spare_layer(&id(layer)).unwrap();
+            store.protect_layer(&id(layer)).unwrap();
             model.spare(&[layer]);
         }
         Act::Forget(layer) => {
@@ -186,7 +186,7 @@ fn go(store: &Store, model: &mut Model, act: Act) {
 /// The store has what the model has, and no row more.
 fn compare(store: &Store, model: &Model) {
     let condemned: BTreeSet<LayerId> = model.condemned.iter().copied().map(id).collect();
-    assert_eq!(store.condemned_layers().unwrap(), condemned);
+    assert_eq!(store.tombstoned_layers().unwrap(), condemned);
     for key in 0..8_u8 {
         let there = store.record(&[key; 32]).unwrap().is_some();
         assert_eq!(there, model.records.contains_key(&key), "record {key}");

@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use super::ExtractOptions;
+use crate::copy::Copied;
 use crate::entry::xattr_counts;
 use crate::error::TreeError;
 use crate::inroot::{NewDir, Root, make_dir, open_child, set_times_at, set_times_fd};
 use crate::path::TreePath;
-use crate::put::Copied;
 use crate::removal::remove_at;
 use crate::scan::Ownership;
 use crate::tar_read::TarEntry;
@@ -59,7 +59,7 @@ impl<'a> Extractor<'a> {
         dest: &[u8],
         options: &'a ExtractOptions,
     ) -> Result<Self, TreeError> {
-        let squash = options.limits.squash_ids;
+        let squash = options.limits.single_id;
         let (uid, gid) = options.chown.unwrap_or((0, 0));
         let new = NewDir { mode: 0o755, owner: (!squash).then_some((uid, gid)), mtime: options.mtime };
         let made = Root::from_fd(root).mkdir_p(dest, &new).map_err(|e| match e {
@@ -167,7 +167,7 @@ impl<'a> Extractor<'a> {
             _ => e,
         })?;
         let (mut fd, mut path) = (place.dir, place.dir_path);
-        let squash = self.options.limits.squash_ids;
+        let squash = self.options.limits.single_id;
         let new = NewDir {
             mode: 0o755,
             owner: (!squash).then_some((0, 0)),
@@ -283,7 +283,7 @@ impl<'a> Extractor<'a> {
         })?;
         let stat = fs::statat(spot.dir, spot.name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(self.failed("stat", &spot.path))?;
-        if self.options.limits.squash_ids {
+        if self.options.limits.single_id {
             let names = self.names.entry((stat.st_dev, stat.st_ino)).or_default();
             names.extend([place.path(), spot.path.clone()]);
             for path in names.clone() {
@@ -312,14 +312,14 @@ impl<'a> Extractor<'a> {
     }
 
     fn own_as(&mut self, path: &TreePath, (uid, gid): (u32, u32)) {
-        if self.options.limits.squash_ids {
+        if self.options.limits.single_id {
             self.copied.owners.insert(self.base.join(path), Ownership { uid, gid, mode: None });
         }
     }
 
     /// Owner, attributes, mode: in this order, as each clears something of the next.
     fn finish_fd(&self, fd: BorrowedFd<'_>, entry: &TarEntry) -> Result<(), Errno> {
-        if !self.options.limits.squash_ids {
+        if !self.options.limits.single_id {
             let (uid, gid) = self.owner(entry);
             fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
@@ -340,7 +340,7 @@ impl<'a> Extractor<'a> {
     }
 
     fn chown(&self, spot: &Spot<'_>, entry: &TarEntry) -> Result<(), Errno> {
-        if self.options.limits.squash_ids {
+        if self.options.limits.single_id {
             return Ok(());
         }
         let (uid, gid) = self.owner(entry);

@@ -43,7 +43,7 @@ fn root() -> (tempfile::TempDir, OwnedFd) {
 }
 
 fn options() -> ExtractOptions {
-    let limits = UnpackOptions { squash_ids: true, ..UnpackOptions::default() };
+    let limits = UnpackOptions { single_id: true, ..UnpackOptions::default() };
     ExtractOptions { limits, ..ExtractOptions::default() }
 }
 

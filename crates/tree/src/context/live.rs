@@ -36,7 +36,7 @@ pub(super) struct State {
 
 /// What was found of a file when it was read, where that is not what was known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retaken {
+pub struct Reread {
     /// The file.
     pub path: TreePath,
     /// What it is; `None` for what is no file any more.
@@ -65,7 +65,7 @@ impl Taken {
 /// What came of reading a file.
 pub(super) enum Read {
     AsBefore(Content),
-    Otherwise(Retaken),
+    Otherwise(Reread),
 }
 
 impl State {
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// The same with what was found of some files.
-    pub(super) fn with(&self, changes: &[Retaken]) -> Result<State, TreeError> {
+    pub(super) fn with(&self, changes: &[Reread]) -> Result<State, TreeError> {
         let changes: BTreeMap<&TreePath, Option<&Taken>> =
             changes.iter().map(|change| (&change.path, change.now.as_ref())).collect();
         let mut entries: Vec<Entry> = Vec::with_capacity(self.stamps.len());
@@ -124,7 +124,7 @@ pub(super) fn read(root: BorrowedFd<'_>, path: &TreePath, stamp: &Stamp) -> Resu
     if FileType::from_raw_mode(stamp.mode) == FileType::Socket {
         return Ok(Read::AsBefore(Content { digest: ContentDigest::of(b""), xattrs: Vec::new() }));
     }
-    let gone = || Ok(Read::Otherwise(Retaken { path: path.clone(), now: None }));
+    let gone = || Ok(Read::Otherwise(Reread { path: path.clone(), now: None }));
     let open = || open_plain_raw(root, path, FLAGS, Mode::empty());
     let mut expected = *stamp;
     let mut left = READS;
@@ -150,7 +150,7 @@ pub(super) fn read(root: BorrowedFd<'_>, path: &TreePath, stamp: &Stamp) -> Resu
         }
         if whole || left == 0 {
             let stamp = Stamp { size, ..expected };
-            return Ok(Read::Otherwise(Retaken { path: path.clone(), now: Some(Taken { stamp, content }) }));
+            return Ok(Read::Otherwise(Reread { path: path.clone(), now: Some(Taken { stamp, content }) }));
         }
         expected = after;
     }

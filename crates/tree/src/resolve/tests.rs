@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use crate::ignore::Patterns;
 use crate::inroot::Root;
 use crate::select::Selector;
-use crate::sketch::Sketch;
+use crate::skeleton::SkeletonTree;
 use crate::tree::tests::{dir, file};
 use crate::unpack::{UnpackOptions, read_layer};
 use crate::{Entry, Kind, Tree, TreePath};
@@ -215,9 +215,9 @@ proptest! {
             };
             let found = tree.select(&selector).is_ok();
             prop_assert_eq!(found, matches!(model(&world, &clean.to_string(), last), Answer::Found(_)), "{}", path);
-            // A sketch goes on over what is missing; files count as directories there.
+            // A skeleton goes on over what is missing; files count as directories there.
             if let (Answer::Found(at) | Answer::Missing(at, _), true) = (&expected, last) {
-                let sketched = Sketch::new(&tree).follow(path.as_bytes());
+                let sketched = SkeletonTree::new(&tree).follow(path.as_bytes());
                 let literal = expected == Answer::Found(at.clone()) || !path.contains("..");
                 if literal && !world.values().any(|node| matches!(node, Node::Link(to) if to.contains(".."))) {
                     prop_assert_eq!(sketched.unwrap(), real(at), "{}", path);
@@ -257,7 +257,7 @@ fn chains_of_links_end() {
         let path = format!("l{}", count - 1);
         let (_place, root) = on_disk(&world);
         assert_eq!(walked(&root, &path, true).is_ok(), expected, "{count}");
-        assert_eq!(Sketch::new(&in_tree(&world)).follow(path.as_bytes()).is_ok(), expected, "{count}");
+        assert_eq!(SkeletonTree::new(&in_tree(&world)).follow(path.as_bytes()).is_ok(), expected, "{count}");
         assert_eq!(model(&world, &path, true) != Answer::Loop, expected, "{count}");
     }
 }
@@ -266,7 +266,7 @@ fn chains_of_links_end() {
 fn a_sketch_counts_the_links_of_one_path() {
     let world = World::from([("end".to_owned(), Node::File), ("l".to_owned(), Node::Link("end".to_owned()))]);
     let tree = in_tree(&world);
-    let mut sketch = Sketch::new(&tree);
+    let mut sketch = SkeletonTree::new(&tree);
     for _ in 0..300 {
         assert_eq!(sketch.follow(b"l").unwrap(), real("end"));
     }

@@ -43,14 +43,14 @@ impl Tree {
             upper.get(path).is_some() || path.ancestors().any(|above| hiding.binary_search(&&above).is_ok())
         };
         let kept: Vec<Entry> = self.entries().iter().filter(|e| !hidden(&e.path)).cloned().collect();
-        out.extend(relink(self, kept));
+        out.extend(clone_tree(self, kept));
         out.sort_by(|a, b| a.path.cmp(&b.path));
         Tree { entries: out }
     }
 }
 
 /// A file that went may leave other names behind: the first of them becomes the file.
-fn relink(before: &Tree, kept: Vec<Entry>) -> Vec<Entry> {
+fn clone_tree(before: &Tree, kept: Vec<Entry>) -> Vec<Entry> {
     let mut heirs: std::collections::BTreeMap<TreePath, TreePath> = std::collections::BTreeMap::new();
     let mut out: Vec<Entry> = Vec::with_capacity(kept.len());
     for mut entry in kept {

@@ -19,7 +19,7 @@ const BUFFER: usize = 128 << 10;
 
 /// Where it is said which files of lower layers a layer deletes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Marks {
+pub enum WhiteoutStorage {
     /// On the disk, as overlayfs reads it, and in the tree.
     #[default]
     OnDisk,
@@ -30,26 +30,26 @@ pub enum Marks {
 pub(crate) struct Disk<'a> {
     /// `None` where only the tree is wanted: nothing is made, and files are only hashed.
     dest: Option<BorrowedFd<'a>>,
-    squash_ids: bool,
-    marks: Marks,
+    single_id: bool,
+    marks: WhiteoutStorage,
     buffer: Vec<u8>,
     /// The directory of the last operation.
     last: RefCell<Option<(TreePath, Rc<OwnedFd>)>>,
 }
 
 impl<'a> Disk<'a> {
-    pub(crate) fn new(dest: BorrowedFd<'a>, squash_ids: bool) -> Self {
+    pub(crate) fn new(dest: BorrowedFd<'a>, single_id: bool) -> Self {
         Self {
             dest: Some(dest),
-            squash_ids,
-            marks: Marks::OnDisk,
+            single_id,
+            marks: WhiteoutStorage::OnDisk,
             buffer: vec![0; BUFFER],
             last: RefCell::new(None),
         }
     }
 
     /// The same with deletions marked as `marks` says.
-    pub(crate) fn with_marks(self, marks: Marks) -> Self {
+    pub(crate) fn with_marks(self, marks: WhiteoutStorage) -> Self {
         Self { marks, ..self }
     }
 
@@ -57,8 +57,8 @@ impl<'a> Disk<'a> {
     pub(crate) fn none() -> Self {
         Self {
             dest: None,
-            squash_ids: true,
-            marks: Marks::InTree,
+            single_id: true,
+            marks: WhiteoutStorage::InTree,
             buffer: vec![0; BUFFER],
             last: RefCell::new(None),
         }
@@ -93,11 +93,11 @@ impl<'a> Disk<'a> {
 
     /// Takes away a deletion that [`Disk::whiteout`] made.
     pub(crate) fn unmark(&self, path: &TreePath) -> Result<(), TreeError> {
-        if self.marks == Marks::InTree { Ok(()) } else { self.unlink(path, false) }
+        if self.marks == WhiteoutStorage::InTree { Ok(()) } else { self.unlink(path, false) }
     }
 
     pub(crate) fn whiteout(&self, path: &TreePath) -> Result<(), TreeError> {
-        if self.marks == Marks::InTree {
+        if self.marks == WhiteoutStorage::InTree {
             return Ok(());
         }
         let Some(parent) = self.parent(path)? else { return Ok(()) };
@@ -146,7 +146,7 @@ impl<'a> Disk<'a> {
     }
 
     fn own_name(&self, parent: &OwnedFd, path: &TreePath, meta: &Meta) -> Result<(), TreeError> {
-        if self.squash_ids {
+        if self.single_id {
             return Ok(());
         }
         let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
@@ -190,7 +190,7 @@ impl<'a> Disk<'a> {
         let Some(dest) = self.dest else { return Ok(()) };
         let fd = open_plain_raw(dest, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
             .map_err(TreeError::io("open", path))?;
-        if opaque && self.marks == Marks::OnDisk {
+        if opaque && self.marks == WhiteoutStorage::OnDisk {
             mark_opaque(fd.as_fd(), path)?;
         }
         self.finish_fd(fd.as_fd(), path, meta, &meta.xattrs)
@@ -211,7 +211,7 @@ impl<'a> Disk<'a> {
         meta: &Meta,
         xattrs: &[Xattr],
     ) -> Result<(), TreeError> {
-        if !self.squash_ids {
+        if !self.single_id {
             fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
                 .map_err(TreeError::owning("set owner of", path, (meta.uid, meta.gid)))?;
         }

@@ -41,7 +41,7 @@ proptest! {
         write_layer(&tree, || open_content(&tree), &mut tar, &TarOptions::default()).unwrap();
         let root = rustix::process::geteuid().is_root();
         let (_temp, dest) = fresh();
-        let options = UnpackOptions { squash_ids: !root, ..UnpackOptions::default() };
+        let options = UnpackOptions { single_id: !root, ..UnpackOptions::default() };
         let got = unpack_layer(&tar[..], dest.as_fd(), &options).unwrap();
         prop_assert_eq!(&got.tree, &tree);
         prop_assert_eq!(got.size, tar.len() as u64);
@@ -70,7 +70,7 @@ proptest! {
             tar[at] = byte;
         }
         let (_temp, dest) = fresh();
-        drop(unpack_layer(&tar[..], dest.as_fd(), &UnpackOptions { squash_ids: true, ..UnpackOptions::default() }));
+        drop(unpack_layer(&tar[..], dest.as_fd(), &UnpackOptions { single_id: true, ..UnpackOptions::default() }));
     }
 }
 
@@ -102,7 +102,7 @@ fn archive(entries: &[Raw<'_>]) -> Vec<u8> {
 fn try_unpack(entries: &[Raw<'_>]) -> (tempfile::TempDir, Result<Unpacked, TreeError>) {
     let (temp, dest) = fresh();
     let options =
-        UnpackOptions { squash_ids: true, max_entries: 1000, max_bytes: 1 << 20, ..UnpackOptions::default() };
+        UnpackOptions { single_id: true, max_entries: 1000, max_bytes: 1 << 20, ..UnpackOptions::default() };
     let result = unpack_layer(&archive(entries)[..], dest.as_fd(), &options);
     let outside: Vec<_> = std::fs::read_dir(temp.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(outside.len(), 2, "{entries:?} made something outside");
@@ -195,7 +195,7 @@ fn deletions() {
 fn bombs() {
     let (_temp, dest) = fresh();
     let small =
-        UnpackOptions { squash_ids: true, max_entries: 10, max_bytes: 1 << 20, ..UnpackOptions::default() };
+        UnpackOptions { single_id: true, max_entries: 10, max_bytes: 1 << 20, ..UnpackOptions::default() };
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     io::copy(&mut io::repeat(0).take(8 << 20), &mut gz).unwrap();
     let result = unpack_layer(&gz.finish().unwrap()[..], dest.as_fd(), &small);
@@ -268,7 +268,7 @@ fn every_compression() {
     let mut ids = Vec::new();
     for bytes in [&plain, &gz, &zst, &bz, &xz] {
         let (_temp, dest) = fresh();
-        let options = UnpackOptions { squash_ids: true, ..UnpackOptions::default() };
+        let options = UnpackOptions { single_id: true, ..UnpackOptions::default() };
         ids.push(unpack_layer(&bytes[..], dest.as_fd(), &options).unwrap().diff_id);
     }
     ids.dedup();
@@ -295,7 +295,7 @@ fn overlay_attributes_of_an_archive_are_ignored() {
     bytes.resize(1024, 0);
     bytes.extend(archive(&[(EntryType::Directory, "d", "")]));
     let (_temp, dest) = fresh();
-    let options = UnpackOptions { squash_ids: true, ..UnpackOptions::default() };
+    let options = UnpackOptions { single_id: true, ..UnpackOptions::default() };
     let tree = unpack_layer(&bytes[..], dest.as_fd(), &options).unwrap().tree;
     assert_eq!(tree.entries()[0].kind, Kind::Dir { opaque: false });
     let names: Vec<_> = tree.entries()[0].meta.xattrs.iter().map(|x| x.name.clone()).collect();

@@ -135,7 +135,7 @@ impl Images {
         let fetched = self.fetch_layers(place, wanted, Unpack::Lazy, step).await?;
         for (layer, offered) in fetched.iter().zip(layers) {
             if let Some(created) = offered.created {
-                self.store.made_at(&layer.id, created)?;
+                self.store.set_created(&layer.id, created)?;
             }
         }
         Ok(fetched)

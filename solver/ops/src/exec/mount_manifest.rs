@@ -37,7 +37,7 @@ fn save_tree(
     let by_result = input.content.filter(|_| asked.is_everything());
     let key = by_result.unwrap_or_else(|| Key::from_bytes(selection.k_digest().0));
     let encode = || zstd::bulk::compress(&tree_of(selection)?.encode(), 1).ok();
-    Ok(job.store.put_note(&key.to_string(), encode)?)
+    Ok(job.store.put_trace(&key.to_string(), encode)?)
 }
 
 /// What was selected, as it is below the place where it is mounted: the same content may have come from elsewhere.
@@ -54,6 +54,6 @@ fn tree_of(selection: Selection) -> Option<Tree> {
 /// The tree that a key names by its content, where a step has seen it through a mount and it is still known. Paths are
 /// relative to the mount.
 pub fn mount_manifest(store: &Store, key: &str) -> Option<Tree> {
-    let bytes = zstd::decode_all(store.noted(key)?.as_slice()).ok()?;
+    let bytes = zstd::decode_all(store.trace(key)?.as_slice()).ok()?;
     Tree::decode(&bytes).ok()
 }

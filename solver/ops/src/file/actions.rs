@@ -3,8 +3,8 @@
 use std::os::fd::BorrowedFd;
 
 use lapstrake_graph::{FileAction, MakeDir, MakeFile, Owner};
-use lapstrake_snapshot::{Active, Halves};
-use lapstrake_tree::put::{Copied, Dest, NewFile, Previous, make_directory, write_file};
+use lapstrake_snapshot::{Active, UpperAndLower};
+use lapstrake_tree::copy::{Copied, Dest, NewFile, Previous, make_directory, write_file};
 
 use crate::error::OpsError;
 use crate::file::context_reads::ContextReads;
@@ -61,7 +61,7 @@ pub(crate) fn apply_all(
             // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
             PreparedAction::Copy(copy) if alone => {
                 let halves = active.halves()?;
-                let layers = halves.as_ref().map(Halves::layers);
+                let layers = halves.as_ref().map(UpperAndLower::layers);
                 return apply_copy(reads, copy, Dest { root, layers, previous });
             }
             PreparedAction::Copy(copy) => apply_copy(reads, copy, Dest::plain(root))?.owners,

@@ -3,7 +3,7 @@
 use lapstrake_graph::{Owner, OwnerPart};
 use lapstrake_snapshot::{Active, is_copied, read_file, stacking};
 use lapstrake_store::{Stacking, Store};
-use lapstrake_tree::sketch::Sketch;
+use lapstrake_tree::skeleton::SkeletonTree;
 use lapstrake_tree::{Tree, TreePath};
 
 use crate::error::OpsError;
@@ -27,7 +27,7 @@ pub(crate) fn base_view(
     let copies = matches!(stacking(store)?, Stacking::Copy { .. })
         && !base.layers.is_empty()
         && !is_copied(store, &base.as_lowers());
-    if base.below.is_none() && (copies || base.has_packed(store)) {
+    if base.below.is_none() && (copies || base.has_lazy(store)) {
         let tree = base.tree(store)?;
         if let Some(sketch) = skeleton(store, base, &tree, actions)? {
             return Ok(Active::sketched(store, sketch, single_id)?);
@@ -42,8 +42,8 @@ fn skeleton<'t>(
     base: &Stack,
     tree: &'t Tree,
     actions: &[PreparedAction<'_>],
-) -> Result<Option<Sketch<'t>>, OpsError> {
-    let mut sketch = Sketch::new(tree);
+) -> Result<Option<SkeletonTree<'t>>, OpsError> {
+    let mut sketch = SkeletonTree::new(tree);
     let mut dests: Vec<&str> = Vec::new();
     for action in actions {
         // What a path that leads nowhere is told as is the business of whoever carries the action out.
@@ -84,7 +84,7 @@ fn by_name(owner: &Owner) -> bool {
 }
 
 /// Takes in who there is. False if a file that says so cannot be had.
-fn add_users(store: &Store, base: &Stack, sketch: &mut Sketch<'_>) -> Result<bool, OpsError> {
+fn add_users(store: &Store, base: &Stack, sketch: &mut SkeletonTree<'_>) -> Result<bool, OpsError> {
     for path in DATABASES {
         let Ok(found) = sketch.file(path.as_bytes()) else { return Ok(false) };
         let Some((place, size)) = found else { continue };

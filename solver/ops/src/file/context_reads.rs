@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lapstrake_engine::{CacheMap, Dep, Key, Step, Stream};
 use lapstrake_graph::Source;
 use lapstrake_tree::TreePath;
-use lapstrake_tree::context::{Retaken, View};
-use lapstrake_tree::put::Copied;
+use lapstrake_tree::context::{Reread, View};
+use lapstrake_tree::copy::Copied;
 
 use crate::error::OpsError;
 use crate::file::copy_source::{CopySource, LoadedContext, context_key, selector};
@@ -43,7 +43,7 @@ pub(crate) fn warn_skipped_devices(step: &Step, skipped: &[TreePath]) {
 struct Seen {
     loaded: Arc<LoadedContext>,
     view: View,
-    retaken: Vec<Retaken>,
+    retaken: Vec<Reread>,
 }
 
 impl<'a> ContextReads<'a> {

@@ -8,10 +8,10 @@ use std::path::Path;
 use lapstrake_graph::{Copy, Owner, OwnerPart};
 use lapstrake_snapshot::Active;
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
+use lapstrake_tree::copy::{self, Copied, CopyOptions, Dest};
 use lapstrake_tree::inroot::{Root, open_host_dir};
-use lapstrake_tree::put::{Copied, CopyOptions, Dest, put};
 use lapstrake_tree::select::{SelectedRoot, Selection, Selector};
-use lapstrake_tree::sketch::Sketch;
+use lapstrake_tree::skeleton::SkeletonTree;
 use lapstrake_tree::unpack::UnpackOptions;
 use lapstrake_tree::users::resolve_chown;
 use lapstrake_tree::{Kind, TreeError, TreePath};
@@ -71,9 +71,9 @@ fn copy_plain(
     root: BorrowedFd<'_>,
 ) -> Result<Copied, OpsError> {
     let single_id = reads.job.worker.single_id();
-    let options = CopyOptions { squash_ids: single_id, live: origin.is_live(), ..CopyOptions::default() };
+    let options = CopyOptions { single_id, live: origin.is_live(), ..CopyOptions::default() };
     let from = origin.open(&reads.job.store, stack, single_id)?;
-    let copied = put(from.dir.as_fd(), selection, Dest::plain(root), b"/", &options)?;
+    let copied = copy::copy(from.dir.as_fd(), selection, Dest::plain(root), b"/", &options)?;
     reads.note(stack, &copied)?;
     Ok(copied)
 }
@@ -98,7 +98,7 @@ pub(crate) struct PreparedCopy<'a> {
 
 impl PreparedCopy<'_> {
     /// Takes in what it looks at where it goes to. False if that is not all, or cannot be told.
-    pub(crate) fn sketch(&self, sketch: &mut Sketch<'_>) -> Result<bool, OpsError> {
+    pub(crate) fn sketch(&self, sketch: &mut SkeletonTree<'_>) -> Result<bool, OpsError> {
         let dest = self.copy.dest.as_bytes();
         let is_archive = |part: &CopyPart| matches!(part, CopyPart::Archive(_));
         // What is copied beside archives may be put over their links.
@@ -128,7 +128,7 @@ impl PreparedCopy<'_> {
 
 /// The options of a copy into `root`, where names of owners are looked up.
 pub(crate) fn copy_options(
-    squash_ids: bool,
+    single_id: bool,
     root: BorrowedFd<'_>,
     chown: Option<&Owner>,
     timestamp: Option<i64>,
@@ -138,7 +138,7 @@ pub(crate) fn copy_options(
         chmod: None,
         chmod_made: false,
         mtime: timestamp.map(|seconds| seconds.saturating_mul(1_000_000_000)),
-        squash_ids,
+        single_id,
         live: false,
     })
 }
@@ -190,8 +190,8 @@ fn stable_archive(
     let temp = reads.job.store.temp_dir()?;
     let dir = open_host_dir(temp.path())?;
     let only = Selection { roots: vec![root.clone()] };
-    let options = CopyOptions { squash_ids: true, live: true, ..CopyOptions::default() };
-    let copied = put(from, &only, Dest::plain(dir.as_fd()), b"/", &options)?;
+    let options = CopyOptions { single_id: true, live: true, ..CopyOptions::default() };
+    let copied = copy::copy(from, &only, Dest::plain(dir.as_fd()), b"/", &options)?;
     reads.note(stack, &copied)?;
     match open_archive_at(dir.as_fd(), &TreePath::parse(&root.name).map_err(TreeError::from)?) {
         Ok(Some(archive)) => Ok(archive),
@@ -219,7 +219,7 @@ pub(crate) fn apply_copy(
         let (copied, selection) = match part {
             CopyPart::Archive(archive) => (extract_archive(archive, dest.root, copy, &options)?, None),
             CopyPart::Files(selection) => {
-                let copied = put(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?;
+                let copied = copy::copy(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?;
                 (copied, Some(selection))
             }
         };
@@ -286,7 +286,7 @@ fn extract_archive(
     let options = ExtractOptions {
         chown: options.chown,
         mtime: options.mtime,
-        limits: UnpackOptions { squash_ids: options.squash_ids, ..UnpackOptions::default() },
+        limits: UnpackOptions { single_id: options.single_id, ..UnpackOptions::default() },
     };
     Ok(extract(archive, root, copy.dest.as_bytes(), &options)?)
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use lapstrake_graph::{File, FileAction};
 use lapstrake_store::LayerId;
 use lapstrake_tree::Tree;
+use lapstrake_tree::copy::Previous;
 use lapstrake_tree::inroot::open_host_dir;
-use lapstrake_tree::put::Previous;
 
 use crate::job::context::BuildContext;
 use crate::stack::SharedStack;
@@ -29,7 +29,7 @@ impl PreviousCopy {
         let pointer = job.store.context_copy(&context.path, &lapstrake_go::to_json(file));
         let layer = || {
             let id: LayerId = fs::read_to_string(&pointer).ok()?.parse().ok()?;
-            job.store.spare_layer(&id).ok().filter(|there| *there)?;
+            job.store.protect_layer(&id).ok().filter(|there| *there)?;
             // Changes to changes would pile up.
             let id = job.store.layer_base(&id).unwrap_or(id);
             let tree = Tree::decode(&job.store.layer_tree(&id).ok()?).ok()?;
@@ -40,9 +40,9 @@ impl PreviousCopy {
         Some(PreviousCopy { pointer, id, layer })
     }
 
-    /// As a copy takes it; `patch` if it will do to put what has changed since.
-    pub(crate) fn previous(&self, patch: bool) -> Option<Previous<'_>> {
-        self.layer.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree, patch })
+    /// As a copy takes it; `delta` if it will do to put what has changed since.
+    pub(crate) fn previous(&self, delta: bool) -> Option<Previous<'_>> {
+        self.layer.as_ref().map(|(files, tree)| Previous { files: files.as_fd(), tree, delta })
     }
 
     /// The layer that [`PreviousCopy::previous`] shows.

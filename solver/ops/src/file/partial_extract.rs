@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 
-use lapstrake_snapshot::{stacking, take_files};
+use lapstrake_snapshot::{extract_files, stacking};
 use lapstrake_store::{LayerId, Stacking, Store};
 use lapstrake_tree::inroot::open_host_dir;
 use lapstrake_tree::select::Selection;
-use lapstrake_tree::unpack::Part;
+use lapstrake_tree::unpack::PartialExtract;
 use lapstrake_tree::{Kind, Tree, TreePath};
 
 use crate::error::OpsError;
@@ -28,21 +28,21 @@ pub(crate) fn partial_extract(
     }
     // Where layers are copied to be put on each other, a few files are linked sooner.
     let copies = matches!(stacking(store)?, Stacking::Copy { .. }) && stack.layers.len() > 1;
-    if !copies && !stack.has_packed(store) {
+    if !copies && !stack.has_lazy(store) {
         return Ok(None);
     }
     let wanted = files_by_layer(store, stack, selection)?;
     for layer in wanted.keys().filter(|layer| !store.has_files(layer)) {
         if !job.partial_reads.count_read(layer) {
             // The others stay packed all the same, if they are not wanted.
-            lapstrake_snapshot::unpack_packed(store, layer, job.worker.single_id())?;
+            lapstrake_snapshot::unpack_lazy(store, layer, job.worker.single_id())?;
         }
     }
     let temp = store.temp_dir()?;
     let dir = open_host_dir(temp.path())?;
     // One after the other: two may have to make the same directory.
     for (layer, part) in &wanted {
-        if !take_files(store, layer, part, dir.as_fd())? {
+        if !extract_files(store, layer, part, dir.as_fd())? {
             return Ok(None);
         }
     }
@@ -54,7 +54,7 @@ fn files_by_layer(
     store: &Store,
     stack: &Stack,
     selection: &Selection,
-) -> Result<BTreeMap<LayerId, Part>, OpsError> {
+) -> Result<BTreeMap<LayerId, PartialExtract>, OpsError> {
     let entries = selection.roots.iter().flat_map(|root| &root.entries);
     let files = entries.filter(|entry| matches!(entry.kind, Kind::File { .. }));
     let mut left: Vec<&TreePath> = files.map(|entry| &entry.source).collect();
@@ -69,7 +69,7 @@ fn files_by_layer(
         let (here, below): (Vec<_>, Vec<_>) = left.into_iter().partition(|path| tree.get(path).is_some());
         left = below;
         if !here.is_empty() {
-            found.insert(layer.id.clone(), Part::of(&tree, here));
+            found.insert(layer.id.clone(), PartialExtract::of(&tree, here));
         }
     }
     Ok(found)

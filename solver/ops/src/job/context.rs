@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lapstrake_graph::{Exec, FileAction, Graph, NetworkMode, Op, Source};
 use lapstrake_oci::Digest;
-use lapstrake_runtime::{Chosen, Network, Preference, RuntimeError, Sandbox};
+use lapstrake_runtime::{ChosenNetwork, Network, NetworkPreference, RuntimeError, Sandbox};
 use lapstrake_store::Store;
 use lapstrake_tree::TreePath;
 
@@ -26,7 +26,7 @@ pub(crate) struct BuildContext {
     pub(crate) copy_sources: CopySources,
     pub(crate) fetch_cache: FetchCache,
     pub(crate) partial_reads: PartialReadCount,
-    chosen: OnceLock<Chosen>,
+    chosen: OnceLock<ChosenNetwork>,
     /// The manifests of images whose files no step needs.
     unread_images: OnceLock<BTreeSet<Digest>>,
     /// The remotes of repositories that the build needs.
@@ -136,13 +136,13 @@ impl BuildContext {
     }
 
     /// What the network of steps is, once one of them needed it.
-    pub(crate) fn chosen_network(&self) -> Option<&Chosen> {
+    pub(crate) fn chosen_network(&self) -> Option<&ChosenNetwork> {
         self.chosen.get()
     }
 
     /// The worker's sandbox.
     pub(crate) fn sandbox(&self, exec: &Exec) -> Result<&Sandbox, OpsError> {
-        let own = exec.network == NetworkMode::Default && self.settings.network != Preference::Host;
+        let own = exec.network == NetworkMode::Default && self.settings.network != NetworkPreference::Host;
         self.worker.sandbox(own)
     }
 }

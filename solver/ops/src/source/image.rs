@@ -12,7 +12,7 @@ use lapstrake_http::Proxies;
 use lapstrake_images::{Layout, Untagged, Wanted};
 use lapstrake_oci::{Descriptor, DiffId, Digest, ImageConfig, Platform, Reference, read_manifest};
 use lapstrake_registry::{Client, Registries, is_index};
-use lapstrake_snapshot::{Imported, import_layer, import_packed, settle_stack};
+use lapstrake_snapshot::{Imported, import_layer, import_lazy, resolve_stack};
 use lapstrake_store::{Blob, ImageRow, StackLayer, Store};
 use tokio::sync::OnceCell;
 
@@ -344,7 +344,7 @@ impl Images {
     /// The layers as they have to be on each other.
     async fn settle(&self, layers: Vec<StackLayer>) -> Result<Vec<StackLayer>, OpsError> {
         let (store, single_id) = (self.store.clone(), self.worker.single_id());
-        let settled = tokio::task::spawn_blocking(move || settle_stack(&store, layers, single_id)).await;
+        let settled = tokio::task::spawn_blocking(move || resolve_stack(&store, layers, single_id)).await;
         Ok(settled.map_err(|_| OpsError::Worker)??)
     }
 
@@ -451,7 +451,7 @@ impl Images {
         step.status(&doing, 0, 0, false);
         let imported = tokio::task::spawn_blocking(move || match unpack {
             Unpack::Eager => import_layer(&store, input, single_id),
-            Unpack::Lazy => import_packed(&store, input),
+            Unpack::Lazy => import_lazy(&store, input),
         });
         let imported = imported.await.map_err(|_| OpsError::Worker)??;
         step.status(&doing, 0, 0, true);

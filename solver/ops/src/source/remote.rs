@@ -18,8 +18,8 @@ use lapstrake_remote::{Answer, Download, GitAccess, Known, Web, moved};
 use lapstrake_snapshot::Active;
 use lapstrake_store::{LayerId, RecordOf};
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive, newest};
+use lapstrake_tree::copy::{CopyOptions, Dest, copy};
 use lapstrake_tree::inroot::{Root, open_host_dir};
-use lapstrake_tree::put::{CopyOptions, Dest, put};
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::Selector;
 use lapstrake_tree::unpack::UnpackOptions;
@@ -124,7 +124,7 @@ impl Job {
     /// an archive. Other sources have no time.
     ///
     /// # Errors
-    /// As for [`Job::bring`].
+    /// As for [`Job::fetch`].
     pub async fn time_of(&self, source: &Source, step: &Step) -> Result<Option<i64>, OpsError> {
         let blob = match source {
             Source::Git(git) => return self.commit_time(git, step).await.map(Some),
@@ -368,16 +368,16 @@ fn is_context_archive(job: &BuildContext, blob: &Digest) -> Result<bool, OpsErro
 }
 
 fn archive_layer(job: &BuildContext, blob: &Digest, step: &Step) -> Result<LayerId, OpsError> {
-    let squash_ids = job.worker.single_id();
+    let single_id = job.worker.single_id();
     let options = ExtractOptions {
         chown: None,
         mtime: None,
-        limits: UnpackOptions { squash_ids, ..UnpackOptions::default() },
+        limits: UnpackOptions { single_id, ..UnpackOptions::default() },
     };
     let active = Active::new(&job.store, &[])?;
     let copied = extract(job.store.open_blob(blob)?, active.root(), b"/", &options)?;
     warn_skipped_devices(step, &copied.skipped_devices);
-    Ok(active.commit(&job.store, copied, squash_ids)?)
+    Ok(active.commit(&job.store, copied, single_id)?)
 }
 
 fn file_layer(job: &BuildContext, blob: &Digest, name: &str, modified: i64) -> Result<LayerId, OpsError> {
@@ -420,11 +420,11 @@ fn set_times(dir: &Path, seconds: i64) -> Result<(), OpsError> {
 fn layer_of(job: &BuildContext, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
     let tree = scan(dir, &ScanOptions::default())?;
     let selection = tree.select(&Selector::new("/"))?;
-    let squash_ids = job.worker.single_id();
-    let options = CopyOptions { chown: Some((0, 0)), squash_ids, ..CopyOptions::default() };
+    let single_id = job.worker.single_id();
+    let options = CopyOptions { chown: Some((0, 0)), single_id, ..CopyOptions::default() };
     let active = Active::new(&job.store, &[])?;
-    let copied = put(dir, &selection, Dest::plain(active.root()), b"/", &options)?;
-    Ok(active.commit(&job.store, copied, squash_ids)?)
+    let copied = copy(dir, &selection, Dest::plain(active.root()), b"/", &options)?;
+    Ok(active.commit(&job.store, copied, single_id)?)
 }
 
 #[cfg(test)]

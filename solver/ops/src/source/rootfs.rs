@@ -71,7 +71,7 @@ fn host_system(store: &Store) -> Result<Stack, OpsError> {
     for name in ETC {
         copy_config(&Path::new("/etc").join(name), &root.join("etc").join(name))?;
     }
-    settle(&root)?;
+    normalize(&root)?;
     let layer = adopt_layer(store, &temp.join("layer"))?;
     let stack = Stack { binds, fingerprint: Some(hasher.finish()), ..Stack::default() };
     Ok(stack.with(layer))
@@ -99,13 +99,13 @@ fn copy_config(from: &Path, to: &Path) -> Result<(), OpsError> {
 }
 
 /// Gives everything one time and plain modes, so that the layer depends on what it holds and on nothing else.
-fn settle(dir: &Path) -> Result<(), OpsError> {
+fn normalize(dir: &Path) -> Result<(), OpsError> {
     use std::os::unix::fs::PermissionsExt as _;
     for entry in fs::read_dir(dir).map_err(OpsError::io("list", dir))? {
         let entry = entry.map_err(OpsError::io("list", dir))?;
         let kind = entry.file_type().map_err(OpsError::io("look at", dir))?;
         if kind.is_dir() {
-            settle(&entry.path())?;
+            normalize(&entry.path())?;
         } else {
             set_epoch(&entry.path())?;
         }
