@@ -41,7 +41,7 @@ impl Store {
     }
 
     /// Whether the layer's files are there, with what it lies on. The disk is asked once: what a process has seen is not
-    /// taken away while it lives (see [`crate::users`]).
+    /// taken away while it lives (see [`crate::epochs`]).
     pub fn has_files(&self, id: &LayerId) -> bool {
         if self.known().contains_key(id.as_str()) {
             return true;

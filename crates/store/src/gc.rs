@@ -2,7 +2,7 @@
 //!
 //! Sizes were recorded when things were made, so nobody walks a tree to know them. What goes is first tombstoned, in one
 //! transaction with the records that name it; its files are removed by [`Store::reclaim`] once nobody is left who may be
-//! using them (see [`crate::users`]). A process that comes to need a tombstoned thing in between takes it back.
+//! using them (see [`crate::epochs`]). A process that comes to need a tombstoned thing in between takes it back.
 //! Whoever is killed on the way leaves tombstoned things, which the next one removes.
 
 mod collect;

@@ -2,7 +2,7 @@
 //!
 //! Up to version 8 every change of the database was one that older processes did not notice: new tables and new columns.
 //! Version 9 takes tables away, because an older process would write records and images without saying which layers they
-//! need. So nothing older may be at work in the directory then: its processes hold the locks of [`crate::users`], and are
+//! need. So nothing older may be at work in the directory then: its processes hold the locks of [`crate::epochs`], and are
 //! named if they do not end soon. The superblock gets its new format first. From then on an older lapstrake refuses the
 //! directory, and whatever ends the change half-way, the next process finds it undone in the database and does it again.
 

@@ -5,7 +5,7 @@
 //! names its stack; 0 is the stack without layers. Every row of `stacks` has a record, or has a row on it that does.
 //! `image_layers` lists the layers of images, one row each.
 //!
-//! A layer may be changes to another one, its base (see [`crate::patches`]). What needs the layer needs the base.
+//! A layer may be changes to another one, its base (see [`crate::delta_layers`]). What needs the layer needs the base.
 
 use std::collections::BTreeSet;
 

@@ -288,7 +288,7 @@ pub struct NewFile<'a> {
 /// Writes a file, as a heredoc of COPY does. Its time is `options.mtime` or now.
 ///
 /// # Errors
-/// As [`put`].
+/// As [`copy`].
 pub fn write_file(
     dest_root: BorrowedFd<'_>,
     dest: &[u8],

@@ -28,7 +28,7 @@
 //! Equal steps of two jobs run once: a step is done under the lock of its content key. Jobs that wait for the lock take the
 //! result from the job that had it. If that job fails, panics or is dropped, the next one does the step itself.
 //!
-//! A source may change while a step reads it. The step then says what it [read](Read). The keys of the step, and of all steps
+//! A source may change while a step reads it. The step then says what it [read](InputRead). The keys of the step, and of all steps
 //! that stand on it, are computed again from what was read before the result is recorded. So a key always names what was read.
 
 mod event;

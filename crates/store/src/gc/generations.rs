@@ -1,4 +1,4 @@
-//! Generations of processes: see [`crate::users`].
+//! Generations of processes: see [`crate::epochs`].
 
 use crate::epochs::is_epoch_empty;
 use crate::error::StoreError;
