@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::host::Shared;
 use crate::jobs::{Job, Prepared};
 use crate::run::{begin, check_frontend, evaluate, on_thread, plan};
-use crate::{error, subrequest, worker};
+use crate::{subrequest, worker};
 
 /// The header that says which build a call belongs to.
 const BUILD: &str = "buildkit-controlapi-buildid";
@@ -82,7 +82,7 @@ impl Service for Bridge {
         let prepared = result(&job, &request.get_ref().r#ref)?;
         let shared = self.shared.clone();
         let evaluated = on_thread(move || async move {
-            evaluate(&shared, &job, &prepared).await.map_err(|report| error::status(&report))
+            evaluate(&shared, &job, &prepared).await.map_err(|report| job.status(&report))
         });
         evaluated.await?;
         Ok(Response::new(api::EvaluateResponse {}))
@@ -213,7 +213,7 @@ async fn solve(
     job: &Arc<Job>,
     request: api::SolveRequest,
 ) -> Result<api::SolveResponse, Status> {
-    let failed = |report: lapstrake_diag::Report| error::status(&report);
+    let failed = |report: lapstrake_diag::Report| job.status(&report);
     if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
         return not_yet("a definition (LLB)");
     }

@@ -4,16 +4,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
-use futures_util::stream::unfold;
+use futures_util::stream::{StreamExt as _, iter, unfold};
+use lapstrake_diag::Outcome;
 use lapstrake_proto::moby::buildkit::v1 as api;
 use lapstrake_proto::moby::buildkit::v1::control_server::Control as Service;
+use lapstrake_store::Store;
+use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::host::Shared;
 use crate::jobs::Job;
 use crate::run::{on_thread, run};
 use crate::session::{Outgoing, Session};
-use crate::{translate, worker};
+use crate::{error, records, translate, usage, worker};
 
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -27,11 +30,24 @@ impl Control {
     pub(crate) fn new(shared: Arc<Shared>) -> Control {
         Control { shared }
     }
-}
 
-/// The error for what is not built yet.
-fn not_yet<T>(what: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("{what} is not supported by `lapstrake serve` yet")))
+    /// Works with the store on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Store>) -> Outcome<T> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = self.shared.worker.store().clone();
+        on_thread(move || async move { work(&store).map_err(|report| error::status(&report, None)) }).await
+    }
+
+    /// The messages of the build `id` from its record, if there is one.
+    async fn recorded(&self, id: String) -> Result<Option<Vec<api::StatusResponse>>, Status> {
+        let replay = move |store: &Arc<Store>| match records::row(store, &id)? {
+            Some(row) => records::replay(store, &row).map(Some),
+            None => Ok(None),
+        };
+        self.blocking(replay).await
+    }
 }
 
 #[tonic::async_trait]
@@ -54,6 +70,10 @@ impl Service for Control {
         let (job, answer) = Job::new(request, session);
         // A client that goes away drops this call, and with it the registration, which cancels the build.
         let registered = self.shared.jobs.add(&job)?;
+        if !job.request.internal {
+            // Nobody may be listening.
+            self.shared.history.send(records::started(&job)).map(drop).unwrap_or_default();
+        }
         let shared = self.shared.clone();
         let answer = on_thread(move || async move { run(&shared, &job, answer).await }).await;
         drop(registered);
@@ -64,7 +84,13 @@ impl Service for Control {
         &self,
         request: Request<api::StatusRequest>,
     ) -> Result<Response<Self::StatusStream>, Status> {
-        let job = self.shared.jobs.get(&request.into_inner().r#ref).await?;
+        let id = request.into_inner().r#ref;
+        if self.shared.jobs.find(&id).is_none()
+            && let Some(messages) = self.recorded(id.clone()).await?
+        {
+            return Ok(Response::new(Box::pin(iter(messages.into_iter().map(Ok)))));
+        }
+        let job = self.shared.jobs.get(&id).await?;
         let log = job.log.clone();
         let messages = unfold((log, 0), |(log, number)| async move {
             let message = log.get(number).await?;
@@ -97,29 +123,97 @@ impl Service for Control {
 
     async fn disk_usage(
         &self,
-        _request: Request<api::DiskUsageRequest>,
+        request: Request<api::DiskUsageRequest>,
     ) -> Result<Response<api::DiskUsageResponse>, Status> {
-        not_yet("disk usage")
+        let request = request.into_inner();
+        let record =
+            self.blocking(move |store| usage::list(store, &request.filter, request.age_limit)).await?;
+        Ok(Response::new(api::DiskUsageResponse { record }))
     }
 
     async fn prune(
         &self,
-        _request: Request<api::PruneRequest>,
+        request: Request<api::PruneRequest>,
     ) -> Result<Response<Self::PruneStream>, Status> {
-        not_yet("prune")
+        let request = request.into_inner();
+        let removed = self.blocking(move |store| usage::prune(store, &request)).await?;
+        Ok(Response::new(Box::pin(iter(removed.into_iter().map(Ok)))))
     }
 
     async fn listen_build_history(
         &self,
-        _request: Request<api::BuildHistoryRequest>,
+        request: Request<api::BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
-        not_yet("build history")
+        let request = request.into_inner();
+        if !request.filter.is_empty() {
+            return Err(Status::unimplemented(
+                "filters of records are not supported by `lapstrake serve` yet",
+            ));
+        }
+        // Subscribed first, so that nothing is missed in between.
+        let listener = self.shared.history.subscribe();
+        let wanted = |id: &str| request.r#ref.is_empty() || request.r#ref == id;
+        let active = self.shared.jobs.active();
+        let active = active.iter().filter(|job| !job.request.internal && wanted(&job.id));
+        let mut events: Vec<_> = active.map(|job| records::started(job)).collect();
+        if !request.active_only {
+            let id = request.r#ref.clone();
+            let known = self.blocking(move |store| {
+                let rows = if id.is_empty() {
+                    store.builds()?
+                } else {
+                    records::row(store, &id)?.into_iter().collect()
+                };
+                rows.iter().map(records::complete).collect()
+            });
+            let known: Vec<api::BuildHistoryEvent> = known.await?;
+            let most = usize::try_from(request.limit).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
+            events.extend(known.into_iter().take(most));
+        }
+        let known = iter(events.into_iter().map(Ok));
+        if request.early_exit {
+            return Ok(Response::new(Box::pin(known)));
+        }
+        let id = request.r#ref;
+        let later = unfold(listener, move |mut listener| {
+            let id = id.clone();
+            async move {
+                loop {
+                    match listener.recv().await {
+                        Ok(event) => {
+                            let of = event.record.as_ref().map_or("", |record| record.r#ref.as_str());
+                            if id.is_empty() || id == of {
+                                return Some((Ok(event), listener));
+                            }
+                        }
+                        Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return None,
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(known.chain(later))))
     }
 
     async fn update_build_history(
         &self,
-        _request: Request<api::UpdateBuildHistoryRequest>,
+        request: Request<api::UpdateBuildHistoryRequest>,
     ) -> Result<Response<api::UpdateBuildHistoryResponse>, Status> {
-        not_yet("build history")
+        let request = request.into_inner();
+        if request.pinned {
+            return Err(Status::unimplemented("pinned records are not supported by `lapstrake serve` yet"));
+        }
+        if request.delete {
+            let id = request.r#ref.clone();
+            let found = self.blocking(move |store| match records::row(store, &id)? {
+                Some(row) => Ok(store.remove_build(&row.id)?),
+                None => Ok(false),
+            });
+            if !found.await? {
+                return Err(Status::not_found(format!("no such record: {}", request.r#ref)));
+            }
+            self.shared.history.send(records::deleted(&request.r#ref)).map(drop).unwrap_or_default();
+        }
+        Ok(Response::new(api::UpdateBuildHistoryResponse {}))
     }
 }

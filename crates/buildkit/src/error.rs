@@ -3,19 +3,23 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_diag::{Excerpt, Fault, Place, Report};
+use lapstrake_oci::Digest;
 use lapstrake_proto::google::rpc;
+use lapstrake_proto::pb;
 use prost::Message as _;
 use prost_types::Any;
 use serde_json::json;
 use tonic::{Code, Status};
+
+use crate::caller::Names;
 
 /// The prefix that clients add themselves.
 const PREFIX: &str = "failed to solve: ";
 /// The name of the detail that shows a place in a text. Its value is JSON.
 const SOURCE: &str = "github.com/moby/buildkit/errdefs.Source+json";
 
-/// The status of a report, with the place in the Dockerfile as a detail.
-pub(crate) fn status(report: &Report) -> Status {
+/// The status of a report, with the place in the Dockerfile as a detail. `names` says where the Dockerfile is.
+pub(crate) fn status(report: &Report, names: Option<&Names>) -> Status {
     let text = report.to_string();
     let text = text.strip_prefix(PREFIX).unwrap_or(&text).to_owned();
     let code = match report.fault() {
@@ -23,23 +27,50 @@ pub(crate) fn status(report: &Report) -> Status {
         Fault::Usage => Code::InvalidArgument,
         _ => Code::Unknown,
     };
-    let Some(detail) = report.place().and_then(source) else { return Status::new(code, text) };
+    let Some(detail) = report.place().and_then(|place| source(place, names)) else {
+        return Status::new(code, text);
+    };
     let whole = rpc::Status { code: code.into(), message: text.clone(), details: vec![detail] };
     Status::with_details(code, text, whole.encode_to_vec().into())
 }
 
 /// The lines of a text that a report shows.
-fn source(place: &Place) -> Option<Any> {
+fn source(place: &Place, names: Option<&Names>) -> Option<Any> {
     let (first, last) = match &place.excerpt {
         Excerpt::Lines(first, last) => (*first, *last),
         Excerpt::Findings(_) => place.start().map(|(_, line)| (line, line))?,
     };
     let position = |line: u32| json!({ "line": line });
+    let ranges = (first..=last).map(|line| json!({ "start": position(line), "end": position(line) }));
     let value = json!({
-        "info": { "filename": place.file.name(), "data": BASE64.encode(place.file.text()), "language": "Dockerfile" },
-        "ranges": [{ "start": position(first), "end": position(last) }],
+        "info": {
+            "filename": place.file.name(),
+            "data": BASE64.encode(place.file.text()),
+            "definition": definition(names),
+            "language": "Dockerfile",
+        },
+        "ranges": ranges.collect::<Vec<_>>(),
     });
     Some(Any { type_url: SOURCE.to_owned(), value: value.to_string().into_bytes() })
+}
+
+/// The definition of the directory that has the Dockerfile, as the JSON of Go's encoder. Nothing of a Dockerfile that is not in
+/// a directory of the client.
+fn definition(names: Option<&Names>) -> serde_json::Value {
+    let Some(Names { dockerfile, file }) = names else { return serde_json::Value::Null };
+    let follow = json!([file, format!("{file}.dockerignore")]).to_string();
+    let source = pb::SourceOp {
+        identifier: format!("local://{dockerfile}"),
+        attrs: [
+            ("local.followpaths".to_owned(), follow),
+            ("local.sharedkeyhint".to_owned(), dockerfile.clone()),
+        ]
+        .into(),
+    };
+    let op = pb::Op { op: Some(pb::op::Op::Source(source)), ..pb::Op::default() }.encode_to_vec();
+    let input = pb::Input { digest: Digest::sha256(&op).to_string(), index: 0 };
+    let last = pb::Op { inputs: vec![input], ..pb::Op::default() }.encode_to_vec();
+    json!({ "def": [BASE64.encode(op), BASE64.encode(last)] })
 }
 
 #[cfg(test)]
@@ -54,16 +85,18 @@ mod tests {
     fn places_are_details() {
         let file = Arc::new(SourceFile::new("Dockerfile", "FROM a\nRUN b\n".to_owned()));
         let report = Report::new("failed to solve: no").at(&file, Excerpt::Lines(2, 2));
-        let status = status(&report);
+        let names = Names { dockerfile: "dockerfile".to_owned(), file: "Dockerfile".to_owned() };
+        let status = status(&report, Some(&names));
         assert_eq!((status.code(), status.message()), (Code::Unknown, "no"));
         let whole = rpc::Status::decode(status.details()).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&whole.details[0].value).unwrap();
         assert_eq!(value["ranges"][0]["start"]["line"], 2);
+        assert_eq!(value["info"]["definition"]["def"].as_array().map(Vec::len), Some(2));
         assert_eq!(value["info"]["data"], BASE64.encode("FROM a\nRUN b\n"));
     }
 
     #[test]
     fn cancelled_is_no_failure() {
-        assert_eq!(status(&Report::canceled(2)).code(), Code::Cancelled);
+        assert_eq!(status(&Report::canceled(2), None).code(), Code::Cancelled);
     }
 }

@@ -36,7 +36,8 @@ pub(crate) enum TransferError {
 }
 
 impl TransferError {
-    fn io(path: &str, source: impl Into<std::io::Error>) -> TransferError {
+    /// An error of the system about `path`.
+    pub(crate) fn io(path: &str, source: impl Into<std::io::Error>) -> TransferError {
         TransferError::Io { path: path.to_owned(), source: source.into() }
     }
 }

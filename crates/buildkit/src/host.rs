@@ -8,8 +8,10 @@ use std::sync::Arc;
 use lapstrake_diag::{Outcome, Report};
 use lapstrake_oci::Platform;
 use lapstrake_ops::Worker;
+use lapstrake_proto::moby::buildkit::v1::BuildHistoryEvent;
 use lapstrake_registry::Registries;
 use lapstrake_store::Store;
+use tokio::sync::broadcast::Sender;
 
 use crate::jobs::Jobs;
 use crate::session::Sessions;
@@ -62,4 +64,6 @@ pub(crate) struct Shared {
     pub(crate) worker: Arc<Worker>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) sessions: Arc<Sessions>,
+    /// What happens to records of builds, for clients that listen.
+    pub(crate) history: Sender<BuildHistoryEvent>,
 }

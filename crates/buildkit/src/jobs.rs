@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lapstrake_build::{BuildRecord, Client, Journal, Planned, Trace};
+use lapstrake_diag::Report;
 use lapstrake_engine::Progress;
 use lapstrake_proto::moby::buildkit::v1::SolveRequest;
 use lapstrake_proto::moby::buildkit::v1::frontend;
@@ -15,6 +16,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use crate::caller::Names;
+use crate::error;
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
 
@@ -42,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) request: SolveRequest,
     /// The client's session. A build that only asks for capabilities may have none.
     pub(crate) session: Option<Arc<Session>>,
+    /// The time at which it began.
+    pub(crate) begun: SystemTime,
     /// Its messages.
     pub(crate) log: Arc<StatusLog>,
     /// Is done when the build is to stop.
@@ -50,6 +55,8 @@ pub(crate) struct Job {
     progress: Mutex<Option<Progress>>,
     /// Takes in the events, and gives the journal of all of them at the end.
     events: Mutex<Option<JoinHandle<Journal>>>,
+    /// The names of the client's directories, once they are known.
+    names: Mutex<Option<Names>>,
     /// The result that the record of the build tells of.
     subject: Mutex<Option<Arc<Prepared>>>,
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
@@ -103,10 +110,12 @@ impl Job {
             id: request.r#ref.clone(),
             request,
             session,
+            begun: SystemTime::now(),
             log,
             canceled: CancellationToken::new(),
             progress: Mutex::new(Some(Progress::new(sender))),
             events: Mutex::new(Some(events)),
+            names: Mutex::default(),
             subject: Mutex::default(),
             results: Mutex::default(),
             returned: Mutex::new(Some(returned)),
@@ -118,6 +127,16 @@ impl Job {
     pub(crate) fn progress(&self) -> Progress {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.clone().unwrap_or_else(Progress::none)
+    }
+
+    /// Remembers the names of the client's directories.
+    pub(crate) fn name(&self, names: &Names) {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = Some(names.clone());
+    }
+
+    /// A report as the status for the client.
+    pub(crate) fn status(&self, report: &Report) -> Status {
+        error::status(report, self.names.lock().unwrap_or_else(PoisonError::into_inner).as_ref())
     }
 
     /// The record of the build tells of `prepared`, the last result that was begun.
@@ -209,6 +228,19 @@ impl Jobs {
                 return Err(Status::not_found(format!("no such job {id}")));
             }
         }
+    }
+}
+
+impl Jobs {
+    /// The build `id`, if it is here now.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Job>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The builds that are not over.
+    pub(crate) fn active(&self) -> Vec<Arc<Job>> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.values().filter(|job| !job.canceled.is_cancelled()).cloned().collect()
     }
 }
 

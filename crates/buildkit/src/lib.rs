@@ -9,6 +9,7 @@
 //! | `host` | what the services share |
 //! | `control` | the service `Control`: solve, status, session, workers |
 //! | `bridge` | the service `LLBBridge`, which clients drive a build through |
+//! | `records`, `usage` | records of builds, disk usage and garbage collection |
 //! | `run` | a build from a call to its outputs and its record |
 //! | `jobs` | the builds that run, by the ids that clients give them |
 //! | `session` | the connection back to a client |
@@ -27,12 +28,14 @@ mod error;
 mod files;
 mod host;
 mod jobs;
+mod records;
 mod run;
 mod server;
 mod session;
 mod status;
 mod subrequest;
 mod translate;
+mod usage;
 mod worker;
 
 pub use host::Host;

@@ -19,9 +19,9 @@ use tokio::sync::oneshot::Receiver;
 use tonic::{Code, Status};
 
 use crate::caller::SessionCaller;
-use crate::error;
 use crate::host::Shared;
 use crate::jobs::{About, Job, Prepared};
+use crate::records;
 use crate::translate::{self, Translated};
 
 /// The longest id that a record takes over from a client.
@@ -66,7 +66,7 @@ pub(crate) async fn run(
         Ok(delivered) => {
             Ok(SolveResponse { exporter_response: delivered.as_ref().map(response).unwrap_or_default() })
         }
-        Err(report) => Err(error::status(report)),
+        Err(report) => Err(job.status(report)),
     }
 }
 
@@ -139,6 +139,7 @@ pub(crate) async fn begin(
             let fault = if status.code() == Code::InvalidArgument { Fault::Usage } else { Fault::Build };
             Report::new(status.message().to_owned()).with_fault(fault)
         })?;
+    job.name(&names);
     shared.host.allow(&request.steps.allowed)?;
     let store = shared.worker.store().clone();
     let caller = SessionCaller::new(session, shared.host.clone(), store, names, upload);
@@ -284,9 +285,16 @@ async fn record(shared: &Arc<Shared>, job: &Arc<Job>, result: Result<Option<&Del
     record.hide(&secrets);
     journal.hide(&secrets);
     let store = shared.worker.store().clone();
-    let host = shared.host.clone();
+    let (host, history) = (shared.host.clone(), shared.history.clone());
     let kept = tokio::task::spawn_blocking(move || {
+        let id = record.id.clone();
         let kept = record.keep(&store, &journal);
+        if let Ok(Some(row)) = records::row(&store, &id)
+            && let Ok(event) = records::complete(&row)
+        {
+            // Nobody may be listening.
+            history.send(event).map(drop).unwrap_or_default();
+        }
         (host.after_build)(&store);
         kept
     });

@@ -24,6 +24,8 @@ use crate::bridge::Bridge;
 use crate::control::Control;
 use crate::host::{Host, Shared};
 
+/// The events about records that a slow listener may be behind.
+const EVENTS: usize = 1024;
 /// The largest message, in bytes, as BuildKit's clients send it.
 const LARGEST: usize = 16 << 20;
 /// The bytes that a client may send on one stream before the server has read them.
@@ -119,8 +121,9 @@ impl Server {
     /// A server whose builds `worker` does.
     pub fn new(host: Host, worker: Arc<Worker>) -> Server {
         let (jobs, sessions) = (Arc::default(), Arc::default());
+        let (history, _) = tokio::sync::broadcast::channel(EVENTS);
         Server {
-            shared: Arc::new(Shared { host: Arc::new(host), worker, jobs, sessions }),
+            shared: Arc::new(Shared { host: Arc::new(host), worker, jobs, sessions, history }),
             tls: None,
             loopback: false,
         }

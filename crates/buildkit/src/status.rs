@@ -76,7 +76,12 @@ pub(crate) struct Messages {
 impl Messages {
     /// For a build that begins now.
     pub(crate) fn new() -> Messages {
-        Messages { begun: SystemTime::now(), vertices: BTreeMap::new(), statuses: BTreeMap::new() }
+        Messages::since(SystemTime::now())
+    }
+
+    /// For a build that began at `begun`.
+    pub(crate) fn since(begun: SystemTime) -> Messages {
+        Messages { begun, vertices: BTreeMap::new(), statuses: BTreeMap::new() }
     }
 
     /// The message of `event`; nothing for what clients have no word for.

@@ -12,7 +12,6 @@ use lapstrake_dockerfile::{Checks, Phase, check_syntax};
 use lapstrake_engine::Progress;
 use tonic::Status;
 
-use crate::error;
 use crate::host::Shared;
 use crate::jobs::{Job, Prepared};
 use crate::run::Parts;
@@ -26,11 +25,11 @@ const VERSION: &str = "1.0.0";
 /// [`tonic::Code::Unimplemented`] for a question that nobody knows; else what is wrong with the Dockerfile.
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
-    _job: &Arc<Job>,
+    job: &Arc<Job>,
     prepared: &Prepared,
     (id, (request, mut resolved)): (&str, Parts),
 ) -> Result<BTreeMap<String, Vec<u8>>, Status> {
-    let failed = |report: Report| error::status(&report);
+    let failed = |report: Report| job.status(&report);
     resolved.inputs.platforms.truncate(1);
     if id == "frontend.subrequests.describe" {
         return Ok(metadata(format!("{:#}", subrequests()), None));

@@ -162,6 +162,59 @@ async fn a_build_that_the_client_drives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn records_and_usage() {
+    let place = Place::new().await;
+    let shelf = Arc::new(shelf("FROM scratch\nCOPY a /\n", vec![entry("a", "text")]));
+    let _open = session(&place.channel, "session-r1", &shelf).await;
+    let mut control = control(&place.channel);
+    let mut later =
+        control.listen_build_history(api::BuildHistoryRequest::default()).await.unwrap().into_inner();
+    control.solve(solve("r1", &["tar"])).await.unwrap();
+    let kinds = [later.message().await, later.message().await].map(|event| event.unwrap().unwrap().r#type());
+    assert_eq!(kinds, [api::BuildHistoryEventType::Started, api::BuildHistoryEventType::Complete]);
+    let ask = api::BuildHistoryRequest { early_exit: true, limit: 5, ..api::BuildHistoryRequest::default() };
+    let mut known = control.listen_build_history(ask.clone()).await.unwrap().into_inner();
+    let record = known.message().await.unwrap().unwrap().record.unwrap();
+    assert_eq!((record.r#ref.as_str(), record.num_total_steps, record.error), ("r1", 2, None));
+    assert!(record.completed_at.unwrap().seconds >= record.created_at.unwrap().seconds);
+    assert!(known.message().await.unwrap().is_none(), "the stream ends");
+    // Disk usage, and its removal.
+    let usage = control.disk_usage(api::DiskUsageRequest::default()).await.unwrap().into_inner().record;
+    assert!(usage.iter().any(|record| record.record_type == "regular" && record.size > 0), "{usage:?}");
+    let wrong =
+        api::DiskUsageRequest { filter: vec!["nosuch".to_owned()], ..api::DiskUsageRequest::default() };
+    assert_eq!(control.disk_usage(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+    let mut removed = control
+        .prune(api::PruneRequest { all: true, ..api::PruneRequest::default() })
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(removed.message().await.unwrap().is_some());
+    while removed.message().await.unwrap().is_some() {}
+    let usage = control.disk_usage(api::DiskUsageRequest::default()).await.unwrap().into_inner().record;
+    assert!(usage.is_empty(), "{usage:?}");
+    // The record goes, too.
+    let delete = api::UpdateBuildHistoryRequest {
+        r#ref: "r1".to_owned(),
+        delete: true,
+        ..api::UpdateBuildHistoryRequest::default()
+    };
+    control.update_build_history(delete.clone()).await.unwrap();
+    assert_eq!(later.message().await.unwrap().unwrap().r#type(), api::BuildHistoryEventType::Deleted);
+    assert_eq!(control.update_build_history(delete).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contexts_that_nobody_needs() {
+    let place = Place::new().await;
+    let mut shelf = shelf("FROM scratch\nLABEL a=b\n", Vec::new());
+    shelf.directories.remove("context");
+    let shelf = Arc::new(shelf);
+    let _open = session(&place.channel, "session-n", &shelf).await;
+    control(&place.channel).solve(solve("n", &["tar"])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_have_their_place() {
     let place = Place::new().await;
     let shelf = Arc::new(shelf("FROM scratch\nCOPY nothing /\n", Vec::new()));

@@ -58,6 +58,21 @@ pub struct Checkout {
 /// Runs git in one place: what is tried, and the arguments.
 type Run<'r> = dyn Fn(&'static str, &[&str]) -> Result<String, RemoteError> + 'r;
 
+/// What git says of a server that only hands out files: such a server cannot leave out history.
+const DUMB: &str = "dumb http transport does not support shallow capabilities";
+
+/// Runs a command with a depth among its words. A server without shallow fetches is asked for the whole history.
+fn shallow(run: &Run<'_>, action: &'static str, words: &[&str]) -> Result<String, RemoteError> {
+    match run(action, words) {
+        Err(error) if error.to_string().contains(DUMB) => {
+            let whole: Vec<&str> =
+                words.iter().filter(|word| !word.starts_with("--depth=")).copied().collect();
+            run(action, &whole)
+        }
+        done => done,
+    }
+}
+
 impl Git {
     /// The commit that is meant, without fetching it.
     ///
@@ -107,7 +122,7 @@ impl Git {
         if self.submodules && dir.join(".gitmodules").is_file() {
             let depth = ["submodule", "update", "-q", "--init", "--recursive", "--depth=1"];
             run("remote add", &["remote", "add", "origin", &self.remote])?;
-            run("submodule update", &depth)?;
+            shallow(&run, "submodule update", &depth)?;
         }
         let time = committed(commit, &run)?;
         if self.keep_git_dir {
@@ -136,7 +151,11 @@ impl Git {
         let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
         run("init", &["-c", "init.defaultBranch=lapstrake", "init", "-q", "--template=", format])?;
         let fetch = |what: &str, depth: &str| {
-            run("fetch", &["fetch", "-q", "--no-tags", "--update-head-ok", depth, "--", &self.remote, what])
+            shallow(
+                run,
+                "fetch",
+                &["fetch", "-q", "--no-tags", "--update-head-ok", depth, "--", &self.remote, what],
+            )
         };
         let Err(error) = fetch(commit, "--depth=1") else { return Ok(()) };
         if is_commit(&self.reference) || self.fetch_by_commit {
@@ -154,7 +173,7 @@ impl Git {
         match self.name_of(run)? {
             Some(tag) if tag.starts_with("refs/tags/") => {
                 let both = format!("+{tag}:{tag}");
-                run("fetch", &["fetch", "-q", "--no-tags", "--depth=1", "--", &self.remote, &both])?;
+                shallow(run, "fetch", &["fetch", "-q", "--no-tags", "--depth=1", "--", &self.remote, &both])?;
             }
             Some(branch) => drop(run("update-ref", &["update-ref", &branch, commit])?),
             None => {}

@@ -6,11 +6,12 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use lapstrake_build::load_bytes;
-use lapstrake_store::{CacheDir, Sharing, Store};
+use lapstrake_store::{CacheDir, Sharing, Store, TempDir};
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::open_host_dir;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use tokio::sync::Mutex;
+use tonic::Code;
 
 use crate::files::{TransferError, Wanted, receive};
 use crate::session::Session;
@@ -31,7 +32,15 @@ pub(crate) struct Names {
 struct Here {
     tree: PathBuf,
     /// Nobody else changes the copy while this is held.
-    _held: CacheDir,
+    _held: Held,
+}
+
+/// The right to a directory.
+enum Held {
+    /// A copy that stays for the next transfer.
+    Copy { _dir: CacheDir },
+    /// A directory that goes with the build.
+    Empty { _dir: TempDir },
 }
 
 /// The directories of one build.
@@ -64,6 +73,14 @@ pub(super) enum ContextError {
     /// The name leads nowhere.
     #[error("no directory `{0}`")]
     Missing(String),
+}
+
+impl ContextError {
+    /// Whether the client says that it has no such directory.
+    fn is_missing(&self) -> bool {
+        let ContextError::Transfer { source: TransferError::Remote(status), .. } = self else { return false };
+        matches!(status.code(), Code::NotFound) || status.message().contains("no access allowed to dir")
+    }
 }
 
 impl Contexts {
@@ -110,7 +127,11 @@ impl Contexts {
             let exclude = self.excluded(&mut here, name).await?;
             Wanted { name: name.to_owned(), follow: Vec::new(), exclude }
         };
-        let found = self.fetch(&wanted, "").await?;
+        let found = match self.fetch(&wanted, "").await {
+            // A build may need no context at all. A step that copies from this one does not find its files.
+            Err(error) if name == "context" && error.is_missing() => self.empty()?,
+            found => found?,
+        };
         let tree = found.tree.clone();
         here.insert(name.to_owned(), found);
         Ok(tree)
@@ -148,8 +169,19 @@ impl Contexts {
             }
         }
         let wanted = Wanted { name: name.to_owned(), follow: vec![IGNORE.to_owned()], exclude: Vec::new() };
-        let found = self.fetch(&wanted, "ignore file").await?;
-        Ok(patterns(&found.tree, IGNORE)?.unwrap_or_default())
+        match self.fetch(&wanted, "ignore file").await {
+            Err(error) if name == "context" && error.is_missing() => Ok(Vec::new()),
+            found => Ok(patterns(&found?.tree, IGNORE)?.unwrap_or_default()),
+        }
+    }
+
+    /// A directory without files.
+    fn empty(&self) -> Result<Here, ContextError> {
+        let failed = |source: TransferError| ContextError::Transfer { name: "context".to_owned(), source };
+        let dir = self.store.temp_dir().map_err(|error| failed(error.into()))?;
+        let tree = dir.path().join("tree");
+        std::fs::create_dir(&tree).map_err(|error| failed(TransferError::io("", error)))?;
+        Ok(Here { tree, _held: Held::Empty { _dir: dir } })
     }
 
     /// Brings a directory here. `part` tells copies of parts of one directory from each other.
@@ -169,7 +201,7 @@ impl Contexts {
         let held = held.await.map_err(|_| failed(TransferError::Protocol("nothing".to_owned())))?;
         let held = held.map_err(|error| failed(error.into()))?;
         receive(&self.session, wanted, held.path().to_owned()).await.map_err(failed)?;
-        Ok(Here { tree: held.path().join("tree"), _held: held })
+        Ok(Here { tree: held.path().join("tree"), _held: Held::Copy { _dir: held } })
     }
 }
 

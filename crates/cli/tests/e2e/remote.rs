@@ -9,8 +9,13 @@ use lapstrake_testkit::{Files, WebServer};
 
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script, stop};
 
-pub(super) const CASES: &[super::Case] =
-    &[("add_url", add_url), ("add_git", add_git), ("contexts", contexts), ("hidden", hidden)];
+pub(super) const CASES: &[super::Case] = &[
+    ("add_url", add_url),
+    ("add_git", add_git),
+    ("add_git_from_files", add_git_from_files),
+    ("contexts", contexts),
+    ("hidden", hidden),
+];
 
 /// A server on a port of loopback. Ends with this value.
 pub(super) struct Server {
@@ -135,6 +140,25 @@ pub(super) fn repository(mode: &Mode) -> Result<Server, String> {
     expect(&made, 0, &[])?;
     fs::write(mode.place.join("v1"), &made.stdout).map_err(|error| error.to_string())?;
     Ok(server)
+}
+
+/// A repository on a server that only hands out files: git has to fetch the whole history from there.
+fn add_git_from_files(mode: &Mode) -> Result<(), String> {
+    drop(repository(mode)?);
+    let make = "export GIT_CONFIG_GLOBAL=$PWD/gitconfig HOME=$PWD && mkdir -p web && git clone -q --bare repos/app web/app.git && \
+                git -C web/app.git update-server-info";
+    expect(&script(mode, make)?, 0, &[])?;
+    let server = web(mode)?;
+    let url = format!("http://127.0.0.1:{}/app.git", server.port);
+    let lines = format!(
+        "FROM busybox\nADD {url}#v1 /v1\nADD {url}?branch=other&subdir=dir&submodules=false /other\n\
+         ADD --keep-git-dir {url}?tag=v1 /kept\nRUN cat /v1/dir/f /other/f; ls /kept/.git/refs/tags\n"
+    );
+    dockerfile(mode, "dumb", &lines)?;
+    expect(&lap(mode, "build dumb")?, 0, &["one\n", "two\n", " v1\n"])?;
+    dockerfile(mode, "dumb", &format!("FROM busybox\nADD {url}#nosuch /x\n"))?;
+    expect(&lap(mode, "build dumb")?, 1, &["repository does not contain ref nosuch"])?;
+    nothing_left(mode)
 }
 
 fn add_git(mode: &Mode) -> Result<(), String> {

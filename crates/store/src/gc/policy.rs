@@ -58,7 +58,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn takes(&self, item: &Item, now: i64) -> bool {
+    /// Whether the filter takes `item` at the time `now`, in seconds since the Unix epoch.
+    pub fn takes(&self, item: &Item, now: i64) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&item.kind))
             && now.saturating_sub(item.used) >= self.unused_for
             && (self.ids.is_empty() || self.ids.iter().any(|id| item.id.starts_with(id.as_str())))

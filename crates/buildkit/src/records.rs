@@ -1,0 +1,112 @@
+//! Records of builds through the API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lapstrake_build::{BuildRecord, Journal, Status as Ended};
+use lapstrake_diag::{Outcome, Report};
+use lapstrake_proto::google::rpc;
+use lapstrake_proto::moby::buildkit::v1 as api;
+use lapstrake_store::{BuildRow, Store};
+use prost_types::Timestamp;
+use tonic::Code;
+
+use crate::jobs::Job;
+use crate::status::Messages;
+
+/// An event about the record of a build that is over.
+///
+/// # Errors
+/// The record cannot be read.
+pub(crate) fn complete(row: &BuildRow) -> Outcome<api::BuildHistoryEvent> {
+    let record = BuildRecord::decode(row)?;
+    Ok(event(api::BuildHistoryEventType::Complete, described(&record)))
+}
+
+/// An event about a build that runs.
+pub(crate) fn started(job: &Job) -> api::BuildHistoryEvent {
+    let record = api::BuildHistoryRecord {
+        r#ref: job.id.clone(),
+        frontend: job.request.frontend.clone(),
+        frontend_attrs: job.request.frontend_attrs.clone(),
+        created_at: Some(Timestamp::from(job.begun)),
+        ..api::BuildHistoryRecord::default()
+    };
+    event(api::BuildHistoryEventType::Started, record)
+}
+
+/// An event about a record that was removed.
+pub(crate) fn deleted(id: &str) -> api::BuildHistoryEvent {
+    let record = api::BuildHistoryRecord { r#ref: id.to_owned(), ..api::BuildHistoryRecord::default() };
+    event(api::BuildHistoryEventType::Deleted, record)
+}
+
+fn event(kind: api::BuildHistoryEventType, record: api::BuildHistoryRecord) -> api::BuildHistoryEvent {
+    api::BuildHistoryEvent { r#type: kind.into(), record: Some(record) }
+}
+
+fn described(record: &BuildRecord) -> api::BuildHistoryRecord {
+    let mut attrs = BTreeMap::new();
+    attrs.insert("filename".to_owned(), record.subject.dockerfile.clone());
+    attrs.insert("vcs:localdir:context".to_owned(), record.subject.context.clone());
+    let more = [("target", &record.subject.target), ("platform", &record.subject.platform)];
+    attrs.extend(more.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
+    let (cached, total) = record.cached();
+    let count = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+    let error = record.error.as_ref().map(|message| rpc::Status {
+        code: if record.status == Ended::Canceled { Code::Cancelled } else { Code::Unknown }.into(),
+        message: message.clone(),
+        details: Vec::new(),
+    });
+    let mut response = BTreeMap::new();
+    if !record.names.is_empty() {
+        response.insert("image.name".to_owned(), record.names.join(","));
+    }
+    if let Some(image) = &record.image {
+        response.insert("containerimage.digest".to_owned(), image.clone());
+    }
+    let took = i64::try_from(record.took).unwrap_or(i64::MAX);
+    api::BuildHistoryRecord {
+        r#ref: record.id.clone(),
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attrs: attrs,
+        error,
+        created_at: Some(time(record.started)),
+        completed_at: Some(time(record.started.saturating_add(took))),
+        exporter_response: response,
+        num_cached_steps: count(cached),
+        num_total_steps: count(total),
+        num_completed_steps: count(total),
+        ..api::BuildHistoryRecord::default()
+    }
+}
+
+/// Milliseconds since the Unix epoch as a time.
+fn time(milliseconds: i64) -> Timestamp {
+    let nanos = i32::try_from(milliseconds.rem_euclid(1000) * 1_000_000).unwrap_or(0);
+    Timestamp { seconds: milliseconds.div_euclid(1000), nanos }
+}
+
+/// The row of the build with exactly the id `id`.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) fn row(store: &Store, id: &str) -> Outcome<Option<BuildRow>> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    Ok(store.builds_named(id)?.into_iter().find(|row| row.id == id))
+}
+
+/// The messages of a build that is over, as clients saw them while it ran.
+///
+/// # Errors
+/// The journal cannot be read.
+pub(crate) fn replay(store: &Arc<Store>, row: &BuildRow) -> Outcome<Vec<api::StatusResponse>> {
+    let journal =
+        Journal::decode(&store.build_log(&row.id)?).map_err(|error| Report::new(error.to_string()))?;
+    let began = u64::try_from(row.started).unwrap_or(0);
+    let mut messages = Messages::since(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(began));
+    Ok(journal.into_events().into_iter().filter_map(|event| messages.of(event)).collect())
+}
