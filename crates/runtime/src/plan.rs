@@ -62,14 +62,14 @@ pub enum SetupOp {
     },
     /// Attaches a descriptor of the caller's to the stage, so that parts of it can be mounted.
     StageSource {
-        /// Which of them.
+        /// The number of the descriptor, counted from 0.
         index: usize,
     },
     /// Mounts a file system of the kernel's.
     Mount {
-        /// Which.
+        /// The file system.
         fs: Fs,
-        /// Where.
+        /// The place in the root.
         at: Place,
         /// With these attributes.
         attrs: Vec<Attr>,
@@ -92,26 +92,26 @@ pub enum SetupOp {
     Symlink {
         /// Its name.
         name: String,
-        /// What it points to.
+        /// The link's target.
         target: String,
     },
     /// Binds a directory or file.
     Bind {
-        /// What.
+        /// The directory or file that is bound.
         source: Source,
-        /// Where.
+        /// The place in the root.
         at: Place,
         /// With these attributes.
         attrs: Vec<Attr>,
     },
     /// Hides a file behind an empty device or a directory behind an empty file system, where it exists.
     Mask {
-        /// Where.
+        /// The place in the root.
         at: Place,
     },
     /// Makes a part of a file system read-only, where it exists.
     RemountReadonly {
-        /// Where.
+        /// The place in the root.
         at: Place,
     },
     /// Makes the files of `/proc` that are about the machine read-only, where the container's root owns them: their
@@ -130,7 +130,7 @@ pub enum SetupOp {
     PivotToRoot,
     /// Sets a limit.
     Rlimit {
-        /// Which.
+        /// The limit, with its value.
         limit: Rlimit,
     },
     /// Goes to the working directory, which is made where it is missing.
@@ -158,14 +158,14 @@ pub enum SetupOp {
     Landlock,
     /// Loads a system call filter.
     Filter {
-        /// Which.
+        /// The filter.
         filter: Filter,
     },
     /// Rules out gaining privileges by executing.
     NoNewPrivs,
     /// Becomes the user.
     SetUser {
-        /// Whom.
+        /// The user and the groups.
         user: User,
     },
     /// Drops all other capabilities.
@@ -285,7 +285,7 @@ pub enum Base {
 pub enum Source {
     /// One of the caller's descriptors.
     Fd {
-        /// Which.
+        /// The number of the descriptor, counted from 0.
         index: usize,
     },
     /// A part of a staged one.
@@ -297,7 +297,7 @@ pub enum Source {
     },
     /// A staged file.
     File {
-        /// Which.
+        /// The number of the staged file, counted from 0.
         slot: usize,
     },
 }
@@ -324,23 +324,23 @@ pub enum SpecError {
     /// A string has a NUL byte in it.
     #[error("{what} has a NUL byte in it: {value:?}")]
     Nul {
-        /// What it is.
+        /// The name of the setting.
         what: &'static str,
-        /// It.
+        /// The text as it was given.
         value: String,
     },
     /// A path that has to be absolute is not.
     #[error("{what} is not an absolute path: {value:?}")]
     Relative {
-        /// What it is.
+        /// The name of the setting.
         what: &'static str,
-        /// It.
+        /// The text as it was given.
         value: String,
     },
     /// Nothing may be mounted there.
     #[error("cannot mount over {target:?}")]
     Target {
-        /// There.
+        /// The mount point.
         target: String,
     },
     /// A mount names a descriptor that is not there.
@@ -362,13 +362,13 @@ pub enum SpecError {
     /// An environment entry has no name.
     #[error("not an environment variable: {value:?}")]
     Env {
-        /// It.
+        /// The text as it was given.
         value: String,
     },
     /// A host name the kernel refuses, or a name or an address that would break `/etc/hosts`.
     #[error("not a host name or address: {value:?}")]
     Host {
-        /// It.
+        /// The text as it was given.
         value: String,
     },
 }

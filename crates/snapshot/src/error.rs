@@ -32,7 +32,7 @@ pub enum SnapshotError {
     /// A directory that should be mounted.
     #[error("cannot use `{}` as part of a root", path.display())]
     Directory {
-        /// Which.
+        /// The path of the directory.
         path: PathBuf,
         /// Why not.
         #[source]

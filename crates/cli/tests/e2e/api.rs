@@ -135,11 +135,14 @@ fn serve_killed(mode: &Mode) -> Result<(), String> {
     expect(&script(mode, "./lapstrake import bb.tar busybox")?, 0, &[])?;
     let mut serving = Serving::start(mode, "./lapstrake serve")?;
     let socket = serving.socket.clone();
-    let waiting = std::thread::spawn(move || {
-        build(&socket, "killed", &Arc::new(shelf("FROM busybox\nRUN sleep 4242\n", Vec::new())))
-    });
+    // A number for each mode, since modes run side by side.
+    let seconds = 420_000 + mode.name.bytes().map(u32::from).sum::<u32>();
+    let text_of = format!("FROM busybox\nRUN sleep {seconds}\n");
+    let waiting =
+        std::thread::spawn(move || build(&socket, "killed", &Arc::new(shelf(&text_of, Vec::new()))));
     let until = Instant::now() + Duration::from_secs(60);
-    while must_say("pgrep -f 'sleep 4242' || true")?.is_empty() {
+    // The brackets keep the shell of the question itself out of the answer.
+    while must_say(&format!("pgrep -xf '[s]leep {seconds}' || true"))?.is_empty() {
         if Instant::now() > until {
             return Err("the step does not run".to_owned());
         }
