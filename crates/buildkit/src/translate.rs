@@ -202,7 +202,7 @@ fn cache(
     })
 }
 
-/// A cache to import, as frontends are told of it.
+/// A cache to import: an element of the option `cache-imports`.
 #[derive(serde::Deserialize)]
 struct Import {
     #[serde(rename = "Type")]
