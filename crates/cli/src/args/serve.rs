@@ -38,6 +38,9 @@ pub(crate) struct Serve {
     /// Label of the worker (`KEY=VALUE`)
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub(crate) label: Vec<String>,
+    /// Flag of BuildKit's daemon that is not followed; a warning names the flag
+    #[arg(long, value_name = "FLAG", hide = true)]
+    pub(crate) ignored: Vec<String>,
 }
 
 /// The name under which the program takes the words of BuildKit's daemon.
@@ -77,6 +80,19 @@ const FLAGS: [(&str, Option<&str>); 29] = [
     ("--otel-socket-path", None),
     ("--cdi-disabled", None),
     ("--save-cache-debug", None),
+];
+
+/// Flags of `buildkitd` that ask for something else than what is done here.
+const IGNORED: [&str; 9] = [
+    "--oci-worker-net",
+    "--oci-worker-platform",
+    "--oci-worker-snapshotter",
+    "--oci-worker-binary",
+    "--oci-worker-apparmor-profile",
+    "--oci-worker-selinux",
+    "--oci-worker-no-process-sandbox",
+    "--otel-socket-path",
+    "--cdi-disabled",
 ];
 
 /// Flags that are switches: no value follows as a word of its own.
@@ -125,6 +141,9 @@ pub(super) fn of_buildkitd(words: Vec<OsString>) -> Vec<OsString> {
             None if SWITCHES.contains(&name.as_str()) => None,
             None => rest.next(),
         };
+        if IGNORED.contains(&name.as_str()) {
+            serve.extend([format!("--ignored={name}").into()]);
+        }
         if let Some(ours) = ours {
             serve.push((*ours).into());
             serve.extend(value);
@@ -157,6 +176,8 @@ mod tests {
             of(&["buildkitd", "--nosuch"]).join(" "),
             format!("lapstrake serve --nosuch --addr {SOCKET}")
         );
+        let ignored = of(&["buildkitd", "--oci-worker-net", "host", "--addr", "unix:///s"]).join(" ");
+        assert_eq!(ignored, "lapstrake serve --ignored=--oci-worker-net --addr unix:///s");
         assert_eq!(of(&["buildkitd", "--version"]), ["lapstrake", "--version"]);
         assert_eq!(of(&["lapstrake", "build", "."]), ["lapstrake", "build", "."]);
     }

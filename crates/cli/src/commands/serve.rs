@@ -30,6 +30,7 @@ pub(crate) fn serve(args: &Serve) -> Outcome<ExitCode> {
         .unknown
         .iter()
         .for_each(|key| tell!("warning: `{key}` in the configuration is not supported, and is ignored"));
+    args.ignored.iter().for_each(|flag| tell!("warning: `{flag}` is not supported, and is ignored"));
     let addresses = addresses(args, &config)?;
     let group = args.group.as_deref().map(group).transpose()?.or(config.group);
     let tls = tls(args, &config)?;
