@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use lapstrake_diag::{Outcome, SourceFile};
+use lapstrake_diag::{Outcome, Report, SourceFile};
 use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax};
 use lapstrake_engine::{CacheIndex, Executor, Progress, Solver};
 use lapstrake_graph::{Edge, Plan, Target};
@@ -187,18 +187,37 @@ impl Planned {
         &self.plan
     }
 
-    /// Solves all targets and keeps the results in the cache only, so that [`finish`] finds them there.
+    /// Solves all targets and keeps the results in the cache only, so that [`finish`] finds them there. The stacks are in
+    /// the order of the targets.
     ///
     /// # Errors
     /// A step fails, or the state cannot be written.
-    pub async fn evaluate(&self, this: &Build<'_>) -> Outcome<()> {
+    pub async fn evaluate(&self, this: &Build<'_>) -> Outcome<Vec<SharedStack>> {
+        self.evaluate_edges(this, self.plan.targets.iter().map(|target| target.edge)).await
+    }
+
+    /// As [`Planned::evaluate`], the target of this number alone.
+    ///
+    /// # Errors
+    /// As [`Planned::evaluate`]; there is no such target.
+    pub async fn evaluate_target(&self, this: &Build<'_>, number: usize) -> Outcome<SharedStack> {
+        let target = self.plan.targets.get(number).map(|target| target.edge);
+        let solved = self.evaluate_edges(this, target.into_iter()).await?;
+        solved.into_iter().next().ok_or_else(|| Report::new(format!("the build has no target {number}")))
+    }
+
+    async fn evaluate_edges(
+        &self,
+        this: &Build<'_>,
+        edges: impl Iterator<Item = Edge>,
+    ) -> Outcome<Vec<SharedStack>> {
         let cache = Cache::new(self.tools.worker.clone());
         let solver = Solver::new(&self.plan.graph, &self.tools.job, &cache, this.progress.clone())
             .hiding(self.request.secrets());
-        let solving = self.plan.targets.iter().map(|target| solver.solve(target.edge));
+        let solving = edges.map(|edge| solver.solve(edge));
         let solved = try_join_all(solving).await.map_err(|failed| step_failed(&failed, &self.file));
         cache.finish()?;
-        solved.map(|_| ())
+        Ok(solved?.into_iter().map(|solved| solved.result.value).collect())
     }
 
     /// The tools of the build, and the graph.

@@ -16,9 +16,9 @@ use serde_json::json;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::host::Shared;
-use crate::jobs::{Job, Prepared};
+use crate::jobs::Job;
 use crate::run::{begin, check_frontend, evaluate, on_thread, plan};
-use crate::{subrequest, worker};
+use crate::{reference, subrequest, worker};
 
 /// The header that says which build a call belongs to.
 const BUILD: &str = "buildkit-controlapi-buildid";
@@ -79,12 +79,7 @@ impl Service for Bridge {
         request: Request<api::EvaluateRequest>,
     ) -> Result<Response<api::EvaluateResponse>, Status> {
         let job = self.job(&request).await?;
-        let prepared = result(&job, &request.get_ref().r#ref)?;
-        let shared = self.shared.clone();
-        let evaluated = on_thread(move || async move {
-            evaluate(&shared, &job, &prepared).await.map_err(|report| job.status(&report))
-        });
-        evaluated.await?;
+        reference::solved(&self.shared, &job, &request.get_ref().r#ref).await?;
         Ok(Response::new(api::EvaluateResponse {}))
     }
 
@@ -200,11 +195,6 @@ impl Service for Bridge {
     ) -> Result<Response<api::StatFileResponse>, Status> {
         not_yet("StatFileContainer")
     }
-}
-
-/// The result that the reference `id` is of.
-fn result(job: &Job, id: &str) -> Result<Arc<Prepared>, Status> {
-    job.result(id.rsplit_once('/').map_or(id, |(name, _)| name))
 }
 
 /// Makes a result, and gives it to the client.

@@ -12,6 +12,7 @@
 //! | `records`, `usage` | records of builds, disk usage and garbage collection |
 //! | `run` | a build from a call to its outputs and its record |
 //! | `jobs` | the builds that run, by the ids that clients give them |
+//! | `reference` | the solved trees of references that clients hold |
 //! | `session` | the connection back to a client |
 //! | `caller` | a session as the client of a build: directories, secrets, agents, logins, outputs |
 //! | `files` | fsutil's protocol for trees of files, in both directions |
@@ -29,6 +30,7 @@ mod files;
 mod host;
 mod jobs;
 mod records;
+mod reference;
 mod run;
 mod server;
 mod session;
