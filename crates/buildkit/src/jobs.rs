@@ -179,6 +179,16 @@ impl Job {
         results.get(id).cloned().ok_or_else(|| Status::not_found(format!("no such reference: {id}")))
     }
 
+    /// The result and the target that the reference `id` names: `RESULT/TARGET`. The target is a platform, or empty for a
+    /// result with one target. Ids of builds may have slashes, too, and platforms do.
+    pub(crate) fn split<'i>(&self, id: &'i str) -> (&'i str, &'i str) {
+        let own = id.strip_prefix(&*self.id).map_or(0, |_| self.id.len());
+        match id[own..].split_once('/') {
+            Some((number, target)) => (&id[..own + number.len()], target),
+            None => (id, ""),
+        }
+    }
+
     /// The client says how its part of the build has ended.
     ///
     /// # Errors
@@ -258,5 +268,19 @@ impl Drop for Registered {
             tokio::time::sleep(AFTERLIFE).await;
             jobs.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn platforms_and_ids_have_slashes() {
+        let (job, _) = Job::new(SolveRequest { r#ref: "a/b".to_owned(), ..SolveRequest::default() }, None);
+        assert_eq!(job.split("a/b:0/linux/arm64/v8"), ("a/b:0", "linux/arm64/v8"));
+        assert_eq!(job.split("a/b:0/"), ("a/b:0", ""));
+        assert_eq!(job.split("other/x"), ("other", "x"));
+        assert_eq!(job.split("a/b"), ("a/b", ""));
     }
 }

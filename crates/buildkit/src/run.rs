@@ -21,8 +21,8 @@ use tonic::{Code, Status};
 use crate::caller::SessionCaller;
 use crate::host::Shared;
 use crate::jobs::{About, Job, Prepared};
+use crate::records;
 use crate::translate::{self, Translated};
-use crate::{records, reference};
 
 /// The longest id that a record takes over from a client.
 const RECORD_ID: usize = 64;
@@ -248,9 +248,8 @@ async fn returned(shared: &Arc<Shared>, job: &Arc<Job>, answer: ReturnRequest) -
     };
     let mut found: Option<Arc<Prepared>> = None;
     for id in ids.iter().filter(|id| !id.is_empty()) {
-        let prepared = job
-            .result(reference::split(job, id).0)
-            .map_err(|status| Report::new(status.message().to_owned()))?;
+        let prepared =
+            job.result(job.split(id).0).map_err(|status| Report::new(status.message().to_owned()))?;
         if found.as_ref().is_some_and(|found| !Arc::ptr_eq(found, &prepared)) {
             return Err(unsupported("results that are put together of several solves"));
         }
