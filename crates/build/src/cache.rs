@@ -182,6 +182,8 @@ pub(crate) fn shared(
         let portable = |stack: &SharedStack| {
             // What stands on a directory of this machine is of no use elsewhere.
             let here = stack.below.is_some() || !stack.binds.is_empty() || stack.local.is_some();
+            // A cache has one result for each step.
+            let here = here || !stack.outputs.is_empty();
             let in_result = |result: &&Stack| result.layers.starts_with(&stack.layers);
             !here && (scope == Scope::Everything || results.iter().any(in_result))
         };

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use lapstrake_diag::Outcome;
-use lapstrake_ops::{Debug, Secret};
+use lapstrake_ops::{Debug, LocalContext, Secret};
 use lapstrake_outputs::Containerd;
 use lapstrake_registry::Registries;
 
@@ -21,6 +21,16 @@ pub trait Client: Send + Sync {
     /// # Errors
     /// The caller has no such directory.
     fn directory(&self, named: &Path) -> Outcome<PathBuf>;
+
+    /// A further context by its name in the graph, which the caller has named there itself; `None` if it has no such context.
+    /// It is asked for when a step needs it.
+    ///
+    /// # Errors
+    /// The caller has the context, and cannot bring it here.
+    fn context(&self, name: &str) -> Outcome<Option<LocalContext>> {
+        tracing::debug!(name, "a step asks for a context that was not named before");
+        Ok(None)
+    }
 
     /// The bytes of a file that the caller names outside of a context: the Dockerfile, or its ignore file.
     ///

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use lapstrake_diag::{Context as _, Outcome, Report, Usage};
 use lapstrake_engine::{Progress, Step, StepId};
-use lapstrake_graph::Target;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_ops::{Images, SharedStack, Stack};
 use lapstrake_outputs::{
@@ -17,6 +16,7 @@ use lapstrake_outputs::{
 use lapstrake_store::{StackLayer, Store};
 
 use crate::client::{Addressee, Client, Engine, write_output};
+use crate::described::Described;
 use crate::metadata::Metadata;
 use crate::notes::Notes;
 use crate::output::{ImageOutput, Output, PushTo, RootOutput};
@@ -44,7 +44,7 @@ pub(crate) struct Export<'a> {
 /// The result for one platform.
 pub(crate) struct Built<'a> {
     /// The image without its layers.
-    pub target: &'a Target,
+    pub target: &'a Described,
     /// The platform as it was asked for.
     pub platform: &'a Platform,
     /// Layers that are not here, below those that are.
@@ -207,7 +207,7 @@ impl Export<'_> {
         let dangling = asked.dangling.as_ref().filter(|_| !asked.dangling_alone || names.is_empty());
         let mut manifest = None;
         // A name with a digest needs the manifest, and that needs the layers as they leave.
-        if dangling.is_some() || asked.canonical {
+        if dangling.is_some() || asked.canonical || (asked.needs_manifest && push.is_none()) {
             let part = if bundle.index.is_some() { "exporting manifest list" } else { "exporting manifest" };
             manifest = Some(during(step, part, || Ok(bundle.manifest(self.store)?))?);
         }

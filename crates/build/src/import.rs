@@ -44,7 +44,7 @@ impl Import {
             .layer;
         let vertex = Graph::new().add(Op::Source(Source::Scratch), Vec::new(), VertexMeta::default())?;
         let history = vec![HistoryDraft { created_by: "lapstrake import".to_owned(), layer: Some(vertex) }];
-        let draft = ImageDraft { config: self.config, history, epoch: self.epoch };
+        let draft = ImageDraft { config: self.config, is_complete: false, history, epoch: self.epoch };
         // Its tar is ours to write: the one that came need not be kept.
         let layers = [Layer { id: layer.clone(), diff_id: None, clamp: None }];
         let mut image = assemble(store, &draft, (&[], &layers), Tars::default())?;

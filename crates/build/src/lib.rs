@@ -15,6 +15,7 @@ mod client;
 pub mod container;
 mod context_source;
 mod deliver;
+mod described;
 pub mod doctor;
 mod documents;
 mod expansions;
@@ -52,6 +53,7 @@ pub use check::{BuildError, check, from_argument, options, outline, summary, wan
 pub use client::{Addressee, Client, Engine, Writing, WritingFiles};
 pub use context_source::Place;
 pub use deliver::{Delivered, check_engine};
+pub use described::Described;
 pub use documents::{
     CheckDocument, OutlineDocument, SUBREQUESTS, TargetsDocument, subrequests, targets_rows, written,
 };
@@ -64,7 +66,7 @@ pub use journal::Journal;
 pub use judgements::ignored;
 pub use metadata::Metadata;
 pub use notes::Notes;
-pub use phases::{Build, Loaded, Planned, Solved, Trace, build, finish, prepare};
+pub use phases::{Build, Loaded, Planned, Solved, Trace, build, export, finish, prepare};
 pub use picture::planned_steps;
 pub use plan::plan;
 pub use plan_document::plan_document;

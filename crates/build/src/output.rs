@@ -29,6 +29,8 @@ pub struct ImageOutput {
     pub unpack: bool,
     /// Whether it is also named by its digest.
     pub canonical: bool,
+    /// Whether its manifest is made even where nothing else needs it, so that the caller learns the digest.
+    pub needs_manifest: bool,
     /// A name that it has with its digest, without a tag.
     pub dangling: Option<Reference>,
     /// Only if there is no other name.
@@ -49,6 +51,7 @@ impl Default for ImageOutput {
             store: true,
             unpack: false,
             canonical: false,
+            needs_manifest: false,
             dangling: None,
             dangling_alone: false,
             insecure: false,

@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use lapstrake_diag::{Outcome, Report, SourceFile};
 use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax};
 use lapstrake_engine::{CacheIndex, Executor, Progress, Solver};
-use lapstrake_graph::{Edge, Plan, Target};
+use lapstrake_graph::{Edge, Plan};
 use lapstrake_ops::{Cache, SharedStack, Stack, StackReport, Worker};
 use lapstrake_outputs::Elsewhere;
 use lapstrake_request::BuildRequest;
@@ -17,6 +17,7 @@ use crate::cache;
 use crate::check;
 use crate::client::Client;
 use crate::deliver::{Built, Delivered, Export};
+use crate::described::Described;
 use crate::lock::Lock;
 use crate::output::Output;
 use crate::plan::plan;
@@ -95,6 +96,25 @@ pub async fn finish(this: &Build<'_>, planned: Planned, trace: &mut Trace) -> Ou
     delivered
 }
 
+/// Brings results that were solved one by one to the outputs of `request`, each with its target.
+///
+/// # Errors
+/// An output cannot be written. `trace` has everything that was done until then.
+pub async fn export(
+    this: &Build<'_>,
+    (tools, request): (Tools, Resolved),
+    results: Vec<(Described, SharedStack)>,
+    trace: &mut Trace,
+) -> Outcome<Delivered> {
+    let said = Said { notes: tools.notes.clone(), to: &mut trace.notes };
+    trace.network = tools.job.network().cloned();
+    let (images, results) = results.into_iter().map(|(image, stack)| (image, (stack, Vec::new()))).unzip();
+    let solved = Solved { tools, request, images, results };
+    let delivered = solved.deliver(this, &trace.steps, &trace.build).await;
+    drop(said);
+    delivered
+}
+
 /// Adds the sentences of a phase to those of the build when the phase ends.
 struct Said<'t> {
     notes: crate::Notes,
@@ -134,7 +154,7 @@ pub struct Planned {
 pub struct Solved {
     tools: Tools,
     request: Resolved,
-    targets: Vec<Target>,
+    images: Vec<Described>,
     results: Vec<(SharedStack, Vec<Elsewhere>)>,
 }
 
@@ -177,6 +197,11 @@ impl Loaded {
 }
 
 impl Planned {
+    /// A graph that no Dockerfile describes. `file` is the text that the lines of its steps are in.
+    pub fn of_graph(tools: Tools, request: Resolved, file: Arc<SourceFile>, plan: Plan) -> Planned {
+        Planned { tools, request, file, plan }
+    }
+
     /// Whether the result is an index of images, one for each platform.
     pub fn as_index(&self) -> bool {
         self.request.as_index
@@ -193,7 +218,7 @@ impl Planned {
     /// # Errors
     /// A step fails, or the state cannot be written.
     pub async fn evaluate(&self, this: &Build<'_>) -> Outcome<Vec<SharedStack>> {
-        self.evaluate_edges(this, self.plan.targets.iter().map(|target| target.edge)).await
+        self.evaluate_edges(this, self.plan.targets.iter().map(|target| target.edge), &mut Vec::new()).await
     }
 
     /// As [`Planned::evaluate`], the target of this number alone.
@@ -202,7 +227,22 @@ impl Planned {
     /// As [`Planned::evaluate`]; there is no such target.
     pub async fn evaluate_target(&self, this: &Build<'_>, number: usize) -> Outcome<SharedStack> {
         let target = self.plan.targets.get(number).map(|target| target.edge);
-        let solved = self.evaluate_edges(this, target.into_iter()).await?;
+        let solved = self.evaluate_edges(this, target.into_iter(), &mut Vec::new()).await?;
+        solved.into_iter().next().ok_or_else(|| Report::new(format!("the build has no target {number}")))
+    }
+
+    /// As [`Planned::evaluate_target`]. `steps` gets the reports of its steps, however the build ends.
+    ///
+    /// # Errors
+    /// As [`Planned::evaluate_target`].
+    pub async fn solve_target(
+        &self,
+        this: &Build<'_>,
+        number: usize,
+        steps: &mut Vec<StackReport>,
+    ) -> Outcome<SharedStack> {
+        let target = self.plan.targets.get(number).map(|target| target.edge);
+        let solved = self.evaluate_edges(this, target.into_iter(), steps).await?;
         solved.into_iter().next().ok_or_else(|| Report::new(format!("the build has no target {number}")))
     }
 
@@ -210,12 +250,22 @@ impl Planned {
         &self,
         this: &Build<'_>,
         edges: impl Iterator<Item = Edge>,
+        steps: &mut Vec<StackReport>,
     ) -> Outcome<Vec<SharedStack>> {
-        let cache = Cache::new(self.tools.worker.clone());
+        let mut cache = Cache::new(self.tools.worker.clone());
+        if let Some(imports) =
+            cache::imports(&self.request.cache_from, &self.tools.images, &this.progress).await
+        {
+            cache = cache.with(imports);
+        }
         let solver = Solver::new(&self.plan.graph, &self.tools.job, &cache, this.progress.clone())
             .hiding(self.request.secrets());
-        let solving = edges.map(|edge| solver.solve(edge));
+        let edges: Vec<Edge> = edges.collect();
+        let report = AtEnd { value: steps, make: || solver.report(&edges) };
+        let solving = edges.iter().map(|edge| solver.solve(*edge));
         let solved = try_join_all(solving).await.map_err(|failed| step_failed(&failed, &self.file));
+        drop(report);
+        self.tools.job.finish()?;
         cache.finish()?;
         Ok(solved?.into_iter().map(|solved| solved.result.value).collect())
     }
@@ -254,7 +304,8 @@ impl Planned {
         let finished = tools.job.finish().and_then(|()| cache.finish());
         let results = results?;
         finished?;
-        Ok(Solved { tools, request, targets: plan.targets, results })
+        let images = plan.targets.into_iter().map(Described::from).collect();
+        Ok(Solved { tools, request, images, results })
     }
 }
 
@@ -281,18 +332,18 @@ impl Solved {
     /// # Errors
     /// An output or a cache cannot be written.
     async fn deliver(self, this: &Build<'_>, steps: &[StackReport], build: &str) -> Outcome<Delivered> {
-        let Solved { tools, request, targets, results } = self;
+        let Solved { tools, request, images: described, results } = self;
         let (store, images) = (&tools.store, &*tools.images);
         let inline = request.cache_to.contains(&cache::Target::Inline);
         let built = |(number, (target, (stack, below)))| {
-            let target: &Target = target;
+            let target: &Described = target;
             let platform = request.inputs.platforms.get(number).unwrap_or(&target.platform);
             let shared = |stack: &Stack| cache::shared(store, steps, &[stack], cache::Scope::Result);
             let stack: SharedStack = stack;
             let inline = inline.then(|| shared(&stack));
             Built { target, platform, below, stack, inline }
         };
-        let results: Vec<Built<'_>> = targets.iter().zip(results).enumerate().map(built).collect();
+        let results: Vec<Built<'_>> = described.iter().zip(results).enumerate().map(built).collect();
         let (request, notes, client) = (&request, &tools.notes, this.client);
         let export = Export { request, client, notes, build, store, images, results: &results };
         let delivered = tokio::task::block_in_place(|| export.run(&this.progress))?;

@@ -118,7 +118,7 @@ fn step(vertex: &Vertex) -> Option<Value> {
     match &vertex.op {
         Op::Exec(exec) => Some(process(exec, lines)),
         Op::File(file) => Some(json!({"kind": "file", "lines": lines, "actions": actions(file)})),
-        Op::Source(_) | Op::Merge => None,
+        Op::Source(_) | Op::Merge | Op::Diff => None,
     }
 }
 
@@ -148,6 +148,8 @@ fn actions(file: &File) -> Vec<Value> {
                 actions.extend(copy.sources.iter().map(|source| json!(["copy", source, copy.dest])));
             }
             FileAction::MakeDir(dir) => actions.push(json!(["mkdir", dir.path])),
+            FileAction::Symlink(link) => actions.push(json!(["symlink", link.text, link.path])),
+            FileAction::Remove(remove) => actions.push(json!(["rm", remove.path])),
             FileAction::MakeFile(file) => actions.push(json!(["copy", format!("/{}", file.name), file.dest])),
         }
     }

@@ -65,6 +65,16 @@ impl Resolved {
         Ok(resolved)
     }
 
+    /// Makes the manifest of each image that is exported, as BuildKit does: callers of its API ask for the digest.
+    pub fn with_manifests(mut self) -> Resolved {
+        for output in &mut self.outputs {
+            if let Output::Image { image, .. } = output {
+                image.needs_manifest = true;
+            }
+        }
+        self
+    }
+
     /// Reads a request about a Dockerfile that builds nothing: of several platforms, the first one counts.
     ///
     /// # Errors
@@ -131,11 +141,12 @@ fn step_settings(request: &BuildRequest, client: &Arc<dyn Client>) -> Result<Set
     if cdi_dirs.is_empty() {
         cdi_dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec();
     }
-    let (of_secrets, of_agents) = (client.clone(), client.clone());
+    let (of_contexts, of_secrets, of_agents) = (client.clone(), client.clone(), client.clone());
     Ok(Settings {
         allowed: collect(&steps.allowed, attrs::entitlement)?.into_iter().collect(),
         cdi_dirs,
         distrust_times: cache.read_all_files,
+        more_contexts: Ask::new(move |name| of_contexts.context(name)),
         secrets: Ask::new(move |id| {
             tracing::debug!(id, "a step asks for a secret");
             of_secrets.secret(id)

@@ -38,6 +38,7 @@ pub struct Machine {
 }
 
 /// The tools of one build: all that fetch files and images, and run steps.
+#[derive(Clone)]
 pub struct Tools {
     /// The state directory.
     pub store: Arc<Store>,
@@ -95,7 +96,7 @@ async fn find(
         }
         Some("-") => return Ok((from_stdin(client)?, here((request, client), resolved)?)),
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
-            let http = Http { url: url.to_owned(), name: NAME.to_owned(), checksum: None, unpack: false };
+            let http = Http { url: url.to_owned(), name: NAME.to_owned(), checksum: None, ..Http::default() };
             let root = fetch(tools, &Source::Http(http), progress).await?;
             let file = load(&root, Path::new(NAME)).map_err(|why| unreadable(url, &why))?;
             return Ok((file, here((request, client), resolved)?));

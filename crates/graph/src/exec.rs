@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A process run with input 0 as its root. Its result is the changed root.
+/// A process run with input 0 as its root. Its output 0 is the changed root. Further outputs, in the order of the mounts, are
+/// the trees of binds with [`Bind::keep`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exec {
     /// The command line; never empty.
@@ -38,6 +39,12 @@ pub struct Exec {
     /// How long one try may take, in nanoseconds (`--timeout`); 0 is as long as it wants.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub timeout: u64,
+    /// The exit codes that count as success; empty for 0 alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub valid_exit_codes: Vec<i32>,
+    /// Whether the process may not write to its root, which then is the root's input unchanged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub readonly_root: bool,
     /// `KEY=value` of the proxy variables: seen by the process, never part of a digest, of a key or of history.
     #[serde(skip)]
     pub proxy_env: Vec<String>,
@@ -104,7 +111,7 @@ pub struct Mount {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MountKind {
-    /// A path of an input; writes, where allowed, are thrown away.
+    /// A path of an input.
     Bind(Bind),
     /// A directory that outlives builds.
     Cache(CacheMount),
@@ -128,6 +135,9 @@ pub struct Bind {
     pub source: String,
     /// Whether the process may write.
     pub readonly: bool,
+    /// Whether the input, with the changes, is an output of the vertex. Otherwise changes are thrown away.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub keep: bool,
 }
 
 /// `type=cache`. The id, with whoever seeds it, is its identity; neither is part of the step's cache key.
@@ -206,6 +216,13 @@ pub struct SshMount {
 }
 
 impl Exec {
+    /// The number of outputs.
+    pub fn outputs(&self) -> u32 {
+        let kept =
+            self.mounts.iter().filter(|mount| matches!(&mount.kind, MountKind::Bind(bind) if bind.keep));
+        u32::try_from(kept.count()).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
     /// This op as cache keys see it: without which cache directory is mounted and how it is shared, because what a
     /// cache holds must not change a result; and without how often and how long it is tried, because only success
     /// counts. The vertex digest keeps all that, so that two steps stay two steps.

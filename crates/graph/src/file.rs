@@ -19,6 +19,10 @@ pub enum FileAction {
     MakeDir(MakeDir),
     /// Makes a file with given content.
     MakeFile(MakeFile),
+    /// Makes a symbolic link.
+    Symlink(Symlink),
+    /// Removes a file, or a directory with all that is below it.
+    Remove(Remove),
 }
 
 /// Copies paths of an input.
@@ -48,6 +52,70 @@ pub struct Copy {
     pub unpack: bool,
     /// The mtime of created parents, seconds since the epoch; `None` is now.
     pub timestamp: Option<i64>,
+    /// The ways in which the copy differs from the instruction `COPY`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub variant: CopyVariant,
+}
+
+/// The ways in which a copy differs from the instruction `COPY`. Clients of BuildKit's API ask for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CopyVariant {
+    /// Characters of patterns have no meaning in sources.
+    #[serde(skip_serializing_if = "is_default")]
+    pub literal: bool,
+    /// A pattern has to match something.
+    #[serde(skip_serializing_if = "is_default")]
+    pub needs_match: bool,
+    /// A source that is a link is copied as a link.
+    #[serde(skip_serializing_if = "is_default")]
+    pub keep_links: bool,
+    /// A directory is copied itself, not only what it has.
+    #[serde(skip_serializing_if = "is_default")]
+    pub whole_directory: bool,
+    /// The parent of the destination has to be there.
+    #[serde(skip_serializing_if = "is_default")]
+    pub needs_parent: bool,
+    /// Only paths that match one of these patterns are copied, relative to each source; empty for all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Paths, relative to each source, that must be among what is copied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<String>,
+    /// What is in the way at the destination goes, whatever it is.
+    #[serde(skip_serializing_if = "is_default")]
+    pub replace: bool,
+    /// The time of what is copied too, not only of created parents.
+    #[serde(skip_serializing_if = "is_default")]
+    pub all_times: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Makes a symbolic link.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Symlink {
+    /// The absolute path of the link in the tree. Its parent has to be there.
+    pub path: String,
+    /// The text of the link.
+    pub text: String,
+    /// The owner; `None` is 0:0.
+    pub owner: Option<Owner>,
+    /// The mtime, seconds since the epoch; `None` is now.
+    pub timestamp: Option<i64>,
+}
+
+/// Removes a file, or a directory with all that is below it. Links on the way are followed, the last one is not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Remove {
+    /// An absolute path in the tree.
+    pub path: String,
+    /// Whether the path may be missing.
+    pub optional: bool,
+    /// Whether the last part of the path is a pattern.
+    pub wildcards: bool,
 }
 
 /// Makes a directory.
@@ -82,6 +150,9 @@ pub struct MakeFile {
     pub owner: Option<Owner>,
     /// The mtime of what is made, seconds since the epoch; `None` is now.
     pub timestamp: Option<i64>,
+    /// Whether the parent of `dest` has to be there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub needs_parent: bool,
 }
 
 /// Who a file belongs to.

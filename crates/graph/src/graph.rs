@@ -25,6 +25,8 @@ pub enum Op {
     File(File),
     /// Stacks the inputs, lowest first (`COPY --link`).
     Merge,
+    /// The changes that make input 1 out of input 0.
+    Diff,
 }
 
 /// Which vertex of a [`Graph`]. Only meaningful with the graph that gave it.
@@ -43,7 +45,7 @@ impl VertexId {
 pub struct Edge {
     /// The vertex.
     pub vertex: VertexId,
-    /// The number of the output; every op has one output, numbered 0.
+    /// The number of the output, from 0. Only [`Exec`] has more than one.
     pub output: u32,
 }
 
@@ -89,6 +91,8 @@ pub struct Lines {
 /// What people are told of a vertex. Never part of its digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VertexMeta {
+    /// The name of the step for programs, where a client has given one. Otherwise the digest of the vertex is the name.
+    pub id: Option<Digest>,
     /// The step's name: `[build 2/5] RUN make`.
     pub name: String,
     /// Where it stands in the Dockerfile.
@@ -116,6 +120,11 @@ impl Vertex {
     pub fn digest(&self) -> &VertexDigest {
         &self.digest
     }
+
+    /// The name of the step for programs, in progress streams and records.
+    pub fn step_digest(&self) -> &Digest {
+        self.meta.id.as_ref().unwrap_or(&self.digest.0)
+    }
 }
 
 /// Why a vertex cannot be added.
@@ -127,6 +136,14 @@ pub enum InvalidGraph {
         /// The step's name.
         step: String,
         /// Which input.
+        input: usize,
+    },
+    /// An input is an output that its vertex does not have.
+    #[error("input {input} of step `{step}` is an output that does not exist")]
+    NoSuchOutput {
+        /// The step's name.
+        step: String,
+        /// The number of the input.
         input: usize,
     },
     /// The op names an input that is not there, or has inputs where it must have none.
@@ -200,7 +217,17 @@ impl Graph {
         let needs = needed_inputs(op);
         let has = inputs.len();
         let fits = if matches!(op, Op::Source(_)) { has == 0 } else { has >= needs };
-        if fits { Ok(()) } else { Err(InvalidGraph::InputCount { step: step(), has, needs }) }
+        if !fits {
+            return Err(InvalidGraph::InputCount { step: step(), has, needs });
+        }
+        let beyond = |edge: &Edge| match &self[edge.vertex].op {
+            Op::Exec(exec) => edge.output >= exec.outputs(),
+            _ => edge.output > 0,
+        };
+        match inputs.iter().position(beyond) {
+            Some(input) => Err(InvalidGraph::NoSuchOutput { step: step(), input }),
+            None => Ok(()),
+        }
     }
 
     fn digest_of(&self, op: &Op, inputs: &[Edge], after: &[Edge]) -> VertexDigest {
@@ -291,10 +318,14 @@ fn needed_inputs(op: &Op) -> usize {
     match op {
         Op::Source(_) => 0,
         Op::Merge => 1,
+        Op::Diff => 2,
         Op::File(file) => {
             let copies = file.actions.iter().filter_map(|action| match action {
                 FileAction::Copy(copy) => Some(copy.input + 1),
-                FileAction::MakeDir(_) | FileAction::MakeFile(_) => None,
+                FileAction::MakeDir(_)
+                | FileAction::MakeFile(_)
+                | FileAction::Symlink(_)
+                | FileAction::Remove(_) => None,
             });
             copies.max().unwrap_or(1).max(1)
         }

@@ -23,7 +23,7 @@ pub use exec::{
     Bind, CacheMount, Device, Exec, Mount, MountKind, NetworkMode, SecretEnv, SecretMount, SecurityMode,
     Sharing, SshMount, Ulimit,
 };
-pub use file::{Copy, File, FileAction, MakeDir, MakeFile, Owner, OwnerPart};
+pub use file::{Copy, CopyVariant, File, FileAction, MakeDir, MakeFile, Owner, OwnerPart, Remove, Symlink};
 pub use graph::{Edge, Graph, InvalidGraph, Lines, Op, Vertex, VertexDigest, VertexId, VertexMeta};
 pub use plan::{HistoryDraft, ImageDraft, Plan, Target};
 pub use source::{Git, Http, ImageStore, Source};

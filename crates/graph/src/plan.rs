@@ -29,6 +29,8 @@ pub struct Target {
 pub struct ImageDraft {
     /// The config; its `history` and `rootfs` are the base image's, and `created` is empty.
     pub config: ImageConfig,
+    /// Whether the history of the config is that of the result, and not of the base. Then [`ImageDraft::history`] is empty.
+    pub is_complete: bool,
     /// The rows that come behind the base's.
     pub history: Vec<HistoryDraft>,
     /// `SOURCE_DATE_EPOCH`: seconds since the Unix epoch that no new time may exceed.

@@ -48,6 +48,11 @@ pub enum Source {
         /// Its digest.
         blob: Digest,
     },
+    /// The result of an earlier build.
+    Solved {
+        /// The result, as the executor writes it.
+        result: String,
+    },
     /// A directory of the host used in place as a read-only base (`rootfs://`). `/` is the host's own system.
     Rootfs {
         /// The directory, absolute.
@@ -56,7 +61,7 @@ pub enum Source {
 }
 
 /// A file of the web.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Http {
     /// Where it is.
     pub url: String,
@@ -66,6 +71,12 @@ pub struct Http {
     pub checksum: Option<Digest>,
     /// Whether the tree is what an archive has in it, where the file is one.
     pub unpack: bool,
+    /// The permission bits of the file; `None` for 0600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
+    /// The user and the group of the file; `None` for 0:0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<(u32, u32)>,
 }
 
 /// A commit of a git repository.

@@ -49,6 +49,8 @@ pub struct CopyOptions {
     /// Somebody may be writing the source: each file is taken as it is at one moment, and what is not as selected is
     /// reported. Else that is an error.
     pub live: bool,
+    /// What is in the way goes, also a directory where a file is to be, and the other way round.
+    pub replace: bool,
 }
 
 /// What a copy or another action did that the disk does not show.
@@ -272,6 +274,93 @@ pub fn make_directory(
     let made = Root::from_fd(dest_root).mkdir_p(path, &options.new_dir())?;
     options.note_dirs(&made, &mut copied);
     Ok(copied)
+}
+
+/// Makes a symbolic link at `path`, whose parent has to be there. Its time is `options.mtime` or now.
+///
+/// # Errors
+/// [`TreeError::Io`]; `EXIST` if something is there already.
+pub fn make_symlink(
+    dest_root: BorrowedFd<'_>,
+    path: &[u8],
+    text: &[u8],
+    options: &CopyOptions,
+) -> Result<Copied, TreeError> {
+    let root = Root::from_fd(dest_root);
+    let clean = TreePath::clean(path)?;
+    let parent = clean.parent().unwrap_or_default();
+    let dir = root.open(parent.as_bytes(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    fs::symlinkat(text, &dir, clean.name()).map_err(TreeError::io("make link", &clean))?;
+    let mut copied = Copied::default();
+    let (uid, gid) = options.chown.unwrap_or((0, 0));
+    if options.single_id {
+        let real = root.place(parent.as_bytes(), true)?.path();
+        copied.owners.insert(real.join_name(clean.name()), Ownership { uid, gid, mode: None });
+    } else {
+        let (uid, gid) = (Some(fs::Uid::from_raw(uid)), Some(fs::Gid::from_raw(gid)));
+        fs::chownat(&dir, clean.name(), uid, gid, fs::AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(TreeError::io("set owner of", &clean))?;
+    }
+    if let Some(mtime) = options.mtime {
+        crate::inroot::set_times_at(dir.as_fd(), clean.name(), mtime)
+            .map_err(TreeError::io("set times of", &clean))?;
+    }
+    Ok(copied)
+}
+
+/// Removes a file or a whole directory. Links above it are followed within the root, the last part is not. With `wildcards`
+/// the last part is a pattern; with `optional` nothing need be there.
+///
+/// # Errors
+/// [`TreeError::NotFound`] if nothing is there, [`TreeError::Pattern`], [`TreeError::Io`].
+pub fn remove(
+    dest_root: BorrowedFd<'_>,
+    path: &[u8],
+    wildcards: bool,
+    optional: bool,
+) -> Result<(), TreeError> {
+    let clean = TreePath::clean(path)?;
+    if clean.is_root() {
+        return Err(TreeError::io("remove", &clean)(Errno::BUSY));
+    }
+    let missing = || TreeError::NotFound { path: clean.to_string(), hidden_by: None, nearest: String::new() };
+    let parent = clean.parent().unwrap_or_default();
+    let root = Root::from_fd(dest_root);
+    let dir = match root.open(parent.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => {
+            return if optional { Ok(()) } else { Err(missing()) };
+        }
+        dir => dir?,
+    };
+    let mut names: Vec<Box<[u8]>> = vec![clean.name().into()];
+    if wildcards {
+        let text = crate::path::lossy(clean.name());
+        let pattern = crate::ignore::Pattern::shallow(&text).ok_or_else(|| TreeError::Pattern {
+            pattern: text.clone(),
+            line: 0,
+            file: None,
+        })?;
+        names.clear();
+        let list = fs::Dir::read_from(&dir).map_err(TreeError::io("list", &parent))?;
+        for entry in list {
+            let entry = entry.map_err(TreeError::io("list", &parent))?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") && pattern.matches(name) {
+                names.push(name.into());
+            }
+        }
+    }
+    if names.is_empty() && !optional {
+        return Err(missing());
+    }
+    for name in names {
+        match crate::removal::remove_at(dir.as_fd(), &name) {
+            Err(Errno::NOENT) if optional => {}
+            Err(Errno::NOENT) => return Err(missing()),
+            done => done.map_err(TreeError::io("remove", &parent.join_name(&name)))?,
+        }
+    }
+    Ok(())
 }
 
 /// A file whose content is known.

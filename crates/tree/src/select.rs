@@ -25,10 +25,15 @@ pub struct Selector {
     /// Patterns relative to each source, which is never tested itself; with `parents` relative to where the kept
     /// directories begin, and tested on sources too.
     pub exclude: Patterns,
+    /// Patterns, relative to each source, of what alone is meant, with the directories above; empty for everything. A source
+    /// itself is never tested.
+    pub include: Patterns,
     /// Keep the directories above each source, from `/./` on if the source has one.
     pub parents: bool,
     /// A named source that is missing stands for nothing.
     pub optional: bool,
+    /// A pattern that matches nothing is an error.
+    pub needs_match: bool,
 }
 
 impl Selector {
@@ -40,8 +45,10 @@ impl Selector {
             wildcards: true,
             follow: true,
             exclude: Patterns::default(),
+            include: Patterns::default(),
             parents: false,
             optional: false,
+            needs_match: false,
         }
     }
 }
@@ -70,6 +77,8 @@ pub struct SelectedRoot {
     pub is_dir: bool,
     /// Time of the source directory, for a destination that has to be made; of the root of a tree nothing is known.
     pub mtime: Option<i64>,
+    /// The source directory itself, with an empty `to`; `None` for the root of a tree, and for what is no directory.
+    pub own: Option<Picked>,
     /// What is copied, in walk order; a single entry with an empty `to` when it is no directory.
     pub entries: Vec<Picked>,
 }
@@ -145,7 +154,7 @@ impl Tree {
         for picked in selection.roots.into_iter().flat_map(|root| root.entries) {
             entries.push(Picked { to: picked.source.clone(), ..picked });
         }
-        let root = SelectedRoot { name: Box::default(), is_dir: true, mtime: None, entries };
+        let root = SelectedRoot { name: Box::default(), is_dir: true, mtime: None, own: None, entries };
         Ok((Selection { roots: vec![root] }, place))
     }
 
@@ -191,6 +200,9 @@ impl Tree {
             let real = self.follow(&path, selector.follow)?.ok_or_else(|| self.not_found(&path))?;
             found.push(Found { name: path.name().into(), path: real });
         }
+        if found.is_empty() && selector.needs_match {
+            return Err(self.not_found(path));
+        }
         Ok(found)
     }
 
@@ -227,12 +239,13 @@ impl Tree {
         if let Some(entry) = own.filter(|_| !is_dir) {
             entries.push(self.picked(entry, TreePath::root()));
         } else {
-            for entry in filtered(self.subtree(path), path, &selector.exclude)? {
+            for entry in filtered(self.subtree(path), path, (&selector.include, &selector.exclude))? {
                 let to = entry.path.relative_to(path).unwrap_or_default();
                 entries.push(self.picked(entry, to));
             }
         }
-        Ok(SelectedRoot { name: name.into(), is_dir, mtime, entries })
+        let own = own.filter(|_| is_dir).map(|entry| self.picked(entry, TreePath::root()));
+        Ok(SelectedRoot { name: name.into(), is_dir, mtime, own, entries })
     }
 
     /// A source of `--parents`: the directories above what it matches are copied with it, from `/./` on. What stands in
@@ -279,7 +292,7 @@ impl Tree {
                 |entry: &Entry| self.picked(entry, entry.path.relative_to(&base).unwrap_or_default());
             let entries = keep.iter().filter_map(|path| self.get(path)).map(picked).collect();
             let mtime = self.get(&base).map(|entry| entry.meta.mtime);
-            roots.push(SelectedRoot { name: Box::default(), is_dir: true, mtime, entries });
+            roots.push(SelectedRoot { name: Box::default(), is_dir: true, mtime, own: None, entries });
         }
         Ok(roots)
     }
@@ -336,22 +349,24 @@ struct Found {
     path: TreePath,
 }
 
-/// Entries below `base` (itself not included) that `exclude` leaves; a hidden directory stays for what is left in it.
+/// Entries below `base` (itself not included) that `include` means and `exclude` leaves; a hidden directory stays for what is
+/// left in it.
 fn filtered<'t>(
     entries: &'t [Entry],
     base: &TreePath,
-    exclude: &Patterns,
+    (include, exclude): (&Patterns, &Patterns),
 ) -> Result<impl Iterator<Item = &'t Entry>, TreeError> {
     let mut kept: Vec<&Entry> = Vec::new();
     let mut hidden: Vec<&Entry> = Vec::new();
     for entry in entries.iter().filter(|e| e.path != *base) {
-        if exclude.is_empty() {
+        if exclude.is_empty() && include.is_empty() {
             kept.push(entry);
             continue;
         }
         hidden.retain(|dir| entry.path.starts_with(&dir.path));
         let relative = entry.path.relative_to(base).unwrap_or_default();
-        if !exclude.settled(exclude.excluded(&relative))?.excluded {
+        let meant = include.is_empty() || include.settled(include.excluded(&relative))?.excluded;
+        if meant && (exclude.is_empty() || !exclude.settled(exclude.excluded(&relative))?.excluded) {
             kept.append(&mut hidden);
             kept.push(entry);
         } else if entry.is_dir() {

@@ -3,7 +3,7 @@
 use lapstrake_diag::{Code, Reported};
 use lapstrake_go::to_json;
 use lapstrake_graph::ImageDraft;
-use lapstrake_oci::{DiffId, History, ImageConfig, rfc3339};
+use lapstrake_oci::{DiffId, History, ImageConfig, rfc3339, seconds_of};
 
 use crate::Document;
 
@@ -38,6 +38,9 @@ const FILLED: &str = "buildkit.exporter.image.v0";
 /// A row of history with a layer has that layer's time; one without has the time of the next layer, else of the one
 /// before, else of the base. If the draft has an epoch, that is the time of every new row.
 pub fn image_config(draft: &ImageDraft, layers: &[Layer]) -> Result<(ImageConfig, Document), AssembleError> {
+    if draft.is_complete {
+        return Ok(complete_config(draft, layers));
+    }
     let base = draft.config.rootfs.diff_ids.len();
     let told = draft.history.iter().filter(|row| row.layer.is_some()).count();
     let new = layers.len().checked_sub(base).filter(|new| *new >= told);
@@ -87,6 +90,51 @@ pub fn image_config(draft: &ImageDraft, layers: &[Layer]) -> Result<(ImageConfig
     Ok((config, document))
 }
 
+/// The config of an image whose draft has the whole history. Each layer gets a row, and no row has a layer too many.
+fn complete_config(draft: &ImageDraft, layers: &[Layer]) -> (ImageConfig, Document) {
+    let clamped = |seconds: i64| draft.epoch.map_or(seconds, |epoch| seconds.min(epoch));
+    let mut config = draft.config.clone();
+    let told = config.history.iter().filter(|row| !row.empty_layer).count();
+    // Rows without a layer are those from the beginning.
+    let surplus = told.saturating_sub(layers.len());
+    config
+        .history
+        .iter_mut()
+        .filter(|row| !row.empty_layer)
+        .take(surplus)
+        .for_each(|row| row.empty_layer = true);
+    let untold = layers.iter().skip(told).map(|layer| History {
+        created: Some(rfc3339(clamped(layer.created), 0)),
+        comment: FILLED.to_owned(),
+        ..History::default()
+    });
+    config.history.extend(untold);
+    let mut of_layers = layers.iter();
+    for row in config.history.iter_mut().filter(|row| !row.empty_layer) {
+        let made = of_layers.next().map(|layer| rfc3339(clamped(layer.created), 0));
+        let late = |text: &String| seconds_of(text).is_some_and(|seconds| clamped(seconds) != seconds);
+        if row.created.as_ref().is_none_or(late) {
+            row.created = made;
+        }
+    }
+    // A row without a time has that of the next one, or else of the one before.
+    let mut next = None;
+    for row in config.history.iter_mut().rev() {
+        next = row.created.clone().or(next);
+        row.created.clone_from(&next);
+    }
+    let mut last: Option<String> = None;
+    for row in &mut config.history {
+        last = row.created.clone().or(last);
+        row.created.clone_from(&last);
+    }
+    config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let epoch = draft.epoch.map(|epoch| rfc3339(epoch, 0));
+    config.created = epoch.or(config.created).or(last);
+    let document = Document::new(to_json(&config));
+    (config, document)
+}
+
 impl Reported for AssembleError {
     fn code(&self) -> Code {
         Code::new("assemble", self.into())
@@ -105,7 +153,7 @@ mod tests {
             .iter()
             .map(|layer| HistoryDraft { created_by: "X".into(), layer: layer.then_some(step) })
             .collect();
-        ImageDraft { config: ImageConfig::default(), history, epoch: None }
+        ImageDraft { config: ImageConfig::default(), is_complete: false, history, epoch: None }
     }
 
     fn layer(name: &str, created: i64) -> Layer {
@@ -135,6 +183,24 @@ mod tests {
         draft.config.created = Some(rfc3339(7, 0));
         let (config, _) = image_config(&draft, &[]).unwrap();
         assert_eq!(config.created, Some(rfc3339(50, 0)));
+    }
+
+    /// A history that a client has made: with rows too many, and too few.
+    #[test]
+    fn whole_histories_are_fitted() {
+        let row = |empty_layer| History { empty_layer, ..History::default() };
+        let layers = [layer("a", 10), layer("b", 20)];
+        for (history, empty) in [
+            (vec![row(false), row(true), row(false), row(false)], vec![true, true, false, false]),
+            (vec![row(true)], vec![true, false, false]),
+        ] {
+            let mut draft = draft(&[]);
+            (draft.is_complete, draft.config.history) = (true, history);
+            let (config, _) = image_config(&draft, &layers).unwrap();
+            assert_eq!(config.history.iter().map(|row| row.empty_layer).collect::<Vec<_>>(), empty);
+            assert!(config.history.iter().all(|row| row.created.is_some()));
+            assert_eq!((config.rootfs.diff_ids.len(), config.created), (2, Some(rfc3339(20, 0))));
+        }
     }
 
     #[test]

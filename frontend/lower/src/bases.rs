@@ -170,7 +170,7 @@ impl Lowering<'_> {
         } else {
             root.title.clone()
         };
-        let meta = VertexMeta { name, lines: node.lines, ignore_cache: false };
+        let meta = VertexMeta { name, lines: node.lines, ..VertexMeta::default() };
         Ok(self.graph.add(Op::Source(root.source.clone()), vec![], meta)?.into())
     }
 

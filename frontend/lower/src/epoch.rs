@@ -166,7 +166,12 @@ mod tests {
     }
 
     fn http(url: &str, name: &str) -> Source {
-        Source::Http(Http { url: url.into(), name: name.into(), checksum: None, unpack: name == "context" })
+        Source::Http(Http {
+            url: url.into(),
+            name: name.into(),
+            unpack: name == "context",
+            ..Http::default()
+        })
     }
 
     #[test]

@@ -227,7 +227,11 @@ impl<'d> Lowering<'d> {
         config.os_version.clone_from(&platform.os_version);
         config.os_features.clone_from(&platform.os_features);
         config.created = None;
-        Ok(Target { edge, platform, image: ImageDraft { config, history, epoch: self.globals.epoch } })
+        Ok(Target {
+            edge,
+            platform,
+            image: ImageDraft { config, is_complete: false, history, epoch: self.globals.epoch },
+        })
     }
 }
 

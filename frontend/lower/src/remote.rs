@@ -41,7 +41,7 @@ pub(crate) fn file(url: &str, checksum: Option<Digest>) -> Http {
         None | Some("" | "." | "..") => UNNAMED.to_owned(),
         Some(name) => name.replace('\0', "_"),
     };
-    Http { url: url.to_owned(), name, checksum, unpack: false }
+    Http { url: url.to_owned(), name, checksum, ..Http::default() }
 }
 
 /// A repository as a source.
@@ -98,7 +98,7 @@ pub(crate) fn checksum_digest(text: &str) -> Result<Digest, String> {
 
 /// A context at an address: what is in an archive, or else the one file.
 pub fn http_context(url: &str) -> Source {
-    Source::Http(Http { url: url.to_owned(), name: "context".to_owned(), checksum: None, unpack: true })
+    Source::Http(Http { url: url.to_owned(), name: "context".to_owned(), unpack: true, ..Http::default() })
 }
 
 /// What the step is called that brings a source.

@@ -113,7 +113,7 @@ impl StageRun<'_, '_> {
         }
         let script = self.script(&first.name, data)?;
         let input = mounts.input(script);
-        let bind = Bind { input, source: "/".to_owned(), readonly: true };
+        let bind = Bind { input, source: "/".to_owned(), readonly: true, keep: false };
         mounts.mounts.push(Mount { target: SCRIPTS.to_owned(), kind: MountKind::Bind(bind) });
         Ok((self.state.with_shell(&format!("{SCRIPTS}{}", first.name)), summary))
     }
@@ -123,6 +123,7 @@ impl StageRun<'_, '_> {
         let meta = |name: &str| VertexMeta { name: name.to_owned(), ..VertexMeta::default() };
         let empty = self.lowering.graph.add(Op::Source(Source::Scratch), vec![], meta("FROM scratch"))?;
         let file = MakeFile {
+            needs_parent: false,
             dest: "/".to_owned(),
             name: name.to_owned(),
             mode: 0o755,
@@ -199,7 +200,12 @@ impl StageRun<'_, '_> {
                     Some(edge) => edge,
                     None => self.context()?,
                 };
-                MountKind::Bind(Bind { input: mounts.input(edge), source, readonly: mount.readonly })
+                MountKind::Bind(Bind {
+                    input: mounts.input(edge),
+                    source,
+                    readonly: mount.readonly,
+                    keep: false,
+                })
             }
         })
     }
@@ -290,6 +296,8 @@ impl StageRun<'_, '_> {
             devices: run.flags().devices.iter().map(device).collect(),
             retry: run.flags().attempts.retry,
             timeout: run.flags().attempts.timeout.unsigned_abs(),
+            valid_exit_codes: Vec::new(),
+            readonly_root: false,
             proxy_env: self.lowering.globals.proxy.clone(),
         }
     }

@@ -112,7 +112,7 @@ impl Lowering<'_> {
         let after = node.after.iter().filter_map(|id| self.stages[*id].state.as_ref());
         let after: Vec<Edge> = after.map(|state| state.edge).collect();
         let name = format!("[{}] after {}", node.label, self.labels_of(&node.after));
-        let meta = VertexMeta { name, lines: node.lines, ignore_cache: false };
+        let meta = VertexMeta { name, lines: node.lines, ..VertexMeta::default() };
         let edge = self.graph.add_after(Op::Merge, vec![state.edge], after, meta)?.into();
         Ok(StageState { edge, ..state })
     }
@@ -282,7 +282,7 @@ impl StageRun<'_, '_> {
     }
 
     pub(crate) fn meta(&self, name: String, step: &Step<'_>) -> VertexMeta {
-        VertexMeta { name, lines: Some(step.lines), ignore_cache: false }
+        VertexMeta { name, lines: Some(step.lines), ..VertexMeta::default() }
     }
 
     /// Like [`StageRun::meta`], for the steps that `--no-cache` is about.

@@ -207,6 +207,7 @@ impl StageRun<'_, '_> {
                 continue;
             }
             actions.push(FileAction::Copy(graph::Copy {
+                variant: graph::CopyVariant::default(),
                 input,
                 sources: vec![path],
                 dest: dest.to_owned(),
@@ -288,6 +289,7 @@ impl StageRun<'_, '_> {
             file.data.to_string()
         };
         Ok(FileAction::MakeFile(MakeFile {
+            needs_parent: false,
             dest: dest.to_owned(),
             name: file.name.to_string(),
             mode: 0o644,

@@ -20,7 +20,7 @@ pub struct StepResult<T> {
 }
 
 /// Which paths of a tree matter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selector {
     /// Paths or patterns from the root; empty is everything.
     pub paths: Vec<String>,
@@ -32,12 +32,21 @@ pub struct Selector {
     pub wildcards: bool,
     /// Whether a path that is missing is nothing instead of an error.
     pub optional: bool,
+    /// Patterns, relative to each path, of what alone matters; empty is everything.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Whether a path that is a link stands for the link.
+    #[serde(default)]
+    pub keep_links: bool,
+    /// Whether a pattern has to match something.
+    #[serde(default)]
+    pub needs_match: bool,
 }
 
 impl Selector {
     /// All of a tree.
     pub fn everything() -> Selector {
-        Selector { paths: Vec::new(), exclude: Vec::new(), parents: false, wildcards: false, optional: false }
+        Selector::default()
     }
 
     /// Whether nothing is left out: then the tree's own digest will do.
@@ -111,6 +120,12 @@ pub trait Executor: Send + Sync {
 
     /// How `vertex` is cached. Not asked for sources.
     fn cache_map(&self, vertex: &Vertex) -> CacheMap;
+
+    /// The output `number` of a vertex whose result is `result`. Output 0 is the result itself.
+    fn output(&self, result: &StepResult<Self::Output>, number: u32) -> StepResult<Self::Output> {
+        debug_assert_eq!(number, 0, "this executor knows one output");
+        result.clone()
+    }
 
     /// The key of a source: what its content is known by before it is there.
     fn source_key(&self, vertex: &Vertex) -> impl Future<Output = Result<Key, Self::Error>> + Send;

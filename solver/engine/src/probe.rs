@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use crate::event::{Progress, StepId};
 use crate::executor::{CacheIndex, Dep, Executor, Selector, StepResult};
 use crate::key::Key;
-use crate::solve::combine;
+use crate::solve::{combine, of_output};
 use crate::stack_guard::StackGuard;
 
 /// What a build would do with a step.
@@ -95,7 +95,7 @@ impl<E: Executor, C: CacheIndex<Output = E::Output>> Probe<'_, E, C> {
         let deps = vertex.inputs.iter().zip(&map.deps).map(|(edge, dep)| async move {
             match (dep, &self.graph[edge.vertex].op) {
                 (Dep::ByContent(selector), Op::Source(_)) => self.content(edge.vertex, selector).await,
-                _ => self.key(edge.vertex).await,
+                _ => self.key(edge.vertex).await.map(|key| of_output(key, edge.output)),
             }
         });
         let deps: Option<Vec<Key>> = join_all(deps).await.into_iter().collect();

@@ -118,7 +118,7 @@ impl<E: Executor, C: CacheIndex<Output = E::Output>> Solver<'_, E, C> {
             _ => Vec::new(),
         };
         StepReport {
-            digest: vertex.digest().to_string(),
+            digest: vertex.step_digest().to_string(),
             name: self.secrets.hide(&vertex.meta.name),
             lines: vertex.meta.lines.map(|lines| (lines.first, lines.last)),
             outcome,

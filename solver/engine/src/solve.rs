@@ -146,7 +146,13 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         // What stages wait for is done even if a record saves everything that waits.
         let goals = self.graph.goals(edge).into_iter().map(|goal| self.solved(goal.vertex));
         try_join_all(goals).await?;
-        self.solved(edge.vertex).await
+        let Solved { result, status } = self.solved(edge.vertex).await?;
+        Ok(Solved { result: self.output(&result, edge), status })
+    }
+
+    /// The part of the result of a vertex that `edge` means.
+    fn output(&self, result: &StepResult<E::Output>, edge: Edge) -> StepResult<E::Output> {
+        if edge.output == 0 { result.clone() } else { self.executor.output(result, edge.output) }
     }
 
     /// Tells that `edge` is not needed, nor what it stands on that was not solved.
@@ -198,7 +204,10 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
                 (Dep::ByContent(selector), Op::Source(_)) => {
                     Ok(PlainKey { key: self.content(id, number, selector).await?, forced: false })
                 }
-                _ => self.plain(edge.vertex).await,
+                _ => {
+                    let PlainKey { key, forced } = self.plain(edge.vertex).await?;
+                    Ok(PlainKey { key: of_output(key, edge.output), forced })
+                }
             }
         });
         let deps = try_join_all(deps).await?;
@@ -220,7 +229,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
                 Dep::ByKey if self.graph[edge.vertex].meta.ignore_cache => {
                     self.content(id, number, &Selector::everything()).await
                 }
-                Dep::ByKey => self.key(edge.vertex).await.map(|keyed| keyed.key),
+                Dep::ByKey => self.key(edge.vertex).await.map(|keyed| of_output(keyed.key, edge.output)),
                 Dep::ByContent(selector) => self.content(id, number, selector).await,
             }
         });
@@ -236,6 +245,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
             .get_or_init(|| std::iter::repeat_with(OnceCell::new).take(inputs.len()).collect());
         let ask = || async {
             let result = self.solved(inputs[number].vertex).await?.result;
+            let result = self.output(&result, inputs[number]);
             match result.content {
                 Some(content) if selector.is_everything() => Ok(content),
                 _ => self.executor.content_key(&result, selector).await.map_err(|e| self.failed(consumer, e)),
@@ -267,7 +277,9 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
             return Ok(found);
         }
         let inputs = try_join_all(vertex.inputs.iter().map(|edge| self.solved(edge.vertex))).await?;
-        let inputs: Vec<StepResult<E::Output>> = inputs.into_iter().map(|solved| solved.result).collect();
+        let inputs =
+            inputs.iter().zip(&vertex.inputs).map(|(solved, edge)| self.output(&solved.result, *edge));
+        let inputs: Vec<StepResult<E::Output>> = inputs.collect();
         let by_content = self.content_key_of(id).await?;
         if let Some(found) = self.lookup_by_content(id, &by_content.key).await? {
             return Ok(found);
@@ -340,13 +352,13 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
                 (Dep::ByContent(_), Some(read)) => read.content,
                 (Dep::ByKey, Some(read)) => read.source,
                 (Dep::ByContent(selector), None) if is_source => self.content(id, number, selector).await?,
-                _ => self.plain(edge.vertex).await?.key,
+                _ => of_output(self.plain(edge.vertex).await?.key, edge.output),
             });
             key.push(match (dep, read) {
                 (Dep::ByContent(_), Some(read)) => read.content,
                 (Dep::ByKey, Some(read)) => read.source,
                 (Dep::ByKey, None) if is_forced => self.content(id, number, &Selector::everything()).await?,
-                (Dep::ByKey, None) => self.key(edge.vertex).await?.key,
+                (Dep::ByKey, None) => of_output(self.key(edge.vertex).await?.key, edge.output),
                 (Dep::ByContent(selector), None) => self.content(id, number, selector).await?,
             });
         }
@@ -433,7 +445,7 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         let silent = vertex.op == Op::Source(Source::Scratch);
         let nobody = Progress::none();
         let progress = if silent { &nobody } else { &self.progress };
-        progress.start(StepId(vertex.digest().to_string()), &vertex.meta.name)
+        progress.start(StepId(vertex.step_digest().to_string()), &vertex.meta.name)
     }
 
     /// Tells of a step whose record was found, and first of those below it, which nobody needs to look at any more.
@@ -461,6 +473,17 @@ impl Drop for Canceled {
     fn drop(&mut self) {
         if let Some(step) = self.0.take() {
             step.complete(false, Some("canceled".to_owned()));
+        }
+    }
+}
+
+/// The key of an output of a vertex with this key. Output 0 has the key of the vertex.
+pub(crate) fn of_output(key: Key, number: u32) -> Key {
+    match number {
+        0 => key,
+        _ => {
+            let hasher = KeyHasher::new("lapstrake output 1").part("vertex", key.as_bytes());
+            hasher.part("number", &number.to_le_bytes()).finish()
         }
     }
 }

@@ -90,7 +90,7 @@ impl Cache {
         if !result.value.is_whole(&self.store) {
             return Ok(None);
         }
-        let ids = result.value.layers.iter().map(|layer| layer.id.clone());
+        let ids = result.value.layer_ids();
         self.used.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
         Ok(Some(result))
     }

@@ -148,6 +148,9 @@ pub enum OpsError {
         /// Its name.
         name: String,
     },
+    /// Layers of an earlier result were removed meanwhile.
+    #[error("layers of an earlier result are gone")]
+    ResultGone,
     /// A result that makes no sense here.
     #[error("{what}")]
     Unsupported {
@@ -398,6 +401,7 @@ impl Reported for OpsError {
                 let flags = flags.join(" ");
                 Some(format!("allow it with `{flags}`; {OF_LABS}"))
             }
+            OpsError::ResultGone => Some("build it again: it was removed by `prune` meanwhile".to_owned()),
             OpsError::NoContext { name } => Some(format!("name it with `--build-context {name}=PATH`")),
             OpsError::Checksum { source, .. } => match &**source {
                 TreeError::NotFound { hidden_by: Some((pattern, line)), .. } => {

@@ -8,7 +8,7 @@ pub(crate) mod mount_manifest;
 pub(crate) mod mounts;
 mod output;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -118,13 +118,14 @@ fn attempt(
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
     let watch = Watch { cancel, limit, output: job.settings.output_limit.unwrap_or(u64::MAX) };
     let ended = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
+    let kept = std::mem::take(&mut mounts.kept);
     let Some((Finished { exit, usage, limit_events, shm_full, owned }, last_output)) = ended else {
         let limit = limit.unwrap_or_default();
         return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
     };
     step.used(used(&usage, limit_events));
     let code = status(exit);
-    if code != 0 {
+    if !succeeds(exec, code) {
         let shm = shm_full.then_some(spec.shm_size);
         let failed = failed(exec, code, (&job.settings.limits, shm), limit_events.unwrap_or_default());
         let failed = unreached_service(failed, &spec, &last_output);
@@ -143,9 +144,30 @@ fn attempt(
     }
     drop(mounts);
     let owned = owned.iter().map(|one| ((one.dev, one.ino), (one.uid, one.gid))).collect();
-    let copied = active.owners(&owned)?;
-    let layer = active.commit(&job.store, copied, job.worker.single_id())?;
-    Ok(base.clone().with(layer))
+    let root = (!exec.readonly_root).then_some(active);
+    commit_all(job, &owned, (root, base), kept)
+}
+
+/// Commits what a process has changed: its root, unless nobody could write there, and further trees.
+fn commit_all(
+    job: &BuildContext,
+    owned: &BTreeMap<(u64, u64), (u32, u32)>,
+    (root, base): (Option<Active>, &Stack),
+    kept: Vec<(Active, SharedStack)>,
+) -> Result<Stack, OpsError> {
+    let commit = |active: Active, base: &Stack| -> Result<Stack, OpsError> {
+        let copied = active.owners(owned)?;
+        Ok(base.with(active.commit(&job.store, copied, job.worker.single_id())?))
+    };
+    let mut result = root.map_or_else(|| Ok(base.clone()), |active| commit(active, base))?;
+    result.outputs =
+        kept.into_iter().map(|(active, base)| commit(active, &base)).collect::<Result<_, _>>()?;
+    Ok(result)
+}
+
+/// Whether `code` counts as success.
+fn succeeds(exec: &Exec, code: i32) -> bool {
+    if exec.valid_exit_codes.is_empty() { code == 0 } else { exec.valid_exit_codes.contains(&code) }
 }
 
 /// Opens a shell in the root that the step would begin with. Changes to this root are thrown away.
@@ -327,6 +349,7 @@ fn spec(exec: &Exec, network: Network, active: &Active, mounts: &mut Mounts) -> 
         spec.hostname.clone_from(&exec.hostname);
     }
     spec.network = network;
+    spec.readonly_root = exec.readonly_root;
     if exec.security == SecurityMode::Insecure {
         spec.security = Security::Insecure;
     }
@@ -392,6 +415,14 @@ fn add_bind(
 ) -> Result<(), OpsError> {
     let job = reads.job;
     let input = inputs.get(bind.input).ok_or(OpsError::Worker)?;
+    if bind.keep {
+        let base = copy::layered(reads, input)?;
+        let kept = Active::new(&job.store, &base.lowers(&job.store, job.worker.single_id())?)?;
+        let root = kept.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
+        mounts.add(target, root, &bind.source, false);
+        mounts.kept.push((kept, base));
+        return Ok(());
+    }
     // A local context is mounted as COPY would see it: what the mount selects, without what its ignore file hides, and never
     // writable itself.
     let lowers = match &input.local {

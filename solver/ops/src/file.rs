@@ -13,7 +13,7 @@ mod partial_extract;
 pub(crate) mod partial_read_count;
 
 use lapstrake_engine::{CacheMap, Dep, Selector};
-use lapstrake_graph::{File, FileAction};
+use lapstrake_graph::{Copy, File, FileAction};
 use lapstrake_snapshot::SnapshotError;
 use lapstrake_store::LayerId;
 use serde::Serialize;
@@ -86,30 +86,35 @@ fn commit(
     Ok(layer)
 }
 
+/// The part of its input that `copy` copies.
+fn selector_of(copy: &Copy) -> Selector {
+    Selector {
+        paths: copy.sources.clone(),
+        exclude: copy.exclude.clone(),
+        include: copy.variant.include.clone(),
+        parents: copy.parents,
+        wildcards: !copy.variant.literal,
+        optional: copy.optional,
+        keep_links: copy.variant.keep_links,
+        needs_match: copy.variant.needs_match,
+    }
+}
+
 /// The inputs that a file op copies from, with the paths that it reads. Several copies from one input are one selection.
 fn selectors(file: &File) -> Vec<(usize, Selector)> {
     let mut found: Vec<(usize, Selector)> = Vec::new();
     for action in &file.actions {
         let FileAction::Copy(copy) = action else { continue };
         match found.iter_mut().find(|(input, _)| *input == copy.input) {
-            Some((_, selector))
-                if selector.exclude == copy.exclude
-                    && selector.parents == copy.parents
-                    && selector.optional == copy.optional =>
-            {
-                selector.paths.extend(copy.sources.iter().cloned());
+            Some((_, selector)) => {
+                let asked = selector_of(copy);
+                if (Selector { paths: asked.paths.clone(), ..selector.clone() }) == asked {
+                    selector.paths.extend(asked.paths);
+                } else {
+                    *selector = Selector { wildcards: true, ..Selector::everything() };
+                }
             }
-            Some((_, selector)) => *selector = Selector { wildcards: true, ..Selector::everything() },
-            None => found.push((
-                copy.input,
-                Selector {
-                    paths: copy.sources.clone(),
-                    exclude: copy.exclude.clone(),
-                    parents: copy.parents,
-                    wildcards: true,
-                    optional: copy.optional,
-                },
-            )),
+            None => found.push((copy.input, selector_of(copy))),
         }
     }
     found

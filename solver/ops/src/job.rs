@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::source::image::Images;
 use crate::stack::{SharedStack, Stack, StackResult};
 use crate::worker::Worker;
-use crate::{exec, file, source};
+use crate::{difference, exec, file, source};
 
 /// One build, which executes its ops. Cheap to clone.
 #[derive(Clone)]
@@ -69,6 +69,7 @@ impl Job {
                 self.blocking(move |job| source::local_stack(job, &source)).await?.unwrap_or_default()
             }
             Op::Merge => Stack::merged(&inputs),
+            Op::Diff => self.blocking(move |job| difference::difference(job, &inputs)).await?,
             Op::File(file) => {
                 let (map, step) = (self.cache_map(vertex), step.clone());
                 let work = move |job: &BuildContext| {
@@ -121,6 +122,7 @@ impl Executor for Job {
                 CacheMap { op: lapstrake_go::to_json(source), deps: vec![Dep::ByKey; inputs] }
             }
             Op::Merge => CacheMap { op: b"merge".to_vec(), deps: vec![Dep::ByKey; inputs] },
+            Op::Diff => CacheMap { op: b"diff".to_vec(), deps: vec![Dep::ByKey; inputs] },
             Op::File(file) => file::cache_map(file, inputs),
             Op::Exec(exec) => exec::cache_map(exec, inputs),
         }
@@ -137,7 +139,10 @@ impl Executor for Job {
                 let silent = Progress::none().start(StepId(String::new()), "");
                 self.fetch(source, &silent).await?
             }
-            source => source::local_stack(&self.0, source)?.unwrap_or_default(),
+            source => {
+                let source = source.clone();
+                self.blocking(move |job| source::local_stack(job, &source)).await?.unwrap_or_default()
+            }
         };
         if stack.local.is_some() {
             let everything = Selector::everything();
@@ -155,6 +160,14 @@ impl Executor for Job {
     async fn content_key(&self, result: &StackResult, selector: &Selector) -> Result<Key, OpsError> {
         let (stack, selector) = (result.value.clone(), selector.clone());
         self.blocking(move |job| job.copy_sources.content_key(&stack, &selector)).await
+    }
+
+    fn output(&self, result: &StackResult, number: u32) -> StackResult {
+        let stack = result.value.output(number).unwrap_or_default();
+        let value: SharedStack = stack.into();
+        // What cannot be told now is computed when a key needs it.
+        let content = SharedStack::content_of(&value, &self.0.store);
+        StackResult { value, content }
     }
 
     async fn execute(

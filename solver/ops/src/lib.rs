@@ -5,6 +5,7 @@
 //! Parses no text. A result is a [`Stack`]: layers, lowest first, or a directory of the host.
 
 mod cache;
+mod difference;
 mod error;
 mod exec;
 mod file;

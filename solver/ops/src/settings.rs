@@ -18,6 +18,8 @@ use crate::exec::debug::Debug;
 pub struct Settings {
     /// Local build contexts by name.
     pub contexts: BTreeMap<String, LocalContext>,
+    /// Further local build contexts by name, which the caller is asked for when a step needs them.
+    pub more_contexts: Ask<LocalContext>,
     /// Secrets by id.
     pub secrets: Ask<Secret>,
     /// Hosts of repositories that the command line names: a git secret that names no host is for them.
@@ -45,13 +47,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The local context `name`.
-    pub(crate) fn context(&self, name: &str) -> Result<&LocalContext, OpsError> {
-        self.contexts.get(name).ok_or_else(|| OpsError::NoContext { name: name.to_owned() })
+    /// The local context `name`. May ask the caller, and so block.
+    pub(crate) fn context(&self, name: &str) -> Result<LocalContext, OpsError> {
+        let known = self.contexts.get(name).cloned();
+        let found = known.map_or_else(|| self.more_contexts.value(name), |context| Ok(Some(context)))?;
+        found.ok_or_else(|| OpsError::NoContext { name: name.to_owned() })
     }
 }
 
 /// A directory of the host to copy from.
+#[derive(Clone)]
 pub struct LocalContext {
     /// Where it is.
     pub path: PathBuf,

@@ -18,8 +18,16 @@ pub(crate) fn local_stack(job: &BuildContext, source: &Source) -> Result<Option<
     match source {
         Source::Scratch => Ok(Some(Stack::default())),
         Source::Local { name } => {
-            job.settings.context(name)?;
+            // Brings a directory that the caller has elsewhere.
+            job.copy_sources.context(name)?;
             Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
+        }
+        Source::Solved { result } => {
+            let stack: Stack = serde_json::from_str(result).map_err(|_| OpsError::Worker)?;
+            if !stack.is_whole(&job.store) {
+                return Err(OpsError::ResultGone);
+            }
+            Ok(Some(stack))
         }
         Source::Rootfs { path } => rootfs::stack(&job.store, path).map(Some),
         Source::Image { .. } | Source::Http(_) | Source::Git(_) | Source::Archive { .. } => Ok(None),

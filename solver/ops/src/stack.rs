@@ -33,6 +33,9 @@ pub struct Stack {
     /// What the directories of the host looked like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Key>,
+    /// The further outputs of a process: the trees that it has written to besides its root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<Stack>,
 }
 
 /// A stack that is the result of a step: one value for all steps that stand on it. In records of builds it is a string of
@@ -45,6 +48,13 @@ impl Deref for SharedStack {
 
     fn deref(&self) -> &Stack {
         &self.0
+    }
+}
+
+impl SharedStack {
+    /// The digest of the content without times, where it can be told.
+    pub(crate) fn content_of(stack: &Stack, store: &Store) -> Option<Key> {
+        stack.local.is_none().then(|| stack.content(store).ok()).flatten()
     }
 }
 
@@ -86,9 +96,19 @@ impl Stack {
         String::from_utf8_lossy(&lapstrake_go::to_json(self)).into_owned()
     }
 
-    /// The ids of its layers, lowest first.
+    /// The ids of all layers that it needs: its own, lowest first, and those of its further outputs.
     pub fn layer_ids(&self) -> Vec<LayerId> {
-        self.layers.iter().map(|layer| layer.id.clone()).collect()
+        let all = std::iter::once(self).chain(&self.outputs).flat_map(|stack| &stack.layers);
+        all.map(|layer| layer.id.clone()).collect()
+    }
+
+    /// The output `number`: the stack itself, or one of the further outputs.
+    pub(crate) fn output(&self, number: u32) -> Option<Stack> {
+        let number = usize::try_from(number).ok()?;
+        match number.checked_sub(1) {
+            None => Some(Stack { outputs: Vec::new(), ..self.clone() }),
+            Some(further) => self.outputs.get(further).cloned(),
+        }
     }
 
     /// For `map_err`: no checksum could be made of it.
@@ -104,7 +124,7 @@ impl Stack {
 
     /// One stack with the layers of all inputs, in their order. A directory of the host is taken from the first one only.
     pub(crate) fn merged(inputs: &[SharedStack]) -> Stack {
-        let mut merged = inputs.first().map(|first| Stack::clone(first)).unwrap_or_default();
+        let mut merged = inputs.first().and_then(|first| first.output(0)).unwrap_or_default();
         for stack in inputs.iter().skip(1) {
             merged.layers.extend(stack.layers.iter().cloned());
         }
@@ -113,7 +133,7 @@ impl Stack {
 
     /// The same stack with one more layer on it.
     pub(crate) fn with(&self, id: LayerId) -> Stack {
-        let mut stack = self.clone();
+        let mut stack = Stack { outputs: Vec::new(), ..self.clone() };
         stack.layers.push(StackLayer { id, diff_id: None, clamp: None });
         stack
     }
@@ -165,7 +185,8 @@ impl Stack {
 
     /// Whether all of it is still there.
     pub(crate) fn is_whole(&self, store: &Store) -> bool {
-        self.layers.iter().all(|layer| store.has_layer(&layer.id))
+        let own = self.layers.iter().all(|layer| store.has_layer(&layer.id));
+        own && self.outputs.iter().all(|stack| stack.is_whole(store))
     }
 
     /// The digest of the content without times.

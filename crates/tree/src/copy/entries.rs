@@ -190,6 +190,11 @@ impl<'a> EntryCopier<'a> {
         match fs::mkdirat(&parent, name, Mode::RWXU) {
             Err(Errno::EXIST) => match fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+                Ok(_) if self.options.replace => {
+                    crate::removal::remove_at(parent.as_fd(), name)
+                        .and_then(|()| fs::mkdirat(&parent, name, Mode::RWXU))
+                        .map_err(TreeError::io("replace", &path))?;
+                }
                 Ok(_) => return Err(TreeError::CopyToNonDirectory { path }),
                 Err(e) => return Err(TreeError::io("stat", &path)(e)),
             },
@@ -227,7 +232,7 @@ impl<'a> EntryCopier<'a> {
         let parent = self.parent(&entry.to)?;
         let name = entry.to.name();
         check_room(self.below.dir(&to).as_ref(), name, || path.clone())?;
-        make_room(parent.as_fd(), name, &path)?;
+        self.make_room(parent.as_fd(), name, &path)?;
         let node = |kind, major: u32, minor: u32| {
             fs::mknodat(&parent, name, kind, Mode::empty(), fs::makedev(major, minor))
         };
@@ -424,16 +429,25 @@ impl<'a> EntryCopier<'a> {
         let create = || fs::openat(parent, new.path.name(), flags, mode);
         match create() {
             Err(Errno::EXIST) => {
-                make_room(parent, new.path.name(), &new.path)?;
+                self.make_room(parent, new.path.name(), &new.path)?;
                 create().map_err(TreeError::io("create", &new.path))
             }
             other => other.map_err(TreeError::io("create", &new.path)),
         }
     }
 
+    fn make_room(&self, dir: BorrowedFd<'_>, name: &[u8], path: &TreePath) -> Result<(), TreeError> {
+        match make_room(dir, name, path) {
+            Err(TreeError::ReplaceDirectory { .. }) if self.options.replace => {
+                crate::removal::remove_at(dir, name).map_err(TreeError::io("replace", path))
+            }
+            done => done,
+        }
+    }
+
     fn link(&self, first: &TreePath, parent: BorrowedFd<'_>, entry: &Picked) -> Result<(), TreeError> {
         let name = entry.to.name();
-        make_room(parent, name, &self.at(entry))?;
+        self.make_room(parent, name, &self.at(entry))?;
         let from = self.parent(first)?;
         fs::linkat(&from, first.name(), parent, name, AtFlags::empty())
             .map_err(TreeError::io("link", &self.at(entry)))

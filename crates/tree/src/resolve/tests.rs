@@ -7,7 +7,6 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use proptest::prelude::*;
 
-use crate::ignore::Patterns;
 use crate::inroot::Root;
 use crate::select::Selector;
 use crate::skeleton::SkeletonTree;
@@ -211,7 +210,7 @@ proptest! {
             let clean = TreePath::clean(path.as_bytes()).unwrap();
             let selector = Selector {
                 sources: vec![path.clone()], wildcards: false, follow: last,
-                exclude: Patterns::default(), parents: false, optional: false,
+                ..Selector::new("")
             };
             let found = tree.select(&selector).is_ok();
             prop_assert_eq!(found, matches!(model(&world, &clean.to_string(), last), Answer::Found(_)), "{}", path);

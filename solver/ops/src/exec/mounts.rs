@@ -6,6 +6,8 @@ use lapstrake_runtime::{Mount, MountSource};
 use lapstrake_snapshot::Active;
 use lapstrake_store::{CacheDir, TempDir};
 
+use crate::stack::SharedStack;
+
 /// What must stay until the process has ended.
 pub(crate) enum MountResource {
     Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
@@ -19,6 +21,8 @@ pub(crate) struct Mounts {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) fds: Vec<OwnedFd>,
     pub(crate) resources: Vec<MountResource>,
+    /// Trees that become outputs with what the process writes to them, and what they were before.
+    pub(crate) kept: Vec<(Active, SharedStack)>,
     pub(crate) env: Vec<String>,
 }
 

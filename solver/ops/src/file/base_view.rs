@@ -56,6 +56,8 @@ fn skeleton<'t>(
                 dests.push(&file.dest);
                 sketch.write_file(file.name.as_bytes(), &file.data, file.dest.as_bytes()).unwrap_or(false)
             }
+            // A copy of the real layers shows what is there.
+            PreparedAction::Symlink(_) | PreparedAction::Remove(_) => false,
             PreparedAction::Copy(ready) => {
                 dests.push(&ready.copy.dest);
                 ready.sketch(&mut sketch).unwrap_or(false)

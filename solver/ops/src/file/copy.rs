@@ -5,12 +5,12 @@ use std::io::Seek as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
-use lapstrake_graph::{Copy, Owner, OwnerPart};
+use lapstrake_graph::{Copy, CopyVariant, Owner, OwnerPart};
 use lapstrake_snapshot::Active;
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive};
 use lapstrake_tree::copy::{self, Copied, CopyOptions, Dest};
 use lapstrake_tree::inroot::{Root, open_host_dir};
-use lapstrake_tree::select::{SelectedRoot, Selection, Selector};
+use lapstrake_tree::select::{Picked, SelectedRoot, Selection, Selector};
 use lapstrake_tree::skeleton::SkeletonTree;
 use lapstrake_tree::unpack::UnpackOptions;
 use lapstrake_tree::users::resolve_chown;
@@ -21,18 +21,23 @@ use crate::error::OpsError;
 use crate::file::context_reads::ContextReads;
 use crate::file::copy_source::{CopySource, OpenSource, selector};
 use crate::file::partial_extract::partial_extract;
+use crate::file::selector_of;
 use crate::stack::{SharedStack, Stack};
 
 /// Input 0 as something that layers can be put on.
 pub(crate) fn base_stack(reads: &ContextReads<'_>, inputs: &[SharedStack]) -> Result<SharedStack, OpsError> {
+    layered(reads, &inputs.first().cloned().unwrap_or_default())
+}
+
+/// `base` as something that layers can be put on.
+pub(crate) fn layered(reads: &ContextReads<'_>, base: &SharedStack) -> Result<SharedStack, OpsError> {
     let job = reads.job;
-    let base = inputs.first().cloned().unwrap_or_default();
     if base.local.is_none() {
-        return Ok(base);
+        return Ok(base.clone());
     }
     // A local context as a base: its files, as COPY would bring them.
     let active = Active::new(&job.store, &[])?;
-    let copied = copy_all(reads, &base, active.root())?;
+    let copied = copy_all(reads, base, active.root())?;
     let layer = active.commit(&job.store, copied, job.worker.single_id())?;
     Ok(Stack::default().with(layer).into())
 }
@@ -105,6 +110,9 @@ impl PreparedCopy<'_> {
         if self.parts.iter().any(is_archive) && !self.parts.iter().all(is_archive) {
             return Ok(false);
         }
+        if self.copy.variant != CopyVariant::default() {
+            return Ok(false);
+        }
         if self.parts.is_empty() {
             sketch.follow(dest)?;
         }
@@ -140,6 +148,7 @@ pub(crate) fn copy_options(
         mtime: timestamp.map(|seconds| seconds.saturating_mul(1_000_000_000)),
         single_id,
         live: false,
+        replace: false,
     })
 }
 
@@ -152,14 +161,9 @@ pub(crate) fn prepare_copy<'a>(
     let job = reads.job;
     let stack = inputs.get(copy.input).ok_or(OpsError::Worker)?;
     let origin = reads.origin(stack)?;
-    let asked = lapstrake_engine::Selector {
-        paths: copy.sources.clone(),
-        exclude: copy.exclude.clone(),
-        parents: copy.parents,
-        wildcards: true,
-        optional: copy.optional,
-    };
+    let asked = selector_of(copy);
     let mut selection = origin.select(&selector(&asked)?).map_err(stack.checksum_error())?;
+    check_required(&copy.variant.required, &selection)?;
     let from = match partial_extract(job, stack, &selection)? {
         Some(part) => part,
         None => origin.open(&job.store, stack, job.worker.single_id())?,
@@ -212,13 +216,25 @@ pub(crate) fn apply_copy(
     options.chmod = copy.chmod.as_deref().map(str::parse).transpose()?;
     options.chmod_made = copy.chmod_made;
     options.live = live;
+    options.replace = copy.variant.replace;
+    if copy.variant.needs_parent {
+        check_parent(dest.root, &copy.dest)?;
+    }
     // What one part finds at its place has to show in the mount for the next one.
     let dest = if parts.len() == 1 { dest } else { Dest::plain(dest.root) };
     let mut all = Copied::default();
     for part in parts {
         let (copied, selection) = match part {
             CopyPart::Archive(archive) => (extract_archive(archive, dest.root, copy, &options)?, None),
-            CopyPart::Files(selection) => {
+            CopyPart::Files(mut selection) => {
+                if copy.variant.all_times {
+                    set_times(&mut selection, options.mtime);
+                }
+                if copy.variant.whole_directory {
+                    let all_of = (from.dir.as_fd(), selection);
+                    all = copy_whole(reads, (stack, &options), all_of, dest.root, &copy.dest, all)?;
+                    continue;
+                }
                 let copied = copy::copy(from.dir.as_fd(), &selection, dest, copy.dest.as_bytes(), &options)?;
                 (copied, Some(selection))
             }
@@ -233,6 +249,73 @@ pub(crate) fn apply_copy(
         for (path, owner) in owners {
             all.owners.entry(path).or_insert(owner);
         }
+    }
+    Ok(all)
+}
+
+/// Whether all of `required` is selected.
+fn check_required(required: &[String], selection: &Selection) -> Result<(), OpsError> {
+    for path in required {
+        let clean = TreePath::clean(path.as_bytes()).map_err(TreeError::from)?;
+        let mut selected = selection.roots.iter().flat_map(|root| &root.entries);
+        if !selected.any(|entry| entry.to.starts_with(&clean)) {
+            let path = clean.to_string();
+            return Err(TreeError::NotFound { path, hidden_by: None, nearest: String::new() }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether the parent of a destination is there.
+pub(crate) fn check_parent(root: BorrowedFd<'_>, dest: &str) -> Result<(), OpsError> {
+    let clean = TreePath::clean(dest.as_bytes()).map_err(TreeError::from)?;
+    let parent = clean.parent().unwrap_or_default();
+    Root::from_fd(root).stat(parent.as_bytes(), true)?;
+    Ok(())
+}
+
+/// Gives one time to all that is copied.
+fn set_times(selection: &mut Selection, mtime: Option<i64>) {
+    let Some(mtime) = mtime else { return };
+    for root in &mut selection.roots {
+        root.mtime = root.mtime.map(|_| mtime);
+        root.entries.iter_mut().chain(&mut root.own).for_each(|entry| entry.meta.mtime = mtime);
+    }
+}
+
+/// Copies directories themselves, as `cp -r` does: into a directory that is there, or to a new place.
+fn copy_whole(
+    reads: &ContextReads<'_>,
+    (stack, options): (&Stack, &CopyOptions),
+    (from, selection): (BorrowedFd<'_>, Selection),
+    root: BorrowedFd<'_>,
+    dest: &str,
+    mut all: Copied,
+) -> Result<Copied, OpsError> {
+    for mut one in selection.roots {
+        let mut place = dest.to_owned();
+        if let Some(own) = one.own.take() {
+            let inside = Root::from_fd(root);
+            let is_there = inside.stat(dest.as_bytes(), true).is_ok();
+            let name = if is_there || copy::names_directory(dest.as_bytes()) {
+                one.name.clone()
+            } else {
+                let place_of = inside.place(dest.as_bytes(), true)?.path();
+                let parent = place_of.parent().unwrap_or_default();
+                place = format!("/{parent}");
+                place_of.name().into()
+            };
+            let below = TreePath::parse(&name).map_err(TreeError::from)?;
+            for entry in &mut one.entries {
+                entry.to = below.join(&entry.to);
+            }
+            one.entries.insert(0, Picked { to: below, ..own });
+            one.mtime = None;
+        }
+        let only = Selection { roots: vec![one] };
+        let copied = copy::copy(from, &only, Dest::plain(root), place.as_bytes(), options)?;
+        reads.note(stack, &copied)?;
+        all.owners.extend(copied.owners);
     }
     Ok(all)
 }

@@ -25,7 +25,7 @@ impl PreviousCopy {
     /// For a file op that is nothing but one copy out of a local context.
     pub(crate) fn find(job: &BuildContext, file: &File, inputs: &[SharedStack]) -> Option<PreviousCopy> {
         let [FileAction::Copy(copy)] = file.actions.as_slice() else { return None };
-        let context = job.settings.context(inputs.get(copy.input)?.local.as_ref()?).ok()?;
+        let context = job.copy_sources.context(inputs.get(copy.input)?.local.as_ref()?).ok()?;
         let pointer = job.store.context_copy(&context.path, &lapstrake_go::to_json(file));
         let layer = || {
             let id: LayerId = fs::read_to_string(&pointer).ok()?.parse().ok()?;

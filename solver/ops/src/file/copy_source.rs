@@ -26,6 +26,8 @@ use crate::worker::Worker;
 /// A local context as it is known to the build.
 pub(crate) struct LoadedContext {
     dir: OwnedFd,
+    /// The place of the directory.
+    pub(crate) path: PathBuf,
     pub(crate) index: ContextIndex,
     file: PathBuf,
 }
@@ -148,7 +150,7 @@ impl CopySources {
         let file = self.worker.store().context_index(&context.path);
         let trust = if self.settings.distrust_times { Trust::Nothing } else { Trust::Times };
         let index = ContextIndex::load(dir.as_fd(), &file, &context.ignore, file_clock(), trust)?;
-        let loaded = Arc::new(LoadedContext { dir, index, file });
+        let loaded = Arc::new(LoadedContext { dir, path: context.path, index, file });
         contexts.insert(name.to_owned(), loaded.clone());
         Ok(loaded)
     }
@@ -181,14 +183,17 @@ impl CopySources {
 /// The selector that the engine's one stands for.
 pub(crate) fn selector(asked: &lapstrake_engine::Selector) -> Result<Selector, OpsError> {
     let everything = || vec!["/".to_owned()];
-    let exclude =
-        if asked.exclude.is_empty() { Patterns::default() } else { Patterns::from_list(&asked.exclude)? };
+    let patterns = |list: &[String]| {
+        if list.is_empty() { Ok(Patterns::default()) } else { Patterns::from_list(list) }
+    };
     Ok(Selector {
         sources: if asked.paths.is_empty() { everything() } else { asked.paths.clone() },
         wildcards: asked.wildcards,
-        follow: true,
-        exclude,
+        follow: !asked.keep_links,
+        exclude: patterns(&asked.exclude)?,
+        include: patterns(&asked.include)?,
         parents: asked.parents,
         optional: asked.optional,
+        needs_match: asked.needs_match,
     })
 }

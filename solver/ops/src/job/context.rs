@@ -84,6 +84,8 @@ impl BuildContext {
                     let whole = wholly_copied(file).filter_map(|input| vertex.inputs.get(input));
                     read_vertices.extend(whole.map(|edge| edge.vertex));
                 }
+                // Whatever is compared is read.
+                Op::Diff => read_vertices.extend(vertex.inputs.iter().map(|edge| edge.vertex)),
                 Op::Source(_) | Op::Merge => {}
             }
         }
@@ -91,7 +93,7 @@ impl BuildContext {
         for id in graph.topological().into_iter().rev() {
             let Some(vertex) = graph.get(id).filter(|_| read_vertices.contains(&id)) else { continue };
             let below = match &vertex.op {
-                Op::Merge => vertex.inputs.len(),
+                Op::Merge | Op::Diff => vertex.inputs.len(),
                 Op::File(_) => 1,
                 Op::Source(_) | Op::Exec(_) => 0,
             };

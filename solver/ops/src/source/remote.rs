@@ -83,14 +83,19 @@ impl Job {
             .part("name", http.name.as_bytes())
             .part("modified", modified.to_string().as_bytes())
             // The second version of what archives become.
-            .part("unpack", &[if http.unpack { 2 } else { 0 }])
-            .finish();
+            .part("unpack", &[if http.unpack { 2 } else { 0 }]);
+        // Files that nobody gives an owner or a mode keep the key that they always had.
+        let key = match (http.mode, http.owner) {
+            (None, None) => key,
+            given => key.part("given", &lapstrake_go::to_json(&given)),
+        };
+        let key = key.finish();
         let (http, step) = (http.clone(), step.clone());
         self.cached_layer(key, move |job| {
             if http.unpack && is_context_archive(job, &record.digest)? {
                 return archive_layer(job, &record.digest, &step);
             }
-            file_layer(job, &record.digest, &http.name, modified)
+            file_layer(job, &record.digest, &http, modified)
         })
         .await
     }
@@ -207,7 +212,7 @@ impl Job {
                 let root = open_host_dir(dir.path())?;
                 let part = Root::new(&root).open_dir(subdir.as_bytes());
                 let part = part.map_err(|source| OpsError::Subdir { subdir, source: Box::new(source) })?;
-                layer_of(job, part.as_fd())
+                layer_of(job, part.as_fd(), (0, 0))
             })
             .await?;
         step.status(&told, 0, 0, true);
@@ -380,18 +385,18 @@ fn archive_layer(job: &BuildContext, blob: &Digest, step: &Step) -> Result<Layer
     Ok(active.commit(&job.store, copied, single_id)?)
 }
 
-fn file_layer(job: &BuildContext, blob: &Digest, name: &str, modified: i64) -> Result<LayerId, OpsError> {
+fn file_layer(job: &BuildContext, blob: &Digest, http: &Http, modified: i64) -> Result<LayerId, OpsError> {
     let dir = job.store.temp_dir()?;
     fs::create_dir_all(dir.path()).map_err(OpsError::io("create", dir.path()))?;
-    let path = dir.path().join(name);
+    let path = dir.path().join(&http.name);
     let failed = |e| OpsError::io("write", &path)(e);
     let mut file = File::create_new(&path).map_err(failed)?;
     io::copy(&mut job.store.open_blob(blob)?, &mut file).map_err(failed)?;
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let private = std::os::unix::fs::PermissionsExt::from_mode(http.mode.unwrap_or(0o600));
     file.set_permissions(private).map_err(failed)?;
     file.set_modified(time(modified)).map_err(failed)?;
     let root = open_host_dir(dir.path())?;
-    layer_of(job, root.as_fd())
+    layer_of(job, root.as_fd(), http.owner.unwrap_or((0, 0)))
 }
 
 fn time(seconds: i64) -> std::time::SystemTime {
@@ -417,11 +422,11 @@ fn set_times(dir: &Path, seconds: i64) -> Result<(), OpsError> {
 }
 
 /// A layer with everything in a directory, owned by root.
-fn layer_of(job: &BuildContext, dir: BorrowedFd<'_>) -> Result<LayerId, OpsError> {
+fn layer_of(job: &BuildContext, dir: BorrowedFd<'_>, owner: (u32, u32)) -> Result<LayerId, OpsError> {
     let tree = scan(dir, &ScanOptions::default())?;
     let selection = tree.select(&Selector::new("/"))?;
     let single_id = job.worker.single_id();
-    let options = CopyOptions { chown: Some((0, 0)), single_id, ..CopyOptions::default() };
+    let options = CopyOptions { chown: Some(owner), single_id, ..CopyOptions::default() };
     let active = Active::new(&job.store, &[])?;
     let copied = copy(dir, &selection, Dest::plain(active.root()), b"/", &options)?;
     Ok(active.commit(&job.store, copied, single_id)?)

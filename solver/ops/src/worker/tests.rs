@@ -102,7 +102,11 @@ fn place(forced: bool) -> Place {
     let layers = vec![StackLayer { id, diff_id: None, clamp: None }];
     let result = Stack { layers, ..Stack::default() }.into_result(&store).unwrap();
     let mut graph = Graph::new();
-    let meta = |name: &str, ignore_cache| VertexMeta { name: name.to_owned(), lines: None, ignore_cache };
+    let meta = |name: &str, ignore_cache| VertexMeta {
+        name: name.to_owned(),
+        ignore_cache,
+        ..VertexMeta::default()
+    };
     let source = Op::Source(Source::Local { name: "src".to_owned() });
     let source = graph.add(source, vec![], meta("src", false)).unwrap();
     let dir = MakeDir { path: "/d".to_owned(), mode: 0o755, parents: true, owner: None, timestamp: None };

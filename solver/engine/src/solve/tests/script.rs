@@ -132,13 +132,7 @@ impl Executor for Script {
     type Error = Broken;
 
     fn cache_map(&self, vertex: &Vertex) -> CacheMap {
-        let whole = Selector {
-            paths: Vec::new(),
-            exclude: Vec::new(),
-            parents: false,
-            wildcards: false,
-            optional: false,
-        };
+        let whole = Selector::everything();
         let by_content = self.by_content.contains(&vertex.meta.name);
         let dep = if by_content { Dep::ByContent(whole) } else { Dep::ByKey };
         CacheMap { op: format!("{:?}", vertex.op).into_bytes(), deps: vec![dep; vertex.inputs.len()] }
@@ -278,7 +272,7 @@ impl Sketch {
 
     fn add(&mut self, op: Op, inputs: &[VertexId], name: &str, ignore_cache: bool) -> VertexId {
         let inputs = inputs.iter().map(|id| (*id).into()).collect();
-        let meta = VertexMeta { name: name.to_owned(), lines: None, ignore_cache };
+        let meta = VertexMeta { name: name.to_owned(), ignore_cache, ..VertexMeta::default() };
         self.graph.add(op, inputs, meta).expect("the sketch is a graph")
     }
 }
