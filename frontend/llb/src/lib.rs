@@ -1,0 +1,22 @@
+//! Definitions of BuildKit's low-level build graph (LLB): from bytes to vertices of a [`Graph`](lapstrake_graph::Graph).
+//!
+//! A [`Definition`] is decoded and checked first. It tells which images and nested definitions have to be known. With
+//! these [`Answers`], [`Definition::lower`] adds its ops to a graph. Nothing here fetches or runs anything.
+//!
+//! An op is named by the SHA-256 of the bytes that the client sent. The names stay the names of the steps, so that a client finds
+//! its own vertices in the progress of the build.
+
+mod definition;
+mod error;
+mod exec;
+mod file;
+mod local;
+mod lower;
+mod names;
+mod source;
+
+pub use definition::{Definition, Place};
+pub use error::LlbError;
+pub use local::LocalSource;
+pub use lower::{Answers, Lowered};
+pub use source::{ImageQuestion, ResolveMode};

@@ -1,0 +1,39 @@
+//! Directories of clients.
+
+use lapstrake_oci::Digest;
+use serde::{Deserialize, Serialize};
+
+/// A directory of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalSource {
+    /// The name that the client has for the directory.
+    pub name: String,
+    /// The session of the client, where another than the one that builds.
+    pub session: String,
+    /// Patterns of what is sent; empty for everything.
+    pub include: Vec<String>,
+    /// Patterns of what is not sent.
+    pub exclude: Vec<String>,
+    /// Paths that are sent with what their links lead to; empty for everything.
+    pub follow: Vec<String>,
+    /// A name under which copies of several builds share files; empty for the name itself.
+    pub shared_key: String,
+    /// Whether all files are sent again.
+    pub all_again: bool,
+}
+
+impl LocalSource {
+    /// The name of the directory in the graph: that of the client, with what makes the content another one.
+    pub(crate) fn key(&self) -> String {
+        let plain = LocalSource {
+            name: self.name.clone(),
+            shared_key: self.shared_key.clone(),
+            ..LocalSource::default()
+        };
+        if *self == plain {
+            return self.name.clone();
+        }
+        let parts = (&self.session, &self.include, &self.exclude, &self.follow, self.all_again);
+        format!("{} {}", self.name, Digest::sha256(&lapstrake_go::to_json(&parts)).short())
+    }
+}

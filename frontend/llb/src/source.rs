@@ -1,0 +1,196 @@
+//! Sources.
+
+use lapstrake_graph::{Edge, Git, Http, Op, Source};
+use lapstrake_oci::{Digest, Platform};
+use lapstrake_proto::pb;
+
+use crate::definition::Definition;
+use crate::error::LlbError;
+use crate::local::LocalSource;
+use crate::lower::{Answers, Lowering, This};
+
+/// An image that a definition names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageQuestion {
+    /// The digest of the op, by which [`Answers`] has the image.
+    pub op: Digest,
+    /// The reference as the client has written it.
+    pub reference: String,
+    /// The platform that is asked for; `None` for the default.
+    pub platform: Option<Platform>,
+    /// How far the registry is asked.
+    pub mode: ResolveMode,
+    /// The digest that the manifest must have; empty for any.
+    pub checksum: String,
+    /// The number of layers that are used, from the lowest; 0 for all.
+    pub layer_limit: usize,
+}
+
+/// How far the registry of an image is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResolveMode {
+    /// If the image is not here.
+    #[default]
+    Default,
+    /// Always.
+    Pull,
+}
+
+impl Definition {
+    /// The images that have to be known before the definition can be lowered.
+    ///
+    /// # Errors
+    /// An attribute that cannot be.
+    pub fn images(&self) -> Result<Vec<ImageQuestion>, LlbError> {
+        let mut found = Vec::new();
+        for digest in &self.order {
+            let Some(op) = self.ops.get(digest) else { continue };
+            let Some(pb::op::Op::Source(source)) = &op.op else { continue };
+            let Some(reference) = source.identifier.strip_prefix("docker-image://") else { continue };
+            let this = This { digest, op, inputs: Vec::new(), meta: lapstrake_graph::VertexMeta::default() };
+            let named = op.platform.as_ref().is_some_and(|platform| !platform.os.is_empty());
+            let attr = |key: &str| source.attrs.get(key).map(String::as_str).unwrap_or_default();
+            let limit = attr("image.layerlimit");
+            found.push(ImageQuestion {
+                op: digest.clone(),
+                reference: reference.to_owned(),
+                platform: named.then(|| this.platform(&Answers::default())),
+                mode: match attr("image.resolvemode") {
+                    "" | "default" | "local" => ResolveMode::Default,
+                    "pull" => ResolveMode::Pull,
+                    other => return Err(this.invalid(format!("invalid resolvemode: {other}"))),
+                },
+                checksum: attr("image.checksum").to_owned(),
+                layer_limit: match limit {
+                    "" => 0,
+                    text => match text.parse() {
+                        Ok(limit) if limit > 0 => limit,
+                        _ => return Err(this.invalid(format!("invalid layer limit {text}"))),
+                    },
+                },
+            });
+        }
+        Ok(found)
+    }
+}
+
+impl Lowering<'_> {
+    /// A source as a vertex.
+    pub(crate) fn source(&mut self, this: &This<'_>, source: &pb::SourceOp) -> Result<Edge, LlbError> {
+        let (scheme, rest) = source
+            .identifier
+            .split_once("://")
+            .ok_or_else(|| this.invalid(format!("failed to parse identifier: {}", source.identifier)))?;
+        let source = match scheme {
+            "docker-image" => {
+                let known = self.answers.images.get(this.digest).cloned();
+                known.ok_or_else(|| this.invalid(format!("the image {rest} is not known")))?
+            }
+            "local" => self.local(this, rest, source)?,
+            "git" => Source::Git(git(this, rest, source)?),
+            "http" | "https" => Source::Http(http(this, source)?),
+            other => return Err(this.unsupported(format!("the source scheme `{other}`"))),
+        };
+        Ok(self.graph.add(Op::Source(source), Vec::new(), this.meta.clone())?.into())
+    }
+
+    fn local(&mut self, this: &This<'_>, name: &str, source: &pb::SourceOp) -> Result<Source, LlbError> {
+        let mut local = LocalSource { name: name.to_owned(), ..LocalSource::default() };
+        let list = |text: &str| {
+            serde_json::from_str::<Vec<String>>(text).map_err(|error| this.invalid(error.to_string()))
+        };
+        for (key, value) in &source.attrs {
+            match key.as_str() {
+                "local.session" if *value != self.answers.session => local.session.clone_from(value),
+                "local.includepattern" => local.include = list(value)?,
+                "local.excludepatterns" => local.exclude = list(value)?,
+                "local.followpaths" => local.follow = list(value)?,
+                "local.sharedkeyhint" => local.shared_key.clone_from(value),
+                "local.differ" => local.all_again = value == "none",
+                // A unique name keeps builds of one client apart, which sessions do here.
+                "local.session" | "local.unique" => {}
+                other => return Err(this.unsupported(format!("the attribute `{other}`"))),
+            }
+        }
+        let key = local.key();
+        self.locals.insert(key.clone(), local);
+        Ok(Source::Local { name: key })
+    }
+}
+
+fn is_true(value: &str) -> bool {
+    matches!(value, "true" | "1")
+}
+
+fn git(this: &This<'_>, rest: &str, source: &pb::SourceOp) -> Result<Git, LlbError> {
+    let (path, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+    let mut git = Git {
+        remote: format!("https://{path}"),
+        reference: reference.to_owned(),
+        subdir: subdir.to_owned(),
+        checksum: String::new(),
+        fetch_by_commit: false,
+        keep_git_dir: false,
+        submodules: true,
+        commit_times: false,
+    };
+    for (key, value) in &source.attrs {
+        match key.as_str() {
+            "git.fullurl" => git.remote.clone_from(value),
+            "git.keepgitdir" => git.keep_git_dir = is_true(value),
+            "git.checksum" => git.checksum.clone_from(value),
+            "git.skipsubmodules" => git.submodules = !is_true(value),
+            "git.fetchbycommit" => git.fetch_by_commit = is_true(value),
+            "git.mtime" => git.commit_times = value == "commit",
+            "git.authheadersecret" if value == "GIT_AUTH_HEADER" => {}
+            "git.authtokensecret" if value == "GIT_AUTH_TOKEN" => {}
+            "git.mountsshsock" if value == "default" => {}
+            "git.knownsshhosts" => {}
+            other => {
+                return Err(this.unsupported(format!("the attribute `{other}` with the value `{value}`")));
+            }
+        }
+    }
+    Ok(git)
+}
+
+fn http(this: &This<'_>, source: &pb::SourceOp) -> Result<Http, LlbError> {
+    let url = &source.identifier;
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let path = path.split_once("://").map_or("", |(_, rest)| rest);
+    let name = path.split_once('/').and_then(|(_, path)| path.rsplit('/').next());
+    let mut http = Http {
+        url: url.clone(),
+        name: name.filter(|name| !name.is_empty()).unwrap_or("download").to_owned(),
+        ..Http::default()
+    };
+    let number = |text: &str| text.parse::<u32>().map_err(|_| this.invalid(format!("`{text}` is no number")));
+    let (mut uid, mut gid) = (None, None);
+    for (key, value) in &source.attrs {
+        match key.as_str() {
+            "http.checksum" => {
+                http.checksum =
+                    Some(value.parse().map_err(|_| this.invalid(format!("`{value}` is no digest")))?);
+            }
+            "http.filename" => {
+                if value.contains('/') || matches!(value.as_str(), "" | "." | "..") {
+                    return Err(this.invalid(format!("`{value}` is no file name")));
+                }
+                http.name.clone_from(value);
+            }
+            "http.perm" => {
+                let digits = value.strip_prefix("0o").unwrap_or(value);
+                let mode = u32::from_str_radix(digits, 8);
+                http.mode = Some(mode.map_err(|_| this.invalid(format!("`{value}` is no mode")))? & 0o7777);
+            }
+            "http.uid" => uid = Some(number(value)?),
+            "http.gid" => gid = Some(number(value)?),
+            other => return Err(this.unsupported(format!("the attribute `{other}`"))),
+        }
+    }
+    if uid.is_some() || gid.is_some() {
+        http.owner = Some((uid.unwrap_or(0), gid.unwrap_or(0)));
+    }
+    Ok(http)
+}
