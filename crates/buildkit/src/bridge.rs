@@ -15,9 +15,11 @@ use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
 use serde_json::json;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::host::Shared;
+use crate::definitions;
 use crate::jobs::Job;
-use crate::run::{begin, check_frontend, evaluate, on_thread, plan};
+use crate::run::{begin, check_frontend, evaluate, plan};
+use crate::shared::Shared;
+use crate::thread::on_thread;
 use crate::{reference, subrequest, worker};
 
 /// The header that says which build a call belongs to.
@@ -204,18 +206,11 @@ async fn solve(
     request: api::SolveRequest,
 ) -> Result<api::SolveResponse, Status> {
     let failed = |report: lapstrake_diag::Report| job.status(&report);
-    if request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty()) {
-        return not_yet("a definition (LLB)");
-    }
     if !request.frontend_inputs.is_empty() {
         return not_yet("a frontend with inputs");
     }
     if request.frontend.is_empty() {
-        // Nothing is asked for, and so the result has nothing.
-        return Ok(api::SolveResponse {
-            result: Some(api::Result::default()),
-            ..api::SolveResponse::default()
-        });
+        return solve_definition(shared, job, request).await;
     }
     let opt = request.frontend_opt;
     check_frontend(&request.frontend, &opt).map_err(failed)?;
@@ -234,6 +229,31 @@ async fn solve(
     let planned = prepared.planned.lock().await;
     let planned = planned.as_ref().ok_or_else(|| Status::internal("the result is gone"))?;
     let result = described(planned, &id).map_err(failed)?;
+    // Kept once: nobody else describes this result.
+    prepared.described.get_or_init(|| result.metadata.clone().into_iter().collect());
+    Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() })
+}
+
+/// Makes a result of a definition.
+async fn solve_definition(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    request: api::SolveRequest,
+) -> Result<api::SolveResponse, Status> {
+    let failed = |report: lapstrake_diag::Report| job.status(&report);
+    let mut result = api::Result::default();
+    if let Some(definition) = request.definition.as_ref().filter(|definition| !definition.def.is_empty()) {
+        let begun = definitions::begin(shared, job, Some(definition), &request.cache_imports).await;
+        let prepared = begun.map_err(failed)?;
+        if request.evaluate {
+            evaluate(shared, job, &prepared).await.map_err(failed)?;
+        }
+        let id = format!("{}/", job.keep(&prepared)?);
+        result.result = Some(Value::Ref(api::Ref { id, def: Some(definition.clone()) }));
+    } else {
+        // The empty tree is no reference.
+        result.result = Some(Value::Ref(api::Ref::default()));
+    }
     Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() })
 }
 
@@ -257,6 +277,10 @@ fn described(planned: &Planned, id: &str) -> Outcome<api::Result> {
     let mut result = api::Result::default();
     let reference = |name: &str| api::Ref { id: format!("{id}/{name}"), def: None };
     let config = |target: &Target| lapstrake_go::to_json(&target.image.config);
+    let epoch = targets.first().and_then(|target| target.image.epoch);
+    if let Some(epoch) = epoch {
+        result.metadata.insert("source.date.epoch".to_owned(), epoch.to_string().into_bytes());
+    }
     if !planned.as_index()
         && let [target] = targets.as_slice()
     {

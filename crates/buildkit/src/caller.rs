@@ -13,18 +13,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_build::{Addressee, Client, Writing, WritingFiles};
 use lapstrake_diag::{Outcome, Report, Usage};
-use lapstrake_ops::{Debug, Secret};
+use lapstrake_llb::LocalSource;
+use lapstrake_ops::{Debug, LocalContext, Secret};
 use lapstrake_proto::moby::buildkit::secrets::v1::GetSecretRequest;
 use lapstrake_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
 use lapstrake_proto::moby::filesync::v1::CredentialsRequest;
 use lapstrake_proto::moby::filesync::v1::auth_client::AuthClient;
 use lapstrake_registry::{Asked, Credentials, Login, Registries};
 use lapstrake_store::Store;
+use lapstrake_tree::ignore::Patterns;
 use tokio::runtime::Handle;
 use tonic::Code;
 
 use crate::host::Host;
-use crate::session::Session;
+use crate::session::{Session, Sessions};
 use agent::Agent;
 use contexts::Contexts;
 pub(crate) use contexts::Names;
@@ -39,6 +41,10 @@ pub(crate) struct SessionCaller {
     store: Arc<Store>,
     contexts: Contexts,
     agents: Mutex<BTreeMap<String, Agent>>,
+    /// Directories that definitions name, by their names in the graph.
+    locals: Mutex<BTreeMap<String, LocalSource>>,
+    /// The open sessions, for directories of other ones.
+    sessions: Arc<Sessions>,
     /// The upload that stands for standard input, as host and path of its address.
     upload: Option<(String, String)>,
 }
@@ -53,19 +59,51 @@ impl SessionCaller {
     /// standard input.
     pub(crate) fn new(
         session: Arc<Session>,
-        host: Arc<Host>,
-        store: Arc<Store>,
+        (host, store, sessions): (Arc<Host>, Arc<Store>, Arc<Sessions>),
         names: Names,
         upload: Option<(String, String)>,
     ) -> SessionCaller {
         let contexts = Contexts::new(session.clone(), store.clone(), names);
-        SessionCaller { session, host, store, contexts, agents: Mutex::default(), upload }
+        SessionCaller {
+            session,
+            host,
+            store,
+            contexts,
+            agents: Mutex::default(),
+            locals: Mutex::default(),
+            sessions,
+            upload,
+        }
+    }
+
+    /// Remembers directories that a definition names, until a step needs them.
+    pub(crate) fn add_locals(&self, locals: BTreeMap<String, LocalSource>) {
+        self.locals.lock().unwrap_or_else(PoisonError::into_inner).extend(locals);
+    }
+
+    /// The place of a directory that a definition names.
+    async fn local(&self, key: &str, local: &LocalSource) -> Outcome<PathBuf> {
+        let other = match local.session.as_str() {
+            "" => None,
+            id => {
+                Some(self.sessions.get(id).await.map_err(|status| Report::new(status.message().to_owned()))?)
+            }
+        };
+        let session = other.as_ref().unwrap_or(&self.session);
+        self.contexts.local(session, key, local).await.map_err(|error| Report::new(error.to_string()))
     }
 }
 
 impl Client for SessionCaller {
     fn directory(&self, named: &Path) -> Outcome<PathBuf> {
         wait(self.contexts.directory(named)).map_err(|error| Report::new(error.to_string()))
+    }
+
+    fn context(&self, name: &str) -> Outcome<Option<LocalContext>> {
+        let local = self.locals.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let Some(local) = local else { return Ok(None) };
+        let path = wait(self.local(name, &local))?;
+        Ok(Some(LocalContext { path, ignore: Patterns::default() }))
     }
 
     fn file(&self, named: &Path) -> io::Result<Vec<u8>> {

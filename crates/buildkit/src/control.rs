@@ -12,10 +12,11 @@ use lapstrake_store::Store;
 use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::host::Shared;
 use crate::jobs::Job;
-use crate::run::{on_thread, run};
+use crate::run::run;
 use crate::session::{Outgoing, Session};
+use crate::shared::Shared;
+use crate::thread::on_thread;
 use crate::{error, records, translate, usage, worker};
 
 /// A stream of answers.

@@ -1,20 +1,13 @@
-//! What the services share: the machine, and the builds and sessions on it.
+//! The machine that a server runs on.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use lapstrake_diag::{Outcome, Report};
 use lapstrake_oci::Platform;
-use lapstrake_ops::Worker;
-use lapstrake_proto::moby::buildkit::v1::BuildHistoryEvent;
 use lapstrake_registry::Registries;
 use lapstrake_store::Store;
-use tokio::sync::broadcast::Sender;
-
-use crate::jobs::Jobs;
-use crate::session::Sessions;
 
 /// What the server knows of its machine and of the person who started it.
 pub struct Host {
@@ -56,14 +49,4 @@ impl Host {
     pub(crate) fn warn(&self, text: &str) {
         (self.warn)(text);
     }
-}
-
-/// What all services share.
-pub(crate) struct Shared {
-    pub(crate) host: Arc<Host>,
-    pub(crate) worker: Arc<Worker>,
-    pub(crate) jobs: Arc<Jobs>,
-    pub(crate) sessions: Arc<Sessions>,
-    /// What happens to records of builds, for clients that listen.
-    pub(crate) history: Sender<BuildHistoryEvent>,
 }

@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use lapstrake_build::{BuildRecord, Client, Journal, Planned, Trace};
+use lapstrake_build::{BuildRecord, Client, Journal, Planned, Resolved, Subject, Tools, Trace};
 use lapstrake_diag::Report;
 use lapstrake_engine::Progress;
+use lapstrake_oci::Reference;
+use lapstrake_ops::StackReport;
 use lapstrake_proto::moby::buildkit::v1::SolveRequest;
 use lapstrake_proto::moby::buildkit::v1::frontend;
-use tokio::sync::{Notify, oneshot};
+use lapstrake_request::BuildRequest;
+use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::caller::Names;
+use crate::caller::{Names, SessionCaller};
 use crate::error;
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
@@ -27,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const AFTERLIFE: Duration = Duration::from_secs(10);
 /// The longest id.
 const LONGEST_ID: usize = 128;
+/// The longest id that a record takes over from a client.
+const RECORD_ID: usize = 64;
 /// The results that one build may hold at once.
 const MOST_RESULTS: usize = 1000;
 
@@ -57,6 +62,8 @@ pub(crate) struct Job {
     events: Mutex<Option<JoinHandle<Journal>>>,
     /// The names of the client's directories, once they are known.
     names: Mutex<Option<Names>>,
+    /// What all definitions of the build share, once there is one.
+    pub(crate) definitions: OnceCell<Arc<Definitions>>,
     /// The result that the record of the build tells of.
     subject: Mutex<Option<Arc<Prepared>>>,
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
@@ -73,6 +80,16 @@ pub(crate) struct Prepared {
     pub(crate) trace: tokio::sync::Mutex<Trace>,
     /// The beginning of the record.
     pub(crate) about: About,
+    /// The metadata that the client was given with the result; unset where it was given none.
+    pub(crate) described: OnceLock<BTreeMap<String, Vec<u8>>>,
+}
+
+/// What all definitions of one build share: contexts are read and images are asked for once.
+pub(crate) struct Definitions {
+    pub(crate) tools: Tools,
+    pub(crate) caller: Arc<SessionCaller>,
+    /// The outputs, caches and entitlements.
+    pub(crate) request: BuildRequest,
 }
 
 /// The record of a build before its end.
@@ -116,6 +133,7 @@ impl Job {
             progress: Mutex::new(Some(Progress::new(sender))),
             events: Mutex::new(Some(events)),
             names: Mutex::default(),
+            definitions: OnceCell::new(),
             subject: Mutex::default(),
             results: Mutex::default(),
             returned: Mutex::new(Some(returned)),
@@ -142,6 +160,24 @@ impl Job {
     /// The record of the build tells of `prepared`, the last result that was begun.
     pub(crate) fn tell_of(&self, prepared: &Arc<Prepared>) {
         *self.subject.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared.clone());
+    }
+
+    /// The record of the build has these reports of steps.
+    pub(crate) async fn keep_steps(&self, steps: Vec<StackReport>) {
+        let subject = self.subject.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(subject) = subject {
+            subject.trace.lock().await.steps = steps;
+        }
+    }
+
+    /// The record of a build that begins now. It has the client's id for the build, if that looks as our own do.
+    pub(crate) fn new_record(&self, subject: Subject, resolved: &Resolved) -> BuildRecord {
+        let mut record = BuildRecord::begin(subject);
+        if is_plain(&self.id) {
+            record.id.clone_from(&self.id);
+        }
+        record.names = resolved.names.iter().map(Reference::familiar).collect();
+        record
     }
 
     /// The build is over: ends its messages, and gives what a record needs.
@@ -283,4 +319,11 @@ mod tests {
         assert_eq!(job.split("other/x"), ("other", "x"));
         assert_eq!(job.split("a/b"), ("a/b", ""));
     }
+}
+
+/// Whether an id of a client looks as our own do.
+fn is_plain(id: &str) -> bool {
+    id.len() <= RECORD_ID
+        && !id.is_empty()
+        && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }

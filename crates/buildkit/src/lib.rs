@@ -12,6 +12,8 @@
 //! | `records`, `usage` | records of builds, disk usage and garbage collection |
 //! | `run` | a build from a call to its outputs and its record |
 //! | `jobs` | the builds that run, by the ids that clients give them |
+//! | `definitions` | definitions (LLB) as results of a build |
+//! | `results` | results that a client puts together |
 //! | `reference` | the solved trees of references that clients hold |
 //! | `session` | the connection back to a client |
 //! | `caller` | a session as the client of a build: directories, secrets, agents, logins, outputs |
@@ -25,17 +27,21 @@
 mod bridge;
 mod caller;
 mod control;
+mod definitions;
 mod error;
 mod files;
 mod host;
 mod jobs;
 mod records;
 mod reference;
+mod results;
 mod run;
 mod server;
 mod session;
+mod shared;
 mod status;
 mod subrequest;
+mod thread;
 mod translate;
 mod usage;
 mod worker;

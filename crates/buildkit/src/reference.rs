@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use lapstrake_build::Build;
+use lapstrake_build::{Build, Planned};
 use lapstrake_ops::SharedStack;
 use tonic::Status;
 
-use crate::host::Shared;
 use crate::jobs::Job;
-use crate::run::on_thread;
+use crate::shared::Shared;
+use crate::thread::on_thread;
 
 /// The tree of the reference `id`, which is solved first where that has not been done.
 ///
@@ -23,11 +23,7 @@ pub(crate) async fn solved(shared: &Arc<Shared>, job: &Arc<Job>, id: &str) -> Re
             let planned = prepared.planned.lock().await;
             let planned =
                 planned.as_ref().ok_or_else(|| Status::not_found("the result was returned already"))?;
-            let targets = planned.plan().targets.iter();
-            let number = targets
-                .map(|target| target.platform.to_string())
-                .position(|platform| target.is_empty() || platform == target)
-                .ok_or_else(|| Status::not_found(format!("the result has no platform {target}")))?;
+            let number = number(planned, &target)?;
             let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
             planned.evaluate_target(&this, number).await.map_err(|report| job.status(&report))
         };
@@ -37,4 +33,16 @@ pub(crate) async fn solved(shared: &Arc<Shared>, job: &Arc<Job>, id: &str) -> Re
         }
     });
     solved.await
+}
+
+/// The number of the target that is called `target`: its platform, or nothing for a result with one target.
+///
+/// # Errors
+/// There is no such target.
+pub(crate) fn number(planned: &Planned, target: &str) -> Result<usize, Status> {
+    let targets = planned.plan().targets.iter();
+    targets
+        .map(|target| target.platform.to_string())
+        .position(|platform| target.is_empty() || platform == target)
+        .ok_or_else(|| Status::not_found(format!("the result has no platform {target}")))
 }

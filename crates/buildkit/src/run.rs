@@ -1,45 +1,24 @@
 //! A build from a call to its outputs and its record.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use lapstrake_build::{
-    Build, BuildRecord, Client, Delivered, Resolved, Subject, Trace, finish, prepare, without_secrets,
-};
+use lapstrake_build::{Build, Client, Delivered, Resolved, Subject, Trace, finish, prepare, without_secrets};
 use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_engine::Warning;
-use lapstrake_oci::Reference;
 use lapstrake_proto::moby::buildkit::v1::SolveResponse;
-use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Returned;
 use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReturnRequest};
 use lapstrake_request::BuildRequest;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot::Receiver;
 use tonic::{Code, Status};
 
 use crate::caller::SessionCaller;
-use crate::host::Shared;
+use crate::definitions;
 use crate::jobs::{About, Job, Prepared};
 use crate::records;
+use crate::results::Results;
+use crate::shared::Shared;
 use crate::translate::{self, Translated};
-
-/// The longest id that a record takes over from a client.
-const RECORD_ID: usize = 64;
-
-/// Runs `work` on a thread of its own, which may block. A panic ends this work alone.
-///
-/// # Errors
-/// Those of `work`, and [`Code::Internal`] for a panic.
-pub(crate) async fn on_thread<T: Send + 'static, F: Future<Output = Result<T, Status>>>(
-    work: impl FnOnce() -> F + Send + 'static,
-) -> Result<T, Status> {
-    let handle = Handle::current();
-    let done = tokio::task::spawn_blocking(move || handle.block_on(work())).await;
-    done.unwrap_or_else(|_| {
-        Err(Status::internal("this part of the build panicked, which is a bug of lapstrake"))
-    })
-}
 
 /// Does all of `job`, whichever way its call asks for.
 ///
@@ -81,7 +60,11 @@ async fn drive(
     }
     let has_definition = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
     match (request.frontend.as_str(), has_definition) {
-        (_, true) => Err(unsupported("builds of a definition (LLB)")),
+        ("", true) => {
+            let prepared = definitions::begin(shared, job, request.definition.as_ref(), &[]).await?;
+            deliver(shared, job, &prepared).await.map(Some)
+        }
+        (_, true) => Err(Report::new("a build has a definition or a frontend, not both")),
         ("", false) => {
             let answer = answer.await.map_err(|_| Report::canceled(2))?;
             returned(shared, job, answer).await
@@ -135,16 +118,12 @@ pub(crate) async fn begin(
 ) -> Outcome<(Arc<Prepared>, Parts)> {
     let session = job.session.clone().ok_or_else(|| Report::new("the build has no session"))?;
     let Translated { request, names, upload } =
-        translate::dockerfile(&job.request, opt, imports).map_err(|status| {
-            let fault = if status.code() == Code::InvalidArgument { Fault::Usage } else { Fault::Build };
-            Report::new(status.message().to_owned()).with_fault(fault)
-        })?;
+        translate::dockerfile(&job.request, opt, imports).map_err(|status| translate::report(&status))?;
     job.name(&names);
     shared.host.allow(&request.steps.allowed)?;
-    let store = shared.worker.store().clone();
-    let caller = SessionCaller::new(session, shared.host.clone(), store, names, upload);
+    let caller = SessionCaller::new(session, shared.of_caller(), names, upload);
     let caller: Arc<dyn Client> = Arc::new(caller);
-    let resolved = Resolved::parse(&request, &caller)?;
+    let resolved = Resolved::parse(&request, &caller)?.with_manifests();
     let progress = job.progress();
     for text in &resolved.warnings {
         let short = text.trim_start_matches("warning: ").to_owned();
@@ -157,24 +136,20 @@ pub(crate) async fn begin(
         });
     }
     let about = About {
-        record: new_record(job, subject(&request, opt), &resolved),
+        record: job.new_record(subject(&request, opt), &resolved),
         secrets: Arc::new(resolved.secrets()),
     };
     let trace = Trace { build: job.id.clone(), ..Trace::default() };
-    let prepared = Prepared { planned: tokio::sync::Mutex::default(), caller, trace: trace.into(), about };
+    let prepared = Prepared {
+        planned: tokio::sync::Mutex::default(),
+        caller,
+        trace: trace.into(),
+        about,
+        described: OnceLock::new(),
+    };
     let prepared = Arc::new(prepared);
     job.tell_of(&prepared);
     Ok((prepared, (request, resolved)))
-}
-
-/// The record of a build that begins now. It has the client's id for the build, if that looks as our own do.
-fn new_record(job: &Job, subject: Subject, resolved: &Resolved) -> BuildRecord {
-    let mut record = BuildRecord::begin(subject);
-    if is_plain(&job.id) {
-        record.id.clone_from(&job.id);
-    }
-    record.names = resolved.names.iter().map(Reference::familiar).collect();
-    record
 }
 
 /// The subject of a build: the directory that the client says it builds, else the name of the context.
@@ -239,25 +214,14 @@ async fn returned(shared: &Arc<Shared>, job: &Arc<Job>, answer: ReturnRequest) -
         let report = Report::new(error.message);
         return Err(if canceled { report.with_fault(Fault::Canceled(2)) } else { report });
     }
-    let ids: Vec<String> = match answer.result.and_then(|result| result.result) {
-        None => Vec::new(),
-        Some(Returned::Ref(one)) => vec![one.id],
-        Some(Returned::RefDeprecated(id)) => vec![id],
-        Some(Returned::Refs(all)) => all.refs.into_values().map(|one| one.id).collect(),
-        Some(Returned::RefsDeprecated(all)) => all.refs.into_values().collect(),
-    };
-    let mut found: Option<Arc<Prepared>> = None;
-    for id in ids.iter().filter(|id| !id.is_empty()) {
-        let prepared =
-            job.result(job.split(id).0).map_err(|status| Report::new(status.message().to_owned()))?;
-        if found.as_ref().is_some_and(|found| !Arc::ptr_eq(found, &prepared)) {
-            return Err(unsupported("results that are put together of several solves"));
-        }
-        found = Some(prepared);
+    let Some(result) = answer.result else { return Ok(None) };
+    let returned = Results::of(result)?;
+    if returned.is_empty() {
+        return Ok(None);
     }
-    match found {
+    match returned.one_result(job)? {
         Some(prepared) => deliver(shared, job, &prepared).await.map(Some),
-        None => Ok(None),
+        None => returned.deliver(shared, job).await.map(Some),
     }
 }
 
@@ -302,11 +266,4 @@ async fn record(shared: &Arc<Shared>, job: &Arc<Job>, result: Result<Option<&Del
     if let Ok(Err(report)) = kept {
         shared.host.warn(&format!("the record of build {} could not be kept: {report}", job.id));
     }
-}
-
-/// Whether an id of a client looks as our own do.
-fn is_plain(id: &str) -> bool {
-    id.len() <= RECORD_ID
-        && !id.is_empty()
-        && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }

@@ -22,7 +22,8 @@ use tonic::transport::server::Router;
 
 use crate::bridge::Bridge;
 use crate::control::Control;
-use crate::host::{Host, Shared};
+use crate::host::Host;
+use crate::shared::Shared;
 
 /// The events about records that a slow listener may be behind.
 const EVENTS: usize = 1024;

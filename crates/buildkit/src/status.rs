@@ -26,12 +26,23 @@ struct State {
     messages: Vec<StatusResponse>,
     bytes: usize,
     over: bool,
+    /// The groups of vertices that are shown as one, by the digests of the vertices.
+    groups: BTreeMap<String, pb::ProgressGroup>,
 }
 
 impl StatusLog {
-    /// Adds a message. Output of steps beyond a limit is left out.
-    pub(crate) fn add(&self, message: StatusResponse) {
+    /// The vertex `digest` belongs to `group`.
+    pub(crate) fn group(&self, digest: &str, group: &pb::ProgressGroup) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.groups.insert(digest.to_owned(), group.clone());
+    }
+
+    /// Adds a message. Output of steps beyond a limit is left out.
+    pub(crate) fn add(&self, mut message: StatusResponse) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for vertex in &mut message.vertexes {
+            vertex.progress_group = state.groups.get(&vertex.digest).cloned();
+        }
         state.bytes += message.logs.iter().map(|log| log.msg.len()).sum::<usize>();
         if state.bytes <= MOST_KEPT || message.logs.is_empty() {
             state.messages.push(message);

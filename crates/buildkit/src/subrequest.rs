@@ -12,9 +12,9 @@ use lapstrake_dockerfile::{Checks, Phase, check_syntax};
 use lapstrake_engine::Progress;
 use tonic::Status;
 
-use crate::host::Shared;
 use crate::jobs::{Job, Prepared};
 use crate::run::Parts;
+use crate::shared::Shared;
 
 /// The version of all answers.
 const VERSION: &str = "1.0.0";

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use lapstrake_diag::{Fault, Report};
 use lapstrake_proto::moby::buildkit::v1::{
     CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, frontend,
 };
 use lapstrake_request::{BuildRequest, CacheRequest, StepRequest};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::caller::Names;
 
@@ -100,6 +101,29 @@ pub(crate) fn dockerfile(
     }
     refuse(opt)?;
     Ok(Translated { request, names, upload })
+}
+
+/// The request of a build whose graph the client has made, with the outputs, caches and entitlements of `solve`.
+///
+/// # Errors
+/// As [`dockerfile`].
+pub(crate) fn definition(
+    solve: &SolveRequest,
+    imports: &[frontend::CacheOptionsEntry],
+) -> Result<BuildRequest, Status> {
+    let none = BTreeMap::new();
+    Ok(BuildRequest {
+        cache: cache(solve.cache.as_ref(), &none, imports)?,
+        steps: steps(solve, &none)?,
+        outputs: outputs(&solve.exporters)?,
+        ..BuildRequest::default()
+    })
+}
+
+/// A refusal of this module as a report.
+pub(crate) fn report(status: &Status) -> Report {
+    let fault = if status.code() == Code::InvalidArgument { Fault::Usage } else { Fault::Build };
+    Report::new(status.message().to_owned()).with_fault(fault)
 }
 
 /// Whether `address` is that of a repository without a scheme.

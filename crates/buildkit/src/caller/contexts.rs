@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use lapstrake_build::load_bytes;
+use lapstrake_llb::LocalSource;
 use lapstrake_store::{CacheDir, Sharing, Store, TempDir};
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::open_host_dir;
@@ -49,6 +50,8 @@ pub(super) struct Contexts {
     store: Arc<Store>,
     names: Names,
     here: Mutex<BTreeMap<String, Here>>,
+    /// Directories that definitions name, by their names in the graph.
+    locals: Mutex<BTreeMap<String, Here>>,
 }
 
 /// A directory cannot be had.
@@ -85,7 +88,7 @@ impl ContextError {
 
 impl Contexts {
     pub(super) fn new(session: Arc<Session>, store: Arc<Store>, names: Names) -> Contexts {
-        Contexts { session, store, names, here: Mutex::default() }
+        Contexts { session, store, names, here: Mutex::default(), locals: Mutex::default() }
     }
 
     /// The place of a directory: `NAME`, or `NAME/PATH` for one below.
@@ -125,7 +128,7 @@ impl Contexts {
             self.dockerfiles()
         } else {
             let exclude = self.excluded(&mut here, name).await?;
-            Wanted { name: name.to_owned(), follow: Vec::new(), exclude }
+            Wanted { name: name.to_owned(), exclude, ..Wanted::default() }
         };
         let found = match self.fetch(&wanted, "").await {
             // A build may need no context at all. A step that copies from this one does not find its files.
@@ -137,6 +140,34 @@ impl Contexts {
         Ok(tree)
     }
 
+    /// The place of a directory that a definition names: the part of it that the definition wants.
+    pub(super) async fn local(
+        &self,
+        session: &Arc<Session>,
+        key: &str,
+        local: &LocalSource,
+    ) -> Result<PathBuf, ContextError> {
+        let mut here = self.locals.lock().await;
+        if let Some(found) = here.get(key) {
+            return Ok(found.tree.clone());
+        }
+        let LocalSource { name, include, exclude, follow, shared_key, all_again, .. } = local.clone();
+        let wanted = Wanted { name: name.clone(), follow, include, exclude };
+        let found = if all_again {
+            let empty = self.empty()?;
+            let place = empty.tree.parent().unwrap_or(&empty.tree).to_owned();
+            let failed = |source| ContextError::Transfer { name: name.clone(), source };
+            receive(session, &wanted, place).await.map_err(failed)?;
+            empty
+        } else {
+            let identity = format!("client {:?} definition {key:?} {shared_key:?}", session.shared_key());
+            self.fetch_as(session, &wanted, identity).await?
+        };
+        let tree = found.tree.clone();
+        here.insert(key.to_owned(), found);
+        Ok(tree)
+    }
+
     /// The files that may be the Dockerfile and its ignore file.
     fn dockerfiles(&self) -> Wanted {
         let Names { dockerfile, file } = &self.names;
@@ -145,7 +176,7 @@ impl Contexts {
         if Path::new(file).file_name().is_some_and(|name| name == "Dockerfile") {
             follow.extend([format!("{lower}{IGNORE}"), lower]);
         }
-        Wanted { name: dockerfile.clone(), follow, exclude: Vec::new() }
+        Wanted { name: dockerfile.clone(), follow, ..Wanted::default() }
     }
 
     /// The patterns of the ignore file for the directory `name`: the Dockerfile's own for the main context, else the one in
@@ -168,7 +199,7 @@ impl Contexts {
                 return Ok(patterns);
             }
         }
-        let wanted = Wanted { name: name.to_owned(), follow: vec![IGNORE.to_owned()], exclude: Vec::new() };
+        let wanted = Wanted { name: name.to_owned(), follow: vec![IGNORE.to_owned()], ..Wanted::default() };
         match self.fetch(&wanted, "ignore file").await {
             Err(error) if name == "context" && error.is_missing() => Ok(Vec::new()),
             found => Ok(patterns(&found?.tree, IGNORE)?.unwrap_or_default()),
@@ -186,10 +217,20 @@ impl Contexts {
 
     /// Brings a directory here. `part` tells copies of parts of one directory from each other.
     async fn fetch(&self, wanted: &Wanted, part: &str) -> Result<Here, ContextError> {
-        let failed = |source| ContextError::Transfer { name: wanted.name.clone(), source };
         let key = self.session.shared_key();
         let part = if wanted.name == self.names.dockerfile { "dockerfile" } else { part };
         let identity = format!("client {key:?} directory {:?} {part}", wanted.name);
+        self.fetch_as(&self.session, wanted, identity).await
+    }
+
+    /// Brings a directory into the copy that is called `identity`.
+    async fn fetch_as(
+        &self,
+        session: &Session,
+        wanted: &Wanted,
+        identity: String,
+    ) -> Result<Here, ContextError> {
+        let failed = |source| ContextError::Transfer { name: wanted.name.clone(), source };
         let store = self.store.clone();
         let held = tokio::task::spawn_blocking(move || {
             let mut held = store.cache_dir(&identity, Sharing::Private)?;
@@ -200,7 +241,7 @@ impl Contexts {
         });
         let held = held.await.map_err(|_| failed(TransferError::Protocol("nothing".to_owned())))?;
         let held = held.map_err(|error| failed(error.into()))?;
-        receive(&self.session, wanted, held.path().to_owned()).await.map_err(failed)?;
+        receive(session, wanted, held.path().to_owned()).await.map_err(failed)?;
         Ok(Here { tree: held.path().join("tree"), _held: Held::Copy { _dir: held } })
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     /// Paths and patterns; where there are some, nothing else comes. Links on the way come too.
     pub(crate) follow: Vec<String>,
+    /// Patterns; where there are some, nothing else comes.
+    pub(crate) include: Vec<String>,
     /// Patterns of an ignore file: what they hide does not come.
     pub(crate) exclude: Vec<String>,
 }
@@ -76,9 +78,12 @@ pub(crate) async fn receive(session: &Session, wanted: &Wanted, place: PathBuf) 
 /// The words of the request. Values that are not plain ASCII are escaped, which a second word says.
 fn add_wanted(metadata: &mut MetadataMap, wanted: &Wanted) -> Result<(), TransferError> {
     let one = std::slice::from_ref(&wanted.name);
-    for (key, values) in
-        [("dir-name", one), ("followpaths", &wanted.follow), ("exclude-patterns", &wanted.exclude)]
-    {
+    for (key, values) in [
+        ("dir-name", one),
+        ("followpaths", &wanted.follow),
+        ("include-patterns", &wanted.include),
+        ("exclude-patterns", &wanted.exclude),
+    ] {
         let plain = |value: &String| value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let escaped = !values.iter().all(plain);
         let bad = |_| TransferError::Protocol(format!("a value of `{key}` that cannot be sent"));
@@ -90,6 +95,7 @@ fn add_wanted(metadata: &mut MetadataMap, wanted: &Wanted) -> Result<(), Transfe
             let name = match key {
                 "dir-name" => "dir-name-encoded",
                 "followpaths" => "followpaths-encoded",
+                "include-patterns" => "include-patterns-encoded",
                 _ => "exclude-patterns-encoded",
             };
             metadata.insert(name, MetadataValue::from_static("1"));

@@ -1,0 +1,205 @@
+//! Definitions (LLB) as results of a build.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::try_join_all;
+use lapstrake_build::{Client, Planned, Resolved, Subject, Tools, Trace};
+use lapstrake_diag::{Fault, Outcome, Report, SourceFile};
+use lapstrake_graph::{Graph, ImageDraft, ImageStore, Op, Plan, Source, Target, VertexMeta};
+use lapstrake_llb::{Answers, Definition, ImageQuestion, LlbError, ResolveMode};
+use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
+use lapstrake_ops::LocatedImage;
+use lapstrake_proto::moby::buildkit::v1::frontend::CacheOptionsEntry;
+use lapstrake_proto::pb;
+
+use crate::caller::{Names, SessionCaller};
+use crate::jobs::{About, Definitions, Job, Prepared};
+use crate::shared::Shared;
+use crate::translate;
+
+impl Definitions {
+    /// Those of the build `job`.
+    ///
+    /// # Errors
+    /// The build has no session, or an output or a cache that cannot be.
+    pub(crate) async fn of(
+        shared: &Shared,
+        job: &Job,
+        imports: &[CacheOptionsEntry],
+    ) -> Outcome<Arc<Definitions>> {
+        let make = || async { Definitions::new(shared, job, imports).map(Arc::new) };
+        job.definitions.get_or_try_init(make).await.cloned()
+    }
+
+    fn new(shared: &Shared, job: &Job, imports: &[CacheOptionsEntry]) -> Outcome<Definitions> {
+        let session = job.session.clone().ok_or_else(|| Report::new("the build has no session"))?;
+        let names = Names { dockerfile: "dockerfile".to_owned(), file: "Dockerfile".to_owned() };
+        let mut request =
+            translate::definition(&job.request, imports).map_err(|status| translate::report(&status))?;
+        // A definition names its directories itself.
+        request.context = PathBuf::from("-");
+        shared.host.allow(&request.steps.allowed)?;
+        let caller = Arc::new(SessionCaller::new(session, shared.of_caller(), names, None));
+        let client: Arc<dyn Client> = caller.clone();
+        let mut resolved = Resolved::parse(&request, &client)?;
+        let tools = Tools::new(&shared.worker, &*caller, &mut resolved, false);
+        Ok(Definitions { tools, caller, request })
+    }
+
+    /// The tools for an export of results, and the outputs.
+    ///
+    /// # Errors
+    /// As [`Definitions::of`].
+    pub(crate) fn for_export(&self) -> Outcome<(Tools, Resolved)> {
+        let client: Arc<dyn Client> = self.caller.clone();
+        Ok((self.tools.clone(), Resolved::parse(&self.request, &client)?.with_manifests()))
+    }
+
+    /// The caller.
+    pub(crate) fn caller(&self) -> Arc<dyn Client> {
+        self.caller.clone()
+    }
+}
+
+/// The result that `definition` is. Nothing is solved yet, but for nested definitions.
+///
+/// # Errors
+/// The definition is broken or has parts that are not built yet, or an image cannot be found.
+pub(crate) async fn begin(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    definition: Option<&pb::Definition>,
+    imports: &[CacheOptionsEntry],
+) -> Outcome<Arc<Prepared>> {
+    let definitions = Definitions::of(shared, job, imports).await?;
+    let definition =
+        definition.map(Definition::decode).transpose().map_err(|error| report(&error))?.flatten();
+    let (plan, file) = match &definition {
+        Some(definition) => plan(job, &definitions, definition).await?,
+        None => (scratch()?, Arc::new(SourceFile::new("", String::new()))),
+    };
+    let (tools, resolved) = definitions.for_export()?;
+    let about = About { record: job.new_record(subject(), &resolved), secrets: Arc::new(resolved.secrets()) };
+    let planned = Planned::of_graph(tools, resolved, file, plan);
+    let trace = Trace { build: job.id.clone(), ..Trace::default() };
+    let prepared = Prepared {
+        planned: tokio::sync::Mutex::new(Some(planned)),
+        caller: definitions.caller(),
+        trace: trace.into(),
+        about,
+        described: OnceLock::new(),
+    };
+    let prepared = Arc::new(prepared);
+    job.tell_of(&prepared);
+    Ok(prepared)
+}
+
+/// The subject of a build without a Dockerfile.
+fn subject() -> Subject {
+    Subject { context: "LLB".to_owned(), dockerfile: String::new(), target: None, platform: None }
+}
+
+fn report(error: &LlbError) -> Report {
+    Report::new(error.to_string()).with_fault(Fault::Usage)
+}
+
+/// The graph of a definition, and the text that its lines are in.
+async fn plan(
+    job: &Arc<Job>,
+    definitions: &Definitions,
+    definition: &Definition,
+) -> Outcome<(Plan, Arc<SourceFile>)> {
+    let answers = Answers {
+        platform: None,
+        session: job.session.as_ref().map(|session| session.id().to_owned()).unwrap_or_default(),
+        images: images(definitions, definition).await?,
+        builds: BTreeMap::new(),
+    };
+    for (digest, group) in definition.progress_groups() {
+        job.log.group(digest, group);
+    }
+    let mut graph = Graph::new();
+    let lowered = definition.lower(&answers, &mut graph).map_err(|error| report(&error))?;
+    definitions.caller.add_locals(lowered.locals);
+    let target =
+        Target { edge: lowered.edge, platform: Platform::host(), image: empty_image(&Platform::host()) };
+    let text = definition.text();
+    let file = text.map_or_else(
+        || SourceFile::new("", String::new()),
+        |text| SourceFile::from_bytes(text.filename.clone(), &text.data),
+    );
+    Ok((Plan { graph, targets: vec![target] }, Arc::new(file)))
+}
+
+/// The empty tree as a result.
+fn scratch() -> Outcome<Plan> {
+    let mut graph = Graph::new();
+    let edge = graph.add(Op::Source(Source::Scratch), Vec::new(), VertexMeta::default());
+    let edge = edge.map_err(|error| Report::of(&error))?.into();
+    let platform = Platform::host();
+    let image = empty_image(&platform);
+    Ok(Plan { graph, targets: vec![Target { edge, platform, image }] })
+}
+
+/// The config of an image that nobody has said anything about.
+pub(crate) fn empty_image(platform: &Platform) -> ImageDraft {
+    let mut config = ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+        variant: platform.variant.clone(),
+        ..ImageConfig::default()
+    };
+    "/".clone_into(&mut config.config.working_dir);
+    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    ImageDraft { config, is_complete: true, history: Vec::new(), epoch: None }
+}
+
+/// The sources that the images of a definition are. All are asked for at once.
+async fn images(definitions: &Definitions, definition: &Definition) -> Outcome<BTreeMap<Digest, Source>> {
+    let questions = definition.images().map_err(|error| report(&error))?;
+    let asked = questions.iter().map(|question| async move {
+        let source = image(definitions, question).await?;
+        Ok::<_, Report>((question.op.clone(), source))
+    });
+    Ok(try_join_all(asked).await?.into_iter().collect())
+}
+
+async fn image(definitions: &Definitions, question: &ImageQuestion) -> Outcome<Source> {
+    let bad = |why: String| {
+        Report::new(format!("invalid reference `{}`: {why}", question.reference)).with_fault(Fault::Usage)
+    };
+    let reference: Reference = question.reference.parse().map_err(|error| bad(format!("{error}")))?;
+    if question.layer_limit > 0 {
+        let what = format!("the image {reference} with a part of its layers only");
+        return Err(Report::new(format!("{what} is not supported by `lapstrake serve` yet")));
+    }
+    let platform = question.platform.clone().unwrap_or_else(Platform::host);
+    let images = &definitions.tools.images;
+    let found: LocatedImage = match question.mode {
+        ResolveMode::Pull => match images.resolve_in_registry(&reference, &platform).await {
+            Ok(found) => found,
+            Err(_) => images.resolve(&reference, &ImageStore::Registry, &platform).await?,
+        },
+        ResolveMode::Default => images.resolve(&reference, &ImageStore::Registry, &platform).await?,
+    };
+    if !question.checksum.is_empty() && found.digest().to_string() != question.checksum {
+        return Err(Report::new(format!(
+            "image digest {} of {reference} does not match expected checksum {}",
+            found.digest(),
+            question.checksum
+        )));
+    }
+    if found.config.rootfs.diff_ids.is_empty() {
+        return Ok(Source::Scratch);
+    }
+    Ok(Source::Image {
+        reference: reference.to_string(),
+        manifest: found.manifest,
+        platform,
+        store: ImageStore::Registry,
+    })
+}

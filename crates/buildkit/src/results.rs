@@ -1,0 +1,203 @@
+//! Results that a client has put together: references of several solves, and what it says of the images.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use lapstrake_build::{Build, Delivered, Described, export};
+use lapstrake_diag::{Fault, Outcome, Report};
+use lapstrake_graph::ImageDraft;
+use lapstrake_oci::{ImageConfig, Platform};
+use lapstrake_ops::{SharedStack, StackReport};
+use lapstrake_proto::moby::buildkit::v1::frontend as api;
+use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
+use serde::Deserialize;
+use tonic::Status;
+
+use crate::definitions::empty_image;
+use crate::jobs::{Definitions, Job, Prepared};
+use crate::reference;
+use crate::shared::Shared;
+
+/// The metadata with the config of an image.
+const CONFIG: &str = "containerimage.config";
+/// The metadata with the platforms of references.
+const PLATFORMS: &str = "refs.platforms";
+/// The metadata with the latest time of new files, in seconds since 1970.
+const EPOCH: &str = "source.date.epoch";
+
+/// The result that a client returns.
+pub(crate) struct Results {
+    /// The references by the names that the client gives them; one with the name `""` stands alone.
+    references: BTreeMap<String, String>,
+    /// Whether the client gave the references names: then the result is an index.
+    named: bool,
+    metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// The value of [`PLATFORMS`].
+#[derive(Default, Deserialize)]
+struct Platforms {
+    #[serde(rename = "Platforms", default)]
+    all: Vec<NamedPlatform>,
+}
+
+/// The platform of a reference.
+#[derive(Deserialize)]
+struct NamedPlatform {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Platform")]
+    platform: Platform,
+}
+
+impl Results {
+    /// Reads what a client returns.
+    ///
+    /// # Errors
+    /// The result has attestations, which are not built yet.
+    pub(crate) fn of(result: api::Result) -> Outcome<Results> {
+        if result.attestations.values().any(|all| !all.attestation.is_empty()) {
+            let text = "attestations of a frontend are not supported by `lapstrake serve` yet";
+            return Err(Report::new(text).with_fault(Fault::Usage));
+        }
+        let one = |id: String| BTreeMap::from([(String::new(), id)]);
+        let (references, named) = match result.result {
+            None => (BTreeMap::new(), false),
+            Some(Value::Ref(reference)) => (one(reference.id), false),
+            Some(Value::RefDeprecated(id)) => (one(id), false),
+            Some(Value::Refs(all)) => {
+                (all.refs.into_iter().map(|(name, reference)| (name, reference.id)).collect(), true)
+            }
+            Some(Value::RefsDeprecated(all)) => (all.refs.into_iter().collect(), true),
+        };
+        Ok(Results { references, named, metadata: result.metadata.into_iter().collect() })
+    }
+
+    /// Whether there is nothing to export.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.references.values().all(String::is_empty) && self.metadata.is_empty()
+    }
+
+    /// The result of this server that the client returns just as it was given.
+    ///
+    /// # Errors
+    /// A reference that does not exist.
+    pub(crate) fn one_result(&self, job: &Job) -> Outcome<Option<Arc<Prepared>>> {
+        let mut found: Option<Arc<Prepared>> = None;
+        for id in self.references.values() {
+            if id.is_empty() {
+                return Ok(None);
+            }
+            let prepared = find(job, id)?.0;
+            if found.as_ref().is_some_and(|found| !Arc::ptr_eq(found, &prepared)) {
+                return Ok(None);
+            }
+            found = Some(prepared);
+        }
+        let same = |prepared: &Arc<Prepared>| prepared.described.get() == Some(&self.metadata);
+        Ok(found.filter(same))
+    }
+
+    /// Solves all references, and brings the results to the outputs of the build.
+    ///
+    /// # Errors
+    /// A step fails, what the client says of the images cannot be read, or an output cannot be written.
+    pub(crate) async fn deliver(&self, shared: &Arc<Shared>, job: &Arc<Job>) -> Outcome<Delivered> {
+        let definitions = Definitions::of(shared, job, &[]).await?;
+        let (tools, mut resolved) = definitions.for_export()?;
+        resolved.as_index = self.named;
+        let platforms = self.platforms()?;
+        let names: Vec<&String> = match (self.named, platforms.is_empty()) {
+            // The order of the platforms is that of the index.
+            (true, false) => platforms.keys().filter(|name| self.references.contains_key(*name)).collect(),
+            _ => self.references.keys().collect(),
+        };
+        let solving = names.iter().map(|name| self.solved(shared, job, name));
+        let mut results = Vec::new();
+        let mut trace = lapstrake_build::Trace { build: job.id.clone(), ..lapstrake_build::Trace::default() };
+        for (name, (stack, steps)) in names.iter().zip(try_join_all(solving).await?) {
+            trace.steps.extend(steps);
+            results.push((self.described(name, &platforms)?, stack));
+        }
+        let caller = definitions.caller();
+        let this = Build { worker: &shared.worker, client: &*caller, progress: job.progress() };
+        let delivered = export(&this, (tools, resolved), results, &mut trace).await;
+        job.keep_steps(trace.steps).await;
+        delivered
+    }
+
+    async fn solved(
+        &self,
+        shared: &Arc<Shared>,
+        job: &Arc<Job>,
+        name: &str,
+    ) -> Outcome<(SharedStack, Vec<StackReport>)> {
+        let id = self.references.get(name).map_or("", String::as_str);
+        if id.is_empty() {
+            return Ok((SharedStack::default(), Vec::new()));
+        }
+        let (prepared, target) = find(job, id)?;
+        let planned = prepared.planned.lock().await;
+        let planned = planned.as_ref().ok_or_else(|| Report::new("the result was returned already"))?;
+        let number = reference::number(planned, target).map_err(|status| report(&status))?;
+        let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
+        let mut steps = Vec::new();
+        let stack = planned.solve_target(&this, number, &mut steps).await?;
+        Ok((stack, steps))
+    }
+
+    /// The platforms of the references.
+    fn platforms(&self) -> Outcome<BTreeMap<String, Platform>> {
+        let Some(bytes) = self.metadata.get(PLATFORMS) else { return Ok(BTreeMap::new()) };
+        let read: Platforms = serde_json::from_slice(bytes)
+            .map_err(|error| Report::new(format!("failed to parse platforms passed to exporter: {error}")))?;
+        Ok(read.all.into_iter().map(|one| (one.id, one.platform)).collect())
+    }
+
+    /// The image of the reference `name`, as the client describes it.
+    fn described(&self, name: &str, platforms: &BTreeMap<String, Platform>) -> Outcome<Described> {
+        let config = match name {
+            "" => None,
+            name => self.metadata.get(&format!("{CONFIG}/{name}")),
+        };
+        let config = config.or_else(|| self.metadata.get(CONFIG)).filter(|bytes| !bytes.is_empty());
+        let config = config.map(|bytes| serde_json::from_slice::<ImageConfig>(bytes)).transpose();
+        let config = config.map_err(|error| Report::new(format!("failed to parse image config: {error}")))?;
+        let told = platforms.get(name).or_else(|| platforms.values().next().filter(|_| name.is_empty()));
+        let own = config.as_ref().filter(|config| !config.os.is_empty()).map(ImageConfig::platform);
+        let platform = told.cloned().or(own).unwrap_or_else(Platform::host);
+        let mut image = empty_image(&platform);
+        if let Some(config) = config {
+            image = ImageDraft { config, ..image };
+            let ImageConfig { architecture, os, .. } = &mut image.config;
+            if os.is_empty() {
+                os.clone_from(&platform.os);
+            }
+            if architecture.is_empty() {
+                architecture.clone_from(&platform.architecture);
+            }
+            image.config.rootfs.diff_ids.clear();
+        }
+        image.epoch = self.epoch(name)?;
+        Ok(Described { platform, image })
+    }
+
+    fn epoch(&self, name: &str) -> Outcome<Option<i64>> {
+        let own = self.metadata.get(&format!("{EPOCH}/{name}"));
+        let Some(bytes) = own.or_else(|| self.metadata.get(EPOCH)) else { return Ok(None) };
+        let text = String::from_utf8_lossy(bytes);
+        let seconds = text.trim().parse();
+        seconds.map(Some).map_err(|_| Report::new(format!("invalid SOURCE_DATE_EPOCH value `{text}`")))
+    }
+}
+
+/// The result that a reference names, and the name of its target.
+fn find<'i>(job: &Job, id: &'i str) -> Outcome<(Arc<Prepared>, &'i str)> {
+    let (result, target) = job.split(id);
+    Ok((job.result(result).map_err(|status| report(&status))?, target))
+}
+
+fn report(status: &Status) -> Report {
+    Report::new(status.message().to_owned())
+}

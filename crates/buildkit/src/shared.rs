@@ -1,0 +1,29 @@
+//! What the services share: the machine, and the builds and sessions on it.
+
+use std::sync::Arc;
+
+use lapstrake_ops::Worker;
+use lapstrake_proto::moby::buildkit::v1::BuildHistoryEvent;
+use lapstrake_store::Store;
+use tokio::sync::broadcast::Sender;
+
+use crate::host::Host;
+use crate::jobs::Jobs;
+use crate::session::Sessions;
+
+/// What all services share.
+pub(crate) struct Shared {
+    pub(crate) host: Arc<Host>,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) sessions: Arc<Sessions>,
+    /// What happens to records of builds, for clients that listen.
+    pub(crate) history: Sender<BuildHistoryEvent>,
+}
+
+impl Shared {
+    /// What the caller of a build needs of this.
+    pub(crate) fn of_caller(&self) -> (Arc<Host>, Arc<Store>, Arc<Sessions>) {
+        (self.host.clone(), self.worker.store().clone(), self.sessions.clone())
+    }
+}
