@@ -307,6 +307,13 @@ impl Drop for Registered {
     }
 }
 
+/// Whether an id of a client looks as our own do.
+fn is_plain(id: &str) -> bool {
+    id.len() <= RECORD_ID
+        && !id.is_empty()
+        && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,11 +326,4 @@ mod tests {
         assert_eq!(job.split("other/x"), ("other", "x"));
         assert_eq!(job.split("a/b"), ("a/b", ""));
     }
-}
-
-/// Whether an id of a client looks as our own do.
-fn is_plain(id: &str) -> bool {
-    id.len() <= RECORD_ID
-        && !id.is_empty()
-        && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
