@@ -1,6 +1,7 @@
 //! The service `LLBBridge`: a client drives a build through it.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,10 +13,14 @@ use lapstrake_graph::Target;
 use lapstrake_proto::moby::buildkit::v1::frontend as api;
 use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge as Service;
 use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
+use lapstrake_snapshot::View;
 use serde_json::json;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::definitions;
+use crate::gateway::files::Files;
+use crate::gateway::{containers, process};
 use crate::jobs::Job;
 use crate::run::{begin, check_frontend, evaluate, plan};
 use crate::shared::Shared;
@@ -40,6 +45,18 @@ impl Bridge {
         let id = request.metadata().get(BUILD).and_then(|value| value.to_str().ok());
         let id = id.ok_or_else(|| Status::invalid_argument("no buildid found in context"))?;
         self.shared.jobs.get(id).await
+    }
+}
+
+impl Bridge {
+    /// The tree of the reference `id`, for reading.
+    async fn files(&self, job: &Arc<Job>, id: &str) -> Result<View, Status> {
+        let stack = reference::solved(&self.shared, job, id).await?;
+        let (worker, job) = (self.shared.worker.clone(), job.clone());
+        let open = move || async move {
+            stack.open(worker.store(), worker.single_id()).map_err(|error| job.status(&error.into()))
+        };
+        on_thread(open).await
     }
 }
 
@@ -137,65 +154,100 @@ impl Service for Bridge {
 
     async fn read_file(
         &self,
-        _request: Request<api::ReadFileRequest>,
+        request: Request<api::ReadFileRequest>,
     ) -> Result<Response<api::ReadFileResponse>, Status> {
-        not_yet("ReadFile")
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let root = self.files(&job, &request.r#ref).await?;
+        let data = on_thread(move || async move { Files::of_root(root.as_fd()).read(&request) }).await?;
+        Ok(Response::new(api::ReadFileResponse { data }))
     }
 
     async fn read_dir(
         &self,
-        _request: Request<api::ReadDirRequest>,
+        request: Request<api::ReadDirRequest>,
     ) -> Result<Response<api::ReadDirResponse>, Status> {
-        not_yet("ReadDir")
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let root = self.files(&job, &request.r#ref).await?;
+        let entries = on_thread(move || async move {
+            Files::of_root(root.as_fd()).list(&request.dir_path, &request.include_pattern)
+        });
+        Ok(Response::new(api::ReadDirResponse { entries: entries.await? }))
     }
 
     async fn stat_file(
         &self,
-        _request: Request<api::StatFileRequest>,
+        request: Request<api::StatFileRequest>,
     ) -> Result<Response<api::StatFileResponse>, Status> {
-        not_yet("StatFile")
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let root = self.files(&job, &request.r#ref).await?;
+        let stat = on_thread(move || async move { Files::of_root(root.as_fd()).stat(&request.path) }).await?;
+        Ok(Response::new(api::StatFileResponse { stat: Some(stat) }))
     }
 
     async fn new_container(
         &self,
-        _request: Request<api::NewContainerRequest>,
+        request: Request<api::NewContainerRequest>,
     ) -> Result<Response<api::NewContainerResponse>, Status> {
-        not_yet("NewContainer")
+        let job = self.job(&request).await?;
+        containers::new(&self.shared, &job, request.into_inner()).await?;
+        Ok(Response::new(api::NewContainerResponse {}))
     }
 
     async fn release_container(
         &self,
-        _request: Request<api::ReleaseContainerRequest>,
+        request: Request<api::ReleaseContainerRequest>,
     ) -> Result<Response<api::ReleaseContainerResponse>, Status> {
-        not_yet("ReleaseContainer")
+        let job = self.job(&request).await?;
+        containers::release(&job, &request.get_ref().container_id).await?;
+        Ok(Response::new(api::ReleaseContainerResponse {}))
     }
 
     async fn exec_process(
         &self,
-        _request: Request<Streaming<api::ExecMessage>>,
+        request: Request<Streaming<api::ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        not_yet("ExecProcess")
+        let job = self.job(&request).await?;
+        let messages = process::exec(job, request.into_inner());
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
     async fn read_file_container(
         &self,
-        _request: Request<api::ReadFileRequest>,
+        request: Request<api::ReadFileRequest>,
     ) -> Result<Response<api::ReadFileResponse>, Status> {
-        not_yet("ReadFileContainer")
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let place = (request.r#ref.clone(), request.mount_index);
+        let look = move |files: Files<'_>| files.read(&request);
+        let data = containers::look(&job, (&place.0, place.1), look).await?;
+        Ok(Response::new(api::ReadFileResponse { data }))
     }
 
     async fn read_dir_container(
         &self,
-        _request: Request<api::ReadDirRequest>,
+        request: Request<api::ReadDirRequest>,
     ) -> Result<Response<api::ReadDirResponse>, Status> {
-        not_yet("ReadDirContainer")
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let place = (request.r#ref.clone(), request.mount_index);
+        let look = move |files: Files<'_>| files.list(&request.dir_path, &request.include_pattern);
+        let entries = containers::look(&job, (&place.0, place.1), look).await?;
+        Ok(Response::new(api::ReadDirResponse { entries }))
     }
 
     async fn stat_file_container(
         &self,
-        _request: Request<api::StatFileRequest>,
+        request: Request<api::StatFileRequest>,
     ) -> Result<Response<api::StatFileResponse>, Status> {
-        not_yet("StatFileContainer")
+        let job = self.job(&request).await?;
+        let request = request.into_inner();
+        let place = (request.r#ref.clone(), request.mount_index);
+        let look = move |files: Files<'_>| files.stat(&request.path);
+        let stat = containers::look(&job, (&place.0, place.1), look).await?;
+        Ok(Response::new(api::StatFileResponse { stat: Some(stat) }))
     }
 }
 

@@ -13,6 +13,15 @@ pub(crate) use send::send;
 
 use mirror::Mirror;
 
+/// What the wire says of an entry called `path`, whose link leads to `link`.
+pub(crate) fn wire_stat(
+    path: String,
+    stat: &rustix::fs::Stat,
+    link: String,
+) -> lapstrake_proto::fsutil::types::Stat {
+    entry::Entry::stat(path, stat, link)
+}
+
 /// A tree could not be sent or received.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransferError {

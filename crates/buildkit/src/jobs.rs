@@ -21,6 +21,7 @@ use tonic::Status;
 
 use crate::caller::{Names, SessionCaller};
 use crate::error;
+use crate::held::Containers;
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
 
@@ -56,6 +57,8 @@ pub(crate) struct Job {
     pub(crate) log: Arc<StatusLog>,
     /// Is done when the build is to stop.
     pub(crate) canceled: CancellationToken,
+    /// The containers that the client holds.
+    pub(crate) containers: Containers,
     /// The sink of its events, until the build is over.
     progress: Mutex<Option<Progress>>,
     /// Takes in the events, and gives the journal of all of them at the end.
@@ -130,6 +133,7 @@ impl Job {
             begun: SystemTime::now(),
             log,
             canceled: CancellationToken::new(),
+            containers: Containers::default(),
             progress: Mutex::new(Some(Progress::new(sender))),
             events: Mutex::new(Some(events)),
             names: Mutex::default(),
@@ -182,6 +186,7 @@ impl Job {
 
     /// The build is over: ends its messages, and gives what a record needs.
     pub(crate) async fn close(&self) -> (Option<Arc<Prepared>>, Journal) {
+        self.containers.close().await;
         self.results.lock().unwrap_or_else(PoisonError::into_inner).clear();
         drop(self.progress.lock().unwrap_or_else(PoisonError::into_inner).take());
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();

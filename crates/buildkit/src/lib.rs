@@ -9,6 +9,7 @@
 //! | `host` | what the services share |
 //! | `control` | the service `Control`: solve, status, session, workers |
 //! | `bridge` | the service `LLBBridge`, which clients drive a build through |
+//! | `gateway`, `held` | files, images and containers for clients that drive a build |
 //! | `records`, `usage` | records of builds, disk usage and garbage collection |
 //! | `run` | a build from a call to its outputs and its record |
 //! | `jobs` | the builds that run, by the ids that clients give them |
@@ -30,6 +31,8 @@ mod control;
 mod definitions;
 mod error;
 mod files;
+mod gateway;
+mod held;
 mod host;
 mod jobs;
 mod records;

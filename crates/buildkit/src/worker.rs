@@ -8,7 +8,7 @@ use lapstrake_proto::pb;
 use crate::host::Host;
 
 /// What clients may do through the bridge.
-const FRONTEND: [&str; 10] = [
+const FRONTEND: [&str; 18] = [
     "solve.base",
     "return",
     "returnmap",
@@ -19,6 +19,14 @@ const FRONTEND: [&str; 10] = [
     "gateway.solve.evaluate",
     "gateway.evaluate",
     "gateway.warnings",
+    "readfile",
+    "readdir",
+    "statfile",
+    "gateway.exec",
+    "gateway.exec.extrahosts",
+    "gateway.exec.secretenv",
+    "gateway.exec.signals",
+    "gateway.exec.filesystem",
 ];
 
 /// What definitions and exporters may use. One id is misspelt in the protocol.

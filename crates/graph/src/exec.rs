@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A process run with input 0 as its root. Its output 0 is the changed root. Further outputs, in the order of the mounts, are
 /// the trees of binds with [`Bind::keep`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exec {
     /// The command line; never empty.
     pub args: Vec<String>,

@@ -27,6 +27,14 @@ pub enum SetupOp {
         /// By which descriptor of the caller's.
         index: usize,
     },
+    /// Moves into the namespaces and the root of a container that runs.
+    Enter {
+        /// By which descriptor of the caller's.
+        index: usize,
+        /// Whether the network is one of the container's own. Nobody may enter the machine's from a user namespace, and
+        /// nobody has to.
+        network: bool,
+    },
     /// Brings `lo` up.
     Loopback,
     /// Sets the host name.
@@ -192,6 +200,7 @@ impl SetupOp {
         match self {
             Self::Join { .. } => "join the control group",
             Self::Network { .. } => "enter the network of",
+            Self::Enter { .. } => "enter",
             Self::Loopback => "bring up the loopback interface",
             Self::Hostname { .. } => "set the host name",
             Self::AttachRoot { .. } => "attach the root",
@@ -427,6 +436,23 @@ pub fn plan(spec: &RunSpec, sources: usize) -> Result<Plan, SpecError> {
     ops.push(SetupOp::PivotToRoot);
     process(&mut ops, spec);
     Ok(Plan { ops, ahead })
+}
+
+/// The operations that make `spec` one more process of a container that runs. Its mounts and its names are those of the
+/// container; its network has to be.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) fn plan_entry(spec: &RunSpec) -> Result<Vec<SetupOp>, SpecError> {
+    check(spec, 0)?;
+    let uid = (!spec.single_id).then_some(spec.user.uid);
+    let mut ops = vec![
+        SetupOp::Enter { index: 0, network: spec.network != Network::Host },
+        SetupOp::Session { terminal: spec.terminal, uid },
+    ];
+    confine(&mut ops, spec);
+    process(&mut ops, spec);
+    Ok(ops)
 }
 
 /// The staged files that every container has, by slot.

@@ -16,7 +16,7 @@ use crate::cgroup::{Group, LimitEvents};
 use crate::error::RuntimeError;
 use crate::ids::OwnedInode;
 use crate::launch;
-use crate::plan::{Plan, SetupOp, plan};
+use crate::plan::{Plan, SetupOp, plan, plan_entry};
 use crate::resolv;
 use crate::spec::{Network, RunSpec, Security};
 use crate::wire::{self, Hello, Kind, Request, Update};
@@ -202,18 +202,61 @@ impl Sandbox {
         // Our copies would keep the pipes open beyond the container, and the channel beyond the zygote.
         drop(all);
         drop((theirs, fds.stdin, fds.stdout, fds.stderr, root, mounts));
-        let (update, fds) = wire::receive(&channel).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
-        let mut fds = fds.into_iter();
-        match update {
-            Update::Started { terminal } => {
-                let pidfd = fds.next().ok_or(RuntimeError::Gone)?;
-                let terminal = if terminal { fds.next() } else { None };
-                let changes_network = spec.security == Security::Insecure;
-                Ok(Running { channel, pidfd, terminal, finished: false, group, network, changes_network })
-            }
-            Update::Failed(failure) => Err(RuntimeError::setup(failure, &ops)),
-            Update::Exited { .. } => Err(RuntimeError::Gone),
+        started(channel, &ops, (group, network, spec.security == Security::Insecure))
+    }
+}
+
+/// The standard streams of one more process of a container; not used with a terminal.
+#[derive(Debug)]
+pub struct EntryFds {
+    /// Standard input.
+    pub stdin: OwnedFd,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+impl Sandbox {
+    /// Starts one more program in the container whose first process is `container` (see [`Running::pidfd`]); returns when the
+    /// program has been executed. The program ends with the container. Mounts, names, limits
+    /// and root are the container's, whatever `spec` says; the network of `spec` has to be.
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`]. A container that has ended is a [`RuntimeError::Setup`].
+    pub fn enter(
+        &self,
+        container: BorrowedFd<'_>,
+        spec: &RunSpec,
+        fds: EntryFds,
+    ) -> Result<Running, RuntimeError> {
+        let ops = plan_entry(spec)?;
+        let (channel, theirs) = wire::pair().map_err(RuntimeError::talk)?;
+        wire::send_request(&channel, &Request { ops: ops.clone() }).map_err(RuntimeError::talk)?;
+        let EntryFds { stdin, stdout, stderr } = fds;
+        let all = [theirs.as_fd(), stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), container];
+        wire::send_bytes(&self.control, wire::ENTER, &all).map_err(RuntimeError::talk)?;
+        drop((theirs, stdin, stdout, stderr));
+        started(channel, &ops, (None, None, false))
+    }
+}
+
+/// Waits until a program has been executed.
+fn started(
+    channel: OwnedFd,
+    ops: &[SetupOp],
+    (group, network, changes_network): (Option<Group>, Option<Lease>, bool),
+) -> Result<Running, RuntimeError> {
+    let (update, fds) = wire::receive(&channel).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
+    let mut fds = fds.into_iter();
+    match update {
+        Update::Started { terminal } => {
+            let pidfd = fds.next().ok_or(RuntimeError::Gone)?;
+            let terminal = if terminal { fds.next() } else { None };
+            Ok(Running { channel, pidfd, terminal, finished: false, group, network, changes_network })
         }
+        Update::Failed(failure) => Err(RuntimeError::setup(failure, ops)),
+        Update::Exited { .. } => Err(RuntimeError::Gone),
     }
 }
 

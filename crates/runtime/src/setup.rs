@@ -14,13 +14,15 @@ mod mounts;
 mod process;
 mod resolve;
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use lapstrake_sys::process::{Turns, exit_now, reset_signals, take_turns};
 use lapstrake_sys::{SingleThreaded, fd, init};
-use rustix::fs::Mode;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
+use rustix::thread::ThreadNameSpaceType;
 
 use crate::plan::{Filter, SetupOp, plan};
 use crate::seccomp::Programs;
@@ -39,6 +41,27 @@ pub(crate) struct SetupRequest<'a> {
     pub(crate) filters: Option<&'a Programs>,
     pub(crate) zygote_root: &'a ZygoteRoot,
 }
+
+/// What one more process of a container is made from.
+pub(crate) struct EntryRequest<'a> {
+    /// The socket that the request comes from.
+    pub(crate) run: OwnedFd,
+    /// Standard input, output and error.
+    pub(crate) stdio: [OwnedFd; 3],
+    /// The first process of the container.
+    pub(crate) container: OwnedFd,
+    /// To the zygote.
+    pub(crate) channel: OwnedFd,
+    /// Counts 1 once the next thing is the user's program.
+    pub(crate) leap: OwnedFd,
+    /// The system call filters; `None` where this machine has no table for them.
+    pub(crate) filters: Option<&'a Programs>,
+}
+
+/// The type of file system that terminals are on.
+const DEVPTS: i64 = 0x1cd1;
+/// The type of `/proc`.
+const PROC: i64 = 0x9fa0;
 
 /// What went wrong, and on what.
 #[derive(Debug)]
@@ -68,24 +91,8 @@ impl<T> About<T> for Result<T, Errno> {
 pub(crate) fn run(token: &SingleThreaded, job: SetupRequest<'_>) -> i32 {
     let SetupRequest { kind, channel, leap, filters, zygote_root } = job;
     let keep = [&channel, &leap].map(AsRawFd::as_raw_fd);
-    let mut setup = Setup {
-        token,
-        root: None,
-        sources: Vec::new(),
-        stdio: None,
-        channel,
-        leap,
-        filters,
-        unified_cgroups: zygote_root.unified_cgroups,
-        stage: None,
-        files: Vec::new(),
-        nodes: 0,
-        staged: Vec::new(),
-        proc: None,
-        sys: None,
-        dev: None,
-        pts: None,
-    };
+    let mut setup = Setup::new(token, (channel, leap), filters);
+    setup.unified_cgroups = zygote_root.unified_cgroups;
     rustix::process::umask(Mode::empty());
     let ahead = kind.ops.len();
     let result = fd::close_others(token, &keep)
@@ -98,6 +105,26 @@ pub(crate) fn run(token: &SingleThreaded, job: SetupRequest<'_>) -> i32 {
             Ok(None) => Ok(()),
             Err(errno) => Err((usize::MAX, Fault::from(errno))),
         });
+    if let Err((op, fault)) = result {
+        setup.report_failure(op, fault);
+    }
+    1
+}
+
+/// Enters a container and becomes a program there; the status of a process that could not. This process must be in the
+/// container's pid namespace.
+pub(crate) fn enter(token: &SingleThreaded, job: EntryRequest<'_>) -> i32 {
+    let EntryRequest { run, stdio, container, channel, leap, filters } = job;
+    let mut keep = [&run, &container, &channel, &leap].map(AsRawFd::as_raw_fd).to_vec();
+    keep.extend(stdio.iter().map(AsRawFd::as_raw_fd));
+    let mut setup = Setup::new(token, (channel, leap), filters);
+    setup.stdio = Some(stdio);
+    setup.sources = vec![Some(container)];
+    rustix::process::umask(Mode::empty());
+    let result = fd::close_others(token, &keep)
+        .and_then(|()| wire::receive_request(run))
+        .map_err(|errno| (usize::MAX, Fault::from(errno)))
+        .and_then(|request| setup.apply_all(&request.ops, 0));
     if let Err((op, fault)) = result {
         setup.report_failure(op, fault);
     }
@@ -141,6 +168,34 @@ struct Setup<'a> {
     pts: Option<OwnedFd>,
 }
 
+impl<'a> Setup<'a> {
+    /// Nothing made yet. `channel` leads to the zygote; `leap` counts 1 once the next thing is the user's program.
+    fn new(
+        token: &'a SingleThreaded,
+        (channel, leap): (OwnedFd, OwnedFd),
+        filters: Option<&'a Programs>,
+    ) -> Self {
+        Self {
+            token,
+            root: None,
+            sources: Vec::new(),
+            stdio: None,
+            channel,
+            leap,
+            filters,
+            unified_cgroups: false,
+            stage: None,
+            files: Vec::new(),
+            nodes: 0,
+            staged: Vec::new(),
+            proc: None,
+            sys: None,
+            dev: None,
+            pts: None,
+        }
+    }
+}
+
 impl Setup<'_> {
     /// Waits for the request; `None` where there will be none.
     fn receive(&mut self) -> Result<Option<Request>, Errno> {
@@ -163,6 +218,7 @@ impl Setup<'_> {
         match op {
             SetupOp::Join { index } => self.join(*index),
             SetupOp::Network { index } => self.network(*index),
+            SetupOp::Enter { index, network } => self.enter(*index, *network),
             SetupOp::Loopback => Ok(lapstrake_sys::net::loopback_up()?),
             SetupOp::Hostname { name } => rustix::system::sethostname(name.as_bytes()).about(name),
             SetupOp::AttachRoot { attrs } => self.attach_root(attrs),
@@ -238,6 +294,28 @@ impl Setup<'_> {
         let network = self.sources.get_mut(index).and_then(Option::take).ok_or(Errno::BADF)?;
         let kind = rustix::thread::LinkNameSpaceType::Network;
         rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind)).about("the container")
+    }
+
+    /// By now the container may have put anything anywhere: what is found is used only if it is on the right kind of file
+    /// system.
+    fn enter(&mut self, index: usize, network: bool) -> Result<(), Fault> {
+        let container = self.sources.get_mut(index).and_then(Option::take).ok_or(Errno::BADF)?;
+        let mut namespaces = ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::CONTROL_GROUP;
+        if network {
+            namespaces |= ThreadNameSpaceType::NETWORK;
+        }
+        rustix::thread::move_into_thread_name_spaces(container.as_fd(), namespaces).about("the container")?;
+        let find = |path: &CStr, kind: i64| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let found = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok();
+            found.filter(|found| rustix::fs::fstatfs(found).is_ok_and(|found| found.f_type == kind))
+        };
+        self.proc = find(c"/proc", PROC);
+        self.pts = find(c"/dev/pts", DEVPTS);
+        Ok(())
     }
 
     /// Loads a filter. Where it has questions, the zygote gets what they are answered through.

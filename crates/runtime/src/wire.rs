@@ -4,6 +4,7 @@
 //! ```text
 //! parent → child    (run)      Request       before anything else; where it is long, fd: memfd of it
 //! parent → zygote   (control)  Kind          fds: run, stdin, stdout, stderr, root, mounts…
+//! parent → zygote   (control)  enter         fds: run, stdin, stdout, stderr, pidfd of the container
 //! zygote → child    (setup)    go            the same: a blank becomes a container
 //! zygote → parent   (control)  Hello         once
 //! child  → zygote   (setup)    Report…       fd with Stub: its parent; with Terminal: the master, with Listener and Shm: it. EOF: exec or death
@@ -30,6 +31,9 @@ use crate::spec::MAX_FDS;
 
 /// The longest request that is sent as it is: half of what the smallest socket buffer of any machine takes.
 const MAX_BYTES: usize = 32 << 10;
+
+/// Asks for one more process of a container that runs, instead of a [`Kind`].
+pub(crate) const ENTER: &[u8] = b"enter";
 
 /// Stands for a request that comes in memory.
 const IN_MEMORY: &[u8] = b"memory";
@@ -181,6 +185,13 @@ pub(crate) fn receive_bytes(socket: impl AsFd) -> Result<Option<Datagram>, Errno
     }
     bytes.truncate(received.bytes);
     Ok(Some((bytes, fds)))
+}
+
+/// Throws a datagram away unread. A socket that is closed over one breaks the connection, and the other side may not hear
+/// what was said last.
+pub(crate) fn discard(socket: impl AsFd) {
+    // There is none.
+    let _ = rustix::net::recv(&socket, &mut [0_u8; 0][..], RecvFlags::DONTWAIT);
 }
 
 /// One value as it is sent.

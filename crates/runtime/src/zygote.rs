@@ -9,6 +9,7 @@
 //!                   └── blank       the next container
 //! ```
 
+mod enter;
 mod prefork;
 mod serve;
 

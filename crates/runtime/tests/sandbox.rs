@@ -7,6 +7,8 @@
     reason = "all of this is tests, but with a main of its own clippy cannot know"
 )]
 
+#[path = "sandbox/entry.rs"]
+mod entry;
 #[path = "sandbox/fixture.rs"]
 mod fixture;
 #[path = "sandbox/hostile.rs"]
@@ -30,6 +32,15 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     lapstrake_testkit::main(
-        &[inside::TESTS, hostile::TESTS, races::TESTS, life::TESTS, owners::TESTS, probe::TESTS].concat(),
+        &[
+            inside::TESTS,
+            entry::TESTS,
+            hostile::TESTS,
+            races::TESTS,
+            life::TESTS,
+            owners::TESTS,
+            probe::TESTS,
+        ]
+        .concat(),
     )
 }

@@ -122,6 +122,9 @@ pub enum OpsError {
     /// The caller of the build could not give a secret or an agent.
     #[error("{0}")]
     Client(Report),
+    /// A process was asked for in a container that never began.
+    #[error("the container does not run: its first process could not be started")]
+    NoContainer,
     /// Something that the command line must allow.
     #[error("{entitlement} is not allowed")]
     NotAllowed {

@@ -2,6 +2,7 @@
 
 mod binfmt;
 mod cdi;
+pub(crate) mod container;
 pub(crate) mod debug;
 pub(crate) mod loopback;
 pub(crate) mod mount_manifest;

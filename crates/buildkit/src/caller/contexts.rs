@@ -21,7 +21,7 @@ use crate::session::Session;
 const IGNORE: &str = ".dockerignore";
 
 /// The names of a build's directories.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     /// The directory that has the Dockerfile.
     pub(crate) dockerfile: String,

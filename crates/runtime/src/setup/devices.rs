@@ -2,10 +2,10 @@
 //! devices can be written to through such a mount, and nobody can change their owner, permissions and times.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use lapstrake_sys::mount::{Reach, change, restrict};
-use rustix::fs::{CWD, Dev, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{CWD, Dev, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -105,10 +105,26 @@ impl Setup<'_> {
     pub(super) fn own_stream(&self, stream: OwnedFd) -> Result<OwnedFd, Fault> {
         let stat = rustix::fs::fstat(&stream)?;
         let is = |(_, number): &&(&str, (u32, u32))| number.0 == 1 && Node::plain(*number).is(&stat);
-        let Some((name, _)) = PLAIN.iter().find(is) else { return Ok(stream) };
+        let Some((name, number)) = PLAIN.iter().find(is) else { return Ok(stream) };
         let flags = rustix::fs::fcntl_getfl(&stream)? & (OFlags::RWMODE | OFlags::APPEND | OFlags::NONBLOCK);
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
-        rustix::fs::openat(self.dev()?, *name, flags, Mode::empty()).about(&format!("/dev/{name}"))
+        let opened = match &self.dev {
+            Some(dev) => rustix::fs::openat(dev, *name, flags, Mode::empty()),
+            None => self.open_found(name, &Node::plain(*number), flags),
+        };
+        opened.about(&format!("/dev/{name}"))
+    }
+
+    /// The device `name` of a container that runs. By now another thing may be in its place.
+    fn open_found(&self, name: &str, node: &Node, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = format!("/dev/{name}");
+        let found = OFlags::PATH | OFlags::CLOEXEC;
+        let found = rustix::fs::openat2(CWD, path, found, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+        if !node.is(&rustix::fs::fstat(&found)?) {
+            return Err(Errno::NODEV);
+        }
+        let proc = self.proc.as_ref().ok_or(Errno::NOENT)?;
+        rustix::fs::openat(proc, format!("self/fd/{}", found.as_raw_fd()), flags, Mode::empty())
     }
 }
 

@@ -254,8 +254,11 @@ impl Setup<'_> {
         let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&slave, size).about("/dev/console")?;
         rustix::fs::fchown(&slave, uid.map(Uid::from_raw), None).about("/dev/console")?;
-        let console = clone_fd(&slave).about("/dev/console")?;
-        self.attach_in_dev(&console, "console", Kind::File).about("/dev/console")?;
+        // A further process of a container leaves the console to the first.
+        if self.dev.is_some() {
+            let console = clone_fd(&slave).about("/dev/console")?;
+            self.attach_in_dev(&console, "console", Kind::File).about("/dev/console")?;
+        }
         rustix::process::ioctl_tiocsctty(&slave).about("/dev/console")?;
         wire::send(&self.channel, &Report::Terminal, &[master.as_fd()])?;
         let again = || rustix::io::fcntl_dupfd_cloexec(&slave, 3);

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
+use super::enter;
 use super::prefork::{PreforkPool, Preforked};
 use crate::ids;
 use crate::mountpoint::{Mountpoint, remove_all};
@@ -17,8 +18,8 @@ use crate::reaper::Reaper;
 use crate::wire::{self, Failure, Report, Update};
 use crate::zygote_root::ZygoteRoot;
 
-/// A container of ours.
-struct Container {
+/// A container of ours, or a further process of one.
+pub(super) struct Container {
     pidfd: OwnedFd,
     /// To whoever asked for it; hanging up means that nobody wants it any more.
     run: OwnedFd,
@@ -26,10 +27,18 @@ struct Container {
     mountpoints: Vec<Mountpoint>,
     /// Who answers its calls about owners, and where that one writes down what it cannot keep on disk.
     supervisor: Option<(process::Child, OwnedFd)>,
-    /// Its mount namespace.
-    mounts: OwnedFd,
+    /// Its mount namespace; `None` for a further process of a container.
+    mounts: Option<OwnedFd>,
     /// Its `/dev/shm`.
     shm: Option<OwnedFd>,
+}
+
+impl Container {
+    /// The further process `pidfd` of a container, whose set-up talks through `channel`.
+    pub(super) fn further(pidfd: OwnedFd, run: OwnedFd, (channel, leap): (OwnedFd, OwnedFd)) -> Self {
+        let phase = Phase::Setup { channel, leap, terminal: None, failure: None };
+        Self { pidfd, run, phase, mountpoints: Vec::new(), supervisor: None, mounts: None, shm: None }
+    }
 }
 
 /// How far a container has come.
@@ -65,7 +74,15 @@ pub(super) fn serve(token: &SingleThreaded, zygote_root: &ZygoteRoot, control: B
         }
         if !asked.is_empty() {
             let Ok(Some((kind, fds))) = wire::receive_bytes(control) else { return 0 };
-            containers.extend(make(&mut prefork_pool, kind, &fds));
+            if kind != wire::ENTER {
+                containers.extend(make(&mut prefork_pool, kind, &fds));
+                continue;
+            }
+            match enter::enter(token, fds) {
+                Ok(entered) => containers.extend(entered),
+                // What is made from now on would land in that container.
+                Err(_) => return 1,
+            }
         }
     }
 }
@@ -190,7 +207,7 @@ fn release(token: &SingleThreaded, reaper: &Reaper, mut container: Container) ->
     let shm_full = container.shm.as_ref().is_some_and(is_full);
     let mut left: Vec<OwnedFd> = container.shm.take().into_iter().collect();
     if container.mountpoints.is_empty() {
-        left.push(container.mounts);
+        left.extend(container.mounts);
     } else {
         // What is covered cannot be removed without a wait for each of them; so they are uncovered at once.
         drop(container.mounts);
@@ -238,7 +255,7 @@ fn make(prefork_pool: &mut PreforkPool, kind: Vec<u8>, fds: &[OwnedFd]) -> Optio
             Some(Container {
                 pidfd,
                 run,
-                mounts,
+                mounts: Some(mounts),
                 phase,
                 mountpoints: Vec::new(),
                 supervisor: None,
@@ -247,6 +264,7 @@ fn make(prefork_pool: &mut PreforkPool, kind: Vec<u8>, fds: &[OwnedFd]) -> Optio
         }
         Err(errno) => {
             let failure = Failure { op: usize::MAX, errno: errno.raw_os_error(), path: String::new() };
+            wire::discard(&run);
             let _ = wire::send(&run, &Update::Failed(failure), &[]);
             None
         }

@@ -1,0 +1,11 @@
+//! What clients ask about results, images and containers while they drive a build.
+//!
+//! | module | calls |
+//! |---|---|
+//! | `files` | files of references and of containers |
+//! | `containers` | making and releasing containers |
+//! | `process` | processes in containers |
+
+pub(crate) mod containers;
+pub(crate) mod files;
+pub(crate) mod process;
