@@ -4,6 +4,7 @@
 //! before some forty mounts are gone and every processor has noticed. So the zygote holds it too, and hands it over here:
 //! to a process whose only work is to let go. It ends with the zygote, as does everything it holds.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use lapstrake_sys::process::{self, Child, Turns};
@@ -18,6 +19,8 @@ use crate::wire;
 pub(crate) struct Reaper {
     channel: OwnedFd,
     _process: Child,
+    /// Processes that serve what others have left behind.
+    outliving: RefCell<Vec<Child>>,
 }
 
 impl Reaper {
@@ -35,7 +38,17 @@ impl Reaper {
             }
             0
         })?;
-        Ok(Self { channel, _process: process })
+        Ok(Self { channel, _process: process, outliving: RefCell::default() })
+    }
+
+    /// Takes the exit of `child` when it comes.
+    pub(crate) fn outlive(&self, child: Child) {
+        self.outliving.borrow_mut().push(child);
+    }
+
+    /// Takes the exits that have come.
+    pub(crate) fn reap(&self) {
+        self.outliving.borrow_mut().retain(|child| matches!(process::wait(&child.pidfd, false), Ok(None)));
     }
 
     /// Lets go of something, some time.

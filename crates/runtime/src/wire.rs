@@ -189,7 +189,7 @@ pub(crate) fn receive_bytes(socket: impl AsFd) -> Result<Option<Datagram>, Errno
 
 /// Throws a datagram away unread. A socket that is closed over one breaks the connection, and the other side may not hear
 /// what was said last.
-pub(crate) fn discard(socket: impl AsFd) {
+pub(crate) fn skip(socket: impl AsFd) {
     // There is none.
     let _ = rustix::net::recv(&socket, &mut [0_u8; 0][..], RecvFlags::DONTWAIT);
 }

@@ -273,30 +273,29 @@ fn files_of_containers(mode: Mode) {
             let error = read(path, mount).await.unwrap_err();
             assert!(error.message().contains(word), "{path}: {error:?}");
         }
-        let request =
-            frontend::StatFileRequest { r#ref: "c".to_owned(), path: "/out".to_owned(), mount_index: 0 };
-        let stat = place.bridge.stat_file_container(of_build(BUILD, request)).await.unwrap();
-        assert_eq!(stat.into_inner().stat.unwrap().linkname, canary.to_string());
+        list_container(&mut place, &canary.to_string()).await;
+    });
+}
+
+/// The rest of [`files_of_containers`]: facts and lists.
+async fn list_container(place: &mut Place, canary: &str) {
+    let request =
+        frontend::StatFileRequest { r#ref: "c".to_owned(), path: "/out".to_owned(), mount_index: 0 };
+    let stat = place.bridge.stat_file_container(of_build(BUILD, request)).await.unwrap();
+    assert_eq!(stat.into_inner().stat.unwrap().linkname, canary);
+    for (dir_path, mount_index, expected) in [("/", 1, vec!["i", "up"]), ("/bin", 0, vec!["busybox", "sh"])] {
         let request = frontend::ReadDirRequest {
             r#ref: "c".to_owned(),
-            dir_path: "/m".to_owned(),
+            dir_path: dir_path.to_owned(),
             include_pattern: String::new(),
-            mount_index: 0,
+            mount_index,
         };
-        let listed = |bridge: &mut lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient<_>, request| {
-            let mut bridge = bridge.clone();
-            async move { bridge.read_dir_container(of_build(BUILD, request)).await }
-        };
-        // Another mount is not seen through the root.
-        let through = listed(&mut place.bridge, request.clone()).await.unwrap().into_inner().entries;
-        assert!(through.iter().all(|entry| entry.path != "i") || through.len() == 2, "{through:?}");
-        let own = frontend::ReadDirRequest { dir_path: "/".to_owned(), mount_index: 1, ..request };
-        let own = listed(&mut place.bridge, own).await.unwrap().into_inner().entries;
-        assert_eq!(own.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["i", "up"]);
-        let lost = frontend::StatFileRequest { r#ref: "d".to_owned(), path: "/w".to_owned(), mount_index: 0 };
-        let error = place.bridge.stat_file_container(of_build(BUILD, lost)).await.unwrap_err();
-        assert_eq!(error.message(), "container details for d@0 not found");
-    });
+        let listed = place.bridge.read_dir_container(of_build(BUILD, request)).await.unwrap().into_inner();
+        assert_eq!(listed.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), expected);
+    }
+    let lost = frontend::StatFileRequest { r#ref: "d".to_owned(), path: "/w".to_owned(), mount_index: 0 };
+    let error = place.bridge.stat_file_container(of_build(BUILD, lost)).await.unwrap_err();
+    assert_eq!(error.message(), "container details for d@0 not found");
 }
 
 fn entitlements_of_processes(mode: Mode) {

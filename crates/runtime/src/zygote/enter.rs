@@ -12,16 +12,26 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
-use super::serve::Container;
 use crate::seccomp::{Machine, Programs};
 use crate::setup::{self, EntryRequest};
 use crate::wire::{self, Failure, Update};
+
+/// A further process of a container, whose set-up is under way.
+pub(super) struct Entered {
+    pub(super) pidfd: OwnedFd,
+    /// To the asker.
+    pub(super) run: OwnedFd,
+    /// From set-up.
+    pub(super) channel: OwnedFd,
+    /// Counts 1 once it is about to become its program.
+    pub(super) leap: OwnedFd,
+}
 
 /// Makes the process that a request asks for; none where it could not be made, which the asker is told.
 ///
 /// # Errors
 /// The zygote cannot get back to its own pid namespace: it must not fork any more.
-pub(super) fn enter(token: &SingleThreaded, fds: Vec<OwnedFd>) -> Result<Option<Container>, Errno> {
+pub(super) fn enter(token: &SingleThreaded, fds: Vec<OwnedFd>) -> Result<Option<Entered>, Errno> {
     let Ok([run, stdin, stdout, stderr, container]) = <[OwnedFd; 5]>::try_from(fds) else { return Ok(None) };
     match make(token, &run, [stdin, stdout, stderr], container) {
         Ok(made) => Ok(Some(made)),
@@ -29,7 +39,7 @@ pub(super) fn enter(token: &SingleThreaded, fds: Vec<OwnedFd>) -> Result<Option<
             // Nobody is born in a namespace whose first process has gone.
             let errno = if errno == Errno::NOMEM { Errno::SRCH } else { errno };
             let failure = Failure { op: 0, errno: errno.raw_os_error(), path: "the container".to_owned() };
-            wire::discard(&run);
+            wire::skip(&run);
             // An asker that has gone needs no answer.
             let _ = wire::send(&run, &Update::Failed(failure), &[]);
             Ok(None)
@@ -57,7 +67,7 @@ fn make(
     run: &OwnedFd,
     stdio: [OwnedFd; 3],
     container: OwnedFd,
-) -> Result<Container, Refused> {
+) -> Result<Entered, Refused> {
     let ours = rustix::fs::open(c"/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let (channel, theirs) = wire::pair()?;
     let leap = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -73,5 +83,5 @@ fn make(
     rustix::thread::move_into_link_name_space(ours.as_fd(), Some(LinkNameSpaceType::ProcessID))
         .map_err(Refused::Back)?;
     let Child { pidfd, .. } = made?;
-    Ok(Container::further(pidfd, told, (channel, leap)))
+    Ok(Entered { pidfd, run: told, channel, leap })
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
-use super::enter;
+use super::enter::{self, Entered};
 use super::prefork::{PreforkPool, Preforked};
 use crate::ids;
 use crate::mountpoint::{Mountpoint, remove_all};
@@ -19,7 +19,7 @@ use crate::wire::{self, Failure, Report, Update};
 use crate::zygote_root::ZygoteRoot;
 
 /// A container of ours, or a further process of one.
-pub(super) struct Container {
+struct Container {
     pidfd: OwnedFd,
     /// To whoever asked for it; hanging up means that nobody wants it any more.
     run: OwnedFd,
@@ -33,9 +33,8 @@ pub(super) struct Container {
     shm: Option<OwnedFd>,
 }
 
-impl Container {
-    /// The further process `pidfd` of a container, whose set-up talks through `channel`.
-    pub(super) fn further(pidfd: OwnedFd, run: OwnedFd, (channel, leap): (OwnedFd, OwnedFd)) -> Self {
+impl From<Entered> for Container {
+    fn from(Entered { pidfd, run, channel, leap }: Entered) -> Self {
         let phase = Phase::Setup { channel, leap, terminal: None, failure: None };
         Self { pidfd, run, phase, mountpoints: Vec::new(), supervisor: None, mounts: None, shm: None }
     }
@@ -63,6 +62,7 @@ pub(super) fn serve(token: &SingleThreaded, zygote_root: &ZygoteRoot, control: B
             Err(_) => return 1,
         };
         let [asked, born, events @ ..] = &ready[..] else { return 1 };
+        reaper.reap();
         let mut alive = Vec::with_capacity(containers.len() + 1);
         for (container, events) in containers.into_iter().zip(events.chunks_exact(3)) {
             alive.extend(attend(token, &reaper, container, events[0], events[1], events[2]));
@@ -79,7 +79,7 @@ pub(super) fn serve(token: &SingleThreaded, zygote_root: &ZygoteRoot, control: B
                 continue;
             }
             match enter::enter(token, fds) {
-                Ok(entered) => containers.extend(entered),
+                Ok(entered) => containers.extend(entered.map(Container::from)),
                 // What is made from now on would land in that container.
                 Err(_) => return 1,
             }
@@ -201,6 +201,11 @@ fn release(token: &SingleThreaded, reaper: &Reaper, mut container: Container) ->
         hear(token, &mut container);
     }
     let owners = container.supervisor.take().and_then(|(supervisor, list)| {
+        if container.mounts.is_none() {
+            // What a further process leaves behind goes on in its container, and may still ask.
+            reaper.outlive(supervisor);
+            return None;
+        }
         // Nobody is left to ask it, so it ends.
         process::wait(&supervisor.pidfd, true).is_ok().then_some(list)
     });
@@ -264,7 +269,7 @@ fn make(prefork_pool: &mut PreforkPool, kind: Vec<u8>, fds: &[OwnedFd]) -> Optio
         }
         Err(errno) => {
             let failure = Failure { op: usize::MAX, errno: errno.raw_os_error(), path: String::new() };
-            wire::discard(&run);
+            wire::skip(&run);
             let _ = wire::send(&run, &Update::Failed(failure), &[]);
             None
         }
