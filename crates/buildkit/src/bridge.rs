@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::definitions;
 use crate::gateway::files::Files;
 use crate::gateway::{containers, process};
-use crate::jobs::Job;
+use crate::jobs::{Definitions, Job};
 use crate::run::{begin, check_frontend, evaluate, plan};
 use crate::shared::Shared;
 use crate::thread::on_thread;
@@ -52,9 +52,12 @@ impl Bridge {
     /// The tree of the reference `id`, for reading.
     async fn files(&self, job: &Arc<Job>, id: &str) -> Result<View, Status> {
         let stack = reference::solved(&self.shared, job, id).await?;
+        let definitions = Definitions::of(&self.shared, job, &[]).await.map_err(|e| job.status(&e))?;
         let (worker, job) = (self.shared.worker.clone(), job.clone());
         let open = move || async move {
-            stack.open(worker.store(), worker.single_id()).map_err(|error| job.status(&error.into()))
+            let layers = definitions.tools.job.as_layers(stack);
+            let opened = layers.and_then(|stack| stack.open(worker.store(), worker.single_id()));
+            opened.map_err(|error| job.status(&error.into()))
         };
         on_thread(open).await
     }

@@ -12,7 +12,7 @@ use crate::lower::{Lowering, This};
 /// The search path of a process whose environment has none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The mode of a fresh cache directory.
-const CACHE_MODE: u32 = 0o755;
+pub const CACHE_MODE: u32 = 0o755;
 
 /// The mounts of a process, translated.
 #[derive(Default)]

@@ -17,6 +17,7 @@ mod source;
 
 pub use definition::{Definition, Place};
 pub use error::LlbError;
+pub use exec::CACHE_MODE;
 pub use local::LocalSource;
 pub use lower::{Answers, Lowered};
 pub use source::{ImageQuestion, ResolveMode};

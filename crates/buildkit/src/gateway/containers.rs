@@ -1,22 +1,20 @@
 //! Containers that clients make to run processes in, and the files of their mounts.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lapstrake_build::Client as _;
 use lapstrake_graph::{
     Bind, CacheMount, Exec, Mount, MountKind, NetworkMode, SecretMount, Sharing, SshMount,
 };
-use lapstrake_ops::{Ask, Container, ContainerRequest, Images, Job as Steps, Settings, SharedStack};
+use lapstrake_llb::CACHE_MODE;
+use lapstrake_ops::{Container, Job as Steps, SharedStack};
 use lapstrake_proto::moby::buildkit::v1::frontend as api;
 use lapstrake_proto::pb;
 use tonic::Status;
 
 use super::files::Files;
-use crate::caller::{Names, SessionCaller};
 use crate::held::{Held, MountPlace};
-use crate::jobs::Job;
+use crate::jobs::{Definitions, Job};
 use crate::reference::solved;
 use crate::shared::Shared;
 use crate::thread::on_thread;
@@ -40,7 +38,7 @@ pub(crate) async fn new(
         return Err(Status::already_exists(format!("Container {} already exists", request.container_id)));
     }
     check(&request)?;
-    let steps = steps(shared, job)?;
+    let steps = steps(shared, job).await?;
     let mut parts = Parts::default();
     for mount in &request.mounts {
         let stack = match mount.result_id.as_str() {
@@ -55,6 +53,7 @@ pub(crate) async fn new(
     }
     let exec = Exec {
         mounts,
+        readonly_root,
         hostname: request.hostname,
         network: match pb::NetMode::try_from(request.network) {
             Ok(pb::NetMode::Host) => NetworkMode::Host,
@@ -66,8 +65,7 @@ pub(crate) async fn new(
     };
     let asker = job.clone();
     let made = on_thread(move || async move {
-        let request = ContainerRequest { exec, readonly_root };
-        Container::new(&steps, request, &inputs).map_err(|error| asker.status(&error.into()))
+        Container::new(&steps, exec, &inputs).map_err(|error| asker.status(&error.into()))
     });
     let held = Arc::new(Held::new(made.await?, places));
     match job.containers.add(&request.container_id, held) {
@@ -119,23 +117,9 @@ pub(crate) async fn look<T: Send + 'static>(
 
 /// The steps of a container: with the secrets, agents and logins of the client, and with the entitlements that the build was
 /// granted.
-fn steps(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<Steps, Status> {
-    let session =
-        job.session.clone().ok_or_else(|| Status::failed_precondition("the build has no session"))?;
-    let asked = &job.request.entitlements;
-    shared.host.allow(asked).map_err(|report| job.status(&report))?;
-    let store = shared.worker.store().clone();
-    let caller = SessionCaller::new(session, shared.host.clone(), store, Names::default(), None);
-    let secrets = Arc::new(caller);
-    let agents = secrets.clone();
-    let images = Images::new(shared.worker.clone(), false, secrets.registries());
-    let settings = Settings {
-        allowed: asked.iter().cloned().collect::<BTreeSet<_>>(),
-        secrets: Ask::new(move |id| secrets.secret(id)),
-        ssh: Ask::new(move |id| agents.ssh_agent(id)),
-        ..Settings::default()
-    };
-    Ok(Steps::new(shared.worker.clone(), Arc::new(images), settings))
+async fn steps(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<Steps, Status> {
+    let definitions = Definitions::of(shared, job, &[]).await.map_err(|report| job.status(&report))?;
+    Ok(definitions.tools.job.clone())
 }
 
 /// Refuses what a container cannot be.
@@ -230,7 +214,8 @@ impl Parts {
     }
 
     fn cache(&mut self, mount: &pb::Mount, stack: Option<SharedStack>) -> Result<MountKind, Status> {
-        let opt = mount.cache_opt.clone().ok_or_else(|| missing(mount, "cache options"))?;
+        let opt = mount.cache_opt.clone().filter(|opt| !opt.id.is_empty());
+        let opt = opt.ok_or_else(|| missing(mount, "cache ID"))?;
         let sharing = match pb::CacheSharingOpt::try_from(opt.sharing) {
             Ok(pb::CacheSharingOpt::Shared) => Sharing::Shared,
             Ok(pb::CacheSharingOpt::Private) => Sharing::Private,
@@ -248,7 +233,7 @@ impl Parts {
             from: stack.map(|stack| self.input(stack)),
             source: mount.selector.clone(),
             readonly: mount.readonly,
-            mode: 0o755,
+            mode: CACHE_MODE,
             uid: 0,
             gid: 0,
         }))

@@ -26,7 +26,6 @@ pub struct Container {
     /// The mounts, the network and the names. Each process has its own arguments, user and so on.
     exec: Exec,
     root: Active,
-    readonly_root: bool,
     /// The files of the mounts, in the order of `exec.mounts`; `None` for those that have none outside of a process.
     files: Vec<Option<OwnedFd>>,
     first: Mutex<First>,
@@ -41,15 +40,6 @@ enum First {
     Started(OwnedFd),
     /// It could not be started.
     Failed,
-}
-
-/// A container that a client asks for.
-#[derive(Clone, Debug)]
-pub struct ContainerRequest {
-    /// Its mounts, network, host name and further hosts. What else this has is of no meaning.
-    pub exec: Exec,
-    /// Whether the root cannot be written to.
-    pub readonly_root: bool,
 }
 
 /// The standard streams of a process; not used with a terminal.
@@ -78,16 +68,12 @@ impl Container {
     ///
     /// # Errors
     /// A mount cannot be made.
-    pub fn new(job: &Job, request: ContainerRequest, inputs: &[SharedStack]) -> Result<Container, OpsError> {
-        let ContainerRequest { exec, readonly_root } = request;
-        let map = CacheMap { op: Vec::new(), deps: Vec::new() };
-        let silent = Progress::none().start(StepId(String::new()), "");
-        let make = |reads: &ContextReads<'_>| make(reads, &exec, inputs);
-        let (made, _) = ContextReads::during(&job.0, &silent, (&map, inputs), make)?;
+    pub fn new(job: &Job, exec: Exec, inputs: &[SharedStack]) -> Result<Container, OpsError> {
+        let made = reading(job, inputs, |reads| make(reads, &exec, inputs))?;
         let Made { root, mut mounts, files } = made;
         let kept = std::mem::take(&mut mounts.resources);
         let first = Mutex::new(First::Wanted(Box::new(mounts)));
-        Ok(Container { job: job.clone(), exec, root, readonly_root, files, first, _kept: kept })
+        Ok(Container { job: job.clone(), exec, root, files, first, _kept: kept })
     }
 
     /// Starts a process; returns when its program has been executed. The container ends with the first one. Blocks.
@@ -98,6 +84,7 @@ impl Container {
         let context = &*self.job.0;
         let exec = Exec {
             mounts: Vec::new(),
+            readonly_root: self.exec.readonly_root,
             network: self.exec.network,
             hostname: self.exec.hostname.clone(),
             extra_hosts: self.exec.extra_hosts.clone(),
@@ -118,7 +105,6 @@ impl Container {
         spec.terminal = request.terminal;
         spec.single_id = context.worker.single_id();
         spec.no_new_privs = context.settings.no_new_privs;
-        spec.readonly_root = self.readonly_root;
         let refused = |error| exec_error(error, self.root.root(), &spec);
         let Streams { stdin, stdout, stderr } = streams;
         if let First::Started(container) = &*first {
@@ -152,6 +138,31 @@ impl Container {
             rustix::process::pidfd_send_signal(first, Signal::KILL).unwrap_or_default();
         }
     }
+}
+
+impl Job {
+    /// `stack` as layers: a local context is copied to one. Blocks.
+    ///
+    /// # Errors
+    /// The context cannot be read, or the layer cannot be written.
+    pub fn as_layers(&self, stack: SharedStack) -> Result<SharedStack, OpsError> {
+        if stack.local.is_none() {
+            return Ok(stack);
+        }
+        let inputs = [stack];
+        reading(self, &inputs, |reads| copy::base_stack(reads, &inputs))
+    }
+}
+
+/// Does `work`, which belongs to no step, with what is known of local contexts.
+fn reading<T>(
+    job: &Job,
+    inputs: &[SharedStack],
+    work: impl Fn(&ContextReads<'_>) -> Result<T, OpsError>,
+) -> Result<T, OpsError> {
+    let map = CacheMap { op: Vec::new(), deps: Vec::new() };
+    let silent = Progress::none().start(StepId(String::new()), "");
+    ContextReads::during(&job.0, &silent, (&map, inputs), work).map(|(done, _)| done)
 }
 
 /// The parts of a container that are on disk.
