@@ -1,0 +1,4 @@
+target "web" {
+  args = { B = 2 }
+  tags = ["web:hcl"]
+}

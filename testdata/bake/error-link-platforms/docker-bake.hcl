@@ -1,0 +1,5 @@
+target "default" {
+  contexts  = { x = "target:a" }
+  platforms = ["linux/amd64", "linux/arm64"]
+}
+target "a" { platforms = ["linux/amd64", "linux/386"] }

@@ -1,0 +1,3 @@
+target "default" {
+  matrix = { v = ["1", "2"] }
+}

@@ -1,0 +1,2 @@
+group "default" { targets = ["app", "web"] }
+target "app" {}

@@ -1,0 +1,2 @@
+variable "COUNT" { default = 1 }
+target "default" {}

@@ -1,0 +1,5 @@
+variable "COUNT" {
+  type    = number
+  default = "many"
+}
+target "default" {}
