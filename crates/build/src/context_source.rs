@@ -37,6 +37,11 @@ pub(crate) fn remote(text: &str, keep_git_dir: bool, commit_times: bool) -> Resu
     }
 }
 
+/// Whether `text` names a git repository, or an address of the web, and no directory that is here.
+pub fn is_remote(text: &str) -> bool {
+    matches!(remote(text, false, false), Ok(Some(_)) | Err(_))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,7 +51,7 @@ mod unsupported;
 pub use build_document::{build_document, build_summary, used_by_step};
 pub use check::{BuildError, check, from_argument, options, outline, summary, wanted_rules};
 pub use client::{Addressee, Client, Engine, Writing, WritingFiles};
-pub use context_source::Place;
+pub use context_source::{Place, is_remote};
 pub use deliver::{Delivered, check_engine};
 pub use described::Described;
 pub use documents::{

@@ -8,8 +8,8 @@ mod rule;
 mod syntax;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lapstrake_diag::Span;
 
@@ -51,33 +51,37 @@ pub struct Finding {
 #[derive(Debug, Default)]
 pub struct Checks {
     options: CheckOptions,
-    findings: RefCell<Vec<Finding>>,
+    findings: Mutex<Vec<Finding>>,
 }
 
 impl Checks {
     /// Nothing yet.
     pub fn new(options: CheckOptions) -> Checks {
-        Checks { options, findings: RefCell::default() }
+        Checks { options, findings: Mutex::default() }
+    }
+
+    fn found(&self) -> MutexGuard<'_, Vec<Finding>> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports a finding, unless the options, with those in the comments above the instruction, do not want it.
     pub fn report(&self, comments: &[Text], rule: Rule, place: Place, detail: impl Into<Cow<'static, str>>) {
         if self.options.with_comments(comments).wants(rule) {
             let detail = detail.into();
-            self.findings.borrow_mut().push(Finding { rule, detail, place });
+            self.found().push(Finding { rule, detail, place });
         }
     }
 
     /// Everything found, from top to bottom.
     pub fn findings(&self) -> Vec<Finding> {
-        let mut all = self.findings.borrow().clone();
+        let mut all = self.found().clone();
         all.sort_by_key(|finding| finding.place.lines.0);
         all
     }
 
     /// The error that findings are under `error=true`.
     pub fn error(&self) -> Option<String> {
-        let all = self.findings.borrow();
+        let all = self.found();
         let names: BTreeSet<&str> = all.iter().map(|finding| finding.rule.name()).collect();
         let names: Vec<&str> = names.into_iter().collect();
         (self.options.error && !names.is_empty())

@@ -131,6 +131,17 @@ impl Progress {
         Progress { sender: None, begun: Instant::now() }
     }
 
+    /// The sink; nothing where events go nowhere.
+    pub fn sender(&self) -> Option<Sender<Event>> {
+        self.sender.clone()
+    }
+
+    /// Events go to `sender`, their times counted as here.
+    #[must_use]
+    pub fn to(&self, sender: Sender<Event>) -> Progress {
+        Progress { sender: Some(sender), begun: self.begun }
+    }
+
     /// Begins a step.
     pub fn start(&self, id: StepId, name: &str) -> Step {
         self.send(Event::Started { step: id.clone(), name: name.to_owned(), at: self.begun.elapsed() });

@@ -150,6 +150,12 @@ impl Images {
         {
             return Ok(self.remember(known));
         }
+        // Such a name is in no registry: the targets of a bake file have them.
+        if reference.registry().ends_with(".invalid")
+            && let Some(known) = self.resolve_in_store(reference, platform)?
+        {
+            return Ok(self.remember(known));
+        }
         let error = match self.resolve_in_registry(reference, platform).await {
             Ok(known) => return Ok(known),
             Err(error) => error,
