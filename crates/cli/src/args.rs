@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod about;
+pub(crate) mod bake;
 pub(crate) mod builds;
 pub(crate) mod debug;
 #[cfg(test)]
@@ -85,6 +86,8 @@ fn help(error: clap::Error, words: &[OsString]) -> clap::Error {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<Build>),
+    /// Build the targets of a bake file or a compose file
+    Bake(Box<bake::Bake>),
     /// Check a Dockerfile without building anything
     Check(Box<Check>),
     /// Run a command in an image, in the foreground

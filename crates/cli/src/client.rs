@@ -27,6 +27,8 @@ pub(crate) struct LocalClient {
     agents: BTreeMap<String, PathBuf>,
     /// The steps before which a shell opens, and whether there is one at all.
     debug: Option<String>,
+    /// A text in place of standard input.
+    stdin: Option<String>,
 }
 
 impl LocalClient {
@@ -40,6 +42,24 @@ impl LocalClient {
             secrets: args.secret.iter().map(options::secret).collect::<Result<_, _>>()?,
             agents: args.ssh.iter().map(options::ssh).collect::<Result<_, _>>()?,
             debug: args.debug.clone(),
+            stdin: None,
+        }))
+    }
+
+    /// A caller with secrets and agents in the syntax of `--secret` and `--ssh`, and a text in place of standard input.
+    ///
+    /// # Errors
+    /// A secret or an agent that is not there.
+    pub(crate) fn with(
+        secrets: &[String],
+        agents: &[String],
+        stdin: Option<String>,
+    ) -> Result<Arc<dyn Client>, Usage> {
+        Ok(Arc::new(LocalClient {
+            secrets: secrets.iter().map(options::secret).collect::<Result<_, _>>()?,
+            agents: agents.iter().map(options::ssh).collect::<Result<_, _>>()?,
+            debug: None,
+            stdin,
         }))
     }
 }
@@ -87,7 +107,10 @@ impl Client for LocalClient {
     }
 
     fn stdin(&self) -> Box<dyn Read + Send> {
-        Box::new(io::stdin())
+        match &self.stdin {
+            Some(text) => Box::new(io::Cursor::new(text.clone().into_bytes())),
+            None => Box::new(io::stdin()),
+        }
     }
 
     fn output(&self, dest: Option<&Path>, write: &mut Writing<'_>) -> Outcome<()> {
@@ -187,7 +210,7 @@ fn steps(args: &Build) -> StepRequest {
     }
 }
 
-fn ignores_unsupported() -> Result<bool, Usage> {
+pub(crate) fn ignores_unsupported() -> Result<bool, Usage> {
     let Some(text) = env::value(env::IGNORE_UNSUPPORTED).filter(|text| !text.is_empty()) else {
         return Ok(false);
     };

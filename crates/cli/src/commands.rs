@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 mod about;
+mod bake;
 mod build;
 mod builds;
 mod call;
@@ -40,7 +41,8 @@ pub(crate) fn run(command: Command) -> Outcome<ExitCode> {
 fn dispatch(command: Command) -> Outcome<ExitCode> {
     match command {
         Command::Build(args) => build::build(&args),
-        Command::Check(args) => check::check(&args.build, args.format),
+        Command::Bake(args) => bake::bake(&args),
+        Command::Check(args) => check::check(check::Asked::of(&args.build)?, args.format),
         Command::Run(args) => run::run(&args),
         Command::Images(args) => images::images(&args),
         Command::Inspect(args) => inspect::inspect(&args),

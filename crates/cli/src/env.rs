@@ -191,3 +191,20 @@ pub(crate) fn runtime_dir() -> Option<PathBuf> {
     }
     value("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
+
+/// The whole environment, for the variables of bake files. What is not UTF-8 is left out.
+pub(crate) fn all() -> std::collections::BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// The home directory; the root where none is set.
+pub(crate) fn home() -> PathBuf {
+    set("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)
+}
+
+/// Whether paths of bake files are relative to the files, in the words of buildx.
+pub(crate) fn bake_relative_paths() -> Option<String> {
+    value("BUILDX_BAKE_FILE_RELATIVE_PATHS").filter(|text| !text.is_empty())
+}

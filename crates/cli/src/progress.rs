@@ -5,6 +5,7 @@
 
 mod board;
 mod held;
+mod joint;
 mod lines;
 mod names;
 mod plain;
@@ -19,6 +20,7 @@ use lapstrake_build::{Failure, Journal, Tails};
 use lapstrake_engine::{Event, Progress};
 
 pub(crate) use held::hold;
+pub(crate) use joint::{Joint, Part};
 pub(crate) use names::printable;
 
 /// How progress is shown.

@@ -33,8 +33,11 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
         "buildx",
         &[
             ("b", "build"),
+            ("bake", "bake"),
             ("build", "build"),
             ("du", "df"),
+            ("f", "bake"),
+            ("history", "builds"),
             ("inspect", "builders inspect"),
             ("ls", "builders ls"),
             ("prune", "prune --only cache"),
@@ -44,13 +47,12 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
 ];
 
 /// Groups and commands that are not here.
-const ELSEWHERE: [(&[&str], &str); 6] = [
+const ELSEWHERE: [(&[&str], &str); 5] = [
     (
         &["buildx imagetools", "manifest"],
         "`lapstrake inspect --referrers` and `skopeo inspect` show the content of a registry; `build --platform a,b` makes an index",
     ),
-    (&["buildx history"], "`lapstrake builds` has the builds that are over"),
-    (&["buildx bake", "bake", "compose"], "build one target after the other with `lapstrake build`"),
+    (&["compose"], "`lapstrake bake` builds the services of a compose file"),
     (
         &["buildx", "builder"],
         "builders cannot be made or chosen: `lapstrake build` builds in its own process",
@@ -105,7 +107,7 @@ enum Flag {
 }
 
 /// The verbs with such flags.
-const FLAGS: [(&str, &[&str], Flag); 9] = [
+const FLAGS: [(&str, &[&str], Flag); 10] = [
     ("pull", &["--disable-content-trust"], NO_NOTARY),
     ("push", &["--disable-content-trust"], NO_NOTARY),
     ("rmi", &["--no-prune"], Flag::Dropped),
@@ -125,6 +127,11 @@ const FLAGS: [(&str, &[&str], Flag); 9] = [
     ),
     ("build", &["--isolation"], Flag::Refused("steps are isolated in one way only")),
     ("build", &["--policy"], Flag::Refused("sources are pinned by `--locked` and `lapstrake.lock`")),
+    (
+        "bake",
+        &["--policy"],
+        Flag::Refused("sources are pinned by `lapstrake build --locked` and `lapstrake.lock`"),
+    ),
     // There are none.
     ("prune", &["--volumes"], Flag::Dropped),
 ];
@@ -270,6 +277,9 @@ mod tests {
             ("build --rm=1 --force-rm=F --squash=false -t x .", "build -t x ."),
             ("build -t x -- --rm", "build -t x -- --rm"),
             ("pull --disable-content-trust=t x", "pull x"),
+            ("buildx bake --print app", "bake --print app"),
+            ("buildx --builder b f -f x.hcl", "bake --builder b -f x.hcl"),
+            ("buildx history logs x", "builds logs x"),
             ("buildx --builder b build -t x .", "build --builder b -t x ."),
             ("buildx --builder=b build -t x .", "build --builder=b -t x ."),
         ] {
@@ -310,6 +320,8 @@ mod tests {
             ("ps -a", "`ps` is not supported: containers end with"),
             ("buildx imagetools inspect x", "skopeo inspect"),
             ("buildx create --use", "builders cannot be made or chosen"),
+            ("compose build", "`lapstrake bake`"),
+            ("bake --policy disabled=true", "lapstrake.lock"),
             ("system events", "images and builds only"),
             ("images --tree=true", "each platform has a row"),
             ("build --squash .", "COPY --from"),

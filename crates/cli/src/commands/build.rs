@@ -110,19 +110,24 @@ fn leave(args: &Build, Delivered { id, metadata }: &Delivered) -> Outcome<ExitCo
 
 /// How progress is shown.
 fn mode(args: &Build) -> Mode {
-    let from_env = || env::progress().and_then(|text| <Mode as clap::ValueEnum>::from_str(&text, true).ok());
     if args.debug.is_some() {
         // Nothing may be redrawn over the shell.
         Mode::Plain
     } else if args.quiet {
         Mode::Quiet
     } else {
-        args.progress.or_else(from_env).unwrap_or(Mode::Auto)
+        progress_mode(args.progress)
     }
 }
 
+/// The mode that a flag or the environment names.
+pub(super) fn progress_mode(asked: Option<Mode>) -> Mode {
+    let from_env = || env::progress().and_then(|text| <Mode as clap::ValueEnum>::from_str(&text, true).ok());
+    asked.or_else(from_env).unwrap_or(Mode::Auto)
+}
+
 /// Says that builds are slower than they could be, and what helps.
-fn tell_stacking(store: &Store, stacking: &Stacking) {
+pub(super) fn tell_stacking(store: &Store, stacking: &Stacking) {
     if let Stacking::Copy { why } = stacking {
         let place = store.root().display();
         tell!(
@@ -144,7 +149,7 @@ fn keep(args: &Build, record: BuildRecord, session: &Machine, journal: &Journal)
     Ok(())
 }
 
-fn print_failures(failures: &[Failure]) {
+pub(super) fn print_failures(failures: &[Failure]) {
     for failure in failures.iter().filter(|failure| !failure.lines.is_empty()) {
         tell!("------\n > {}:", failure.name);
         for (at, line) in &failure.lines {

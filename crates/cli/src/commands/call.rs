@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::check::{self, Parsing, read_quietly};
+use super::check::{self, Asked, Parsing, read_quietly};
 use lapstrake_build::{
     OutlineDocument, SUBREQUESTS, TargetsDocument, from_argument, options, outline, subrequests,
     targets_rows, usable, written,
@@ -15,6 +15,7 @@ use lapstrake_lower::{Outline, OutlineItem};
 use crate::args::{Build, Format};
 
 /// A method of `--call`.
+#[derive(Clone, Copy)]
 enum Method {
     Check,
     Outline,
@@ -22,34 +23,57 @@ enum Method {
     Describe,
 }
 
+/// What is told in place of a build.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    method: Method,
+    format: Format,
+}
+
+impl Call {
+    /// Reads the value of `--call`; `None` if something is to be built.
+    pub(super) fn read(text: &str) -> Result<Option<Call>, Usage> {
+        let bad = |why: &str| Usage(format!("--call {text}: {why}"));
+        let (method, options) = text.split_once(',').unwrap_or((text, ""));
+        let format = match options {
+            "" | "format=text" => Format::Text,
+            "format=json" => Format::Json,
+            _ => return Err(bad("only `format=text` and `format=json` can follow")),
+        };
+        let method = match method {
+            "build" if options.is_empty() => return Ok(None),
+            "check" | "lint" => Method::Check,
+            "outline" => Method::Outline,
+            "targets" => Method::Targets,
+            "subrequests.describe" => Method::Describe,
+            _ => return Err(bad("not one of build, check, outline, targets, subrequests.describe")),
+        };
+        Ok(Some(Call { method, format }))
+    }
+
+    /// Tells of the build that is asked for.
+    pub(super) fn tell(self, asked: Asked) -> Outcome<ExitCode> {
+        match self.method {
+            Method::Check => check::check(asked, self.format),
+            Method::Outline => tell_outline(asked, self.format),
+            Method::Targets => tell_targets(asked, self.format),
+            Method::Describe => describe(self.format),
+        }
+    }
+}
+
 /// Tells what `--call` or `--check` ask for; `None` if something is to be built.
 pub(super) fn call(args: &Build) -> Outcome<Option<ExitCode>> {
     let text = if args.check { "check" } else { args.call.as_deref().unwrap_or("build") };
-    let bad = |why: &str| Usage(format!("--call {text}: {why}"));
-    let (method, options) = text.split_once(',').unwrap_or((text, ""));
-    let format = match options {
-        "" | "format=text" => Format::Text,
-        "format=json" => Format::Json,
-        _ => return Err(bad("only `format=text` and `format=json` can follow").into()),
-    };
-    let method = match method {
-        "build" if options.is_empty() => return Ok(None),
-        "check" | "lint" => Method::Check,
-        "outline" => Method::Outline,
-        "targets" => Method::Targets,
-        "subrequests.describe" => Method::Describe,
-        _ => return Err(bad("not one of build, check, outline, targets, subrequests.describe").into()),
-    };
-    Ok(Some(match method {
-        Method::Check => check::check(args, format)?,
-        Method::Outline => tell_outline(args, format)?,
-        Method::Targets => tell_targets(args, format)?,
-        Method::Describe => describe(format)?,
-    }))
+    match Call::read(text)? {
+        None => Ok(None),
+        Some(call) if matches!(call.method, Method::Describe) => describe(call.format).map(Some),
+        Some(call) => call.tell(Asked::of(args)?).map(Some),
+    }
 }
 
-fn tell_targets(args: &Build, format: Format) -> Outcome<ExitCode> {
-    let Parsing { request, file, parsed, .. } = read_quietly(args)?;
+fn tell_targets(asked: Asked, format: Format) -> Outcome<ExitCode> {
+    let Parsing { request, file, parsed, .. } = read_quietly(asked)?;
     from_argument(&request.inputs)?;
     // Of a file without stages there is nothing to tell, which is no error here.
     if !(parsed.dockerfile.stages.is_empty() && parsed.faults.iter().all(|fault| fault.phase == Phase::Stage))
@@ -65,8 +89,8 @@ fn tell_targets(args: &Build, format: Format) -> Outcome<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_outline(args: &Build, format: Format) -> Outcome<ExitCode> {
-    let Parsing { tools, mut request, file, parsed, .. } = read_quietly(args)?;
+fn tell_outline(asked: Asked, format: Format) -> Outcome<ExitCode> {
+    let Parsing { tools, mut request, file, parsed, .. } = read_quietly(asked)?;
     let checks = Checks::new(options(&file, &request.inputs)?);
     check_syntax(&parsed, &checks);
     usable(&parsed, &file)?;

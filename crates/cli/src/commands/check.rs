@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::client::{self, LocalClient};
-use lapstrake_build::{BuildError, CheckDocument, Resolved, Tools, read, sarif, wanted_rules, written};
+use lapstrake_build::{
+    BuildError, CheckDocument, Client, Machine, Resolved, Tools, read, sarif, wanted_rules, written,
+};
 use lapstrake_diag::{Outcome, SourceFile, excerpt};
 use lapstrake_dockerfile::{Checks, Finding, Parsed};
 use lapstrake_engine::Progress;
@@ -23,14 +25,30 @@ pub(super) struct Parsing {
     asked: BuildRequest,
 }
 
+/// A build that is asked for and told of.
+pub(super) struct Asked {
+    pub(super) request: BuildRequest,
+    pub(super) client: Arc<dyn Client>,
+    pub(super) machine: Machine,
+}
+
+impl Asked {
+    /// The build of the command line.
+    pub(super) fn of(args: &Build) -> Outcome<Asked> {
+        let (request, client) = (client::request(args)?, LocalClient::of(args)?);
+        // A wrong value is told before the state is opened.
+        Resolved::to_tell(&request, &client)?;
+        Ok(Asked { request, client, machine: crate::session::open()? })
+    }
+}
+
 /// Reads a Dockerfile that nothing is built of: no progress is shown.
-pub(super) fn read_quietly(args: &Build) -> Outcome<Parsing> {
-    let (request, client) = (client::request(args)?, LocalClient::of(args)?);
+pub(super) fn read_quietly(asked: Asked) -> Outcome<Parsing> {
+    let Asked { request, client, machine } = asked;
     let mut resolved = Resolved::to_tell(&request, &client)?;
     resolved.warnings.iter().for_each(|warning| tell!("{warning}"));
-    let machine = crate::session::open()?;
     let worker = Arc::new(Worker::new(machine.store, machine.single_id));
-    let tools = Tools::new(&worker, &*client, &mut resolved, args.pull);
+    let tools = Tools::new(&worker, &*client, &mut resolved, request.pull);
     let progress = Progress::none();
     let reading = read((&request, &*client), &mut resolved, &tools, &progress);
     let (file, parsed) = super::block_on(reading)?;
@@ -38,8 +56,8 @@ pub(super) fn read_quietly(args: &Build) -> Outcome<Parsing> {
 }
 
 /// Checks, and prints what was found. The status is 1 if that is anything.
-pub(crate) fn check(args: &Build, format: Format) -> Outcome<ExitCode> {
-    let Parsing { tools, mut request, file, parsed, asked } = read_quietly(args)?;
+pub(super) fn check(asked: Asked, format: Format) -> Outcome<ExitCode> {
+    let Parsing { tools, mut request, file, parsed, asked } = read_quietly(asked)?;
     let (checks, error) = match wanted_rules(&file, &request.inputs)? {
         Ok(options) => {
             let checks = Checks::new(options);

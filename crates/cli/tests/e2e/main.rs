@@ -12,6 +12,7 @@
 
 mod api;
 mod archives;
+mod bake;
 mod builds;
 mod caches;
 mod changing;
@@ -93,6 +94,7 @@ const CASES: &[(&[Case], &[&str])] = &[
     (configs::CASES, &["python3"]),
     (errors::CASES, &[]),
     (checks::CASES, &[]),
+    (bake::CASES, &["python3"]),
     (extensions::CASES, &[]),
     (api::CASES, &[]),
     (archives::CASES, &["skopeo", "umoci"]),
