@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::definitions;
 use crate::gateway::files::Files;
-use crate::gateway::{containers, process};
+use crate::gateway::{containers, images, process};
 use crate::jobs::{Definitions, Job};
 use crate::run::{begin, check_frontend, evaluate, plan};
 use crate::shared::Shared;
@@ -143,16 +143,18 @@ impl Service for Bridge {
 
     async fn resolve_image_config(
         &self,
-        _request: Request<api::ResolveImageConfigRequest>,
+        request: Request<api::ResolveImageConfigRequest>,
     ) -> Result<Response<api::ResolveImageConfigResponse>, Status> {
-        not_yet("ResolveImageConfig")
+        let job = self.job(&request).await?;
+        Ok(Response::new(images::config(&self.shared, &job, request.into_inner()).await?))
     }
 
     async fn resolve_source_meta(
         &self,
-        _request: Request<api::ResolveSourceMetaRequest>,
+        request: Request<api::ResolveSourceMetaRequest>,
     ) -> Result<Response<api::ResolveSourceMetaResponse>, Status> {
-        not_yet("ResolveSourceMeta")
+        let job = self.job(&request).await?;
+        Ok(Response::new(images::source(&self.shared, &job, request.into_inner()).await?))
     }
 
     async fn read_file(

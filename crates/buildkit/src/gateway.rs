@@ -3,9 +3,11 @@
 //! | module | calls |
 //! |---|---|
 //! | `files` | files of references and of containers |
+//! | `images` | configs and digests of images |
 //! | `containers` | making and releasing containers |
 //! | `process` | processes in containers |
 
 pub(crate) mod containers;
 pub(crate) mod files;
+pub(crate) mod images;
 pub(crate) mod process;

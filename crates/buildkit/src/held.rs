@@ -7,6 +7,7 @@ use std::time::Duration;
 use lapstrake_ops::Container;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// The containers that one build may hold at once.
@@ -31,6 +32,8 @@ pub(crate) struct Held {
     pub(crate) container: Container,
     /// The mounts in the client's order.
     pub(crate) mounts: Vec<MountPlace>,
+    /// Is done once the client wants no more of the container.
+    pub(crate) released: CancellationToken,
     /// A copy is with each process. The receiver hears of the end of the last.
     alive: Mutex<Option<Sender<()>>>,
     ended: tokio::sync::Mutex<Receiver<()>>,
@@ -49,7 +52,13 @@ impl Held {
     /// A container without processes.
     pub(crate) fn new(container: Container, mounts: Vec<MountPlace>) -> Held {
         let (alive, ended) = channel(1);
-        Held { container, mounts, alive: Mutex::new(Some(alive)), ended: ended.into() }
+        Held {
+            container,
+            mounts,
+            released: CancellationToken::new(),
+            alive: Mutex::new(Some(alive)),
+            ended: ended.into(),
+        }
     }
 
     /// Is kept by a process as long as it runs; `None` if the container was released.
@@ -59,6 +68,7 @@ impl Held {
 
     /// Kills all processes, and removes what the container needs on disk once they have ended.
     pub(crate) async fn release(self: Arc<Held>) {
+        self.released.cancel();
         drop(self.alive.lock().unwrap_or_else(PoisonError::into_inner).take());
         let held = self.clone();
         // Both may take long: a process that just begins is waited for, and directories are removed.

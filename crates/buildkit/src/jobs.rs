@@ -10,14 +10,16 @@ use lapstrake_diag::Report;
 use lapstrake_engine::Progress;
 use lapstrake_oci::Reference;
 use lapstrake_ops::StackReport;
+use lapstrake_proto::google::rpc;
 use lapstrake_proto::moby::buildkit::v1::SolveRequest;
 use lapstrake_proto::moby::buildkit::v1::frontend;
 use lapstrake_request::BuildRequest;
+use prost::Message as _;
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::caller::{Names, SessionCaller};
 use crate::error;
@@ -57,6 +59,8 @@ pub(crate) struct Job {
     pub(crate) log: Arc<StatusLog>,
     /// Is done when the build is to stop.
     pub(crate) canceled: CancellationToken,
+    /// The error that the client returned, with its details.
+    failure: OnceLock<rpc::Status>,
     /// The containers that the client holds.
     pub(crate) containers: Containers,
     /// The sink of its events, until the build is over.
@@ -133,6 +137,7 @@ impl Job {
             begun: SystemTime::now(),
             log,
             canceled: CancellationToken::new(),
+            failure: OnceLock::new(),
             containers: Containers::default(),
             progress: Mutex::new(Some(Progress::new(sender))),
             events: Mutex::new(Some(events)),
@@ -159,6 +164,22 @@ impl Job {
     /// A report as the status for the client.
     pub(crate) fn status(&self, report: &Report) -> Status {
         error::status(report, self.names.lock().unwrap_or_else(PoisonError::into_inner).as_ref())
+    }
+
+    /// The client returned an error.
+    pub(crate) fn fail_with(&self, error: rpc::Status) {
+        // A build returns once.
+        self.failure.set(error).unwrap_or_default();
+    }
+
+    /// The error that the client returned, as the client gave it.
+    pub(crate) fn failure(&self) -> Option<Status> {
+        let error = self.failure.get()?;
+        let code = match Code::from_i32(error.code) {
+            Code::Ok => Code::Unknown,
+            code => code,
+        };
+        Some(Status::with_details(code, error.message.clone(), error.encode_to_vec().into()))
     }
 
     /// The record of the build tells of `prepared`, the last result that was begun.

@@ -45,7 +45,7 @@ pub(crate) async fn run(
         Ok(delivered) => {
             Ok(SolveResponse { exporter_response: delivered.as_ref().map(response).unwrap_or_default() })
         }
-        Err(report) => Err(job.status(report)),
+        Err(report) => Err(job.failure().unwrap_or_else(|| job.status(report))),
     }
 }
 
@@ -211,7 +211,8 @@ async fn deliver(shared: &Arc<Shared>, job: &Arc<Job>, prepared: &Arc<Prepared>)
 async fn returned(shared: &Arc<Shared>, job: &Arc<Job>, answer: ReturnRequest) -> Outcome<Option<Delivered>> {
     if let Some(error) = answer.error {
         let canceled = error.code == i32::from(Code::Cancelled);
-        let report = Report::new(error.message);
+        let report = Report::new(error.message.clone());
+        job.fail_with(error);
         return Err(if canceled { report.with_fault(Fault::Canceled(2)) } else { report });
     }
     let Some(result) = answer.result else { return Ok(None) };

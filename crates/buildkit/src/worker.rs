@@ -8,7 +8,7 @@ use lapstrake_proto::pb;
 use crate::host::Host;
 
 /// What clients may do through the bridge.
-const FRONTEND: [&str; 18] = [
+const FRONTEND: [&str; 20] = [
     "solve.base",
     "return",
     "returnmap",
@@ -22,6 +22,8 @@ const FRONTEND: [&str; 18] = [
     "readfile",
     "readdir",
     "statfile",
+    "resolveimage",
+    "resolveimage.resolvemode",
     "gateway.exec",
     "gateway.exec.extrahosts",
     "gateway.exec.secretenv",

@@ -11,6 +11,8 @@
 mod containers;
 #[path = "gateway/files.rs"]
 mod files;
+#[path = "gateway/images.rs"]
+mod images;
 #[path = "gateway/place.rs"]
 mod place;
 
@@ -21,5 +23,5 @@ fn main() -> ExitCode {
         eprintln!("{by_hand}");
         return ExitCode::from(2);
     }
-    lapstrake_testkit::main(&[files::TESTS, containers::TESTS].concat())
+    lapstrake_testkit::main(&[files::TESTS, images::TESTS, containers::TESTS].concat())
 }

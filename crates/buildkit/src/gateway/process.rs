@@ -144,7 +144,7 @@ impl Stream {
             let text = format!("container {:?} previously released or not created", init.container_id);
             return Err(Status::not_found(text));
         };
-        let fds = init.fds.clone();
+        let (fds, canceled) = (init.fds.clone(), held.released.clone());
         let (streams, mut ours) = open(&fds, init.tty)?;
         let started = on_thread(move || async move {
             let request = request(init)?;
@@ -174,7 +174,7 @@ impl Stream {
                 Err(status)
             }
         };
-        let (sender, canceled) = (self.sender.clone(), self.job.canceled.clone());
+        let sender = self.sender.clone();
         let to = To { id, sender };
         self.tasks.spawn(async move {
             match follow {

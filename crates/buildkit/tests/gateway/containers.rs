@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("files_of_containers", ALL, files_of_containers),
     ("entitlements_of_processes", ALL, entitlements_of_processes),
     ("containers_that_cannot_be", ALL, containers_that_cannot_be),
+    ("errors_come_back", &[Mode::Root], errors_come_back),
     ("nothing_is_left", ALL, nothing_is_left),
 ];
 
@@ -126,7 +127,10 @@ fn signals_and_ends(mode: Mode) {
         stream.begin("six", shell("d", WAIT), "ready").await;
         let release = || of_build(BUILD, frontend::ReleaseContainerRequest { container_id: "d".to_owned() });
         place.bridge.release_container(release()).await.unwrap();
-        assert_eq!([stream.end("five").await.code(), stream.end("six").await.code()], [137, 137]);
+        for id in ["five", "six"] {
+            let done = stream.end(id).await;
+            assert_eq!((done.code(), done.error().as_str()), (137, "exit code: 137: context canceled"));
+        }
         let error = place.bridge.release_container(release()).await.unwrap_err();
         assert_eq!(error.message(), "container details for d not found");
         // The end of a stream is the end of its processes, and not of the container.
@@ -370,6 +374,20 @@ fn containers_that_cannot_be(mode: Mode) {
         let done = stream.run("one", shell("n", script)).await;
         assert_eq!(done.stdout, "named\n1.2.3.4\tsome.host\nlo\n");
         assert!(done.stderr.contains("ead-only"), "{done:?}");
+    });
+}
+
+/// The exit of a process that a client gives back as the end of its build.
+fn errors_come_back(mode: Mode) {
+    with(mode, plain(), |mut place| async move {
+        place.container("c", Vec::new()).await.unwrap();
+        let mut stream = place.stream().await;
+        let error = stream.run("one", shell("c", "exit 7")).await.exit.unwrap().error;
+        let back = frontend::ReturnRequest { result: None, error };
+        place.bridge.r#return(of_build(BUILD, back)).await.unwrap();
+        let failed = place.build.await.unwrap().unwrap_err();
+        assert_eq!((failed.code(), failed.message()), (Code::Unknown, "exit code: 7"));
+        assert!(String::from_utf8_lossy(failed.details()).contains(r#"{"Code":7}"#));
     });
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn with<F: Future<Output = ()>>(mode: Mode, shelf: Shelf, test: impl 
 /// A server, and a client whose build waits to be driven.
 pub(crate) struct Place {
     pub(crate) top: tempfile::TempDir,
+    pub(crate) channel: Channel,
     pub(crate) bridge: LlbBridgeClient<Channel>,
     pub(crate) session: Open,
     pub(crate) build: tokio::task::JoinHandle<Result<(), Status>>,
@@ -73,7 +74,7 @@ impl Place {
         let build = begin(&channel);
         let mut bridge = bridge(&channel);
         bridge.ping(of_build(BUILD, frontend::PingRequest {})).await.unwrap();
-        Place { top, bridge, session, build }
+        Place { top, channel, bridge, session, build }
     }
 
     /// The reference of the Dockerfile's result.

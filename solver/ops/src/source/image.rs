@@ -279,6 +279,29 @@ impl Images {
         })
     }
 
+    /// The config of a resolved image, byte for byte as its maker has written it.
+    ///
+    /// # Errors
+    /// The store has lost a document of the image.
+    pub fn config_bytes(&self, known: &LocatedImage) -> Result<Vec<u8>, OpsError> {
+        let config = match &known.place {
+            LayerSource::Layout(dir, _) => {
+                let manifest = layout(dir).blob(&known.manifest.to_string())?;
+                read_manifest(&manifest).map(|manifest| manifest.config().digest().to_string())
+            }
+            LayerSource::Store(_) | LayerSource::Registry(..) => {
+                let document = self.store.read_blob(&known.manifest)?;
+                let Ok(manifest) = read_manifest(&document) else {
+                    // An image that was built here has no manifest.
+                    return Ok(document);
+                };
+                Ok(manifest.config().digest().to_string())
+            }
+        };
+        let config = config.map_err(OpsError::malformed("the image's manifest"))?;
+        Ok(self.store.read_blob(&parse_digest(&config)?)?)
+    }
+
     /// Brings all layers of a resolved image into the store.
     pub async fn fetch(
         &self,

@@ -1,0 +1,135 @@
+//! What a client asks about images before it builds on them.
+
+use std::sync::Arc;
+
+use lapstrake_build::Tools;
+use lapstrake_graph::ImageStore;
+use lapstrake_oci::{Platform, Reference};
+use lapstrake_ops::LocatedImage;
+use lapstrake_proto::moby::buildkit::v1::frontend as api;
+use lapstrake_proto::pb;
+use tonic::Status;
+
+use crate::jobs::{Definitions, Job};
+use crate::shared::Shared;
+use crate::thread::on_thread;
+
+/// The scheme of images in registries.
+const IMAGE: &str = "docker-image://";
+
+/// An image that was found.
+struct Found {
+    reference: Reference,
+    digest: String,
+    config: Vec<u8>,
+}
+
+/// The config of an image.
+///
+/// # Errors
+/// There is no such image, or the client asks for more than is built.
+pub(crate) async fn config(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    request: api::ResolveImageConfigRequest,
+) -> Result<api::ResolveImageConfigResponse, Status> {
+    if request.resolver_type != 0 {
+        return Err(Status::unimplemented("images in OCI layouts of a client are not supported yet"));
+    }
+    if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
+        return Err(Status::unimplemented("source policies are not supported yet"));
+    }
+    let asked = (request.r#ref.as_str(), request.resolve_mode.as_str());
+    let found = find(shared, job, asked, request.platform.as_ref()).await.map_err(|status| {
+        let text = format!("failed to resolve source metadata for {}: {}", request.r#ref, status.message());
+        Status::new(status.code(), text)
+    })?;
+    let Found { reference, digest, config } = found;
+    Ok(api::ResolveImageConfigResponse { digest, config, r#ref: reference.to_string() })
+}
+
+/// Facts about a source: the digest and the config of an image.
+///
+/// # Errors
+/// There is no such image, or the source is not an image in a registry.
+pub(crate) async fn source(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    request: api::ResolveSourceMetaRequest,
+) -> Result<api::ResolveSourceMetaResponse, Status> {
+    let source = request.source.ok_or_else(|| Status::invalid_argument("source is required"))?;
+    if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
+        return Err(Status::unimplemented("source policies are not supported yet"));
+    }
+    let Some(reference) = source.identifier.strip_prefix(IMAGE) else {
+        let kind = source.identifier.split("://").next().unwrap_or_default();
+        return Err(Status::unimplemented(format!(
+            "facts about sources of type `{kind}` are not supported yet"
+        )));
+    };
+    let image = request.image.unwrap_or_default();
+    if image.attestation_chain || !image.resolve_attestations.is_empty() {
+        return Err(Status::unimplemented("attestations of images are not supported yet"));
+    }
+    let mode = source.attrs.get("image.resolvemode").filter(|_| request.resolve_mode.is_empty());
+    let mode = mode.map_or(request.resolve_mode.as_str(), String::as_str);
+    let Found { reference, digest, config } =
+        find(shared, job, (reference, mode), request.platform.as_ref()).await?;
+    let config = if image.no_config { Vec::new() } else { config };
+    Ok(api::ResolveSourceMetaResponse {
+        source: Some(pb::SourceOp { identifier: format!("{IMAGE}{reference}"), attrs: source.attrs }),
+        image: Some(api::ResolveSourceImageResponse { digest, config }),
+        ..api::ResolveSourceMetaResponse::default()
+    })
+}
+
+/// Finds an image with the client's logins.
+async fn find(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    (name, mode): (&str, &str),
+    platform: Option<&pb::Platform>,
+) -> Result<Found, Status> {
+    let bad = |error| Status::invalid_argument(format!("could not parse reference {name:?}: {error}"));
+    let reference: Reference = name.parse().map_err(bad)?;
+    let always = match mode {
+        "" | "default" | "local" => false,
+        "pull" => true,
+        other => return Err(Status::invalid_argument(format!("invalid resolvemode: {other}"))),
+    };
+    let platform = platform.filter(|platform| !platform.os.is_empty()).map_or_else(Platform::host, read);
+    let definitions = Definitions::of(shared, job, &[]).await.map_err(|report| job.status(&report))?;
+    let job = job.clone();
+    on_thread(move || async move {
+        let tools = &definitions.tools;
+        let finding = async {
+            let image = locate(tools, &reference, &platform, always).await?;
+            Ok((image.digest().to_string(), tools.images.config_bytes(&image)?))
+        };
+        let found: Result<(String, Vec<u8>), lapstrake_ops::OpsError> = tokio::select! {
+            found = finding => found,
+            () = job.canceled.cancelled() => return Err(Status::cancelled("the build is over")),
+        };
+        let (digest, config) = found.map_err(|error| job.status(&error.into()))?;
+        Ok(Found { reference, digest, config })
+    })
+    .await
+}
+
+async fn locate(
+    tools: &Tools,
+    reference: &Reference,
+    platform: &Platform,
+    always: bool,
+) -> Result<LocatedImage, lapstrake_ops::OpsError> {
+    if always && let Ok(found) = tools.images.resolve_in_registry(reference, platform).await {
+        return Ok(found);
+    }
+    tools.images.resolve(reference, &ImageStore::Registry, platform).await
+}
+
+/// The platform that a client names.
+fn read(platform: &pb::Platform) -> Platform {
+    let os_version = platform.os_version.clone();
+    Platform { os_version, ..Platform::new(&platform.os, &platform.architecture, &platform.variant) }
+}
