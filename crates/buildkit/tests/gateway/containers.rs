@@ -396,11 +396,17 @@ fn entries(path: &Path) -> usize {
     fs::read_dir(path).map_or(0, Iterator::count)
 }
 
-/// The processes of this process's zygote that run `sleep`.
+/// How long the processes of this test sleep, by which they are told from those of others.
+fn seconds() -> u32 {
+    1_000_000 + std::process::id()
+}
+
+/// The processes of this test.
 fn sleepers() -> usize {
     let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let commands = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    commands.filter(|line| line.starts_with(b"sleep\x0054321")).count()
+    let own = format!("sleep\0{}\0", seconds());
+    commands.filter(|line| *line == own.as_bytes()).count()
 }
 
 async fn until(what: &str, is: impl Fn() -> bool) {
@@ -419,15 +425,15 @@ fn nothing_is_left(mode: Mode) {
 }
 
 async fn nothing_is_left_by(mut place: Place, way: &'static str) {
-    const SLEEP: &str = "echo ready; exec sleep 54321";
+    let sleep = format!("echo ready; exec sleep {}", seconds());
     let temporary = place.top.path().join("state/tmp");
     let id = place.solve().await;
     place.bridge.evaluate(of_build(BUILD, frontend::EvaluateRequest { r#ref: id })).await.unwrap();
     let before = entries(&temporary);
     place.container("c", vec![mount("/m", pb::MountType::Bind), cache(way)]).await.unwrap();
     let mut stream = place.stream().await;
-    stream.begin("one", shell("c", SLEEP), "ready").await;
-    stream.begin("two", shell("c", SLEEP), "ready").await;
+    stream.begin("one", shell("c", &sleep), "ready").await;
+    stream.begin("two", shell("c", &sleep), "ready").await;
     until("two processes run", || sleepers() == 2).await;
     match way {
         "release" => {
