@@ -1,6 +1,7 @@
 //! Compose files: their services with a build are targets.
 
 mod build;
+mod env_files;
 mod merge;
 
 use std::collections::BTreeMap;

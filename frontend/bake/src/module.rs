@@ -5,6 +5,7 @@ mod functions;
 mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{BakeError, Baked};
@@ -26,6 +27,8 @@ pub struct Outside {
     pub environment: BTreeMap<String, String>,
     /// The text of the file `.env`, for compose files.
     pub dotenv: Option<String>,
+    /// The directory at which `env_file` of compose services starts. Files outside of this directory are refused.
+    pub directory: PathBuf,
     /// The machine, as functions see it.
     pub host: Host,
 }

@@ -23,6 +23,7 @@ fn outside(environment: BTreeMap<String, String>, dotenv: Option<String>) -> Out
         vars: BTreeMap::new(),
         environment,
         dotenv,
+        directory: PathBuf::new(),
         host: Host { now: 1_700_000_000, home: PathBuf::from("/home/user") },
     }
 }
@@ -43,7 +44,9 @@ fn printed(case: &Path) -> Result<String, BakeError> {
     let named = |name: &&str| Some(File { name: (*name).to_owned(), text: read(case.join(name))? });
     let files: Vec<File> = NAMES.iter().filter_map(named).collect();
     let environment = read(case.join("environment")).map(|text| pairs(&text)).unwrap_or_default();
-    let definition = Definition::read(&files, &outside(environment.clone(), read(case.join(".env"))))?;
+    let around =
+        Outside { directory: case.to_owned(), ..outside(environment.clone(), read(case.join(".env"))) };
+    let definition = Definition::read(&files, &around)?;
     let words = read(case.join("words")).unwrap_or_default();
     let (mut wanted, mut set) = (Vec::new(), Vec::new());
     let mut words = words.split_whitespace();
@@ -123,7 +126,8 @@ fn hostile_definitions_end_with_an_error() {
     };
     let lists = |last: usize| -> String {
         let line = |n: usize| format!("variable \"V{n}\" {{ default = [V{0}, V{0}] }}\n", n - 1);
-        "variable \"V0\" { default = [1] }\n".to_owned() + &(1..=last).map(line).collect::<String>()
+        format!("variable \"V0\" {{ default = [\"{}\"] }}\n", "x".repeat(256))
+            + &(1..=last).map(line).collect::<String>()
     };
     let calls = |last: usize| -> String {
         let line = |n: usize| {

@@ -129,6 +129,7 @@ fn outside(args: &Bake, words: &Words) -> Outcome<Outside> {
         vars,
         environment: if no_environment == Some(true) { BTreeMap::new() } else { env::all() },
         dotenv,
+        directory: std::path::PathBuf::from("."),
         host: Host { now: jiff::Timestamp::now().as_second(), home: env::home() },
     })
 }

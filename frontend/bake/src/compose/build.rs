@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::Variables;
+use super::{Variables, env_files};
 use crate::entries::{
     AttestEntry, Entry, OutputEntry, SecretEntry, SshEntry, attestation, merged, read_texts,
 };
@@ -154,12 +154,24 @@ impl Service<'_> {
         Ok(target)
     }
 
-    /// Arguments without a value have the one of the service's environment, or of ours.
+    /// Arguments without a value have the one of the service's environment, of its files of variables, or of ours. The files are
+    /// read only where an argument needs them.
     fn args(&self, build: &Map<String, Json>) -> Result<Pairs, String> {
         let environment = of("environment", pairs(self.service.get("environment")))?;
-        let resolve =
-            |name: &str| environment.get(name).cloned().flatten().or_else(|| self.variables.get(name));
-        let args = of("args", pairs(build.get("args")))?.into_iter();
+        let args = of("args", pairs(build.get("args")))?;
+        let needed = args.iter().any(|(name, value)| value.is_none() && !environment.contains_key(name));
+        let filed = if needed {
+            let outer =
+                |name: &str| self.variables.get(name).or_else(|| environment.get(name).cloned().flatten());
+            env_files::variables(self.service, &self.variables.outside.directory, &outer)?
+        } else {
+            BTreeMap::new()
+        };
+        let resolve = |name: &str| {
+            let inner = environment.get(name).cloned().unwrap_or_else(|| filed.get(name).cloned());
+            inner.or_else(|| self.variables.get(name))
+        };
+        let args = args.into_iter();
         Ok(args
             .filter_map(|(name, value)| value.or_else(|| resolve(&name)).map(|value| (name, Some(value))))
             .collect())

@@ -40,6 +40,7 @@ fn canonical(key: &str, value: Json) -> Json {
         Json::String(context) if key == "build" => {
             Json::Object(Map::from_iter([("context".to_owned(), Json::String(context))]))
         }
+        Json::String(_) | Json::Object(_) if key == "env_file" => Json::Array(vec![value]),
         Json::Array(items) if PAIRS.contains(&key) => {
             let pair = |item: Json| match item {
                 Json::String(text) => Some(match text.split_once('=') {
