@@ -120,6 +120,8 @@ pub(crate) enum Command {
     Load(Load),
     /// Build for clients of BuildKit's API: `docker buildx`, `buildctl` and others
     Serve(serve::Serve),
+    /// Connect standard input and output to a running server, for clients behind `ssh`
+    DialStdio(serve::Dial),
     /// Draw the steps of a Dockerfile and mark the cached ones, without building
     Graph(Box<Graph>),
     /// Show why steps of a build ran again

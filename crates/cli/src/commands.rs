@@ -8,6 +8,7 @@ mod call;
 mod check;
 mod debug;
 mod df;
+mod dial;
 mod doctor;
 mod explain;
 pub(crate) mod file;
@@ -58,6 +59,7 @@ fn dispatch(command: Command) -> Outcome<ExitCode> {
         Command::Import(args) => import::import(&args),
         Command::Load(args) => load::load(&args),
         Command::Serve(args) => serve::serve(&args),
+        Command::DialStdio(args) => dial::dial(&args),
         Command::Graph(args) => graph::graph(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Builds(what) => builds::builds(&what),

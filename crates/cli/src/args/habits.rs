@@ -28,13 +28,14 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
         ],
     ),
     ("system", &[("df", "df"), ("info", "info"), ("prune", "prune")]),
-    ("builder", &[("build", "build"), ("prune", "prune --only cache")]),
+    ("builder", &[("build", "build"), ("dial-stdio", "dial-stdio"), ("prune", "prune --only cache")]),
     (
         "buildx",
         &[
             ("b", "build"),
             ("bake", "bake"),
             ("build", "build"),
+            ("dial-stdio", "dial-stdio"),
             ("du", "df"),
             ("f", "bake"),
             ("history", "builds"),
@@ -280,6 +281,8 @@ mod tests {
             ("buildx bake --print app", "bake --print app"),
             ("buildx --builder b f -f x.hcl", "bake --builder b -f x.hcl"),
             ("buildx history logs x", "builds logs x"),
+            ("buildx --builder b dial-stdio", "dial-stdio --builder b"),
+            ("builder dial-stdio --addr unix:///s", "dial-stdio --addr unix:///s"),
             ("buildx --builder b build -t x .", "build --builder b -t x ."),
             ("buildx --builder=b build -t x .", "build --builder=b -t x ."),
         ] {

@@ -43,6 +43,17 @@ pub(crate) struct Serve {
     pub(crate) ignored: Vec<String>,
 }
 
+/// `lapstrake dial-stdio`
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Dial {
+    /// Address of the server: `unix://PATH` or `tcp://IP:PORT` (default: $`BUILDKIT_HOST`, else the usual socket of `serve`)
+    #[arg(long = "addr", value_name = "ADDRESS")]
+    pub(crate) address: Option<String>,
+    /// The builder; the only one is `default`
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) builder: Option<String>,
+}
+
 /// The name under which the program takes the words of BuildKit's daemon.
 const DAEMON: &str = "buildkitd";
 /// The daemon's own socket.

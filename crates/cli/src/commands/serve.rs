@@ -79,17 +79,21 @@ impl Signals {
     }
 }
 
+/// The address of a server that was given none.
+pub(super) fn usual_address() -> Result<String, Usage> {
+    let dir = env::runtime_dir().ok_or_else(|| {
+        Usage("there is no place for a socket: set XDG_RUNTIME_DIR, or give `--addr`".to_owned())
+    })?;
+    Ok(format!("unix://{}", dir.join("lapstrake/buildkitd.sock").display()))
+}
+
 fn addresses(args: &Serve, config: &Config) -> Outcome<Vec<Address>> {
     let mut texts = args.addresses.clone();
     if texts.is_empty() {
         texts.clone_from(&config.addresses);
     }
     if texts.is_empty() {
-        let dir = env::runtime_dir().ok_or_else(|| {
-            Usage("there is no place for a socket: set XDG_RUNTIME_DIR, or give `--addr`".to_owned())
-        })?;
-        let socket = dir.join("lapstrake/buildkitd.sock");
-        texts.push(format!("unix://{}", socket.display()));
+        texts.push(usual_address()?);
     }
     Ok(texts.iter().map(|text| text.parse()).collect::<Result<_, Usage>>()?)
 }

@@ -11,8 +11,12 @@ use lapstrake_testkit::buildkit::{Shelf, connect, control, session, shelf, solve
 
 use super::place::{Mode, expect, lap, must_say, nothing_left, processes, script, start, state, stop, text};
 
-pub(super) const CASES: &[super::Case] =
-    &[("serve_builds", serve_builds), ("serve_addresses", serve_addresses), ("serve_killed", serve_killed)];
+pub(super) const CASES: &[super::Case] = &[
+    ("serve_builds", serve_builds),
+    ("serve_addresses", serve_addresses),
+    ("serve_killed", serve_killed),
+    ("serve_dial_stdio", serve_dial_stdio),
+];
 
 /// A server over the state of the test.
 struct Serving {
@@ -164,5 +168,32 @@ fn serve_killed(mode: &Mode) -> Result<(), String> {
     let again = Serving::start(mode, "./lapstrake serve")?;
     build(&again.socket, "after", &Arc::new(shelf("FROM busybox\nRUN true\n", Vec::new())))?;
     again.end()?;
+    nothing_left(mode)
+}
+
+/// The opening of HTTP/2 goes in, and the server's settings come out.
+fn serve_dial_stdio(mode: &Mode) -> Result<(), String> {
+    let serving = Serving::start(mode, "./lapstrake serve")?;
+    let address = format!("unix://{}", serving.socket.display());
+    let opening = r"printf 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0'";
+    // A settings frame: three bytes of length, and the type 4.
+    for (line, input) in [
+        (format!("buildx dial-stdio --addr {address}"), format!("{opening} |")),
+        (format!("builder dial-stdio --addr={address}"), format!("{opening} |")),
+        // The client keeps its end open, and gets the answer at once.
+        ("dial-stdio".to_owned(), format!("export BUILDKIT_HOST={address}; ({opening}; sleep 3) |")),
+    ] {
+        let asked = format!("{input} timeout 20 ./lapstrake {line} | head -c 4 | od -An -tx1 | tail -c 3");
+        expect(&script(mode, &asked)?, 0, &["04"]).map_err(|why| format!("{line}: {why}"))?;
+    }
+    let other = lap(mode, "buildx --builder other dial-stdio")?;
+    expect(&other, 1, &["no builder \"other\" found"])?;
+    serving.end()?;
+    let nobody = lap(mode, &format!("buildx dial-stdio --addr {address} < /dev/null"))?;
+    expect(&nobody, 1, &["no server listens at", &format!("lapstrake serve --addr {address}")])?;
+    let wrong = lap(mode, "dial-stdio --addr docker-container://x < /dev/null")?;
+    if wrong.status.success() || !text(&wrong).contains("docker-container://x") {
+        return Err(format!("an address of another kind: {}", text(&wrong)));
+    }
     nothing_left(mode)
 }
