@@ -166,7 +166,12 @@ impl Export<'_> {
 
     fn image(&self, built: &Built<'_>, asked: &ImageOutput) -> Outcome<Finished> {
         let mut draft = built.target.image.clone();
-        draft.epoch = asked.epoch.unwrap_or(draft.epoch);
+        let clamp = asked.epoch.unwrap_or(draft.epoch);
+        // The Dockerfile's epoch is the time of its rows, though the output has none; an output's own epoch only makes times earlier.
+        draft.epoch = match (draft.epoch, clamp) {
+            (Some(made), Some(clamp)) => Some(made.min(clamp)),
+            (made, clamp) => made.or(clamp),
+        };
         let layer = |layer: &StackLayer| {
             let StackLayer { id, diff_id, clamp } = layer.clone();
             Layer { id, diff_id, clamp }
@@ -174,7 +179,7 @@ impl Export<'_> {
         let layers: Vec<Layer> = built.stack.layers.iter().map(layer).collect();
         let Encoding { level, force, form, .. } = asked.encoding;
         let estargz = (form == LayerForm::Estargz).then_some(Estargz { level, all: force });
-        let tars = Tars { rewrite: asked.rewrite, estargz };
+        let tars = Tars { rewrite: clamp.filter(|_| asked.rewrite), estargz };
         let image = assemble(self.store, &draft, (&built.below, &layers), tars)?;
         match &built.inline {
             Some(steps) => Ok(with_inline_cache(self.store, image, steps)?),

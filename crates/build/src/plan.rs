@@ -31,8 +31,13 @@ pub async fn plan(
 ) -> Outcome<Plan> {
     ask_time(resolved, (file, parsed), tools, progress).await?;
     let images = &tools.images;
-    let required =
-        required_images(&parsed.dockerfile, &resolved.inputs).map_err(|error| placed(&error, file))?;
+    let required = match required_images(&parsed.dockerfile, &resolved.inputs) {
+        Ok(required) => required,
+        Err(error) => {
+            find_until_error(resolved, parsed, checks, images);
+            return Err(placed(&error, file));
+        }
+    };
     let resolver = ask_images(required, images, progress, lock).await;
     let plan = tokio::task::block_in_place(|| {
         lower_checked(&parsed.dockerfile, &resolved.inputs, &resolver, checks, Scope::Target)
@@ -45,6 +50,14 @@ pub async fn plan(
     nothing_found(checks)?;
     lock.map_or(Ok(()), |lock| lock.hold(&plan))?;
     Ok(plan)
+}
+
+/// Reports the findings in front of an error that keeps a Dockerfile from being lowered. No image is looked for.
+fn find_until_error(resolved: &Resolved, parsed: &Parsed, checks: &Checks, images: &Arc<Images>) {
+    let (images, handle) = (images.clone(), Handle::current());
+    let resolver = Resolver { known: Vec::new(), given_up: true, images, handle };
+    // The error is known already.
+    drop(lower_checked(&parsed.dockerfile, &resolved.inputs, &resolver, checks, Scope::Target));
 }
 
 /// Fails if what was found is an error.

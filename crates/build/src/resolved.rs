@@ -103,6 +103,8 @@ impl Resolved {
         let network = attrs::network(&steps.network, steps.default_network.as_deref())?;
         inputs.network = if pins.hermetic { NetworkMode::None } else { network.0 };
         inputs.extra_hosts = collect(&steps.hosts, attrs::host)?;
+        inputs.main_subdir = request.context_subdir.clone().unwrap_or_default();
+        inputs.hostname = steps.hostname.clone().unwrap_or_default();
         inputs.ulimits = collect(&steps.ulimits, attrs::ulimit)?;
         inputs.shm_size = steps.shm_size.as_deref().map_or(Ok(0), attrs::size)?;
         let mut settings = step_settings(request, client)?;

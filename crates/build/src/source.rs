@@ -103,13 +103,20 @@ async fn find(
         }
         _ => {}
     }
+    let local = request.dockerfile.as_ref().filter(|_| request.local_dockerfile);
     match resolved.place.clone() {
         Place::Directory => tokio::task::block_in_place(|| on_disk(request, client)),
-        Place::Remote(source) => elsewhere(request, tools, &source, progress).await,
+        Place::Remote(source) => match local {
+            Some(path) => tokio::task::block_in_place(|| of_client(path, client)),
+            None => elsewhere(request, tools, &source, progress).await,
+        },
         Place::Stdin => match upload(tools, client)? {
             Upload::Archive(source) => {
                 resolved.inputs.main = Some(source.clone());
-                elsewhere(request, tools, &source, progress).await
+                match local {
+                    Some(path) => tokio::task::block_in_place(|| of_client(path, client)),
+                    None => elsewhere(request, tools, &source, progress).await,
+                }
             }
             Upload::Text(_) if request.dockerfile.is_some() => {
                 let text = "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles";
@@ -157,19 +164,32 @@ fn on_disk(request: &BuildRequest, client: &dyn Client) -> Outcome<Found> {
         let file = load(&root, &path).map_err(|why| unreadable(&shown.display().to_string(), &why))?;
         return Ok((file, Some((root, PathBuf::new()))));
     };
-    let (mut path, mut read) = (asked.clone(), client.file(asked));
+    let (file, beside) = named(asked, client)?;
+    Ok((file, Some(root_of(&client.directory(&beside)?, &context)?)))
+}
+
+/// A Dockerfile of the client's for a context that is elsewhere. What it includes stands beside it.
+fn of_client(asked: &Path, client: &dyn Client) -> Outcome<Found> {
+    let (file, beside) = named(asked, client)?;
+    Ok((file, Some((open_host_dir(&client.directory(&beside)?)?, PathBuf::new()))))
+}
+
+/// The file that the user names, and its directory.
+fn named(asked: &Path, client: &dyn Client) -> Outcome<(SourceFile, PathBuf)> {
+    let (mut path, mut read) = (asked.to_owned(), client.file(asked));
     let absent = |read: &io::Result<_>| read.as_ref().is_err_and(|error| error.kind() == NotFound);
+    let lower = path.with_file_name("dockerfile");
     if absent(&read) && path.file_name().is_some_and(|name| name == NAME) {
-        let other = client.file(&lower(&path));
+        let other = client.file(&lower);
         if !absent(&other) {
-            (path, read) = (lower(&path), other);
+            (path, read) = (lower, other);
         }
     }
     let bytes = read.map_err(|error| unreadable(&path.display().to_string(), &reason(&error)))?;
     let name = path.file_name().map_or_else(|| NAME.into(), |name| name.to_string_lossy());
     let file = SourceFile::from_bytes(name, &bytes);
     let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((file, Some(root_of(&client.directory(beside)?, &context)?)))
+    Ok((file, beside.to_owned()))
 }
 
 /// A Dockerfile in a context that is elsewhere. A context that is one file is the Dockerfile.

@@ -63,7 +63,7 @@ impl SessionCaller {
         names: Names,
         upload: Option<(String, String)>,
     ) -> SessionCaller {
-        let contexts = Contexts::new(session.clone(), store.clone(), names);
+        let contexts = Contexts::new((session.clone(), sessions.clone()), store.clone(), names);
         SessionCaller {
             session,
             host,

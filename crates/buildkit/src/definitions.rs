@@ -35,7 +35,11 @@ impl Definitions {
 
     fn new(shared: &Shared, job: &Job, imports: &[CacheOptionsEntry]) -> Outcome<Definitions> {
         let session = job.session.clone().ok_or_else(|| Report::new("the build has no session"))?;
-        let names = Names { dockerfile: "dockerfile".to_owned(), file: "Dockerfile".to_owned() };
+        let names = Names {
+            dockerfile: "dockerfile".to_owned(),
+            file: "Dockerfile".to_owned(),
+            sessions: std::collections::BTreeMap::new(),
+        };
         let mut request =
             translate::definition(&job.request, imports).map_err(|status| translate::report(&status))?;
         // A definition names its directories itself.

@@ -57,7 +57,7 @@ fn source(place: &Place, names: Option<&Names>) -> Option<Any> {
 /// The definition of the directory that has the Dockerfile, as the JSON of Go's encoder. Nothing of a Dockerfile that is not in
 /// a directory of the client.
 fn definition(names: Option<&Names>) -> serde_json::Value {
-    let Some(Names { dockerfile, file }) = names else { return serde_json::Value::Null };
+    let Some(Names { dockerfile, file, .. }) = names else { return serde_json::Value::Null };
     let follow = json!([file, format!("{file}.dockerignore")]).to_string();
     let source = pb::SourceOp {
         identifier: format!("local://{dockerfile}"),
@@ -85,7 +85,11 @@ mod tests {
     fn places_are_details() {
         let file = Arc::new(SourceFile::new("Dockerfile", "FROM a\nRUN b\n".to_owned()));
         let report = Report::new("failed to solve: no").at(&file, Excerpt::Lines(2, 2));
-        let names = Names { dockerfile: "dockerfile".to_owned(), file: "Dockerfile".to_owned() };
+        let names = Names {
+            dockerfile: "dockerfile".to_owned(),
+            file: "Dockerfile".to_owned(),
+            sessions: std::collections::BTreeMap::new(),
+        };
         let status = status(&report, Some(&names));
         assert_eq!((status.code(), status.message()), (Code::Unknown, "no"));
         let whole = rpc::Status::decode(status.details()).unwrap();

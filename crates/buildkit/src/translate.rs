@@ -61,6 +61,7 @@ pub(crate) fn dockerfile(
     let names = Names {
         dockerfile: text("dockerfilekey").unwrap_or_else(|| "dockerfile".to_owned()),
         file: text("filename").unwrap_or_else(|| "Dockerfile".to_owned()),
+        sessions: prefixed(opt, "local-sessionid:"),
     };
     let context_key = text("contextkey").unwrap_or_else(|| "context".to_owned());
     let mut request = BuildRequest {
@@ -80,23 +81,23 @@ pub(crate) fn dockerfile(
         request.build_args.entry("BUILDKIT_MULTI_PLATFORM".to_owned()).or_insert(value);
     }
     let mut upload = None;
-    match text(&context_key).or_else(|| text("context")) {
-        Some(address) if address.starts_with(UPLOAD) => {
-            let path = address.trim_start_matches("http://buildkit-session");
-            upload = Some(("buildkit-session".to_owned(), path.to_owned()));
-            request.context = PathBuf::from("-");
-            request.dockerfile = text("filename").map(PathBuf::from);
-        }
+    let of_client = PathBuf::from(&names.dockerfile).join(&names.file);
+    let address = text(&context_key).or_else(|| text("context"));
+    match address {
         Some(address) if address.contains("://") || address.starts_with("git@") || remote(&address) => {
-            request.context = PathBuf::from(address);
-            request.dockerfile = text("filename").map(PathBuf::from);
-            if opt.contains_key("dockerfilekey") {
-                request.dockerfile = Some(PathBuf::from(&names.dockerfile).join(&names.file));
+            request.context_subdir = text("contextsubdir");
+            request.local_dockerfile = opt.contains_key("dockerfilekey");
+            request.dockerfile =
+                if request.local_dockerfile { Some(of_client) } else { text("filename").map(PathBuf::from) };
+            request.context = PathBuf::from(&address);
+            if let Some(path) = address.strip_prefix(UPLOAD) {
+                upload = Some(("buildkit-session".to_owned(), format!("/{path}")));
+                request.context = PathBuf::from("-");
             }
         }
         local => {
             request.context = PathBuf::from(local.unwrap_or(context_key));
-            request.dockerfile = Some(PathBuf::from(&names.dockerfile).join(&names.file));
+            request.dockerfile = Some(of_client);
         }
     }
     refuse(opt)?;
@@ -138,12 +139,7 @@ fn refuse(opt: &BTreeMap<String, String>) -> Result<(), Status> {
             return Err(Status::unimplemented(format!("`{key}`: attestations are not supported yet")));
         }
     }
-    match opt.get("hostname").filter(|name| !name.is_empty()) {
-        Some(name) => {
-            Err(Status::unimplemented(format!("hostname {name}: host names are not supported yet")))
-        }
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn prefixed(opt: &BTreeMap<String, String>, prefix: &str) -> BTreeMap<String, String> {
@@ -156,11 +152,6 @@ fn prefixed(opt: &BTreeMap<String, String>, prefix: &str) -> BTreeMap<String, St
 fn contexts(opt: &BTreeMap<String, String>) -> Result<Vec<String>, Status> {
     let mut all = Vec::new();
     for (name, value) in prefixed(opt, "context:") {
-        if name.contains("::") {
-            return Err(Status::unimplemented(format!(
-                "context {name}: contexts for one platform are not supported yet"
-            )));
-        }
         // Of this machine's own files, a client gets none: what is not known to be elsewhere is refused.
         let value = match value.split_once(':') {
             Some(("local", directory)) => directory.to_owned(),
@@ -251,6 +242,7 @@ fn steps(solve: &SolveRequest, opt: &BTreeMap<String, String>) -> Result<StepReq
         network,
         allowed: solve.entitlements.clone(),
         hosts,
+        hostname: text("hostname"),
         shm_size: text("shm-size"),
         ulimits: list("ulimit")?,
         ..StepRequest::default()
@@ -393,12 +385,10 @@ mod tests {
     fn what_is_not_built_is_refused() {
         for pairs in [
             [("attest:sbom", "")],
-            [("hostname", "h")],
             [("context:a", "input:x")],
             [("context:a", "rootfs:///etc")],
             [("context:a", "oci-layout:///x")],
             [("context:a", "target:x")],
-            [("context:a::linux/arm64", "x")],
             [("cache-imports", r#"[{"Type":"local","Attrs":{"src":"/"}}]"#)],
         ] {
             let refused = dockerfile(&SolveRequest::default(), &opt(&pairs), &[]).unwrap_err();

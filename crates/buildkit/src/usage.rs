@@ -1,6 +1,7 @@
 //! Disk usage and garbage collection through the API.
 
 use lapstrake_diag::{Outcome, Report, Usage};
+use lapstrake_images::{ImageFilter, PruneScope};
 use lapstrake_proto::moby::buildkit::v1::{PruneRequest, UsageRecord};
 use lapstrake_store::{Filter, Item, ItemKind, Limits, Rule, Store};
 use prost_types::Timestamp;
@@ -29,6 +30,10 @@ pub(crate) fn prune(store: &Store, request: &PruneRequest) -> Outcome<Vec<UsageR
         min_free: bytes(request.min_free_space),
     };
     let rule = Rule { filter: filter(&request.filter, request.keep_duration)?, limits };
+    if request.all && rule == Rule::default() {
+        // Base images of builds are cache here. What was built and is nowhere else stays.
+        lapstrake_images::prune(store, PruneScope::Fetchable, &ImageFilter::default())?;
+    }
     let removed = store.collect(std::slice::from_ref(&rule))?;
     store.reclaim()?;
     Ok(removed.iter().map(record).collect())

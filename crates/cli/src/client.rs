@@ -165,6 +165,8 @@ pub(crate) fn request(args: &Build) -> Result<BuildRequest, Usage> {
     build_args.extend(options::build_args(&args.build_arg, &args.build_arg_file)?);
     let attestations = args.attest.iter().chain(&args.provenance).chain(&args.sbom);
     Ok(BuildRequest {
+        context_subdir: None,
+        local_dockerfile: false,
         context: args.context.clone(),
         dockerfile: args.file.clone(),
         syntax: args.syntax.clone(),
@@ -202,6 +204,7 @@ fn steps(args: &Build) -> StepRequest {
         allowed: args.allow.clone(),
         cdi_dirs: args.cdi_spec_dir.clone(),
         hosts: args.add_host.clone(),
+        hostname: None,
         shm_size: args.shm_size.clone(),
         ulimits: args.ulimit.clone(),
         limits: args.hold.request(),

@@ -99,6 +99,8 @@ pub struct VertexMeta {
     pub lines: Option<Lines>,
     /// Run it even if it is cached.
     pub ignore_cache: bool,
+    /// The cache mounts of the step begin empty: the first step of a job that uses such a directory empties it.
+    pub fresh_cache_mounts: bool,
 }
 
 /// An op with its inputs.

@@ -19,7 +19,7 @@ pub use layout::{Layout, Untagged, Wanted, tag_of};
 pub use listed::{Filters, Listed, NameRow, inspect_document, name_rows, until};
 pub use load::{Destination, LoadedImage, Source};
 pub use remove::{
-    ImageFilter, PruneResult, Pruned, Removed, Removing, prune, prune_with_layers, remove_named,
+    ImageFilter, PruneResult, PruneScope, Pruned, Removed, Removing, prune, prune_with_layers, remove_named,
 };
 pub use stored::{
     NoImage, Selected, asked_platform, bundle, config, find_all, find_for, find_image, history,

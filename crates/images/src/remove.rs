@@ -173,14 +173,30 @@ pub struct PruneResult {
     pub in_use: Vec<StoreError>,
 }
 
-/// Removes the images that fit `filter`: with `all` also those that have a name.
+/// The images that [`prune`] looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PruneScope {
+    /// Images without a name.
+    Unnamed,
+    /// Also images that a registry is known to have, as base images of builds.
+    Fetchable,
+    /// All images.
+    All,
+}
+
+/// Removes the images in `scope` that fit `filter`.
 ///
 /// # Errors
 /// An image cannot be removed for another reason than that it is in use.
-pub fn prune(store: &Store, all: bool, filter: &ImageFilter) -> Outcome<PruneResult> {
+pub fn prune(store: &Store, scope: PruneScope, filter: &ImageFilter) -> Outcome<PruneResult> {
     let mut result = PruneResult::default();
-    for Listed { row, config, tags, .. } in Listed::all(store)? {
-        if !(all || tags.is_empty()) || !filter.takes(&config) {
+    for Listed { row, config, tags, digests, .. } in Listed::all(store)? {
+        let inside = match scope {
+            PruneScope::Unnamed => tags.is_empty(),
+            PruneScope::Fetchable => tags.is_empty() || !digests.is_empty(),
+            PruneScope::All => true,
+        };
+        if !inside || !filter.takes(&config) {
             continue;
         }
         match store.remove_unused_image(&row.id) {
@@ -201,13 +217,13 @@ pub fn prune(store: &Store, all: bool, filter: &ImageFilter) -> Outcome<PruneRes
 /// As [`prune`], and a layer that cannot be removed.
 pub fn prune_with_layers(
     store: &Store,
-    all: bool,
+    scope: PruneScope,
     filter: &ImageFilter,
 ) -> Outcome<(PruneResult, Vec<Item>)> {
     let of_images = |item: &&Item| item.shared && !item.recorded;
     let before: BTreeSet<String> =
         store.items()?.iter().filter(of_images).map(|item| item.id.clone()).collect();
-    let result = prune(store, all, filter)?;
+    let result = prune(store, scope, filter)?;
     let left = |item: &Item| !item.shared && !item.recorded && before.contains(&item.id);
     let ids: Vec<String> = store.items()?.into_iter().filter(left).map(|item| item.id).collect();
     // No id would mean all of them.

@@ -68,14 +68,21 @@ impl Platform {
         text
     }
 
-    /// Whether an image for `other` runs where `self` is asked for. A missing variant on either side matches.
+    /// Whether an image for `other` runs where `self` is asked for. A missing variant on either side matches, and so does a
+    /// missing version of Windows.
     pub fn accepts(&self, other: &Platform) -> bool {
-        // Versions of Windows are not compared: nothing of Windows runs here.
-        let other = Platform::new(&other.os, &other.architecture, &other.variant);
-        self.os == other.os
-            && self.architecture == other.architecture
-            && (self.variant.is_empty() || other.variant.is_empty() || self.variant == other.variant)
+        let plain = Platform::new(&other.os, &other.architecture, &other.variant);
+        self.os == plain.os
+            && self.architecture == plain.architecture
+            && (self.variant.is_empty() || plain.variant.is_empty() || self.variant == plain.variant)
+            && (self.os != "windows" || same_windows(&self.os_version, &other.os_version))
     }
+}
+
+/// Whether two versions of Windows have the same build, the third part of a version. The rest tells updates apart.
+fn same_windows(one: &str, other: &str) -> bool {
+    let build = |version: &str| version.split('.').take(3).collect::<Vec<_>>().join(".");
+    one.is_empty() || other.is_empty() || build(one) == build(other)
 }
 
 fn normalise(architecture: &str, variant: &str) -> (String, String) {

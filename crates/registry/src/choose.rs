@@ -105,9 +105,13 @@ impl<'a> Search<'a> {
                 continue;
             };
             let variant = there.variant().as_deref().unwrap_or_default();
+            let version = there.os_version().clone().unwrap_or_default();
             let there = Platform::new(&there.os().to_string(), &there.architecture().to_string(), variant);
+            let there = Platform { os_version: version, ..there };
             if self.platform.accepts(&there) {
-                found.push((u8::from(there != *self.platform), entry));
+                let exact = there.variant == self.platform.variant
+                    && (self.platform.os_version.is_empty() || there.os_version == self.platform.os_version);
+                found.push((u8::from(!exact), entry));
             }
             self.offered.push(there);
         }

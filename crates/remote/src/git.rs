@@ -44,6 +44,9 @@ pub struct GitAccess {
     pub ssh_agent: Option<PathBuf>,
     /// What git gets to know of the caller's environment: `PATH`, proxies, certificates. It gets nothing else.
     pub environment: Vec<(OsString, OsString)>,
+    /// A directory for the home directories of git, which nobody else cleans meanwhile; the system's for temporary files where
+    /// it is not given.
+    pub scratch: Option<PathBuf>,
 }
 
 /// A commit whose files are in a directory.
@@ -90,7 +93,7 @@ impl Git {
                 sum => Err(bad(format!("fetch-by-commit requires a full commit SHA checksum, got {sum:?}"))),
             };
         }
-        let home = self.home()?;
+        let home = self.home(access)?;
         let wanted = if self.reference.is_empty() { "HEAD" } else { &self.reference };
         let peeled = format!("{wanted}^{{}}");
         let out =
@@ -115,7 +118,7 @@ impl Git {
     /// [`RemoteError`]: git cannot be run or fails.
     pub fn checkout(&self, commit: &str, dir: &Path, access: &GitAccess) -> Result<Checkout, RemoteError> {
         self.check()?;
-        let home = self.home()?;
+        let home = self.home(access)?;
         let run = |action, args: &[&str]| self.git_in(home.path(), Some(dir), access, action, args);
         self.fetch(commit, &run)?;
         run("checkout", &["-c", "advice.detachedHead=false", "checkout", "-q", "--force", commit])?;
@@ -139,7 +142,7 @@ impl Git {
     /// [`RemoteError`]: git cannot be run or fails.
     pub fn time(&self, commit: &str, access: &GitAccess) -> Result<i64, RemoteError> {
         self.check()?;
-        let (home, dir) = (self.home()?, self.home()?);
+        let (home, dir) = (self.home(access)?, self.home(access)?);
         let run = |action, args: &[&str]| self.git_in(home.path(), Some(dir.path()), access, action, args);
         self.fetch(commit, &run)?;
         committed(commit, &run)
@@ -232,8 +235,12 @@ impl Git {
     }
 
     /// An empty home directory: no configuration, no keys.
-    fn home(&self) -> Result<tempfile::TempDir, RemoteError> {
-        tempfile::tempdir().map_err(self.io("make a directory"))
+    fn home(&self, access: &GitAccess) -> Result<tempfile::TempDir, RemoteError> {
+        let made = match &access.scratch {
+            Some(scratch) => tempfile::tempdir_in(scratch),
+            None => tempfile::tempdir(),
+        };
+        made.map_err(self.io("make a directory"))
     }
 
     fn git(

@@ -10,9 +10,12 @@ use lapstrake_oci::{Digest, Sha256};
 use reqwest::header::{
     AUTHORIZATION, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 use crate::error::RemoteError;
+
+/// The value of `User-Agent`: servers that treat BuildKit's downloads in their own way treat these alike.
+const USER_AGENT: &str = concat!("lapstrake/", env!("CARGO_PKG_VERSION"), " (like buildkit/v0.27)");
 
 /// What is known of a file from an earlier download.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,7 +57,12 @@ impl Known {
     /// `Last-Modified` in seconds since the Unix epoch.
     pub fn modified_seconds(&self) -> Option<i64> {
         let parsed = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(&self.modified);
-        parsed.ok().map(jiff::Timestamp::as_second)
+        // Servers may also send the two obsolete forms of HTTP: RFC 850 and asctime. Go's client takes UTC for GMT there.
+        let obsolete = || {
+            let text = self.modified.strip_suffix(" UTC").map(|text| format!("{text} GMT"));
+            httpdate::parse_http_date(text.as_deref().unwrap_or(&self.modified)).ok()?.try_into().ok()
+        };
+        parsed.ok().or_else(obsolete).map(jiff::Timestamp::as_second)
     }
 }
 
@@ -70,6 +78,7 @@ impl Web {
     /// [`RemoteError::Setup`] if there are no certificates, say.
     pub fn new(proxies: &Proxies) -> Result<Web, RemoteError> {
         let http = builder(proxies)
+            .user_agent(USER_AGENT)
             .redirect(reqwest::redirect::Policy::limited(10))
             .build()
             .map_err(|source| RemoteError::Setup { source })?;
@@ -87,6 +96,9 @@ impl Web {
         passed: impl Fn(u64, u64),
     ) -> Result<Answer, RemoteError> {
         let shown = without_login(download.url)?;
+        if self.is_unchanged(download).await {
+            return Ok(Answer::Unchanged);
+        }
         let response = self.ask(download, &shown).await?;
         if response.status() == StatusCode::NOT_MODIFIED && download.known.is_some() {
             return Ok(Answer::Unchanged);
@@ -111,20 +123,37 @@ impl Web {
         Ok(Answer::File { known, digest: hash.finish(), size })
     }
 
-    async fn ask(&self, download: &Download<'_>, shown: &str) -> Result<Response, RemoteError> {
-        for attempt in 1.. {
-            let mut request = self.http.get(download.url);
-            if let Some(known) = download.known {
-                for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.modified)] {
-                    if !value.is_empty() {
-                        request = request.header(name, value);
-                    }
+    /// Whether the server says, without sending the file, that it has the known `ETag`. Some servers give an `ETag` and send
+    /// the file all the same when they are asked for another one. Whatever goes wrong here shows when the file is asked for.
+    async fn is_unchanged(&self, download: &Download<'_>) -> bool {
+        let Some(known) = download.known.filter(|known| !known.etag.is_empty()) else { return false };
+        let Ok(response) = self.request(Method::HEAD, download).send().await else { return false };
+        let etag = header(response.headers(), &ETAG);
+        match response.status() {
+            StatusCode::NOT_MODIFIED => etag.is_empty() || same_etag(&etag, &known.etag),
+            StatusCode::OK => same_etag(&etag, &known.etag),
+            _ => false,
+        }
+    }
+
+    fn request(&self, method: Method, download: &Download<'_>) -> RequestBuilder {
+        let mut request = self.http.request(method, download.url);
+        if let Some(known) = download.known {
+            for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.modified)] {
+                if !value.is_empty() {
+                    request = request.header(name, value);
                 }
             }
-            if let Some(value) = download.authorization {
-                request = request.header(AUTHORIZATION, value);
-            }
-            match request.send().await {
+        }
+        match download.authorization {
+            Some(value) => request.header(AUTHORIZATION, value),
+            None => request,
+        }
+    }
+
+    async fn ask(&self, download: &Download<'_>, shown: &str) -> Result<Response, RemoteError> {
+        for attempt in 1.. {
+            match self.request(Method::GET, download).send().await {
                 Ok(response) if attempt >= attempts_after(response.status()) => return Ok(response),
                 Ok(response) => pause(attempt, retry_after(&response)).await,
                 Err(source) => {
@@ -139,6 +168,11 @@ impl Web {
         }
         Err(RemoteError::Address { url: shown.to_owned() })
     }
+}
+
+/// Whether two `ETag`s name the same content. A weak one counts as a strong one, as BuildKit has it.
+fn same_etag(one: &str, other: &str) -> bool {
+    one.trim_start_matches("W/") == other.trim_start_matches("W/")
 }
 
 fn header(headers: &HeaderMap, name: &HeaderName) -> String {
@@ -165,6 +199,9 @@ mod tests {
     fn times() {
         let seconds = |text: &str| Known { modified: text.to_owned(), ..Known::default() }.modified_seconds();
         assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), Some(1_445_412_480));
+        assert_eq!(seconds("Wednesday, 21-Oct-15 07:28:00 GMT"), Some(1_445_412_480));
+        assert_eq!(seconds("Wednesday, 21-Oct-15 07:28:00 UTC"), Some(1_445_412_480));
+        assert_eq!(seconds("Wed Oct 21 07:28:00 2015"), Some(1_445_412_480));
         assert_eq!(seconds("Sunday"), None);
         assert_eq!(seconds(""), None);
     }

@@ -11,6 +11,10 @@ use std::path::PathBuf;
 pub struct BuildRequest {
     /// The main context: a directory, a git repository, an address, or `-` for standard input.
     pub context: PathBuf,
+    /// The directory in a context from elsewhere that is the context.
+    pub context_subdir: Option<String>,
+    /// Whether the Dockerfile is a file of the client's, though the context is elsewhere.
+    pub local_dockerfile: bool,
     /// The Dockerfile: a path, `-` for standard input, or an address. `Dockerfile` in the context where it is not given.
     pub dockerfile: Option<PathBuf>,
     /// The language of the Dockerfile in place of the one in its first line.
@@ -81,6 +85,8 @@ pub struct StepRequest {
     pub cdi_dirs: Vec<PathBuf>,
     /// Lines for `/etc/hosts`, each `NAME:ADDRESS`.
     pub hosts: Vec<String>,
+    /// The host name that steps see; BuildKit's `buildkitsandbox` where it is not given.
+    pub hostname: Option<String>,
     /// The size of `/dev/shm`, in bytes or with a unit.
     pub shm_size: Option<String>,
     /// Limits of processes, each `NAME=SOFT[:HARD]`.

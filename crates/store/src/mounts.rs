@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -77,6 +78,32 @@ impl Store {
         Err(StoreError::Missing { what: "cache directory", name: identity.to_owned() })
     }
 
+    /// The next user of the cache directory with this identity finds it empty. A directory that somebody uses at this
+    /// moment stays as it is.
+    ///
+    /// # Errors
+    /// The state directory cannot be written.
+    pub fn renew_cache_dir(&self, identity: &str) -> Result<(), StoreError> {
+        let dir = self.root().join("mounts").join(Digest::sha256(identity.as_bytes()).hex());
+        let lock_path = dir.join("lock");
+        let lock = match File::options().append(true).open(&lock_path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error("open", &lock_path)(error)),
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+            Err(error) => return Err(io_error("lock", &lock_path)(error.into())),
+        }
+        // A directory that is not ready is emptied by its next user.
+        let ready = dir.join("ready");
+        match fs::remove_file(&ready) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &ready)(error)),
+            _ => Ok(()),
+        }
+    }
+
     fn note_mount(&self, name: &str, identity: &str) -> Result<(), StoreError> {
         self.with_db(|db| {
             db.prepare_cached(
@@ -132,7 +159,7 @@ impl Store {
         if !ready.exists() {
             // Whoever began to fill it was killed.
             match remove_all(&data) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("remove", &data)(error));
                 }
                 _ => {}

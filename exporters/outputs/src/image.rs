@@ -80,8 +80,8 @@ impl Finished {
 /// What an image's tars are to be, where that changes their digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tars {
-    /// No time in a new layer is later than the draft's epoch.
-    pub rewrite: bool,
+    /// The latest time of a file in a new layer, in seconds since 1970.
+    pub rewrite: Option<i64>,
     /// New layers are made eStargz, which has a table among the files.
     pub estargz: Option<Estargz>,
 }
@@ -103,7 +103,7 @@ pub fn assemble(
     tars: Tars,
 ) -> Result<Finished, OutputError> {
     let base = draft.config.rootfs.diff_ids.len().saturating_sub(below.len());
-    let clamp = draft.epoch.filter(|_| tars.rewrite);
+    let clamp = tars.rewrite;
     let rows = store.layers(layers.iter().map(|layer| &layer.id))?;
     // Most are known, always in a cached build: threads are for those that have to be read.
     let known: Vec<Option<DiffId>> = layers

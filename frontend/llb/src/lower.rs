@@ -146,11 +146,13 @@ impl Lowering<'_> {
     fn meta(&self, digest: &Digest, op: &pb::Op) -> VertexMeta {
         let meta = self.definition.metadata.get(&digest.to_string());
         let named = meta.and_then(|meta| meta.description.get(CUSTOM_NAME));
+        let ignore_cache = meta.is_some_and(|meta| meta.ignore_cache);
         VertexMeta {
             id: Some(digest.clone()),
             name: named.cloned().unwrap_or_else(|| names::of_op(op)),
             lines: self.definition.lines(digest),
-            ignore_cache: meta.is_some_and(|meta| meta.ignore_cache),
+            ignore_cache,
+            fresh_cache_mounts: ignore_cache,
         }
     }
 

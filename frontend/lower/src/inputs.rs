@@ -39,6 +39,8 @@ pub struct BuildInputs {
     pub hostname: String,
     /// Where the main context is, if it is no directory of the client.
     pub main: Option<Source>,
+    /// The directory in [`BuildInputs::main`] that is the context; empty is all of it.
+    pub main_subdir: String,
     /// What hides files of the main context.
     pub ignore: Patterns,
     /// The names that local contexts have in the graph, where those are not their own: `context` is the main one. A name is a
@@ -64,6 +66,7 @@ impl BuildInputs {
             network: NetworkMode::Default,
             hostname: String::new(),
             main: None,
+            main_subdir: String::new(),
             ignore: Patterns::default(),
             local_names: BTreeMap::new(),
         }

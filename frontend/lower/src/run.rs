@@ -70,6 +70,8 @@ impl StageRun<'_, '_> {
         let mut inputs = vec![self.state.edge];
         inputs.append(&mut mounts.inputs);
         let mut meta = self.uncached_meta(name, step);
+        // `RUN --no-cache` keeps them: that flag is about the step's result alone.
+        meta.fresh_cache_mounts = meta.ignore_cache;
         meta.ignore_cache |= run.flags().attempts.no_cache;
         let vertex = self.lowering.graph.add(Op::Exec(exec), inputs, meta)?;
         self.layer(created_by, vertex);

@@ -111,7 +111,29 @@ impl StageRun<'_, '_> {
         let inputs = self.lowering.inputs;
         let source = inputs.main.clone().unwrap_or_else(|| inputs.local("context"));
         let meta = VertexMeta { name: title(&source), ..VertexMeta::default() };
-        Ok(self.lowering.graph.add(Op::Source(source), vec![], meta)?.into())
+        let vertices = &mut self.lowering.graph;
+        let whole: Edge = vertices.add(Op::Source(source), vec![], meta.clone())?.into();
+        if inputs.main.is_none() || inputs.main_subdir.is_empty() {
+            return Ok(whole);
+        }
+        let scratch = VertexMeta { name: "FROM scratch".to_owned(), ..VertexMeta::default() };
+        let empty = vertices.add(Op::Source(Source::Scratch), vec![], scratch)?.into();
+        let copy = graph::Copy {
+            input: 1,
+            sources: vec![path::clean_rooted(&inputs.main_subdir)],
+            dest: "/".to_owned(),
+            chown: None,
+            chmod: None,
+            chmod_made: false,
+            exclude: Vec::new(),
+            parents: false,
+            optional: false,
+            unpack: false,
+            timestamp: self.lowering.globals.epoch,
+            variant: graph::CopyVariant::default(),
+        };
+        let op = Op::File(File { actions: vec![FileAction::Copy(copy)] });
+        Ok(vertices.add(op, vec![empty, whole], meta)?.into())
     }
 
     /// The tree that a source elsewhere is, and the path in it.

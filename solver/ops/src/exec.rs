@@ -1,6 +1,8 @@
 //! Running a process on a stack.
 
+pub(crate) mod agent;
 mod binfmt;
+mod cache_dirs;
 mod cdi;
 pub(crate) mod container;
 pub(crate) mod debug;
@@ -17,7 +19,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use lapstrake_engine::{CacheMap, Dep, ResourceUsage, Selector, Step, Stream};
-use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing};
+use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing, VertexMeta};
 use lapstrake_runtime::{
     Exit, Finished, LimitEvents, Limits, Mount, MountSource, Network, ProcessUsage, Resource, Rlimit, RunFds,
     RunSpec, Running, Security, User, resolv_conf,
@@ -28,6 +30,7 @@ use lapstrake_tree::users::resolve_user;
 use rustix::fs::FileType;
 
 use crate::error::OpsError;
+use crate::exec::agent::AgentSocket;
 use crate::exec::binfmt::exec_error;
 use crate::exec::cdi::Devices;
 use crate::exec::debug::{Occasion, is_canceled};
@@ -65,12 +68,16 @@ pub(crate) fn cache_map(exec: &Exec, inputs: usize) -> CacheMap {
 /// Runs `exec`, as often as it may be tried, and gives the stack with what it changed.
 pub(crate) fn run(
     reads: &ContextReads<'_>,
-    (exec, name): (&Exec, &str),
+    (exec, meta): (&Exec, &VertexMeta),
     inputs: &[SharedStack],
     step: &Step,
     cancel: &Receiver<()>,
 ) -> Result<Stack, OpsError> {
     check_entitlements(reads.job, exec)?;
+    let name = meta.name.as_str();
+    if meta.fresh_cache_mounts {
+        cache_dirs::renew(reads.job, exec, inputs)?;
+    }
     let base = copy::base_stack(reads, inputs)?;
     let mut pause = Duration::from_secs(1);
     for left in (1..=exec.retry).rev() {
@@ -397,8 +404,10 @@ fn add_mount(
                 if !mounts.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {
                     mounts.env.push(format!("SSH_AUTH_SOCK={target}"));
                 }
-                // One can talk to an agent through a mount that is read-only; its owner and permissions stay.
-                mounts.add(target, bind(&socket)?, "", true);
+                let agent = AgentSocket::open(&job.store, socket, ssh, job.worker.single_id())?;
+                // One can talk to an agent through a mount that is read-only.
+                mounts.add(target, bind(&agent.path())?, "", true);
+                mounts.resources.push(MountResource::Agent(agent));
                 Ok(())
             }
             None if ssh.required => Err(OpsError::NoSsh { id: ssh.id.clone() }),
@@ -464,15 +473,7 @@ fn add_cache(
         Sharing::Locked => lapstrake_store::Sharing::Locked,
     };
     let seed = cache.from.and_then(|input| inputs.get(input));
-    let seed_name = seed.map(lapstrake_go::to_json).unwrap_or_default();
-    let identity = format!(
-        "{}\0{:o}\0{}\0{}\0{}",
-        cache.id,
-        cache.mode,
-        cache.uid,
-        cache.gid,
-        String::from_utf8_lossy(&seed_name)
-    );
+    let identity = cache_dirs::identity(cache, inputs);
     let mut dir = job.store.cache_dir(&identity, sharing)?;
     let fd = bind(dir.path())?;
     if dir.is_fresh() {

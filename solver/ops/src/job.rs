@@ -83,13 +83,13 @@ impl Job {
             }
             Op::Exec(exec) => {
                 let (map, results) = (self.cache_map(vertex), results.to_vec());
-                let (step, name) = (step.clone(), vertex.meta.name.clone());
+                let (step, meta) = (step.clone(), vertex.meta.clone());
                 let (kill, cancel) = exec::kill_switch();
                 let ran = self
                     .blocking(move |job| {
                         mount_manifest::save(job, &map, &results);
                         ContextReads::during(job, &step, (&map, &inputs), |reads| {
-                            exec::run(reads, (&exec, &name), &inputs, &step, &cancel)
+                            exec::run(reads, (&exec, &meta), &inputs, &step, &cancel)
                         })
                     })
                     .await;

@@ -18,6 +18,7 @@ mod worker;
 pub use cache::imports::{CacheFrom, CacheImports, ImportedCache, shared_key};
 pub use cache::{Cache, record};
 pub use error::OpsError;
+pub use exec::agent::bind_short;
 pub use exec::container::{Container, ProcessRequest, Streams};
 pub use exec::debug::{Debug, HandOver, Turn};
 pub use exec::loopback::unreached_service;

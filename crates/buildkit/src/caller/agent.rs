@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::unfold;
 use lapstrake_diag::{Outcome, Report};
+use lapstrake_ops::bind_short;
 use lapstrake_proto::moby::sshforward::v1::ssh_client::SshClient;
 use lapstrake_proto::moby::sshforward::v1::{BytesMessage, CheckAgentRequest};
 use lapstrake_store::{Store, TempDir};
@@ -46,7 +47,9 @@ impl Agent {
             Err(status) => return Err(Report::new(format!("ssh agent {id}: {}", status.message()))),
         }
         let dir = store.temp_dir()?;
-        let listener = UnixListener::bind(dir.path().join("agent"))?;
+        let listener = bind_short(&dir.path().join("agent"))?;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
         let (session, id) = (session.clone(), id.to_owned());
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tonic::Code;
 
 use crate::files::{TransferError, Wanted, receive};
-use crate::session::Session;
+use crate::session::{Session, Sessions};
 
 /// The ignore file of a context.
 const IGNORE: &str = ".dockerignore";
@@ -27,6 +27,8 @@ pub(crate) struct Names {
     pub(crate) dockerfile: String,
     /// The path of the Dockerfile in its directory.
     pub(crate) file: String,
+    /// The ids of the sessions that have a directory, by its name, where that is not the build's own session.
+    pub(crate) sessions: BTreeMap<String, String>,
 }
 
 /// A directory that is here.
@@ -47,6 +49,7 @@ enum Held {
 /// The directories of one build.
 pub(super) struct Contexts {
     session: Arc<Session>,
+    sessions: Arc<Sessions>,
     store: Arc<Store>,
     names: Names,
     here: Mutex<BTreeMap<String, Here>>,
@@ -87,8 +90,13 @@ impl ContextError {
 }
 
 impl Contexts {
-    pub(super) fn new(session: Arc<Session>, store: Arc<Store>, names: Names) -> Contexts {
-        Contexts { session, store, names, here: Mutex::default(), locals: Mutex::default() }
+    pub(super) fn new(
+        (session, sessions): (Arc<Session>, Arc<Sessions>),
+        store: Arc<Store>,
+        names: Names,
+    ) -> Contexts {
+        let (here, locals) = (Mutex::default(), Mutex::default());
+        Contexts { session, sessions, store, names, here, locals }
     }
 
     /// The place of a directory: `NAME`, or `NAME/PATH` for one below.
@@ -170,7 +178,7 @@ impl Contexts {
 
     /// The files that may be the Dockerfile and its ignore file.
     fn dockerfiles(&self) -> Wanted {
-        let Names { dockerfile, file } = &self.names;
+        let Names { dockerfile, file, .. } = &self.names;
         let mut follow = vec![file.clone(), format!("{file}{IGNORE}")];
         let lower = Path::new(file).with_file_name("dockerfile").to_string_lossy().into_owned();
         if Path::new(file).file_name().is_some_and(|name| name == "Dockerfile") {
@@ -202,7 +210,14 @@ impl Contexts {
         let wanted = Wanted { name: name.to_owned(), follow: vec![IGNORE.to_owned()], ..Wanted::default() };
         match self.fetch(&wanted, "ignore file").await {
             Err(error) if name == "context" && error.is_missing() => Ok(Vec::new()),
-            found => Ok(patterns(&found?.tree, IGNORE)?.unwrap_or_default()),
+            found => {
+                let mut excluded = patterns(&found?.tree, IGNORE)?.unwrap_or_default();
+                if !excluded.is_empty() {
+                    // The build reads the file again, for its own selection and for the checks.
+                    excluded.push(format!("!{IGNORE}"));
+                }
+                Ok(excluded)
+            }
         }
     }
 
@@ -217,10 +232,17 @@ impl Contexts {
 
     /// Brings a directory here. `part` tells copies of parts of one directory from each other.
     async fn fetch(&self, wanted: &Wanted, part: &str) -> Result<Here, ContextError> {
-        let key = self.session.shared_key();
+        let failed = |source| ContextError::Transfer { name: wanted.name.clone(), source };
+        let session = match self.names.sessions.get(&wanted.name) {
+            Some(id) => {
+                self.sessions.get(id).await.map_err(|status| failed(TransferError::Remote(status)))?
+            }
+            None => self.session.clone(),
+        };
+        let key = session.shared_key();
         let part = if wanted.name == self.names.dockerfile { "dockerfile" } else { part };
         let identity = format!("client {key:?} directory {:?} {part}", wanted.name);
-        self.fetch_as(&self.session, wanted, identity).await
+        self.fetch_as(&session, wanted, identity).await
     }
 
     /// Brings a directory into the copy that is called `identity`.

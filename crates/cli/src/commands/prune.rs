@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use lapstrake_build::{Machine, attrs};
 use lapstrake_diag::{Outcome, Usage};
 use lapstrake_go::size::human as bytes;
-use lapstrake_images::{ImageFilter, PruneResult, Pruned, prune_with_layers};
+use lapstrake_images::{ImageFilter, PruneResult, PruneScope, Pruned, prune_with_layers};
 use lapstrake_oci::Digest;
 use lapstrake_store::{Item, Limits, Rule};
 use lapstrake_sys::SingleThreaded;
@@ -41,7 +41,7 @@ pub(crate) fn prune(args: &Prune) -> Outcome<ExitCode> {
         return Ok(ExitCode::from(1));
     }
     let removed = match only {
-        None => told(lapstrake_images::prune(&session.store, args.all, &ImageFilter::default())?),
+        None => told(lapstrake_images::prune(&session.store, scope(args.all), &ImageFilter::default())?),
         Some(_) => Vec::new(),
     };
     let items = session.store.collect(std::slice::from_ref(&rule))?;
@@ -59,10 +59,15 @@ fn prune_images(args: &Prune) -> Outcome<ExitCode> {
     if !args.force && !confirmed(args, args.only)? {
         return Ok(ExitCode::from(1));
     }
-    let (result, items) = prune_with_layers(&session.store, args.all, &filter)?;
+    let (result, items) = prune_with_layers(&session.store, scope(args.all), &filter)?;
     let removed = told(result);
     report(args, &session, &removed, &items)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Unnamed images, or with `--all` all of them.
+fn scope(all: bool) -> PruneScope {
+    if all { PruneScope::All } else { PruneScope::Unnamed }
 }
 
 /// The images that went. The others that something runs in are told of.

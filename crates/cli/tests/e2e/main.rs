@@ -43,6 +43,7 @@ mod lookalikes;
 mod many;
 mod migration;
 mod model;
+mod mounts;
 mod named;
 mod networks;
 mod others;
@@ -104,6 +105,7 @@ const CASES: &[(&[Case], &[&str])] = &[
     (hostile::CASES, &[]),
     (overlays::CASES, &[]),
     (inodes::CASES, &["python3"]),
+    (mounts::CASES, &["python3"]),
     (networks::CASES, &["python3"]),
     (servers::CASES, &["skopeo", "docker-registry"]),
     (push::CASES, &["skopeo", "python3", "zstd", "docker-registry"]),

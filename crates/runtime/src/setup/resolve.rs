@@ -95,7 +95,11 @@ impl Lookup for Making<'_, '_> {
         let found = match rustix::fs::openat(here, &name, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 let kind = if names.is_last() { self.kind } else { Kind::Directory };
-                make(here, &name, kind, self.made)?
+                match make(here, &name, kind, self.made) {
+                    // Another container that shares this directory was faster.
+                    Err(Errno::EXIST) => rustix::fs::openat(here, &name, flags, Mode::empty())?,
+                    made => made?,
+                }
             }
             found => found?,
         };

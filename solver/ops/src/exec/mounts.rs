@@ -6,6 +6,7 @@ use lapstrake_runtime::{Mount, MountSource};
 use lapstrake_snapshot::Active;
 use lapstrake_store::{CacheDir, TempDir};
 
+use crate::exec::agent::AgentSocket;
 use crate::stack::SharedStack;
 
 /// What must stay until the process has ended.
@@ -13,6 +14,7 @@ pub(crate) enum MountResource {
     Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
     Copy(#[expect(dead_code, reason = "held for its directory")] TempDir),
     Active(#[expect(dead_code, reason = "held for its directory")] Active),
+    Agent(#[expect(dead_code, reason = "held for its connections")] AgentSocket),
 }
 
 /// Everything mounted for one process.

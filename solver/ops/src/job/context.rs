@@ -32,6 +32,8 @@ pub(crate) struct BuildContext {
     /// The remotes of repositories that the build needs.
     git_remotes: OnceLock<BTreeSet<String>>,
     network_choice: Mutex<()>,
+    /// The identities of cache directories that this job has renewed.
+    pub(crate) renewed_caches: Mutex<BTreeSet<String>>,
 }
 
 /// The inputs that `file` copies from as a whole.
@@ -61,6 +63,7 @@ impl BuildContext {
             unread_images: OnceLock::new(),
             git_remotes: OnceLock::new(),
             network_choice: Mutex::new(()),
+            renewed_caches: Mutex::default(),
         }
     }
 

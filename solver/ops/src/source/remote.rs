@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,7 +16,7 @@ use lapstrake_graph::{Git, Http, Source};
 use lapstrake_oci::Digest;
 use lapstrake_remote::{Answer, Download, GitAccess, Known, Web, moved};
 use lapstrake_snapshot::Active;
-use lapstrake_store::{LayerId, RecordOf};
+use lapstrake_store::{LayerId, RecordOf, TempDir};
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive, newest};
 use lapstrake_tree::copy::{CopyOptions, Dest, copy};
 use lapstrake_tree::inroot::{Root, open_host_dir};
@@ -150,13 +150,13 @@ impl Job {
         let wanted = git_source(git);
         let access = git_access(&self.0, &git.remote).await?;
         let (asked, asked_access) = (wanted.clone(), access.clone());
-        let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
+        let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access.git)?)).await?;
         step.status(&commit, 0, 0, false);
         let key = KeyHasher::new("lapstrake git time 1").part("commit", commit.as_bytes()).finish();
         if let Some(time) = load_record(&self.0, &key)? {
             return Ok(time);
         }
-        let time = self.blocking(move |_| Ok(wanted.time(&commit, &access)?)).await?;
+        let time = self.blocking(move |_| Ok(wanted.time(&commit, &access.git)?)).await?;
         save_record(&self.0, &key, &time, &[])?;
         Ok(time)
     }
@@ -188,7 +188,7 @@ impl Job {
         let wanted = git_source(git);
         let access = git_access(&self.0, &git.remote).await?;
         let (asked, asked_access) = (wanted.clone(), access.clone());
-        let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access)?)).await?;
+        let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access.git)?)).await?;
         step.status(&commit, 0, 0, false);
         let kept = if git.keep_git_dir { format!("{} {}", git.remote, git.reference) } else { String::new() };
         let key = KeyHasher::new("lapstrake git layer 2")
@@ -205,7 +205,7 @@ impl Job {
         let stack = self
             .cached_layer(key, move |job| {
                 let dir = job.store.temp_dir()?;
-                let checkout = wanted.checkout(&commit, dir.path(), &access)?;
+                let checkout = wanted.checkout(&commit, dir.path(), &access.git)?;
                 if commit_times {
                     set_times(dir.path(), checkout.time)?;
                 }
@@ -306,8 +306,23 @@ async fn http_authorization(job: &BuildContext, url: &str) -> Result<Option<Stri
     Ok(token.map(|token| format!("Bearer {token}")))
 }
 
+/// The way to a repository, with a directory for temporary files of git.
+async fn git_access(job: &BuildContext, remote: &str) -> Result<Access, OpsError> {
+    // The system's directory for temporary files may be the one of the state, where processes remove whatever is not locked.
+    let scratch = Arc::new(job.store.temp_dir()?);
+    let git = GitAccess { scratch: Some(scratch.path().to_owned()), ..git_logins(job, remote).await? };
+    Ok(Access { git, _scratch: scratch })
+}
+
+/// The way to a repository, with a directory that is there for as long as it is used.
+#[derive(Clone)]
+struct Access {
+    git: GitAccess,
+    _scratch: Arc<TempDir>,
+}
+
 /// `GIT_AUTH_HEADER` whole, or `GIT_AUTH_TOKEN` as a password, both perhaps with `.<host>` behind; the agent `default`.
-async fn git_access(job: &BuildContext, remote: &str) -> Result<GitAccess, OpsError> {
+async fn git_logins(job: &BuildContext, remote: &str) -> Result<GitAccess, OpsError> {
     let host = host(remote);
     let mut access = GitAccess {
         ssh_agent: asked(&job.settings.ssh, "default".to_owned()).await?,
