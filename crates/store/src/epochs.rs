@@ -38,6 +38,21 @@ impl EpochGuard {
     }
 }
 
+/// The right of a part of a process to use what it finds in the store: of one build of a server.
+#[derive(Debug)]
+pub struct StoreUse {
+    _lock: File,
+}
+
+impl StoreUse {
+    /// Joins a generation, as [`EpochGuard::join`] does for the whole process. Each value has a lock of its own.
+    pub(crate) fn join(root: &Path, generation: i64) -> Result<StoreUse, StoreError> {
+        let (path, lock) = open(root, &number(generation))?;
+        flock(&lock, FlockOperation::LockShared).map_err(|e| io_error("lock", &path)(e.into()))?;
+        Ok(StoreUse { _lock: lock })
+    }
+}
+
 /// Whether no process is left of a generation.
 pub(crate) fn is_epoch_empty(root: &Path, generation: i64) -> Result<bool, StoreError> {
     let (_, file) = open(root, &number(generation))?;

@@ -166,7 +166,7 @@ impl Store {
     }
 
     /// Removes everything condemned that nobody can be using. This process must not use the store any more, but to
-    /// prune. If another one is at it, there is nothing to do.
+    /// prune, and in parts that hold a [`StoreUse`](crate::StoreUse). If another one is at it, there is nothing to do.
     pub fn reclaim(&self) -> Result<Reclaimed, StoreError> {
         let mut done = Reclaimed::default();
         let Some(lock) = gc_lock(self.root())? else { return Ok(done) };

@@ -1,6 +1,6 @@
 //! Generations of processes: see [`crate::epochs`].
 
-use crate::epochs::is_epoch_empty;
+use crate::epochs::{StoreUse, is_epoch_empty};
 use crate::error::StoreError;
 use crate::layout::Store;
 
@@ -8,6 +8,21 @@ impl Store {
     /// This process uses what is in the store from now on.
     pub(crate) fn join_epoch(&self) -> Result<(), StoreError> {
         self.user.join(self.root(), self.generation()?)
+    }
+
+    /// A part of this process uses the store until the value goes. What the part finds stays until then, also if this process
+    /// removes things itself: see [`Store::leave`].
+    ///
+    /// # Errors
+    /// The lock cannot be taken.
+    pub fn begin_use(&self) -> Result<StoreUse, StoreError> {
+        StoreUse::join(self.root(), self.generation()?)
+    }
+
+    /// From now on only the holders of [`Store::begin_use`] in this process use what they find. A server that waits for builds
+    /// keeps nothing from being removed.
+    pub fn leave(&self) {
+        self.user.leave();
     }
 
     /// The present generation.

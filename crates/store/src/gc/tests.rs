@@ -78,6 +78,25 @@ fn nothing_goes_from_under_who_was_there_before() {
     assert!(!after.has_layer(&gone));
 }
 
+/// A server that prunes itself while it builds.
+#[test]
+fn parts_of_a_process_keep_what_they_found() {
+    let root = tempfile::tempdir().unwrap();
+    let server = open(root.path());
+    server.leave();
+    let gone = layer(&server, "a");
+    record(&server, 1, &[&gone]);
+    let build = server.begin_use().unwrap();
+    server.collect(&everything()).unwrap();
+    assert_eq!(server.reclaim().unwrap(), Reclaimed { count: 0, waiting: 1 });
+    // Nor does another process take it.
+    assert_eq!(open(root.path()).reclaim().unwrap(), Reclaimed { count: 0, waiting: 1 });
+    assert!(server.has_layer(&gone));
+    drop(build);
+    assert_eq!(server.reclaim().unwrap(), Reclaimed { count: 1, waiting: 0 });
+    assert!(!server.has_layer(&gone));
+}
+
 #[test]
 fn generations_follow_each_other() {
     let root = tempfile::tempdir().unwrap();
