@@ -13,6 +13,8 @@ use lapstrake_outputs::{Encoding, IndexNotes, LayerForm};
 pub struct ImageOutput {
     /// Further names.
     pub names: Vec<Reference>,
+    /// Whether the result says a further name: `name=*`.
+    pub named_by_result: bool,
     /// Whether no time in new layers is later than the epoch.
     pub rewrite: bool,
     /// The epoch in place of the build's own; `Some(None)` is none.
@@ -43,6 +45,7 @@ impl Default for ImageOutput {
     fn default() -> ImageOutput {
         ImageOutput {
             names: Vec::new(),
+            named_by_result: false,
             rewrite: false,
             epoch: None,
             encoding: Encoding::default(),
@@ -127,6 +130,17 @@ impl Output {
             Output::Tar { .. } | Output::Local { .. } => true,
             Output::Image { image, .. } => image.unpack,
             Output::Archive { .. } | Output::Layout { .. } | Output::Engine { .. } | Output::Cache => false,
+        }
+    }
+
+    /// The image that the result becomes, if it becomes one.
+    pub(crate) fn image_mut(&mut self) -> Option<&mut ImageOutput> {
+        match self {
+            Output::Image { image, .. }
+            | Output::Archive { image, .. }
+            | Output::Layout { image, .. }
+            | Output::Engine { image } => Some(image),
+            Output::Tar { .. } | Output::Local { .. } | Output::Cache => None,
         }
     }
 
@@ -227,6 +241,10 @@ fn stored(keys: &mut Keys) -> Result<ImageOutput, String> {
 fn image(keys: &mut Keys) -> Result<ImageOutput, String> {
     let mut image = ImageOutput::default();
     for name in keys.take("name").iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty()) {
+        if name == "*" {
+            image.named_by_result = true;
+            continue;
+        }
         image
             .names
             .push(Reference::new_name(name).map_err(|error| format!("invalid name `{name}`: {error}"))?);

@@ -38,6 +38,12 @@ pub(crate) fn as_index(
         let text = "conflicting config: returning multiple target platforms is not allowed";
         return Err(Usage(text.to_owned()));
     }
+    check_outputs(index, outputs)?;
+    Ok(index)
+}
+
+/// Refuses outputs that cannot take an index, or only an index.
+pub(crate) fn check_outputs(index: bool, outputs: &[Output]) -> Result<(), Usage> {
     for output in outputs {
         let text = match output {
             Output::Archive { docker: true, .. } | Output::Layout { docker: true, .. } if index => {
@@ -55,7 +61,7 @@ pub(crate) fn as_index(
         };
         return Err(Usage(text.to_owned()));
     }
-    Ok(index)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ impl Resolved {
     /// A value that cannot be, or a directory that `client` does not have.
     pub fn parse(request: &BuildRequest, client: &Arc<dyn Client>) -> Outcome<Resolved> {
         let mut resolved = Resolved::read(request, client)?;
+        let unnamed = |image: &mut ImageOutput| image.named_by_result;
+        if resolved.outputs.iter_mut().filter_map(Output::image_mut).any(unnamed) {
+            let text = "a Dockerfile does not name its image: give a name in place of `name=*`";
+            return Err(Usage(text.to_owned()).into());
+        }
         let asked = resolved.inputs.build_args.get("BUILDKIT_MULTI_PLATFORM");
         resolved.as_index =
             platforms::as_index(&resolved.inputs.platforms, asked.map(String::as_str), &resolved.outputs)?;
@@ -73,6 +78,37 @@ impl Resolved {
             }
         }
         self
+    }
+
+    /// Reads a request whose results the caller brings itself. [`Resolved::of_results`] says what they are.
+    ///
+    /// # Errors
+    /// As [`Resolved::parse`].
+    pub fn without_results(request: &BuildRequest, client: &Arc<dyn Client>) -> Outcome<Resolved> {
+        Resolved::read(request, client)
+    }
+
+    /// The results are an index, or one image that the caller calls `name` where an output is to be called `*`.
+    ///
+    /// # Errors
+    /// An output cannot take such results.
+    pub fn of_results(mut self, is_index: bool, name: Option<&str>) -> Outcome<Resolved> {
+        self.as_index = is_index;
+        platforms::check_outputs(is_index, &self.outputs)?;
+        for image in
+            self.outputs.iter_mut().filter_map(Output::image_mut).filter(|image| image.named_by_result)
+        {
+            let name =
+                name.ok_or_else(|| Usage("the result does not say the name of the image".to_owned()))?;
+            for name in name.split(',') {
+                let parsed = Reference::new_name(name);
+                image.names.push(parsed.map_err(|error| Usage(format!("invalid name `{name}`: {error}")))?);
+            }
+        }
+        if self.outputs.iter().any(|output| self.names.is_empty() && output.needs_name()) {
+            return Err(Usage("pushing needs an image name: give one with `-t`".to_owned()).into());
+        }
+        Ok(self)
     }
 
     /// Reads a request about a Dockerfile that builds nothing: of several platforms, the first one counts.

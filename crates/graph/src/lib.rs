@@ -26,4 +26,4 @@ pub use exec::{
 pub use file::{Copy, CopyVariant, File, FileAction, MakeDir, MakeFile, Owner, OwnerPart, Remove, Symlink};
 pub use graph::{Edge, Graph, InvalidGraph, Lines, Op, Vertex, VertexDigest, VertexId, VertexMeta};
 pub use plan::{HistoryDraft, ImageDraft, Plan, Target};
-pub use source::{Git, Http, ImageStore, Source};
+pub use source::{Git, Http, HttpOptions, ImageStore, Source};

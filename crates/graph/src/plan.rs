@@ -1,6 +1,6 @@
 //! A graph with what is wanted of it.
 
-use lapstrake_oci::{ImageConfig, Platform};
+use lapstrake_oci::{History, ImageConfig, Platform};
 
 use crate::{Edge, Graph, VertexId};
 
@@ -35,6 +35,20 @@ pub struct ImageDraft {
     pub history: Vec<HistoryDraft>,
     /// `SOURCE_DATE_EPOCH`: seconds since the Unix epoch that no new time may exceed.
     pub epoch: Option<i64>,
+}
+
+impl ImageDraft {
+    /// The config with all rows of history. New rows have no time yet.
+    pub fn complete(&self) -> ImageConfig {
+        let mut config = self.config.clone();
+        config.history.extend(self.history.iter().map(|row| History {
+            created_by: row.created_by.clone(),
+            comment: "buildkit.dockerfile.v0".to_owned(),
+            empty_layer: row.layer.is_none(),
+            ..History::default()
+        }));
+        config
+    }
 }
 
 /// A row of history before its time is known.

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum ImageStore {
     /// The local store or, failing that, the registry of the reference.
     Registry,
+    /// As [`ImageStore::Registry`]; only so many layers are used, from the lowest.
+    LowestLayers(usize),
     /// An OCI image layout in this directory of the host.
     Layout {
         /// The directory, absolute.
@@ -71,12 +73,33 @@ pub struct Http {
     pub checksum: Option<Digest>,
     /// Whether the tree is what an archive has in it, where the file is one.
     pub unpack: bool,
+    /// What only clients of BuildKit's API ask for.
+    #[serde(default, skip_serializing_if = "HttpOptions::is_default")]
+    pub options: Box<HttpOptions>,
+}
+
+/// Options of a file of the web that `ADD` does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HttpOptions {
     /// The permission bits of the file; `None` for 0600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
+    /// Further headers of the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// The secret that has the value of the `Authorization` header, for any host; empty for the ones that name the host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authorization_secret: String,
     /// The user and the group of the file; `None` for 0:0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<(u32, u32)>,
+}
+
+impl HttpOptions {
+    /// Whether the file is as `ADD` makes it.
+    pub fn is_default(&self) -> bool {
+        *self == HttpOptions::default()
+    }
 }
 
 /// A commit of a git repository.

@@ -35,6 +35,8 @@ pub struct Download<'a> {
     pub known: Option<&'a Known>,
     /// The value of an `Authorization` header. It does not follow redirects to other hosts.
     pub authorization: Option<&'a str>,
+    /// Further headers.
+    pub headers: &'a [(String, String)],
 }
 
 /// What became of a download.
@@ -144,6 +146,9 @@ impl Web {
                     request = request.header(name, value);
                 }
             }
+        }
+        for (name, value) in download.headers {
+            request = request.header(name, value);
         }
         match download.authorization {
             Some(value) => request.header(AUTHORIZATION, value),

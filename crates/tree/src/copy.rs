@@ -309,7 +309,7 @@ pub fn make_symlink(
 }
 
 /// Removes a file or a whole directory. Links above it are followed within the root, the last part is not. With `wildcards`
-/// the last part is a pattern; with `optional` nothing need be there.
+/// the parts of the path are patterns, which never match the way through a link. With `optional` nothing need be there.
 ///
 /// # Errors
 /// [`TreeError::NotFound`] if nothing is there, [`TreeError::Pattern`], [`TreeError::Io`].
@@ -324,43 +324,53 @@ pub fn remove(
         return Err(TreeError::io("remove", &clean)(Errno::BUSY));
     }
     let missing = || TreeError::NotFound { path: clean.to_string(), hidden_by: None, nearest: String::new() };
-    let parent = clean.parent().unwrap_or_default();
     let root = Root::from_fd(dest_root);
-    let dir = match root.open(parent.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
-        Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => {
-            return if optional { Ok(()) } else { Err(missing()) };
-        }
-        dir => dir?,
-    };
-    let mut names: Vec<Box<[u8]>> = vec![clean.name().into()];
-    if wildcards {
-        let text = crate::path::lossy(clean.name());
-        let pattern = crate::ignore::Pattern::shallow(&text).ok_or_else(|| TreeError::Pattern {
-            pattern: text.clone(),
-            line: 0,
-            file: None,
-        })?;
-        names.clear();
-        let list = fs::Dir::read_from(&dir).map_err(TreeError::io("list", &parent))?;
-        for entry in list {
-            let entry = entry.map_err(TreeError::io("list", &parent))?;
-            let name = entry.file_name().to_bytes();
-            if !matches!(name, b"." | b"..") && pattern.matches(name) {
-                names.push(name.into());
-            }
-        }
-    }
-    if names.is_empty() && !optional {
+    let found = if wildcards { matching(&root, &clean)? } else { vec![clean.clone()] };
+    if found.is_empty() && !optional {
         return Err(missing());
     }
-    for name in names {
-        match crate::removal::remove_at(dir.as_fd(), &name) {
+    for path in found {
+        let parent = path.parent().unwrap_or_default();
+        let removed = match root.open(parent.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+            Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => Err(Errno::NOENT),
+            dir => crate::removal::remove_at(dir?.as_fd(), path.name()),
+        };
+        match removed {
             Err(Errno::NOENT) if optional => {}
             Err(Errno::NOENT) => return Err(missing()),
-            done => done.map_err(TreeError::io("remove", &parent.join_name(&name)))?,
+            done => done.map_err(TreeError::io("remove", &path))?,
         }
     }
     Ok(())
+}
+
+/// The paths on the disk that a pattern matches.
+fn matching(root: &Root<'_>, pattern: &TreePath) -> Result<Vec<TreePath>, TreeError> {
+    let mut here = vec![TreePath::root()];
+    for part in pattern.components() {
+        let text = crate::path::lossy(part);
+        let bad = || TreeError::Pattern { pattern: text.clone(), line: 0, file: None };
+        let parsed = crate::ignore::Pattern::shallow(&text).ok_or_else(bad)?;
+        if parsed.is_literal() {
+            here = here.into_iter().map(|dir| dir.join_name(part)).collect();
+            continue;
+        }
+        let mut next = Vec::new();
+        for dir in here {
+            let Ok(fd) = root.open_dir(dir.as_bytes()) else { continue };
+            for entry in fs::Dir::read_from(&fd).map_err(TreeError::io("list", &dir))? {
+                let entry = entry.map_err(TreeError::io("list", &dir))?;
+                let name = entry.file_name().to_bytes();
+                if !matches!(name, b"." | b"..") && parsed.matches(name) {
+                    next.push(dir.join_name(name));
+                }
+            }
+        }
+        here = next;
+    }
+    // A pattern in the middle matches directories that do not have the rest.
+    here.retain(|path| root.exists(path.as_bytes()));
+    Ok(here)
 }
 
 /// A file whose content is known.

@@ -71,7 +71,9 @@ impl Lowering<'_> {
         }
         let kind = pb::MountType::try_from(mount.mount_type)
             .map_err(|_| this.invalid(format!("unknown mount type {}", mount.mount_type)))?;
-        if mount.output >= 0 && kind != pb::MountType::Bind {
+        // Secrets and agents have no output, whatever the field says.
+        let has_output = mount.output >= 0 && matches!(kind, pb::MountType::Cache | pb::MountType::Tmpfs);
+        if has_output && mount.output > 0 {
             return Err(this.unsupported("an output of a mount that is no bind mount"));
         }
         let kind = match kind {
@@ -159,12 +161,12 @@ fn process(this: &This<'_>, exec: &pb::ExecOp, meta: &pb::Meta) -> Result<Exec, 
         Ok(pb::NetMode::Unset) => NetworkMode::Default,
         Ok(pb::NetMode::Host) => NetworkMode::Host,
         Ok(pb::NetMode::None) => NetworkMode::None,
-        Err(_) => return Err(this.invalid(format!("unknown network mode {}", exec.network))),
+        Err(_) => return Err(this.invalid(format!("invalid network mode: {}", exec.network))),
     };
     let security = match pb::SecurityMode::try_from(exec.security) {
         Ok(pb::SecurityMode::Sandbox) => SecurityMode::Sandbox,
         Ok(pb::SecurityMode::Insecure) => SecurityMode::Insecure,
-        Err(_) => return Err(this.invalid(format!("unknown security mode {}", exec.security))),
+        Err(_) => return Err(this.invalid(format!("invalid security mode: {}", exec.security))),
     };
     let secret_env = exec.secretenv.iter().map(|secret| SecretEnv {
         id: secret.id.clone(),

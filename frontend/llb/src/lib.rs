@@ -3,10 +3,16 @@
 //! A [`Definition`] is decoded and checked first. It tells which images and nested definitions have to be known. With
 //! these [`Answers`], [`Definition::lower`] adds its ops to a graph. Nothing here fetches or runs anything.
 //!
+//! [`encode`] goes the other way: it makes a definition of a part of a graph.
+//!
 //! An op is named by the SHA-256 of the bytes that the client sent. The names stay the names of the steps, so that a client finds
 //! its own vertices in the progress of the build.
 
 mod definition;
+mod encode;
+mod encode_exec;
+mod encode_file;
+mod encoded;
 mod error;
 mod exec;
 mod file;
@@ -16,6 +22,8 @@ mod names;
 mod source;
 
 pub use definition::{Definition, Place};
+pub use encode::encode;
+pub use encoded::NotDefinable;
 pub use error::LlbError;
 pub use exec::CACHE_MODE;
 pub use local::LocalSource;

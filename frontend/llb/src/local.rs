@@ -1,6 +1,7 @@
 //! Directories of clients.
 
 use lapstrake_oci::Digest;
+use lapstrake_proto::pb;
 use serde::{Deserialize, Serialize};
 
 /// A directory of a client.
@@ -35,5 +36,30 @@ impl LocalSource {
         }
         let parts = (&self.session, &self.include, &self.exclude, &self.follow, self.all_again);
         format!("{} {}", self.name, Digest::sha256(&lapstrake_go::to_json(&parts)).short())
+    }
+
+    /// The source as an op.
+    pub(crate) fn op(&self) -> pb::SourceOp {
+        let list = |list: &[String]| String::from_utf8_lossy(&lapstrake_go::to_json(&list)).into_owned();
+        let mut attrs: Vec<(&str, String)> = Vec::new();
+        for (key, values) in [
+            ("local.includepattern", &self.include),
+            ("local.excludepatterns", &self.exclude),
+            ("local.followpaths", &self.follow),
+        ] {
+            if !values.is_empty() {
+                attrs.push((key, list(values)));
+            }
+        }
+        for (key, value) in [("local.session", &self.session), ("local.sharedkeyhint", &self.shared_key)] {
+            if !value.is_empty() {
+                attrs.push((key, value.clone()));
+            }
+        }
+        if self.all_again {
+            attrs.push(("local.differ", "none".to_owned()));
+        }
+        let attrs = attrs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        pb::SourceOp { identifier: format!("local://{}", self.name), attrs }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lapstrake_graph::{Edge, Graph, Op, Source, VertexMeta};
+use lapstrake_graph::{Copy, CopyVariant, Edge, File, FileAction, Graph, Op, Source, VertexMeta};
 use lapstrake_oci::{Digest, Platform};
 use lapstrake_proto::pb;
 
@@ -10,9 +10,6 @@ use crate::definition::{Definition, OutputOf, lines, output_of};
 use crate::error::LlbError;
 use crate::local::LocalSource;
 use crate::names;
-
-/// The key of the description that has a step's name.
-const CUSTOM_NAME: &str = "llb.customname";
 
 /// The answers to what a definition asks: see [`Definition::images`] and [`Definition::builds`].
 #[derive(Clone, Debug, Default)]
@@ -104,6 +101,7 @@ impl Definition {
             lowering.op(digest)?;
         }
         let edge = lowering.edge(&self.root)?;
+        let edge = lowering.layered(edge)?;
         Ok(Lowered { edge, locals: lowering.locals })
     }
 }
@@ -145,7 +143,7 @@ impl Lowering<'_> {
 
     fn meta(&self, digest: &Digest, op: &pb::Op) -> VertexMeta {
         let meta = self.definition.metadata.get(&digest.to_string());
-        let named = meta.and_then(|meta| meta.description.get(CUSTOM_NAME));
+        let named = meta.and_then(|meta| meta.description.get(names::CUSTOM_NAME));
         let ignore_cache = meta.is_some_and(|meta| meta.ignore_cache);
         VertexMeta {
             id: Some(digest.clone()),
@@ -167,8 +165,39 @@ impl Lowering<'_> {
         if index == -1 { self.scratch() } else { this.input(index) }
     }
 
+    /// `edge` as something that has layers: a directory of a client is copied.
+    fn layered(&mut self, edge: Edge) -> Result<Edge, LlbError> {
+        let vertex = &self.graph[edge.vertex];
+        if !matches!(vertex.op, Op::Source(Source::Local { .. })) {
+            return Ok(edge);
+        }
+        let meta = VertexMeta { name: format!("copy {}", vertex.meta.name), ..VertexMeta::default() };
+        let copy = FileAction::Copy(Copy {
+            input: 1,
+            sources: vec!["/".to_owned()],
+            dest: "/".to_owned(),
+            chown: None,
+            chmod: None,
+            chmod_made: false,
+            exclude: Vec::new(),
+            parents: false,
+            optional: false,
+            unpack: false,
+            timestamp: None,
+            variant: CopyVariant::default(),
+        });
+        let inputs = vec![self.scratch()?, edge];
+        Ok(self.graph.add(Op::File(File { actions: vec![copy] }), inputs, meta)?.into())
+    }
+
+    /// The input `index` of an op, as something that has layers; the empty tree for −1.
+    fn layers(&mut self, this: &This<'_>, index: i64) -> Result<Edge, LlbError> {
+        let edge = self.input_or_scratch(this, index)?;
+        self.layered(edge)
+    }
+
     fn merge(&mut self, this: &This<'_>, merge: &pb::MergeOp) -> Result<Edge, LlbError> {
-        let inputs = merge.inputs.iter().map(|input| self.input_or_scratch(this, input.input));
+        let inputs = merge.inputs.iter().map(|input| self.layers(this, input.input));
         let inputs: Vec<Edge> = inputs.collect::<Result<_, _>>()?;
         if inputs.is_empty() {
             return Err(this.invalid("a merge of nothing"));
@@ -179,7 +208,7 @@ impl Lowering<'_> {
     fn diff(&mut self, this: &This<'_>, diff: pb::DiffOp) -> Result<Edge, LlbError> {
         let lower = diff.lower.map_or(-1, |lower| lower.input);
         let upper = diff.upper.map_or(-1, |upper| upper.input);
-        let inputs = vec![self.input_or_scratch(this, lower)?, self.input_or_scratch(this, upper)?];
+        let inputs = vec![self.layers(this, lower)?, self.layers(this, upper)?];
         Ok(self.graph.add(Op::Diff, inputs, this.meta.clone())?.into())
     }
 }

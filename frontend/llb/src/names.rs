@@ -2,6 +2,9 @@
 
 use lapstrake_proto::pb;
 
+/// The key of the description that has a step's name.
+pub(crate) const CUSTOM_NAME: &str = "llb.customname";
+
 /// The name that BuildKit gives to an op without one.
 pub(crate) fn of_op(op: &pb::Op) -> String {
     match &op.op {

@@ -182,7 +182,13 @@ fn http(this: &This<'_>, source: &pb::SourceOp) -> Result<Http, LlbError> {
             "http.perm" => {
                 let digits = value.strip_prefix("0o").unwrap_or(value);
                 let mode = u32::from_str_radix(digits, 8);
-                http.mode = Some(mode.map_err(|_| this.invalid(format!("`{value}` is no mode")))? & 0o7777);
+                http.options.mode =
+                    Some(mode.map_err(|_| this.invalid(format!("`{value}` is no mode")))? & 0o7777);
+            }
+            "http.authheadersecret" => http.options.authorization_secret.clone_from(value),
+            "http.header.accept" | "http.header.user-agent" => {
+                let name = key.trim_start_matches("http.header.");
+                http.options.headers.push((name.to_owned(), value.clone()));
             }
             "http.uid" => uid = Some(number(value)?),
             "http.gid" => gid = Some(number(value)?),
@@ -190,7 +196,7 @@ fn http(this: &This<'_>, source: &pb::SourceOp) -> Result<Http, LlbError> {
         }
     }
     if uid.is_some() || gid.is_some() {
-        http.owner = Some((uid.unwrap_or(0), gid.unwrap_or(0)));
+        http.options.owner = Some((uid.unwrap_or(0), gid.unwrap_or(0)));
     }
     Ok(http)
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use lapstrake_dockerfile::{Instruction, Place, Rule, parse_trigger};
 use lapstrake_go::quoted;
 use lapstrake_graph::{Edge, ImageStore, Op, Source, VertexMeta};
-use lapstrake_oci::{Platform, Reference};
+use lapstrake_oci::{ImageConfig, Platform, Reference};
 
 use crate::error::LowerError;
 use crate::inputs::NamedContext;
@@ -24,6 +24,7 @@ enum Asked {
     Local { name: String },
     Rootfs { path: String },
     Remote(Source),
+    Solved { name: String, source: Source, config: Option<Box<ImageConfig>> },
 }
 
 impl Lowering<'_> {
@@ -43,6 +44,9 @@ impl Lowering<'_> {
             (Some((name, NamedContext::Local)), _) => Asked::Local { name: name.to_owned() },
             (Some((_, NamedContext::Rootfs { path })), _) => Asked::Rootfs { path: path.clone() },
             (Some((_, NamedContext::Remote(source))), _) => Asked::Remote(source.clone()),
+            (Some((name, NamedContext::Solved { source, config })), _) => {
+                Asked::Solved { name: name.to_owned(), source: source.clone(), config: config.clone() }
+            }
             (Some((_, NamedContext::Image(reference))), _) => image(reference, ImageStore::Registry),
             // `StageGraph` has put the stage in the name's place.
             (Some((_, NamedContext::Target(_))), _) => return None,
@@ -101,6 +105,13 @@ impl Lowering<'_> {
             Some(Asked::Remote(source)) => {
                 let title = remote::title(&source);
                 bare(source, title, platform)
+            }
+            Some(Asked::Solved { name, source, config }) => {
+                let root = bare(source, format!("[context {name}] load from an earlier result"), platform);
+                match config {
+                    Some(config) => Root { config: ImageConfig { created: None, ..*config }, ..root },
+                    None => root,
+                }
             }
             Some(Asked::Rootfs { path }) => {
                 let title = format!("FROM rootfs://{path}");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lapstrake_graph::{NetworkMode, Source, Ulimit};
-use lapstrake_oci::{Platform, Reference};
+use lapstrake_oci::{ImageConfig, Platform, Reference};
 use lapstrake_tree::ignore::Patterns;
 
 /// Everything that the command line says and that can change the graph. All of it is resolved: nothing here is looked
@@ -133,7 +133,7 @@ fn familiar(name: &str) -> String {
 }
 
 /// What a named context is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum NamedContext {
     /// A directory of the client; the source op has the context's name.
     Local,
@@ -154,6 +154,13 @@ pub enum NamedContext {
     Rootfs {
         /// The directory, absolute.
         path: String,
+    },
+    /// The result of an earlier build.
+    Solved {
+        /// The result.
+        source: Source,
+        /// The config of the image that the result is, with all of its history; `None` where it is no image.
+        config: Option<Box<ImageConfig>>,
     },
 }
 

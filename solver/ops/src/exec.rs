@@ -474,7 +474,17 @@ fn add_cache(
     };
     let seed = cache.from.and_then(|input| inputs.get(input));
     let identity = cache_dirs::identity(cache, inputs);
+    let own = cache.sharing == Sharing::Private;
+    // A process that mounts one directory at two places must not wait for itself.
+    if let Some(path) = mounts.caches.get(&identity).filter(|_| !own) {
+        let fd = bind(path)?;
+        mounts.add(target, fd, &cache.source, cache.readonly);
+        return Ok(());
+    }
     let mut dir = job.store.cache_dir(&identity, sharing)?;
+    if !own {
+        mounts.caches.insert(identity, dir.path().to_owned());
+    }
     let fd = bind(dir.path())?;
     if dir.is_fresh() {
         if let Some(seed) = seed {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lapstrake_engine::{
     CacheMap, Dep, Execution, Executor, Key, KeyHasher, Progress, Selector, Step, StepId,
 };
-use lapstrake_graph::{Graph, Op, Source, Vertex};
+use lapstrake_graph::{Graph, ImageStore, Op, Source, Vertex};
 use lapstrake_runtime::ChosenNetwork;
 
 use crate::error::OpsError;
@@ -58,9 +58,13 @@ impl Job {
         let inputs: Vec<SharedStack> = results.iter().map(|result| result.value.clone()).collect();
         let mut read = Vec::new();
         let stack = match vertex.op.clone() {
-            Op::Source(Source::Image { manifest, reference, .. }) => {
+            Op::Source(Source::Image { manifest, reference, store, .. }) => {
                 let unpack = self.0.unpack_mode(&manifest);
-                self.0.images.fetch(&manifest, &reference, unpack, step).await?
+                let mut stack = self.0.images.fetch(&manifest, &reference, unpack, step).await?;
+                if let ImageStore::LowestLayers(limit) = store {
+                    stack.layers.truncate(limit);
+                }
+                stack
             }
             Op::Source(source @ (Source::Http(_) | Source::Git(_) | Source::Archive { .. })) => {
                 self.fetch(&source, step).await?
@@ -130,9 +134,11 @@ impl Executor for Job {
 
     async fn source_key(&self, vertex: &Vertex) -> Result<Key, OpsError> {
         let Op::Source(source) = &vertex.op else { return Err(OpsError::Worker) };
-        if let Source::Image { manifest, reference, .. } = source {
+        if let Source::Image { manifest, reference, store, .. } = source {
             let known = self.0.images.resolved(manifest, reference)?;
-            return Ok(known.key());
+            let ImageStore::LowestLayers(limit) = store else { return Ok(known.key()) };
+            let hasher = KeyHasher::new("lapstrake image layers 1").part("image", known.key().as_bytes());
+            return Ok(hasher.part("limit", &limit.to_le_bytes()).finish());
         }
         let stack = match source {
             Source::Http(_) | Source::Git(_) | Source::Archive { .. } => {

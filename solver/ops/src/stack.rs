@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lapstrake_engine::{Key, KeyHasher, StepResult};
+use lapstrake_graph::Source;
 use lapstrake_snapshot::{Lower, View};
 use lapstrake_store::{LayerId, StackLayer, Store};
 use lapstrake_tree::{Tree, TreeError};
@@ -89,6 +90,12 @@ impl Stack {
     pub fn into_result(self, store: &Store) -> Result<StackResult, OpsError> {
         let content = if self.local.is_some() { None } else { Some(self.content(store)?) };
         Ok(StepResult { value: self.into(), content })
+    }
+
+    /// As a source of another graph.
+    pub fn as_source(&self) -> Source {
+        let own = Stack { outputs: Vec::new(), ..self.clone() };
+        Source::Solved { result: own.to_text() }
     }
 
     /// As the text by which caches and records of builds know it.

@@ -1,6 +1,8 @@
 //! What is mounted for one process.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use lapstrake_runtime::{Mount, MountSource};
 use lapstrake_snapshot::Active;
@@ -23,6 +25,8 @@ pub(crate) struct Mounts {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) fds: Vec<OwnedFd>,
     pub(crate) resources: Vec<MountResource>,
+    /// Cache directories that are mounted already, by what identifies them.
+    pub(crate) caches: BTreeMap<String, PathBuf>,
     /// Trees that become outputs with what the process writes to them, and what they were before.
     pub(crate) kept: Vec<(Active, SharedStack)>,
     pub(crate) env: Vec<String>,

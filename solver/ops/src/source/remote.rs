@@ -69,6 +69,11 @@ impl Job {
                 Source::Http(http) => self.fetch_http(http, step).await,
                 Source::Git(git) => self.fetch_git(git, step).await,
                 Source::Archive { blob } => self.archive(blob, step).await,
+                Source::Solved { .. } => {
+                    let source = source.clone();
+                    let found = self.blocking(move |job| super::local_stack(job, &source)).await?;
+                    found.ok_or(OpsError::Worker)
+                }
                 _ => Err(OpsError::Worker),
             }
         });
@@ -85,7 +90,7 @@ impl Job {
             // The second version of what archives become.
             .part("unpack", &[if http.unpack { 2 } else { 0 }]);
         // Files that nobody gives an owner or a mode keep the key that they always had.
-        let key = match (http.mode, http.owner) {
+        let key = match (http.options.mode, http.options.owner) {
             (None, None) => key,
             given => key.part("given", &lapstrake_go::to_json(&given)),
         };
@@ -165,10 +170,14 @@ impl Job {
     async fn download(&self, http: &Http, known: Option<Record>, step: &Step) -> Result<Record, OpsError> {
         let job = &self.0;
         let web = job.fetch_cache.web.get_or_try_init(|| async { Web::new(job.images.proxies()) }).await?;
-        let authorization = http_authorization(job, &http.url).await?;
+        let authorization = http_authorization(job, http).await?;
         let validators = known.as_ref().map(Record::known);
-        let download =
-            Download { url: &http.url, known: validators.as_ref(), authorization: authorization.as_deref() };
+        let download = Download {
+            url: &http.url,
+            known: validators.as_ref(),
+            authorization: authorization.as_deref(),
+            headers: &http.options.headers,
+        };
         let mut writer = job.store.blob_writer()?;
         let shown = http.name.clone();
         let answer =
@@ -296,9 +305,16 @@ pub fn host(address: &str) -> &str {
 }
 
 /// `HTTP_AUTH_HEADER_<host>` whole, or `HTTP_AUTH_TOKEN_<host>` as a bearer token.
-async fn http_authorization(job: &BuildContext, url: &str) -> Result<Option<String>, OpsError> {
-    let host = host(url);
+async fn http_authorization(job: &BuildContext, http: &Http) -> Result<Option<String>, OpsError> {
+    let host = host(&http.url);
     let secrets = &job.settings.secrets;
+    if !http.options.authorization_secret.is_empty() {
+        let id = http.options.authorization_secret.clone();
+        return match secret(secrets, id.clone()).await? {
+            None => Err(OpsError::NoSecret { id }),
+            found => Ok(found),
+        };
+    }
     if let Some(header) = secret(secrets, format!("HTTP_AUTH_HEADER_{host}")).await? {
         return Ok(Some(header));
     }
@@ -407,11 +423,11 @@ fn file_layer(job: &BuildContext, blob: &Digest, http: &Http, modified: i64) -> 
     let failed = |e| OpsError::io("write", &path)(e);
     let mut file = File::create_new(&path).map_err(failed)?;
     io::copy(&mut job.store.open_blob(blob)?, &mut file).map_err(failed)?;
-    let private = std::os::unix::fs::PermissionsExt::from_mode(http.mode.unwrap_or(0o600));
+    let private = std::os::unix::fs::PermissionsExt::from_mode(http.options.mode.unwrap_or(0o600));
     file.set_permissions(private).map_err(failed)?;
     file.set_modified(time(modified)).map_err(failed)?;
     let root = open_host_dir(dir.path())?;
-    layer_of(job, root.as_fd(), http.owner.unwrap_or((0, 0)))
+    layer_of(job, root.as_fd(), http.options.owner.unwrap_or((0, 0)))
 }
 
 fn time(seconds: i64) -> std::time::SystemTime {
