@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
+    "proto/content.proto",
     "proto/ops.proto",
     "proto/control.proto",
     "proto/gateway.proto",

@@ -10,6 +10,7 @@ use lapstrake_build::Planned;
 use lapstrake_diag::Outcome;
 use lapstrake_engine::Warning;
 use lapstrake_graph::Target;
+use lapstrake_llb::{LocalSource, encode};
 use lapstrake_proto::moby::buildkit::v1::frontend as api;
 use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge as Service;
 use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
@@ -22,7 +23,7 @@ use crate::definitions;
 use crate::gateway::files::Files;
 use crate::gateway::{containers, images, process};
 use crate::jobs::{Definitions, Job};
-use crate::run::{begin, check_frontend, evaluate, plan};
+use crate::run::{Parts, begin, check_frontend, evaluate, plan};
 use crate::shared::Shared;
 use crate::thread::on_thread;
 use crate::{reference, subrequest, worker};
@@ -61,11 +62,6 @@ impl Bridge {
         };
         on_thread(open).await
     }
-}
-
-/// The error for what is not built yet.
-fn not_yet<T>(what: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("{what} is not supported by `lapstrake serve` yet")))
 }
 
 #[tonic::async_trait]
@@ -263,29 +259,29 @@ async fn solve(
     request: api::SolveRequest,
 ) -> Result<api::SolveResponse, Status> {
     let failed = |report: lapstrake_diag::Report| job.status(&report);
-    if !request.frontend_inputs.is_empty() {
-        return not_yet("a frontend with inputs");
-    }
     if request.frontend.is_empty() {
         return solve_definition(shared, job, request).await;
     }
     let opt = request.frontend_opt;
     check_frontend(&request.frontend, &opt).map_err(failed)?;
     check_caps(&opt)?;
-    let (prepared, parts) = begin(shared, job, &opt, &request.cache_imports).await.map_err(failed)?;
+    let (prepared, parts) =
+        begin(shared, job, (&opt, &request.frontend_inputs), &request.cache_imports).await.map_err(failed)?;
     if let Some(id) = opt.get("requestid").filter(|id| !id.is_empty()) {
         let metadata = subrequest::answer(shared, job, &prepared, (id, parts)).await?;
         let result = api::Result { metadata, ..api::Result::default() };
         return Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() });
     }
+    let locals = directories(job, &parts);
     plan(shared, job, &prepared, parts).await.map_err(failed)?;
     if request.evaluate {
         evaluate(shared, job, &prepared).await.map_err(failed)?;
     }
     let id = job.keep(&prepared)?;
+    let locals = move |name: &str| locals.get(name).cloned();
     let planned = prepared.planned.lock().await;
     let planned = planned.as_ref().ok_or_else(|| Status::internal("the result is gone"))?;
-    let result = described(planned, &id).map_err(failed)?;
+    let result = described(planned, &id, &locals).map_err(failed)?;
     // Kept once: nobody else describes this result.
     prepared.described.get_or_init(|| result.metadata.clone().into_iter().collect());
     Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() })
@@ -328,12 +324,39 @@ fn check_caps(opt: &BTreeMap<String, String>) -> Result<(), Status> {
     }
 }
 
+/// The directories of the client by their names in the graph, for definitions of the result.
+fn directories(job: &Job, (request, resolved): &Parts) -> BTreeMap<String, LocalSource> {
+    let named = request.contexts.iter().filter_map(|text| text.split_once('='));
+    let main = request.context.to_string_lossy().into_owned();
+    let names: BTreeMap<&str, &str> = named.chain([("context", main.as_str())]).collect();
+    let session = job.session.as_ref().map(|session| session.id().to_owned()).unwrap_or_default();
+    let contexts = resolved.settings.contexts.iter();
+    let one = contexts.filter_map(|(name, context)| {
+        let local = LocalSource {
+            name: (*names.get(name.as_str())?).to_owned(),
+            session: session.clone(),
+            exclude: context.ignore.cleaned(),
+            shared_key: name.clone(),
+            ..LocalSource::default()
+        };
+        Some((name.clone(), local))
+    });
+    one.collect()
+}
+
 /// The result as the client sees it: a reference for each platform, and the images' configs.
-fn described(planned: &Planned, id: &str) -> Outcome<api::Result> {
+fn described(
+    planned: &Planned,
+    id: &str,
+    locals: &dyn Fn(&str) -> Option<LocalSource>,
+) -> Outcome<api::Result> {
     let targets = &planned.plan().targets;
     let mut result = api::Result::default();
-    let reference = |name: &str| api::Ref { id: format!("{id}/{name}"), def: None };
-    let config = |target: &Target| lapstrake_go::to_json(&target.image.config);
+    // A result that no definition can say has none. A client that asks for the definition is told so.
+    let definition = |target: &Target| encode(&planned.plan().graph, target.edge, locals).ok();
+    let reference =
+        |target: &Target, name: &str| api::Ref { id: format!("{id}/{name}"), def: definition(target) };
+    let config = |target: &Target| lapstrake_go::to_json(&target.image.complete());
     let epoch = targets.first().and_then(|target| target.image.epoch);
     if let Some(epoch) = epoch {
         result.metadata.insert("source.date.epoch".to_owned(), epoch.to_string().into_bytes());
@@ -341,14 +364,14 @@ fn described(planned: &Planned, id: &str) -> Outcome<api::Result> {
     if !planned.as_index()
         && let [target] = targets.as_slice()
     {
-        result.result = Some(Value::Ref(reference("")));
+        result.result = Some(Value::Ref(reference(target, "")));
         result.metadata.insert("containerimage.config".to_owned(), config(target));
         return Ok(result);
     }
     let (mut refs, mut platforms) = (BTreeMap::new(), Vec::new());
     for target in targets {
         let name = target.platform.to_string();
-        refs.insert(name.clone(), reference(&name));
+        refs.insert(name.clone(), reference(target, &name));
         result.metadata.insert(format!("containerimage.config/{name}"), config(target));
         platforms.push(json!({ "ID": name, "Platform": target.platform }));
     }

@@ -81,6 +81,14 @@ impl SessionCaller {
         self.locals.lock().unwrap_or_else(PoisonError::into_inner).extend(locals);
     }
 
+    /// The directory `name` has these files and nothing else, whatever the client has under that name.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub(crate) async fn put(&self, name: &str, files: &BTreeMap<String, Vec<u8>>) -> Outcome<()> {
+        self.contexts.put(name, files).await.map_err(|error| Report::new(error.to_string()))
+    }
+
     /// The place of a directory that a definition names.
     async fn local(&self, key: &str, local: &LocalSource) -> Outcome<PathBuf> {
         let other = match local.session.as_str() {

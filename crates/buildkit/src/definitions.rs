@@ -47,18 +47,27 @@ impl Definitions {
         shared.host.allow(&request.steps.allowed)?;
         let caller = Arc::new(SessionCaller::new(session, shared.of_caller(), names, None));
         let client: Arc<dyn Client> = caller.clone();
-        let mut resolved = Resolved::parse(&request, &client)?;
+        let mut resolved = Resolved::without_results(&request, &client)?;
         let tools = Tools::new(&shared.worker, &*caller, &mut resolved, false);
         Ok(Definitions { tools, caller, request })
     }
 
-    /// The tools for an export of results, and the outputs.
+    /// The tools for an export of results, and the outputs. `results` says whether the results are an index, and the name that
+    /// they give to their image.
     ///
     /// # Errors
     /// As [`Definitions::of`].
-    pub(crate) fn for_export(&self) -> Outcome<(Tools, Resolved)> {
+    pub(crate) fn for_export(&self, (is_index, name): (bool, Option<&str>)) -> Outcome<(Tools, Resolved)> {
         let client: Arc<dyn Client> = self.caller.clone();
-        Ok((self.tools.clone(), Resolved::parse(&self.request, &client)?.with_manifests()))
+        let resolved = Resolved::without_results(&self.request, &client)?;
+        Ok((self.tools.clone(), resolved.of_results(is_index, name)?.with_manifests()))
+    }
+
+    /// The tools for a part of the build. What the outputs are given is not known yet.
+    fn for_solving(&self) -> Outcome<(Tools, Resolved)> {
+        let client: Arc<dyn Client> = self.caller.clone();
+        let resolved = Resolved::without_results(&self.request, &client)?;
+        Ok((self.tools.clone(), resolved.with_manifests()))
     }
 
     /// The caller.
@@ -84,7 +93,7 @@ pub(crate) async fn begin(
         Some(definition) => plan(job, &definitions, definition).await?,
         None => (scratch()?, Arc::new(SourceFile::new("", String::new()))),
     };
-    let (tools, resolved) = definitions.for_export()?;
+    let (tools, resolved) = definitions.for_solving()?;
     let about = About { record: job.new_record(subject(), &resolved), secrets: Arc::new(resolved.secrets()) };
     let planned = Planned::of_graph(tools, resolved, file, plan);
     let trace = Trace { build: job.id.clone(), ..Trace::default() };
@@ -177,10 +186,6 @@ async fn image(definitions: &Definitions, question: &ImageQuestion) -> Outcome<S
         Report::new(format!("invalid reference `{}`: {why}", question.reference)).with_fault(Fault::Usage)
     };
     let reference: Reference = question.reference.parse().map_err(|error| bad(format!("{error}")))?;
-    if question.layer_limit > 0 {
-        let what = format!("the image {reference} with a part of its layers only");
-        return Err(Report::new(format!("{what} is not supported by `lapstrake serve` yet")));
-    }
     let platform = question.platform.clone().unwrap_or_else(Platform::host);
     let images = &definitions.tools.images;
     let found: LocatedImage = match question.mode {
@@ -204,6 +209,9 @@ async fn image(definitions: &Definitions, question: &ImageQuestion) -> Outcome<S
         reference: reference.to_string(),
         manifest: found.manifest,
         platform,
-        store: ImageStore::Registry,
+        store: match question.layer_limit {
+            0 => ImageStore::Registry,
+            limit => ImageStore::LowestLayers(limit),
+        },
     })
 }

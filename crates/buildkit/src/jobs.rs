@@ -74,6 +74,8 @@ pub(crate) struct Job {
     /// The result that the record of the build tells of.
     subject: Mutex<Option<Arc<Prepared>>>,
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
+    /// What the client's frontend tells the client of the build.
+    answer: Mutex<BTreeMap<String, String>>,
     returned: Mutex<Option<oneshot::Sender<frontend::ReturnRequest>>>,
 }
 
@@ -145,6 +147,7 @@ impl Job {
             definitions: OnceCell::new(),
             subject: Mutex::default(),
             results: Mutex::default(),
+            answer: Mutex::default(),
             returned: Mutex::new(Some(returned)),
         };
         (Arc::new(job), answer)
@@ -249,6 +252,16 @@ impl Job {
             Some((number, target)) => (&id[..own + number.len()], target),
             None => (id, ""),
         }
+    }
+
+    /// The answer to the client of the build has these values.
+    pub(crate) fn answer(&self, values: BTreeMap<String, String>) {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).extend(values);
+    }
+
+    /// The values of [`Job::answer`].
+    pub(crate) fn take_answer(&self) -> BTreeMap<String, String> {
+        std::mem::take(&mut *self.answer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The client says how its part of the build has ended.

@@ -27,6 +27,7 @@
 
 mod bridge;
 mod caller;
+mod content;
 mod control;
 mod definitions;
 mod error;
@@ -34,6 +35,7 @@ mod files;
 mod gateway;
 mod held;
 mod host;
+mod inputs;
 mod jobs;
 mod records;
 mod reference;

@@ -23,6 +23,10 @@ use crate::shared::Shared;
 const CONFIG: &str = "containerimage.config";
 /// The metadata with the platforms of references.
 const PLATFORMS: &str = "refs.platforms";
+/// The metadata with the name of the image.
+const NAME: &str = "image.name";
+/// The beginning of metadata that the client gets back.
+const ANSWER: &str = "frontend.";
 /// The metadata with the latest time of new files, in seconds since 1970.
 const EPOCH: &str = "source.date.epoch";
 
@@ -74,6 +78,12 @@ impl Results {
         Ok(Results { references, named, metadata: result.metadata.into_iter().collect() })
     }
 
+    /// The part of the metadata that the client of the build gets back.
+    pub(crate) fn answer(&self) -> BTreeMap<String, String> {
+        let own = self.metadata.iter().filter(|(key, _)| key.starts_with(ANSWER));
+        own.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())).collect()
+    }
+
     /// Whether there is nothing to export.
     pub(crate) fn is_empty(&self) -> bool {
         self.references.values().all(String::is_empty) && self.metadata.is_empty()
@@ -105,8 +115,8 @@ impl Results {
     /// A step fails, what the client says of the images cannot be read, or an output cannot be written.
     pub(crate) async fn deliver(&self, shared: &Arc<Shared>, job: &Arc<Job>) -> Outcome<Delivered> {
         let definitions = Definitions::of(shared, job, &[]).await?;
-        let (tools, mut resolved) = definitions.for_export()?;
-        resolved.as_index = self.named;
+        let name = self.metadata.get(NAME).map(|name| String::from_utf8_lossy(name).into_owned());
+        let (tools, resolved) = definitions.for_export((self.named, name.as_deref()))?;
         let platforms = self.platforms()?;
         let names: Vec<&String> = match (self.named, platforms.is_empty()) {
             // The order of the platforms is that of the index.
@@ -150,8 +160,18 @@ impl Results {
     /// The platforms of the references.
     fn platforms(&self) -> Outcome<BTreeMap<String, Platform>> {
         let Some(bytes) = self.metadata.get(PLATFORMS) else { return Ok(BTreeMap::new()) };
-        let read: Platforms = serde_json::from_slice(bytes)
+        let read: Option<Platforms> = serde_json::from_slice(bytes)
             .map_err(|error| Report::new(format!("failed to parse platforms passed to exporter: {error}")))?;
+        let read = read.filter(|read| !read.all.is_empty());
+        let read = read.ok_or_else(|| Report::new("invalid empty platforms index for exporter"))?;
+        for NamedPlatform { id, platform } in &read.all {
+            if id.is_empty() {
+                return Err(Report::new("invalid empty platform key for exporter"));
+            }
+            if platform.os.is_empty() || platform.architecture.is_empty() {
+                return Err(Report::new(format!("invalid platform {platform} for exporter")));
+            }
+        }
         Ok(read.all.into_iter().map(|one| (one.id, one.platform)).collect())
     }
 
@@ -162,21 +182,13 @@ impl Results {
             name => self.metadata.get(&format!("{CONFIG}/{name}")),
         };
         let config = config.or_else(|| self.metadata.get(CONFIG)).filter(|bytes| !bytes.is_empty());
-        let config = config.map(|bytes| serde_json::from_slice::<ImageConfig>(bytes)).transpose();
-        let config = config.map_err(|error| Report::new(format!("failed to parse image config: {error}")))?;
+        let config = config.map(|bytes| image_config(bytes)).transpose()?;
         let told = platforms.get(name).or_else(|| platforms.values().next().filter(|_| name.is_empty()));
         let own = config.as_ref().filter(|config| !config.os.is_empty()).map(ImageConfig::platform);
         let platform = told.cloned().or(own).unwrap_or_else(Platform::host);
         let mut image = empty_image(&platform);
         if let Some(config) = config {
             image = ImageDraft { config, ..image };
-            let ImageConfig { architecture, os, .. } = &mut image.config;
-            if os.is_empty() {
-                os.clone_from(&platform.os);
-            }
-            if architecture.is_empty() {
-                architecture.clone_from(&platform.architecture);
-            }
             image.config.rootfs.diff_ids.clear();
         }
         image.epoch = self.epoch(name)?;
@@ -190,6 +202,19 @@ impl Results {
         let seconds = text.trim().parse();
         seconds.map(Some).map_err(|_| Report::new(format!("invalid SOURCE_DATE_EPOCH value `{text}`")))
     }
+}
+
+/// The config of an image as the client has written it.
+fn image_config(bytes: &[u8]) -> Outcome<ImageConfig> {
+    let config: Option<ImageConfig> = serde_json::from_slice(bytes)
+        .map_err(|error| Report::new(format!("failed to parse image config for export: {error}")))?;
+    let config = config.ok_or_else(|| Report::new("invalid null image config for export"))?;
+    for (value, name) in [(&config.os, "os"), (&config.architecture, "architecture")] {
+        if value.is_empty() {
+            return Err(Report::new(format!("invalid image config for export: missing {name}")));
+        }
+    }
+    Ok(config)
 }
 
 /// The result that a reference names, and the name of its target.

@@ -8,12 +8,14 @@ use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_engine::Warning;
 use lapstrake_proto::moby::buildkit::v1::SolveResponse;
 use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReturnRequest};
+use lapstrake_proto::pb;
 use lapstrake_request::BuildRequest;
 use tokio::sync::oneshot::Receiver;
 use tonic::{Code, Status};
 
 use crate::caller::SessionCaller;
 use crate::definitions;
+use crate::inputs;
 use crate::jobs::{About, Job, Prepared};
 use crate::records;
 use crate::results::Results;
@@ -35,15 +37,20 @@ pub(crate) async fn run(
             None => std::future::pending().await,
         }
     };
+    // What the build finds stays until the build is over, also if a client prunes meanwhile.
+    let in_use = shared.worker.store().begin_use().map_err(|error| job.status(&Report::of(&error)))?;
     let result = tokio::select! {
         result = drive(shared, job, answer) => result,
         () = job.canceled.cancelled() => Err(Report::canceled(2)),
         () = gone => Err(Report::new("the client's session is over").with_fault(Fault::Canceled(2))),
     };
     record(shared, job, result.as_ref().map(Option::as_ref)).await;
+    drop(in_use);
     match &result {
         Ok(delivered) => {
-            Ok(SolveResponse { exporter_response: delivered.as_ref().map(response).unwrap_or_default() })
+            let mut exporter_response = delivered.as_ref().map(response).unwrap_or_default();
+            exporter_response.extend(job.take_answer());
+            Ok(SolveResponse { exporter_response })
         }
         Err(report) => Err(job.failure().unwrap_or_else(|| job.status(report))),
     }
@@ -72,7 +79,7 @@ async fn drive(
         (frontend, false) => {
             let opt = &request.frontend_attrs;
             check_frontend(frontend, opt)?;
-            let prepared = begin(shared, job, opt, &[]).await?;
+            let prepared = begin(shared, job, (opt, &request.frontend_inputs), &[]).await?;
             plan(shared, job, &prepared.0, prepared.1).await?;
             deliver(shared, job, &prepared.0).await.map(Some)
         }
@@ -113,7 +120,7 @@ pub(crate) type Parts = (BuildRequest, Resolved);
 pub(crate) async fn begin(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
-    opt: &BTreeMap<String, String>,
+    (opt, definitions): (&BTreeMap<String, String>, &BTreeMap<String, pb::Definition>),
     imports: &[CacheOptionsEntry],
 ) -> Outcome<(Arc<Prepared>, Parts)> {
     let session = job.session.clone().ok_or_else(|| Report::new("the build has no session"))?;
@@ -121,9 +128,20 @@ pub(crate) async fn begin(
         translate::dockerfile(&job.request, opt, imports).map_err(|status| translate::report(&status))?;
     job.name(&names);
     shared.host.allow(&request.steps.allowed)?;
-    let caller = SessionCaller::new(session, shared.of_caller(), names, upload);
+    let inputs = inputs::solve(shared, job, (opt, definitions), &names).await?;
+    let caller = SessionCaller::new(session, shared.of_caller(), names.clone(), upload);
+    if let Some(files) = &inputs.dockerfile {
+        caller.put(&names.dockerfile, files).await?;
+    }
+    if inputs.main.is_some() {
+        caller.put(&request.context.to_string_lossy(), &BTreeMap::new()).await?;
+    }
     let caller: Arc<dyn Client> = Arc::new(caller);
-    let resolved = Resolved::parse(&request, &caller)?.with_manifests();
+    let mut resolved = Resolved::parse(&request, &caller)?.with_manifests();
+    if let Some(main) = inputs.main {
+        resolved.inputs.main = Some(main.as_source());
+    }
+    resolved.inputs.contexts.extend(inputs.named);
     let progress = job.progress();
     for text in &resolved.warnings {
         let short = text.trim_start_matches("warning: ").to_owned();
@@ -217,6 +235,7 @@ async fn returned(shared: &Arc<Shared>, job: &Arc<Job>, answer: ReturnRequest) -
     }
     let Some(result) = answer.result else { return Ok(None) };
     let returned = Results::of(result)?;
+    job.answer(returned.answer());
     if returned.is_empty() {
         return Ok(None);
     }

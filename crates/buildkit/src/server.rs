@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use lapstrake_diag::Usage;
 use lapstrake_ops::Worker;
+use lapstrake_proto::containerd::services::content::v1::content_server::ContentServer;
 use lapstrake_proto::moby::buildkit::v1::control_server::ControlServer;
 use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
 use tokio::net::{TcpListener, UnixListener};
@@ -21,6 +22,7 @@ use tonic::transport::Server as Grpc;
 use tonic::transport::server::Router;
 
 use crate::bridge::Bridge;
+use crate::content::Content;
 use crate::control::Control;
 use crate::host::Host;
 use crate::shared::Shared;
@@ -121,6 +123,8 @@ pub struct Server {
 impl Server {
     /// A server whose builds `worker` does.
     pub fn new(host: Host, worker: Arc<Worker>) -> Server {
+        // Each build says for itself that it uses the store.
+        worker.store().leave();
         let (jobs, sessions) = (Arc::default(), Arc::default());
         let (history, _) = tokio::sync::broadcast::channel(EVENTS);
         Server {
@@ -230,6 +234,7 @@ impl Server {
         Ok(server
             .add_service(control.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST))
             .add_service(bridge.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST))
+            .add_service(ContentServer::new(Content))
             .add_service(health))
     }
 }

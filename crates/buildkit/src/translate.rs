@@ -116,9 +116,22 @@ pub(crate) fn definition(
     Ok(BuildRequest {
         cache: cache(solve.cache.as_ref(), &none, imports)?,
         steps: steps(solve, &none)?,
-        outputs: outputs(&solve.exporters)?,
+        outputs: outputs(&with_epoch(solve))?,
         ..BuildRequest::default()
     })
+}
+
+/// The exporters with the epoch that the options of the frontend name, where they have none of their own.
+fn with_epoch(solve: &SolveRequest) -> Vec<Exporter> {
+    let mut exporters = solve.exporters.clone();
+    let epoch = solve.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH");
+    // Values that are no number name a source, which only the frontend knows.
+    if let Some(epoch) = epoch.filter(|value| value.parse::<i64>().is_ok()) {
+        for Exporter { attrs, .. } in &mut exporters {
+            attrs.entry("source-date-epoch".to_owned()).or_insert_with(|| epoch.clone());
+        }
+    }
+    exporters
 }
 
 /// A refusal of this module as a report.
@@ -155,6 +168,8 @@ fn contexts(opt: &BTreeMap<String, String>) -> Result<Vec<String>, Status> {
         // Of this machine's own files, a client gets none: what is not known to be elsewhere is refused.
         let value = match value.split_once(':') {
             Some(("local", directory)) => directory.to_owned(),
+            // Solved before the frontend begins: see `inputs`.
+            Some(("input", _)) => continue,
             Some(("docker-image" | "http" | "https" | "git" | "ssh", _)) => value,
             _ if value.starts_with("git@") => value,
             Some((kind, _)) => {
@@ -385,7 +400,6 @@ mod tests {
     fn what_is_not_built_is_refused() {
         for pairs in [
             [("attest:sbom", "")],
-            [("context:a", "input:x")],
             [("context:a", "rootfs:///etc")],
             [("context:a", "oci-layout:///x")],
             [("context:a", "target:x")],

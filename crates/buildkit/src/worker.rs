@@ -8,11 +8,13 @@ use lapstrake_proto::pb;
 use crate::host::Host;
 
 /// What clients may do through the bridge.
-const FRONTEND: [&str; 20] = [
+const FRONTEND: &[&str] = &[
     "solve.base",
     "return",
     "returnmap",
     "proto.refarray",
+    "reference.output",
+    "frontend.inputs",
     "importcaches",
     "frontend.caps",
     "gateway.solve.metadata",
@@ -32,10 +34,13 @@ const FRONTEND: [&str; 20] = [
 ];
 
 /// What definitions and exporters may use. One id is misspelt in the protocol.
-const GRAPH: [&str; 64] = [
+const GRAPH: &[&str] = &[
     "source.image",
     "source.image.resolvemode",
     "source.image.checksum",
+    "source.image.layerlimit",
+    "source.http.auth",
+    "source.http.header",
     "source.local",
     "source.local.unique",
     "source.local.sessionid",

@@ -9,6 +9,8 @@
 
 #[path = "gateway/containers.rs"]
 mod containers;
+#[path = "gateway/definitions.rs"]
+mod definitions;
 #[path = "gateway/files.rs"]
 mod files;
 #[path = "gateway/images.rs"]
@@ -23,5 +25,5 @@ fn main() -> ExitCode {
         eprintln!("{by_hand}");
         return ExitCode::from(2);
     }
-    lapstrake_testkit::main(&[files::TESTS, images::TESTS, containers::TESTS].concat())
+    lapstrake_testkit::main(&[files::TESTS, images::TESTS, containers::TESTS, definitions::TESTS].concat())
 }

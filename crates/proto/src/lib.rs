@@ -35,6 +35,20 @@ pub mod fsutil {
     }
 }
 
+/// `containerd`.
+pub mod containerd {
+    /// `containerd.services`.
+    pub mod services {
+        /// Content by its digest.
+        pub mod content {
+            /// Version 1.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.content.v1");
+            }
+        }
+    }
+}
+
 /// Details of errors.
 pub mod errdefs {
     tonic::include_proto!("errdefs");

@@ -221,6 +221,26 @@ impl Contexts {
         }
     }
 
+    /// The directory `name` has these files and nothing else, whatever the client has under that name.
+    pub(super) async fn put(
+        &self,
+        name: &str,
+        files: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), ContextError> {
+        let made = self.empty()?;
+        let failed = |source| ContextError::Transfer { name: name.to_owned(), source };
+        for (path, bytes) in files {
+            let (_, below) =
+                parts(&Path::new(name).join(path)).ok_or_else(|| ContextError::Missing(path.clone()))?;
+            let place = made.tree.join(below);
+            let written = place.parent().map_or(Ok(()), std::fs::create_dir_all);
+            let written = written.and_then(|()| std::fs::write(&place, bytes));
+            written.map_err(|error| failed(TransferError::io(path, error)))?;
+        }
+        self.here.lock().await.insert(name.to_owned(), made);
+        Ok(())
+    }
+
     /// A directory without files.
     fn empty(&self) -> Result<Here, ContextError> {
         let failed = |source: TransferError| ContextError::Transfer { name: "context".to_owned(), source };

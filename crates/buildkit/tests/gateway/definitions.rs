@@ -1,0 +1,412 @@
+//! Definitions (LLB): graphs that the client has made.
+
+use std::collections::BTreeMap;
+
+use lapstrake_oci::Digest;
+use lapstrake_proto::moby::buildkit::v1::frontend;
+use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
+use lapstrake_proto::pb;
+use lapstrake_proto::pb::file_action::Action;
+use lapstrake_testkit::buildkit::{entry, of_build, shelf};
+use lapstrake_testkit::{ALL, Mode, Test};
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use crate::place::{BUILD, DOCKERFILE, Place, tree, with};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("files_of_definitions", ALL, files_of_definitions),
+    ("changes_that_cannot_be", ALL, changes_that_cannot_be),
+    ("processes_have_several_outputs", ALL, processes_have_several_outputs),
+    ("merges_and_differences", ALL, merges_and_differences),
+    ("results_are_inputs", ALL, results_are_inputs),
+    ("broken_definitions_are_refused", ALL, broken_definitions_are_refused),
+];
+
+/// A definition that grows.
+#[derive(Default)]
+struct Graph(Vec<Vec<u8>>);
+
+impl Graph {
+    fn add(&mut self, inputs: Vec<pb::Input>, op: pb::op::Op) -> pb::Input {
+        let op = pb::Op { inputs, op: Some(op), ..pb::Op::default() };
+        self.0.push(op.encode_to_vec());
+        pb::Input { digest: Digest::sha256(self.0.last().unwrap()).to_string(), index: 0 }
+    }
+
+    fn local(&mut self, attrs: &[(&str, &str)]) -> pb::Input {
+        let attrs = attrs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let source = pb::SourceOp { identifier: "local://context".to_owned(), attrs };
+        self.add(Vec::new(), pb::op::Op::Source(source))
+    }
+
+    /// Actions on `base`, each on the result of the one before; `from` is the source of copies.
+    fn files(&mut self, base: Option<pb::Input>, from: Option<pb::Input>, actions: Vec<Action>) -> pb::Input {
+        let mut inputs = Vec::new();
+        let mut number = |input: Option<pb::Input>| {
+            inputs.extend(input);
+            i64::try_from(inputs.len()).unwrap() - 1
+        };
+        let (first, second) =
+            (base.map_or(-1, |base| number(Some(base))), from.map_or(-1, |from| number(Some(from))));
+        let (count, last) = (i64::try_from(inputs.len()).unwrap(), actions.len() - 1);
+        let one = |(index, action): (usize, Action)| pb::FileAction {
+            input: if index == 0 { first } else { count + i64::try_from(index).unwrap() - 1 },
+            secondary_input: second,
+            output: if index == last { 0 } else { -1 },
+            action: Some(action),
+        };
+        let actions = actions.into_iter().enumerate().map(one).collect();
+        self.add(inputs, pb::op::Op::File(pb::FileOp { actions }))
+    }
+
+    fn shell(&mut self, inputs: Vec<pb::Input>, script: &str, more: Vec<pb::Mount>) -> pb::Input {
+        let meta = pb::Meta {
+            args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            cwd: "/".to_owned(),
+            ..pb::Meta::default()
+        };
+        let mut mounts = vec![pb::Mount { dest: "/".to_owned(), ..pb::Mount::default() }];
+        mounts.extend(more);
+        let exec = pb::ExecOp { meta: Some(meta), mounts, ..pb::ExecOp::default() };
+        self.add(inputs, pb::op::Op::Exec(exec))
+    }
+
+    /// The definition whose result is `root`.
+    fn definition(&self, root: pb::Input) -> pb::Definition {
+        let mut def = self.0.clone();
+        def.push(pb::Op { inputs: vec![root], ..pb::Op::default() }.encode_to_vec());
+        pb::Definition { def, ..pb::Definition::default() }
+    }
+}
+
+fn output(input: &pb::Input, index: i64) -> pb::Input {
+    pb::Input { index, ..input.clone() }
+}
+
+fn mkfile(path: &str, data: &str) -> Action {
+    Action::Mkfile(pb::FileActionMkFile {
+        path: path.to_owned(),
+        mode: 0o640,
+        data: data.as_bytes().to_vec(),
+        timestamp: -1,
+        ..pb::FileActionMkFile::default()
+    })
+}
+
+fn mkdir(path: &str) -> Action {
+    Action::Mkdir(pb::FileActionMkDir {
+        path: path.to_owned(),
+        mode: 0o755,
+        make_parents: true,
+        timestamp: -1,
+        ..pb::FileActionMkDir::default()
+    })
+}
+
+fn remove(path: &str, wildcards: bool) -> Action {
+    Action::Rm(pb::FileActionRm { path: path.to_owned(), allow_wildcard: wildcards, allow_not_found: false })
+}
+
+fn copy(src: &str, dest: &str) -> pb::FileActionCopy {
+    pb::FileActionCopy {
+        src: src.to_owned(),
+        dest: dest.to_owned(),
+        mode: -1,
+        timestamp: -1,
+        create_dest_path: true,
+        ..pb::FileActionCopy::default()
+    }
+}
+
+/// The reference of a definition.
+async fn solve(place: &mut Place, definition: pb::Definition, evaluate: bool) -> Result<String, Status> {
+    let request = frontend::SolveRequest {
+        definition: Some(definition),
+        evaluate,
+        ..frontend::SolveRequest::default()
+    };
+    let answer = place.bridge.solve(of_build(BUILD, request)).await?.into_inner();
+    match answer.result.unwrap().result.unwrap() {
+        Value::Ref(reference) => Ok(reference.id),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All paths of a result below `dir`, with the content of files.
+async fn contents(place: &mut Place, id: &str, dir: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        let request = frontend::ReadDirRequest {
+            r#ref: id.to_owned(),
+            dir_path: dir.clone(),
+            ..frontend::ReadDirRequest::default()
+        };
+        let entries = place.bridge.read_dir(of_build(BUILD, request)).await.unwrap().into_inner().entries;
+        for entry in entries {
+            let path = format!("{}/{}", dir.trim_end_matches('/'), entry.path);
+            let text = match (entry.mode >> 31, entry.linkname.is_empty()) {
+                (1, _) => {
+                    left.push(path.clone());
+                    String::new()
+                }
+                (_, false) => format!("-> {}", entry.linkname),
+                _ => {
+                    let request = frontend::ReadFileRequest {
+                        r#ref: id.to_owned(),
+                        file_path: path.clone(),
+                        ..frontend::ReadFileRequest::default()
+                    };
+                    let data =
+                        place.bridge.read_file(of_build(BUILD, request)).await.unwrap().into_inner().data;
+                    if data.len() > 1000 { "large".to_owned() } else { String::from_utf8(data).unwrap() }
+                }
+            };
+            found.insert(path, text);
+        }
+    }
+    found
+}
+
+fn has(found: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
+    let found: Vec<(&str, &str)> = found.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    assert_eq!(found, expected);
+}
+
+/// A context with a few files.
+fn few() -> lapstrake_testkit::buildkit::Shelf {
+    let tree = vec![
+        entry("a.o", "o"),
+        entry("a.txt", "a"),
+        entry("d/", ""),
+        entry("d/b.txt", "b"),
+        entry("d/c.o", "c"),
+    ];
+    shelf("FROM scratch\n", tree)
+}
+
+fn files_of_definitions(mode: Mode) {
+    with(mode, few(), |mut place| async move {
+        let mut graph = Graph::default();
+        let local = graph.local(&[("local.followpaths", "[]")]);
+        let link = pb::FileActionSymlink {
+            oldpath: "w/x".to_owned(),
+            newpath: "/link".to_owned(),
+            timestamp: -1,
+            ..pb::FileActionSymlink::default()
+        };
+        let actions = vec![
+            mkdir("/w/v"),
+            mkfile("/w/x", "x"),
+            mkfile("/w/gone1", ""),
+            mkfile("/w/gone2", ""),
+            Action::Symlink(link),
+            // A directory itself, into one that is there; and its contents.
+            Action::Copy(copy("/d", "/w/")),
+            Action::Copy(pb::FileActionCopy { dir_copy_contents: true, ..copy("/d", "/e/") }),
+            Action::Copy(pb::FileActionCopy {
+                dir_copy_contents: true,
+                include_patterns: vec!["*.txt".to_owned()],
+                ..copy("/", "/i/")
+            }),
+            remove("/w/gone*", true),
+            remove("/w/v", false),
+        ];
+        let root = graph.files(None, Some(local.clone()), actions);
+        let id = solve(&mut place, graph.definition(root), false).await.unwrap();
+        let found = contents(&mut place, &id, "/").await;
+        has(
+            &found,
+            &[
+                ("/e", ""),
+                ("/e/b.txt", "b"),
+                ("/e/c.o", "c"),
+                ("/i", ""),
+                ("/i/a.txt", "a"),
+                ("/link", "-> w/x"),
+                ("/w", ""),
+                ("/w/d", ""),
+                ("/w/d/b.txt", "b"),
+                ("/w/d/c.o", "c"),
+                ("/w/x", "x"),
+            ],
+        );
+        // A directory of the client can be the result itself.
+        let id = solve(&mut place, graph.definition(local), true).await.unwrap();
+        has(
+            &contents(&mut place, &id, "/").await,
+            &[("/a.o", "o"), ("/a.txt", "a"), ("/d", ""), ("/d/b.txt", "b"), ("/d/c.o", "c")],
+        );
+    });
+}
+
+fn changes_that_cannot_be(mode: Mode) {
+    with(mode, few(), |mut place| async move {
+        for (actions, error) in [
+            (vec![remove("/nothing", false)], "not found"),
+            (vec![mkfile("/no/parent", "")], "No such file"),
+            (vec![Action::Copy(copy("/nothing", "/x"))], "not found"),
+        ] {
+            let mut graph = Graph::default();
+            let local = graph.local(&[]);
+            let root = graph.files(None, Some(local), actions);
+            let failed = solve(&mut place, graph.definition(root), true).await.unwrap_err();
+            assert!(failed.message().contains(error), "{failed:?}");
+        }
+    });
+}
+
+/// The tree with a shell that the Dockerfile makes, as a definition.
+fn base(graph: &mut Graph) -> pb::Input {
+    let local = graph.local(&[]);
+    let actions = ["/bin/busybox", "/bin/sh"].map(|to| Action::Copy(copy("/busybox", to)));
+    graph.files(None, Some(local), actions.to_vec())
+}
+
+fn processes_have_several_outputs(mode: Mode) {
+    with(mode, shelf(DOCKERFILE, tree(Vec::new())), |mut place| async move {
+        let mut graph = Graph::default();
+        let base = base(&mut graph);
+        let seed = graph.files(None, None, vec![mkfile("/seed", "s")]);
+        let mounts = vec![
+            pb::Mount { input: 1, dest: "/m".to_owned(), output: 1, ..pb::Mount::default() },
+            pb::Mount { input: 1, dest: "/r".to_owned(), output: 2, readonly: true, ..pb::Mount::default() },
+            pb::Mount { input: -1, dest: "/t".to_owned(), output: -1, ..pb::Mount::default() },
+        ];
+        let script =
+            "echo root > /root-file; echo more > /m/more; echo lost > /t/lost; cat /r/seed > /m/copied";
+        let ran = graph.shell(vec![base.clone(), seed], script, mounts);
+        let id = solve(&mut place, graph.definition(output(&ran, 1)), false).await.unwrap();
+        has(&contents(&mut place, &id, "/").await, &[("/copied", "s"), ("/more", "more\n"), ("/seed", "s")]);
+        let id = solve(&mut place, graph.definition(output(&ran, 2)), false).await.unwrap();
+        has(&contents(&mut place, &id, "/").await, &[("/seed", "s")]);
+        let id = solve(&mut place, graph.definition(ran), false).await.unwrap();
+        assert_eq!(contents(&mut place, &id, "/").await["/root-file"], "root\n");
+        // An exit code that counts as success, and a root that nobody can write to.
+        let meta = pb::Meta {
+            args: ["/bin/sh", "-c", "echo x > /x && exit 0; exit 7"].map(str::to_owned).to_vec(),
+            valid_exit_codes: vec![7],
+            ..pb::Meta::default()
+        };
+        let root = pb::Mount { dest: "/".to_owned(), readonly: true, ..pb::Mount::default() };
+        let exec = pb::ExecOp { meta: Some(meta), mounts: vec![root], ..pb::ExecOp::default() };
+        let mut second = Graph(graph.0[..2].to_vec());
+        let ran = second.add(vec![base.clone()], pb::op::Op::Exec(exec));
+        let id = solve(&mut place, second.definition(ran), true).await.unwrap();
+        assert!(!contents(&mut place, &id, "/").await.contains_key("/x"));
+        let failing = second.shell(vec![base], "exit 3", Vec::new());
+        let failed = solve(&mut place, second.definition(failing), true).await.unwrap_err();
+        assert!(failed.message().contains("exit code: 3"), "{failed:?}");
+    });
+}
+
+fn merges_and_differences(mode: Mode) {
+    with(mode, few(), |mut place| async move {
+        let mut graph = Graph::default();
+        let lower = graph.files(
+            None,
+            None,
+            vec![mkfile("/a", "1"), mkfile("/b", "1"), mkdir("/d"), mkfile("/d/x", "1")],
+        );
+        let upper = graph.files(
+            Some(lower.clone()),
+            None,
+            vec![mkfile("/a", "2"), remove("/d", false), mkfile("/c", "2")],
+        );
+        let other = graph.files(None, None, vec![mkfile("/b", "1"), mkfile("/a", "3"), mkfile("/d", "file")]);
+        let between = |graph: &mut Graph, lower: &pb::Input, upper: &pb::Input| {
+            let diff = pb::DiffOp {
+                lower: Some(pb::LowerDiffInput { input: 0 }),
+                upper: Some(pb::UpperDiffInput { input: 1 }),
+            };
+            graph.add(vec![lower.clone(), upper.clone()], pb::op::Op::Diff(diff))
+        };
+        let merged = |graph: &mut Graph, inputs: Vec<pb::Input>| {
+            let inputs_of =
+                (0..inputs.len()).map(|input| pb::MergeInput { input: i64::try_from(input).unwrap() });
+            let merge = pb::MergeOp { inputs: inputs_of.collect() };
+            graph.add(inputs, pb::op::Op::Merge(merge))
+        };
+        // The changes of one chain, put on another tree: what was removed goes there, too.
+        let step = between(&mut graph, &lower, &upper);
+        let onto = merged(&mut graph, vec![other.clone(), step]);
+        let id = solve(&mut place, graph.definition(onto), false).await.unwrap();
+        has(&contents(&mut place, &id, "/").await, &[("/a", "2"), ("/b", "1"), ("/c", "2")]);
+        // Trees that have nothing in common: the difference makes one of the other.
+        let step = between(&mut graph, &lower, &other);
+        let onto = merged(&mut graph, vec![lower, step]);
+        let id = solve(&mut place, graph.definition(onto), false).await.unwrap();
+        has(&contents(&mut place, &id, "/").await, &[("/a", "3"), ("/b", "1"), ("/d", "file")]);
+    });
+}
+
+/// A result of the Dockerfile frontend is a definition, which the frontend takes for a context again.
+fn results_are_inputs(mode: Mode) {
+    let tree = vec![entry("one", "1")];
+    with(mode, shelf("FROM scratch\nCOPY one /first\n", tree), |mut place| async move {
+        let request = frontend::SolveRequest {
+            frontend: "dockerfile.v0".to_owned(),
+            ..frontend::SolveRequest::default()
+        };
+        let answer = place.bridge.solve(of_build(BUILD, request)).await.unwrap().into_inner();
+        let Value::Ref(first) = answer.result.unwrap().result.unwrap() else { panic!() };
+        let definition = first.def.unwrap();
+        let id = solve(&mut place, definition.clone(), false).await.unwrap();
+        has(&contents(&mut place, &id, "/").await, &[("/first", "1")]);
+        let mut graph = Graph::default();
+        let text = "FROM base\nCOPY --from=base /first /second\n";
+        let dockerfile = graph.files(None, None, vec![mkfile("/Dockerfile", text)]);
+        let dockerfile = graph.definition(dockerfile);
+        let request = |inputs: Vec<(&str, &pb::Definition)>| frontend::SolveRequest {
+            frontend: "dockerfile.v0".to_owned(),
+            frontend_opt: [("context:base".to_owned(), "input:base".to_owned())].into(),
+            frontend_inputs: inputs
+                .into_iter()
+                .map(|(name, input)| (name.to_owned(), input.clone()))
+                .collect(),
+            ..frontend::SolveRequest::default()
+        };
+        let all = request(vec![("base", &definition), ("dockerfile", &dockerfile), ("context", &dockerfile)]);
+        let answer = place.bridge.solve(of_build(BUILD, all)).await.unwrap().into_inner();
+        let Value::Ref(second) = answer.result.unwrap().result.unwrap() else { panic!() };
+        has(&contents(&mut place, &second.id, "/").await, &[("/first", "1"), ("/second", "1")]);
+        let missing = place.bridge.solve(of_build(BUILD, request(Vec::new()))).await.unwrap_err();
+        assert!(missing.message().contains("invalid frontend input base"), "{missing:?}");
+    });
+}
+
+fn broken_definitions_are_refused(mode: Mode) {
+    with(mode, few(), |mut place| async move {
+        let mut graph = Graph::default();
+        let local = graph.local(&[]);
+        let beyond = output(&local, 5);
+        let away = graph.files(None, None, vec![mkfile("/../../../../escape", "x")]);
+        let no_arguments = graph.add(vec![local.clone()], pb::op::Op::Exec(pb::ExecOp::default()));
+        let unknown = graph.add(
+            Vec::new(),
+            pb::op::Op::Source(pb::SourceOp {
+                identifier: "file:///etc".to_owned(),
+                ..pb::SourceOp::default()
+            }),
+        );
+        let bare = graph.add(Vec::new(), pb::op::Op::Source(pb::SourceOp::default()));
+        let far = graph.files(Some(local), None, vec![Action::Copy(copy("/../../../../etc/passwd", "/x"))]);
+        for (root, code) in [
+            (beyond, Code::InvalidArgument),
+            (no_arguments, Code::InvalidArgument),
+            (unknown, Code::InvalidArgument),
+            (bare, Code::InvalidArgument),
+            (pb::Input { digest: "sha256:x".to_owned(), index: 0 }, Code::InvalidArgument),
+            (far, Code::Unknown),
+        ] {
+            let failed = solve(&mut place, graph.definition(root.clone()), true).await.unwrap_err();
+            assert_eq!(failed.code(), code, "{root:?} {failed:?}");
+        }
+        // What leads out of the tree stays in the tree.
+        let id = solve(&mut place, graph.definition(away), true).await.unwrap();
+        has(&contents(&mut place, &id, "/").await, &[("/escape", "x")]);
+        let garbage = pb::Definition { def: vec![vec![0xff, 0xff], vec![0x0a]], ..pb::Definition::default() };
+        assert_eq!(solve(&mut place, garbage, true).await.unwrap_err().code(), Code::InvalidArgument);
+    });
+}
