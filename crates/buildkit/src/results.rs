@@ -169,7 +169,7 @@ impl Results {
                 return Err(Report::new("invalid empty platform key for exporter"));
             }
             if platform.os.is_empty() || platform.architecture.is_empty() {
-                return Err(Report::new(format!("invalid platform {platform} for exporter")));
+                return Err(Report::new(format!("invalid platform value {platform} for exporter")));
             }
         }
         Ok(read.all.into_iter().map(|one| (one.id, one.platform)).collect())
@@ -209,12 +209,11 @@ fn image_config(bytes: &[u8]) -> Outcome<ImageConfig> {
     let config: Option<ImageConfig> = serde_json::from_slice(bytes)
         .map_err(|error| Report::new(format!("failed to parse image config for export: {error}")))?;
     let config = config.ok_or_else(|| Report::new("invalid null image config for export"))?;
-    for (value, name) in [(&config.os, "os"), (&config.architecture, "architecture")] {
-        if value.is_empty() {
-            return Err(Report::new(format!("invalid image config for export: missing {name}")));
-        }
+    match (config.os.is_empty(), config.architecture.is_empty()) {
+        (false, false) => Ok(config),
+        (true, true) => Err(Report::new("invalid image config for export: missing os")),
+        _ => Err(Report::new("invalid image config: os and architecture must be specified together")),
     }
-    Ok(config)
 }
 
 /// The result that a reference names, and the name of its target.

@@ -65,10 +65,12 @@ async fn drive(
     if request.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty()) {
         return Err(unsupported("source policies"));
     }
-    let has_definition = request.definition.as_ref().is_some_and(|definition| !definition.def.is_empty());
-    match (request.frontend.as_str(), has_definition) {
-        ("", true) => {
-            let prepared = definitions::begin(shared, job, request.definition.as_ref(), &[]).await?;
+    let definition = request.definition.as_ref();
+    let has_ops = definition.is_some_and(|definition| !definition.def.is_empty());
+    match (request.frontend.as_str(), has_ops) {
+        // A definition without ops is the empty tree. A call without a definition waits for what the client returns.
+        ("", _) if definition.is_some() => {
+            let prepared = definitions::begin(shared, job, definition, &[]).await?;
             deliver(shared, job, &prepared).await.map(Some)
         }
         (_, true) => Err(Report::new("a build has a definition or a frontend, not both")),

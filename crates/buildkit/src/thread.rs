@@ -8,7 +8,7 @@ use tonic::Status;
 /// Runs `work` on a thread of its own, which may block. A panic ends this work alone.
 ///
 /// # Errors
-/// Those of `work`, and [`Code::Internal`] for a panic.
+/// Those of `work`, and [`tonic::Code::Internal`] for a panic.
 pub(crate) async fn on_thread<T: Send + 'static, F: Future<Output = Result<T, Status>>>(
     work: impl FnOnce() -> F + Send + 'static,
 ) -> Result<T, Status> {

@@ -3,7 +3,7 @@
 //! A [`Definition`] is decoded and checked first. It tells which images and nested definitions have to be known. With
 //! these [`Answers`], [`Definition::lower`] adds its ops to a graph. Nothing here fetches or runs anything.
 //!
-//! [`encode`] goes the other way: it makes a definition of a part of a graph.
+//! [`encode()`] goes the other way: it makes a definition of a part of a graph.
 //!
 //! An op is named by the SHA-256 of the bytes that the client sent. The names stay the names of the steps, so that a client finds
 //! its own vertices in the progress of the build.

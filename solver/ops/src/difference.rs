@@ -1,11 +1,12 @@
-//! Diff ops: the changes that make one tree out of another.
+//! Merge and diff ops: trees on each other, and the changes that make one tree out of another.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 
 use lapstrake_snapshot::Active;
+use lapstrake_store::LayerId;
 use lapstrake_tree::copy::{self, CopyOptions, Dest};
-use lapstrake_tree::select::{Picked, Selection, Selector};
+use lapstrake_tree::select::{Picked, SelectedRoot, Selection, Selector};
 use lapstrake_tree::{Kind, Tree, TreePath};
 
 use crate::error::OpsError;
@@ -24,25 +25,61 @@ pub(crate) fn difference(job: &BuildContext, inputs: &[SharedStack]) -> Result<S
         let layers = upper.layers[lower.layers.len()..].to_vec();
         return Ok(Stack { layers, ..Stack::default() });
     }
+    let layer = change(job, lower, &upper.tree(&job.store)?, upper)?;
+    Ok(Stack::default().with(layer))
+}
+
+/// One stack with the layers of all inputs, in their order.
+///
+/// A layer that hides what is not below it is no layer for the kernel: listings would show the deletion. Inputs with such layers
+/// are applied to what is below them.
+pub(crate) fn merged(job: &BuildContext, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
+    let mut hides = inputs.iter().skip(1).map(|input| has_deletions(job, input));
+    if !hides.any(|hides| hides.unwrap_or(true)) {
+        return Ok(Stack::merged(inputs));
+    }
+    let mut stack = Stack::merged(&inputs[..1]);
+    for input in &inputs[1..] {
+        if !has_deletions(job, input)? {
+            stack.layers.extend(input.layers.iter().cloned());
+            continue;
+        }
+        let mut wanted = stack.tree(&job.store)?;
+        for layer in &input.layers {
+            wanted = wanted.with_layer(&Tree::decode(&job.store.layer_tree(&layer.id)?)?);
+        }
+        let layer = change(job, &stack, &wanted, input)?;
+        stack = stack.with(layer);
+    }
+    Ok(stack)
+}
+
+/// Whether a layer of `stack` removes something, or hides all of a directory.
+fn has_deletions(job: &BuildContext, stack: &Stack) -> Result<bool, OpsError> {
+    for layer in &stack.layers {
+        let tree = Tree::decode(&job.store.layer_tree(&layer.id)?)?;
+        let hides = |kind: &Kind| matches!(kind, Kind::Whiteout | Kind::Dir { opaque: true });
+        if tree.entries().iter().any(|entry| hides(&entry.kind)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The layer that makes the tree `wanted` of `lower`. What is new or another one is in `from`.
+fn change(job: &BuildContext, lower: &Stack, wanted: &Tree, from: &Stack) -> Result<LayerId, OpsError> {
     let (store, single_id) = (&job.store, job.worker.single_id());
-    let (below, above) = (entries(&lower.tree(store)?)?, entries(&upper.tree(store)?)?);
+    let (below, above) = (entries(&lower.tree(store)?)?, entries(wanted)?);
     let active = Active::new(store, &lower.lowers(store, single_id)?)?;
     remove_missing(&active, &below, &above)?;
     let is_change = |picked: &Picked| below.get(&picked.to).is_none_or(|known| !same(known, picked));
     let changed: Vec<Picked> = above.values().filter(|picked| is_change(picked)).cloned().collect();
-    let from = upper.open(store, single_id)?;
-    let root = lapstrake_tree::select::SelectedRoot {
-        name: Box::default(),
-        is_dir: true,
-        mtime: None,
-        own: None,
-        entries: changed,
-    };
+    let from = from.open(store, single_id)?;
+    let root = SelectedRoot { name: Box::default(), is_dir: true, mtime: None, own: None, entries: changed };
     let options = CopyOptions { single_id, replace: true, ..CopyOptions::default() };
     let selection = Selection { roots: vec![root] };
     let copied = copy::copy(from.as_fd(), &selection, Dest::plain(active.root()), b"/", &options)?;
-    let layer = active.commit(store, copied, single_id)?;
-    Ok(Stack::default().with(layer))
+    Ok(active.commit(store, copied, single_id)?)
 }
 
 /// All entries of a tree by their paths.

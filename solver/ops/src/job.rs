@@ -17,7 +17,7 @@ use crate::file::copy_source::context_key;
 use crate::job::context::BuildContext;
 use crate::settings::Settings;
 use crate::source::image::Images;
-use crate::stack::{SharedStack, Stack, StackResult};
+use crate::stack::{SharedStack, StackResult};
 use crate::worker::Worker;
 use crate::{difference, exec, file, source};
 
@@ -72,7 +72,7 @@ impl Job {
             Op::Source(source) => {
                 self.blocking(move |job| source::local_stack(job, &source)).await?.unwrap_or_default()
             }
-            Op::Merge => Stack::merged(&inputs),
+            Op::Merge => self.blocking(move |job| difference::merged(job, &inputs)).await?,
             Op::Diff => self.blocking(move |job| difference::difference(job, &inputs)).await?,
             Op::File(file) => {
                 let (map, step) = (self.cache_map(vertex), step.clone());

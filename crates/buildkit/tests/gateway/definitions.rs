@@ -333,6 +333,14 @@ fn merges_and_differences(mode: Mode) {
         let onto = merged(&mut graph, vec![other.clone(), step]);
         let id = solve(&mut place, graph.definition(onto), false).await.unwrap();
         has(&contents(&mut place, &id, "/").await, &[("/a", "2"), ("/b", "1"), ("/c", "2")]);
+        // What is removed need not be there.
+        let far = graph.files(None, None, vec![mkdir("/e/f"), mkfile("/e/f/x", "1"), mkfile("/e/g", "1")]);
+        let less = graph.files(Some(far.clone()), None, vec![remove("/e/f/x", false), mkfile("/e/h", "2")]);
+        let step = between(&mut graph, &far, &less);
+        let onto = merged(&mut graph, vec![lower.clone(), step]);
+        let id = solve(&mut place, graph.definition(onto), false).await.unwrap();
+        let found = contents(&mut place, &id, "/e").await;
+        assert_eq!(found.keys().filter(|path| !path.ends_with("/f")).collect::<Vec<_>>(), ["/e/h"]);
         // Trees that have nothing in common: the difference makes one of the other.
         let step = between(&mut graph, &lower, &other);
         let onto = merged(&mut graph, vec![lower, step]);
