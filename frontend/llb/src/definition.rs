@@ -31,17 +31,6 @@ pub(crate) struct OutputOf {
     pub(crate) index: i64,
 }
 
-/// The place of an op in a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The name of the text.
-    pub file: String,
-    /// The text.
-    pub data: Vec<u8>,
-    /// The lines.
-    pub lines: Lines,
-}
-
 impl Definition {
     /// Decodes a definition. An empty one stands for the empty tree, and is `None`.
     ///
@@ -104,12 +93,17 @@ impl Definition {
         self.source.locations.get(&digest.to_string())
     }
 
-    /// The place of the op `digest` in the text that it was made from, where the client tells one.
-    pub fn place(&self, digest: &Digest) -> Option<Place> {
-        let location = self.locations(digest)?.locations.first()?;
-        let info = self.source.infos.get(usize::try_from(location.source_index).ok()?)?;
-        let lines = lines(location)?;
-        Some(Place { file: info.filename.clone(), data: info.data.clone(), lines })
+    /// The places of the ops in the texts that they were made from, by the digests of the ops: each with its text.
+    pub fn places(&self) -> impl Iterator<Item = (&str, Vec<(&pb::SourceInfo, &[pb::Range])>)> {
+        let text = |location: &pb::Location| {
+            let index = usize::try_from(location.source_index).ok()?;
+            self.source.infos.get(index)
+        };
+        self.source.locations.iter().map(move |(digest, locations)| {
+            let all = locations.locations.iter();
+            let all = all.filter_map(|location| Some((text(location)?, location.ranges.as_slice())));
+            (digest.as_str(), all.collect())
+        })
     }
 
     /// The text that the first op with a place was made from.

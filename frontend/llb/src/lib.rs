@@ -1,7 +1,7 @@
 //! Definitions of BuildKit's low-level build graph (LLB): from bytes to vertices of a [`Graph`](lapstrake_graph::Graph).
 //!
-//! A [`Definition`] is decoded and checked first. It tells which images and nested definitions have to be known. With
-//! these [`Answers`], [`Definition::lower`] adds its ops to a graph. Nothing here fetches or runs anything.
+//! A [`Definition`] is decoded and checked first. It tells which images have to be known. With these
+//! [`Answers`], [`Definition::lower`] adds its ops to a graph. Nothing here fetches or runs anything.
 //!
 //! [`encode()`] goes the other way: it makes a definition of a part of a graph.
 //!
@@ -21,7 +21,7 @@ mod lower;
 mod names;
 mod source;
 
-pub use definition::{Definition, Place};
+pub use definition::Definition;
 pub use encode::encode;
 pub use encoded::NotDefinable;
 pub use error::LlbError;

@@ -11,7 +11,7 @@ use crate::error::LlbError;
 use crate::local::LocalSource;
 use crate::names;
 
-/// The answers to what a definition asks: see [`Definition::images`] and [`Definition::builds`].
+/// The answers to what a definition asks: see [`Definition::images`].
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     /// The platform of ops that name none; `None` for the one of this machine.
@@ -20,8 +20,6 @@ pub struct Answers {
     pub session: String,
     /// The sources that images are, by the digests of their ops.
     pub images: BTreeMap<Digest, Source>,
-    /// The results of nested definitions, by the digests of their ops.
-    pub builds: BTreeMap<Digest, Edge>,
 }
 
 /// The result of lowering.
@@ -82,14 +80,6 @@ impl This<'_> {
 }
 
 impl Definition {
-    /// The ops that are nested definitions, inputs first.
-    pub fn builds(&self) -> Vec<&Digest> {
-        let builds = self.order.iter().filter(|digest| {
-            matches!(self.ops.get(*digest).and_then(|op| op.op.as_ref()), Some(pb::op::Op::Build(_)))
-        });
-        builds.collect()
-    }
-
     /// Adds the ops of this definition to `graph`.
     ///
     /// # Errors
@@ -130,10 +120,7 @@ impl Lowering<'_> {
             Some(pb::op::Op::Merge(merge)) => vec![(0, self.merge(&this, merge)?)],
             Some(pb::op::Op::Diff(diff)) => vec![(0, self.diff(&this, *diff)?)],
             Some(pb::op::Op::Passthrough(passthrough)) => passed_through(&this, passthrough)?,
-            Some(pb::op::Op::Build(_)) => {
-                let edge = self.answers.builds.get(digest).copied();
-                vec![(0, edge.ok_or_else(|| this.unsupported("a nested definition (BuildOp)"))?)]
-            }
+            Some(pb::op::Op::Build(_)) => return Err(this.unsupported("a nested definition (BuildOp)")),
             None => return Err(this.invalid("it says nothing to do")),
         };
         let outputs = made.into_iter().map(|(index, edge)| (OutputOf { op: digest.clone(), index }, edge));
