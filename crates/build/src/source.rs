@@ -290,7 +290,7 @@ pub(crate) fn placed(error: &LowerError, file: &Arc<SourceFile>) -> Report {
 
 /// A failed step with its lines in the Dockerfile.
 pub(crate) fn step_failed(failed: &StepFailed, file: &Arc<SourceFile>) -> Report {
-    let report = Report::of(&*failed.source).context("failed to solve");
+    let report = Report::of(&*failed.source).context("failed to solve").of_step(&failed.digest);
     match failed.lines {
         Some(lines) => report.at(file, Excerpt::Lines(lines.first, lines.last)),
         None => report,

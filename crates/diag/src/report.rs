@@ -188,6 +188,7 @@ struct Parts {
     message: String,
     causes: Vec<String>,
     place: Option<Place>,
+    step: Option<String>,
     hint: Option<String>,
     fault: Fault,
 }
@@ -200,7 +201,15 @@ impl Report {
     pub fn new(message: impl Into<String>) -> Report {
         let message = message.into();
         let fault = Fault::Build;
-        Report(Box::new(Parts { code: PLAIN, message, causes: Vec::new(), place: None, hint: None, fault }))
+        Report(Box::new(Parts {
+            code: PLAIN,
+            message,
+            causes: Vec::new(),
+            place: None,
+            step: None,
+            hint: None,
+            fault,
+        }))
     }
 
     /// Work that the signal `signal` ended; 0 where a client canceled it.
@@ -219,7 +228,15 @@ impl Report {
             fault = if fault == Fault::Build { Fault::Environment } else { fault };
             hint = hint.or_else(|| Some(FULL_DISK.to_owned()));
         }
-        let parts = Parts { code: error.code(), message, causes: texts.collect(), place: None, hint, fault };
+        let parts = Parts {
+            code: error.code(),
+            message,
+            causes: texts.collect(),
+            place: None,
+            step: None,
+            hint,
+            fault,
+        };
         Report(Box::new(parts))
     }
 
@@ -241,6 +258,13 @@ impl Report {
     #[must_use]
     pub fn at(mut self, file: &Arc<SourceFile>, excerpt: Excerpt) -> Report {
         self.0.place = Some(Place { file: file.clone(), excerpt });
+        self
+    }
+
+    /// With the digest of the step that failed.
+    #[must_use]
+    pub fn of_step(mut self, digest: impl Into<String>) -> Report {
+        self.0.step = Some(digest.into());
         self
     }
 
@@ -288,6 +312,11 @@ impl Report {
     /// The place in a user's text.
     pub fn place(&self) -> Option<&Place> {
         self.0.place.as_ref()
+    }
+
+    /// The digest of the step that failed, by which progress streams name it.
+    pub fn step(&self) -> Option<&str> {
+        self.0.step.as_deref()
     }
 
     /// The user's way to go on.

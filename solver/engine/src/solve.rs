@@ -40,6 +40,8 @@ pub struct Solved<T> {
 pub struct StepFailed {
     /// The step's name.
     pub step: String,
+    /// The step's digest, by which progress streams name it.
+    pub digest: String,
     /// Where it stands in the Dockerfile.
     pub lines: Option<Lines>,
     /// What happened.
@@ -161,8 +163,13 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
     }
 
     fn failed(&self, id: VertexId, source: impl Reported) -> StepFailed {
-        let meta = &self.graph[id].meta;
-        StepFailed { step: meta.name.clone(), lines: meta.lines, source: Arc::new(source) }
+        let vertex = &self.graph[id];
+        StepFailed {
+            step: vertex.meta.name.clone(),
+            digest: vertex.step_digest().to_string(),
+            lines: vertex.meta.lines,
+            source: Arc::new(source),
+        }
     }
 
     fn key(&self, id: VertexId) -> Guarded<'_, DerivedKey> {
