@@ -18,8 +18,7 @@ pub(crate) fn local_stack(job: &BuildContext, source: &Source) -> Result<Option<
     match source {
         Source::Scratch => Ok(Some(Stack::default())),
         Source::Local { name } => {
-            // Brings a directory that the caller has elsewhere.
-            job.copy_sources.context(name)?;
+            job.copy_sources.bring(name)?;
             Ok(Some(Stack { local: Some(name.clone()), ..Stack::default() }))
         }
         Source::Solved { result } => {

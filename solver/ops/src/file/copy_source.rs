@@ -139,6 +139,15 @@ impl CopySources {
         Ok(Key::from_bytes(selection.k_digest().0))
     }
 
+    /// Brings the directory of a local context here, if the caller has it elsewhere. A directory that is here is read when a
+    /// step needs it, so that errors in its ignore file are of that step.
+    pub(crate) fn bring(&self, name: &str) -> Result<(), OpsError> {
+        if self.settings.contexts.contains_key(name) {
+            return Ok(());
+        }
+        self.context(name).map(drop)
+    }
+
     pub(crate) fn context(&self, name: &str) -> Result<Arc<LoadedContext>, OpsError> {
         // Held while it is read, so that steps which start together read it once.
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
