@@ -21,7 +21,7 @@ fn builder_arguments(mode: &Mode) -> Result<(), String> {
     let space = mode.name;
     for (number, space, seen) in [(1, "one", "1\n"), (2, "two", "2\n"), (3, "one", "3\n")] {
         let build = format!(
-            "build --no-cache --build-arg N={number} --build-arg BUILDKIT_CACHE_MOUNT_NS={space}-{} arguments",
+            "build --build-arg N={number} --build-arg BUILDKIT_CACHE_MOUNT_NS={space}-{} arguments",
             mode.name
         );
         let built = lap(mode, &build)?;
