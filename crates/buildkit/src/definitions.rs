@@ -15,6 +15,7 @@ use lapstrake_proto::moby::buildkit::v1::frontend::CacheOptionsEntry;
 use lapstrake_proto::pb;
 
 use crate::caller::{Names, SessionCaller};
+use crate::error;
 use crate::jobs::{About, Definitions, Job, Prepared};
 use crate::shared::Shared;
 use crate::translate;
@@ -76,7 +77,7 @@ impl Definitions {
     }
 }
 
-/// The result that `definition` is. Nothing is solved yet, but for nested definitions.
+/// The result that `definition` is. Nothing is solved yet.
 ///
 /// # Errors
 /// The definition is broken or has parts that are not built yet, or an image cannot be found.
@@ -128,11 +129,19 @@ async fn plan(
         platform: None,
         session: job.session.as_ref().map(|session| session.id().to_owned()).unwrap_or_default(),
         images: images(definitions, definition).await?,
-        builds: BTreeMap::new(),
     };
     for (digest, group) in definition.progress_groups() {
         job.log.group(digest, group);
     }
+    job.add_places(
+        definition
+            .places()
+            .map(|(digest, places)| {
+                let details = places.iter().map(|(info, ranges)| error::place(info, ranges));
+                (digest.to_owned(), details.collect())
+            })
+            .collect(),
+    );
     let mut graph = Graph::new();
     let lowered = definition.lower(&answers, &mut graph).map_err(|error| report(&error))?;
     definitions.caller.add_locals(lowered.locals);

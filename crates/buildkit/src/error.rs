@@ -1,5 +1,7 @@
 //! Reports as the errors of gRPC.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_diag::{Excerpt, Fault, Place, Report};
@@ -18,8 +20,46 @@ const PREFIX: &str = "failed to solve: ";
 /// The name of the detail that shows a place in a text. Its value is JSON.
 const SOURCE: &str = "github.com/moby/buildkit/errdefs.Source+json";
 
+/// Places in texts of clients, as details of errors, by the digests of steps.
+pub(crate) type Places = BTreeMap<String, Vec<Any>>;
+
 /// The status of a report, with the place in the Dockerfile as a detail. `names` says where the Dockerfile is.
 pub(crate) fn status(report: &Report, names: Option<&Names>) -> Status {
+    let detail = report.place().and_then(|place| source(place, names));
+    with_details(report, detail.into_iter().collect())
+}
+
+/// The status of a report, with the places in texts of the client as details, where the step that failed has some.
+pub(crate) fn status_of_step(report: &Report, names: Option<&Names>, places: &Places) -> Status {
+    match report.step().and_then(|step| places.get(step)).filter(|known| !known.is_empty()) {
+        Some(known) => with_details(report, known.clone()),
+        None => status(report, names),
+    }
+}
+
+/// A place in a text of a client as a detail of an error.
+pub(crate) fn place(info: &pb::SourceInfo, ranges: &[pb::Range]) -> Any {
+    let position = |position: Option<&pb::Position>| {
+        position.map(|at| json!({ "line": at.line, "character": at.character }))
+    };
+    let range = |range: &pb::Range| json!({ "start": position(range.start.as_ref()), "end": position(range.end.as_ref()) });
+    let definition = info.definition.as_ref().map(|definition| {
+        let ops = definition.def.iter().map(|op| BASE64.encode(op));
+        json!({ "def": ops.collect::<Vec<_>>() })
+    });
+    let value = json!({
+        "info": {
+            "filename": info.filename,
+            "data": BASE64.encode(&info.data),
+            "definition": definition,
+            "language": info.language,
+        },
+        "ranges": ranges.iter().map(range).collect::<Vec<_>>(),
+    });
+    Any { type_url: SOURCE.to_owned(), value: value.to_string().into_bytes() }
+}
+
+fn with_details(report: &Report, details: Vec<Any>) -> Status {
     let text = report.to_string();
     let text = text.strip_prefix(PREFIX).unwrap_or(&text).to_owned();
     let code = match report.fault() {
@@ -27,10 +67,10 @@ pub(crate) fn status(report: &Report, names: Option<&Names>) -> Status {
         Fault::Usage => Code::InvalidArgument,
         _ => Code::Unknown,
     };
-    let Some(detail) = report.place().and_then(|place| source(place, names)) else {
+    if details.is_empty() {
         return Status::new(code, text);
-    };
-    let whole = rpc::Status { code: code.into(), message: text.clone(), details: vec![detail] };
+    }
+    let whole = rpc::Status { code: code.into(), message: text.clone(), details };
     Status::with_details(code, text, whole.encode_to_vec().into())
 }
 

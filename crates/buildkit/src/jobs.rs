@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::caller::{Names, SessionCaller};
-use crate::error;
+use crate::error::{self, Places};
 use crate::held::Containers;
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
@@ -69,6 +69,8 @@ pub(crate) struct Job {
     events: Mutex<Option<JoinHandle<Journal>>>,
     /// The names of the client's directories, once they are known.
     names: Mutex<Option<Names>>,
+    /// The places of steps in texts of the client.
+    places: Mutex<Places>,
     /// What all definitions of the build share, once there is one.
     pub(crate) definitions: OnceCell<Arc<Definitions>>,
     /// The result that the record of the build tells of.
@@ -144,6 +146,7 @@ impl Job {
             progress: Mutex::new(Some(Progress::new(sender))),
             events: Mutex::new(Some(events)),
             names: Mutex::default(),
+            places: Mutex::default(),
             definitions: OnceCell::new(),
             subject: Mutex::default(),
             results: Mutex::default(),
@@ -159,6 +162,11 @@ impl Job {
         progress.clone().unwrap_or_else(Progress::none)
     }
 
+    /// Remembers the places of steps in texts of the client.
+    pub(crate) fn add_places(&self, places: Places) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).extend(places);
+    }
+
     /// Remembers the names of the client's directories.
     pub(crate) fn name(&self, names: &Names) {
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = Some(names.clone());
@@ -166,7 +174,9 @@ impl Job {
 
     /// A report as the status for the client.
     pub(crate) fn status(&self, report: &Report) -> Status {
-        error::status(report, self.names.lock().unwrap_or_else(PoisonError::into_inner).as_ref())
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        error::status_of_step(report, names.as_ref(), &places)
     }
 
     /// The client returned an error.

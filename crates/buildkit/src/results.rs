@@ -49,10 +49,30 @@ struct Platforms {
 /// The platform of a reference.
 #[derive(Deserialize)]
 struct NamedPlatform {
-    #[serde(rename = "ID")]
+    #[serde(rename = "ID", default)]
     id: String,
-    #[serde(rename = "Platform")]
-    platform: Platform,
+    #[serde(rename = "Platform", default)]
+    platform: GoPlatform,
+}
+
+/// A platform as Go's decoder takes it: what is missing is empty.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct GoPlatform {
+    architecture: String,
+    os: String,
+    #[serde(rename = "os.version")]
+    os_version: String,
+    #[serde(rename = "os.features")]
+    os_features: Vec<String>,
+    variant: String,
+}
+
+impl From<GoPlatform> for Platform {
+    fn from(platform: GoPlatform) -> Platform {
+        let GoPlatform { architecture, os, os_version, os_features, variant } = platform;
+        Platform { os_version, os_features, ..Platform::new(&os, &architecture, &variant) }
+    }
 }
 
 impl Results {
@@ -169,10 +189,11 @@ impl Results {
                 return Err(Report::new("invalid empty platform key for exporter"));
             }
             if platform.os.is_empty() || platform.architecture.is_empty() {
-                return Err(Report::new(format!("invalid platform value {platform} for exporter")));
+                let text = format!("{}/{}", platform.os, platform.architecture);
+                return Err(Report::new(format!("invalid platform value {text} for exporter")));
             }
         }
-        Ok(read.all.into_iter().map(|one| (one.id, one.platform)).collect())
+        Ok(read.all.into_iter().map(|one| (one.id, one.platform.into())).collect())
     }
 
     /// The image of the reference `name`, as the client describes it.

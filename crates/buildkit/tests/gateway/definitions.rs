@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lapstrake_oci::Digest;
+use lapstrake_proto::google::rpc;
 use lapstrake_proto::moby::buildkit::v1::frontend;
 use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
 use lapstrake_proto::pb;
@@ -20,6 +21,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("processes_have_several_outputs", ALL, processes_have_several_outputs),
     ("merges_and_differences", ALL, merges_and_differences),
     ("results_are_inputs", ALL, results_are_inputs),
+    ("places_come_with_errors", ALL, places_come_with_errors),
+    ("returned_results_are_checked", ALL, returned_results_are_checked),
     ("broken_definitions_are_refused", ALL, broken_definitions_are_refused),
 ];
 
@@ -417,4 +420,64 @@ fn broken_definitions_are_refused(mode: Mode) {
         let garbage = pb::Definition { def: vec![vec![0xff, 0xff], vec![0x0a]], ..pb::Definition::default() };
         assert_eq!(solve(&mut place, garbage, true).await.unwrap_err().code(), Code::InvalidArgument);
     });
+}
+
+/// A step that fails names all of its places in the texts of the client.
+fn places_come_with_errors(mode: Mode) {
+    with(mode, few(), |mut place| async move {
+        let mut graph = Graph::default();
+        let root = graph.files(None, None, vec![remove("/nothing", false)]);
+        let line = |line| pb::Range { start: Some(pb::Position { line, character: 0 }), end: None };
+        let at = |index, number| pb::Location { source_index: index, ranges: vec![line(number)] };
+        let text = |name: &str| pb::SourceInfo { filename: name.to_owned(), ..pb::SourceInfo::default() };
+        let locations = pb::Locations { locations: vec![at(0, 7), at(1, 8), at(9, 9)] };
+        let source = pb::Source {
+            locations: [(root.digest.clone(), locations)].into(),
+            infos: vec![text("one"), text("two")],
+        };
+        let definition = pb::Definition { source: Some(source), ..graph.definition(root) };
+        let failed = solve(&mut place, definition, true).await.unwrap_err();
+        let details = rpc::Status::decode(failed.details()).unwrap().details;
+        let read = |detail: &prost_types::Any| -> (String, i64) {
+            let value: serde_json::Value = serde_json::from_slice(&detail.value).unwrap();
+            let name = value["info"]["filename"].as_str().unwrap().to_owned();
+            (name, value["ranges"][0]["start"]["line"].as_i64().unwrap())
+        };
+        let places: Vec<(String, i64)> = details.iter().map(read).collect();
+        // A location in a text that does not exist is none.
+        assert_eq!(places, [("one".to_owned(), 7), ("two".to_owned(), 8)]);
+    });
+}
+
+/// What a client says of its result is checked, and then ends the build.
+fn returned_results_are_checked(mode: Mode) {
+    let platform = r#"{"Platforms":[{"ID":"a","Platform":{"os":"linux"}}]}"#;
+    for (key, value, expected) in [
+        ("containerimage.config", "null", Some("invalid null image config")),
+        ("containerimage.config", r#"{"os":"linux"}"#, Some("must be specified together")),
+        ("refs.platforms", r#"{"Platforms":[]}"#, Some("invalid empty platforms index")),
+        ("refs.platforms", platform, Some("invalid platform value")),
+        ("containerimage.config", r#"{"os":"linux","architecture":"amd64"}"#, None),
+    ] {
+        with(mode, few(), |mut place| async move {
+            let mut graph = Graph::default();
+            let root = graph.files(None, None, vec![mkfile("/x", "x")]);
+            let id = solve(&mut place, graph.definition(root), false).await.unwrap();
+            let result = frontend::Result {
+                result: Some(Value::Ref(frontend::Ref { id, def: None })),
+                metadata: [(key.to_owned(), value.as_bytes().to_vec())].into(),
+                ..frontend::Result::default()
+            };
+            let answer = frontend::ReturnRequest { result: Some(result), error: None };
+            place.bridge.r#return(of_build(BUILD, answer)).await.unwrap();
+            let ended = place.build.await.unwrap();
+            match expected {
+                Some(text) => {
+                    let error = ended.unwrap_err();
+                    assert!(error.message().contains(text), "{value}: {error:?}");
+                }
+                None => ended.unwrap(),
+            }
+        });
+    }
 }
