@@ -85,7 +85,9 @@ impl ContextError {
     /// Whether the client says that it has no such directory.
     fn is_missing(&self) -> bool {
         let ContextError::Transfer { source: TransferError::Remote(status), .. } = self else { return false };
-        matches!(status.code(), Code::NotFound) || status.message().contains("no access allowed to dir")
+        // A client may also give no directories at all.
+        matches!(status.code(), Code::NotFound | Code::FailedPrecondition)
+            || status.message().contains("no access allowed to dir")
     }
 }
 
