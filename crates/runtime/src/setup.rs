@@ -15,11 +15,11 @@ mod process;
 mod resolve;
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use lapstrake_sys::process::{Turns, exit_now, reset_signals, take_turns};
 use lapstrake_sys::{SingleThreaded, fd, init};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use rustix::thread::ThreadNameSpaceType;
@@ -331,13 +331,8 @@ impl Setup<'_> {
         Ok(wire::send(&self.channel, &Report::Listener, &[listener.as_fd()])?)
     }
 
-    /// Tells the zygote of something made in the root. What was made in a mount stays: another container may share the
-    /// directory, and would lose its own mount with the mount point.
+    /// Tells the zygote of something made in the root.
     fn report_stub(&self, made: &resolve::Made<'_>) -> Result<(), Errno> {
-        let root = self.root.as_ref().ok_or(Errno::NXIO)?;
-        if mount_id(made.parent)? != mount_id(root.as_fd())? {
-            return Ok(());
-        }
         let (name, directory, ino) = (made.name.to_bytes().to_vec(), made.directory, made.ino);
         // By a mount of its own: what is removed through the one that has been covered takes the cover apart first, and
         // waits for the whole machine to have noticed.
@@ -347,10 +342,4 @@ impl Setup<'_> {
         let parent = apart.as_ref().map_or(made.parent, AsFd::as_fd);
         wire::send(&self.channel, &Report::Mountpoint { name, directory, ino }, &[parent])
     }
-}
-
-/// The id of the mount that `dir` is on. All are 0 on kernels that do not say.
-fn mount_id(dir: BorrowedFd<'_>) -> Result<u64, Errno> {
-    let found = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    Ok(if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 { 0 } else { found.stx_mnt_id })
 }

@@ -2,11 +2,8 @@
 
 use super::place::{Mode, dockerfile, expect, lap, nothing_left, script};
 
-pub(super) const CASES: &[super::Case] = &[
-    ("cache_mounts_without_a_cache", cache_mounts_without_a_cache),
-    ("cache_mounts_in_cache_mounts", cache_mounts_in_cache_mounts),
-    ("owners_of_agents", owners_of_agents),
-];
+pub(super) const CASES: &[super::Case] =
+    &[("cache_mounts_without_a_cache", cache_mounts_without_a_cache), ("owners_of_agents", owners_of_agents)];
 
 /// With `--no-cache`, the directories begin empty once for each build. `RUN --no-cache` keeps them.
 fn cache_mounts_without_a_cache(mode: &Mode) -> Result<(), String> {
@@ -22,28 +19,6 @@ fn cache_mounts_without_a_cache(mode: &Mode) -> Result<(), String> {
     let fresh = build("--no-cache --build-arg name=c")?;
     expect(&fresh, 0, &[" first has c\n", " second has c second-c\n"])?;
     expect(&build("--build-arg name=d")?, 0, &[" first has c d second-c\n"])?;
-    nothing_left(mode)
-}
-
-/// Two steps at once make the mount point of the inner directory in the outer one, which they share. Neither takes the
-/// other's away.
-fn cache_mounts_in_cache_mounts(mode: &Mode) -> Result<(), String> {
-    let mounts = "--mount=type=cache,target=/o --mount=type=cache,target=/o/inner";
-    let stage = |name: &str| {
-        format!(
-            "FROM busybox AS {name}\nRUN {mounts} for i in 1 2 3 4 5; do echo {name}$i > /o/inner/{name}; sleep 0.0$i; \
-             test \"$(cat /o/inner/{name})\" = {name}$i || exit 9; done; echo {name} > /{name}\n"
-        )
-    };
-    let text = format!(
-        "{}{}FROM scratch\nCOPY --from=one /one /\nCOPY --from=two /two /\n",
-        stage("one"),
-        stage("two")
-    );
-    dockerfile(mode, "nested", &text)?;
-    for _ in 0..5 {
-        expect(&lap(mode, "build --no-cache nested")?, 0, &[])?;
-    }
     nothing_left(mode)
 }
 
