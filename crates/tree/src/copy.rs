@@ -49,7 +49,7 @@ pub struct CopyOptions {
     /// Somebody may be writing the source: each file is taken as it is at one moment, and what is not as selected is
     /// reported. Else that is an error.
     pub live: bool,
-    /// What is in the way goes, also a directory where a file is to be, and the other way round.
+    /// Whatever is in the way is removed: also a directory where a file is to be, and the other way round.
     pub replace: bool,
 }
 
@@ -344,24 +344,33 @@ pub fn remove(
     Ok(())
 }
 
-/// The paths on the disk that a pattern matches.
+/// The paths on the disk that a pattern matches. Links are followed in front of the first part with wildcards only.
 fn matching(root: &Root<'_>, pattern: &TreePath) -> Result<Vec<TreePath>, TreeError> {
-    let mut here = vec![TreePath::root()];
+    let mut parts = Vec::new();
     for part in pattern.components() {
         let text = crate::path::lossy(part);
         let bad = || TreeError::Pattern { pattern: text.clone(), line: 0, file: None };
-        let parsed = crate::ignore::Pattern::shallow(&text).ok_or_else(bad)?;
-        if parsed.is_literal() {
-            here = here.into_iter().map(|dir| dir.join_name(part)).collect();
-            continue;
-        }
+        parts.push((part, crate::ignore::Pattern::shallow(&text).ok_or_else(bad)?));
+    }
+    // The last part is never followed, so that it is no part of the way.
+    let way = parts.len().saturating_sub(1);
+    let literal = parts.iter().take(way).take_while(|(_, pattern)| pattern.is_literal()).count();
+    let prefix = parts[..literal].iter().fold(TreePath::root(), |path, (part, _)| path.join_name(part));
+    let mut here = vec![root.place(prefix.as_bytes(), true)?.path()];
+    for (part, pattern) in &parts[literal..] {
         let mut next = Vec::new();
         for dir in here {
-            let Ok(fd) = root.open_dir(dir.as_bytes()) else { continue };
+            let Ok(fd) = root.open_plain(&dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) else {
+                continue;
+            };
+            if pattern.is_literal() {
+                next.push(dir.join_name(part));
+                continue;
+            }
             for entry in fs::Dir::read_from(&fd).map_err(TreeError::io("list", &dir))? {
                 let entry = entry.map_err(TreeError::io("list", &dir))?;
                 let name = entry.file_name().to_bytes();
-                if !matches!(name, b"." | b"..") && parsed.matches(name) {
+                if !matches!(name, b"." | b"..") && pattern.matches(name) {
                     next.push(dir.join_name(name));
                 }
             }

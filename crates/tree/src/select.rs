@@ -25,7 +25,7 @@ pub struct Selector {
     /// Patterns relative to each source, which is never tested itself; with `parents` relative to where the kept
     /// directories begin, and tested on sources too.
     pub exclude: Patterns,
-    /// Patterns, relative to each source, of what alone is meant, with the directories above; empty for everything. A source
+    /// Patterns, relative to each source, of the only entries that are meant, with the directories above; empty for all. A source
     /// itself is never tested.
     pub include: Patterns,
     /// Keep the directories above each source, from `/./` on if the source has one.
@@ -77,7 +77,7 @@ pub struct SelectedRoot {
     pub is_dir: bool,
     /// Time of the source directory, for a destination that has to be made; of the root of a tree nothing is known.
     pub mtime: Option<i64>,
-    /// The source directory itself, with an empty `to`; `None` for the root of a tree, and for what is no directory.
+    /// The source directory itself, with an empty `to`; `None` for the root of a tree, and for other kinds of entries.
     pub own: Option<Picked>,
     /// What is copied, in walk order; a single entry with an empty `to` when it is no directory.
     pub entries: Vec<Picked>,

@@ -189,3 +189,33 @@ fn making() {
         Err(TreeError::NotADirectory { .. })
     ));
 }
+
+/// Paths go through links, and wildcards do not. A last link is removed itself.
+#[test]
+fn removals() {
+    let two = Two::new(&[]);
+    for dir in ["to/a/x", "to/b/x", "to/real/x", "to/c"] {
+        std::fs::create_dir_all(two.at(dir)).unwrap();
+    }
+    std::fs::create_dir_all(two.at("kept/x")).unwrap();
+    symlink("real", two.at("to/link")).unwrap();
+    symlink("../kept", two.at("to/out")).unwrap();
+    let remove =
+        |path: &str, wildcards, optional| remove(two.to.as_fd(), path.as_bytes(), wildcards, optional);
+    // The link leads to a directory of the root, and not outwards.
+    assert!(remove("/out/x", false, false).is_err() && two.at("kept/x").exists());
+    remove("/link/x", false, false).unwrap();
+    assert!(!two.at("to/real/x").exists() && two.at("to/link").is_symlink());
+    std::fs::create_dir(two.at("to/real/x")).unwrap();
+    remove("/link*/x", true, true).unwrap();
+    assert!(two.at("to/real/x").exists(), "a wildcard does not go through a link");
+    remove("/*/x", true, false).unwrap();
+    assert!(!two.at("to/a/x").exists() && !two.at("to/real/x").exists() && two.at("to/c").exists());
+    remove("/l*", true, false).unwrap();
+    assert!(!two.at("to/link").is_symlink() && two.at("to/real").exists());
+    for (path, wildcards) in [("/nothing", false), ("/nothing/x", false), ("/z*", true), ("/", false)] {
+        assert!(remove(path, wildcards, false).is_err(), "{path}");
+    }
+    remove("/nothing/x", false, true).unwrap();
+    assert!(matches!(remove("/[", true, false), Err(TreeError::Pattern { .. })));
+}

@@ -293,7 +293,7 @@ fn copy_whole(
     mut all: Copied,
 ) -> Result<Copied, OpsError> {
     for mut one in selection.roots {
-        let mut place = dest.to_owned();
+        let mut place = dest.as_bytes().to_vec();
         if let Some(own) = one.own.take() {
             let inside = Root::from_fd(root);
             let is_there = inside.stat(dest.as_bytes(), true).is_ok();
@@ -302,7 +302,7 @@ fn copy_whole(
             } else {
                 let place_of = inside.place(dest.as_bytes(), true)?.path();
                 let parent = place_of.parent().unwrap_or_default();
-                place = format!("/{parent}");
+                place = [b"/", parent.as_bytes()].concat();
                 place_of.name().into()
             };
             let below = TreePath::parse(&name).map_err(TreeError::from)?;
@@ -313,7 +313,7 @@ fn copy_whole(
             one.mtime = None;
         }
         let only = Selection { roots: vec![one] };
-        let copied = copy::copy(from, &only, Dest::plain(root), place.as_bytes(), options)?;
+        let copied = copy::copy(from, &only, Dest::plain(root), &place, options)?;
         reads.note(stack, &copied)?;
         all.owners.extend(copied.owners);
     }
