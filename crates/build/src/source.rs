@@ -168,7 +168,7 @@ fn on_disk(request: &BuildRequest, client: &dyn Client) -> Outcome<Found> {
     Ok((file, Some(root_of(&client.directory(&beside)?, &context)?)))
 }
 
-/// A Dockerfile of the client's for a context that is elsewhere. What it includes stands beside it.
+/// A Dockerfile of the client's for a context that is elsewhere. Included files stand beside the Dockerfile.
 fn of_client(asked: &Path, client: &dyn Client) -> Outcome<Found> {
     let (file, beside) = named(asked, client)?;
     Ok((file, Some((open_host_dir(&client.directory(&beside)?)?, PathBuf::new()))))

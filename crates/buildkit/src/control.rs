@@ -38,7 +38,10 @@ impl Control {
         work: impl FnOnce(&Arc<Store>) -> Outcome<T> + Send + 'static,
     ) -> Result<T, Status> {
         let store = self.shared.worker.store().clone();
-        on_thread(move || async move { work(&store).map_err(|report| error::status(&report, None)) }).await
+        on_thread(move || async move {
+            work(&store).map_err(|report| error::status(&report, None, &error::Texts::default()))
+        })
+        .await
     }
 
     /// The messages of the build `id` from its record, if there is one.

@@ -15,7 +15,6 @@ use lapstrake_proto::moby::buildkit::v1::frontend::CacheOptionsEntry;
 use lapstrake_proto::pb;
 
 use crate::caller::{Names, SessionCaller};
-use crate::error;
 use crate::jobs::{About, Definitions, Job, Prepared};
 use crate::shared::Shared;
 use crate::translate;
@@ -64,7 +63,7 @@ impl Definitions {
         Ok((self.tools.clone(), resolved.of_results(is_index, name)?.with_manifests()))
     }
 
-    /// The tools for a part of the build. What the outputs are given is not known yet.
+    /// The tools for a part of the build. The outputs are not checked, since the results are not known yet.
     fn for_solving(&self) -> Outcome<(Tools, Resolved)> {
         let client: Arc<dyn Client> = self.caller.clone();
         let resolved = Resolved::without_results(&self.request, &client)?;
@@ -133,15 +132,7 @@ async fn plan(
     for (digest, group) in definition.progress_groups() {
         job.log.group(digest, group);
     }
-    job.add_places(
-        definition
-            .places()
-            .map(|(digest, places)| {
-                let details = places.iter().map(|(info, ranges)| error::place(info, ranges));
-                (digest.to_owned(), details.collect())
-            })
-            .collect(),
-    );
+    job.add_text(definition.source_map());
     let mut graph = Graph::new();
     let lowered = definition.lower(&answers, &mut graph).map_err(|error| report(&error))?;
     definitions.caller.add_locals(lowered.locals);

@@ -1,10 +1,12 @@
 //! Reports as the errors of gRPC.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_diag::{Excerpt, Fault, Place, Report};
+use lapstrake_llb::SourceMap;
 use lapstrake_oci::Digest;
 use lapstrake_proto::google::rpc;
 use lapstrake_proto::pb;
@@ -20,21 +22,43 @@ const PREFIX: &str = "failed to solve: ";
 /// The name of the detail that shows a place in a text. Its value is JSON.
 const SOURCE: &str = "github.com/moby/buildkit/errdefs.Source+json";
 
-/// Places in texts of clients, as details of errors, by the digests of steps.
-pub(crate) type Places = BTreeMap<String, Vec<Any>>;
+/// The most bytes of texts that one build keeps for its errors.
+const MOST_TEXT: usize = 16 << 20;
 
-/// The status of a report, with the place in the Dockerfile as a detail. `names` says where the Dockerfile is.
-pub(crate) fn status(report: &Report, names: Option<&Names>) -> Status {
-    let detail = report.place().and_then(|place| source(place, names));
-    with_details(report, detail.into_iter().collect())
+/// The texts of a client that steps were made from. The oldest ones go when there are too many.
+#[derive(Default)]
+pub(crate) struct Texts {
+    maps: VecDeque<Arc<SourceMap>>,
+    bytes: usize,
 }
 
-/// The status of a report, with the places in texts of the client as details, where the step that failed has some.
-pub(crate) fn status_of_step(report: &Report, names: Option<&Names>, places: &Places) -> Status {
-    match report.step().and_then(|step| places.get(step)).filter(|known| !known.is_empty()) {
-        Some(known) => with_details(report, known.clone()),
-        None => status(report, names),
+impl Texts {
+    /// Keeps the texts of one more definition.
+    pub(crate) fn add(&mut self, map: Arc<SourceMap>) {
+        self.bytes += map.bytes();
+        self.maps.push_back(map);
+        while self.bytes > MOST_TEXT
+            && let Some(oldest) = self.maps.pop_front()
+        {
+            self.bytes -= oldest.bytes();
+        }
     }
+
+    /// The places of a step, as details of an error. The newest definition counts.
+    fn details(&self, step: &str) -> Vec<Any> {
+        let places = self.maps.iter().rev().map(|map| map.places(step)).find(|places| !places.is_empty());
+        places.into_iter().flatten().map(|(info, ranges)| place(info, ranges)).collect()
+    }
+}
+
+/// The status of a report. Its details are the places of the step that failed in the texts of the client, or else the place in
+/// the Dockerfile. `names` says where the Dockerfile is.
+pub(crate) fn status(report: &Report, names: Option<&Names>, texts: &Texts) -> Status {
+    let mut details = report.step().map(|step| texts.details(step)).unwrap_or_default();
+    if details.is_empty() {
+        details.extend(report.place().and_then(|place| source(place, names)));
+    }
+    with_details(report, details)
 }
 
 /// A place in a text of a client as a detail of an error.
@@ -115,8 +139,6 @@ fn definition(names: Option<&Names>) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use lapstrake_diag::SourceFile;
 
     use super::*;
@@ -130,7 +152,7 @@ mod tests {
             file: "Dockerfile".to_owned(),
             sessions: std::collections::BTreeMap::new(),
         };
-        let status = status(&report, Some(&names));
+        let status = status(&report, Some(&names), &Texts::default());
         assert_eq!((status.code(), status.message()), (Code::Unknown, "no"));
         let whole = rpc::Status::decode(status.details()).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&whole.details[0].value).unwrap();
@@ -141,6 +163,6 @@ mod tests {
 
     #[test]
     fn cancelled_is_no_failure() {
-        assert_eq!(status(&Report::canceled(2), None).code(), Code::Cancelled);
+        assert_eq!(status(&Report::canceled(2), None, &Texts::default()).code(), Code::Cancelled);
     }
 }

@@ -13,7 +13,7 @@ pub(crate) use send::send;
 
 use mirror::Mirror;
 
-/// What the wire says of an entry called `path`, whose link leads to `link`.
+/// The facts about an entry called `path` in the form of the wire. Its link leads to `link`.
 pub(crate) fn wire_stat(
     path: String,
     stat: &rustix::fs::Stat,

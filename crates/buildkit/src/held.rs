@@ -66,7 +66,7 @@ impl Held {
         self.alive.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Kills all processes, and removes what the container needs on disk once they have ended.
+    /// Kills all processes, and removes the directories of the container once they have ended.
     pub(crate) async fn release(self: Arc<Held>) {
         self.released.cancel();
         drop(self.alive.lock().unwrap_or_else(PoisonError::into_inner).take());

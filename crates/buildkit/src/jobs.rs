@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use lapstrake_build::{BuildRecord, Client, Journal, Planned, Resolved, Subject, Tools, Trace};
 use lapstrake_diag::Report;
 use lapstrake_engine::Progress;
+use lapstrake_llb::SourceMap;
 use lapstrake_oci::Reference;
 use lapstrake_ops::StackReport;
 use lapstrake_proto::google::rpc;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::caller::{Names, SessionCaller};
-use crate::error::{self, Places};
+use crate::error::{self, Texts};
 use crate::held::Containers;
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
@@ -69,14 +70,14 @@ pub(crate) struct Job {
     events: Mutex<Option<JoinHandle<Journal>>>,
     /// The names of the client's directories, once they are known.
     names: Mutex<Option<Names>>,
-    /// The places of steps in texts of the client.
-    places: Mutex<Places>,
-    /// What all definitions of the build share, once there is one.
+    /// The texts of the client that steps were made from.
+    texts: Mutex<Texts>,
+    /// The tools that all definitions of the build share, once there is a definition.
     pub(crate) definitions: OnceCell<Arc<Definitions>>,
     /// The result that the record of the build tells of.
     subject: Mutex<Option<Arc<Prepared>>>,
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
-    /// What the client's frontend tells the client of the build.
+    /// The values that the client's frontend has for the client of the build.
     answer: Mutex<BTreeMap<String, String>>,
     returned: Mutex<Option<oneshot::Sender<frontend::ReturnRequest>>>,
 }
@@ -95,7 +96,7 @@ pub(crate) struct Prepared {
     pub(crate) described: OnceLock<BTreeMap<String, Vec<u8>>>,
 }
 
-/// What all definitions of one build share: contexts are read and images are asked for once.
+/// The tools that all definitions of one build share, so that contexts are read and images are asked for once.
 pub(crate) struct Definitions {
     pub(crate) tools: Tools,
     pub(crate) caller: Arc<SessionCaller>,
@@ -146,7 +147,7 @@ impl Job {
             progress: Mutex::new(Some(Progress::new(sender))),
             events: Mutex::new(Some(events)),
             names: Mutex::default(),
-            places: Mutex::default(),
+            texts: Mutex::default(),
             definitions: OnceCell::new(),
             subject: Mutex::default(),
             results: Mutex::default(),
@@ -162,9 +163,9 @@ impl Job {
         progress.clone().unwrap_or_else(Progress::none)
     }
 
-    /// Remembers the places of steps in texts of the client.
-    pub(crate) fn add_places(&self, places: Places) {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner).extend(places);
+    /// Remembers the texts of the client that the steps of a definition were made from.
+    pub(crate) fn add_text(&self, source: Arc<SourceMap>) {
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner).add(source);
     }
 
     /// Remembers the names of the client's directories.
@@ -175,8 +176,8 @@ impl Job {
     /// A report as the status for the client.
     pub(crate) fn status(&self, report: &Report) -> Status {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        error::status_of_step(report, names.as_ref(), &places)
+        let texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        error::status(report, names.as_ref(), &texts)
     }
 
     /// The client returned an error.
@@ -200,11 +201,25 @@ impl Job {
         *self.subject.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared.clone());
     }
 
-    /// The record of the build has these reports of steps.
-    pub(crate) async fn keep_steps(&self, steps: Vec<StackReport>) {
+    /// The record of the build has these reports of steps too, behind those of earlier results.
+    pub(crate) async fn add_steps(&self, steps: Vec<StackReport>) {
         let subject = self.subject.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(subject) = subject {
-            subject.trace.lock().await.steps = steps;
+        let Some(subject) = subject else { return };
+        let known = &mut subject.trace.lock().await.steps;
+        // The reports name their inputs by their places in one list.
+        let first = known.len();
+        known.extend(steps.into_iter().map(|mut step| {
+            step.inputs.iter_mut().for_each(|input| *input += first);
+            step
+        }));
+    }
+
+    /// The reports of steps that the record of the build has.
+    pub(crate) async fn steps(&self) -> Vec<StackReport> {
+        let subject = self.subject.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match subject {
+            Some(subject) => subject.trace.lock().await.steps.clone(),
+            None => Vec::new(),
         }
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use lapstrake_build::{Build, Delivered, Described, export};
+use lapstrake_build::{Build, Delivered, Described, Trace, export};
 use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_graph::ImageDraft;
 use lapstrake_oci::{ImageConfig, Platform};
-use lapstrake_ops::{SharedStack, StackReport};
+use lapstrake_ops::SharedStack;
 use lapstrake_proto::moby::buildkit::v1::frontend as api;
 use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
 use serde::Deserialize;
@@ -55,7 +55,7 @@ struct NamedPlatform {
     platform: GoPlatform,
 }
 
-/// A platform as Go's decoder takes it: what is missing is empty.
+/// A platform as Go's decoder takes it: missing fields are empty.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct GoPlatform {
@@ -76,7 +76,7 @@ impl From<GoPlatform> for Platform {
 }
 
 impl Results {
-    /// Reads what a client returns.
+    /// Reads the result that a client returns.
     ///
     /// # Errors
     /// The result has attestations, which are not built yet.
@@ -104,9 +104,9 @@ impl Results {
         own.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())).collect()
     }
 
-    /// Whether there is nothing to export.
+    /// Whether the client returns no tree, not even the empty one: then there is nothing to export.
     pub(crate) fn is_empty(&self) -> bool {
-        self.references.values().all(String::is_empty) && self.metadata.is_empty()
+        self.references.is_empty()
     }
 
     /// The result of this server that the client returns just as it was given.
@@ -138,34 +138,22 @@ impl Results {
         let name = self.metadata.get(NAME).map(|name| String::from_utf8_lossy(name).into_owned());
         let (tools, resolved) = definitions.for_export((self.named, name.as_deref()))?;
         let platforms = self.platforms()?;
-        let names: Vec<&String> = match (self.named, platforms.is_empty()) {
-            // The order of the platforms is that of the index.
-            (true, false) => platforms.keys().filter(|name| self.references.contains_key(*name)).collect(),
-            _ => self.references.keys().collect(),
-        };
+        let names = self.names(&platforms)?;
         let solving = names.iter().map(|name| self.solved(shared, job, name));
-        let mut results = Vec::new();
-        let mut trace = lapstrake_build::Trace { build: job.id.clone(), ..lapstrake_build::Trace::default() };
-        for (name, (stack, steps)) in names.iter().zip(try_join_all(solving).await?) {
-            trace.steps.extend(steps);
-            results.push((self.described(name, &platforms)?, stack));
-        }
+        let solved = try_join_all(solving).await?;
+        let described = |(name, stack)| Ok::<_, Report>((self.described(name, &platforms)?, stack));
+        let results = names.iter().copied().zip(solved).map(described).collect::<Outcome<Vec<_>>>()?;
+        let mut trace = Trace { build: job.id.clone(), steps: job.steps().await, ..Trace::default() };
         let caller = definitions.caller();
         let this = Build { worker: &shared.worker, client: &*caller, progress: job.progress() };
-        let delivered = export(&this, (tools, resolved), results, &mut trace).await;
-        job.keep_steps(trace.steps).await;
-        delivered
+        export(&this, (tools, resolved), results, &mut trace).await
     }
 
-    async fn solved(
-        &self,
-        shared: &Arc<Shared>,
-        job: &Arc<Job>,
-        name: &str,
-    ) -> Outcome<(SharedStack, Vec<StackReport>)> {
+    /// Solves the reference `name`. The record of the build gets the reports of the steps, however the steps end.
+    async fn solved(&self, shared: &Arc<Shared>, job: &Arc<Job>, name: &str) -> Outcome<SharedStack> {
         let id = self.references.get(name).map_or("", String::as_str);
         if id.is_empty() {
-            return Ok((SharedStack::default(), Vec::new()));
+            return Ok(SharedStack::default());
         }
         let (prepared, target) = find(job, id)?;
         let planned = prepared.planned.lock().await;
@@ -173,13 +161,33 @@ impl Results {
         let number = reference::number(planned, target).map_err(|status| report(&status))?;
         let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
         let mut steps = Vec::new();
-        let stack = planned.solve_target(&this, number, &mut steps).await?;
-        Ok((stack, steps))
+        let solved = planned.solve_target(&this, number, &mut steps).await;
+        job.add_steps(steps).await;
+        solved
     }
 
-    /// The platforms of the references.
-    fn platforms(&self) -> Outcome<BTreeMap<String, Platform>> {
-        let Some(bytes) = self.metadata.get(PLATFORMS) else { return Ok(BTreeMap::new()) };
+    /// The names of the references, in the order of the platforms, which is that of the index.
+    fn names<'r>(&'r self, platforms: &'r [(String, Platform)]) -> Outcome<Vec<&'r str>> {
+        if !self.named {
+            return Ok(self.references.keys().map(String::as_str).collect());
+        }
+        if platforms.is_empty() {
+            return Err(Report::new("unable to export multiple refs, missing platforms mapping"));
+        }
+        if platforms.len() != self.references.len() {
+            let (told, given) = (platforms.len(), self.references.len());
+            return Err(Report::new(format!("number of platforms does not match references {told} {given}")));
+        }
+        let known = |name: &'r str| match self.references.contains_key(name) {
+            true => Ok(name),
+            false => Err(Report::new(format!("failed to find ref for ID {name}"))),
+        };
+        platforms.iter().map(|(name, _)| known(name)).collect()
+    }
+
+    /// The platforms of the references by their names, in the client's order.
+    fn platforms(&self) -> Outcome<Vec<(String, Platform)>> {
+        let Some(bytes) = self.metadata.get(PLATFORMS) else { return Ok(Vec::new()) };
         let read: Option<Platforms> = serde_json::from_slice(bytes)
             .map_err(|error| Report::new(format!("failed to parse platforms passed to exporter: {error}")))?;
         let read = read.filter(|read| !read.all.is_empty());
@@ -197,14 +205,16 @@ impl Results {
     }
 
     /// The image of the reference `name`, as the client describes it.
-    fn described(&self, name: &str, platforms: &BTreeMap<String, Platform>) -> Outcome<Described> {
+    fn described(&self, name: &str, platforms: &[(String, Platform)]) -> Outcome<Described> {
         let config = match name {
             "" => None,
             name => self.metadata.get(&format!("{CONFIG}/{name}")),
         };
         let config = config.or_else(|| self.metadata.get(CONFIG)).filter(|bytes| !bytes.is_empty());
         let config = config.map(|bytes| image_config(bytes)).transpose()?;
-        let told = platforms.get(name).or_else(|| platforms.values().next().filter(|_| name.is_empty()));
+        // The platform of a reference without a name is the only one.
+        let told =
+            platforms.iter().find(|(id, _)| name.is_empty() || id == name).map(|(_, platform)| platform);
         let own = config.as_ref().filter(|config| !config.os.is_empty()).map(ImageConfig::platform);
         let platform = told.cloned().or(own).unwrap_or_else(Platform::host);
         let mut image = empty_image(&platform);
@@ -245,4 +255,42 @@ fn find<'i>(job: &Job, id: &'i str) -> Outcome<(Arc<Prepared>, &'i str)> {
 
 fn report(status: &Status) -> Report {
     Report::new(status.message().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results(names: &[&str], platforms: &str) -> Results {
+        let reference = |name: &&str| ((*name).to_owned(), api::Ref { id: "x".to_owned(), def: None });
+        let refs = names.iter().map(reference).collect();
+        let metadata = [(PLATFORMS.to_owned(), platforms.as_bytes().to_vec())].into();
+        let result = Some(Value::Refs(api::RefMap { refs }));
+        Results::of(api::Result { result, metadata, ..api::Result::default() }).unwrap()
+    }
+
+    /// An index has the client's order, and each reference a platform.
+    #[test]
+    fn references_have_the_order_of_their_platforms() {
+        let platform =
+            |id: &str| format!(r#"{{"ID":"{id}","Platform":{{"os":"linux","architecture":"{id}"}}}}"#);
+        let list = |ids: &[&str]| {
+            let all: Vec<String> = ids.iter().map(|id| platform(id)).collect();
+            format!(r#"{{"Platforms":[{}]}}"#, all.join(","))
+        };
+        let two = results(&["a", "b"], &list(&["b", "a"]));
+        let platforms = two.platforms().unwrap();
+        assert_eq!(two.names(&platforms).unwrap(), ["b", "a"]);
+        assert_eq!(two.described("a", &platforms).unwrap().platform.architecture, "a");
+        for (names, told, error) in [
+            (&["a", "b"][..], list(&["a"]), "number of platforms"),
+            (&["a"], list(&["b"]), "failed to find ref"),
+        ] {
+            let results = results(names, &told);
+            let refused = results.names(&results.platforms().unwrap()).unwrap_err();
+            assert!(refused.to_string().contains(error), "{refused}");
+        }
+        let refused = two.names(&[]).unwrap_err();
+        assert!(refused.to_string().contains("missing platforms"), "{refused}");
+    }
 }

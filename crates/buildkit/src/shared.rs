@@ -11,18 +11,18 @@ use crate::host::Host;
 use crate::jobs::Jobs;
 use crate::session::Sessions;
 
-/// What all services share.
+/// The state that all services share.
 pub(crate) struct Shared {
     pub(crate) host: Arc<Host>,
     pub(crate) worker: Arc<Worker>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) sessions: Arc<Sessions>,
-    /// What happens to records of builds, for clients that listen.
+    /// The events of build records, for clients that listen.
     pub(crate) history: Sender<BuildHistoryEvent>,
 }
 
 impl Shared {
-    /// What the caller of a build needs of this.
+    /// The parts that the caller of a build needs.
     pub(crate) fn of_caller(&self) -> (Arc<Host>, Arc<Store>, Arc<Sessions>) {
         (self.host.clone(), self.worker.store().clone(), self.sessions.clone())
     }

@@ -33,7 +33,7 @@ const FRONTEND: &[&str] = &[
     "gateway.exec.filesystem",
 ];
 
-/// What definitions and exporters may use. One id is misspelt in the protocol.
+/// The capabilities of definitions and exporters. One id is misspelt in the protocol.
 const GRAPH: &[&str] = &[
     "source.image",
     "source.image.resolvemode",

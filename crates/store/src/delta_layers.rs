@@ -40,8 +40,8 @@ impl Store {
         base_of(&self.layer_dir(id))
     }
 
-    /// Whether the layer's files are there, with what it lies on. The disk is asked once: what a process has seen is not
-    /// taken away while it lives (see [`crate::epochs`]).
+    /// Whether the layer's files are there, with those of the layer that it lies on. The disk is asked once: a layer that a process,
+    /// or one part of it, has seen is not taken away while that uses the store (see [`crate::epochs`] and [`Store::begin_use`]).
     pub fn has_files(&self, id: &LayerId) -> bool {
         if self.known().contains_key(id.as_str()) {
             return true;

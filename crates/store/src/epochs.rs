@@ -5,6 +5,9 @@
 //! Its files go once all processes have ended that were there before. For that each process holds, shared, the lock of
 //! one of two files, the one of the *generation* in which it came. A new generation begins when nobody is left of the
 //! one before the last, so two files are enough.
+//!
+//! A server lives long, and would keep everything for ever. Each of its builds holds a lock of its own instead:
+//! [`Store::begin_use`](crate::Store::begin_use).
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -38,19 +41,11 @@ impl EpochGuard {
     }
 }
 
-/// The right of a part of a process to use what it finds in the store: of one build of a server.
-#[derive(Debug)]
-pub struct StoreUse {
-    _lock: File,
-}
-
-impl StoreUse {
-    /// Joins a generation, as [`EpochGuard::join`] does for the whole process. Each value has a lock of its own.
-    pub(crate) fn join(root: &Path, generation: i64) -> Result<StoreUse, StoreError> {
-        let (path, lock) = open(root, &number(generation))?;
-        flock(&lock, FlockOperation::LockShared).map_err(|e| io_error("lock", &path)(e.into()))?;
-        Ok(StoreUse { _lock: lock })
-    }
+/// The lock of one part of a process, beside the lock of the whole process.
+pub(crate) fn join_part(root: &Path, generation: i64) -> Result<File, StoreError> {
+    let (path, lock) = open(root, &number(generation))?;
+    flock(&lock, FlockOperation::LockShared).map_err(|e| io_error("lock", &path)(e.into()))?;
+    Ok(lock)
 }
 
 /// Whether no process is left of a generation.

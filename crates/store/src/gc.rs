@@ -23,6 +23,7 @@ use crate::layout::Store;
 
 pub use collect::Reclaimed;
 pub(crate) use collect::{space_of, tombstone_blob_unless_named};
+pub use generations::StoreUse;
 #[cfg(test)]
 pub(crate) use items::STEPS;
 

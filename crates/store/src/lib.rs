@@ -42,8 +42,8 @@ mod traces;
 
 pub use blobs::{Blob, BlobWriter};
 pub use build_journal::BuildRow;
-pub use epochs::StoreUse;
 pub use error::{StoreError, is_disk_full};
+pub use gc::StoreUse;
 pub use gc::policy::{Filter, Limits, Rule, Space};
 pub use gc::{Item, ItemKind, Reclaimed};
 pub use images::{ImageRow, TagRow};

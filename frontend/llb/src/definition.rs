@@ -1,6 +1,7 @@
 //! A decoded definition.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lapstrake_graph::Lines;
 use lapstrake_oci::Digest;
@@ -17,11 +18,29 @@ const MOST_OPS: usize = 100_000;
 pub struct Definition {
     pub(crate) ops: BTreeMap<Digest, pb::Op>,
     pub(crate) metadata: BTreeMap<String, pb::OpMetadata>,
-    source: pb::Source,
+    source: Arc<SourceMap>,
     /// The result.
     pub(crate) root: OutputOf,
     /// The ops that the result needs, inputs before their consumers.
     pub(crate) order: Vec<Digest>,
+}
+
+/// The texts that ops were made from, and the places of the ops in them.
+#[derive(Clone, Debug, Default)]
+pub struct SourceMap(pb::Source);
+
+impl SourceMap {
+    /// The places of the op with this digest, each with its text.
+    pub fn places(&self, digest: &str) -> Vec<(&pb::SourceInfo, &[pb::Range])> {
+        let text = |location: &pb::Location| self.0.infos.get(usize::try_from(location.source_index).ok()?);
+        let all = self.0.locations.get(digest).into_iter().flat_map(|locations| &locations.locations);
+        all.filter_map(|location| Some((text(location)?, location.ranges.as_slice()))).collect()
+    }
+
+    /// The size, in bytes of the protocol.
+    pub fn bytes(&self) -> usize {
+        self.0.encoded_len()
+    }
 }
 
 /// One output of an op.
@@ -58,7 +77,7 @@ impl Definition {
         let mut decoded = Definition {
             ops,
             metadata: definition.metadata.clone().into_iter().collect(),
-            source: definition.source.clone().unwrap_or_default(),
+            source: Arc::new(SourceMap(definition.source.clone().unwrap_or_default())),
             root,
             order: Vec::new(),
         };
@@ -90,25 +109,17 @@ impl Definition {
     }
 
     pub(crate) fn locations(&self, digest: &Digest) -> Option<&pb::Locations> {
-        self.source.locations.get(&digest.to_string())
+        self.source.0.locations.get(&digest.to_string())
     }
 
-    /// The places of the ops in the texts that they were made from, by the digests of the ops: each with its text.
-    pub fn places(&self) -> impl Iterator<Item = (&str, Vec<(&pb::SourceInfo, &[pb::Range])>)> {
-        let text = |location: &pb::Location| {
-            let index = usize::try_from(location.source_index).ok()?;
-            self.source.infos.get(index)
-        };
-        self.source.locations.iter().map(move |(digest, locations)| {
-            let all = locations.locations.iter();
-            let all = all.filter_map(|location| Some((text(location)?, location.ranges.as_slice())));
-            (digest.as_str(), all.collect())
-        })
+    /// The texts that the ops were made from, with the places of the ops.
+    pub fn source_map(&self) -> Arc<SourceMap> {
+        self.source.clone()
     }
 
     /// The text that the first op with a place was made from.
     pub fn text(&self) -> Option<&pb::SourceInfo> {
-        self.source.infos.first()
+        self.source.0.infos.first()
     }
 
     /// The groups of steps that are shown as one, by the digests of their ops.

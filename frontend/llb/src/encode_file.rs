@@ -20,20 +20,20 @@ pub(crate) fn file(
         match action {
             FileAction::Copy(copy) => {
                 let from = all.add(inputs.get(copy.input).cloned().flatten());
-                steps.extend(copied(copy)?.into_iter().map(|copy| (from, Action::Copy(copy))));
+                steps.extend(copied(copy, base)?.into_iter().map(|copy| (from, Action::Copy(copy))));
             }
             FileAction::MakeFile(file) if file.needs_parent => {
-                steps.push((-1, Action::Mkfile(plain_file(file))));
+                steps.push((-1, Action::Mkfile(plain_file(file, base))));
             }
             FileAction::MakeFile(file) => {
                 // What is at the destination decides about the place, as for a copy.
-                let (made, copy) = inline_file(file);
+                let (made, copy) = inline_file(file, base);
                 let digest = add(&made);
                 let from = all.add(Some(pb::Input { digest, index: 0 }));
                 steps.push((from, Action::Copy(copy)));
             }
-            FileAction::MakeDir(dir) => steps.push((-1, Action::Mkdir(directory(dir)))),
-            FileAction::Symlink(link) => steps.push((-1, Action::Symlink(symlink(link)))),
+            FileAction::MakeDir(dir) => steps.push((-1, Action::Mkdir(directory(dir, base)))),
+            FileAction::Symlink(link) => steps.push((-1, Action::Symlink(symlink(link, base)))),
             FileAction::Remove(remove) => steps.push((-1, Action::Rm(removal(remove)))),
         }
     }
@@ -48,21 +48,21 @@ pub(crate) fn file(
     Ok(pb::op::Op::File(pb::FileOp { actions: actions.collect() }))
 }
 
-fn directory(dir: &MakeDir) -> pb::FileActionMkDir {
+fn directory(dir: &MakeDir, base: i64) -> pb::FileActionMkDir {
     pb::FileActionMkDir {
         path: dir.path.clone(),
         mode: bits(dir.mode),
         make_parents: dir.parents,
-        owner: owner(dir.owner.as_ref()),
+        owner: owner(dir.owner.as_ref(), base),
         timestamp: timestamp(dir.timestamp),
     }
 }
 
-fn symlink(link: &Symlink) -> pb::FileActionSymlink {
+fn symlink(link: &Symlink, base: i64) -> pb::FileActionSymlink {
     pb::FileActionSymlink {
         oldpath: link.text.clone(),
         newpath: link.path.clone(),
-        owner: owner(link.owner.as_ref()),
+        owner: owner(link.owner.as_ref(), base),
         timestamp: timestamp(link.timestamp),
     }
 }
@@ -76,7 +76,7 @@ fn removal(remove: &Remove) -> pb::FileActionRm {
 }
 
 /// The actions of a copy, one for each source.
-fn copied(copy: &Copy) -> Result<Vec<pb::FileActionCopy>, NotDefinable> {
+fn copied(copy: &Copy, base: i64) -> Result<Vec<pb::FileActionCopy>, NotDefinable> {
     if copy.parents || copy.optional {
         return Err(NotDefinable("a copy with `--parents`, or of sources that may be missing".to_owned()));
     }
@@ -91,7 +91,7 @@ fn copied(copy: &Copy) -> Result<Vec<pb::FileActionCopy>, NotDefinable> {
     let one = |source: &String| pb::FileActionCopy {
         src: source.clone(),
         dest: copy.dest.clone(),
-        owner: owner(copy.chown.as_ref()),
+        owner: owner(copy.chown.as_ref(), base),
         mode,
         mode_str: mode_str.clone(),
         follow_symlink: !variant.keep_links,
@@ -109,18 +109,18 @@ fn copied(copy: &Copy) -> Result<Vec<pb::FileActionCopy>, NotDefinable> {
     Ok(copy.sources.iter().map(one).collect())
 }
 
-fn plain_file(file: &MakeFile) -> pb::FileActionMkFile {
+fn plain_file(file: &MakeFile, base: i64) -> pb::FileActionMkFile {
     pb::FileActionMkFile {
         path: file.dest.clone(),
         mode: bits(file.mode),
         data: file.data.clone(),
-        owner: owner(file.owner.as_ref()),
+        owner: owner(file.owner.as_ref(), base),
         timestamp: timestamp(file.timestamp),
     }
 }
 
 /// A file as an op of its own, and the copy of it.
-fn inline_file(file: &MakeFile) -> (pb::Op, pb::FileActionCopy) {
+fn inline_file(file: &MakeFile, base: i64) -> (pb::Op, pb::FileActionCopy) {
     let path = format!("/{}", file.name);
     let made = pb::FileActionMkFile {
         path: path.clone(),
@@ -136,7 +136,7 @@ fn inline_file(file: &MakeFile) -> (pb::Op, pb::FileActionCopy) {
     let copy = pb::FileActionCopy {
         src: path,
         dest: file.dest.clone(),
-        owner: owner(file.owner.as_ref()),
+        owner: owner(file.owner.as_ref(), base),
         mode: mode.unwrap_or(-1),
         mode_str: if mode.is_some() { String::new() } else { file.chmod.clone().unwrap_or_default() },
         follow_symlink: true,
@@ -156,12 +156,13 @@ fn timestamp(seconds: Option<i64>) -> i64 {
     seconds.map_or(-1, |seconds| seconds.saturating_mul(1_000_000_000))
 }
 
-fn owner(owner: Option<&Owner>) -> Option<pb::ChownOpt> {
+/// An owner. Names are looked up in the input `base`, the tree that is changed.
+fn owner(owner: Option<&Owner>, base: i64) -> Option<pb::ChownOpt> {
     let part = |part: &OwnerPart| pb::UserOpt {
         user: Some(match part {
             OwnerPart::Id(id) => pb::user_opt::User::ById(*id),
             OwnerPart::Name(name) => {
-                pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: 0 })
+                pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: base })
             }
         }),
     };

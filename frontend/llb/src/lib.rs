@@ -21,7 +21,7 @@ mod lower;
 mod names;
 mod source;
 
-pub use definition::Definition;
+pub use definition::{Definition, SourceMap};
 pub use encode::encode;
 pub use encoded::NotDefinable;
 pub use error::LlbError;

@@ -11,11 +11,11 @@ pub struct LocalSource {
     pub name: String,
     /// The session of the client, where another than the one that builds.
     pub session: String,
-    /// Patterns of what is sent; empty for everything.
+    /// Patterns of the paths that are sent; empty for all.
     pub include: Vec<String>,
-    /// Patterns of what is not sent.
+    /// Patterns of the paths that are not sent.
     pub exclude: Vec<String>,
-    /// Paths that are sent with what their links lead to; empty for everything.
+    /// Paths that are sent together with the targets of their links; empty for all.
     pub follow: Vec<String>,
     /// A name under which copies of several builds share files; empty for the name itself.
     pub shared_key: String,
@@ -24,7 +24,7 @@ pub struct LocalSource {
 }
 
 impl LocalSource {
-    /// The name of the directory in the graph: that of the client, with what makes the content another one.
+    /// The name of the directory in the graph: the client's name, and a digest of the options that change the content.
     pub(crate) fn key(&self) -> String {
         let plain = LocalSource {
             name: self.name.clone(),

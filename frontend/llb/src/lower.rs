@@ -11,7 +11,7 @@ use crate::error::LlbError;
 use crate::local::LocalSource;
 use crate::names;
 
-/// The answers to what a definition asks: see [`Definition::images`].
+/// The answers to the questions of a definition: see [`Definition::images`].
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     /// The platform of ops that name none; `None` for the one of this machine.
@@ -55,7 +55,7 @@ impl This<'_> {
         LlbError::Op { digest: self.digest.to_string(), why: why.into() }
     }
 
-    /// The error for what is not built yet.
+    /// The error for a part that is not built yet.
     pub(crate) fn unsupported(&self, what: impl Into<String>) -> LlbError {
         LlbError::Unsupported { digest: self.digest.to_string(), what: what.into() }
     }

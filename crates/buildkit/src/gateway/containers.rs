@@ -122,7 +122,7 @@ async fn steps(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<Steps, Status> {
     Ok(definitions.tools.job.clone())
 }
 
-/// Refuses what a container cannot be.
+/// Refuses a request for a container that cannot be made.
 fn check(request: &api::NewContainerRequest) -> Result<(), Status> {
     if request.mounts.len() > MOST_MOUNTS {
         return Err(Status::invalid_argument(format!("a container has at most {MOST_MOUNTS} mounts")));

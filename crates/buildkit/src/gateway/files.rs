@@ -130,7 +130,7 @@ impl<'fd> Files<'fd> {
         Ok(entries)
     }
 
-    /// What `path` leads to; `follow` is about a last link.
+    /// A handle of the file at `path`. `follow` says whether a last link is followed.
     fn find(&self, path: &str, follow: bool) -> Result<OwnedFd, Errno> {
         let nofollow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
         let flags = OFlags::PATH | OFlags::CLOEXEC | nofollow;
@@ -205,7 +205,7 @@ fn names(directory: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
     Ok(names)
 }
 
-/// Facts about what `found` is a handle of.
+/// Facts about the file behind the handle `found`.
 fn facts(found: &OwnedFd, name: String) -> Result<Stat, Errno> {
     let stat = rustix::fs::statat(found, c"", AtFlags::EMPTY_PATH)?;
     let kind = FileType::from_raw_mode(stat.st_mode);

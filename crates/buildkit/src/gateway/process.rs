@@ -44,7 +44,7 @@ const EXIT: &str = "github.com/moby/buildkit/gatewayapi.ExitMessage+json";
 /// The messages for the client.
 type Outgoing = Sender<Result<api::ExecMessage, Status>>;
 
-/// A process as the stream knows it; `None` once it has ended: what comes for it then is of no use to anybody.
+/// A process as the stream knows it; `None` once the process has ended. Later messages for it are dropped.
 type Process = Option<Live>;
 
 /// A process that runs.
@@ -237,7 +237,7 @@ impl To {
         self.sender.send(Ok(message)).await.is_ok()
     }
 
-    /// Sends what comes out of `from` until its end, or until the process is over and all of what it wrote was read.
+    /// Sends the output of `from` until its end, or until the process is over and all of its output was read.
     async fn output(&self, fd: u32, from: Option<&io::Output>, over: &CancellationToken) {
         while let Some(pipe) = from {
             let Some(data) = pipe.read(over).await else { break };
@@ -301,7 +301,7 @@ struct Ours {
     stderr: Option<io::Output>,
 }
 
-/// Writes what comes to standard input, and closes it then. A terminal has no end.
+/// Writes the messages for standard input, and closes standard input at their end. A terminal has no end.
 async fn feed(stdin: Option<io::Input>, mut pieces: Receiver<Vec<u8>>) {
     while let Some(piece) = pieces.recv().await {
         let Some(stdin) = &stdin else { continue };

@@ -102,6 +102,29 @@ async fn a_build_that_the_client_drives() {
     assert!(files(&shelf.outputs.lock().unwrap()["0"]).contains_key("index.json"));
 }
 
+/// A client returns the empty tree, and its output is an archive without files.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_empty_tree_is_exported() {
+    let place = Place::new().await;
+    let shelf = Arc::new(shelf("FROM scratch\n", Vec::new()));
+    session(&place.channel, "session-e", &shelf).await;
+    let mut whole = control(&place.channel);
+    let request = api::SolveRequest { frontend: String::new(), ..solve("e", &["tar"]) };
+    let whole = tokio::spawn(async move { whole.solve(request).await });
+    let mut bridge = bridge(&place.channel);
+    let result =
+        bridge.solve(of_build("e", frontend::SolveRequest::default())).await.unwrap().into_inner().result;
+    let back = frontend::ReturnRequest { result, error: None };
+    bridge.r#return(of_build("e", back)).await.unwrap();
+    whole.await.unwrap().unwrap();
+    assert!(files(&shelf.outputs.lock().unwrap()["0"]).is_empty());
+    // By one call, too: a definition without ops.
+    session(&place.channel, "session-f", &shelf).await;
+    let definition = Some(lapstrake_proto::pb::Definition::default());
+    let request = api::SolveRequest { frontend: String::new(), definition, ..solve("f", &["tar"]) };
+    control(&place.channel).solve(request).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn records_and_usage() {
     let place = Place::new().await;

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("processes_have_several_outputs", ALL, processes_have_several_outputs),
     ("merges_and_differences", ALL, merges_and_differences),
     ("results_are_inputs", ALL, results_are_inputs),
+    ("large_definitions", ALL, large_definitions),
     ("places_come_with_errors", ALL, places_come_with_errors),
     ("returned_results_are_checked", ALL, returned_results_are_checked),
     ("broken_definitions_are_refused", ALL, broken_definitions_are_refused),
@@ -480,4 +481,49 @@ fn returned_results_are_checked(mode: Mode) {
             }
         });
     }
+}
+
+/// Many actions in one op, and many ops on each other: neither takes more than its size.
+fn large_definitions(mode: Mode) {
+    with(mode, few(), |mut place| async move {
+        let mut graph = Graph::default();
+        let data = "x".repeat(1000);
+        let many = (0..1000).map(|number| mkfile(&format!("/f{number}"), &data)).collect();
+        let root = graph.files(None, None, many);
+        let id = solve(&mut place, graph.definition(root), true).await.unwrap();
+        let request = frontend::ReadDirRequest {
+            r#ref: id,
+            dir_path: "/".to_owned(),
+            ..frontend::ReadDirRequest::default()
+        };
+        let listed = place.bridge.read_dir(of_build(BUILD, request)).await.unwrap().into_inner().entries;
+        assert_eq!(listed.len(), 1000);
+        let mut graph = Graph::default();
+        let mut root = graph.files(None, None, vec![mkfile("/x", "x")]);
+        for number in 0..2000 {
+            let passed = pb::PassthroughOp { id: number.to_string(), outputs: vec![0] };
+            root = graph.add(vec![root], pb::op::Op::Passthrough(passed));
+        }
+        for number in 0..200 {
+            let merge = pb::MergeOp { inputs: vec![pb::MergeInput { input: 0 }] };
+            // Each one is another op.
+            let inputs = vec![root; 1 + number % 2];
+            root = graph.add(inputs, pb::op::Op::Merge(merge));
+        }
+        let id = solve(&mut place, graph.definition(root), true).await.unwrap();
+        has(&contents(&mut place, &id, "/").await, &[("/x", "x")]);
+        // The owner is a name of a tree that is not changed.
+        let mut graph = Graph::default();
+        let first = graph.files(None, None, vec![mkfile("/a", "")]);
+        let second = graph.files(None, None, vec![mkfile("/b", "")]);
+        let named = pb::NamedUserOpt { name: "me".to_owned(), input: 1 };
+        let user = pb::UserOpt { user: Some(pb::user_opt::User::ByName(named)) };
+        let owned = pb::FileActionCopy {
+            owner: Some(pb::ChownOpt { user: Some(user), group: None }),
+            ..copy("/b", "/c")
+        };
+        let root = graph.files(Some(first), Some(second), vec![Action::Copy(owned)]);
+        let refused = solve(&mut place, graph.definition(root), true).await.unwrap_err();
+        assert!(refused.message().contains("looked up in another tree"), "{refused:?}");
+    });
 }

@@ -1,8 +1,24 @@
 //! Generations of processes: see [`crate::epochs`].
 
-use crate::epochs::{StoreUse, is_epoch_empty};
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::epochs::{is_epoch_empty, join_part};
 use crate::error::StoreError;
 use crate::layout::Store;
+
+/// The right of one part of a process to use the layers and blobs that it finds: see [`Store::begin_use`].
+pub struct StoreUse {
+    store: Arc<Store>,
+    _lock: File,
+}
+
+impl Drop for StoreUse {
+    fn drop(&mut self) {
+        // Layers that this part has seen may be removed from now on, and made again in another way.
+        self.store.forget_known();
+    }
+}
 
 impl Store {
     /// This process uses what is in the store from now on.
@@ -10,13 +26,16 @@ impl Store {
         self.user.join(self.root(), self.generation()?)
     }
 
-    /// A part of this process uses the store until the value goes. What the part finds stays until then, also if this process
-    /// removes things itself: see [`Store::leave`].
+    /// One part of this process uses the store until the returned value is dropped: one build of a server. Layers and blobs that
+    /// the part finds stay until then, also if this process removes things itself: see [`Store::leave`].
     ///
     /// # Errors
     /// The lock cannot be taken.
-    pub fn begin_use(&self) -> Result<StoreUse, StoreError> {
-        StoreUse::join(self.root(), self.generation()?)
+    pub fn begin_use(self: &Arc<Self>) -> Result<StoreUse, StoreError> {
+        let lock = join_part(self.root(), self.generation()?)?;
+        // Nobody held these layers since the last part ended.
+        self.forget_known();
+        Ok(StoreUse { store: self.clone(), _lock: lock })
     }
 
     /// From now on only the holders of [`Store::begin_use`] in this process use what they find. A server that waits for builds

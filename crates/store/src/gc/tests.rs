@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::*;
 use crate::gc::policy::Rule;
@@ -82,19 +83,24 @@ fn nothing_goes_from_under_who_was_there_before() {
 #[test]
 fn parts_of_a_process_keep_what_they_found() {
     let root = tempfile::tempdir().unwrap();
-    let server = open(root.path());
+    let server = Arc::new(open(root.path()));
     server.leave();
     let gone = layer(&server, "a");
     record(&server, 1, &[&gone]);
     let build = server.begin_use().unwrap();
+    assert!(server.has_files(&gone));
     server.collect(&everything()).unwrap();
     assert_eq!(server.reclaim().unwrap(), Reclaimed { count: 0, waiting: 1 });
     // Nor does another process take it.
-    assert_eq!(open(root.path()).reclaim().unwrap(), Reclaimed { count: 0, waiting: 1 });
-    assert!(server.has_layer(&gone));
+    let other = open(root.path());
+    assert_eq!(other.reclaim().unwrap(), Reclaimed { count: 0, waiting: 1 });
+    assert!(server.has_layer(&gone) && server.has_files(&gone));
     drop(build);
-    assert_eq!(server.reclaim().unwrap(), Reclaimed { count: 1, waiting: 0 });
-    assert!(!server.has_layer(&gone));
+    assert_eq!(other.reclaim().unwrap(), Reclaimed { count: 1, waiting: 0 });
+    // The server has seen the layer, and does not believe that any more.
+    let next = server.begin_use().unwrap();
+    assert!(!server.has_layer(&gone) && !server.has_files(&gone));
+    drop(next);
 }
 
 #[test]

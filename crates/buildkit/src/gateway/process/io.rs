@@ -40,7 +40,7 @@ impl Output {
         without_waits(fd).and_then(Receiver::from_file_unchecked).map(Output).map_err(|error| no_pipe(&error))
     }
 
-    /// The next bytes; `None` at the end. Once `over` is done, what has been written already is all there is.
+    /// The next bytes; `None` at the end. Once `over` is done, nothing comes behind the bytes that are written already.
     pub(super) async fn read(&self, over: &CancellationToken) -> Option<Vec<u8>> {
         let mut data = vec![0; PIECE];
         loop {
