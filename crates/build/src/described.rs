@@ -8,7 +8,7 @@ use lapstrake_oci::Platform;
 pub struct Described {
     /// The platform that the result is for.
     pub platform: Platform,
-    /// What the image will say of itself.
+    /// The description of the image.
     pub image: ImageDraft,
 }
 

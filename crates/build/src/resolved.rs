@@ -80,7 +80,7 @@ impl Resolved {
         self
     }
 
-    /// Reads a request whose results the caller brings itself. [`Resolved::of_results`] says what they are.
+    /// Reads a request whose results the caller brings itself. [`Resolved::of_results`] adds the facts about these results.
     ///
     /// # Errors
     /// As [`Resolved::parse`].

@@ -70,7 +70,7 @@ pub struct CopyVariant {
     /// A source that is a link is copied as a link.
     #[serde(skip_serializing_if = "is_default")]
     pub keep_links: bool,
-    /// A directory is copied itself, not only what it has.
+    /// A directory is copied itself, not only its entries.
     #[serde(skip_serializing_if = "is_default")]
     pub whole_directory: bool,
     /// The parent of the destination has to be there.
@@ -79,13 +79,13 @@ pub struct CopyVariant {
     /// Only paths that match one of these patterns are copied, relative to each source; empty for all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
-    /// Paths, relative to each source, that must be among what is copied.
+    /// Paths, relative to each source, that must be among the copied ones.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub required: Vec<String>,
-    /// What is in the way at the destination goes, whatever it is.
+    /// Files and directories in the way at the destination are removed, whatever their kinds.
     #[serde(skip_serializing_if = "is_default")]
     pub replace: bool,
-    /// The time of what is copied too, not only of created parents.
+    /// The timestamp is also for copied files and directories, not only for created parents.
     #[serde(skip_serializing_if = "is_default")]
     pub all_times: bool,
 }

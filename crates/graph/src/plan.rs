@@ -20,7 +20,7 @@ pub struct Target {
     pub edge: Edge,
     /// The platform it is for.
     pub platform: Platform,
-    /// What the image will say of itself.
+    /// The description of the image.
     pub image: ImageDraft,
 }
 

@@ -73,7 +73,7 @@ pub struct Http {
     pub checksum: Option<Digest>,
     /// Whether the tree is what an archive has in it, where the file is one.
     pub unpack: bool,
-    /// What only clients of BuildKit's API ask for.
+    /// Options that only clients of BuildKit's API have.
     #[serde(default, skip_serializing_if = "HttpOptions::is_default")]
     pub options: Box<HttpOptions>,
 }

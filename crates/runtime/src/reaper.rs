@@ -19,7 +19,7 @@ use crate::wire;
 pub(crate) struct Reaper {
     channel: OwnedFd,
     _process: Child,
-    /// Processes that serve what others have left behind.
+    /// Processes that wait for the children of ended processes.
     outliving: RefCell<Vec<Child>>,
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct SetupRequest<'a> {
     pub(crate) zygote_root: &'a ZygoteRoot,
 }
 
-/// What one more process of a container is made from.
+/// The parts of one more process of a container.
 pub(crate) struct EntryRequest<'a> {
     /// The socket that the request comes from.
     pub(crate) run: OwnedFd,

@@ -32,7 +32,7 @@ pub struct Selector {
     pub wildcards: bool,
     /// Whether a path that is missing is nothing instead of an error.
     pub optional: bool,
-    /// Patterns, relative to each path, of what alone matters; empty is everything.
+    /// Patterns, relative to each path, of the only entries that matter; empty is everything.
     #[serde(default)]
     pub include: Vec<String>,
     /// Whether a path that is a link stands for the link.

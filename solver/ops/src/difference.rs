@@ -31,8 +31,8 @@ pub(crate) fn difference(job: &BuildContext, inputs: &[SharedStack]) -> Result<S
 
 /// One stack with the layers of all inputs, in their order.
 ///
-/// A layer that hides what is not below it is no layer for the kernel: listings would show the deletion. Inputs with such layers
-/// are applied to what is below them.
+/// The kernel lists a deletion whose file is in no lower layer, although the file cannot be opened. Inputs with deletions
+/// are therefore applied to the layers below, and become one layer.
 pub(crate) fn merged(job: &BuildContext, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
     let mut hides = inputs.iter().skip(1).map(|input| has_deletions(job, input));
     if !hides.any(|hides| hides.unwrap_or(true)) {
@@ -66,7 +66,7 @@ fn has_deletions(job: &BuildContext, stack: &Stack) -> Result<bool, OpsError> {
     Ok(false)
 }
 
-/// The layer that makes the tree `wanted` of `lower`. What is new or another one is in `from`.
+/// The layer that turns `lower` into the tree `wanted`. New and changed entries are copied out of `from`.
 fn change(job: &BuildContext, lower: &Stack, wanted: &Tree, from: &Stack) -> Result<LayerId, OpsError> {
     let (store, single_id) = (&job.store, job.worker.single_id());
     let (below, above) = (entries(&lower.tree(store)?)?, entries(wanted)?);
@@ -89,7 +89,7 @@ fn entries(tree: &Tree) -> Result<BTreeMap<TreePath, Picked>, OpsError> {
     Ok(all.map(|picked| (picked.to.clone(), picked)).collect())
 }
 
-/// Removes what `above` does not have; of a whole directory, the directory.
+/// Removes the entries that `above` does not have. A whole directory is removed at once.
 fn remove_missing(
     active: &Active,
     below: &BTreeMap<TreePath, Picked>,

@@ -156,7 +156,7 @@ fn attempt(
     commit_all(job, &owned, (root, base), kept)
 }
 
-/// Commits what a process has changed: its root, unless nobody could write there, and further trees.
+/// Commits the changes of a process: those to its root, unless the root was read-only, and those to further trees.
 fn commit_all(
     job: &BuildContext,
     owned: &BTreeMap<(u64, u64), (u32, u32)>,

@@ -19,7 +19,7 @@ use crate::file::copy;
 use crate::job::Job;
 use crate::stack::SharedStack;
 
-/// A container. Writes to its root and to its mounts of trees are thrown away with it. Dropping it removes what it needs on
+/// A container. Writes to its root and to its mounts of trees are thrown away with it. Dropping it removes its directories on
 /// disk; its processes must have ended.
 pub struct Container {
     job: Job,
@@ -56,8 +56,8 @@ pub struct Streams {
 /// A process that a client asks for.
 #[derive(Clone, Debug)]
 pub struct ProcessRequest {
-    /// Arguments, environment, directory, user, security mode and secrets in the environment. What else it has is the
-    /// container's.
+    /// Arguments, environment, directory, user, security mode and secrets in the environment. Values of the container replace
+    /// the other fields.
     pub exec: Exec,
     /// The size of its terminal; `None` for no terminal.
     pub terminal: Option<WindowSize>,
@@ -154,7 +154,7 @@ impl Job {
     }
 }
 
-/// Does `work`, which belongs to no step, with what is known of local contexts.
+/// Does `work`, which belongs to no step, with the known files of local contexts.
 fn reading<T>(
     job: &Job,
     inputs: &[SharedStack],

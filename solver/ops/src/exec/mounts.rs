@@ -25,9 +25,9 @@ pub(crate) struct Mounts {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) fds: Vec<OwnedFd>,
     pub(crate) resources: Vec<MountResource>,
-    /// Cache directories that are mounted already, by what identifies them.
+    /// Cache directories that are mounted already, by their identities.
     pub(crate) caches: BTreeMap<String, PathBuf>,
-    /// Trees that become outputs with what the process writes to them, and what they were before.
+    /// Trees that become outputs with the writes of the process, each with the stack below.
     pub(crate) kept: Vec<(Active, SharedStack)>,
     pub(crate) env: Vec<String>,
 }
