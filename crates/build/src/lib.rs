@@ -66,7 +66,7 @@ pub use journal::Journal;
 pub use judgements::ignored;
 pub use metadata::Metadata;
 pub use notes::Notes;
-pub use phases::{Build, Loaded, Planned, Solved, Trace, build, export, finish, prepare};
+pub use phases::{Build, Loaded, Planned, Solved, Trace, build, export, finish, load, plan_loaded, prepare};
 pub use picture::planned_steps;
 pub use plan::plan;
 pub use plan_document::plan_document;

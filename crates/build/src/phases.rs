@@ -74,10 +74,34 @@ pub async fn prepare(
     resolved: Resolved,
     trace: &mut Trace,
 ) -> Outcome<Planned> {
+    let loaded = load(this, request, resolved, trace).await?;
+    plan_loaded(this, loaded, trace).await
+}
+
+/// Reads the Dockerfile of `request`, whose values are in `resolved`.
+///
+/// # Errors
+/// The Dockerfile cannot be read.
+pub async fn load(
+    this: &Build<'_>,
+    request: &BuildRequest,
+    resolved: Resolved,
+    trace: &mut Trace,
+) -> Outcome<Loaded> {
     let notes = crate::Notes::default();
     // Taken out however the phase ends, also if the build is dropped half-way.
     let said = Said { notes: notes.clone(), to: &mut trace.notes };
-    let loaded = Loaded::load(this, request, resolved, notes).await?;
+    let loaded = Loaded::load(this, request, resolved, notes).await;
+    drop(said);
+    loaded
+}
+
+/// Makes the graph of a Dockerfile that was read.
+///
+/// # Errors
+/// The Dockerfile cannot be built. `trace` has the findings.
+pub async fn plan_loaded(this: &Build<'_>, loaded: Loaded, trace: &mut Trace) -> Outcome<Planned> {
+    let said = Said { notes: loaded.tools.notes.clone(), to: &mut trace.notes };
     let planned = loaded.plan(this, &mut trace.checked).await;
     drop(said);
     planned
@@ -173,6 +197,16 @@ impl Loaded {
         tools.notes = notes;
         let (file, parsed) = read((request, this.client), &mut resolved, &tools, &this.progress).await?;
         Ok(Loaded { tools, request: resolved, lock: Lock::open(request)?, file, parsed })
+    }
+
+    /// The text of the Dockerfile.
+    pub fn file(&self) -> &Arc<SourceFile> {
+        &self.file
+    }
+
+    /// The tools and the values of the build, with the Dockerfile and what it means.
+    pub fn into_parts(self) -> (Tools, Resolved, Arc<SourceFile>, Parsed) {
+        (self.tools, self.request, self.file, self.parsed)
     }
 
     /// Makes the graph, and checks the Dockerfile on the way; `checked` gets the findings.

@@ -1,4 +1,4 @@
-//! The service `LLBBridge`: a client drives a build through it.
+//! The service `LLBBridge`: the client of a build, or a frontend in an image, drives the build through it.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
@@ -14,16 +14,19 @@ use lapstrake_llb::{LocalSource, encode};
 use lapstrake_proto::moby::buildkit::v1::frontend as api;
 use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge as Service;
 use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
+use lapstrake_proto::pb;
 use lapstrake_snapshot::View;
 use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::definitions;
+use crate::driven::Driven;
+use crate::frontends::{self, Frontend, Named};
 use crate::gateway::files::Files;
 use crate::gateway::{containers, images, process};
 use crate::jobs::{Definitions, Job};
-use crate::run::{Parts, begin, check_frontend, evaluate, plan};
+use crate::run::{Parts, begin, evaluate, load, plan};
 use crate::shared::Shared;
 use crate::thread::on_thread;
 use crate::{reference, subrequest, worker};
@@ -34,18 +37,34 @@ const BUILD: &str = "buildkit-controlapi-buildid";
 /// The service.
 pub(crate) struct Bridge {
     shared: Arc<Shared>,
+    /// The frontend that all calls come from; `None` if calls name their builds.
+    frontend: Option<Driven>,
 }
 
 impl Bridge {
     pub(crate) fn new(shared: Arc<Shared>) -> Bridge {
-        Bridge { shared }
+        Bridge { shared, frontend: None }
+    }
+
+    /// The bridge for a frontend alone.
+    pub(crate) fn of_frontend(shared: Arc<Shared>, driven: Driven) -> Bridge {
+        Bridge { shared, frontend: Some(driven) }
+    }
+
+    /// The build that `request` belongs to, with its driver.
+    async fn driven<T>(&self, request: &Request<T>) -> Result<Driven, Status> {
+        if let Some(driven) = &self.frontend {
+            return Ok(driven.clone());
+        }
+        let id = request.metadata().get(BUILD).and_then(|value| value.to_str().ok());
+        let id = id.ok_or_else(|| Status::invalid_argument("no buildid found in context"))?;
+        let job = self.shared.jobs.get(id).await?;
+        Ok(Driven { driver: job.client.clone(), job })
     }
 
     /// The build that `request` belongs to.
     async fn job<T>(&self, request: &Request<T>) -> Result<Arc<Job>, Status> {
-        let id = request.metadata().get(BUILD).and_then(|value| value.to_str().ok());
-        let id = id.ok_or_else(|| Status::invalid_argument("no buildid found in context"))?;
-        self.shared.jobs.get(id).await
+        Ok(self.driven(request).await?.job)
     }
 }
 
@@ -79,13 +98,13 @@ impl Service for Bridge {
         &self,
         request: Request<api::SolveRequest>,
     ) -> Result<Response<api::SolveResponse>, Status> {
-        let job = self.job(&request).await?;
+        let driven = self.driven(&request).await?;
         let request = request.into_inner();
         let shared = self.shared.clone();
         let result = on_thread(move || async move {
-            let canceled = job.canceled.clone();
+            let canceled = driven.driver.over.clone();
             tokio::select! {
-                result = solve(&shared, &job, request) => result,
+                result = solve(&shared, &driven, request) => result,
                 () = canceled.cancelled() => Err(Status::cancelled("the build is over")),
             }
         });
@@ -105,8 +124,7 @@ impl Service for Bridge {
         &self,
         request: Request<api::ReturnRequest>,
     ) -> Result<Response<api::ReturnResponse>, Status> {
-        let job = self.job(&request).await?;
-        job.end(request.into_inner())?;
+        self.driven(&request).await?.driver.end(request.into_inner())?;
         Ok(Response::new(api::ReturnResponse {}))
     }
 
@@ -132,8 +150,7 @@ impl Service for Bridge {
         &self,
         request: Request<api::InputsRequest>,
     ) -> Result<Response<api::InputsResponse>, Status> {
-        let job = self.job(&request).await?;
-        let definitions = job.request.frontend_inputs.clone();
+        let definitions = self.driven(&request).await?.driver.inputs.clone();
         Ok(Response::new(api::InputsResponse { definitions }))
     }
 
@@ -192,8 +209,8 @@ impl Service for Bridge {
         &self,
         request: Request<api::NewContainerRequest>,
     ) -> Result<Response<api::NewContainerResponse>, Status> {
-        let job = self.job(&request).await?;
-        containers::new(&self.shared, &job, request.into_inner()).await?;
+        let driven = self.driven(&request).await?;
+        containers::new(&self.shared, &driven, request.into_inner()).await?;
         Ok(Response::new(api::NewContainerResponse {}))
     }
 
@@ -201,8 +218,8 @@ impl Service for Bridge {
         &self,
         request: Request<api::ReleaseContainerRequest>,
     ) -> Result<Response<api::ReleaseContainerResponse>, Status> {
-        let job = self.job(&request).await?;
-        containers::release(&job, &request.get_ref().container_id).await?;
+        let driver = self.driven(&request).await?.driver;
+        containers::release(&driver, &request.get_ref().container_id).await?;
         Ok(Response::new(api::ReleaseContainerResponse {}))
     }
 
@@ -210,8 +227,8 @@ impl Service for Bridge {
         &self,
         request: Request<Streaming<api::ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        let job = self.job(&request).await?;
-        let messages = process::exec(job, request.into_inner());
+        let driver = self.driven(&request).await?.driver;
+        let messages = process::exec(driver, request.into_inner());
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
@@ -219,11 +236,11 @@ impl Service for Bridge {
         &self,
         request: Request<api::ReadFileRequest>,
     ) -> Result<Response<api::ReadFileResponse>, Status> {
-        let job = self.job(&request).await?;
+        let driver = self.driven(&request).await?.driver;
         let request = request.into_inner();
         let place = (request.r#ref.clone(), request.mount_index);
         let look = move |files: Files<'_>| files.read(&request);
-        let data = containers::look(&job, (&place.0, place.1), look).await?;
+        let data = containers::look(&driver, (&place.0, place.1), look).await?;
         Ok(Response::new(api::ReadFileResponse { data }))
     }
 
@@ -231,11 +248,11 @@ impl Service for Bridge {
         &self,
         request: Request<api::ReadDirRequest>,
     ) -> Result<Response<api::ReadDirResponse>, Status> {
-        let job = self.job(&request).await?;
+        let driver = self.driven(&request).await?.driver;
         let request = request.into_inner();
         let place = (request.r#ref.clone(), request.mount_index);
         let look = move |files: Files<'_>| files.list(&request.dir_path, &request.include_pattern);
-        let entries = containers::look(&job, (&place.0, place.1), look).await?;
+        let entries = containers::look(&driver, (&place.0, place.1), look).await?;
         Ok(Response::new(api::ReadDirResponse { entries }))
     }
 
@@ -243,37 +260,80 @@ impl Service for Bridge {
         &self,
         request: Request<api::StatFileRequest>,
     ) -> Result<Response<api::StatFileResponse>, Status> {
-        let job = self.job(&request).await?;
+        let driver = self.driven(&request).await?.driver;
         let request = request.into_inner();
         let place = (request.r#ref.clone(), request.mount_index);
         let look = move |files: Files<'_>| files.stat(&request.path);
-        let stat = containers::look(&job, (&place.0, place.1), look).await?;
+        let stat = containers::look(&driver, (&place.0, place.1), look).await?;
         Ok(Response::new(api::StatFileResponse { stat: Some(stat) }))
     }
 }
 
-/// Makes a result, and gives it to the client.
+/// Makes a result, and gives it to the driver.
 async fn solve(
     shared: &Arc<Shared>,
-    job: &Arc<Job>,
+    driven: &Driven,
     request: api::SolveRequest,
 ) -> Result<api::SolveResponse, Status> {
-    let failed = |report: lapstrake_diag::Report| job.status(&report);
+    let job = &driven.job;
     if request.frontend.is_empty() {
         return solve_definition(shared, job, request).await;
     }
-    let opt = request.frontend_opt;
-    check_frontend(&request.frontend, &opt).map_err(failed)?;
+    let found = frontends::find(&shared.host, &request.frontend, &request.frontend_opt);
+    match found.map_err(|report| job.status(&report))? {
+        Frontend::Dockerfile => solve_dockerfile(shared, driven, request).await,
+        Frontend::Image(source) => {
+            let parts = (request.frontend_opt, request.frontend_inputs);
+            let result = frontends::call(shared, driven, &source, parts).await?;
+            by_frontend(shared, job, result, request.evaluate).await
+        }
+    }
+}
+
+/// The answer with the result of a frontend in an image.
+async fn by_frontend(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    result: api::Result,
+    evaluate: bool,
+) -> Result<api::SolveResponse, Status> {
+    if evaluate {
+        let ids: Vec<&String> = match &result.result {
+            Some(Value::Ref(one)) => vec![&one.id],
+            Some(Value::Refs(all)) => all.refs.values().map(|one| &one.id).collect(),
+            _ => Vec::new(),
+        };
+        for id in ids.into_iter().filter(|id| !id.is_empty()) {
+            reference::solved(shared, job, id).await?;
+        }
+    }
+    Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() })
+}
+
+/// Makes the result of a Dockerfile.
+async fn solve_dockerfile(
+    shared: &Arc<Shared>,
+    driven: &Driven,
+    request: api::SolveRequest,
+) -> Result<api::SolveResponse, Status> {
+    let job = &driven.job;
+    let failed = |report: lapstrake_diag::Report| job.status(&report);
+    let (opt, inputs) = (request.frontend_opt, request.frontend_inputs);
     check_caps(&opt)?;
     let (prepared, parts) =
-        begin(shared, job, (&opt, &request.frontend_inputs), &request.cache_imports).await.map_err(failed)?;
+        begin(shared, job, (&opt, &inputs), &request.cache_imports).await.map_err(failed)?;
+    let locals = directories(job, &parts);
+    let loaded = load(shared, job, &prepared, parts).await.map_err(failed)?;
+    if let Some(named) = Named::of(&shared.host, &opt, &loaded).map_err(failed)? {
+        let result = frontends::forward(shared, driven, named, (opt, inputs)).await?;
+        return by_frontend(shared, job, result, request.evaluate).await;
+    }
     if let Some(id) = opt.get("requestid").filter(|id| !id.is_empty()) {
-        let metadata = subrequest::answer(shared, job, &prepared, (id, parts)).await?;
+        let metadata = subrequest::answer(job, id, loaded).await?;
         let result = api::Result { metadata, ..api::Result::default() };
         return Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() });
     }
-    let locals = directories(job, &parts);
-    plan(shared, job, &prepared, parts).await.map_err(failed)?;
+    plan(shared, job, &prepared, loaded).await.map_err(failed)?;
     if request.evaluate {
         evaluate(shared, job, &prepared).await.map_err(failed)?;
     }
@@ -284,7 +344,18 @@ async fn solve(
     let result = described(planned, &id, &locals).map_err(failed)?;
     // Kept once: nobody else describes this result.
     prepared.described.get_or_init(|| result.metadata.clone().into_iter().collect());
+    prepared.definitions.get_or_init(|| definitions_of(&result));
     Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() })
+}
+
+/// The definitions of the references of a result, by the names of the targets.
+fn definitions_of(result: &api::Result) -> BTreeMap<String, pb::Definition> {
+    let one = |name: &str, reference: &api::Ref| Some((name.to_owned(), reference.def.clone()?));
+    match &result.result {
+        Some(Value::Ref(reference)) => one("", reference).into_iter().collect(),
+        Some(Value::Refs(all)) => all.refs.iter().filter_map(|(name, all)| one(name, all)).collect(),
+        _ => BTreeMap::new(),
+    }
 }
 
 /// Makes a result of a definition.
@@ -301,6 +372,7 @@ async fn solve_definition(
         if request.evaluate {
             evaluate(shared, job, &prepared).await.map_err(failed)?;
         }
+        prepared.definitions.get_or_init(|| BTreeMap::from([(String::new(), definition.clone())]));
         let id = format!("{}/", job.keep(&prepared)?);
         result.result = Some(Value::Ref(api::Ref { id, def: Some(definition.clone()) }));
     } else {

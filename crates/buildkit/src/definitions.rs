@@ -94,7 +94,8 @@ pub(crate) async fn begin(
         None => (scratch()?, Arc::new(SourceFile::new("", String::new()))),
     };
     let (tools, resolved) = definitions.for_solving()?;
-    let about = About { record: job.new_record(subject(), &resolved), secrets: Arc::new(resolved.secrets()) };
+    let subject = job.told.get().cloned().unwrap_or_else(subject);
+    let about = About { record: job.new_record(subject, &resolved), secrets: Arc::new(resolved.secrets()) };
     let planned = Planned::of_graph(tools, resolved, file, plan);
     let trace = Trace { build: job.id.clone(), ..Trace::default() };
     let prepared = Prepared {
@@ -103,6 +104,7 @@ pub(crate) async fn begin(
         trace: trace.into(),
         about,
         described: OnceLock::new(),
+        definitions: OnceLock::new(),
     };
     let prepared = Arc::new(prepared);
     job.tell_of(&prepared);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lapstrake_diag::{Excerpt, Fault, Place, Report};
+use lapstrake_diag::{Excerpt, Fault, Place, Report, SourceFile};
 use lapstrake_llb::SourceMap;
 use lapstrake_oci::Digest;
 use lapstrake_proto::google::rpc;
@@ -83,6 +83,41 @@ pub(crate) fn place(info: &pb::SourceInfo, ranges: &[pb::Range]) -> Any {
     Any { type_url: SOURCE.to_owned(), value: value.to_string().into_bytes() }
 }
 
+/// An error of another driver as the status for this one.
+pub(crate) fn of_rpc(error: &rpc::Status) -> Status {
+    let code = match Code::from_i32(error.code) {
+        Code::Ok => Code::Unknown,
+        code => code,
+    };
+    Status::with_details(code, error.message.clone(), error.encode_to_vec().into())
+}
+
+/// The whole of a status.
+pub(crate) fn to_rpc(status: &Status) -> rpc::Status {
+    let whole = rpc::Status::decode(status.details()).ok().filter(|_| !status.details().is_empty());
+    let details = whole.map(|whole| whole.details).unwrap_or_default();
+    rpc::Status { code: status.code().into(), message: status.message().to_owned(), details }
+}
+
+/// `status` with a word about what failed in front of its text.
+pub(crate) fn prefixed(status: &Status, what: &str) -> Status {
+    let whole = to_rpc(status);
+    of_rpc(&rpc::Status { message: format!("{what}: {}", whole.message), ..whole })
+}
+
+/// Whether `status` has a place in a text.
+pub(crate) fn has_source(status: &Status) -> bool {
+    to_rpc(status).details.iter().any(|detail| detail.type_url == SOURCE)
+}
+
+/// `status` with a line of a Dockerfile for its place.
+pub(crate) fn at_line(status: &Status, file: &Arc<SourceFile>, line: u32) -> Status {
+    let report = Report::new("").at(file, Excerpt::Lines(line, line));
+    let mut whole = to_rpc(status);
+    whole.details.extend(report.place().and_then(|place| source(place, None)));
+    of_rpc(&whole)
+}
+
 fn with_details(report: &Report, details: Vec<Any>) -> Status {
     let text = report.to_string();
     let text = text.strip_prefix(PREFIX).unwrap_or(&text).to_owned();
@@ -139,8 +174,6 @@ fn definition(names: Option<&Names>) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use lapstrake_diag::SourceFile;
-
     use super::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! The containers that a build holds for its client, by the ids that the client gives them.
+//! The containers that a build holds for one of its drivers, by the ids that the driver gives them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,14 +15,16 @@ const MOST_CONTAINERS: usize = 100;
 /// The longest wait for the processes of a released container.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The containers of one build.
+/// The containers of one driver.
 #[derive(Default)]
 pub(crate) struct Containers(Mutex<List>);
 
 #[derive(Default)]
 struct List {
     held: BTreeMap<String, Arc<Held>>,
-    /// The build is over.
+    /// The container that the driver itself runs in.
+    own: Option<Arc<Held>>,
+    /// The driver is over.
     closed: bool,
 }
 
@@ -101,6 +103,19 @@ impl Containers {
         Err((why, held))
     }
 
+    /// Keeps the container that the driver itself runs in. No id names it.
+    ///
+    /// # Errors
+    /// The driver is over.
+    pub(crate) fn hold(&self, held: &Arc<Held>) -> Result<(), Status> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if list.closed {
+            return Err(Status::cancelled("the build is over"));
+        }
+        list.own = Some(held.clone());
+        Ok(())
+    }
+
     /// The container `id`.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Held>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).held.get(id).cloned()
@@ -111,13 +126,13 @@ impl Containers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).held.remove(id)
     }
 
-    /// The build is over: releases all.
+    /// The driver is over: releases all.
     pub(crate) async fn close(&self) {
-        let held = {
+        let (held, own) = {
             let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             list.closed = true;
-            std::mem::take(&mut list.held)
+            (std::mem::take(&mut list.held), list.own.take())
         };
-        futures_util::future::join_all(held.into_values().map(Held::release)).await;
+        futures_util::future::join_all(held.into_values().chain(own).map(Held::release)).await;
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use lapstrake_diag::{Outcome, Report};
-use lapstrake_oci::Platform;
+use lapstrake_diag::{Fault, Outcome, Report};
+use lapstrake_oci::{Platform, Reference};
 use lapstrake_registry::Registries;
 use lapstrake_store::Store;
 
@@ -23,6 +23,10 @@ pub struct Host {
     pub labels: BTreeMap<String, String>,
     /// The entitlements that clients may ask for.
     pub entitlements: Vec<String>,
+    /// Whether the images called `docker/dockerfile` are run. Else the built-in frontend stands for them.
+    pub dockerfile_images: bool,
+    /// The repositories of images that may be frontends; `None` for all.
+    pub frontend_images: Option<Vec<String>>,
     /// Shows a warning to the person who started the server.
     pub warn: Box<dyn Fn(&str) + Send + Sync>,
     /// Is called after each build, for garbage collection.
@@ -46,7 +50,45 @@ impl Host {
         Ok(())
     }
 
+    /// Whether the image `source` may be a frontend.
+    ///
+    /// # Errors
+    /// The server only allows others.
+    pub(crate) fn allow_frontend(&self, source: &str) -> Outcome<()> {
+        let Some(allowed) = &self.frontend_images else { return Ok(()) };
+        let name = |text: &str| {
+            let read: Option<Reference> = text.parse().ok();
+            read.map(|read| format!("{}/{}", read.registry(), read.repository()))
+        };
+        let wanted = name(source);
+        if wanted.is_some() && allowed.iter().any(|one| name(one) == wanted) {
+            return Ok(());
+        }
+        let hint = "add its repository to `allowedRepositories` of `[frontend.\"gateway.v0\"]`";
+        let report = Report::new(format!("'{source}' is not an allowed gateway source"));
+        Err(report.with_fault(Fault::Usage).with_hint(hint))
+    }
+
     pub(crate) fn warn(&self, text: &str) {
         (self.warn)(text);
+    }
+}
+
+#[cfg(test)]
+impl Host {
+    /// A machine that can do nothing.
+    pub(crate) fn of_nothing() -> Host {
+        Host {
+            state: PathBuf::new(),
+            registries: Registries::default(),
+            git_environment: Vec::new(),
+            platforms: Vec::new(),
+            labels: BTreeMap::new(),
+            entitlements: Vec::new(),
+            dockerfile_images: false,
+            frontend_images: None,
+            warn: Box::new(|_| {}),
+            after_build: Box::new(|_| {}),
+        }
     }
 }

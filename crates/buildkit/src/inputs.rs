@@ -54,7 +54,8 @@ pub(crate) async fn solve(
         })?;
         let stack = solved(shared, job, definition).await?;
         let metadata = opt.get(&format!("input-metadata:{input}"));
-        let config = metadata.map(|text| config(text, &stack)).transpose()?.flatten();
+        let config = metadata.map(|text| config(text)).transpose()?.flatten();
+        let config = config.map(|config| fitted(config, &stack));
         let context = NamedContext::Solved { source: stack.as_source(), config: config.map(Box::new) };
         found.named.insert(name.to_owned(), context);
     }
@@ -72,7 +73,14 @@ pub(crate) async fn solve(
 }
 
 /// The tree of a definition.
-async fn solved(shared: &Arc<Shared>, job: &Arc<Job>, definition: &pb::Definition) -> Outcome<SharedStack> {
+///
+/// # Errors
+/// The definition is broken, or a step fails.
+pub(crate) async fn solved(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    definition: &pb::Definition,
+) -> Outcome<SharedStack> {
     let prepared = definitions::begin(shared, job, Some(definition), &[]).await?;
     let planned = prepared.planned.lock().await;
     let planned = planned.as_ref().ok_or_else(|| Report::new("the input is gone"))?;
@@ -80,20 +88,27 @@ async fn solved(shared: &Arc<Shared>, job: &Arc<Job>, definition: &pb::Definitio
     planned.evaluate_target(&this, 0).await
 }
 
-/// The config in the metadata of an input, fitted to the layers of the input.
-fn config(metadata: &str, stack: &SharedStack) -> Outcome<Option<ImageConfig>> {
+/// The config in the metadata of an input, if there is one.
+///
+/// # Errors
+/// The metadata cannot be read.
+pub(crate) fn config(metadata: &str) -> Outcome<Option<ImageConfig>> {
     let bad = |why: String| Report::new(format!("metadata of an input: {why}")).with_fault(Fault::Usage);
     let values: BTreeMap<String, Option<String>> =
         serde_json::from_str(metadata).map_err(|error| bad(error.to_string()))?;
     let Some(Some(text)) = values.get(CONFIG) else { return Ok(None) };
     let bytes = BASE64.decode(text).map_err(|error| bad(error.to_string()))?;
-    let mut config: ImageConfig = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| bad(error.to_string()))
+}
+
+/// `config` for the layers of an input.
+fn fitted(mut config: ImageConfig, stack: &SharedStack) -> ImageConfig {
     // The digests of the layers are those of the tars, which nobody has made yet. Only their number counts until then.
     let unknown = |layer: &lapstrake_store::StackLayer| {
         layer.diff_id.clone().unwrap_or_else(|| DiffId(Digest::sha256(layer.id.as_str().as_bytes())))
     };
     config.rootfs.diff_ids = stack.layers.iter().map(unknown).collect();
-    Ok(Some(config))
+    config
 }
 
 /// The Dockerfile and its ignore file in a tree.

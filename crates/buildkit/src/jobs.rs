@@ -14,17 +14,17 @@ use lapstrake_ops::StackReport;
 use lapstrake_proto::google::rpc;
 use lapstrake_proto::moby::buildkit::v1::SolveRequest;
 use lapstrake_proto::moby::buildkit::v1::frontend;
+use lapstrake_proto::pb;
 use lapstrake_request::BuildRequest;
-use prost::Message as _;
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::caller::{Names, SessionCaller};
+use crate::driver::{Driver, Frontends};
 use crate::error::{self, Texts};
-use crate::held::Containers;
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
 
@@ -62,8 +62,12 @@ pub(crate) struct Job {
     pub(crate) canceled: CancellationToken,
     /// The error that the client returned, with its details.
     failure: OnceLock<rpc::Status>,
-    /// The containers that the client holds.
-    pub(crate) containers: Containers,
+    /// The client as the driver of the build.
+    pub(crate) client: Arc<Driver>,
+    /// The frontends that drive parts of the build.
+    pub(crate) frontends: Frontends,
+    /// What the build is about, where the client says it in the options of a frontend.
+    pub(crate) told: OnceLock<Subject>,
     /// The sink of its events, until the build is over.
     progress: Mutex<Option<Progress>>,
     /// Takes in the events, and gives the journal of all of them at the end.
@@ -79,7 +83,6 @@ pub(crate) struct Job {
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
     /// The values that the client's frontend has for the client of the build.
     answer: Mutex<BTreeMap<String, String>>,
-    returned: Mutex<Option<oneshot::Sender<frontend::ReturnRequest>>>,
 }
 
 /// A result that a client holds, and that is solved when somebody needs it.
@@ -94,6 +97,8 @@ pub(crate) struct Prepared {
     pub(crate) about: About,
     /// The metadata that the client was given with the result; unset where it was given none.
     pub(crate) described: OnceLock<BTreeMap<String, Vec<u8>>>,
+    /// The definitions of its references, by the names of the targets.
+    pub(crate) definitions: OnceLock<BTreeMap<String, pb::Definition>>,
 }
 
 /// The tools that all definitions of one build share, so that contexts are read and images are asked for once.
@@ -134,16 +139,19 @@ impl Job {
             to.end();
             journal
         });
-        let (returned, answer) = oneshot::channel();
+        let canceled = CancellationToken::new();
+        let (client, answer) = Driver::client(request.frontend_inputs.clone(), canceled.clone());
         let job = Job {
             id: request.r#ref.clone(),
             request,
             session,
             begun: SystemTime::now(),
             log,
-            canceled: CancellationToken::new(),
+            canceled,
             failure: OnceLock::new(),
-            containers: Containers::default(),
+            client,
+            frontends: Frontends::default(),
+            told: OnceLock::new(),
             progress: Mutex::new(Some(Progress::new(sender))),
             events: Mutex::new(Some(events)),
             names: Mutex::default(),
@@ -152,7 +160,6 @@ impl Job {
             subject: Mutex::default(),
             results: Mutex::default(),
             answer: Mutex::default(),
-            returned: Mutex::new(Some(returned)),
         };
         (Arc::new(job), answer)
     }
@@ -188,12 +195,7 @@ impl Job {
 
     /// The error that the client returned, as the client gave it.
     pub(crate) fn failure(&self) -> Option<Status> {
-        let error = self.failure.get()?;
-        let code = match Code::from_i32(error.code) {
-            Code::Ok => Code::Unknown,
-            code => code,
-        };
-        Some(Status::with_details(code, error.message.clone(), error.encode_to_vec().into()))
+        self.failure.get().map(error::of_rpc)
     }
 
     /// The record of the build tells of `prepared`, the last result that was begun.
@@ -235,7 +237,8 @@ impl Job {
 
     /// The build is over: ends its messages, and gives what a record needs.
     pub(crate) async fn close(&self) -> (Option<Arc<Prepared>>, Journal) {
-        self.containers.close().await;
+        self.client.containers.close().await;
+        self.frontends.close().await;
         self.results.lock().unwrap_or_else(PoisonError::into_inner).clear();
         drop(self.progress.lock().unwrap_or_else(PoisonError::into_inner).take());
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -287,17 +290,6 @@ impl Job {
     /// The values of [`Job::answer`].
     pub(crate) fn take_answer(&self) -> BTreeMap<String, String> {
         std::mem::take(&mut *self.answer.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The client says how its part of the build has ended.
-    ///
-    /// # Errors
-    /// It has said so before.
-    pub(crate) fn end(&self, answer: frontend::ReturnRequest) -> Result<(), Status> {
-        let sender = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let sender = sender.ok_or_else(|| Status::failed_precondition("the build has returned already"))?;
-        // A build that was canceled meanwhile needs no answer.
-        sender.send(answer).map_err(|_| Status::cancelled("the build is over"))
     }
 }
 

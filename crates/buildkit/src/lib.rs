@@ -8,8 +8,10 @@
 //! | `server` | listens, and puts the services together |
 //! | `host` | what the services share |
 //! | `control` | the service `Control`: solve, status, session, workers |
-//! | `bridge` | the service `LLBBridge`, which clients drive a build through |
-//! | `gateway`, `held` | files, images and containers for clients that drive a build |
+//! | `bridge` | the service `LLBBridge`, which clients and frontends drive a build through |
+//! | `driver`, `driven` | those who drive a build: its client, and frontends |
+//! | `frontends` | frontends that are programs in images |
+//! | `gateway`, `held` | files, images and containers for those who drive a build |
 //! | `records`, `usage` | records of builds, disk usage and garbage collection |
 //! | `run` | a build from a call to its outputs and its record |
 //! | `jobs` | the builds that run, by the ids that clients give them |
@@ -30,8 +32,11 @@ mod caller;
 mod content;
 mod control;
 mod definitions;
+mod driven;
+mod driver;
 mod error;
 mod files;
+mod frontends;
 mod gateway;
 mod held;
 mod host;

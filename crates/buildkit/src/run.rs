@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use lapstrake_build::{Build, Client, Delivered, Resolved, Subject, Trace, finish, prepare, without_secrets};
+use lapstrake_build::{
+    Build, Client, Delivered, Loaded, Resolved, Subject, Trace, finish, plan_loaded, without_secrets,
+};
 use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_engine::Warning;
 use lapstrake_proto::moby::buildkit::v1::SolveResponse;
@@ -15,6 +17,9 @@ use tonic::{Code, Status};
 
 use crate::caller::SessionCaller;
 use crate::definitions;
+use crate::driven::Driven;
+use crate::error;
+use crate::frontends::{self, Frontend, Named};
 use crate::inputs;
 use crate::jobs::{About, Job, Prepared};
 use crate::records;
@@ -78,13 +83,7 @@ async fn drive(
             let answer = answer.await.map_err(|_| Report::canceled(2))?;
             returned(shared, job, answer).await
         }
-        (frontend, false) => {
-            let opt = &request.frontend_attrs;
-            check_frontend(frontend, opt)?;
-            let prepared = begin(shared, job, (opt, &request.frontend_inputs), &[]).await?;
-            plan(shared, job, &prepared.0, prepared.1).await?;
-            deliver(shared, job, &prepared.0).await.map(Some)
-        }
+        (frontend, false) => by_frontend(shared, job, frontend).await,
     }
 }
 
@@ -93,23 +92,33 @@ fn unsupported(what: &str) -> Report {
     Report::new(format!("{what} are not supported by `lapstrake serve` yet")).with_fault(Fault::Usage)
 }
 
-/// Whether `frontend` is the one for Dockerfiles.
-///
-/// # Errors
-/// It is another one.
-pub(crate) fn check_frontend(frontend: &str, opt: &BTreeMap<String, String>) -> Outcome<()> {
-    let source = opt.get("source").map_or("", String::as_str);
-    let name = source.split(['@']).next().unwrap_or(source);
-    let known = ["docker/dockerfile", "docker/dockerfile-upstream", "dockerfile"].iter().any(|known| {
-        let name = name.trim_start_matches("docker.io/");
-        name == *known || name.strip_prefix(known).is_some_and(|rest| rest.starts_with(':'))
-    });
-    match frontend {
-        "dockerfile.v0" => Ok(()),
-        "gateway.v0" if known || source == "dockerfile.v0" => Ok(()),
-        "gateway.v0" => Err(unsupported(&format!("frontends from images (`{source}`)"))),
-        other => Err(unsupported(&format!("frontends called `{other}`"))),
-    }
+/// Lets the frontend `name` build, and delivers its result.
+async fn by_frontend(shared: &Arc<Shared>, job: &Arc<Job>, name: &str) -> Outcome<Option<Delivered>> {
+    let driven = Driven { job: job.clone(), driver: job.client.clone() };
+    let (opt, inputs) = (&job.request.frontend_attrs, &job.request.frontend_inputs);
+    let result = match frontends::find(&shared.host, name, opt)? {
+        Frontend::Image(source) => {
+            frontends::call(shared, &driven, &source, (opt.clone(), inputs.clone())).await
+        }
+        Frontend::Dockerfile => {
+            let (prepared, parts) = begin(shared, job, (opt, inputs), &[]).await?;
+            let loaded = load(shared, job, &prepared, parts).await?;
+            match Named::of(&shared.host, opt, &loaded)? {
+                Some(named) => {
+                    frontends::forward(shared, &driven, named, (opt.clone(), inputs.clone())).await
+                }
+                None => {
+                    plan(shared, job, &prepared, loaded).await?;
+                    return deliver(shared, job, &prepared).await.map(Some);
+                }
+            }
+        }
+    };
+    let answer = match result {
+        Ok(result) => ReturnRequest { result: Some(result), error: None },
+        Err(status) => ReturnRequest { result: None, error: Some(error::to_rpc(&status)) },
+    };
+    returned(shared, job, answer).await
 }
 
 /// What a result is made from.
@@ -166,6 +175,7 @@ pub(crate) async fn begin(
         trace: trace.into(),
         about,
         described: OnceLock::new(),
+        definitions: OnceLock::new(),
     };
     let prepared = Arc::new(prepared);
     job.tell_of(&prepared);
@@ -185,19 +195,33 @@ fn subject(request: &BuildRequest, opt: &BTreeMap<String, String>) -> Subject {
     }
 }
 
-/// Makes the graph of a result.
+/// Reads the Dockerfile of a result.
 ///
 /// # Errors
-/// The Dockerfile cannot be read or built.
-pub(crate) async fn plan(
+/// The Dockerfile cannot be read.
+pub(crate) async fn load(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     prepared: &Prepared,
     (request, resolved): Parts,
+) -> Outcome<Loaded> {
+    let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
+    lapstrake_build::load(&this, &request, resolved, &mut *prepared.trace.lock().await).await
+}
+
+/// Makes the graph of a result.
+///
+/// # Errors
+/// The Dockerfile cannot be built.
+pub(crate) async fn plan(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    prepared: &Prepared,
+    loaded: Loaded,
 ) -> Outcome<()> {
     let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
     let mut trace = prepared.trace.lock().await;
-    let planned = prepare(&this, &request, resolved, &mut trace).await?;
+    let planned = plan_loaded(&this, loaded, &mut trace).await?;
     *prepared.planned.lock().await = Some(planned);
     Ok(())
 }

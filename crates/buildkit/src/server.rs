@@ -30,9 +30,9 @@ use crate::shared::Shared;
 /// The events about records that a slow listener may be behind.
 const EVENTS: usize = 1024;
 /// The largest message, in bytes, as BuildKit's clients send it.
-const LARGEST: usize = 16 << 20;
+pub(crate) const LARGEST: usize = 16 << 20;
 /// The bytes that a client may send on one stream before the server has read them.
-const WINDOW: u32 = 4 << 20;
+pub(crate) const WINDOW: u32 = 4 << 20;
 
 /// A place to listen at.
 #[derive(Clone, Debug, PartialEq, Eq)]

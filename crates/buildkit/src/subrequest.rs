@@ -1,20 +1,16 @@
 //! Questions about a Dockerfile that build nothing: checks, outlines and lists of targets.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use lapstrake_build::{
-    CheckDocument, OutlineDocument, TargetsDocument, Tools, check, from_argument, options, outline, read,
+    CheckDocument, Loaded, OutlineDocument, TargetsDocument, check, from_argument, options, outline,
     subrequests, usable, wanted_rules, written,
 };
 use lapstrake_diag::Report;
 use lapstrake_dockerfile::{Checks, Phase, check_syntax};
-use lapstrake_engine::Progress;
 use tonic::Status;
 
-use crate::jobs::{Job, Prepared};
-use crate::run::Parts;
-use crate::shared::Shared;
+use crate::jobs::Job;
 
 /// The version of all answers.
 const VERSION: &str = "1.0.0";
@@ -23,25 +19,16 @@ const VERSION: &str = "1.0.0";
 ///
 /// # Errors
 /// [`tonic::Code::Unimplemented`] for a question that nobody knows; else what is wrong with the Dockerfile.
-pub(crate) async fn answer(
-    shared: &Arc<Shared>,
-    job: &Arc<Job>,
-    prepared: &Prepared,
-    (id, (request, mut resolved)): (&str, Parts),
-) -> Result<BTreeMap<String, Vec<u8>>, Status> {
+pub(crate) async fn answer(job: &Job, id: &str, loaded: Loaded) -> Result<BTreeMap<String, Vec<u8>>, Status> {
     let failed = |report: Report| job.status(&report);
-    resolved.inputs.platforms.truncate(1);
     if id == "frontend.subrequests.describe" {
         return Ok(metadata(format!("{:#}", subrequests()), None));
     }
     if !matches!(id, "frontend.lint" | "frontend.outline" | "frontend.targets") {
         return Err(Status::unimplemented(format!("unsupported request {id}")));
     }
-    let client = &*prepared.caller;
-    let tools = Tools::new(&shared.worker, client, &mut resolved, request.pull);
-    let silent = Progress::none();
-    let reading = read((&request, client), &mut resolved, &tools, &silent);
-    let (file, parsed) = reading.await.map_err(failed)?;
+    let (tools, mut resolved, file, parsed) = loaded.into_parts();
+    resolved.inputs.platforms.truncate(1);
     Ok(match id {
         "frontend.lint" => {
             let (checks, wrong) = match wanted_rules(&file, &resolved.inputs).map_err(failed)? {

@@ -4,6 +4,7 @@ use lapstrake_oci::{Digest, Platform};
 use lapstrake_proto::moby::buildkit::v1::apicaps::ApiCap;
 use lapstrake_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
 use lapstrake_proto::pb;
+use serde_json::json;
 
 use crate::host::Host;
 
@@ -135,6 +136,13 @@ pub(crate) fn record(host: &Host) -> WorkerRecord {
 /// The worker's id: the same for each server over one state directory.
 fn id(host: &Host) -> String {
     Digest::sha256(host.state.as_os_str().as_encoded_bytes()).hex()[..25].to_owned()
+}
+
+/// The worker as the frontends in images read it.
+pub(crate) fn as_json(host: &Host) -> String {
+    let record = record(host);
+    let worker = json!({ "id": record.id, "labels": record.labels, "platforms": host.platforms });
+    json!([worker]).to_string()
 }
 
 fn platform(platform: &Platform) -> pb::Platform {

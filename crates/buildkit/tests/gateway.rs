@@ -13,10 +13,14 @@ mod containers;
 mod definitions;
 #[path = "gateway/files.rs"]
 mod files;
+#[path = "gateway/frontends.rs"]
+mod frontends;
 #[path = "gateway/images.rs"]
 mod images;
 #[path = "gateway/place.rs"]
 mod place;
+#[path = "gateway/program.rs"]
+mod program;
 
 use std::process::ExitCode;
 
@@ -25,5 +29,9 @@ fn main() -> ExitCode {
         eprintln!("{by_hand}");
         return ExitCode::from(2);
     }
-    lapstrake_testkit::main(&[files::TESTS, images::TESTS, containers::TESTS, definitions::TESTS].concat())
+    if let Some(code) = program::main_if_asked() {
+        return code;
+    }
+    let parts = [files::TESTS, images::TESTS, containers::TESTS, definitions::TESTS, frontends::TESTS];
+    lapstrake_testkit::main(&parts.concat())
 }

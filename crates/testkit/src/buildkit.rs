@@ -101,10 +101,12 @@ impl FileSync for Services {
                 }
                 let (stat, content) = &tree[usize::try_from(asked.id).unwrap()];
                 shelf.asked.lock().unwrap().push(stat.path.clone());
-                sender.send(packet(PacketType::PacketData, asked.id, content.clone(), None)).await.ok()?;
-                if !content.is_empty() {
-                    sender.send(packet(PacketType::PacketData, asked.id, Vec::new(), None)).await.ok()?;
+                for piece in content.chunks(1 << 20) {
+                    let piece = piece.to_vec();
+                    sender.send(packet(PacketType::PacketData, asked.id, piece, None)).await.ok()?;
                 }
+                // The end of the file.
+                sender.send(packet(PacketType::PacketData, asked.id, Vec::new(), None)).await.ok()?;
             }
             Some(())
         });
@@ -175,6 +177,11 @@ pub fn of_build<T>(id: &str, message: T) -> Request<T> {
 pub struct Open([JoinHandle<()>; 2]);
 
 impl Open {
+    /// A session that is over.
+    pub fn closed() -> Open {
+        Open([tokio::spawn(async {}), tokio::spawn(async {})])
+    }
+
     /// Breaks the connection.
     pub fn abort(self) {
         self.0.iter().for_each(JoinHandle::abort);

@@ -13,6 +13,8 @@ use lapstrake_proto::pb;
 use tonic::Status;
 
 use super::files::Files;
+use crate::driven::Driven;
+use crate::driver::Driver;
 use crate::held::{Held, MountPlace};
 use crate::jobs::{Definitions, Job};
 use crate::reference::solved;
@@ -28,13 +30,13 @@ const MOST_MOUNTS: usize = 128;
 /// A mount cannot be, its reference cannot be solved, or the id is taken.
 pub(crate) async fn new(
     shared: &Arc<Shared>,
-    job: &Arc<Job>,
+    Driven { job, driver }: &Driven,
     request: api::NewContainerRequest,
 ) -> Result<(), Status> {
     if request.container_id.is_empty() {
         return Err(Status::invalid_argument("the container has no id"));
     }
-    if job.containers.get(&request.container_id).is_some() {
+    if driver.containers.get(&request.container_id).is_some() {
         return Err(Status::already_exists(format!("Container {} already exists", request.container_id)));
     }
     check(&request)?;
@@ -68,7 +70,7 @@ pub(crate) async fn new(
         Container::new(&steps, exec, &inputs).map_err(|error| asker.status(&error.into()))
     });
     let held = Arc::new(Held::new(made.await?, places));
-    match job.containers.add(&request.container_id, held) {
+    match driver.containers.add(&request.container_id, held) {
         Ok(()) => Ok(()),
         Err((why, held)) => {
             held.release().await;
@@ -81,8 +83,8 @@ pub(crate) async fn new(
 ///
 /// # Errors
 /// There is no such container.
-pub(crate) async fn release(job: &Job, id: &str) -> Result<(), Status> {
-    let held = job.containers.take(id);
+pub(crate) async fn release(driver: &Driver, id: &str) -> Result<(), Status> {
+    let held = driver.containers.take(id);
     held.ok_or_else(|| Status::not_found(format!("container details for {id} not found")))?.release().await;
     Ok(())
 }
@@ -92,11 +94,11 @@ pub(crate) async fn release(job: &Job, id: &str) -> Result<(), Status> {
 /// # Errors
 /// There is no such mount, and the errors of `look`.
 pub(crate) async fn look<T: Send + 'static>(
-    job: &Job,
+    driver: &Driver,
     (id, index): (&str, i32),
     look: impl FnOnce(Files<'_>) -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
-    let held = job.containers.get(id);
+    let held = driver.containers.get(id);
     let held =
         held.ok_or_else(|| Status::not_found(format!("container details for {id}@{index} not found")))?;
     on_thread(move || async move {
@@ -117,7 +119,7 @@ pub(crate) async fn look<T: Send + 'static>(
 
 /// The steps of a container: with the secrets, agents and logins of the client, and with the entitlements that the build was
 /// granted.
-async fn steps(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<Steps, Status> {
+pub(crate) async fn steps(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<Steps, Status> {
     let definitions = Definitions::of(shared, job, &[]).await.map_err(|report| job.status(&report))?;
     Ok(definitions.tools.job.clone())
 }

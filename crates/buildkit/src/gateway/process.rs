@@ -2,7 +2,7 @@
 //!
 //! A process ends with its stream: a client that has gone wants nothing of what it began.
 
-mod io;
+pub(crate) mod io;
 mod signals;
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use crate::jobs::Job;
+use crate::driver::Driver;
 use crate::thread::on_thread;
 use io::{null, pipe};
 
@@ -59,12 +59,12 @@ struct Live {
 
 /// Serves one stream. The messages for the client come out of the receiver.
 pub(crate) fn exec(
-    job: Arc<Job>,
+    driver: Arc<Driver>,
     incoming: Streaming<api::ExecMessage>,
 ) -> Receiver<Result<api::ExecMessage, Status>> {
     let (sender, receiver) = channel(WAITING);
     tokio::spawn(async move {
-        let mut stream = Stream { job, sender, processes: BTreeMap::new(), tasks: JoinSet::new() };
+        let mut stream = Stream { driver, sender, processes: BTreeMap::new(), tasks: JoinSet::new() };
         let served = stream.serve(incoming).await;
         for process in stream.processes.values().flatten() {
             signals::kill(&process.pidfd);
@@ -79,7 +79,7 @@ pub(crate) fn exec(
 }
 
 struct Stream {
-    job: Arc<Job>,
+    driver: Arc<Driver>,
     sender: Outgoing,
     processes: BTreeMap<String, Process>,
     tasks: JoinSet<()>,
@@ -87,7 +87,7 @@ struct Stream {
 
 impl Stream {
     async fn serve(&mut self, mut incoming: Streaming<api::ExecMessage>) -> Result<(), Status> {
-        let (canceled, sender) = (self.job.canceled.clone(), self.sender.clone());
+        let (canceled, sender) = (self.driver.over.clone(), self.sender.clone());
         let mut open = true;
         while open || !self.tasks.is_empty() {
             tokio::select! {
@@ -138,7 +138,7 @@ impl Stream {
         if self.tasks.len() >= MOST_PROCESSES || self.processes.len() >= MOST_NAMES {
             return Err(Status::resource_exhausted("the stream has too many processes"));
         }
-        let held = self.job.containers.get(&init.container_id);
+        let held = self.driver.containers.get(&init.container_id);
         let alive = held.as_ref().and_then(|held| held.begin());
         let (Some(held), Some(alive)) = (held, alive) else {
             let text = format!("container {:?} previously released or not created", init.container_id);
@@ -334,6 +334,19 @@ fn open(fds: &[u32], terminal: bool) -> Result<(Streams, Ours), Status> {
     Ok((streams, ours))
 }
 
+/// The environment `env` with the usual search path, where it has none.
+pub(crate) fn with_path(env: Vec<String>) -> Vec<String> {
+    with(env, "PATH", PATH)
+}
+
+/// The environment `env` with a variable, where it has none of that name.
+fn with(mut env: Vec<String>, name: &str, value: &str) -> Vec<String> {
+    if !env.iter().any(|pair| pair.split('=').next() == Some(name)) {
+        env.push(format!("{name}={value}"));
+    }
+    env
+}
+
 /// The process that a client asks for.
 fn request(init: api::InitMessage) -> Result<ProcessRequest, Status> {
     let meta = init.meta.ok_or_else(|| Status::invalid_argument("the process has no arguments"))?;
@@ -347,15 +360,9 @@ fn request(init: api::InitMessage) -> Result<ProcessRequest, Status> {
             return Err(Status::invalid_argument(format!("invalid security mode {}", init.security)));
         }
     };
-    let mut env = meta.env;
-    let mut default = |name: &str, value: &str| {
-        if !env.iter().any(|pair| pair.split('=').next() == Some(name)) {
-            env.push(format!("{name}={value}"));
-        }
-    };
-    default("PATH", PATH);
+    let mut env = with_path(meta.env);
     if init.tty {
-        default("TERM", "xterm");
+        env = with(env, "TERM", "xterm");
     }
     let secret = |secret: pb::SecretEnv| {
         let text = || format!("secret ID missing for {:?} environment variable", secret.name);

@@ -31,6 +31,8 @@ impl Place {
             platforms: vec![lapstrake_oci::Platform::host()],
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             entitlements: Vec::new(),
+            dockerfile_images: false,
+            frontend_images: None,
             warn: Box::new(|_| {}),
             after_build: Box::new(|_| {}),
         };

@@ -57,6 +57,8 @@ impl Place {
             platforms: vec![lapstrake_oci::Platform::host()],
             labels: BTreeMap::new(),
             entitlements: vec!["security.insecure".to_owned()],
+            dockerfile_images: false,
+            frontend_images: None,
             warn: Box::new(|_| {}),
             after_build: Box::new(|_| {}),
         };

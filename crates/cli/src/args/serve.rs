@@ -29,7 +29,10 @@ pub(crate) struct Serve {
     /// Entitlement that clients may ask for: `network.host`, `security.insecure` or `device`
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) allow_insecure_entitlement: Vec<String>,
-    /// Settings in the form of `buildkitd.toml`; its tables `registry`, `grpc` and `worker.oci` count
+    /// Run the images called `docker/dockerfile`, in place of the built-in frontend for Dockerfiles
+    #[arg(long)]
+    pub(crate) dockerfile_images: bool,
+    /// Settings in the form of `buildkitd.toml`; its tables `registry`, `grpc`, `worker.oci` and `frontend` count
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// State directory, in place of `LAPSTRAKE_ROOT`

@@ -145,6 +145,8 @@ fn host(args: &Serve, config: Config, state: &Path) -> Result<Host, Usage> {
         platforms: vec![Platform::host()],
         labels,
         entitlements,
+        dockerfile_images: args.dockerfile_images,
+        frontend_images: config.frontend_images,
         warn: Box::new(|text| tell!("lapstrake: {text}")),
         after_build: Box::new(sweeper::start_if_needed),
     })

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use lapstrake_engine::{CacheMap, Progress, StepId};
 use lapstrake_graph::{Exec, MountKind};
-use lapstrake_runtime::{EntryFds, RunFds, Running, WindowSize};
+use lapstrake_runtime::{EntryFds, Mount, MountSource, RunFds, Running, WindowSize};
 use lapstrake_snapshot::{Active, bind};
 use rustix::process::Signal;
 
@@ -74,6 +74,17 @@ impl Container {
         let kept = std::mem::take(&mut mounts.resources);
         let first = Mutex::new(First::Wanted(Box::new(mounts)));
         Ok(Container { job: job.clone(), exec, root, files, first, _kept: kept })
+    }
+
+    /// Adds a file that only its owner can read, and that is in memory. Only processes see it. It comes too late once a process
+    /// has been started.
+    #[must_use]
+    pub fn with_file(self, target: &str, data: Vec<u8>) -> Container {
+        if let First::Wanted(mounts) = &mut *self.first.lock().unwrap_or_else(PoisonError::into_inner) {
+            let source = MountSource::Bytes { data, mode: 0o400, uid: 0, gid: 0 };
+            mounts.mounts.push(Mount { target: target.to_owned(), source, readonly: true });
+        }
+        self
     }
 
     /// Starts a process; returns when its program has been executed. The container ends with the first one. Blocks.

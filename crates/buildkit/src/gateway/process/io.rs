@@ -15,10 +15,10 @@ use tonic::Status;
 const PIECE: usize = 32 << 10;
 
 /// The end of a pipe, or of a terminal, that output is read from.
-pub(super) struct Output(Receiver);
+pub(crate) struct Output(Receiver);
 
 /// The end of a pipe, or of a terminal, that input is written to.
-pub(super) struct Input(Sender);
+pub(crate) struct Input(Sender);
 
 /// `fd`, whose calls do not wait from now on.
 fn without_waits(fd: OwnedFd) -> io::Result<File> {
@@ -36,12 +36,12 @@ impl Output {
     ///
     /// # Errors
     /// The system has no more of what this needs.
-    pub(super) fn new(fd: OwnedFd) -> Result<Output, Status> {
+    pub(crate) fn new(fd: OwnedFd) -> Result<Output, Status> {
         without_waits(fd).and_then(Receiver::from_file_unchecked).map(Output).map_err(|error| no_pipe(&error))
     }
 
     /// The next bytes; `None` at the end. Once `over` is done, nothing comes behind the bytes that are written already.
-    pub(super) async fn read(&self, over: &CancellationToken) -> Option<Vec<u8>> {
+    pub(crate) async fn read(&self, over: &CancellationToken) -> Option<Vec<u8>> {
         let mut data = vec![0; PIECE];
         loop {
             let last = over.is_cancelled();
@@ -80,7 +80,7 @@ impl Input {
     ///
     /// # Errors
     /// The system has no more of what this needs.
-    pub(super) fn new(fd: OwnedFd) -> Result<Input, Status> {
+    pub(crate) fn new(fd: OwnedFd) -> Result<Input, Status> {
         without_waits(fd).and_then(Sender::from_file_unchecked).map(Input).map_err(|error| no_pipe(&error))
     }
 
@@ -88,7 +88,7 @@ impl Input {
     ///
     /// # Errors
     /// Nobody reads any more.
-    pub(super) async fn write(&self, mut data: &[u8]) -> io::Result<()> {
+    pub(crate) async fn write(&self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
             self.0.writable().await?;
             match self.0.try_write(data) {
@@ -102,13 +102,13 @@ impl Input {
 }
 
 /// Both ends of a pipe: the one to read from, and the one to write to.
-pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Status> {
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), Status> {
     let failed = |errno: Errno| Status::internal(format!("a pipe cannot be made: {errno}"));
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)
 }
 
 /// A stream with nothing in it, which takes everything.
-pub(super) fn null() -> Result<OwnedFd, Status> {
+pub(crate) fn null() -> Result<OwnedFd, Status> {
     let failed = |error: io::Error| Status::internal(format!("/dev/null cannot be opened: {error}"));
     Ok(File::options().read(true).write(true).open("/dev/null").map_err(failed)?.into())
 }

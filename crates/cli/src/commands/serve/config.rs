@@ -26,6 +26,8 @@ pub(super) struct Config {
     pub(super) ca: Option<PathBuf>,
     /// Labels of the worker.
     pub(super) labels: BTreeMap<String, String>,
+    /// The repositories of images that may be frontends; `None` for all.
+    pub(super) frontend_images: Option<Vec<String>>,
     /// Keys that say something, and that nothing here follows.
     pub(super) unknown: Vec<String>,
 }
@@ -51,6 +53,7 @@ impl Config {
                 "insecure-entitlements" => config.entitlements = list_of(key, value)?,
                 "registry" | "debug" | "trace" => {}
                 "grpc" => config.grpc(table_of(key, value)?)?,
+                "frontend" => config.frontend(table_of(key, value)?)?,
                 "worker" => config.worker(table_of(key, value)?)?,
                 _ => config.unknown.push(key.clone()),
             }
@@ -79,6 +82,22 @@ impl Config {
                     }
                 }
                 _ => self.unknown.push(format!("grpc.{key}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn frontend(&mut self, table: &Table) -> Result<(), String> {
+        for (name, value) in table {
+            for (key, value) in table_of(name, value)? {
+                match (name.as_str(), key.as_str()) {
+                    ("gateway.v0", "allowedRepositories") => {
+                        self.frontend_images = Some(list_of(key, value)?).filter(|list| !list.is_empty());
+                    }
+                    // Both are here, and nothing turns them off.
+                    ("gateway.v0" | "dockerfile.v0", "enabled") if value.as_bool() == Some(true) => {}
+                    _ => self.unknown.push(format!("frontend.{name}.{key}")),
+                }
             }
         }
         Ok(())
@@ -144,12 +163,15 @@ mod tests {
             a = "b"
             [registry."docker.io"]
             mirrors = ["m:5000"]
+            [frontend."gateway.v0"]
+            allowedRepositories = ["a/b"]
             [history]
             maxAge = 1
         "#;
         let config = Config::parse(text).unwrap();
         assert_eq!((config.root, config.group), (Some("/x".into()), Some(7)));
         assert_eq!((config.entitlements.len(), config.addresses.len(), config.labels.len()), (1, 1, 1));
+        assert_eq!(config.frontend_images, Some(vec!["a/b".to_owned()]));
         assert_eq!(config.unknown, ["history", "worker.oci.gc"]);
     }
 
