@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "proto/content.proto",
     "proto/ops.proto",
     "proto/control.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 10] = [
     "proto/ssh.proto",
     "proto/upload.proto",
     "proto/errdefs.proto",
+    "proto/verifier.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use lapstrake_diag::Outcome;
-use lapstrake_ops::{Debug, LocalContext, Secret};
+use lapstrake_ops::{Debug, ImageRules, LocalContext, Secret};
 use lapstrake_outputs::Containerd;
 use lapstrake_registry::Registries;
 
@@ -53,6 +53,11 @@ pub trait Client: Send + Sync {
 
     /// How registries are reached, and with which credentials.
     fn registries(&self) -> Registries;
+
+    /// The rules that images are looked up by; `None` if the caller has none.
+    fn image_rules(&self) -> Option<ImageRules> {
+        None
+    }
 
     /// The environment of `git`: search path, certificates and proxies.
     fn git_environment(&self) -> Vec<(OsString, OsString)>;

@@ -1,13 +1,14 @@
 //! A build from its request to its outputs: [`Loaded`], [`Planned`], [`Solved`], [`Delivered`]. Each phase is made from the
 //! one before, which is gone then.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use lapstrake_diag::{Outcome, Report, SourceFile};
 use lapstrake_dockerfile::{Checks, Finding, Parsed, check_syntax};
 use lapstrake_engine::{CacheIndex, Executor, Progress, Solver};
-use lapstrake_graph::{Edge, Plan};
+use lapstrake_graph::{Edge, Plan, Source, VertexId};
 use lapstrake_ops::{Cache, SharedStack, Stack, StackReport, Worker};
 use lapstrake_outputs::Elsewhere;
 use lapstrake_request::BuildRequest;
@@ -239,6 +240,19 @@ impl Planned {
     /// Whether the result is an index of images, one for each platform.
     pub fn as_index(&self) -> bool {
         self.request.as_index
+    }
+
+    /// This graph with other sources in the places of some.
+    ///
+    /// # Errors
+    /// The graph would be none.
+    pub fn with_sources(self, others: &BTreeMap<VertexId, Source>) -> Outcome<Planned> {
+        let Plan { graph, mut targets } = self.plan;
+        let (graph, made) = graph.with_sources(others).map_err(|error| Report::of(&error))?;
+        for target in &mut targets {
+            target.edge.vertex = made.get(&target.edge.vertex).copied().unwrap_or(target.edge.vertex);
+        }
+        Ok(Planned { plan: Plan { graph, targets }, ..self })
     }
 
     /// The graph and its targets.

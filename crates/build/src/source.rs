@@ -56,7 +56,8 @@ impl Tools {
     /// Takes the settings of `resolved`.
     pub fn new(worker: &Arc<Worker>, client: &dyn Client, resolved: &mut Resolved, pull: bool) -> Tools {
         let store = worker.store().clone();
-        let images = Arc::new(Images::new(worker.clone(), pull, client.registries()));
+        let images =
+            Arc::new(Images::new(worker.clone(), pull, client.registries()).with_rules(client.image_rules()));
         let job = Job::new(worker.clone(), images.clone(), std::mem::take(&mut resolved.settings));
         Tools { store, images, worker: worker.clone(), job, notes: Notes::default() }
     }

@@ -24,7 +24,7 @@ use crate::definitions;
 use crate::driven::Driven;
 use crate::frontends::{self, Frontend, Named};
 use crate::gateway::files::Files;
-use crate::gateway::{containers, images, process};
+use crate::gateway::{containers, meta, process};
 use crate::jobs::{Definitions, Job};
 use crate::run::{Parts, begin, evaluate, load, plan};
 use crate::shared::Shared;
@@ -159,7 +159,7 @@ impl Service for Bridge {
         request: Request<api::ResolveImageConfigRequest>,
     ) -> Result<Response<api::ResolveImageConfigResponse>, Status> {
         let job = self.job(&request).await?;
-        Ok(Response::new(images::config(&self.shared, &job, request.into_inner()).await?))
+        Ok(Response::new(meta::config(&self.shared, &job, request.into_inner()).await?))
     }
 
     async fn resolve_source_meta(
@@ -167,7 +167,7 @@ impl Service for Bridge {
         request: Request<api::ResolveSourceMetaRequest>,
     ) -> Result<Response<api::ResolveSourceMetaResponse>, Status> {
         let job = self.job(&request).await?;
-        Ok(Response::new(images::source(&self.shared, &job, request.into_inner()).await?))
+        Ok(Response::new(meta::source(&self.shared, &job, request.into_inner()).await?))
     }
 
     async fn read_file(
@@ -321,7 +321,9 @@ async fn solve_dockerfile(
     let (opt, inputs) = (request.frontend_opt, request.frontend_inputs);
     check_caps(&opt)?;
     let (prepared, parts) =
-        begin(shared, job, (&opt, &inputs), &request.cache_imports).await.map_err(failed)?;
+        begin(shared, job, (&opt, &inputs), (&request.cache_imports, &request.source_policies))
+            .await
+            .map_err(failed)?;
     let locals = directories(job, &parts);
     let loaded = load(shared, job, &prepared, parts).await.map_err(failed)?;
     if let Some(named) = Named::of(&shared.host, &opt, &loaded).map_err(failed)? {
@@ -333,7 +335,7 @@ async fn solve_dockerfile(
         let result = api::Result { metadata, ..api::Result::default() };
         return Ok(api::SolveResponse { result: Some(result), ..api::SolveResponse::default() });
     }
-    plan(shared, job, &prepared, loaded).await.map_err(failed)?;
+    plan(shared, job, &prepared, (loaded, &request.source_policies)).await.map_err(failed)?;
     if request.evaluate {
         evaluate(shared, job, &prepared).await.map_err(failed)?;
     }
@@ -367,7 +369,13 @@ async fn solve_definition(
     let failed = |report: lapstrake_diag::Report| job.status(&report);
     let mut result = api::Result::default();
     if let Some(definition) = request.definition.as_ref().filter(|definition| !definition.def.is_empty()) {
-        let begun = definitions::begin(shared, job, Some(definition), &request.cache_imports).await;
+        let begun = definitions::begin(
+            shared,
+            job,
+            Some(definition),
+            (&request.cache_imports, &request.source_policies),
+        )
+        .await;
         let prepared = begun.map_err(failed)?;
         if request.evaluate {
             evaluate(shared, job, &prepared).await.map_err(failed)?;

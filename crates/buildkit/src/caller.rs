@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lapstrake_build::{Addressee, Client, Writing, WritingFiles};
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_llb::LocalSource;
-use lapstrake_ops::{Debug, LocalContext, Secret};
+use lapstrake_ops::{Debug, ImageRules, LocalContext, Secret};
 use lapstrake_proto::moby::buildkit::secrets::v1::GetSecretRequest;
 use lapstrake_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
 use lapstrake_proto::moby::filesync::v1::CredentialsRequest;
@@ -47,6 +47,7 @@ pub(crate) struct SessionCaller {
     sessions: Arc<Sessions>,
     /// The upload that stands for standard input, as host and path of its address.
     upload: Option<(String, String)>,
+    rules: Option<ImageRules>,
 }
 
 /// Waits for `future` on a thread that may block.
@@ -73,7 +74,14 @@ impl SessionCaller {
             locals: Mutex::default(),
             sessions,
             upload,
+            rules: None,
         }
+    }
+
+    /// Images are looked up by `rules`.
+    #[must_use]
+    pub(crate) fn with_rules(self, rules: Option<ImageRules>) -> SessionCaller {
+        SessionCaller { rules, ..self }
     }
 
     /// Remembers directories that a definition names, until a step needs them.
@@ -146,6 +154,10 @@ impl Client for SessionCaller {
         let session = self.session.clone();
         let ask = move |registry: &str| wait(login(&session, registry));
         Registries { credentials: Credentials::Asked(Asked::new(ask)), ..self.host.registries.clone() }
+    }
+
+    fn image_rules(&self) -> Option<ImageRules> {
+        self.rules.clone()
     }
 
     fn git_environment(&self) -> Vec<(OsString, OsString)> {

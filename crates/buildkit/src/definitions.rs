@@ -1,23 +1,31 @@
 //! Definitions (LLB) as results of a build.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::try_join_all;
-use lapstrake_build::{Client, Planned, Resolved, Subject, Tools, Trace};
+use lapstrake_build::{Build, Client, Planned, Resolved, Subject, Tools, Trace};
 use lapstrake_diag::{Fault, Outcome, Report, SourceFile};
 use lapstrake_graph::{Graph, ImageDraft, ImageStore, Op, Plan, Source, Target, VertexMeta};
-use lapstrake_llb::{Answers, Definition, ImageQuestion, LlbError, ResolveMode};
+use lapstrake_llb::{Answers, Definition, ImageQuestion, LlbError, Nested, Replacement, ResolveMode};
 use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
 use lapstrake_ops::LocatedImage;
-use lapstrake_proto::moby::buildkit::v1::frontend::CacheOptionsEntry;
+use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReadFileRequest};
+use lapstrake_proto::moby::buildkit::v1::sourcepolicy::Policy;
 use lapstrake_proto::pb;
+use prost::Message as _;
 
 use crate::caller::{Names, SessionCaller};
+use crate::gateway::files::Files;
 use crate::jobs::{About, Definitions, Job, Prepared};
+use crate::policy::Judge;
 use crate::shared::Shared;
 use crate::translate;
+
+/// The nested definitions that one definition may have, those in nested ones included.
+const MOST_NESTED: usize = 100;
 
 impl Definitions {
     /// Those of the build `job`.
@@ -84,13 +92,19 @@ pub(crate) async fn begin(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     definition: Option<&pb::Definition>,
-    imports: &[CacheOptionsEntry],
+    (imports, policies): (&[CacheOptionsEntry], &[Policy]),
 ) -> Outcome<Arc<Prepared>> {
     let definitions = Definitions::of(shared, job, imports).await?;
-    let definition =
-        definition.map(Definition::decode).transpose().map_err(|error| report(&error))?.flatten();
-    let (plan, file) = match &definition {
-        Some(definition) => plan(job, &definitions, definition).await?,
+    let judge = Judge::of(shared, job, policies).map_err(|status| job.refused(&status))?;
+    let definition = match definition {
+        Some(definition) => decoded(job, definition, judge.as_ref()).await?,
+        None => None,
+    };
+    let (plan, file) = match definition {
+        Some(definition) => {
+            let whole = expanded(shared, job, &definitions, (definition, judge.as_ref())).await?;
+            plan(job, &definitions, &whole).await?
+        }
         None => (scratch()?, Arc::new(SourceFile::new("", String::new()))),
     };
     let (tools, resolved) = definitions.for_solving()?;
@@ -109,6 +123,53 @@ pub(crate) async fn begin(
     let prepared = Arc::new(prepared);
     job.tell_of(&prepared);
     Ok(prepared)
+}
+
+/// The definition that `bytes` are, with the sources that the rules put into it.
+async fn decoded(
+    job: &Job,
+    definition: &pb::Definition,
+    judge: Option<&Judge>,
+) -> Outcome<Option<Definition>> {
+    let decoded = Definition::decode(definition).map_err(|error| report(&error))?;
+    match (decoded, judge) {
+        (Some(decoded), Some(judge)) => {
+            judge.change(decoded).await.map(Some).map_err(|status| job.refused(&status))
+        }
+        (decoded, _) => Ok(decoded),
+    }
+}
+
+/// `definition` with the contents of its nested definitions. The trees that have these are solved first.
+async fn expanded(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    definitions: &Definitions,
+    (mut definition, judge): (Definition, Option<&Judge>),
+) -> Outcome<Definition> {
+    for _ in 0..MOST_NESTED {
+        let Some(Nested { op, tree, file }) = definition.nested().map_err(|error| report(&error))? else {
+            return Ok(definition);
+        };
+        let (plan, text) = plan(job, definitions, &tree).await?;
+        let (tools, resolved) = definitions.for_solving()?;
+        let planned = Planned::of_graph(tools, resolved, text, plan);
+        let caller = definitions.caller();
+        let this = Build { worker: &shared.worker, client: &*caller, progress: job.progress() };
+        let stack = planned.evaluate_target(&this, 0).await?;
+        let view = stack.open(shared.worker.store(), shared.worker.single_id())?;
+        let wanted = ReadFileRequest { file_path: file.clone(), ..ReadFileRequest::default() };
+        let bytes = Files::of_root(view.as_fd()).read(&wanted);
+        let bytes = bytes.map_err(|status| Report::new(status.message().to_owned()))?;
+        let bad =
+            |error: prost::DecodeError| Report::new(format!("{file}: {error}")).with_fault(Fault::Usage);
+        let nested = pb::Definition::decode(bytes.as_slice()).map_err(bad)?;
+        let nested = decoded(job, &nested, judge).await?;
+        let nested = nested.ok_or_else(|| Report::new(format!("{file}: the definition is empty")))?;
+        let others = [(op, Replacement::Definition(Box::new(nested)))].into();
+        definition = definition.replaced(&others).map_err(|error| report(&error))?;
+    }
+    Err(Report::new(format!("more than {MOST_NESTED} nested definitions")).with_fault(Fault::Usage))
 }
 
 /// The subject of a build without a Dockerfile.

@@ -10,4 +10,5 @@
 pub(crate) mod containers;
 pub(crate) mod files;
 pub(crate) mod images;
+pub(crate) mod meta;
 pub(crate) mod process;

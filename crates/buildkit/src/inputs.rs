@@ -81,7 +81,7 @@ pub(crate) async fn solved(
     job: &Arc<Job>,
     definition: &pb::Definition,
 ) -> Outcome<SharedStack> {
-    let prepared = definitions::begin(shared, job, Some(definition), &[]).await?;
+    let prepared = definitions::begin(shared, job, Some(definition), (&[], &[])).await?;
     let planned = prepared.planned.lock().await;
     let planned = planned.as_ref().ok_or_else(|| Report::new("the input is gone"))?;
     let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use lapstrake_build::{BuildRecord, Client, Journal, Planned, Resolved, Subject, Tools, Trace};
-use lapstrake_diag::Report;
+use lapstrake_diag::{Fault, Report};
 use lapstrake_engine::Progress;
 use lapstrake_llb::SourceMap;
 use lapstrake_oci::Reference;
@@ -20,7 +20,7 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::caller::{Names, SessionCaller};
 use crate::driver::{Driver, Frontends};
@@ -62,6 +62,8 @@ pub(crate) struct Job {
     pub(crate) canceled: CancellationToken,
     /// The error that the client returned, with its details.
     failure: OnceLock<rpc::Status>,
+    /// The last refusal with details.
+    refusal: Mutex<Option<rpc::Status>>,
     /// The client as the driver of the build.
     pub(crate) client: Arc<Driver>,
     /// The frontends that drive parts of the build.
@@ -150,6 +152,7 @@ impl Job {
             canceled,
             failure: OnceLock::new(),
             client,
+            refusal: Mutex::default(),
             frontends: Frontends::default(),
             told: OnceLock::new(),
             progress: Mutex::new(Some(Progress::new(sender))),
@@ -184,7 +187,22 @@ impl Job {
     pub(crate) fn status(&self, report: &Report) -> Status {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = refusal.as_ref().filter(|refusal| report.to_string().contains(&refusal.message));
+        if let Some(refusal) = same {
+            return error::of_rpc(refusal);
+        }
         error::status(report, names.as_ref(), &texts)
+    }
+
+    /// The report of a refusal. [`Job::status`] makes the refusal with its details of the report again.
+    pub(crate) fn refused(&self, status: &Status) -> Report {
+        let whole = error::to_rpc(status);
+        if !whole.details.is_empty() {
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(whole);
+        }
+        let fault = if status.code() == Code::InvalidArgument { Fault::Usage } else { Fault::Build };
+        Report::new(status.message().to_owned()).with_fault(fault)
     }
 
     /// The client returned an error.

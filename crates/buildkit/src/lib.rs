@@ -17,6 +17,7 @@
 //! | `jobs` | the builds that run, by the ids that clients give them |
 //! | `definitions` | definitions (LLB) as results of a build |
 //! | `results` | results that a client puts together |
+//! | `policy` | source policies |
 //! | `reference` | the solved trees of references that clients hold |
 //! | `session` | the connection back to a client |
 //! | `caller` | a session as the client of a build: directories, secrets, agents, logins, outputs |
@@ -42,6 +43,7 @@ mod held;
 mod host;
 mod inputs;
 mod jobs;
+mod policy;
 mod records;
 mod reference;
 mod results;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use lapstrake_build::{
-    Build, Client, Delivered, Loaded, Resolved, Subject, Trace, finish, plan_loaded, without_secrets,
+    Build, Client, Delivered, Loaded, Place, Resolved, Subject, Trace, finish, plan_loaded, without_secrets,
 };
 use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_engine::Warning;
 use lapstrake_proto::moby::buildkit::v1::SolveResponse;
 use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReturnRequest};
+use lapstrake_proto::moby::buildkit::v1::sourcepolicy::Policy;
 use lapstrake_proto::pb;
 use lapstrake_request::BuildRequest;
 use tokio::sync::oneshot::Receiver;
@@ -22,6 +23,7 @@ use crate::error;
 use crate::frontends::{self, Frontend, Named};
 use crate::inputs;
 use crate::jobs::{About, Job, Prepared};
+use crate::policy::Judge;
 use crate::records;
 use crate::results::Results;
 use crate::shared::Shared;
@@ -67,15 +69,12 @@ async fn drive(
     answer: Receiver<ReturnRequest>,
 ) -> Outcome<Option<Delivered>> {
     let request = &job.request;
-    if request.source_policy.as_ref().is_some_and(|policy| !policy.rules.is_empty()) {
-        return Err(unsupported("source policies"));
-    }
     let definition = request.definition.as_ref();
     let has_ops = definition.is_some_and(|definition| !definition.def.is_empty());
     match (request.frontend.as_str(), has_ops) {
         // A definition without ops is the empty tree. A call without a definition waits for what the client returns.
         ("", _) if definition.is_some() => {
-            let prepared = definitions::begin(shared, job, definition, &[]).await?;
+            let prepared = definitions::begin(shared, job, definition, (&[], &[])).await?;
             deliver(shared, job, &prepared).await.map(Some)
         }
         (_, true) => Err(Report::new("a build has a definition or a frontend, not both")),
@@ -87,11 +86,6 @@ async fn drive(
     }
 }
 
-/// The error for what is not built yet.
-fn unsupported(what: &str) -> Report {
-    Report::new(format!("{what} are not supported by `lapstrake serve` yet")).with_fault(Fault::Usage)
-}
-
 /// Lets the frontend `name` build, and delivers its result.
 async fn by_frontend(shared: &Arc<Shared>, job: &Arc<Job>, name: &str) -> Outcome<Option<Delivered>> {
     let driven = Driven { job: job.clone(), driver: job.client.clone() };
@@ -101,14 +95,14 @@ async fn by_frontend(shared: &Arc<Shared>, job: &Arc<Job>, name: &str) -> Outcom
             frontends::call(shared, &driven, &source, (opt.clone(), inputs.clone())).await
         }
         Frontend::Dockerfile => {
-            let (prepared, parts) = begin(shared, job, (opt, inputs), &[]).await?;
+            let (prepared, parts) = begin(shared, job, (opt, inputs), (&[], &[])).await?;
             let loaded = load(shared, job, &prepared, parts).await?;
             match Named::of(&shared.host, opt, &loaded)? {
                 Some(named) => {
                     frontends::forward(shared, &driven, named, (opt.clone(), inputs.clone())).await
                 }
                 None => {
-                    plan(shared, job, &prepared, loaded).await?;
+                    plan(shared, job, &prepared, (loaded, &[])).await?;
                     return deliver(shared, job, &prepared).await.map(Some);
                 }
             }
@@ -132,7 +126,7 @@ pub(crate) async fn begin(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     (opt, definitions): (&BTreeMap<String, String>, &BTreeMap<String, pb::Definition>),
-    imports: &[CacheOptionsEntry],
+    (imports, policies): (&[CacheOptionsEntry], &[Policy]),
 ) -> Outcome<(Arc<Prepared>, Parts)> {
     let session = job.session.clone().ok_or_else(|| Report::new("the build has no session"))?;
     let Translated { request, names, upload } =
@@ -147,23 +141,22 @@ pub(crate) async fn begin(
     if inputs.main.is_some() {
         caller.put(&request.context.to_string_lossy(), &BTreeMap::new()).await?;
     }
+    let judge = Judge::of(shared, job, policies).map_err(|status| job.refused(&status))?.map(Arc::new);
+    let caller = caller.with_rules(judge.clone().map(Judge::for_images));
     let caller: Arc<dyn Client> = Arc::new(caller);
     let mut resolved = Resolved::parse(&request, &caller)?.with_manifests();
+    if let Some(judge) = &judge
+        && let Place::Remote(source) = &resolved.place
+        && let Some(other) = judge.other(source).await?
+    {
+        resolved.inputs.main = Some(other.clone());
+        resolved.place = Place::Remote(other);
+    }
     if let Some(main) = inputs.main {
         resolved.inputs.main = Some(main.as_source());
     }
     resolved.inputs.contexts.extend(inputs.named);
-    let progress = job.progress();
-    for text in &resolved.warnings {
-        let short = text.trim_start_matches("warning: ").to_owned();
-        progress.warn(Warning {
-            short,
-            detail: String::new(),
-            url: None,
-            file: String::new(),
-            lines: (0, 0),
-        });
-    }
+    show_warnings(job, &resolved);
     let about = About {
         record: job.new_record(subject(&request, opt), &resolved),
         secrets: Arc::new(resolved.secrets()),
@@ -180,6 +173,21 @@ pub(crate) async fn begin(
     let prepared = Arc::new(prepared);
     job.tell_of(&prepared);
     Ok((prepared, (request, resolved)))
+}
+
+/// Shows what is doubtful in the options.
+fn show_warnings(job: &Job, resolved: &Resolved) {
+    let progress = job.progress();
+    for text in &resolved.warnings {
+        let short = text.trim_start_matches("warning: ").to_owned();
+        progress.warn(Warning {
+            short,
+            detail: String::new(),
+            url: None,
+            file: String::new(),
+            lines: (0, 0),
+        });
+    }
 }
 
 /// The subject of a build: the directory that the client says it builds, else the name of the context.
@@ -217,11 +225,17 @@ pub(crate) async fn plan(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     prepared: &Prepared,
-    loaded: Loaded,
+    (loaded, policies): (Loaded, &[Policy]),
 ) -> Outcome<()> {
     let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
     let mut trace = prepared.trace.lock().await;
-    let planned = plan_loaded(&this, loaded, &mut trace).await?;
+    let mut planned = plan_loaded(&this, loaded, &mut trace).await?;
+    if let Some(judge) = Judge::of(shared, job, policies).map_err(|status| job.refused(&status))? {
+        let others = judge.change_graph(&planned.plan().graph).await?;
+        if !others.is_empty() {
+            planned = planned.with_sources(&others)?;
+        }
+    }
     *prepared.planned.lock().await = Some(planned);
     Ok(())
 }

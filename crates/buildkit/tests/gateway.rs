@@ -19,6 +19,8 @@ mod frontends;
 mod images;
 #[path = "gateway/place.rs"]
 mod place;
+#[path = "gateway/policies.rs"]
+mod policies;
 #[path = "gateway/program.rs"]
 mod program;
 
@@ -32,6 +34,13 @@ fn main() -> ExitCode {
     if let Some(code) = program::main_if_asked() {
         return code;
     }
-    let parts = [files::TESTS, images::TESTS, containers::TESTS, definitions::TESTS, frontends::TESTS];
+    let parts = [
+        files::TESTS,
+        images::TESTS,
+        containers::TESTS,
+        definitions::TESTS,
+        frontends::TESTS,
+        policies::TESTS,
+    ];
     lapstrake_testkit::main(&parts.concat())
 }

@@ -211,6 +211,29 @@ impl Graph {
         Ok(id)
     }
 
+    /// A graph with other sources in the places of some, and the vertices that those of this graph have become. What stands
+    /// on a source has another digest then.
+    ///
+    /// # Errors
+    /// None for a graph that was made by [`Graph::add_after`].
+    pub fn with_sources(
+        &self,
+        others: &BTreeMap<VertexId, Source>,
+    ) -> Result<(Graph, BTreeMap<VertexId, VertexId>), InvalidGraph> {
+        let (mut graph, mut made) = (Graph::new(), BTreeMap::new());
+        for id in self.topological() {
+            let Vertex { op, inputs, after, meta, .. } = &self[id];
+            let moved = |edges: &[Edge], made: &BTreeMap<VertexId, VertexId>| -> Vec<Edge> {
+                let edges = edges.iter();
+                edges.filter_map(|edge| Some(Edge { vertex: *made.get(&edge.vertex)?, ..*edge })).collect()
+            };
+            let op = others.get(&id).map_or_else(|| op.clone(), |source| Op::Source(source.clone()));
+            let (inputs, after) = (moved(inputs, &made), moved(after, &made));
+            made.insert(id, graph.add_after(op, inputs, after, meta.clone())?);
+        }
+        Ok((graph, made))
+    }
+
     fn check(&self, op: &Op, inputs: &[Edge], meta: &VertexMeta) -> Result<(), InvalidGraph> {
         let step = || meta.name.clone();
         if let Some(input) = inputs.iter().position(|edge| !self.nodes.contains_node(edge.vertex.0)) {

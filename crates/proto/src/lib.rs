@@ -73,6 +73,11 @@ pub mod moby {
             /// Source policies.
             pub mod sourcepolicy {
                 tonic::include_proto!("moby.buildkit.v1.sourcepolicy");
+
+                /// The service of clients that judge each source.
+                pub mod policysession {
+                    tonic::include_proto!("moby.buildkit.v1.sourcepolicy.policysession");
+                }
             }
             /// Workers.
             pub mod types {

@@ -17,6 +17,13 @@ use lapstrake_proto::moby::buildkit::secrets::v1::secrets_server::{Secrets, Secr
 use lapstrake_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
 use lapstrake_proto::moby::buildkit::v1::control_client::ControlClient;
 use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
+use lapstrake_proto::moby::buildkit::v1::sourcepolicy::policysession::check_policy_response::Result as Verdict;
+use lapstrake_proto::moby::buildkit::v1::sourcepolicy::policysession::policy_verifier_server::{
+    PolicyVerifier, PolicyVerifierServer,
+};
+use lapstrake_proto::moby::buildkit::v1::sourcepolicy::policysession::{
+    CheckPolicyRequest, CheckPolicyResponse, DecisionResponse,
+};
 use lapstrake_proto::moby::buildkit::v1::{BytesMessage as SessionMessage, Exporter, SolveRequest};
 use lapstrake_proto::moby::filesync::v1::BytesMessage;
 use lapstrake_proto::moby::filesync::v1::file_send_server::{FileSend, FileSendServer};
@@ -52,6 +59,8 @@ pub struct Shelf {
     pub directories: BTreeMap<String, Tree>,
     /// The secrets by their ids.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// The decisions about sources by their names; all others are allowed.
+    pub decisions: BTreeMap<String, DecisionResponse>,
     /// The files that came, by the number of the output.
     pub outputs: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The paths of the files whose content was asked for.
@@ -146,6 +155,18 @@ impl Secrets for Services {
     }
 }
 
+#[tonic::async_trait]
+impl PolicyVerifier for Services {
+    async fn check_policy(
+        &self,
+        request: Request<CheckPolicyRequest>,
+    ) -> Result<Response<CheckPolicyResponse>, Status> {
+        let source = request.into_inner().source.and_then(|facts| facts.source).unwrap_or_default();
+        let decision = self.0.decisions.get(&source.identifier).cloned().unwrap_or_default();
+        Ok(Response::new(CheckPolicyResponse { result: Some(Verdict::Decision(decision)) }))
+    }
+}
+
 /// A connection to the server at `socket`.
 pub async fn connect(socket: &Path) -> Channel {
     let socket: PathBuf = socket.to_owned();
@@ -215,7 +236,8 @@ pub async fn session(channel: &Channel, id: &str, shelf: &Arc<Shelf>) -> Open {
     let server = Server::builder()
         .add_service(FileSyncServer::new(services.clone()))
         .add_service(FileSendServer::new(services.clone()))
-        .add_service(SecretsServer::new(services))
+        .add_service(SecretsServer::new(services.clone()))
+        .add_service(PolicyVerifierServer::new(services))
         .add_service(health);
     tokio::spawn(server.serve_with_incoming(once(async move { Ok::<_, std::io::Error>(near) })));
     let (reader, mut writer) = split(far);
@@ -242,6 +264,7 @@ pub async fn session(channel: &Channel, id: &str, shelf: &Arc<Shelf>) -> Open {
         "/moby.filesync.v1.FileSync/DiffCopy",
         "/moby.filesync.v1.FileSend/DiffCopy",
         "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+        "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy",
     ] {
         metadata.append("x-docker-expose-session-grpc-method", MetadataValue::from_static(method));
     }

@@ -18,7 +18,7 @@ const MOST_OPS: usize = 100_000;
 pub struct Definition {
     pub(crate) ops: BTreeMap<Digest, pb::Op>,
     pub(crate) metadata: BTreeMap<String, pb::OpMetadata>,
-    source: Arc<SourceMap>,
+    pub(crate) source: Arc<SourceMap>,
     /// The result.
     pub(crate) root: OutputOf,
     /// The ops that the result needs, inputs before their consumers.
@@ -27,7 +27,7 @@ pub struct Definition {
 
 /// The texts that ops were made from, and the places of the ops in them.
 #[derive(Clone, Debug, Default)]
-pub struct SourceMap(pb::Source);
+pub struct SourceMap(pub(crate) pb::Source);
 
 impl SourceMap {
     /// The places of the op with this digest, each with its text.
@@ -86,7 +86,7 @@ impl Definition {
     }
 
     /// The ops that the result needs, inputs first. An op cannot need itself, since it is named by its content.
-    fn sorted(&self) -> Result<Vec<Digest>, LlbError> {
+    pub(crate) fn sorted(&self) -> Result<Vec<Digest>, LlbError> {
         let (mut order, mut entered, mut done) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         let mut left = vec![self.root.op.clone()];
         while let Some(digest) = left.last().cloned() {

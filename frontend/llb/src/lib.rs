@@ -19,6 +19,7 @@ mod file;
 mod local;
 mod lower;
 mod names;
+mod rewrite;
 mod source;
 
 pub use definition::{Definition, SourceMap};
@@ -28,4 +29,5 @@ pub use error::LlbError;
 pub use exec::CACHE_MODE;
 pub use local::LocalSource;
 pub use lower::{Answers, Lowered};
+pub use rewrite::{Nested, Replacement};
 pub use source::{ImageQuestion, ResolveMode};

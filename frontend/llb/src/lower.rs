@@ -120,7 +120,7 @@ impl Lowering<'_> {
             Some(pb::op::Op::Merge(merge)) => vec![(0, self.merge(&this, merge)?)],
             Some(pb::op::Op::Diff(diff)) => vec![(0, self.diff(&this, *diff)?)],
             Some(pb::op::Op::Passthrough(passthrough)) => passed_through(&this, passthrough)?,
-            Some(pb::op::Op::Build(_)) => return Err(this.unsupported("a nested definition (BuildOp)")),
+            Some(pb::op::Op::Build(_)) => return Err(this.invalid("its nested definition was not read")),
             None => return Err(this.invalid("it says nothing to do")),
         };
         let outputs = made.into_iter().map(|(index, edge)| (OutputOf { op: digest.clone(), index }, edge));

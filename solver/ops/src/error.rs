@@ -160,6 +160,9 @@ pub enum OpsError {
         /// What cannot be done.
         what: String,
     },
+    /// The caller's rules forbid an image.
+    #[error("{0}")]
+    Rules(String),
     /// An image that was resolved by somebody else.
     #[error("image `{reference}` was not resolved before it was used")]
     Unresolved {

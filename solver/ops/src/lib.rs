@@ -25,7 +25,7 @@ pub use exec::loopback::unreached_service;
 pub use exec::mount_manifest::mount_manifest;
 pub use job::Job;
 pub use settings::{Ask, LocalContext, Secret, Settings};
-pub use source::image::{Images, LocatedImage, RemoteLayers, Unpack};
+pub use source::image::{ImageRules, Images, LocatedImage, RemoteLayers, Unpack};
 pub use source::remote::host as host_of;
 pub use stack::{SharedStack, Stack, StackReport, StackResult};
 pub use worker::Worker;

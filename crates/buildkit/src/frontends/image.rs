@@ -15,6 +15,7 @@ use super::Options;
 use crate::driver::Inputs;
 use crate::inputs;
 use crate::jobs::{Definitions, Job};
+use crate::policy::Judge;
 use crate::shared::Shared;
 
 /// The scheme of images in registries.
@@ -80,7 +81,10 @@ async fn locate(
         })?,
     };
     let bad = |error| Report::new(format!("invalid reference `{name}`: {error}")).with_fault(Fault::Usage);
-    let reference: Reference = name.parse().map_err(bad)?;
+    let mut reference: Reference = name.parse().map_err(bad)?;
+    if let Some(judge) = Judge::of(shared, job, &[]).map_err(|status| job.refused(&status))? {
+        reference = judge.image(&reference, &Platform::host()).await.map_err(Report::new)?;
+    }
     let definitions = Definitions::of(shared, job, &[]).await?;
     let images = &definitions.tools.images;
     let found = images.resolve(&reference, &ImageStore::Registry, &Platform::host()).await?;

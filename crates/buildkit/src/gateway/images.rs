@@ -15,52 +15,25 @@ use crate::shared::Shared;
 use crate::thread::on_thread;
 
 /// The scheme of images in registries.
-const IMAGE: &str = "docker-image://";
+pub(super) const IMAGE: &str = "docker-image://";
 
 /// An image that was found.
-struct Found {
-    reference: Reference,
-    digest: String,
-    config: Vec<u8>,
+pub(super) struct Found {
+    pub(super) reference: Reference,
+    pub(super) digest: String,
+    pub(super) config: Vec<u8>,
 }
 
-/// The config of an image.
-///
-/// # Errors
-/// There is no such image, or the client asks for more than is built.
-pub(crate) async fn config(
-    shared: &Arc<Shared>,
-    job: &Arc<Job>,
-    request: api::ResolveImageConfigRequest,
-) -> Result<api::ResolveImageConfigResponse, Status> {
-    if request.resolver_type != 0 {
-        return Err(Status::unimplemented("images in OCI layouts of a client are not supported yet"));
-    }
-    if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-        return Err(Status::unimplemented("source policies are not supported yet"));
-    }
-    let asked = (request.r#ref.as_str(), request.resolve_mode.as_str());
-    let found = find(shared, job, asked, request.platform.as_ref()).await.map_err(|status| {
-        let text = format!("failed to resolve source metadata for {}: {}", request.r#ref, status.message());
-        Status::new(status.code(), text)
-    })?;
-    let Found { reference, digest, config } = found;
-    Ok(api::ResolveImageConfigResponse { digest, config, r#ref: reference.to_string() })
-}
-
-/// Facts about a source: the digest and the config of an image.
+/// Facts about a source that is allowed.
 ///
 /// # Errors
 /// There is no such image, or the source is not an image in a registry.
-pub(crate) async fn source(
+pub(crate) async fn facts(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     request: api::ResolveSourceMetaRequest,
 ) -> Result<api::ResolveSourceMetaResponse, Status> {
     let source = request.source.ok_or_else(|| Status::invalid_argument("source is required"))?;
-    if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-        return Err(Status::unimplemented("source policies are not supported yet"));
-    }
     let Some(reference) = source.identifier.strip_prefix(IMAGE) else {
         let kind = source.identifier.split("://").next().unwrap_or_default();
         return Err(Status::unimplemented(format!(
@@ -84,7 +57,10 @@ pub(crate) async fn source(
 }
 
 /// Finds an image with the client's logins.
-async fn find(
+///
+/// # Errors
+/// There is no such image, or the reference or the mode is none.
+pub(super) async fn find(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     (name, mode): (&str, &str),

@@ -29,10 +29,10 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// A definition that grows.
 #[derive(Default)]
-struct Graph(Vec<Vec<u8>>);
+pub(crate) struct Graph(Vec<Vec<u8>>);
 
 impl Graph {
-    fn add(&mut self, inputs: Vec<pb::Input>, op: pb::op::Op) -> pb::Input {
+    pub(crate) fn add(&mut self, inputs: Vec<pb::Input>, op: pb::op::Op) -> pb::Input {
         let op = pb::Op { inputs, op: Some(op), ..pb::Op::default() };
         self.0.push(op.encode_to_vec());
         pb::Input { digest: Digest::sha256(self.0.last().unwrap()).to_string(), index: 0 }
@@ -45,7 +45,12 @@ impl Graph {
     }
 
     /// Actions on `base`, each on the result of the one before; `from` is the source of copies.
-    fn files(&mut self, base: Option<pb::Input>, from: Option<pb::Input>, actions: Vec<Action>) -> pb::Input {
+    pub(crate) fn files(
+        &mut self,
+        base: Option<pb::Input>,
+        from: Option<pb::Input>,
+        actions: Vec<Action>,
+    ) -> pb::Input {
         let mut inputs = Vec::new();
         let mut number = |input: Option<pb::Input>| {
             inputs.extend(input);
@@ -77,7 +82,7 @@ impl Graph {
     }
 
     /// The definition whose result is `root`.
-    fn definition(&self, root: pb::Input) -> pb::Definition {
+    pub(crate) fn definition(&self, root: pb::Input) -> pb::Definition {
         let mut def = self.0.clone();
         def.push(pb::Op { inputs: vec![root], ..pb::Op::default() }.encode_to_vec());
         pb::Definition { def, ..pb::Definition::default() }
@@ -88,7 +93,7 @@ fn output(input: &pb::Input, index: i64) -> pb::Input {
     pb::Input { index, ..input.clone() }
 }
 
-fn mkfile(path: &str, data: &str) -> Action {
+pub(crate) fn mkfile(path: &str, data: &str) -> Action {
     Action::Mkfile(pb::FileActionMkFile {
         path: path.to_owned(),
         mode: 0o640,
@@ -124,7 +129,11 @@ fn copy(src: &str, dest: &str) -> pb::FileActionCopy {
 }
 
 /// The reference of a definition.
-async fn solve(place: &mut Place, definition: pb::Definition, evaluate: bool) -> Result<String, Status> {
+pub(crate) async fn solve(
+    place: &mut Place,
+    definition: pb::Definition,
+    evaluate: bool,
+) -> Result<String, Status> {
     let request = frontend::SolveRequest {
         definition: Some(definition),
         evaluate,
@@ -138,7 +147,7 @@ async fn solve(place: &mut Place, definition: pb::Definition, evaluate: bool) ->
 }
 
 /// All paths of a result below `dir`, with the content of files.
-async fn contents(place: &mut Place, id: &str, dir: &str) -> BTreeMap<String, String> {
+pub(crate) async fn contents(place: &mut Place, id: &str, dir: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut left = vec![dir.to_owned()];
     while let Some(dir) = left.pop() {
@@ -173,7 +182,7 @@ async fn contents(place: &mut Place, id: &str, dir: &str) -> BTreeMap<String, St
     found
 }
 
-fn has(found: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
+pub(crate) fn has(found: &BTreeMap<String, String>, expected: &[(&str, &str)]) {
     let found: Vec<(&str, &str)> = found.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
     assert_eq!(found, expected);
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use lapstrake_engine::{Key, KeyHasher, Step};
 use lapstrake_graph::ImageStore;
 use lapstrake_http::Proxies;
@@ -81,6 +82,25 @@ impl LocatedImage {
     }
 }
 
+/// Looks for the reference that stands for an image; the error says why the image may not be used.
+type FindRuled = dyn Fn(Reference, Platform) -> BoxFuture<'static, Result<Reference, String>> + Send + Sync;
+
+/// The caller's rules for images.
+#[derive(Clone)]
+pub struct ImageRules(Arc<FindRuled>);
+
+impl ImageRules {
+    /// Rules that `find` knows.
+    pub fn new(
+        find: impl Fn(Reference, Platform) -> BoxFuture<'static, Result<Reference, String>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> ImageRules {
+        ImageRules(Arc::new(find))
+    }
+}
+
 /// The images of a job: knows them and fetches them, with the job's logins.
 pub struct Images {
     pub(crate) store: Arc<Store>,
@@ -89,13 +109,26 @@ pub struct Images {
     worker: Arc<Worker>,
     pull: bool,
     registries: Registries,
+    rules: Option<ImageRules>,
 }
 
 impl Images {
     /// Images of `worker`'s store and of `registries`. With `pull`, registries are asked even for what is in the store.
     pub fn new(worker: Arc<Worker>, pull: bool, registries: Registries) -> Images {
         let (client, known, store) = (OnceCell::new(), Mutex::default(), worker.store().clone());
-        Images { store, client, known, worker, pull, registries }
+        Images { store, client, known, worker, pull, registries, rules: None }
+    }
+
+    /// Each image is looked up as `rules` say.
+    #[must_use]
+    pub fn with_rules(self, rules: Option<ImageRules>) -> Images {
+        Images { rules, ..self }
+    }
+
+    /// The reference that the rules put in the place of `reference`.
+    async fn ruled(&self, reference: &Reference, platform: &Platform) -> Result<Reference, OpsError> {
+        let Some(ImageRules(rules)) = &self.rules else { return Ok(reference.clone()) };
+        rules(reference.clone(), platform.clone()).await.map_err(OpsError::Rules)
     }
 
     /// The proxies to go by.
@@ -145,6 +178,7 @@ impl Images {
                 .resolve_in_layout(Path::new(path), reference, platform)
                 .map(|known| self.remember(known));
         }
+        let reference = &self.ruled(reference, platform).await?;
         if !self.pull
             && let Some(known) = self.resolve_in_store(reference, platform)?
         {
