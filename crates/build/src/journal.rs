@@ -37,22 +37,12 @@ impl Journal {
         self.events
     }
 
-    /// Leaves secrets out. An event that is not readable any more without them is not kept.
+    /// Leaves secrets out.
     pub fn hide(&mut self, secrets: &Secrets) {
         if secrets.is_empty() {
             return;
         }
-        let hidden = self.events.drain(..).filter_map(|event| match event {
-            Event::Log { step, stream, data, at } => {
-                Some(Event::Log { step, stream, data: secrets.hide_bytes(&data), at })
-            }
-            event => {
-                let mut value = serde_json::to_value(&event).ok()?;
-                secrets.hide_json(&mut value);
-                serde_json::from_value(value).ok()
-            }
-        });
-        self.events = hidden.collect();
+        self.events = self.events.drain(..).map(|event| event.hiding(secrets)).collect();
     }
 
     /// As bytes to keep: a JSON object a line, by zstd.

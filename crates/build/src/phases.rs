@@ -311,7 +311,9 @@ impl Planned {
         let edges: Vec<Edge> = edges.collect();
         let report = AtEnd { value: steps, make: || solver.report(&edges) };
         let solving = edges.iter().map(|edge| solver.solve(*edge));
-        let solved = try_join_all(solving).await.map_err(|failed| step_failed(&failed, &self.file));
+        let solved = try_join_all(solving)
+            .await
+            .map_err(|failed| step_failed(&failed, &self.file, &self.request.secrets()));
         drop(report);
         self.tools.job.finish()?;
         cache.finish()?;
@@ -370,7 +372,8 @@ async fn solved<E: Executor<Output = SharedStack>, C: CacheIndex<Output = Shared
     {
         return Ok(found);
     }
-    let solved = solver.solve(edge).await.map_err(|failed| step_failed(&failed, file))?;
+    let solved =
+        solver.solve(edge).await.map_err(|failed| step_failed(&failed, file, &request.0.secrets()))?;
     Ok((solved.result.value, Vec::new()))
 }
 

@@ -68,7 +68,7 @@ impl<'w> RemoteBase<'w> {
     ) -> Outcome<Option<(SharedStack, Vec<Elsewhere>)>> {
         let solving = self.rest.iter().map(|edge| solver.solve(*edge));
         let solved = futures_util::future::try_join_all(solving).await;
-        let solved = solved.map_err(|failed| step_failed(&failed, file))?;
+        let solved = solved.map_err(|failed| step_failed(&failed, file, &resolved.secrets()))?;
         for output in &self.outputs {
             let at = (&*tools.images, &*tools.store);
             if !there(resolved, output, at, (&self.base, &self.layers)).await? {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lapstrake_diag::{Excerpt, Outcome, Report, SourceFile, Usage};
 use lapstrake_dockerfile::{Parsed, Phase, parse_as};
-use lapstrake_engine::{Progress, StepFailed, StepId};
+use lapstrake_engine::{Progress, Secrets, StepFailed, StepId};
 use lapstrake_graph::{Http, Source};
 use lapstrake_lower::LowerError;
 use lapstrake_ops::{Images, Job, Worker};
@@ -290,8 +290,9 @@ pub(crate) fn placed(error: &LowerError, file: &Arc<SourceFile>) -> Report {
 }
 
 /// A failed step with its lines in the Dockerfile.
-pub(crate) fn step_failed(failed: &StepFailed, file: &Arc<SourceFile>) -> Report {
+pub(crate) fn step_failed(failed: &StepFailed, file: &Arc<SourceFile>, secrets: &Secrets) -> Report {
     let report = Report::of(&*failed.source).context("failed to solve").of_step(&failed.digest);
+    let report = if secrets.is_empty() { report } else { report.map_texts(|text| secrets.hide(text)) };
     match failed.lines {
         Some(lines) => report.at(file, Excerpt::Lines(lines.first, lines.last)),
         None => report,

@@ -7,7 +7,7 @@
 //! | `clone3` | `ENOSYS`: its flags are in memory, where a filter cannot look; programs fall back to `clone` |
 //! | `personality` but for the harmless ones | `EPERM` |
 //! | `socket` and `socketpair` of a family that has brought more holes than uses | `EPERM` |
-//! | `socketcall` that makes a socket | `ENOSYS`: the family is in memory, where a filter cannot look; `socket` has been a call of its own since Linux 4.3 |
+//! | `socketcall` that makes sockets | `ENOSYS`: the family is in memory, where a filter cannot look; `socket` and `socketpair` are calls of their own since Linux 4.3 |
 //! | newer than the newest in the table | `ENOSYS`, so that programs take an older way |
 //! | any other | `EPERM` |
 //! | any of a foreign architecture | the process is killed |
@@ -35,8 +35,8 @@ const PERSONALITIES: &[RangeInclusive<u32>] =
 const FAMILIES: &[RangeInclusive<u32>] =
     &[0..=11, 13..=18, 21..=22, 24..=24, 26..=33, 35..=36, 39..=39, 41..=45];
 
-/// What `socketcall` knows `socket` as, from `linux/net.h`.
-const SYS_SOCKET: u32 = 1;
+/// The calls of `socketcall` with a family: `SYS_SOCKET` and `SYS_SOCKETPAIR` of `linux/net.h`.
+const MAKE_SOCKETS: &[u32] = &[1, 8];
 
 /// The number of a call on one architecture.
 type Column = fn(&Call) -> Option<u32>;
@@ -165,7 +165,7 @@ fn verdict(name: &str) -> Verdict {
         "personality" => Verdict::OneOf(PERSONALITIES),
         "socket" | "socketpair" => Verdict::OneOf(FAMILIES),
         // The call that it stands for is the first argument.
-        "socketcall" => Verdict::RefuseIf { value: SYS_SOCKET, errno: Errno::NOSYS },
+        "socketcall" => Verdict::RefuseIf { values: MAKE_SOCKETS, errno: Errno::NOSYS },
         _ => Verdict::Allow,
     }
 }

@@ -8,6 +8,7 @@ use lapstrake_oci::{DiffId, Digest, Sha256};
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layout::Store;
 use crate::tmp::TempDir;
 
@@ -48,7 +49,7 @@ impl Store {
     /// All of a small blob (a config, a manifest). Its digest is checked.
     pub fn read_blob(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.blob_path(digest);
-        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+        let bytes = files::read(&path).map_err(io_error("read", &path))?;
         let found = Digest::sha256(&bytes);
         if found != *digest {
             return Err(StoreError::WrongDigest { expected: digest.to_string(), found: found.to_string() });
@@ -59,7 +60,7 @@ impl Store {
     /// Opens a blob for reading.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
         let path = self.blob_path(digest);
-        File::open(&path).map_err(io_error("open", &path))
+        files::open(&path).map_err(io_error("open", &path))
     }
 
     /// Stores `bytes`.
@@ -208,7 +209,7 @@ impl BlobWriter<'_> {
 
     /// Another file of the same bytes, for somebody who reads them while they come. What was not flushed is not there.
     pub fn reader(&self) -> Result<File, StoreError> {
-        File::open(&self.path).map_err(io_error("open", &self.path))
+        files::open(&self.path).map_err(io_error("open", &self.path))
     }
 
     fn read_again(&mut self) -> Result<Digest, StoreError> {

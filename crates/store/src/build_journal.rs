@@ -19,6 +19,7 @@ use lapstrake_oci::Digest;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 
 const MAGIC: &[u8; 8] = b"\nLSBUILD";
 /// Hex digits of a SHA-256 digest.
@@ -57,7 +58,7 @@ pub(crate) fn entry(build: &BuildRow, log: &[u8]) -> Option<Vec<u8>> {
 
 /// Appends an entry to the file at `path`, and says how long it is then.
 pub(crate) fn append(path: &Path, entry: &[u8]) -> Result<u64, StoreError> {
-    let mut file = File::options().create(true).append(true).open(path).map_err(io_error("open", path))?;
+    let mut file = files::append(path).map_err(io_error("open", path))?;
     // Whoever empties the file has read what it removes.
     lock(&file, FlockOperation::LockShared, path)?;
     file.write_all(entry).map_err(io_error("write", path))?;
@@ -73,7 +74,7 @@ pub(crate) struct BuildJournal {
 impl BuildJournal {
     /// Those in the file at `path`; `None` if there are none.
     pub(crate) fn read(path: &Path) -> Result<Option<BuildJournal>, StoreError> {
-        let mut file = match File::options().read(true).write(true).open(path) {
+        let mut file = match files::open_to_change(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("open", path)(error)),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layer_id::LayerId;
 use crate::layers::{BASE, base_of};
 use crate::layout::Store;
@@ -67,7 +68,7 @@ impl Store {
     /// Makes the layer in `dir`, whose files are in `fs/` and which is not in the store yet, the changes to `base`.
     pub fn make_delta(dir: &Path, base: &LayerId) -> Result<(), StoreError> {
         let note = dir.join(BASE);
-        fs::write(&note, base.as_str()).map_err(io_error("write", &note))?;
+        files::write(&note, base.as_str()).map_err(io_error("write", &note))?;
         let files = dir.join(FILES);
         fs::rename(&files, dir.join(PATCH)).map_err(io_error("rename", &files))
     }

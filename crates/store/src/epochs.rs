@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Timespec, Timestamps, flock, futimens};
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 
 /// This process's lock.
 #[derive(Default)]
@@ -144,7 +145,7 @@ fn number(generation: i64) -> String {
 
 fn open(root: &Path, name: &str) -> Result<(PathBuf, File), StoreError> {
     let path = root.join("users").join(name);
-    let open = || File::options().create(true).append(true).open(&path);
+    let open = || files::append(&path);
     let opened = open().or_else(|error| {
         // State directories of earlier versions have no such place.
         if error.kind() != io::ErrorKind::NotFound {

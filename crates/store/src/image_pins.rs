@@ -1,12 +1,13 @@
 //! Images that running containers stand on. Who runs one says so in its own part of `tmp/`, where a lock tells the living
 //! from the dead.
 
-use std::fs::{self, File};
+use std::fs;
 
 use lapstrake_oci::Digest;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layout::Store;
 use crate::process_dir::{LOCK, state_lock};
 
@@ -19,7 +20,8 @@ impl Store {
     /// Says that this process runs `command` in an image, for as long as the store is open. `false` if the image is gone.
     pub fn pin_image(&self, id: &Digest, command: &str) -> Result<bool, StoreError> {
         let note = self.process_dir.path("")?.with_file_name(format!("{PREFIX}{}", id.hex()));
-        fs::write(&note, format!("{}\n{command}", std::process::id())).map_err(io_error("write", &note))?;
+        files::write(&note, format!("{}\n{command}", std::process::id()))
+            .map_err(io_error("write", &note))?;
         // Removal looks for notes first and then deletes, with the gate shut: it sees ours, or we see what it did.
         let state_lock = state_lock(self.root(), FlockOperation::LockShared)?;
         let there = self.image(id)?.is_some();
@@ -41,7 +43,7 @@ impl Store {
         if let Some(holder) = self.living_note(&note)? {
             return Ok(Some(holder));
         }
-        fs::write(&own, std::process::id().to_string()).map_err(io_error("write", &own))?;
+        files::write(&own, std::process::id().to_string()).map_err(io_error("write", &own))?;
         drop(state_lock);
         Ok(None)
     }
@@ -76,8 +78,8 @@ impl Store {
     fn living_note(&self, name: &str) -> Result<Option<String>, StoreError> {
         let tmp = self.root().join("tmp");
         for entry in fs::read_dir(&tmp).map_err(io_error("list", &tmp))?.flatten() {
-            let Ok(note) = fs::read_to_string(entry.path().join(name)) else { continue };
-            let lock = File::open(entry.path().join(LOCK));
+            let Ok(note) = files::read_to_string(&entry.path().join(name)) else { continue };
+            let lock = files::open(&entry.path().join(LOCK));
             if lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()) {
                 return Ok(Some(note));
             }

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use crate::boot::boot_id;
 use crate::db::now;
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layer_id::LayerId;
 use crate::layout::Store;
 
@@ -71,7 +72,7 @@ impl Store {
     /// The encoded tree of a layer.
     pub fn layer_tree(&self, id: &LayerId) -> Result<Vec<u8>, StoreError> {
         let path = self.layer_dir(id).join("tree");
-        fs::read(&path).map_err(io_error("read", &path))
+        files::read(&path).map_err(io_error("read", &path))
     }
 
     /// Takes in a layer: `dir` (in `tmp/`) has its files in `fs/`, or none if it is packed, or it was made a patch by
@@ -109,7 +110,7 @@ impl Store {
             return self.note_base(id);
         }
         let (tree_path, target) = (dir.join("tree"), self.layer_dir(id));
-        let written = fs::File::create(&tree_path).and_then(|mut file| tree(&mut file));
+        let written = files::create(&tree_path).and_then(|mut file| tree(&mut file));
         written.map_err(io_error("write", &tree_path))?;
         match fs::rename(dir, &target) {
             Ok(()) => Ok(()),
@@ -136,7 +137,7 @@ impl Store {
 
     /// The states that were kept by [`Store::keep_hash_states`]; whether they are whole is for the reader to find out.
     pub fn hash_states(&self, id: &LayerId) -> Option<Vec<u8>> {
-        fs::read(self.layer_dir(id).join(HASH_STATES)).ok()
+        files::read(&self.layer_dir(id).join(HASH_STATES)).ok()
     }
 
     /// Remembers the digest of a layer's canonical tar.
@@ -193,7 +194,7 @@ pub(crate) const BASE: &str = "base";
 
 /// What the layer in `dir` lies on.
 pub(crate) fn base_of(dir: &Path) -> Option<LayerId> {
-    fs::read_to_string(dir.join(BASE)).ok()?.parse().ok()
+    files::read_to_string(&dir.join(BASE)).ok()?.parse().ok()
 }
 
 /// Ids as one parameter of a query: `json_each` makes rows of it.

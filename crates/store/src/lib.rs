@@ -17,6 +17,7 @@ mod db;
 mod delta_layers;
 mod epochs;
 mod error;
+mod files;
 mod gc;
 mod image_pins;
 mod images;

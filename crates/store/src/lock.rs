@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 
 /// A held lock.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct Lock {
 /// Waits for the lock at `path`. Blocks the thread.
 pub(crate) fn take(path: PathBuf) -> Result<Lock, StoreError> {
     loop {
-        let file = File::options().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
+        let file = files::append(&path).map_err(io_error("open", &path))?;
         flock(&file, FlockOperation::LockExclusive).map_err(|e| io_error("lock", &path)(e.into()))?;
         // Whoever had it before has removed the file: a lock on a removed file is worth nothing.
         if is_at(&file, &path)? {
@@ -31,7 +32,7 @@ pub(crate) fn take(path: PathBuf) -> Result<Lock, StoreError> {
 pub(crate) fn sweep(locks: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(locks).map_err(io_error("list", locks))? {
         let path = entry.map_err(io_error("list", locks))?.path();
-        let Ok(file) = File::open(&path) else { continue };
+        let Ok(file) = files::open(&path) else { continue };
         let free = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
         if free && is_at(&file, &path)? {
             drop(Lock { file: Some(file), path });
@@ -42,7 +43,7 @@ pub(crate) fn sweep(locks: &Path) -> Result<(), StoreError> {
 
 fn is_at(file: &File, path: &Path) -> Result<bool, StoreError> {
     let ours = file.metadata().map_err(io_error("look at", path))?;
-    Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
+    Ok(fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
 }
 
 impl Drop for Lock {

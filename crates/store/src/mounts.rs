@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fs
 
 use crate::db::now;
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layout::Store;
 
 /// Who may use a cache directory at once.
@@ -54,7 +55,7 @@ impl CacheDir {
     /// A fresh directory is as it should be: from now on others may share it. If this is never called, the next user
     /// gets a fresh one.
     pub fn settle(&mut self) -> Result<(), StoreError> {
-        File::create(&self.ready).map_err(io_error("create", &self.ready))?;
+        files::create(&self.ready).map_err(io_error("create", &self.ready))?;
         self.fresh = false;
         if self.sharing == Sharing::Shared {
             flock(&self.lock, FlockOperation::LockShared)
@@ -86,7 +87,7 @@ impl Store {
     pub fn renew_cache_dir(&self, identity: &str) -> Result<(), StoreError> {
         let dir = self.root().join("mounts").join(Digest::sha256(identity.as_bytes()).hex());
         let lock_path = dir.join("lock");
-        let lock = match File::options().append(true).open(&lock_path) {
+        let lock = match files::append_existing(&lock_path) {
             Ok(lock) => lock,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(io_error("open", &lock_path)(error)),
@@ -123,7 +124,7 @@ impl Store {
         for name in names {
             let data = self.root().join("mounts").join(&name).join("data");
             // One that cannot be listed to its end counts as far as it could be.
-            let size = File::open(&data).map_or(0, |dir| size_below(&dir));
+            let size = files::open(&data).map_or(0, |dir| size_below(&dir));
             let size = i64::try_from(size).unwrap_or(i64::MAX);
             self.with_db(|db| {
                 db.prepare_cached("UPDATE mounts SET size = ?2 WHERE name = ?1")?.execute(params![name, size])
@@ -134,13 +135,9 @@ impl Store {
 
     fn try_cache_dir(&self, name: &str, sharing: Sharing) -> Result<Option<CacheDir>, StoreError> {
         let dir = self.root().join("mounts").join(name);
-        fs::create_dir_all(&dir).map_err(io_error("create", &dir))?;
+        files::make_dir(&dir).map_err(io_error("create", &dir))?;
         let lock_path = dir.join("lock");
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(&lock_path)
-            .map_err(io_error("open", &lock_path))?;
+        let lock = files::append(&lock_path).map_err(io_error("open", &lock_path))?;
         let (data, ready) = (dir.join("data"), dir.join("ready"));
         let take = |how| match flock(&lock, how) {
             Ok(()) => Ok(true),

@@ -4,13 +4,14 @@
 //! makes another one. So when a process was killed (its part of `tmp/` was left behind), all layers without a name are
 //! removed, as soon as no process is alive that may still be about to name one.
 
-use std::fs::{self, File};
+use std::fs;
 
 use lapstrake_sys::persist::is_temporary;
 use lapstrake_tree::removal::remove_all;
 use rustix::fs::FlockOperation;
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layout::Store;
 use crate::process_dir::{self, state_lock};
 use crate::relations::{image_needs, record_needs};
@@ -23,7 +24,7 @@ impl Store {
     pub(crate) fn sweep(&self) -> Result<(), StoreError> {
         let (tmp, mark) = (self.root().join("tmp"), self.root().join(MARK));
         if process_dir::sweep(&tmp)? {
-            File::create(&mark).map_err(io_error("create", &mark))?;
+            files::create(&mark).map_err(io_error("create", &mark))?;
         }
         if !mark.exists() {
             return Ok(());

@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::async_delete::AsyncDelete;
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::state_dir::UNDELETABLE;
 
 /// The file in a process's directory that the process has locked.
@@ -80,7 +81,7 @@ impl ProcessDir {
     fn named(&self, name: &str) -> io::Result<(PathBuf, File)> {
         let (hidden, dir) = (self.parent.join(format!("{HIDDEN}{name}")), self.parent.join(name));
         fs::create_dir(&hidden)?;
-        let made = File::create(hidden.join(LOCK)).and_then(|lock| {
+        let made = files::create(&hidden.join(LOCK)).and_then(|lock| {
             flock(&lock, FlockOperation::LockExclusive)?;
             fs::rename(&hidden, &dir)?;
             Ok(lock)
@@ -105,7 +106,7 @@ impl Drop for ProcessDir {
 /// A lock that is shared by who begins to write and exclusive for who looks for layers without a name.
 pub(crate) fn state_lock(root: &Path, how: FlockOperation) -> Result<File, StoreError> {
     let path = root.join("state.json");
-    let file = File::open(&path).map_err(io_error("open", &path))?;
+    let file = files::open(&path).map_err(io_error("open", &path))?;
     flock(&file, how).map_err(|e| io_error("lock", &path)(e.into()))?;
     Ok(file)
 }
@@ -118,14 +119,14 @@ pub(crate) fn sweep(tmp: &Path) -> Result<bool, StoreError> {
         let path = entry.map_err(io_error("list", tmp))?.path();
         let hidden =
             path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(HIDDEN.as_bytes()));
-        let lock = File::open(path.join(LOCK)).ok();
+        let lock = files::open(&path.join(LOCK)).ok();
         let removed = match &lock {
             Some(lock) if flock(lock, FlockOperation::NonBlockingLockExclusive).is_err() => continue,
             // It is being made this very moment, or its maker died: if it has got its lock meanwhile, it stays.
             None if hidden => fs::remove_dir(&path),
             // The superblock of a new state directory.
-            None if !path.is_dir() && !is_old(&path) => continue,
-            None if !path.is_dir() => fs::remove_file(&path),
+            None if !is_dir(&path) && !is_old(&path) => continue,
+            None if !is_dir(&path) => fs::remove_file(&path),
             _ => remove_all(&path),
         };
         match removed {
@@ -165,9 +166,14 @@ fn undeletable_name(path: &Path) -> PathBuf {
 pub(crate) fn somebody_lives(tmp: &Path) -> Result<bool, StoreError> {
     let mut entries = fs::read_dir(tmp).map_err(io_error("list", tmp))?.flatten();
     Ok(entries.any(|entry| {
-        let lock = File::open(entry.path().join(LOCK));
+        let lock = files::open(&entry.path().join(LOCK));
         lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
     }))
+}
+
+/// Whether a path is a directory itself, not by a link.
+fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 fn is_old(path: &Path) -> bool {

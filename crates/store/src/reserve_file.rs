@@ -3,11 +3,12 @@
 //! Whoever removes things writes first: that they are to go, and where to. On a full disk that fails, so a file of
 //! nothing lies ready to be given up.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use crate::files;
 use crate::gc::space_of;
 use crate::layout::Store;
 
@@ -30,7 +31,7 @@ impl Store {
             return;
         }
         let made =
-            File::create(&path).and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, SIZE)?));
+            files::create(&path).and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, SIZE)?));
         if made.is_err() {
             fs::remove_file(&path).unwrap_or_default();
         }

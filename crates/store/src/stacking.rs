@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layer_id::LayerId;
 use crate::layout::{Stacking, Store};
 
@@ -28,7 +29,7 @@ impl Store {
     /// [`StoreError`] if the note cannot be written.
     pub fn note_unmarked(dir: &Path) -> Result<(), StoreError> {
         let note = dir.join(UNMARKED);
-        fs::write(&note, "").map_err(io_error("write", &note))
+        files::write(&note, "").map_err(io_error("write", &note))
     }
 
     /// Whether the files of a layer lack the marks of deletions.

@@ -28,6 +28,8 @@ const FILES: [&str; 8] = [
     "ballast",
     "killed",
 ];
+/// Directories with a directory for each layer or cache. What is in those is searched, too.
+const NESTED: [&str; 2] = ["layers", "mounts"];
 /// What a fresh file system has in its root.
 const FRESH: &str = "lost+found";
 /// What names of things in `tmp` begin with that could not be removed: they are of any kind and anybody's.
@@ -57,24 +59,46 @@ pub(crate) fn secure(root: &Path) -> Result<(), StoreError> {
         // Somebody's home, or `/tmp`, is not made private because its name was given by mistake.
         refuse_other_use(root, &dir)?;
     }
-    for name in DIRECTORIES {
-        check(root, &dir, name, FileType::Directory)?;
-    }
-    for name in FILES {
-        check(root, &dir, name, FileType::RegularFile)?;
-    }
-    if stat.st_mode & WRITABLE != 0 {
-        refuse_planted(root, &dir)?;
-    }
-    if open_to_others {
-        private(root, &dir)?;
-    }
-    Ok(())
+    let search = || {
+        for name in DIRECTORIES {
+            check(root, &dir, name, FileType::Directory)?;
+        }
+        for name in FILES {
+            check(root, &dir, name, FileType::RegularFile)?;
+        }
+        if stat.st_mode & WRITABLE != 0 { refuse_planted(root, &dir, Directories::Ours) } else { Ok(()) }
+    };
+    if open_to_others { make_private(root, &dir, &stat, search) } else { search() }
+}
+
+/// Makes a directory private and then searches it, so that nothing can be planted after the search. If the search refuses,
+/// the directory gets its mode back, and the next opening searches again.
+fn make_private(
+    path: &Path,
+    dir: &OwnedFd,
+    stat: &Stat,
+    search: impl FnOnce() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let set =
+        |mode| fchmod(dir, mode).map_err(|errno| io_error("make private", path)(io::Error::from(errno)));
+    set(Mode::RWXU)?;
+    search().inspect_err(|_| {
+        // The refusal is what the user needs to know of.
+        set(Mode::from_raw_mode(stat.st_mode)).unwrap_or_default();
+    })
+}
+
+/// Whose directories may be in a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Directories {
+    Ours,
+    /// Roots of trees have the owner that a step or a mount gave them.
+    OfAnyOwner,
 }
 
 /// Refuses what others may have put into a directory: links, what is theirs, and further names of files elsewhere. Nothing of
 /// ours is a link.
-fn refuse_planted(path: &Path, dir: &OwnedFd) -> Result<(), StoreError> {
+fn refuse_planted(path: &Path, dir: &OwnedFd, directories: Directories) -> Result<(), StoreError> {
     let me = rustix::process::geteuid().as_raw();
     for entry in Dir::read_from(dir).map_err(|errno| io_error("list", path)(errno.into()))? {
         let entry = entry.map_err(|errno| io_error("list", path)(errno.into()))?;
@@ -90,11 +114,11 @@ fn refuse_planted(path: &Path, dir: &OwnedFd) -> Result<(), StoreError> {
             Err(errno) => return Err(io_error("look at", &path)(errno.into())),
         };
         let ours = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => true,
-            FileType::RegularFile => stat.st_nlink == 1,
+            FileType::Directory => stat.st_uid == me || directories == Directories::OfAnyOwner,
+            FileType::RegularFile => stat.st_nlink == 1 && stat.st_uid == me,
             _ => false,
         };
-        if !ours || stat.st_uid != me {
+        if !ours {
             return Err(StoreError::Planted { path });
         }
     }
@@ -133,16 +157,42 @@ fn check(root: &Path, dir: &OwnedFd, name: &str, kind: FileType) -> Result<(), S
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let own =
             openat(dir, name, flags, Mode::empty()).map_err(|errno| io_error("open", &path)(errno.into()))?;
-        if stat.st_mode & WRITABLE != 0 {
-            refuse_planted(&path, &own)?;
-        }
-        private(&path, &own)?;
+        make_private(&path, &own, &stat, || {
+            if stat.st_mode & WRITABLE != 0 {
+                refuse_planted(&path, &own, Directories::Ours)?;
+            }
+            if NESTED.contains(&name) { refuse_planted_below(&path, &own) } else { Ok(()) }
+        })?;
     }
     Ok(())
 }
 
-fn private(path: &Path, dir: &OwnedFd) -> Result<(), StoreError> {
-    fchmod(dir, Mode::RWXU).map_err(|errno| io_error("make private", path)(io::Error::from(errno)))
+/// As [`refuse_planted`], for each directory in `dir` that others could write to. Trees of steps lie deeper: they have files
+/// of any kind, and are only reached by descriptors.
+fn refuse_planted_below(path: &Path, dir: &OwnedFd) -> Result<(), StoreError> {
+    for entry in Dir::read_from(dir).map_err(|errno| io_error("list", path)(errno.into()))? {
+        let entry = entry.map_err(|errno| io_error("list", path)(errno.into()))?;
+        let name = entry.file_name();
+        if [&b"."[..], b".."].contains(&name.to_bytes())
+            || name.to_bytes().starts_with(UNDELETABLE.as_bytes())
+        {
+            continue;
+        }
+        let path = path.join(OsStr::from_bytes(name.to_bytes()));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let own = match openat(dir, name, flags, Mode::empty()) {
+            Ok(own) => own,
+            // A file, which its own directory's search is about.
+            Err(Errno::NOTDIR | Errno::NOENT) => continue,
+            Err(Errno::LOOP) => return Err(StoreError::Planted { path }),
+            Err(errno) => return Err(io_error("open", &path)(errno.into())),
+        };
+        let stat = fstat(&own).map_err(|errno| io_error("look at", &path)(errno.into()))?;
+        if stat.st_mode & WRITABLE != 0 {
+            make_private(&path, &own, &stat, || refuse_planted(&path, &own, Directories::OfAnyOwner))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -212,6 +262,37 @@ mod tests {
                 assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
                 assert!(!dir.path().join("none").exists());
             }
+        }
+    }
+
+    /// As after `chmod -R 777`: links in the directories of layers and caches are found, and the refusal is for good.
+    #[test]
+    fn planted_entries_deeper_down_are_refused() {
+        for name in ["layers/x/tree", "layers/x/fs", "layers/x/base", "mounts/y/lock", "mounts/y/data"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (root, other) = (dir.path().join("s"), dir.path().join("other"));
+            drop(Store::open(&root).unwrap());
+            fs::create_dir(&other).unwrap();
+            let planted = root.join(name);
+            let own = planted.parent().unwrap().to_owned();
+            fs::create_dir(&own).unwrap();
+            fs::create_dir(own.join("patch")).unwrap();
+            fs::write(own.join("note"), "").unwrap();
+            symlink(&other, &planted).unwrap();
+            for open in [own.as_path(), own.parent().unwrap(), &root] {
+                fs::set_permissions(open, fs::Permissions::from_mode(0o777)).unwrap();
+            }
+            for _ in 0..2 {
+                let opened = Store::open(&root).map(drop);
+                assert!(
+                    matches!(&opened, Err(StoreError::Planted { path }) if *path == planted),
+                    "{name}: {opened:?}"
+                );
+                assert_eq!(mode(&root), 0o777);
+            }
+            fs::remove_file(&planted).unwrap();
+            drop(Store::open(&root).unwrap());
+            assert_eq!((mode(&root), mode(&own)), (0o700, 0o700), "{name}");
         }
     }
 

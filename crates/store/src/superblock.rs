@@ -1,12 +1,12 @@
 //! The superblock: the file `state.json`, with the format of the state directory.
 
-use std::fs;
 use std::path::Path;
 
 use lapstrake_sys::persist;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 
 /// The format that this lapstrake reads and writes.
 pub(crate) const FORMAT: u32 = 2;
@@ -19,7 +19,7 @@ struct Superblock {
 /// The format of a state directory; `None` where there is none yet.
 pub(crate) fn format_of(root: &Path) -> Result<Option<u32>, StoreError> {
     let path = root.join("state.json");
-    let bytes = match fs::read(&path) {
+    let bytes = match files::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("read", &path)(error)),

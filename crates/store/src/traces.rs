@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use lapstrake_sys::persist::replace;
 
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layout::Store;
 
 /// How the names of notes begin, in `contexts/`.
@@ -29,7 +30,7 @@ impl Store {
 
     /// What was kept under `name`, if it is still there.
     pub fn trace(&self, name: &str) -> Option<Vec<u8>> {
-        fs::read(self.note(name)).ok()
+        files::read(&self.note(name)).ok()
     }
 
     fn note(&self, name: &str) -> PathBuf {

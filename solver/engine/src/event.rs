@@ -1,9 +1,12 @@
 //! What happens during a build, in BuildKit's words: steps, statuses, logs, warnings.
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::masked::Secrets;
 
 /// Names a step in events: a vertex digest, or `internal:…` for work outside of the graph.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +86,24 @@ pub enum Event {
     Warning(Warning),
 }
 
+impl Event {
+    /// The event without these values.
+    #[must_use]
+    pub fn hiding(mut self, secrets: &Secrets) -> Event {
+        match &mut self {
+            Event::Started { name: text, .. }
+            | Event::Status { id: text, .. }
+            | Event::Completed { error: Some(text), .. } => *text = secrets.hide(text),
+            Event::Log { data, .. } => *data = secrets.hide_bytes(data),
+            Event::Warning(Warning { short, detail, .. }) => {
+                (*short, *detail) = (secrets.hide(short), secrets.hide(detail));
+            }
+            Event::Completed { error: None, .. } | Event::ResourceUsage { .. } => {}
+        }
+        self
+    }
+}
+
 /// What the processes of a step have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ResourceUsage {
@@ -118,17 +139,25 @@ pub struct Warning {
 pub struct Progress {
     sender: Option<Sender<Event>>,
     begun: Instant,
+    /// Left out of all events but the output of processes.
+    secrets: Arc<Secrets>,
 }
 
 impl Progress {
     /// Events go to `sender`, their times counted from now.
     pub fn new(sender: Sender<Event>) -> Progress {
-        Progress { sender: Some(sender), begun: Instant::now() }
+        Progress { sender: Some(sender), begun: Instant::now(), secrets: Arc::default() }
     }
 
     /// Events go nowhere.
     pub fn none() -> Progress {
-        Progress { sender: None, begun: Instant::now() }
+        Progress { sender: None, begun: Instant::now(), secrets: Arc::default() }
+    }
+
+    /// Leaves these values out of names, statuses, errors and warnings. What a process writes is shown as it is.
+    #[must_use]
+    pub fn hiding(self, secrets: &Secrets) -> Progress {
+        Progress { secrets: Arc::new(secrets.clone()), ..self }
     }
 
     /// The sink; nothing where events go nowhere.
@@ -139,7 +168,7 @@ impl Progress {
     /// Events go to `sender`, their times counted as here.
     #[must_use]
     pub fn to(&self, sender: Sender<Event>) -> Progress {
-        Progress { sender: Some(sender), begun: self.begun }
+        Progress { sender: Some(sender), begun: self.begun, secrets: Arc::clone(&self.secrets) }
     }
 
     /// Begins a step.
@@ -155,6 +184,9 @@ impl Progress {
 
     fn send(&self, event: Event) {
         if let Some(sender) = &self.sender {
+            let is_output = matches!(event, Event::Log { .. });
+            let event =
+                if is_output || self.secrets.is_empty() { event } else { event.hiding(&self.secrets) };
             // The sink may have ended first; a build does not fail for want of an audience.
             sender.send(event).unwrap_or_default();
         }

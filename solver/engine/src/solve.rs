@@ -137,10 +137,11 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
         }
     }
 
-    /// Leaves these out of what is stored and reported of steps.
+    /// Leaves these out of what is stored, shown and reported of steps.
     #[must_use]
     pub fn hiding(self, secrets: Secrets) -> Self {
-        Solver { secrets, ..self }
+        let progress = self.progress.hiding(&secrets);
+        Solver { secrets, progress, ..self }
     }
 
     /// The result of `edge`. Independent steps run side by side; the first failure ends all.

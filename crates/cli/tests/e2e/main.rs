@@ -28,6 +28,7 @@ mod errors;
 mod evil;
 mod exporters;
 mod extensions;
+mod foreign;
 mod found;
 mod habits;
 mod held;
@@ -103,6 +104,7 @@ const CASES: &[(&[Case], &[&str])] = &[
     (limits::CASES, &[]),
     (held::CASES, &[]),
     (hostile::CASES, &[]),
+    (foreign::CASES, &[]),
     (overlays::CASES, &[]),
     (inodes::CASES, &["python3"]),
     (mounts::CASES, &["python3"]),

@@ -41,9 +41,9 @@ pub(super) enum Verdict {
     NoneOf(u32),
     /// Allowed where the first argument, all 64 bits of it, is in one of these sorted ranges, else `EPERM`.
     OneOf(&'static [RangeInclusive<u32>]),
-    /// Refused with this where the low half of the first argument is `value`; allowed elsewhere.
+    /// Refused with this where the low half of the first argument is one of these; allowed elsewhere.
     RefuseIf {
-        value: u32,
+        values: &'static [u32],
         errno: Errno,
     },
     /// Whoever holds the listener answers.
@@ -138,8 +138,13 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
         Verdict::NoneOf(bits) => {
             vec![load(ARGUMENT_LOW), jump(JUMP_ANY_BIT, bits, 0, 1), refuse(Errno::PERM), give(ALLOW)]
         }
-        Verdict::RefuseIf { value, errno } => {
-            vec![load(ARGUMENT_LOW), jump(JUMP_EQUAL, value, 0, 1), refuse(errno), give(ALLOW)]
+        Verdict::RefuseIf { values, errno } => {
+            let mut code = vec![load(ARGUMENT_LOW)];
+            for value in values {
+                code.extend([jump(JUMP_EQUAL, *value, 0, 1), refuse(errno)]);
+            }
+            code.push(give(ALLOW));
+            code
         }
         Verdict::Ask => vec![give(NOTIFY)],
         Verdict::AskIfAny { argument, bits } => {

@@ -102,7 +102,7 @@ fn program_says_what_the_table_says() {
                             ALLOW
                         }
                         Verdict::NoneOf(_) | Verdict::OneOf(_) => EPERM,
-                        Verdict::RefuseIf { value, errno } if low == value => {
+                        Verdict::RefuseIf { values, errno } if values.contains(&low) => {
                             0x0005_0000 | errno.raw_os_error() as u32
                         }
                         Verdict::RefuseIf { .. } => ALLOW,
@@ -177,7 +177,10 @@ fn known_verdicts() {
         (I386, 102, 1, ENOSYS, "socket by socketcall"),
         (I386, 102, 1 << 32 | 1, ENOSYS, "socket by socketcall, whose number is an int"),
         (I386, 102, 3, ALLOW, "connect by socketcall"),
-        (I386, 102, 8, ALLOW, "socketpair by socketcall"),
+        (I386, 102, 8, ENOSYS, "socketpair by socketcall"),
+        (I386, 102, 1 << 32 | 8, ENOSYS, "socketpair by socketcall, whose number is an int"),
+        (I386, 102, 16, ALLOW, "sendmsg by socketcall"),
+        (I386, 117, 23, ALLOW, "shmget by ipc, as shmget"),
         (I386, 425, 0, EPERM, "io_uring_setup of i386"),
         (X86_64, 0x4000_0000 | 41, 40, ENOSYS, "socket of x32"),
         (X86_64, 0x4000_0000 | 53, 40, ENOSYS, "socketpair of x32"),

@@ -16,6 +16,7 @@ use super::{Item, ItemKind};
 use crate::db::now;
 use crate::epochs::gc_lock;
 use crate::error::{StoreError, io_error};
+use crate::files;
 use crate::layout::Store;
 use crate::relations::{RECORDS_NEEDING, image_needs, record_needs, release_stack};
 
@@ -154,7 +155,7 @@ impl Store {
     /// A cache directory is moved away while its lock is held, so it has no user; whoever waits for it finds a new one.
     fn remove_mount(&self, name: &str) -> Result<(), StoreError> {
         let dir = self.root().join("mounts").join(name);
-        if let Ok(lock) = fs::File::open(dir.join("lock")) {
+        if let Ok(lock) = files::open(&dir.join("lock")) {
             if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
                 return Ok(());
             }
