@@ -182,6 +182,7 @@ impl Active {
             owners: Some(&copied.owners),
             owner_default: single_id.then_some((0, 0)),
             known: copied.known.as_ref().map(|known| &known.dir),
+            known_content: copied.known_content.as_ref(),
             ..ScanOptions::default()
         };
         let mut tree = scan(upper.as_fd(), &options)?;

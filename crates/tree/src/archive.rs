@@ -39,7 +39,8 @@ pub fn is_archive(file: &mut File) -> Result<bool, TreeError> {
     let start = file.stream_position().map_err(TreeError::stream("read the file"))?;
     let found = match decompress(BufReader::new(&mut *file)) {
         Ok((_, plain)) => {
-            matches!(TarReader::new(plain, 4).next_entry(), Ok(Some(_)) | Err(TreeError::TooLong { .. }))
+            let first = TarReader::new(plain, 4).with_holes(u64::MAX).next_entry();
+            matches!(first, Ok(Some(_)) | Err(TreeError::TooLong { .. }))
         }
         Err(_) => false,
     };

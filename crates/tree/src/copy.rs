@@ -22,10 +22,11 @@ pub use overlay_upper::Layers;
 use overlay_upper::{LowerDir, UpperAndLower};
 
 use crate::context::Reread;
+use crate::entry::{Entry, Kind};
 use crate::error::TreeError;
 use crate::inroot::{MadeDir, NewDir, Root};
 use crate::path::TreePath;
-use crate::scan::{Known, Ownership};
+use crate::scan::{Known, KnownContent, Ownership};
 use crate::select::{SelectedRoot, Selection};
 use crate::tree::Tree;
 use delta::DeltaEntries;
@@ -66,6 +67,8 @@ pub struct Copied {
     pub skipped_devices: Vec<TreePath>,
     /// All there is in the upper directory below one of its directories, where that is known.
     pub known: Option<Known>,
+    /// A large file that was put last.
+    pub known_content: Option<KnownContent>,
     /// What of that is the same in the previous layer was not put: the new one has to lie on that one. The bytes of the
     /// files that were put.
     pub delta: Option<u64>,
@@ -143,6 +146,8 @@ pub fn copy(
     // What a second source finds at its place has to show in the mount.
     let dest = if selection.roots.len() == 1 { dest } else { Dest::plain(dest.root) };
     for from in &selection.roots {
+        // It may be replaced.
+        copied.known_content = None;
         if from.is_dir {
             copy_contents(source, from, dest, path, options, &mut copied)?;
         } else {
@@ -248,8 +253,18 @@ fn copy_file(
     let Some(entry) = from.entries.first() else { return Ok(()) };
     let (dir, name) = file_place(root, dest, &from.name, options, copied)?;
     let mut putter = EntryCopier::new(source, dir.dir.as_fd(), &dir.path, options, copied);
-    putter.one_as(entry, &name)?;
-    settle(&dir, options)
+    let put = putter.one_as(entry, &name)?;
+    settle(&dir, options)?;
+    copied.known_content = put.and_then(|put| known_content(dir.dir.as_fd(), put));
+    Ok(())
+}
+
+/// What is known of a file that was put into `dir`, if it is worth keeping.
+fn known_content(dir: BorrowedFd<'_>, put: Entry) -> Option<KnownContent> {
+    const WORTH: u64 = 1 << 20;
+    let Kind::File { size: WORTH.., content } = put.kind else { return None };
+    let stat = fs::statat(dir, put.path.name(), fs::AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    Some(KnownContent::new(put.path, content, &stat))
 }
 
 /// Gives a directory that something was put into the time that there is for all that is made: else it would be now.

@@ -1,7 +1,10 @@
 //! Reading of tar streams: headers with their PAX and GNU extensions, bounded in every direction.
 //!
 //! Interprets nothing: names are as they came. Global PAX headers are skipped (nothing that writes layers means
-//! anything by them). Sparse files are refused, not misread.
+//! anything by them). Sparse files are refused in layers, and read with their holes elsewhere.
+
+mod number;
+mod sparse;
 
 use std::io::{self, BufReader, Read};
 
@@ -13,6 +16,8 @@ use crate::error::TreeError;
 use crate::layer_tar::{BLOCK, Pax, WHITEOUT, XATTR, parse_time};
 use crate::length::{MAX_NAME, MAX_PATH, check_length};
 use crate::path::lossy;
+use number::number;
+use sparse::{PaxForm, SparseMap};
 
 /// Longest extension (PAX records, long name) that is believed.
 const MAX_EXTENSION: u64 = 1 << 20;
@@ -61,6 +66,10 @@ pub(crate) struct TarReader<R> {
     max_entries: u64,
     /// What the entries so far take in memory.
     memory: u64,
+    /// How many bytes of holes may come yet; nothing where sparse files are refused.
+    holes: Option<u64>,
+    /// Where the current entry's content has holes.
+    sparse: Option<SparseMap>,
 }
 
 /// What precedes a header and changes it.
@@ -81,12 +90,17 @@ pub(crate) fn entries<'r>(
 ) -> Result<TarReader<impl Read + Send + 'r>, TreeError> {
     let (_, plain) =
         decompress(BufReader::new(archive)).map_err(TreeError::stream("decompress the archive"))?;
-    Ok(TarReader::new(plain.take(max_bytes), max_entries))
+    Ok(TarReader::new(plain.take(max_bytes), max_entries).with_holes(max_bytes))
 }
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(inner: R, max_entries: u64) -> Self {
-        Self { inner, left: 0, padding: 0, entries: 0, max_entries, memory: 0 }
+        Self { inner, left: 0, padding: 0, entries: 0, max_entries, memory: 0, holes: None, sparse: None }
+    }
+
+    /// Takes sparse files, with no more bytes of holes in all of them than this.
+    pub(crate) fn with_holes(self, most: u64) -> Self {
+        Self { holes: Some(most), ..self }
     }
 
     /// The next entry; `None` at the end mark or where the stream ends between entries.
@@ -100,7 +114,8 @@ impl<R: Read> TarReader<R> {
                 return Err(TreeError::TooBig { what: "entries", limit: self.max_entries });
             }
             let bad = |why| TreeError::BadArchive { name: lossy(&header.path_bytes()), why };
-            let size = header.entry_size().map_err(|_| bad("its size is not a number"))?;
+            let size = number(&header.as_old().size).and_then(|size| u64::try_from(size).ok());
+            let size = size.ok_or_else(|| bad("its size is not a number"))?;
             match header.entry_type() {
                 EntryType::XHeader => {
                     let records = self.extension(size)?;
@@ -147,8 +162,8 @@ impl<R: Read> TarReader<R> {
         let sum: u32 = bytes.iter().enumerate().map(|pair| u32::from(blank(pair))).sum();
         let signed: i64 = bytes.iter().enumerate().map(|pair| i64::from(blank(pair).cast_signed())).sum();
         // Some old writers added signed bytes.
-        match header.cksum() {
-            Ok(found) if found == sum || i64::from(found) == signed => Ok(Some(header)),
+        match number(&header.as_old().cksum) {
+            Some(found) if found == i64::from(sum) || found == signed => Ok(Some(header)),
             // What is no archive has no entry to name.
             _ if self.entries == 0 => Err(TreeError::NoArchive),
             _ => {
@@ -179,6 +194,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn skip_content(&mut self) -> Result<(), TreeError> {
+        self.sparse = None;
         let want = self.left + self.padding;
         (self.left, self.padding) = (0, 0);
         let skipped = io::copy(&mut (&mut self.inner).take(want), &mut io::sink());
@@ -195,19 +211,24 @@ impl<R: Read> TarReader<R> {
         size: u64,
     ) -> Result<TarEntry, TreeError> {
         let Extensions { pax, name, link } = extensions;
-        let name =
-            pax.get(b"path").map(<[u8]>::to_vec).or(name).unwrap_or_else(|| header.path_bytes().into_owned());
+        let named = pax.get(b"GNU.sparse.name").or_else(|| pax.get(b"path")).map(<[u8]>::to_vec);
+        let name = named.or(name).unwrap_or_else(|| header.path_bytes().into_owned());
         let bad = |why| TreeError::BadArchive { name: lossy(&name), why };
         let link = pax.get(b"linkpath").map(<[u8]>::to_vec).or(link);
         let link =
             link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).unwrap_or_default();
-        let number = |key: &[u8], field: io::Result<u64>| match pax.get(key) {
+        let said = |key: &[u8], field: Option<u64>| match pax.get(key) {
             Some(text) => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()),
-            None => field.ok(),
+            None => field,
         };
-        let id = |key, field| number(key, field).and_then(|id| u32::try_from(id).ok());
+        let id = |key, field: &[u8]| {
+            let field = number(field).and_then(|id| u64::try_from(id).ok());
+            said(key, field).and_then(|id| u32::try_from(id).ok())
+        };
+        let fields = header.as_old();
         let mut kind = header.entry_type();
-        if kind.is_gnu_sparse() || pax.iter().any(|(key, _)| key.starts_with(b"GNU.sparse.")) {
+        let is_sparse = kind.is_gnu_sparse() || pax.iter().any(|(key, _)| key.starts_with(b"GNU.sparse."));
+        if is_sparse && self.holes.is_none() {
             return Err(bad("sparse files are not supported"));
         }
         // Before USTAR a directory was a file whose name ends in a slash.
@@ -219,9 +240,14 @@ impl<R: Read> TarReader<R> {
             Some(text) => parse_time(text).ok_or_else(|| bad("its time is not a number"))?,
             None => header_time(header),
         };
-        let size = number(b"size", Ok(size)).ok_or_else(|| bad("its size is not a number"))?;
-        let size = if has_content(kind) { size } else { 0 };
-        self.begin(size)?;
+        let size = said(b"size", Some(size)).ok_or_else(|| bad("its size is not a number"))?;
+        let mut size = if has_content(kind) { size } else { 0 };
+        if is_sparse && has_content(kind) {
+            size = self.begin_sparse(header, &pax, &name, size)?;
+            kind = EntryType::Regular;
+        } else {
+            self.begin(size)?;
+        }
         let xattrs = xattrs(&pax);
         for xattr in &xattrs {
             check_length(&name, "the name of an attribute", &xattr.name, MAX_NAME)?;
@@ -234,9 +260,9 @@ impl<R: Read> TarReader<R> {
         Ok(TarEntry {
             kind,
             link,
-            mode: header.mode().map_err(|_| bad("its mode is not a number"))? & 0o7777,
-            uid: id(b"uid", header.uid()).ok_or_else(|| bad("its owner is out of range"))?,
-            gid: id(b"gid", header.gid()).ok_or_else(|| bad("its group is out of range"))?,
+            mode: mode(&fields.mode).ok_or_else(|| bad("its mode is not a number"))?,
+            uid: id(b"uid", &fields.uid).ok_or_else(|| bad("its owner is out of range"))?,
+            gid: id(b"gid", &fields.gid).ok_or_else(|| bad("its group is out of range"))?,
             size,
             mtime,
             device: (device(header.device_major()), device(header.device_minor())),
@@ -245,14 +271,56 @@ impl<R: Read> TarReader<R> {
         })
     }
 
-    /// Reads the stream to its end (padding after the end mark included).
-    pub(crate) fn drain(mut self) -> Result<(), TreeError> {
-        io::copy(&mut self.inner, &mut io::sink()).map(drop).map_err(TreeError::stream("read the archive"))
+    /// Begins a file with holes, of which `stored` bytes follow, and returns its length.
+    fn begin_sparse(
+        &mut self,
+        header: &Header,
+        pax: &Pax,
+        name: &[u8],
+        stored: u64,
+    ) -> Result<u64, TreeError> {
+        let bad = |why| TreeError::BadArchive { name: lossy(name), why };
+        let length = pax.get(b"GNU.sparse.size").or_else(|| pax.get(b"GNU.sparse.realsize"));
+        let length = match length {
+            Some(text) => sparse::decimal(text).ok_or_else(|| bad("its size is not a number"))?,
+            None => i64::try_from(stored).unwrap_or(i64::MAX),
+        };
+        let map = if header.entry_type().is_gnu_sparse() {
+            let map = sparse::of_headers(header, bad, |block| match self.block(block)? {
+                true => Ok(()),
+                false => Err(bad("the archive is cut short")),
+            })?;
+            self.begin(stored)?;
+            map
+        } else {
+            self.begin(stored)?;
+            match PaxForm::of(pax) {
+                Some(PaxForm::InRecords) => sparse::of_records(pax, length).map_err(bad)?,
+                Some(PaxForm::InContent) => {
+                    let read = sparse::of_content(self, length, SparseError::Bad);
+                    read.map_err(|error| match error {
+                        SparseError::Bad(why) => bad(why),
+                        SparseError::Read(error) => TreeError::stream("read the archive")(error),
+                    })?
+                }
+                // As Go: what is told in another way is a file without holes.
+                None => return Ok(stored),
+            }
+        };
+        if map.stored() > self.left {
+            return Err(bad("its map has more data than follow"));
+        }
+        let holes = map.size - map.stored();
+        let limit = self.holes.unwrap_or_default();
+        let left = limit.checked_sub(holes).ok_or(TreeError::TooBig { what: "bytes in holes", limit })?;
+        self.holes = Some(left);
+        let size = map.size;
+        self.sparse = Some(map);
+        Ok(size)
     }
-}
 
-impl<R: Read> Read for TarReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// The next bytes of what the archive has of an entry.
+    fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         if want == 0 {
             return Ok(0);
@@ -264,6 +332,46 @@ impl<R: Read> Read for TarReader<R> {
         self.left -= got as u64;
         Ok(got)
     }
+
+    /// Reads the stream to its end (padding after the end mark included).
+    pub(crate) fn drain(mut self) -> Result<(), TreeError> {
+        io::copy(&mut self.inner, &mut io::sink()).map(drop).map_err(TreeError::stream("read the archive"))
+    }
+}
+
+impl<R: Read> Read for TarReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(mut map) = self.sparse.take() else { return self.read_stored(buffer) };
+        let read = map.read(buffer, Stored(self));
+        self.sparse = Some(map);
+        read
+    }
+}
+
+/// What the archive has of an entry, without its holes.
+struct Stored<'r, R>(&'r mut TarReader<R>);
+
+impl<R: Read> Read for Stored<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_stored(buffer)
+    }
+}
+
+/// Why a map in front of the data cannot be read.
+enum SparseError {
+    Bad(&'static str),
+    Read(io::Error),
+}
+
+impl From<io::Error> for SparseError {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// The permissions of a header; other bits of the field mean nothing.
+fn mode(field: &[u8]) -> Option<u32> {
+    number(field).and_then(|mode| u32::try_from(mode & 0o7777).ok())
 }
 
 /// Refuses more memory than `limit`.
@@ -288,14 +396,7 @@ fn check_lengths(name: &[u8], link: &[u8], kind: EntryType) -> Result<(), TreeEr
 
 /// Time field in nanoseconds; GNU writes times before 1970 as negative base-256 numbers.
 fn header_time(header: &Header) -> i64 {
-    let field = &header.as_old().mtime;
-    if field[0] & 0x80 != 0 {
-        let mut number = [0u8; 8];
-        number.copy_from_slice(&field[4..12]);
-        return i64::from_be_bytes(number).saturating_mul(1_000_000_000);
-    }
-    let seconds = header.mtime().unwrap_or(0);
-    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000)
+    number(&header.as_old().mtime).unwrap_or(0).saturating_mul(1_000_000_000)
 }
 
 fn cut_at_nul(mut bytes: Vec<u8>) -> Vec<u8> {

@@ -8,6 +8,7 @@ pub(super) const CASES: &[super::Case] = &[
     ("unpacked_inside", inside),
     ("unpacked_in_order", in_order),
     ("unpacked_from_the_web", from_the_web),
+    ("unpacked_sparse", sparse),
 ];
 
 /// Makes archives of lines of `kind name mode owner:group time [link or text]`, and lists them again.
@@ -233,4 +234,20 @@ fn from_the_web(mode: &Mode) -> Result<(), String> {
     expect(&lap(mode, "build --no-cache ctx-from-web-file")?, 0, &[])?;
     expect(&lap(mode, &format!("build --no-cache {url}"))?, 0, &[])?;
     nothing_left(mode)
+}
+
+/// Archives of files with holes, in each form that GNU tar has, are archives, and the files have their whole content.
+fn sparse(mode: &Mode) -> Result<(), String> {
+    let made = "rm -rf ctx-sparse && mkdir ctx-sparse && cd ctx-sparse && echo begin > f && truncate -s 3M f && echo end >> f && \
+                truncate -s 4M f && make() { tar --sparse -cf $1.tar --owner=:0 --group=:0 --format=$2 f; } && make gnu gnu && \
+                make a 'posix --sparse-version=0.0' && make b 'posix --sparse-version=0.1' && make c posix && \
+                gzip -k gnu.tar && test $(stat -c %s gnu.tar) -lt 100000";
+    expect(&script(mode, made)?, 0, &[])?;
+    dockerfile(
+        mode,
+        "ctx-sparse",
+        "FROM busybox\nCOPY f /f\nADD gnu.tar /gnu/\nADD gnu.tar.gz /gz/\nADD a.tar /a/\nADD b.tar /b/\nADD c.tar /c/\n\
+         RUN for d in gnu gz a b c; do cmp /f /$d/f || exit 1; done; echo all the same\n",
+    )?;
+    expect(&lap(mode, "build --no-cache --progress plain ctx-sparse")?, 0, &["all the same"])
 }

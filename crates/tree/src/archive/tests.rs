@@ -280,3 +280,212 @@ fn the_last_entry_counts() {
     let time = |p: &str| std::fs::metadata(temp.path().join("root/to").join(p)).unwrap().mtime();
     assert_eq!((time("im"), time("im/plied"), time("d"), time("")), (5, 5, 400, 700));
 }
+
+/// A header of a regular file as GNU tar writes it, with the fields given as they stand there.
+fn raw(kind: u8, name: &str, size: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut header = vec![0u8; 512];
+    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, name.as_bytes());
+    put(100, b"0000644\0");
+    put(108, b"0000001\0");
+    put(116, b"0000002\0");
+    put(124, format!("{size:011o}\0").as_bytes());
+    put(136, b"00000000017\0");
+    put(156, &[kind]);
+    put(257, b"ustar  \0");
+    for (at, bytes) in fields {
+        put(*at, bytes);
+    }
+    put(148, b"        ");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+fn padded(mut content: Vec<u8>) -> Vec<u8> {
+    content.resize(content.len().next_multiple_of(512), 0);
+    content
+}
+
+/// Records in front of a regular file with `content`.
+fn with_records(records: &[(&str, String)], content: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (key, value) in records {
+        let length = (1..).find(|n| format!("{n} {key}={value}\n").len() == *n).unwrap();
+        text.extend(format!("{length} {key}={value}\n").into_bytes());
+    }
+    let mut all = raw(b'x', "records", text.len(), &[]);
+    all.extend(padded(text));
+    all.extend(raw(b'0', "GNUSparseFile.0/f", content.len(), &[]));
+    all.extend(padded(content.to_vec()));
+    all
+}
+
+/// Pieces of data at 512 and behind, in a file that ends in a hole.
+fn holes(pieces: usize) -> (Vec<(u64, u64)>, Vec<u8>, Vec<u8>) {
+    let map: Vec<(u64, u64)> = (0..pieces as u64).map(|number| (512 + 1024 * number, 512)).collect();
+    let data: Vec<u8> = (0..512 * pieces).map(|at| (at % 251) as u8 + 1).collect();
+    let mut whole = vec![0; 1024 * (pieces + 1) + 7];
+    for ((start, length), piece) in map.iter().zip(data.chunks(512)) {
+        whole[*start as usize..(start + length) as usize].copy_from_slice(piece);
+    }
+    (map, data, whole)
+}
+
+/// The form in headers, with as many further blocks as it takes.
+fn in_headers(map: &[(u64, u64)], data: &[u8], size: u64) -> Vec<u8> {
+    let octal = |number: u64| format!("{number:011o}\0").into_bytes();
+    let pairs: Vec<Vec<u8>> =
+        map.iter().map(|(start, length)| [octal(*start), octal(*length)].concat()).collect();
+    let (first, rest) = pairs.split_at(pairs.len().min(4));
+    let more = [u8::from(!rest.is_empty())];
+    let mut all = raw(b'S', "f", data.len(), &[(386, &first.concat()), (482, &more), (483, &octal(size))]);
+    let blocks: Vec<&[Vec<u8>]> = rest.chunks(21).collect();
+    for (number, block) in blocks.iter().enumerate() {
+        let mut bytes = block.concat();
+        bytes.resize(512, 0);
+        bytes[504] = u8::from(number + 1 < blocks.len());
+        all.extend(bytes);
+    }
+    all.extend(padded(data.to_vec()));
+    all
+}
+
+/// The three forms in records.
+fn in_records(map: &[(u64, u64)], data: &[u8], size: u64) -> [Vec<u8>; 3] {
+    let text = |name: &'static str, value: &dyn ToString| (name, value.to_string());
+    let mut oldest = vec![text("GNU.sparse.size", &size), text("GNU.sparse.numblocks", &map.len())];
+    for (start, length) in map {
+        oldest.extend([text("GNU.sparse.offset", start), text("GNU.sparse.numbytes", length)]);
+    }
+    oldest.push(text("path", &"f"));
+    let list: Vec<String> = map.iter().map(|(start, length)| format!("{start},{length}")).collect();
+    let middle = [
+        text("GNU.sparse.size", &size),
+        text("GNU.sparse.numblocks", &map.len()),
+        text("GNU.sparse.map", &list.join(",")),
+        text("GNU.sparse.name", &"f"),
+    ];
+    let newest = [
+        text("GNU.sparse.major", &1),
+        text("GNU.sparse.minor", &0),
+        text("GNU.sparse.name", &"f"),
+        text("GNU.sparse.realsize", &size),
+    ];
+    let lines: String = map.iter().map(|(start, length)| format!("{start}\n{length}\n")).collect();
+    let mut content = padded(format!("{}\n{lines}", map.len()).into_bytes());
+    content.extend(data);
+    [with_records(&oldest, data), with_records(&middle, data), with_records(&newest, &content)]
+}
+
+/// Files with holes have their whole content, in each form that GNU tar writes, and what follows them is found.
+#[test]
+fn sparse_files() {
+    for pieces in [0, 1, 4, 5, 25, 26, 300] {
+        let (map, data, whole) = holes(pieces);
+        let size = whole.len() as u64;
+        let forms = [in_headers(&map, &data, size)].into_iter().chain(in_records(&map, &data, size));
+        for (number, mut bytes) in forms.enumerate() {
+            bytes.extend(raw(b'0', "after", 1, &[]));
+            bytes.extend(padded(vec![b'x']));
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            file.rewind().unwrap();
+            assert!(is_archive(&mut file).unwrap(), "{number}");
+            let (temp, fd) = root();
+            extract(&bytes[..], fd.as_fd(), b"/", &options()).unwrap();
+            let read = |name: &str| std::fs::read(temp.path().join("root").join(name)).unwrap();
+            assert_eq!(read("f"), whole, "{pieces} pieces in form {number}");
+            assert_eq!(read("after"), b"x", "{number}");
+        }
+    }
+}
+
+/// What GNU tar makes of a file with holes.
+#[test]
+fn sparse_files_of_gnu_tar() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut content = Vec::new();
+    for number in 0..40_u8 {
+        content.extend([number + 1; 4096]);
+        content.resize(content.len() + (8192 << (number % 3)), 0);
+    }
+    let file = std::fs::File::create(temp.path().join("f")).unwrap();
+    for (number, piece) in content.chunks(4096).enumerate().filter(|(_, piece)| piece[0] != 0) {
+        std::os::unix::fs::FileExt::write_all_at(&file, piece, 4096 * number as u64).unwrap();
+    }
+    file.set_len(content.len() as u64).unwrap();
+    for format in
+        ["gnu", "posix --sparse-version=0.0", "posix --sparse-version=0.1", "posix --sparse-version=1.0"]
+    {
+        let mut tar = std::process::Command::new("tar");
+        tar.args(["--sparse", "--hole-detection=raw", "-cf", "-", "-C"]).arg(temp.path());
+        let made = tar.args(format!("--format={format}").split(' ')).arg("f").output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(made.stdout.len() < content.len(), "{format}");
+        let (target, fd) = root();
+        extract(&made.stdout[..], fd.as_fd(), b"/", &options()).unwrap();
+        assert!(std::fs::read(target.path().join("root/f")).unwrap() == content, "{format}");
+    }
+}
+
+/// A map that is out of order, says more than there is, or makes a file too large is refused.
+#[test]
+fn sparse_files_that_cannot_be() {
+    let data = vec![1; 512];
+    let maps: [(&[(u64, u64)], u64); 6] = [
+        (&[(512, 512), (0, 0)], 4096),
+        (&[(0, 512), (256, 512)], 4096),
+        (&[(0, 512)], 511),
+        (&[(0, 1024)], 4096),
+        (&[(0, 512)], 1 << 40),
+        (&[(u64::from(u32::MAX), 512)], 1024),
+    ];
+    for (map, size) in maps {
+        let [oldest, middle, newest] = in_records(map, &data, size);
+        // Numbers in headers have eleven digits here.
+        let headers = (size < 1 << 33).then(|| in_headers(map, &data, size));
+        for (number, bytes) in [oldest, middle, newest].into_iter().chain(headers).enumerate() {
+            let (_temp, fd) = root();
+            assert!(extract(&bytes[..], fd.as_fd(), b"/", &options()).is_err(), "{map:?} {size} {number}");
+        }
+    }
+    let (map, data, whole) = holes(4);
+    let bytes = in_headers(&map, &data, whole.len() as u64);
+    assert!(crate::unpack::read_layer(&bytes[..], &UnpackOptions::default()).is_err(), "a layer has none");
+}
+
+/// Fields as old and careless writers leave them are read as Go reads them, also where a file is judged.
+#[test]
+fn careless_fields() {
+    let fields: [&[(usize, &[u8])]; 6] = [
+        &[(108, b"        "), (116, b"\0\0\0\0\0\0\0\0")],
+        &[(108, b"     1 \0"), (116, b" 2     \0")],
+        &[(108, b"\x80\0\0\0\0\0\0\x01"), (116, b"\x80\0\0\0\0\0\0\x02")],
+        &[(100, b"   644 \0"), (136, b"          17")],
+        &[(100, b"        "), (124, b"          1\0")],
+        &[(124, b"\x80\0\0\0\0\0\0\0\0\0\0\x01"), (136, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")],
+    ];
+    for fields in fields {
+        let mut bytes = raw(b'0', "f", 1, fields);
+        bytes.extend(padded(vec![b'x']));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        file.rewind().unwrap();
+        assert!(is_archive(&mut file).unwrap(), "{fields:?}");
+        let (temp, fd) = root();
+        let copied = extract(&bytes[..], fd.as_fd(), b"/", &options()).unwrap();
+        assert_eq!(std::fs::read(temp.path().join("root/f")).unwrap(), b"x", "{fields:?}");
+        let owner = copied.owners[&TreePath::parse(b"f").unwrap()];
+        let expected = if fields[0].1.iter().all(|byte| matches!(byte, b' ' | 0)) && fields[0].0 == 108 {
+            (0, 0)
+        } else {
+            (1, 2)
+        };
+        assert_eq!((owner.uid, owner.gid), expected, "{fields:?}");
+    }
+    let mut bytes = raw(b'0', "f", 1, &[(108, b"12x4567\0")]);
+    bytes.extend(padded(vec![b'x']));
+    let (_temp, fd) = root();
+    assert!(extract(&bytes[..], fd.as_fd(), b"/", &options()).is_err());
+}

@@ -96,10 +96,10 @@ impl<'a> EntryCopier<'a> {
         self
     }
 
-    /// One entry that is no directory, under another name.
-    pub(super) fn one_as(&mut self, entry: &Picked, name: &[u8]) -> Result<(), TreeError> {
+    /// One entry that is no directory, under another name. Returns the entry as it is now.
+    pub(super) fn one_as(&mut self, entry: &Picked, name: &[u8]) -> Result<Option<Entry>, TreeError> {
         let entry = Picked { to: TreePath::parse(name)?, ..entry.clone() };
-        self.all(std::slice::from_ref(&entry)).map(|_| ())
+        Ok(self.all(std::slice::from_ref(&entry))?.pop())
     }
 
     /// Entries in walk order. Returns them as they are now in the destination's root.

@@ -9,7 +9,7 @@ use rustix::fs;
 use rustix::io::{self, Errno};
 
 use crate::entry::ContentDigest;
-use crate::scan::hash::hash_file;
+use crate::scan::hash::{LARGE, hash_file, hash_large};
 
 /// Below this the extra call for a reflink costs more than copying.
 const SMALL: u64 = 64 << 10;
@@ -55,6 +55,9 @@ pub(super) fn by_hand(
     to: BorrowedFd<'_>,
     limit: u64,
 ) -> Result<(u64, ContentDigest), Errno> {
+    if limit >= LARGE {
+        return hash_large(&from, limit, |piece| write_all(to, piece));
+    }
     COPY.with_borrow_mut(|buffer| {
         buffer.resize(BUFFER, 0);
         let mut hasher = blake3::Hasher::new();
@@ -68,14 +71,18 @@ pub(super) fn by_hand(
             };
             hasher.update(&buffer[..got]);
             total += got as u64;
-            let mut rest = &buffer[..got];
-            while !rest.is_empty() {
-                match io::write(to.as_fd(), rest) {
-                    Err(Errno::INTR) => {}
-                    sent => rest = &rest[sent?..],
-                }
-            }
+            write_all(to, &buffer[..got])?;
         }
         Ok((total, ContentDigest(*hasher.finalize().as_bytes())))
     })
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match io::write(to, bytes) {
+            Err(Errno::INTR) => {}
+            sent => bytes = &bytes[sent?..],
+        }
+    }
+    Ok(())
 }

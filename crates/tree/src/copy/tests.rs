@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
+use crate::entry::ContentDigest;
 use crate::inroot::open_host_dir;
 use crate::scan::{ScanOptions, scan};
 use crate::select::Selector;
@@ -218,4 +219,38 @@ fn removals() {
     }
     remove("/nothing/x", false, true).unwrap();
     assert!(matches!(remove("/[", true, false), Err(TreeError::Pattern { .. })));
+}
+
+/// A large file that was put alone need not be read again, as long as nobody has touched it.
+#[test]
+fn a_large_file_is_known() {
+    let two = Two::new(&["small"]);
+    let content: Vec<u8> = (0..3 << 20).map(|at: u32| (at % 251) as u8).collect();
+    std::fs::write(two.at("from/large"), &content).unwrap();
+    assert!(two.copy("/small", "/a").unwrap().known_content.is_none());
+    let known = two.copy("/large", "/d/large").unwrap().known_content.unwrap();
+    assert_eq!(
+        (&known.path, known.digest),
+        (&TreePath::parse(b"d/large").unwrap(), ContentDigest::of(&content))
+    );
+    let with = |known| {
+        let options = ScanOptions { known_content: Some(known), ..ScanOptions::default() };
+        scan(two.to.as_fd(), &options).unwrap()
+    };
+    assert_eq!(with(&known), two.result());
+    // The digest is taken as it is: a wrong one would show.
+    let wrong = {
+        let mut wrong = known.clone();
+        wrong.digest = ContentDigest::of(b"other");
+        wrong
+    };
+    assert_ne!(with(&wrong), two.result());
+    // Whatever the file's times say.
+    let file = std::fs::File::options().write(true).open(two.at("to/d/large")).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 1 << 20).unwrap();
+    file.set_modified(before).unwrap();
+    assert_eq!(with(&wrong), two.result());
+    assert_eq!(with(&known), two.result());
 }

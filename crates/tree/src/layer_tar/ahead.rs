@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
 use super::{TarOptions, Writer};
@@ -12,21 +12,23 @@ use crate::entry::{Entry, Kind};
 use crate::error::TreeError;
 use crate::path::TreePath;
 
-/// A file from this size on is not held in memory; nor are more bytes in one chunk.
+/// A file from this size on is made in pieces; nor are more bytes in one chunk.
 const LARGE: u64 = 256 << 10;
+/// A small part with its headers is one piece.
+const MOST_IN_PIECE: usize = 1 << 20;
 /// Most entries in one chunk: enough that handing it on costs nothing beside making it.
 const ENTRIES: usize = 256;
 /// Chunks of one worker that may be waiting.
 const WAITING: usize = 4;
-/// More are of no use: one thread takes the bytes of all of them. Together they hold some 10 MiB at most.
+/// More are of no use: one thread takes the bytes of all of them. Together they hold some 20 MiB at most.
 const MOST_WORKERS: usize = 4;
 
-/// A part of the tar.
-enum Chunk<'t> {
-    /// Bytes in memory.
-    Bytes(Vec<u8>),
-    /// One big file, read when it is its turn.
-    Large(&'t Entry),
+/// Bytes of a part of the tar.
+enum Chunk {
+    /// More of the part follows.
+    Piece(Vec<u8>),
+    /// The part's end.
+    Last(Vec<u8>),
 }
 
 /// Buffers that were used before: fresh memory costs the kernel as much as filling it costs us.
@@ -40,8 +42,10 @@ pub(super) fn write<W: Write, O: FnMut(&TreePath) -> io::Result<File>>(
     mut done: impl FnMut(&mut Writer<W>, usize),
 ) -> Result<(), TreeError> {
     let parts = parts(entries);
-    let mut open = opener();
-    if let [only] = parts.as_slice() {
+    if let [only] = parts.as_slice()
+        && only.iter().all(|entry| content(entry) <= LARGE)
+    {
+        let mut open = opener();
         only.iter().try_for_each(|entry| writer.entry(entry, &mut open))?;
         done(writer, only.len());
         return Ok(());
@@ -49,6 +53,7 @@ pub(super) fn write<W: Write, O: FnMut(&TreePath) -> io::Result<File>>(
     let options = writer.options;
     let pool = &Pool::default();
     let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS));
+    let workers = workers.min(parts.len());
     let parts = &parts;
     std::thread::scope(|scope| {
         // Each has every n-th part, so that taking turns among them gives the parts in order.
@@ -57,23 +62,36 @@ pub(super) fn write<W: Write, O: FnMut(&TreePath) -> io::Result<File>>(
                 let (send, receive) = sync_channel(WAITING);
                 scope.spawn(move || {
                     let mut open = opener();
-                    let mut made = parts.iter().skip(first).step_by(workers);
-                    // When nobody takes them any more the writer has failed, and says so.
-                    made.try_for_each(|part| send.send(chunk(part, &mut open, &options, pool)))
+                    let mut pieces = Pieces { send, pool, bytes: Vec::new() };
+                    for part in parts.iter().skip(first).step_by(workers) {
+                        match pieces.make(part, &mut open, &options) {
+                            Ok(Taken::Yes) => {}
+                            // The writer has failed, and says so.
+                            Ok(Taken::No) => break,
+                            Err(error) => {
+                                pieces.send.send(Err(error)).unwrap_or_default();
+                                break;
+                            }
+                        }
+                    }
                 });
                 receive
             })
             .collect();
         let mut written = 0;
         for (number, part) in parts.iter().enumerate() {
-            let Ok(chunk) = turns[number % workers].recv() else { break };
-            match chunk? {
-                Chunk::Bytes(mut bytes) => {
-                    writer.put(&bytes)?;
-                    bytes.clear();
-                    pool.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+            loop {
+                let Ok(chunk) = turns[number % workers].recv() else { return Ok(()) };
+                let (mut bytes, last) = match chunk? {
+                    Chunk::Piece(bytes) => (bytes, false),
+                    Chunk::Last(bytes) => (bytes, true),
+                };
+                writer.put(&bytes)?;
+                bytes.clear();
+                pool.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+                if last {
+                    break;
                 }
-                Chunk::Large(entry) => writer.entry(entry, &mut open)?,
             }
             written += part.len();
             done(writer, written);
@@ -105,21 +123,54 @@ fn parts(entries: &[Entry]) -> Vec<&[Entry]> {
     parts
 }
 
-fn chunk<'t>(
-    part: &'t [Entry],
-    open: &mut impl FnMut(&TreePath) -> io::Result<File>,
-    options: &TarOptions,
-    pool: &Pool,
-) -> Result<Chunk<'t>, TreeError> {
-    if let [entry] = part
-        && content(entry) > LARGE
-    {
-        return Ok(Chunk::Large(entry));
+/// Whether somebody takes what is made.
+enum Taken {
+    Yes,
+    No,
+}
+
+/// Makes parts in pieces, and hands them on.
+struct Pieces<'p> {
+    send: SyncSender<Result<Chunk, TreeError>>,
+    pool: &'p Pool,
+    /// The piece that grows.
+    bytes: Vec<u8>,
+}
+
+impl Pieces<'_> {
+    fn make(
+        &mut self,
+        part: &[Entry],
+        open: &mut impl FnMut(&TreePath) -> io::Result<File>,
+        options: &TarOptions,
+    ) -> Result<Taken, TreeError> {
+        self.bytes = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut writer = Writer::new(&mut *self, options);
+        match part.iter().try_for_each(|entry| writer.entry(entry, open)) {
+            Err(TreeError::Stream { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(Taken::No);
+            }
+            done => done?,
+        }
+        let last = std::mem::take(&mut self.bytes);
+        Ok(if self.send.send(Ok(Chunk::Last(last))).is_ok() { Taken::Yes } else { Taken::No })
     }
-    let bytes = pool.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-    let mut writer = Writer::new(bytes, options);
-    part.iter().try_for_each(|entry| writer.entry(entry, open))?;
-    Ok(Chunk::Bytes(writer.out))
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.bytes.is_empty() && self.bytes.len() + bytes.len() > MOST_IN_PIECE {
+            let next = self.pool.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+            let piece = std::mem::replace(&mut self.bytes, next);
+            self.send.send(Ok(Chunk::Piece(piece))).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,19 @@ impl Pax {
         self.records.insert(key.to_vec(), value.to_vec());
     }
 
+    /// The oldest form of sparse files repeats two records: they become the one of the next form.
+    fn add_to_map(&mut self, number: &[u8]) -> Result<(), &'static str> {
+        if number.contains(&b',') {
+            return Err("its map of holes is not of numbers");
+        }
+        let map = self.records.entry(b"GNU.sparse.map".to_vec()).or_default();
+        if !map.is_empty() {
+            map.push(b',');
+        }
+        map.extend_from_slice(number);
+        Ok(())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -58,7 +71,9 @@ impl Pax {
             let record = record[space + 1..].strip_suffix(b"\n").ok_or("a PAX record has no end")?;
             let equals = record.iter().position(|&b| b == b'=').ok_or("a PAX record has no value")?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
-            if value.is_empty() {
+            if key == b"GNU.sparse.offset" || key == b"GNU.sparse.numbytes" {
+                pax.add_to_map(value)?;
+            } else if value.is_empty() {
                 pax.records.remove(key);
             } else {
                 pax.add(key, value);
