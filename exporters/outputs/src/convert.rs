@@ -15,7 +15,7 @@ pub(crate) const GZIP_LEVEL: u32 = 3;
 
 /// The name in the store of the form that [`crate::estargz`] makes.
 pub(crate) fn estargz_variant(level: u32) -> String {
-    format!("estargz-{level}-2")
+    format!("estargz-{level}-3")
 }
 
 /// Makes the layer with the tar `diff_id` an eStargz one, and gives the digest of what is inside that. What was made

@@ -74,7 +74,7 @@ impl Encoding {
         match self.form {
             LayerForm::Plain => "plain".to_owned(),
             // The last number is that of the way in which blocks are cut.
-            LayerForm::Gzip | LayerForm::Estargz => format!("gzip-{}-3", self.level.unwrap_or(GZIP_LEVEL)),
+            LayerForm::Gzip | LayerForm::Estargz => format!("gzip-{}-4", self.level.unwrap_or(GZIP_LEVEL)),
             LayerForm::Zstd => format!("zstd-{}", self.level.unwrap_or(ZSTD_LEVEL)),
         }
     }
