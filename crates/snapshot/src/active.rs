@@ -278,7 +278,7 @@ fn commit_copy(
         let origin = open_host_dir(&files)?;
         if let Some(replica) = replica.go_on(root.as_fd(), &changes, origin)? {
             lowers.push(Lower::Layer(id.clone()));
-            replica_cache::keep(store, lowers, (dir, replica));
+            replica_cache::keep(store.root().to_owned(), lowers, (dir, replica));
         }
     }
     Ok(id)

@@ -26,4 +26,4 @@ pub use partial_extract::extract_files;
 pub use replica_cache::is_copied;
 pub use stacking::{Lower, copy, probe_stacking, stacking};
 pub use verify::{damage, readopt};
-pub use view::View;
+pub use view::{View, ViewCopy};

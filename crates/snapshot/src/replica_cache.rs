@@ -1,4 +1,4 @@
-//! Copies of layers that a step has left, for the step that comes next: it needs no other copy.
+//! Copies of layers that a step or a view has left, for what comes next: it needs no other copy.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -22,13 +22,14 @@ struct CachedReplica {
 /// process's part of `tmp/`.
 static CACHED: Mutex<Vec<CachedReplica>> = Mutex::new(Vec::new());
 
-/// Keeps a copy of `lowers`.
-pub(crate) fn keep(store: &Store, lowers: Vec<Lower>, copy: (TempDir, Replica)) {
+/// Keeps a copy of `lowers` of the state directory `state`.
+pub(crate) fn keep(state: PathBuf, lowers: Vec<Lower>, copy: (TempDir, Replica)) {
     let mut ready = CACHED.lock().unwrap_or_else(PoisonError::into_inner);
-    ready.push(CachedReplica { state: store.root().to_owned(), lowers, copy });
-    if ready.len() > MOST {
-        ready.remove(0);
-    }
+    ready.push(CachedReplica { state, lowers, copy });
+    let oldest = (ready.len() > MOST).then(|| ready.remove(0));
+    // Its removal may take a while.
+    drop(ready);
+    drop(oldest);
 }
 
 /// A copy of `lowers`, which is the caller's from now on.

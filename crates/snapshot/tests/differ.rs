@@ -46,6 +46,7 @@ const TESTS: &[Test] = &[
     ("owners_by_copies", MANY, |mode| copied(owners, mode)),
     ("capabilities_by_copies", &[Mode::Root], |mode| copied(capabilities, mode)),
     ("large_files_by_copies", ALL, |mode| copied(large_files, mode)),
+    ("views_share_copies", ALL, |mode| copied(views, mode)),
 ];
 
 /// As on a kernel before 6.5.
@@ -489,4 +490,37 @@ fn large_files(mode: Mode) {
         let tree = Tree::decode(&store.layer_tree(&layer).unwrap()).unwrap();
         assert_eq!(tree.len(), usize::from(last == 8));
     }
+}
+
+/// A copy of several layers that a view has made serves the views and the roots after it, and never two at once.
+fn views(mode: Mode) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    stack(&store);
+    let single_id = mode == Mode::Oneid;
+    let mut lowers = Vec::new();
+    for name in ["one", "two"] {
+        let active = Active::new(&store, &lowers).unwrap();
+        fs::write(path_of(&active).join(name), name).unwrap();
+        let layer = active.commit(&store, Copied::default(), single_id).unwrap();
+        lowers.push(Lower::Layer(layer));
+    }
+    let inode = |fd: &dyn std::os::fd::AsFd| {
+        rustix::fs::statat(fd.as_fd(), "two", rustix::fs::AtFlags::empty()).unwrap().st_ino
+    };
+    // What the steps above have left.
+    drop(Active::new(&store, &lowers).unwrap());
+    let first = View::new(&store, &lowers).unwrap();
+    let (shown, beside) = (inode(&first), View::new(&store, &lowers).unwrap());
+    assert_ne!(inode(&beside), shown);
+    drop(first);
+    let again = View::new(&store, &lowers).unwrap();
+    assert_eq!(inode(&again), shown);
+    drop((again, beside));
+    let root = Active::new(&store, &lowers).unwrap();
+    assert_eq!(fs::read(path_of(&root).join("two")).unwrap(), b"two");
+    // A step that has written in a root does not leave it to those who want it as it was.
+    fs::write(path_of(&root).join("two"), "changed").unwrap();
+    let other = View::new(&store, &lowers).unwrap();
+    assert_eq!(rustix::fs::statat(other.as_fd(), "two", rustix::fs::AtFlags::empty()).unwrap().st_size, 3);
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use lapstrake_runtime::{Mount, MountSource};
 use lapstrake_snapshot::Active;
-use lapstrake_store::{CacheDir, TempDir};
+use lapstrake_snapshot::ViewCopy;
+use lapstrake_store::CacheDir;
 
 use crate::exec::agent::AgentSocket;
 use crate::stack::SharedStack;
@@ -14,7 +15,7 @@ use crate::stack::SharedStack;
 /// What must stay until the process has ended.
 pub(crate) enum MountResource {
     Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
-    Copy(#[expect(dead_code, reason = "held for its directory")] TempDir),
+    Copy(#[expect(dead_code, reason = "held for its files")] ViewCopy),
     Active(#[expect(dead_code, reason = "held for its directory")] Active),
     Agent(#[expect(dead_code, reason = "held for its connections")] AgentSocket),
 }

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::{Key, KeyHasher};
 use lapstrake_graph::Source;
-use lapstrake_store::{Store, TempDir};
+use lapstrake_snapshot::ViewCopy;
+use lapstrake_store::Store;
 use lapstrake_tree::context::{ContextIndex, Trust, View, file_clock};
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::open_host_dir;
@@ -91,7 +92,7 @@ impl CopySource {
 pub(crate) struct OpenSource {
     pub(crate) dir: OwnedFd,
     /// What goes when nobody reads them any more.
-    pub(crate) _copy: Option<TempDir>,
+    pub(crate) _copy: Option<ViewCopy>,
 }
 
 /// The key of a local context with this content.

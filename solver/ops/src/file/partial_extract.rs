@@ -46,7 +46,7 @@ pub(crate) fn partial_extract(
             return Ok(None);
         }
     }
-    Ok(Some(OpenSource { dir, _copy: Some(temp) }))
+    Ok(Some(OpenSource { dir, _copy: Some(temp.into()) }))
 }
 
 /// Which layer has which of the files: the topmost one that has anything at that place.
