@@ -22,7 +22,7 @@ pub struct View {
 
 /// The files of a view where they are no layer's own. They go with this value. A copy of layers is kept for the next step or
 /// view that needs one.
-pub struct ViewCopy(Option<Files>);
+pub struct ViewCopy(Option<Box<Files>>);
 
 enum Files {
     /// A directory of its own.
@@ -33,14 +33,14 @@ enum Files {
 
 impl From<TempDir> for ViewCopy {
     fn from(dir: TempDir) -> Self {
-        ViewCopy(Some(Files::Own(dir)))
+        ViewCopy(Some(Box::new(Files::Own(dir))))
     }
 }
 
 impl Drop for ViewCopy {
     fn drop(&mut self) {
         // Nobody could write to it, so it is still what the layers show.
-        if let Some(Files::Copied { state, lowers, copy }) = self.0.take() {
+        if let Some(Files::Copied { state, lowers, copy }) = self.0.take().map(|files| *files) {
             replica_cache::keep(state, lowers, copy);
         }
     }
@@ -82,7 +82,7 @@ impl View {
         };
         let mount = mount_copy(&copy.0.join("root"))?;
         let files = Files::Copied { state: store.root().to_owned(), lowers: lowers.to_vec(), copy };
-        Ok(View { mount, copy: Some(ViewCopy(Some(files))) })
+        Ok(View { mount, copy: Some(ViewCopy(Some(Box::new(files)))) })
     }
 
     /// The mount, and what has to be kept as long as somebody uses the mount.
