@@ -214,9 +214,7 @@ impl<R: Read> TarReader<R> {
         let named = pax.get(b"GNU.sparse.name").or_else(|| pax.get(b"path")).map(<[u8]>::to_vec);
         let name = named.or(name).unwrap_or_else(|| header.path_bytes().into_owned());
         let bad = |why| TreeError::BadArchive { name: lossy(&name), why };
-        let link = pax.get(b"linkpath").map(<[u8]>::to_vec).or(link);
-        let link =
-            link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).unwrap_or_default();
+        let link = pax.get(b"linkpath").map(<[u8]>::to_vec).or(link).unwrap_or_else(|| link_of(header));
         let said = |key: &[u8], field: Option<u64>| match pax.get(key) {
             Some(text) => std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()),
             None => field,
@@ -240,19 +238,16 @@ impl<R: Read> TarReader<R> {
             Some(text) => parse_time(text).ok_or_else(|| bad("its time is not a number"))?,
             None => header_time(header),
         };
-        let size = said(b"size", Some(size)).ok_or_else(|| bad("its size is not a number"))?;
-        let mut size = if has_content(kind) { size } else { 0 };
-        if is_sparse && has_content(kind) {
-            size = self.begin_sparse(header, &pax, &name, size)?;
+        let stored = said(b"size", Some(size)).ok_or_else(|| bad("its size is not a number"))?;
+        let stored = if has_content(kind) { stored } else { 0 };
+        let size = match is_sparse && has_content(kind) {
+            true => self.begin_sparse(header, &pax, &name, stored)?,
+            false => self.begin(stored).map(|()| stored)?,
+        };
+        if kind.is_gnu_sparse() {
             kind = EntryType::Regular;
-        } else {
-            self.begin(size)?;
         }
-        let xattrs = xattrs(&pax);
-        for xattr in &xattrs {
-            check_length(&name, "the name of an attribute", &xattr.name, MAX_NAME)?;
-            check_length(&name, "an attribute", &xattr.value, MAX_XATTR)?;
-        }
+        let xattrs = checked_xattrs(&name, &pax)?;
         let attributes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
         self.memory += ENTRY + (name.len() + link.len() + attributes) as u64;
         check_memory(self.memory, MAX_MEMORY)?;
@@ -369,6 +364,11 @@ impl From<io::Error> for SparseError {
     }
 }
 
+/// What a header alone says that its entry links to.
+fn link_of(header: &Header) -> Vec<u8> {
+    header.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default()
+}
+
 /// The permissions of a header; other bits of the field mean nothing.
 fn mode(field: &[u8]) -> Option<u32> {
     number(field).and_then(|mode| u32::try_from(mode & 0o7777).ok())
@@ -410,6 +410,16 @@ fn cut_at_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 fn has_content(kind: EntryType) -> bool {
     use EntryType::{Block, Char, Directory, Fifo, Link, Symlink};
     !matches!(kind, Link | Symlink | Char | Block | Directory | Fifo)
+}
+
+/// The extended attributes among the records, sorted by name, if the kernel takes them.
+fn checked_xattrs(entry: &[u8], pax: &Pax) -> Result<Vec<Xattr>, TreeError> {
+    let xattrs = xattrs(pax);
+    for xattr in &xattrs {
+        check_length(entry, "the name of an attribute", &xattr.name, MAX_NAME)?;
+        check_length(entry, "an attribute", &xattr.value, MAX_XATTR)?;
+    }
+    Ok(xattrs)
 }
 
 /// The extended attributes among the records, sorted by name.

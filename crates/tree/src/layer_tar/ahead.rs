@@ -61,43 +61,42 @@ pub(super) fn write<W: Write, O: FnMut(&TreePath) -> io::Result<File>>(
             .map(|first| {
                 let (send, receive) = sync_channel(WAITING);
                 scope.spawn(move || {
-                    let mut open = opener();
                     let mut pieces = Pieces { send, pool, bytes: Vec::new() };
-                    for part in parts.iter().skip(first).step_by(workers) {
-                        match pieces.make(part, &mut open, &options) {
-                            Ok(Taken::Yes) => {}
-                            // The writer has failed, and says so.
-                            Ok(Taken::No) => break,
-                            Err(error) => {
-                                pieces.send.send(Err(error)).unwrap_or_default();
-                                break;
-                            }
-                        }
-                    }
+                    pieces.make_all(parts.iter().skip(first).step_by(workers), &mut opener(), &options);
                 });
                 receive
             })
             .collect();
         let mut written = 0;
         for (number, part) in parts.iter().enumerate() {
-            loop {
-                let Ok(chunk) = turns[number % workers].recv() else { return Ok(()) };
-                let (mut bytes, last) = match chunk? {
-                    Chunk::Piece(bytes) => (bytes, false),
-                    Chunk::Last(bytes) => (bytes, true),
-                };
-                writer.put(&bytes)?;
-                bytes.clear();
-                pool.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
-                if last {
-                    break;
-                }
-            }
+            take_part(&turns[number % workers], writer, pool)?;
             written += part.len();
             done(writer, written);
         }
         Ok(())
     })
+}
+
+/// Writes the pieces of one part.
+fn take_part<W: Write>(
+    from: &Receiver<Result<Chunk, TreeError>>,
+    writer: &mut Writer<W>,
+    pool: &Pool,
+) -> Result<(), TreeError> {
+    for chunk in from {
+        let (mut bytes, last) = match chunk? {
+            Chunk::Piece(bytes) => (bytes, false),
+            Chunk::Last(bytes) => (bytes, true),
+        };
+        writer.put(&bytes)?;
+        bytes.clear();
+        pool.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
+        if last {
+            return Ok(());
+        }
+    }
+    // Only a thread that panicked ends within a part; its panic goes on where the threads are joined.
+    Ok(())
 }
 
 fn content(entry: &Entry) -> u64 {
@@ -138,6 +137,22 @@ struct Pieces<'p> {
 }
 
 impl Pieces<'_> {
+    fn make_all<'t>(
+        &mut self,
+        parts: impl Iterator<Item = &'t &'t [Entry]>,
+        open: &mut impl FnMut(&TreePath) -> io::Result<File>,
+        options: &TarOptions,
+    ) {
+        for part in parts {
+            match self.make(part, open, options) {
+                Ok(Taken::Yes) => {}
+                // The writer has failed, and says so.
+                Ok(Taken::No) => return,
+                Err(error) => return self.send.send(Err(error)).unwrap_or_default(),
+            }
+        }
+    }
+
     fn make(
         &mut self,
         part: &[Entry],
