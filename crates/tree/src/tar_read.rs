@@ -244,16 +244,13 @@ impl<R: Read> TarReader<R> {
             true => self.begin_sparse(header, &pax, &name, stored)?,
             false => self.begin(stored).map(|()| stored)?,
         };
-        if kind.is_gnu_sparse() {
-            kind = EntryType::Regular;
-        }
         let xattrs = checked_xattrs(&name, &pax)?;
         let attributes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
         self.memory += ENTRY + (name.len() + link.len() + attributes) as u64;
         check_memory(self.memory, MAX_MEMORY)?;
         let device = |field: io::Result<Option<u32>>| field.ok().flatten().unwrap_or(0);
         Ok(TarEntry {
-            kind,
+            kind: if kind.is_gnu_sparse() { EntryType::Regular } else { kind },
             link,
             mode: mode(&fields.mode).ok_or_else(|| bad("its mode is not a number"))?,
             uid: id(b"uid", &fields.uid).ok_or_else(|| bad("its owner is out of range"))?,
