@@ -5,7 +5,9 @@ mod spec;
 
 use lapstrake_diag::Outcome;
 use lapstrake_graph::NetworkMode;
-use lapstrake_runtime::{ChosenNetwork, Network, NetworkPreference, RuntimeError, Sandbox, WindowSize};
+use lapstrake_runtime::{
+    ChosenNetwork, DnsSettings, Network, NetworkPreference, RuntimeError, Sandbox, WindowSize,
+};
 
 use crate::attrs;
 
@@ -66,7 +68,7 @@ pub fn sandbox(network: &str, preferred: Option<&str>) -> Outcome<(Sandbox, Chos
         NetworkMode::Host => (false, Some(without(Network::Host))),
         NetworkMode::None => (false, Some(without(Network::None))),
     };
-    let sandbox = if own { Sandbox::start_with_network()? } else { Sandbox::start()? };
+    let sandbox = if own { Sandbox::start_with_network(DnsSettings::default())? } else { Sandbox::start()? };
     let chosen = match plain {
         Some(plain) => plain,
         None => sandbox.choose_network(preference).map_err(RuntimeError::from)?,

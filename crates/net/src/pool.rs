@@ -13,6 +13,10 @@ use crate::nat::{self, VethPair};
 use crate::nft;
 use crate::relay::Relay;
 
+/// The networks that wait for their next user at most. Many steps at once need more, and one that then comes back is
+/// removed: a server would keep its wires on the machine for good.
+const MOST_READY: usize = 8;
+
 /// Networks of one process. One that was given back clean is lent again: nothing that its last user has left can still
 /// be alive.
 #[derive(Debug)]
@@ -252,7 +256,7 @@ impl Drop for Lease {
         let mut idle = self.networks.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.lent -= 1;
         let gone = match self.network.take() {
-            Some(network) if self.clean => {
+            Some(network) if self.clean && idle.ready.len() < MOST_READY => {
                 idle.ready.push(network);
                 None
             }

@@ -43,7 +43,7 @@ pub use ids::OwnedInode;
 pub use lapstrake_net::{Choice, NetError, Way, advice};
 pub use network::{ChosenNetwork, NetworkPreference, dropped};
 pub use plan::{Attr, Base, Filter, Fs, Place, Plan, SetupOp, Source, SpecError, plan};
-pub use resolv::resolv_conf;
+pub use resolv::{DnsSettings, resolv_conf};
 pub use sandbox::{EntryFds, Exit, Finished, ProcessUsage, RunFds, Running, Sandbox};
 pub use spec::{
     Capabilities, CpuTime, IoLimit, IoRate, Limits, Mount, MountSource, Network, Resource, Rlimit, RunSpec,

@@ -6,20 +6,68 @@ use lapstrake_net::RELAY;
 
 use crate::spec::Network;
 
+/// Settings that take the place of those in the host's resolver configuration. An empty list leaves the host's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsSettings {
+    /// Addresses of name servers.
+    pub servers: Vec<IpAddr>,
+    /// Domains that short names are looked up in.
+    pub search: Vec<String>,
+    /// Options of the resolver, such as `ndots:2`.
+    pub options: Vec<String>,
+}
+
+impl DnsSettings {
+    /// As [`resolv_conf`], with these settings.
+    pub fn resolv_conf(&self, network: Network) -> Vec<u8> {
+        let (host, upstream) = self.files();
+        content(&host, upstream.as_deref(), network)
+    }
+
+    /// Whom we ask for a container in an isolated network; nobody where it asks for itself.
+    pub(crate) fn relayed(&self) -> Vec<SocketAddr> {
+        let (host, upstream) = self.files();
+        asked(&host, upstream.as_deref())
+    }
+
+    /// The host's file, and that of systemd-resolved, with the settings in both.
+    fn files(&self) -> (String, Option<String>) {
+        let (host, upstream) = files();
+        (self.put_into(&host), upstream.map(|text| self.put_into(&text)))
+    }
+
+    fn put_into(&self, text: &str) -> String {
+        let servers: Vec<String> = self.servers.iter().map(|server| format!("nameserver {server}")).collect();
+        let list = |name: &str, values: &[String]| match values {
+            [] => Vec::new(),
+            values => vec![format!("{name} {}", values.join(" "))],
+        };
+        let settings = [
+            (&["nameserver"][..], servers),
+            (&["search", "domain"], list("search", &self.search)),
+            (&["options"], list("options", &self.options)),
+        ];
+        let replaced = |line: &&str| {
+            let word = line.split_whitespace().next().unwrap_or("");
+            settings.iter().any(|(names, lines)| !lines.is_empty() && names.contains(&word))
+        };
+        let mut made: String =
+            text.lines().filter(|line| !replaced(line)).flat_map(|line| [line, "\n"]).collect();
+        for line in settings.iter().flat_map(|(_, lines)| lines) {
+            made.push_str(line);
+            made.push('\n');
+        }
+        made
+    }
+}
+
 /// What to read for `/etc/resolv.conf` in a container on this machine.
 ///
 /// With the host's network it is the host's file, or that of systemd-resolved where the host's names nothing but its stub.
 /// With another, servers on the loopback interface are left out, as nobody listens there. Where none is left for an
 /// isolated network, the container asks us.
 pub fn resolv_conf(network: Network) -> Vec<u8> {
-    let (host, upstream) = files();
-    content(&host, upstream.as_deref(), network)
-}
-
-/// Whom we ask for a container in an isolated network; nobody where it asks for itself.
-pub(crate) fn relayed() -> Vec<SocketAddr> {
-    let (host, upstream) = files();
-    asked(&host, upstream.as_deref())
+    DnsSettings::default().resolv_conf(network)
 }
 
 /// The host's file, and that of systemd-resolved.
@@ -93,6 +141,21 @@ mod tests {
         ] {
             assert_eq!(String::from_utf8(content(host, upstream, network)).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn settings_take_the_place_of_the_hosts() {
+        let host = "domain lan\nnameserver 192.0.2.1\noptions edns0\n# end\n";
+        assert_eq!(DnsSettings::default().put_into(host), host);
+        let settings = DnsSettings {
+            servers: vec!["192.0.2.7".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            search: vec!["a.example".to_owned(), "b.example".to_owned()],
+            options: Vec::new(),
+        };
+        let expected = "options edns0\n# end\nnameserver 192.0.2.7\nnameserver 2001:db8::1\nsearch a.example b.example\n";
+        assert_eq!(settings.put_into(host), expected);
+        let options = DnsSettings { options: vec!["ndots:2".to_owned()], ..DnsSettings::default() };
+        assert_eq!(options.put_into("nameserver 192.0.2.1"), "nameserver 192.0.2.1\noptions ndots:2\n");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::error::RuntimeError;
 use crate::ids::OwnedInode;
 use crate::launch;
 use crate::plan::{Plan, SetupOp, plan, plan_entry};
-use crate::resolv;
+use crate::resolv::DnsSettings;
 use crate::spec::{Network, RunSpec, Security};
 use crate::wire::{self, Hello, Kind, Request, Update};
 
@@ -27,6 +27,7 @@ pub struct Sandbox {
     control: OwnedFd,
     keeper: Child,
     networks: OnceLock<Arc<Networks>>,
+    dns: DnsSettings,
 }
 
 /// What a container is given of the caller's.
@@ -105,17 +106,33 @@ impl Sandbox {
     /// [`RuntimeError::Start`] where the kernel refuses what every container needs, [`RuntimeError::Kernel`] where it
     /// does not know it.
     pub fn start() -> Result<Self, RuntimeError> {
-        Self::start_from(None, OnceLock::new())
+        Self::start_from(None, OnceLock::new(), DnsSettings::default())
     }
 
-    /// As [`Sandbox::start`], and meanwhile makes a network for a container that will want one of its own.
+    /// As [`Sandbox::start`], with other settings for the names that containers ask us for.
     ///
     /// # Errors
     /// As [`Sandbox::start`].
-    pub fn start_with_network() -> Result<Self, RuntimeError> {
-        let networks = Networks::new(resolv::relayed());
+    pub fn start_with_dns(dns: DnsSettings) -> Result<Self, RuntimeError> {
+        Self::start_from(None, OnceLock::new(), dns)
+    }
+
+    /// As [`Sandbox::start_with_dns`], and meanwhile makes a network for a container that will want one of its own.
+    ///
+    /// # Errors
+    /// As [`Sandbox::start`].
+    pub fn start_with_network(dns: DnsSettings) -> Result<Self, RuntimeError> {
+        let networks = Networks::new(dns.relayed());
         networks.prepare();
-        Self::start_from(None, OnceLock::from(networks))
+        Self::start_from(None, OnceLock::from(networks), dns)
+    }
+
+    /// Whether the sandbox can make containers. One whose zygote was killed cannot.
+    pub fn is_alive(&self) -> bool {
+        let mut polled = [PollFd::new(&self.control, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A zygote that has ended hangs up.
+        matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(0))
     }
 
     /// As [`Sandbox::start`], from another executable that does the same.
@@ -123,19 +140,20 @@ impl Sandbox {
     /// # Errors
     /// As [`Sandbox::start`].
     pub fn start_with(executable: &Path) -> Result<Self, RuntimeError> {
-        Self::start_from(Some(executable), OnceLock::new())
+        Self::start_from(Some(executable), OnceLock::new(), DnsSettings::default())
     }
 
     fn start_from(
         executable: Option<&Path>,
         networks: OnceLock<Arc<Networks>>,
+        dns: DnsSettings,
     ) -> Result<Self, RuntimeError> {
         if let Some(why) = lapstrake_sys::kernel::null_device_fault() {
             return Err(RuntimeError::NullDevice { why });
         }
         let (control, theirs) = wire::pair().map_err(RuntimeError::talk)?;
         let keeper = launch::launch(executable, theirs)?;
-        let sandbox = Self { control, keeper, networks };
+        let sandbox = Self { control, keeper, networks, dns };
         let (hello, _) =
             wire::receive(&sandbox.control).map_err(RuntimeError::talk)?.ok_or(RuntimeError::Gone)?;
         match hello {
@@ -147,7 +165,7 @@ impl Sandbox {
     }
 
     fn networks(&self) -> &Arc<Networks> {
-        self.networks.get_or_init(|| Networks::new(resolv::relayed()))
+        self.networks.get_or_init(|| Networks::new(self.dns.relayed()))
     }
 
     /// How containers with a network of their own get out.

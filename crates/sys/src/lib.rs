@@ -10,6 +10,7 @@ pub mod fd;
 pub mod init;
 pub mod kernel;
 pub mod landlock;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod net;

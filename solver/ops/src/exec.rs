@@ -22,7 +22,7 @@ use lapstrake_engine::{CacheMap, Dep, ResourceUsage, Selector, Step, Stream};
 use lapstrake_graph::{Bind, CacheMount, Exec, MountKind, NetworkMode, SecurityMode, Sharing, VertexMeta};
 use lapstrake_runtime::{
     Exit, Finished, LimitEvents, Limits, Mount, MountSource, Network, ProcessUsage, Resource, Rlimit, RunFds,
-    RunSpec, Running, Security, User, resolv_conf,
+    RunSpec, Running, Security, User,
 };
 use lapstrake_snapshot::{Active, bind};
 use lapstrake_tree::inroot::Root;
@@ -145,7 +145,7 @@ fn attempt(
             drop(mounts);
             active.use_backup();
             let prepare = || prepare(reads, exec, base, inputs, &active);
-            let tools = (job.sandbox(exec)?, debug);
+            let tools = (&*job.sandbox(exec)?, debug);
             debug::shell(tools, Occasion::Failed(name), exec, &active, prepare, cancel)?;
         }
         return Err(if full { failed.on_full_disk(&job.store) } else { failed });
@@ -190,7 +190,7 @@ fn stop_before(
     let Some(debug) = &job.settings.debug else { return Ok(()) };
     let scratch = Active::new(&job.store, &base.lowers(&job.store, job.worker.single_id())?)?;
     let prepare = || prepare(reads, exec, base, inputs, &scratch);
-    let tools = (job.sandbox(exec)?, debug);
+    let tools = (&*job.sandbox(exec)?, debug);
     debug::shell(tools, Occasion::Before(name), exec, &scratch, prepare, cancel)
 }
 
@@ -255,6 +255,7 @@ fn prepare(
     add_secret_env(job, exec, &mut mounts)?;
     let groups = add_devices(job, exec, &mut mounts)?;
     let mut spec = spec(exec, job.network(exec)?, active, &mut mounts)?;
+    spec.resolv_conf = job.worker.dns.resolv_conf(spec.network);
     spec.single_id = job.worker.single_id();
     spec.limits = job.settings.limits.clone();
     spec.no_new_privs = job.settings.no_new_privs;
@@ -371,7 +372,6 @@ fn spec(exec: &Exec, network: Network, active: &Active, mounts: &mut Mounts) -> 
         spec.rlimits.push(Rlimit { resource, soft: value(limit.soft), hard: value(limit.hard) });
     }
     spec.extra_hosts.clone_from(&exec.extra_hosts);
-    spec.resolv_conf = resolv_conf(spec.network);
     spec.mounts = std::mem::take(&mut mounts.mounts);
     Ok(spec)
 }

@@ -182,6 +182,10 @@ impl Executor for Job {
         inputs: &[StackResult],
         step: &Step,
     ) -> Result<Execution<SharedStack>, OpsError> {
+        let _room = match &self.0.worker.room {
+            Some(room) => Some(room.acquire().await.map_err(|_| OpsError::Worker)?),
+            None => None,
+        };
         let done = self.execute_op(vertex, inputs, step).await;
         done.map_err(|error| error.blame_disk(&self.0.store))
     }

@@ -28,4 +28,4 @@ pub use settings::{Ask, LocalContext, Secret, Settings};
 pub use source::image::{ImageRules, Images, LocatedImage, RemoteLayers, Unpack};
 pub use source::remote::host as host_of;
 pub use stack::{SharedStack, Stack, StackReport, StackResult};
-pub use worker::Worker;
+pub use worker::{Worker, WorkerSettings};

@@ -113,6 +113,7 @@ impl Container {
         };
         add_secret_env(context, &exec, &mut own)?;
         let mut spec = spec(&exec, network, &self.root, &mut own)?;
+        spec.resolv_conf = context.worker.dns.resolv_conf(spec.network);
         spec.terminal = request.terminal;
         spec.single_id = context.worker.single_id();
         spec.no_new_privs = context.settings.no_new_privs;

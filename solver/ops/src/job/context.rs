@@ -146,7 +146,7 @@ impl BuildContext {
     }
 
     /// The worker's sandbox.
-    pub(crate) fn sandbox(&self, exec: &Exec) -> Result<&Sandbox, OpsError> {
+    pub(crate) fn sandbox(&self, exec: &Exec) -> Result<Arc<Sandbox>, OpsError> {
         let own = exec.network == NetworkMode::Default && self.settings.network != NetworkPreference::Host;
         self.worker.sandbox(own)
     }
