@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_registry::Registries;
-use lapstrake_store::Store;
+
+use crate::upkeep::KeepPolicy;
 
 /// What the server knows of its machine and of the person who started it.
 pub struct Host {
@@ -29,11 +30,35 @@ pub struct Host {
     pub frontend_images: Option<Vec<String>>,
     /// Shows a warning to the person who started the server.
     pub warn: Box<dyn Fn(&str) + Send + Sync>,
-    /// Is called after each build, for garbage collection.
-    pub after_build: Box<dyn Fn(&Store) + Send + Sync>,
+    /// The devices that steps may ask for.
+    pub devices: Devices,
+    /// The part of the build cache that stays.
+    pub keep: KeepPolicy,
+}
+
+/// The CDI devices that steps may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Devices {
+    /// Those in the usual directories.
+    #[default]
+    Usual,
+    /// Those in these directories.
+    In(Vec<PathBuf>),
+    /// None.
+    Disabled,
 }
 
 impl Host {
+    /// The directories with specs of devices, for a build. Empty for the usual ones.
+    pub(crate) fn cdi_dirs(&self) -> Vec<PathBuf> {
+        match &self.devices {
+            Devices::Usual => Vec::new(),
+            Devices::In(dirs) => dirs.clone(),
+            // A directory that does not exist has no devices.
+            Devices::Disabled => vec![self.state.join("no-devices")],
+        }
+    }
+
     /// Whether a client may have all of `asked`.
     ///
     /// # Errors
@@ -88,7 +113,8 @@ impl Host {
             dockerfile_images: false,
             frontend_images: None,
             warn: Box::new(|_| {}),
-            after_build: Box::new(|_| {}),
+            devices: Devices::Usual,
+            keep: KeepPolicy::All,
         }
     }
 }

@@ -16,6 +16,7 @@ use lapstrake_proto::moby::buildkit::v1::SolveRequest;
 use lapstrake_proto::moby::buildkit::v1::frontend;
 use lapstrake_proto::pb;
 use lapstrake_request::BuildRequest;
+use lapstrake_sys::memory;
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -376,7 +377,14 @@ impl Drop for Registered {
         let (jobs, id) = (self.jobs.clone(), self.job.id.clone());
         tokio::spawn(async move {
             tokio::time::sleep(AFTERLIFE).await;
-            jobs.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            let mut running = jobs.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.remove(&id);
+            let idle = running.is_empty();
+            drop(running);
+            if idle {
+                // Many builds at once need much memory, and the allocator keeps the memory otherwise.
+                drop(tokio::task::spawn_blocking(memory::give_back));
+            }
         });
     }
 }

@@ -12,7 +12,7 @@
 //! | `driver`, `driven` | those who drive a build: its client, and frontends |
 //! | `frontends` | frontends that are programs in images |
 //! | `gateway`, `held` | files, images and containers for those who drive a build |
-//! | `records`, `usage` | records of builds, disk usage and garbage collection |
+//! | `records`, `usage`, `upkeep` | records of builds, disk usage and garbage collection |
 //! | `run` | a build from a call to its outputs and its record |
 //! | `jobs` | the builds that run, by the ids that clients give them |
 //! | `definitions` | definitions (LLB) as results of a build |
@@ -55,8 +55,11 @@ mod status;
 mod subrequest;
 mod thread;
 mod translate;
+mod upkeep;
 mod usage;
 mod worker;
 
-pub use host::Host;
+pub use host::{Devices, Host};
 pub use server::{Address, ServeError, Server, Tls};
+pub use upkeep::KeepPolicy;
+pub use usage::filter as usage_filter;

@@ -129,10 +129,11 @@ pub(crate) async fn begin(
     (imports, policies): (&[CacheOptionsEntry], &[Policy]),
 ) -> Outcome<(Arc<Prepared>, Parts)> {
     let session = job.session.clone().ok_or_else(|| Report::new("the build has no session"))?;
-    let Translated { request, names, upload } =
+    let Translated { mut request, names, upload } =
         translate::dockerfile(&job.request, opt, imports).map_err(|status| translate::report(&status))?;
     job.name(&names);
     shared.host.allow(&request.steps.allowed)?;
+    request.steps.cdi_dirs = shared.host.cdi_dirs();
     let inputs = inputs::solve(shared, job, (opt, definitions), &names).await?;
     let caller = SessionCaller::new(session, shared.of_caller(), names.clone(), upload);
     if let Some(files) = &inputs.dockerfile {
@@ -309,7 +310,7 @@ async fn record(shared: &Arc<Shared>, job: &Arc<Job>, result: Result<Option<&Del
     record.hide(&secrets);
     journal.hide(&secrets);
     let store = shared.worker.store().clone();
-    let (host, history) = (shared.host.clone(), shared.history.clone());
+    let (upkeep, history) = (shared.upkeep.clone(), shared.history.clone());
     let kept = tokio::task::spawn_blocking(move || {
         let id = record.id.clone();
         let kept = record.keep(&store, &journal);
@@ -319,7 +320,7 @@ async fn record(shared: &Arc<Shared>, job: &Arc<Job>, result: Result<Option<&Del
             // Nobody may be listening.
             history.send(event).map(drop).unwrap_or_default();
         }
-        (host.after_build)(&store);
+        upkeep.start_if_needed(&store);
         kept
     });
     let kept = kept.await;

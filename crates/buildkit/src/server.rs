@@ -5,6 +5,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use crate::content::Content;
 use crate::control::Control;
 use crate::host::Host;
 use crate::shared::Shared;
+use crate::upkeep::Upkeep;
 
 /// The events about records that a slow listener may be behind.
 const EVENTS: usize = 1024;
@@ -41,12 +43,14 @@ pub enum Address {
     Unix(PathBuf),
     /// A port of this machine.
     Tcp(SocketAddr),
+    /// The socket that a service manager has opened: `fd://`.
+    Activated,
 }
 
 impl FromStr for Address {
     type Err = Usage;
 
-    /// Reads `unix://PATH` or `tcp://IP:PORT`.
+    /// Reads `unix://PATH`, `tcp://IP:PORT` or `fd://`.
     fn from_str(text: &str) -> Result<Address, Usage> {
         let bad = |why: &str| Usage(format!("address `{text}`: {why}"));
         match text.split_once("://") {
@@ -56,7 +60,19 @@ impl FromStr for Address {
                 let place = place.replacen("localhost:", "127.0.0.1:", 1);
                 place.parse().map(Address::Tcp).map_err(|_| bad("not an IP address and a port"))
             }
-            _ => Err(bad("only `unix://PATH` and `tcp://IP:PORT` can be listened at")),
+            Some(("fd", "" | "3")) => Ok(Address::Activated),
+            Some(("fd", _)) => Err(bad("only the first socket of a service manager is used: `fd://`")),
+            _ => Err(bad("only `unix://PATH`, `tcp://IP:PORT` and `fd://` can be listened at")),
+        }
+    }
+}
+
+impl Address {
+    /// The socket file.
+    fn socket(&self) -> Option<&Path> {
+        match self {
+            Address::Unix(path) => Some(path),
+            Address::Tcp(_) | Address::Activated => None,
         }
     }
 }
@@ -66,6 +82,7 @@ impl fmt::Display for Address {
         match self {
             Address::Unix(path) => write!(f, "unix://{}", path.display()),
             Address::Tcp(place) => write!(f, "tcp://{place}"),
+            Address::Activated => f.write_str("fd://"),
         }
     }
 }
@@ -118,6 +135,7 @@ pub struct Server {
     shared: Arc<Shared>,
     tls: Option<Tls>,
     loopback: bool,
+    activated: usize,
 }
 
 impl Server {
@@ -127,10 +145,14 @@ impl Server {
         worker.store().leave();
         let (jobs, sessions) = (Arc::default(), Arc::default());
         let (history, _) = tokio::sync::broadcast::channel(EVENTS);
+        let upkeep = Arc::new(Upkeep::new(host.keep.clone()));
+        // A server that was killed may have left garbage.
+        upkeep.start_if_needed(worker.store());
         Server {
-            shared: Arc::new(Shared { host: Arc::new(host), worker, jobs, sessions, history }),
+            shared: Arc::new(Shared { host: Arc::new(host), worker, jobs, sessions, upkeep, history }),
             tls: None,
             loopback: false,
+            activated: 0,
         }
     }
 
@@ -144,6 +166,12 @@ impl Server {
     #[must_use]
     pub fn with_insecure_loopback(self, allowed: bool) -> Server {
         Server { loopback: allowed, ..self }
+    }
+
+    /// The service manager has opened `count` sockets, from descriptor 3 on.
+    #[must_use]
+    pub fn with_activated(self, count: usize) -> Server {
+        Server { activated: count, ..self }
     }
 
     /// Listens at `addresses` until `stop` is done, then waits for the builds that run, but not longer than until `kill` is
@@ -163,19 +191,15 @@ impl Server {
         let mut sockets = Vec::new();
         for address in addresses {
             let stopped = token.clone().cancelled_owned();
-            match address {
-                Address::Unix(path) => {
-                    let listener = listen_unix(path, group)?;
-                    sockets.push(path.clone());
+            match self.listen(address, group).await? {
+                Listener::Unix(listener) => {
+                    sockets.extend(address.socket().map(Path::to_owned));
                     let router = self.router(false)?;
                     let incoming = UnixListenerStream::new(listener);
                     running
                         .spawn(async move { router.serve_with_incoming_shutdown(incoming, stopped).await });
                 }
-                Address::Tcp(place) => {
-                    self.check_open(*place)?;
-                    let failed = |source| ServeError::Listen { address: format!("tcp://{place}"), source };
-                    let listener = TcpListener::bind(place).await.map_err(failed)?;
+                Listener::Tcp(listener) => {
                     let router = self.router(self.tls.is_some())?;
                     let incoming = TcpListenerStream::new(listener);
                     running
@@ -203,6 +227,29 @@ impl Server {
         match ended {
             Some(Ok(Err(error))) => Err(error.into()),
             _ => Ok(()),
+        }
+    }
+
+    /// Opens `address`.
+    async fn listen(&self, address: &Address, group: Option<u32>) -> Result<Listener, ServeError> {
+        let failed = |source| ServeError::Listen { address: address.to_string(), source };
+        match address {
+            Address::Unix(path) => listen_unix(path, group).map(Listener::Unix),
+            Address::Tcp(place) => {
+                self.check_open(*place)?;
+                TcpListener::bind(place).await.map(Listener::Tcp).map_err(failed)
+            }
+            Address::Activated => {
+                let socket = lapstrake_sys::fd::activated(self.activated).ok_or_else(|| {
+                    let why = "the service manager has opened no socket (`LISTEN_FDS`)";
+                    failed(io::Error::new(io::ErrorKind::NotFound, why))
+                })?;
+                let listener = adopt(socket).map_err(failed)?;
+                if let Listener::Tcp(listener) = &listener {
+                    self.check_open(listener.local_addr().map_err(failed)?)?;
+                }
+                Ok(listener)
+            }
         }
     }
 
@@ -237,6 +284,26 @@ impl Server {
             .add_service(ContentServer::new(Content))
             .add_service(health))
     }
+}
+
+/// An open address.
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// A socket that somebody else has opened.
+fn adopt(socket: OwnedFd) -> io::Result<Listener> {
+    use rustix::net::AddressFamily;
+    let family = rustix::net::getsockname(&socket)?.address_family();
+    if family == AddressFamily::UNIX {
+        let listener = StdUnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        return UnixListener::from_std(listener).map(Listener::Unix);
+    }
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener).map(Listener::Tcp)
 }
 
 /// Opens a socket file, for its owner and for `group` alone. A file that a dead server left behind is replaced.
@@ -293,7 +360,8 @@ mod tests {
         let read = |text: &str| text.parse::<Address>();
         assert_eq!(read("unix:///run/x.sock").unwrap(), Address::Unix("/run/x.sock".into()));
         assert_eq!(read("tcp://localhost:1234").unwrap(), Address::Tcp("127.0.0.1:1234".parse().unwrap()));
-        for bad in ["", "unix://x", "tcp://host:1", "npipe://x", "/run/x"] {
+        assert_eq!(read("fd://").unwrap(), Address::Activated);
+        for bad in ["", "fd://7", "unix://x", "tcp://host:1", "npipe://x", "/run/x"] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::Sender;
 use crate::host::Host;
 use crate::jobs::Jobs;
 use crate::session::Sessions;
+use crate::upkeep::Upkeep;
 
 /// The state that all services share.
 pub(crate) struct Shared {
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) worker: Arc<Worker>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) upkeep: Arc<Upkeep>,
     /// The events of build records, for clients that listen.
     pub(crate) history: Sender<BuildHistoryEvent>,
 }

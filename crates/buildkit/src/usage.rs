@@ -39,9 +39,13 @@ pub(crate) fn prune(store: &Store, request: &PruneRequest) -> Outcome<Vec<UsageR
     Ok(removed.iter().map(record).collect())
 }
 
-/// The filter that texts in containerd's syntax make.
-fn filter(texts: &[String], unused_for: i64) -> Result<Filter, Report> {
+/// The filter that texts in containerd's syntax make. `unused_for` is in nanoseconds.
+///
+/// # Errors
+/// A filter that is not known.
+pub fn filter(texts: &[String], unused_for: i64) -> Result<Filter, Report> {
     let mut filter = Filter { unused_for: unused_for / 1_000_000_000, ..Filter::default() };
+    let mut absent = false;
     for part in texts.iter().flat_map(|text| text.split(',')).filter(|part| !part.is_empty()) {
         let unknown = || {
             Report::from(Usage(format!(
@@ -53,10 +57,8 @@ fn filter(texts: &[String], unused_for: i64) -> Result<Filter, Report> {
             Some(("type", value)) => {
                 let kind = ItemKind::ALL.into_iter().find(|kind| kind.name() == value);
                 // BuildKit has further types, of which nothing is here.
-                match kind {
-                    Some(kind) => filter.kinds.push(kind),
-                    None => filter.ids.push("no such thing".to_owned()),
-                }
+                filter.kinds.extend(kind);
+                absent |= kind.is_none();
             }
             Some(("id", value)) => filter.ids.push(value),
             _ => match part.split_once("~=") {
@@ -64,6 +66,9 @@ fn filter(texts: &[String], unused_for: i64) -> Result<Filter, Report> {
                 _ => return Err(unknown()),
             },
         }
+    }
+    if absent && filter.kinds.is_empty() {
+        filter.ids.push("no such thing".to_owned());
     }
     Ok(filter)
 }
@@ -96,6 +101,8 @@ mod tests {
         assert_eq!((one.kinds, one.ids, one.unused_for), (vec![ItemKind::Layer], vec!["abc".to_owned()], 2));
         assert_eq!(read("description~=\"RUN x\"").unwrap().descriptions, ["RUN x"]);
         assert_eq!(read("type==internal").unwrap().ids.len(), 1);
+        let some = read("type==source.git.checkout,type==exec.cachemount").unwrap();
+        assert_eq!((some.kinds, some.ids.len()), (vec![ItemKind::CacheMount], 0));
         for bad in ["mutable", "type=regular", "inuse==true"] {
             assert!(read(bad).is_err(), "{bad}");
         }

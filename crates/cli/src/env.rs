@@ -108,9 +108,23 @@ pub(crate) fn settings() -> Vec<PathBuf> {
     if let Some(file) = set("LAPSTRAKE_CONFIG") {
         return vec![PathBuf::from(file)];
     }
+    config_dir()
+        .into_iter()
+        .chain([PathBuf::from("/etc")])
+        .map(|dir| dir.join("lapstrake/lapstrake.toml"))
+        .collect()
+}
+
+/// The number of sockets that a service manager has opened for this process (`sd_listen_fds(3)`).
+pub(crate) fn activated_sockets() -> usize {
+    let of_us = value("LISTEN_PID").is_some_and(|id| id.parse() == Ok(std::process::id()));
+    value("LISTEN_FDS").filter(|_| of_us).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// The user's directory for settings.
+pub(crate) fn config_dir() -> Option<PathBuf> {
     let own = set("XDG_CONFIG_HOME").map(PathBuf::from);
-    let own = own.or_else(|| Some(PathBuf::from(set("HOME")?).join(".config")));
-    own.into_iter().chain([PathBuf::from("/etc")]).map(|dir| dir.join("lapstrake/lapstrake.toml")).collect()
+    own.or_else(|| Some(PathBuf::from(set("HOME")?).join(".config")))
 }
 
 /// The proxies for registries and files of the web. A variable in capital letters counts before the other one. A CGI

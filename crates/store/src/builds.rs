@@ -5,14 +5,11 @@ use std::path::PathBuf;
 use rusqlite::{OptionalExtension as _, Row, TransactionBehavior, params};
 
 use crate::build_journal::{self, BuildJournal, BuildRow};
+use crate::build_limits::BuildLimits;
 use crate::db::now;
 use crate::error::StoreError;
 use crate::layout::Store;
 
-/// Records that are younger than this, in seconds, are kept however many there are.
-const KEPT_FOR: i64 = 48 * 3_600;
-/// So many are kept however old they are.
-const KEPT: i64 = 50;
 /// Bytes of builds that are not in the database, from which on they are taken there: of a hundred cached builds or so.
 const MANY: u64 = 256 << 10;
 
@@ -31,6 +28,11 @@ impl Store {
         }
     }
 
+    /// From now on, this process keeps records by `limits`. Only the first call counts.
+    pub fn limit_builds(&self, limits: BuildLimits) {
+        self.build_limits.set(limits).unwrap_or_default();
+    }
+
     /// Takes the builds that are only in their file into the database.
     fn settle_builds(&self) -> Result<(), StoreError> {
         let path = self.recent();
@@ -43,9 +45,9 @@ impl Store {
         self.root().join("builds.recent")
     }
 
-    /// Adds builds, and drops the oldest that need not be kept: those older than two days of which there are fifty newer
-    /// ones. A build that is there already was taken over by somebody who did not get to empty the file.
+    /// Adds builds, and drops the oldest that need not be kept. A build that is there already was taken over by somebody who did not get to empty the file.
     fn insert_builds(&self, builds: &[build_journal::Build]) -> Result<(), StoreError> {
+        let limits = self.build_limits.get().copied().unwrap_or_default();
         self.with_db(|db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for (build, log) in builds {
@@ -57,10 +59,10 @@ impl Store {
             }
             change
                 .prepare_cached(
-                    "DELETE FROM builds WHERE started < ?1 AND started < \
-                     (SELECT started FROM builds ORDER BY started DESC LIMIT 1 OFFSET ?2)",
+                    "DELETE FROM builds WHERE started < ?1 AND id NOT IN \
+                     (SELECT id FROM builds ORDER BY started DESC LIMIT ?2)",
                 )?
-                .execute([(now() - KEPT_FOR) * 1_000, KEPT - 1])?;
+                .execute([now().saturating_sub(limits.age).saturating_mul(1_000), limits.count.max(0)])?;
             change.commit()
         })
     }

@@ -30,10 +30,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use rusqlite::Connection;
 
+use crate::build_limits::BuildLimits;
 use crate::db;
 use crate::epochs::EpochGuard;
 use crate::error::{StoreError, io_error};
@@ -66,6 +67,8 @@ pub struct Store {
     pub(crate) known: Mutex<HashMap<String, Vec<PathBuf>>>,
     pub(crate) process_dir: ProcessDir,
     pub(crate) stacking: Mutex<Option<Stacking>>,
+    /// The records of builds that this process keeps, where they are other than the usual ones.
+    pub(crate) build_limits: OnceLock<BuildLimits>,
 }
 
 impl Store {
@@ -86,7 +89,10 @@ impl Store {
         let (user, process_dir) = (EpochGuard::default(), ProcessDir::new(root.to_owned()));
         let (mounts_used, known) = (Mutex::default(), Mutex::default());
         let stacking = Mutex::default();
-        let store = Store { root: root.to_owned(), db, user, mounts_used, known, process_dir, stacking };
+        let build_limits = OnceLock::new();
+        let root_dir = root.to_owned();
+        let store =
+            Store { root: root_dir, db, user, mounts_used, known, process_dir, stacking, build_limits };
         store.join_epoch()?;
         store.drop_unsynced()?;
         store.sweep()?;

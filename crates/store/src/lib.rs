@@ -12,6 +12,7 @@ mod async_delete;
 mod blobs;
 mod boot;
 mod build_journal;
+mod build_limits;
 mod builds;
 mod db;
 mod delta_layers;
@@ -43,6 +44,7 @@ mod traces;
 
 pub use blobs::{Blob, BlobWriter};
 pub use build_journal::BuildRow;
+pub use build_limits::BuildLimits;
 pub use error::{StoreError, is_disk_full};
 pub use gc::StoreUse;
 pub use gc::policy::{Filter, Limits, Rule, Space};

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lapstrake_buildkit::{Address, Host, Server};
+use lapstrake_buildkit::{Address, Devices, Host, KeepPolicy, Server};
 use lapstrake_ops::Worker;
 use lapstrake_store::Store;
 use lapstrake_testkit::buildkit::connect;
@@ -34,7 +34,8 @@ impl Place {
             dockerfile_images: false,
             frontend_images: None,
             warn: Box::new(|_| {}),
-            after_build: Box::new(|_| {}),
+            devices: Devices::Usual,
+            keep: KeepPolicy::All,
         };
         let socket = top.path().join("socket");
         let (stop, stopped) = tokio::sync::oneshot::channel();

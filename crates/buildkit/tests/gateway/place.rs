@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapstrake_buildkit::{Address, Host, Server};
+use lapstrake_buildkit::{Address, Devices, Host, KeepPolicy, Server};
 use lapstrake_ops::Worker;
 use lapstrake_proto::moby::buildkit::v1 as api;
 use lapstrake_proto::moby::buildkit::v1::frontend::exec_message::Input;
@@ -60,7 +60,8 @@ impl Place {
             dockerfile_images: false,
             frontend_images: None,
             warn: Box::new(|_| {}),
-            after_build: Box::new(|_| {}),
+            devices: Devices::Usual,
+            keep: KeepPolicy::All,
         };
         let socket = top.path().join("socket");
         let (ready, is_ready) = tokio::sync::oneshot::channel();

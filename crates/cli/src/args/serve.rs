@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 /// `lapstrake serve`
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Serve {
-    /// Address to listen at: `unix://PATH` or `tcp://IP:PORT`; may be given more than once
+    /// Address to listen at: `unix://PATH`, `tcp://IP:PORT` or `fd://`; may be given more than once
     #[arg(long = "addr", value_name = "ADDRESS")]
     pub(crate) addresses: Vec<String>,
     /// Group that may use the socket: a number, or a name of this machine
@@ -32,7 +32,7 @@ pub(crate) struct Serve {
     /// Run the images called `docker/dockerfile`, in place of the built-in frontend for Dockerfiles
     #[arg(long)]
     pub(crate) dockerfile_images: bool,
-    /// Settings in the form of `buildkitd.toml`; its tables `registry`, `grpc`, `worker.oci` and `frontend` count
+    /// Settings in the form of `buildkitd.toml`
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// State directory, in place of `LAPSTRAKE_ROOT`
@@ -41,6 +41,9 @@ pub(crate) struct Serve {
     /// Label of the worker (`KEY=VALUE`)
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
     pub(crate) label: Vec<String>,
+    /// The program was called by the name of BuildKit's daemon
+    #[arg(long, hide = true)]
+    pub(crate) as_buildkitd: bool,
     /// Flag of BuildKit's daemon that is not followed; a warning names the flag
     #[arg(long, value_name = "FLAG", hide = true)]
     pub(crate) ignored: Vec<String>,
@@ -60,7 +63,7 @@ pub(crate) struct Dial {
 /// The name under which the program takes the words of BuildKit's daemon.
 const DAEMON: &str = "buildkitd";
 /// The daemon's own socket.
-const SOCKET: &str = "unix:///run/buildkit/buildkitd.sock";
+pub(crate) const BUILDKIT_SOCKET: &str = "unix:///run/buildkit/buildkitd.sock";
 
 /// Flags of `buildkitd`, and the flag of `serve` that each one is. Those without one are about workers, snapshotters and logs
 /// that are not here, and have nothing to change.
@@ -135,7 +138,7 @@ pub(super) fn of_buildkitd(words: Vec<OsString>) -> Vec<OsString> {
     }
     let mut made = vec!["lapstrake".into()];
     let mut rest = words.into_iter().skip(1);
-    let mut serve: Vec<OsString> = vec!["serve".into()];
+    let mut serve: Vec<OsString> = vec!["serve".into(), "--as-buildkitd".into()];
     while let Some(word) = rest.next() {
         let text = word.to_string_lossy().into_owned();
         let long = if text.starts_with("--") { text.clone() } else { text.replacen('-', "--", 1) };
@@ -163,9 +166,6 @@ pub(super) fn of_buildkitd(words: Vec<OsString>) -> Vec<OsString> {
             serve.extend(value);
         }
     }
-    if !serve.iter().any(|word| word == "--addr" || word == "--config") {
-        serve.extend(["--addr".into(), SOCKET.into()]);
-    }
     made.append(&mut serve);
     made
 }
@@ -184,14 +184,12 @@ mod tests {
         let words =
             ["/x/buildkitd", "--oci-worker=true", "--containerd-worker=false", "--oci-worker-labels=a=b,c=d"];
         let words = [&words[..], &["--root", "/r", "--addr", "unix:///s", "--debug", "--config=/c"]].concat();
-        let expected = "lapstrake serve --label a=b,c=d --root /r --addr unix:///s --config /c";
+        let expected =
+            "lapstrake serve --as-buildkitd --label a=b,c=d --root /r --addr unix:///s --config /c";
         assert_eq!(of(&words).join(" "), expected);
-        assert_eq!(
-            of(&["buildkitd", "--nosuch"]).join(" "),
-            format!("lapstrake serve --nosuch --addr {SOCKET}")
-        );
+        assert_eq!(of(&["buildkitd", "--nosuch"]).join(" "), "lapstrake serve --as-buildkitd --nosuch");
         let ignored = of(&["buildkitd", "--oci-worker-net", "host", "--addr", "unix:///s"]).join(" ");
-        assert_eq!(ignored, "lapstrake serve --ignored=--oci-worker-net --addr unix:///s");
+        assert_eq!(ignored, "lapstrake serve --as-buildkitd --ignored=--oci-worker-net --addr unix:///s");
         assert_eq!(of(&["buildkitd", "--version"]), ["lapstrake", "--version"]);
         assert_eq!(of(&["lapstrake", "build", "."]), ["lapstrake", "build", "."]);
     }

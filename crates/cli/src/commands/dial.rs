@@ -25,6 +25,9 @@ impl Connection {
         Ok(match address {
             Address::Unix(path) => Connection::Unix(UnixStream::connect(path)?),
             Address::Tcp(place) => Connection::Tcp(TcpStream::connect(place)?),
+            Address::Activated => {
+                return Err(io::Error::new(ErrorKind::InvalidInput, "only a server can listen at `fd://`"));
+            }
         })
     }
 

@@ -4,28 +4,35 @@ mod config;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use lapstrake_buildkit::{Address, Host, Server, Tls};
+use lapstrake_buildkit::{Address, Devices, Host, Server, Tls};
 use lapstrake_diag::{Context as _, Outcome, Usage};
 use lapstrake_oci::Platform;
-use lapstrake_ops::Worker;
+use lapstrake_ops::{Worker, WorkerSettings};
 use lapstrake_registry::{Credentials, Registries};
+use lapstrake_store::Store;
+use lapstrake_sys::memory;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::serve::Serve;
-use crate::commands::sweeper;
+use crate::args::serve::{BUILDKIT_SOCKET, Serve};
+use crate::commands::sweeper::Keep;
 use crate::{env, session};
 use config::Config;
 
 /// Threads for work that blocks: each build has a few.
 const MOST_THREADS: usize = 1024;
 
+/// Heaps of the allocator. More of them would keep more freed memory, and would not be faster on steps that wait.
+const HEAPS: usize = 4;
+/// The settings of BuildKit's daemon, where it runs as root.
+const SETTINGS: &str = "/etc/buildkit/buildkitd.toml";
+
 /// Serves until a signal comes.
 pub(crate) fn serve(args: &Serve) -> Outcome<ExitCode> {
-    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let mut config = settings_file(args).as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     config
         .unknown
         .iter()
@@ -35,12 +42,19 @@ pub(crate) fn serve(args: &Serve) -> Outcome<ExitCode> {
     let group = args.group.as_deref().map(group).transpose()?.or(config.group);
     let tls = tls(args, &config)?;
     let machine = session::open_for(args.root.as_deref().or(config.root.as_deref()))?;
-    let worker = Arc::new(Worker::new(machine.store.clone(), machine.single_id));
-    let host = host(args, config, machine.store.root())?;
-    let mut server = Server::new(host, worker).with_insecure_loopback(args.allow_insecure_loopback);
+    let settings = WorkerSettings { most_steps: config.most_steps, dns: std::mem::take(&mut config.dns) };
+    let worker = Arc::new(Worker::with_settings(machine.store.clone(), machine.single_id, settings));
+    if let Some(limits) = config.build_limits {
+        machine.store.limit_builds(limits);
+    }
+    let host = host(args, config, &machine.store)?;
+    let mut server = Server::new(host, worker)
+        .with_insecure_loopback(args.allow_insecure_loopback)
+        .with_activated(env::activated_sockets());
     if let Some(tls) = tls {
         server = server.with_tls(tls);
     }
+    memory::limit_heaps(HEAPS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(MOST_THREADS)
@@ -87,10 +101,23 @@ pub(super) fn usual_address() -> Result<String, Usage> {
     Ok(format!("unix://{}", dir.join("lapstrake/buildkitd.sock").display()))
 }
 
+/// The file with settings: the one that the flag names, else BuildKit's own under the daemon's name.
+fn settings_file(args: &Serve) -> Option<PathBuf> {
+    let usual = || {
+        let own = env::config_dir().map(|dir| dir.join("buildkit/buildkitd.toml"));
+        let root = rustix::process::geteuid().is_root().then(|| PathBuf::from(SETTINGS));
+        root.or(own).filter(|path| path.exists())
+    };
+    args.config.clone().or_else(|| usual().filter(|_| args.as_buildkitd))
+}
+
 fn addresses(args: &Serve, config: &Config) -> Outcome<Vec<Address>> {
     let mut texts = args.addresses.clone();
     if texts.is_empty() {
         texts.clone_from(&config.addresses);
+    }
+    if texts.is_empty() && args.as_buildkitd {
+        texts.push(BUILDKIT_SOCKET.to_owned());
     }
     if texts.is_empty() {
         texts.push(usual_address()?);
@@ -120,7 +147,7 @@ fn tls(args: &Serve, config: &Config) -> Outcome<Option<Tls>> {
     Ok(Some(Tls { cert: read(cert)?, key: read(key)?, client_ca }))
 }
 
-fn host(args: &Serve, config: Config, state: &Path) -> Result<Host, Usage> {
+fn host(args: &Serve, config: Config, store: &Store) -> Outcome<Host> {
     let mut labels: BTreeMap<String, String> = config.labels;
     labels.insert("org.mobyproject.buildkit.worker.executor".to_owned(), "oci".to_owned());
     for label in &args.label {
@@ -128,7 +155,7 @@ fn host(args: &Serve, config: Config, state: &Path) -> Result<Host, Usage> {
             label.split_once('=').ok_or_else(|| Usage(format!("--label {label}: not KEY=VALUE")))?;
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let files = args.config.iter().cloned().chain(env::settings()).collect();
+    let files = settings_file(args).into_iter().chain(env::settings()).collect();
     let registries = Registries {
         credentials: Credentials::None,
         files,
@@ -138,8 +165,17 @@ fn host(args: &Serve, config: Config, state: &Path) -> Result<Host, Usage> {
     };
     let mut entitlements = args.allow_insecure_entitlement.clone();
     entitlements.extend(config.entitlements);
+    let devices = match config.cdi_dirs {
+        _ if config.cdi_disabled => Devices::Disabled,
+        dirs if dirs.is_empty() => Devices::Usual,
+        dirs => Devices::In(dirs),
+    };
+    let keep = match config.collection.policy(store.space()?) {
+        Some(policy) => policy,
+        None => Keep::from_env().policy(),
+    };
     Ok(Host {
-        state: state.to_owned(),
+        state: store.root().to_owned(),
         registries,
         git_environment: env::of_git(),
         platforms: vec![Platform::host()],
@@ -148,6 +184,7 @@ fn host(args: &Serve, config: Config, state: &Path) -> Result<Host, Usage> {
         dockerfile_images: args.dockerfile_images,
         frontend_images: config.frontend_images,
         warn: Box::new(|text| tell!("lapstrake: {text}")),
-        after_build: Box::new(sweeper::start_if_needed),
+        devices,
+        keep,
     })
 }

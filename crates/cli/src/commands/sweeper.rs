@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use lapstrake_build::Machine;
 use lapstrake_build::attrs;
+use lapstrake_buildkit::KeepPolicy;
 use lapstrake_diag::Outcome;
 use lapstrake_store::Store;
 
@@ -34,6 +35,15 @@ impl Keep {
                 },
                 Keep::Most,
             ),
+        }
+    }
+
+    /// The policy of a server.
+    pub(super) fn policy(&self) -> KeepPolicy {
+        match self {
+            Keep::Default => KeepPolicy::Default(None),
+            Keep::Most(bytes) => KeepPolicy::Default(Some(*bytes)),
+            Keep::Off => KeepPolicy::All,
         }
     }
 

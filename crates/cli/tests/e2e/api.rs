@@ -5,17 +5,24 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lapstrake_testkit::buildkit::{Shelf, connect, control, session, shelf, solve};
 
-use super::place::{Mode, expect, lap, must_say, nothing_left, processes, script, start, state, stop, text};
+use super::place::{
+    Mode, expect, lap, must_say, nothing_left, processes, script, start, start_with, state, stop, text,
+};
 
 pub(super) const CASES: &[super::Case] = &[
     ("serve_builds", serve_builds),
     ("serve_addresses", serve_addresses),
     ("serve_killed", serve_killed),
     ("serve_dial_stdio", serve_dial_stdio),
+    ("serve_settings", serve_settings),
+    ("serve_activated", serve_activated),
+    ("serve_without_zygote", serve_without_zygote),
+    ("serve_many", serve_many),
 ];
 
 /// A server over the state of the test.
@@ -52,6 +59,23 @@ impl Serving {
             (ended, left) => Err(format!("ended well: {ended}, socket left: {left}")),
         }
     }
+}
+
+/// A context whose Dockerfile makes the file `/made` with the busybox image, and gives nothing else out.
+fn makes(steps: &str) -> Arc<Shelf> {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    // Clients say that a file has changed by its size, and these have one time.
+    let end = "#".repeat(MADE.fetch_add(1, Ordering::Relaxed));
+    Arc::new(shelf(
+        &format!("FROM busybox\n{steps}\nFROM scratch\nCOPY --from=0 /made /\n{end}\n"),
+        Vec::new(),
+    ))
+}
+
+/// The archive that the output of `shelf` got.
+fn output(shelf: &Shelf) -> Result<String, String> {
+    let outputs = shelf.outputs.lock().map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(outputs.get("0").ok_or("there is no output")?).into_owned())
 }
 
 /// Builds the Dockerfile on `shelf`, and gives the error's text.
@@ -196,4 +220,193 @@ fn serve_dial_stdio(mode: &Mode) -> Result<(), String> {
         return Err(format!("an address of another kind: {}", text(&wrong)));
     }
     nothing_left(mode)
+}
+
+/// The tables of `buildkitd.toml` have their effects.
+fn serve_settings(mode: &Mode) -> Result<(), String> {
+    expect(&script(mode, "./lapstrake import bb.tar busybox")?, 0, &[])?;
+    let settings = "[dns]\nnameservers = [\"192.0.2.53\"]\noptions = [\"ndots:7\"]\nsearchDomains = [\"here.example\"]\n\
+        [worker.oci]\nmax-parallelism = 1\ngc = false\nsnapshotter = \"native\"\n\
+        [history]\nmaxAge = 0\nmaxEntries = 2\n[cdi]\ndisabled = true\n";
+    fs::write(mode.place.join("buildkitd.toml"), settings).map_err(|error| error.to_string())?;
+    let serving = Serving::start(
+        mode,
+        "./lapstrake serve --allow-insecure-entitlement device --config buildkitd.toml",
+    )?;
+    let names = makes("RUN cat /etc/resolv.conf > /made");
+    build(&serving.socket, "names", &names)?;
+    let made = output(&names)?;
+    for line in ["nameserver 192.0.2.53\n", "options ndots:7\n", "search here.example\n"] {
+        if made.matches(line).count() != 1 {
+            return Err(format!("{line:?} is not in {made:?}"));
+        }
+    }
+    // Each of two steps would see the other one, if both ran at once.
+    let step = "ls /both | wc -l > /made && touch /both/$NAME && sleep 1 && ls /both | wc -l >> /made && rm /both/$NAME";
+    let stage = |name: &str| {
+        format!("FROM busybox AS {name}\nRUN --mount=type=cache,target=/both NAME={name}; {step}\n")
+    };
+    let both =
+        format!("{}{}FROM scratch\nCOPY --from=a /made /a\nCOPY --from=b /made /b\n", stage("a"), stage("b"));
+    let both = Arc::new(shelf(&both, Vec::new()));
+    build(&serving.socket, "steps", &both)?;
+    let made = output(&both)?;
+    if made.matches("0\n1\n").count() != 2 {
+        return Err(format!("the steps were not one after the other: {made:?}"));
+    }
+    let device = "FROM busybox\nRUN --device=vendor1.example/x=y,required true\n";
+    let refused =
+        build(&serving.socket, "device", &Arc::new(shelf(device, Vec::new()))).err().unwrap_or_default();
+    if !refused.contains("vendor1.example") {
+        return Err(format!("a device: {refused:?}"));
+    }
+    serving.end()?;
+    let log = fs::read_to_string(mode.place.join("serve.log")).map_err(|error| error.to_string())?;
+    if !log.contains("`worker.oci.snapshotter`") || log.contains("`dns") || log.contains("`history") {
+        return Err(format!("the warnings are {log:?}"));
+    }
+    nothing_left(mode)
+}
+
+/// A service manager has opened the socket.
+fn serve_activated(mode: &Mode) -> Result<(), String> {
+    let socket = mode.place.join("activated.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).map_err(|error| error.to_string())?;
+    let line =
+        "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec ./lapstrake serve --addr fd://";
+    let input = std::process::Stdio::from(std::os::fd::OwnedFd::from(listener));
+    let mut child = start_with(mode, &state(mode), "serve.log", (line, input))?;
+    // The first client may come before the server.
+    build(&socket, "activated", &Arc::new(shelf("FROM scratch\nLABEL a=b\n", Vec::new())))?;
+    must_say(&format!("kill -TERM {}", child.id()))?;
+    let ended = child.wait().map_err(|error| error.to_string())?;
+    // The socket is the service manager's.
+    if !ended.success() || !socket.exists() {
+        return Err(format!("{ended}, socket there: {}", socket.exists()));
+    }
+    let none = lap(mode, "serve --addr fd://")?;
+    if none.status.success() || !text(&none).contains("opened no socket") {
+        return Err(format!("without a socket: {}", text(&none)));
+    }
+    nothing_left(mode)
+}
+
+/// The server goes on after its sandbox was killed.
+fn serve_without_zygote(mode: &Mode) -> Result<(), String> {
+    expect(&script(mode, "./lapstrake import bb.tar busybox")?, 0, &[])?;
+    let serving = Serving::start(mode, "./lapstrake serve")?;
+    let step = |text: &str| makes(&format!("RUN echo {text} > /made"));
+    build(&serving.socket, "before", &step("one"))?;
+    let server = serving.server()?;
+    must_say(&format!("pkill -KILL -P {server} -f lapstrake-zygote"))?;
+    std::thread::sleep(Duration::from_millis(200));
+    let after = step("two");
+    build(&serving.socket, "after", &after)?;
+    if !output(&after)?.contains("two\n") {
+        return Err("the step was not done".to_owned());
+    }
+    serving.end()?;
+    nothing_left(mode)
+}
+
+/// Many builds at once, some of whose clients vanish: what they needed is given back.
+fn serve_many(mode: &Mode) -> Result<(), String> {
+    const BUILDS: usize = 24;
+    expect(&script(mode, "./lapstrake import bb.tar busybox")?, 0, &[])?;
+    let serving = Serving::start(mode, "./lapstrake serve")?;
+    build(&serving.socket, "first", &Arc::new(shelf("FROM busybox\nRUN true\n", Vec::new())))?;
+    let before = serving.usage()?;
+    for round in 0..2 {
+        let builds = (0..BUILDS).map(|number| {
+            let socket = serving.socket.clone();
+            std::thread::spawn(move || {
+                let kept = makes(&format!("RUN echo {round}-{number} > /made\nRUN cat /made"));
+                match number % 4 {
+                    0 => vanish(&socket, &format!("gone{round}x{number}"), number),
+                    _ => build(&socket, &format!("many{round}x{number}"), &kept)
+                        .and_then(|()| output(&kept))
+                        .and_then(|made| {
+                            if made.contains(&format!("{round}-{number}\n")) { Ok(()) } else { Err(made) }
+                        }),
+                }
+            })
+        });
+        for done in builds.collect::<Vec<_>>() {
+            done.join().map_err(|_| "a client panicked")??;
+        }
+    }
+    let until = Instant::now() + Duration::from_secs(40);
+    loop {
+        let after = serving.usage()?;
+        if after.is_like(&before) {
+            break;
+        }
+        if Instant::now() > until {
+            return Err(format!("before: {before:?}, after: {after:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    serving.end()?;
+    nothing_left(mode)
+}
+
+/// Begins a build, and is gone before the build is over.
+fn vanish(socket: &Path, id: &str, number: usize) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(async {
+        let shelf = Arc::new(shelf("FROM busybox\nRUN sleep 300\n", Vec::new()));
+        let channel = connect(socket).await;
+        let _open = session(&channel, &format!("session-{id}"), &shelf).await;
+        let mut control = control(&channel);
+        let patience = Duration::from_millis(u64::try_from(number).unwrap_or(1) * 60);
+        match tokio::time::timeout(patience, control.solve(solve(id, &["tar"]))).await {
+            Ok(_) => Err("the build is over already".to_owned()),
+            Err(_) => Ok(()),
+        }
+    })
+}
+
+/// The things that a server holds.
+#[derive(Debug)]
+struct Usage {
+    descriptors: usize,
+    children: usize,
+    mounts: usize,
+    /// In kilobytes.
+    memory: u64,
+}
+
+impl Usage {
+    /// Whether it is no more than `before`, but for what a server keeps for the next builds.
+    fn is_like(&self, before: &Usage) -> bool {
+        self.descriptors <= before.descriptors + 30
+            && self.children <= before.children
+            && self.mounts <= before.mounts
+            && self.memory <= before.memory + (64 << 10)
+    }
+}
+
+impl Serving {
+    /// The id of the server's process, which an ordinary user's first process may have started.
+    fn server(&self) -> Result<String, String> {
+        let socket = self.socket.display();
+        let found = must_say(&format!("pgrep -f '^[^ ]*lapstrake serve .*{socket}' | tail -n 1"))?;
+        Ok(found.trim().to_owned())
+    }
+
+    fn usage(&self) -> Result<Usage, String> {
+        let server = self.server()?;
+        let read = |name: &str| {
+            fs::read_to_string(format!("/proc/{server}/{name}")).map_err(|error| format!("{name}: {error}"))
+        };
+        let memory = read("smaps_rollup")?;
+        let memory = memory.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap_or_default();
+        let descriptors = fs::read_dir(format!("/proc/{server}/fd")).map_err(|error| error.to_string())?;
+        Ok(Usage {
+            descriptors: descriptors.count(),
+            children: must_say(&format!("pgrep -P {server} | wc -l"))?.trim().parse().unwrap_or(0),
+            mounts: read("mountinfo")?.lines().count(),
+            memory: memory.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0),
+        })
+    }
 }

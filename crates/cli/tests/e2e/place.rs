@@ -242,13 +242,23 @@ pub(super) fn script_through(through: &[&str], mode: &Mode, commands: &str) -> C
 /// Starts commands as [`script`] does, with another state directory; what they print goes to the file `log`. The
 /// process is the last command's own if that begins with `exec`.
 pub(super) fn start(mode: &Mode, state: &Path, log: &str, commands: &str) -> Result<Child, String> {
+    start_with(mode, state, log, (commands, Stdio::null()))
+}
+
+/// As [`start`], with something else for standard input.
+pub(super) fn start_with(
+    mode: &Mode,
+    state: &Path,
+    log: &str,
+    (commands, stdin): (&str, Stdio),
+) -> Result<Child, String> {
     let script = format!(
         "{}export LAPSTRAKE_ROOT='{}' && {commands} > {log} 2>&1",
         surroundings(mode),
         state.display()
     );
     let mut command = command(&[], mode.user, &script);
-    command.stdin(Stdio::null()).spawn().map_err(|error| error.to_string())
+    command.stdin(stdin).spawn().map_err(|error| error.to_string())
 }
 
 /// A shell's commands that go to the place and name its state directory.

@@ -55,17 +55,30 @@ impl Store {
     /// # Errors
     /// The state directory cannot be read or written.
     pub fn keep_within(&self, max_used: Option<u64>) -> Result<(), StoreError> {
+        self.keep_by(&Rule::defaults(self.space()?, max_used))
+    }
+
+    /// As [`Store::keep_within`], with other rules.
+    ///
+    /// # Errors
+    /// The state directory cannot be read or written.
+    pub fn keep_by(&self, rules: &[Rule]) -> Result<(), StoreError> {
         self.shorten_log()?;
-        self.collect(&Rule::defaults(self.space()?, max_used))?;
+        self.collect(rules)?;
         self.reclaim()?;
         Ok(())
+    }
+
+    /// Whether garbage was collected in the last minute.
+    pub fn was_collected_lately(&self) -> bool {
+        let looked = fs::metadata(self.root().join("users").join("gc")).map(|meta| meta.mtime());
+        looked.is_ok_and(|looked| now() - looked < 60)
     }
 
     /// Whether the default rules would take anything, as far as a sum over a table tells, or whether something condemned
     /// is still there. Says so once a minute at the most.
     pub fn wants_pruning(&self, max_used: Option<u64>) -> Result<bool, StoreError> {
-        let looked = fs::metadata(self.root().join("users").join("gc")).map(|meta| meta.mtime());
-        if looked.is_ok_and(|looked| now() - looked < 60) {
+        if self.was_collected_lately() {
             return Ok(false);
         }
         let space = self.space()?;

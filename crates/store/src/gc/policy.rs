@@ -94,6 +94,11 @@ impl Rule {
         };
         // A limit that was asked for counts, even below what would be kept otherwise.
         let limits = Limits { reserved: limits.reserved.min(limits.max_used), ..limits };
+        Rule::defaults_with(limits)
+    }
+
+    /// The rules of [`Rule::defaults`] with other limits. Cache directories and indexes are treated as there.
+    pub fn defaults_with(limits: Limits) -> Vec<Rule> {
         let short_lived = Filter {
             kinds: vec![ItemKind::CacheMount, ItemKind::Context],
             unused_for: 48 * HOUR,

@@ -1,11 +1,17 @@
 //! `buildkitd.toml`: the settings that a server takes from there.
 
+mod worker;
+
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use lapstrake_diag::{Context as _, Outcome, Usage};
+use lapstrake_runtime::DnsSettings;
+use lapstrake_store::BuildLimits;
 use toml::{Table, Value};
+use worker::Collection;
 
 /// The settings. Those of registries are read by the client of registries itself.
 #[derive(Debug, Default)]
@@ -28,6 +34,18 @@ pub(super) struct Config {
     pub(super) labels: BTreeMap<String, String>,
     /// The repositories of images that may be frontends; `None` for all.
     pub(super) frontend_images: Option<Vec<String>>,
+    /// The garbage collection of the worker.
+    pub(super) collection: Collection,
+    /// The steps that all builds together do at once.
+    pub(super) most_steps: Option<NonZeroUsize>,
+    /// The name servers of steps.
+    pub(super) dns: DnsSettings,
+    /// The records of builds that stay, where the file says so.
+    pub(super) build_limits: Option<BuildLimits>,
+    /// Steps have no CDI devices.
+    pub(super) cdi_disabled: bool,
+    /// Directories with specs of CDI devices; the usual ones where it is empty.
+    pub(super) cdi_dirs: Vec<PathBuf>,
     /// Keys that say something, and that nothing here follows.
     pub(super) unknown: Vec<String>,
 }
@@ -55,6 +73,9 @@ impl Config {
                 "grpc" => config.grpc(table_of(key, value)?)?,
                 "frontend" => config.frontend(table_of(key, value)?)?,
                 "worker" => config.worker(table_of(key, value)?)?,
+                "dns" => config.dns(table_of(key, value)?)?,
+                "history" => config.history(table_of(key, value)?)?,
+                "cdi" => config.cdi(table_of(key, value)?)?,
                 _ => config.unknown.push(key.clone()),
             }
         }
@@ -102,26 +123,6 @@ impl Config {
         }
         Ok(())
     }
-
-    fn worker(&mut self, table: &Table) -> Result<(), String> {
-        for (kind, value) in table {
-            let table = table_of(kind, value)?;
-            for (key, value) in table {
-                match (kind.as_str(), key.as_str()) {
-                    ("oci", "labels") => {
-                        for (label, value) in table_of(key, value)? {
-                            self.labels.insert(label.clone(), text_of(label, value)?);
-                        }
-                    }
-                    // There is one worker, and nothing else that it could be.
-                    ("oci", "enabled") if value.as_bool() == Some(true) => {}
-                    ("containerd", "enabled") if value.as_bool() == Some(false) => {}
-                    _ => self.unknown.push(format!("worker.{kind}.{key}")),
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 fn text_of(key: &str, value: &Value) -> Result<String, String> {
@@ -158,7 +159,7 @@ mod tests {
             cert = "c"
             [worker.oci]
             enabled = true
-            gc = false
+            snapshotter = "auto"
             [worker.oci.labels]
             a = "b"
             [registry."docker.io"]
@@ -167,12 +168,14 @@ mod tests {
             allowedRepositories = ["a/b"]
             [history]
             maxAge = 1
+            [log]
+            level = "info"
         "#;
         let config = Config::parse(text).unwrap();
         assert_eq!((config.root, config.group), (Some("/x".into()), Some(7)));
         assert_eq!((config.entitlements.len(), config.addresses.len(), config.labels.len()), (1, 1, 1));
         assert_eq!(config.frontend_images, Some(vec!["a/b".to_owned()]));
-        assert_eq!(config.unknown, ["history", "worker.oci.gc"]);
+        assert_eq!(config.unknown, ["log", "worker.oci.snapshotter"]);
     }
 
     #[test]
