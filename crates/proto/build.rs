@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "proto/content.proto",
     "proto/ops.proto",
     "proto/control.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 11] = [
     "proto/upload.proto",
     "proto/errdefs.proto",
     "proto/verifier.proto",
+    "proto/exporter.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -7,11 +7,13 @@ use lapstrake_engine::{Key, Progress, StepId};
 use lapstrake_oci::{Digest, Reference};
 use lapstrake_ops::{
     CacheFrom, CacheImports, Images, ImportedCache, SharedStack, Stack, StackReport, record, shared_key,
+    shared_output_key,
 };
 use lapstrake_outputs::{CacheForm, CacheTo, Layer, LayerForm, SharedStep, export_cache};
 use lapstrake_store::Store;
 
 use crate::attrs::absolute;
+use crate::client::Client;
 use crate::output::{Keys, encoding};
 use crate::step_status::status;
 
@@ -61,7 +63,9 @@ fn from_keys(argument: &str) -> Result<CacheFrom, String> {
     let from = match kind.as_str() {
         "registry" => {
             let name = keys.take("ref").ok_or("`ref=NAME` is missing")?;
-            CacheFrom::Registry(name.parse().map_err(|error| format!("{error}"))?)
+            let reference: Reference = name.parse().map_err(|error| format!("{error}"))?;
+            check_insecure(&mut keys, &reference)?;
+            CacheFrom::Registry(reference)
         }
         "local" => {
             let dir = keys.take("src").ok_or("`src=DIR` is missing")?;
@@ -78,6 +82,16 @@ fn from_keys(argument: &str) -> Result<CacheFrom, String> {
     };
     keys.end(&kind)?;
     Ok(from)
+}
+
+/// Takes the key for a registry without TLS. Those of this machine's loopback interface are asked without TLS anyway.
+fn check_insecure(keys: &mut Keys, reference: &Reference) -> Result<(), String> {
+    let is_asked = keys.flag("registry.insecure")?.unwrap_or(false);
+    if !is_asked || lapstrake_registry::is_loopback(reference.registry()) {
+        return Ok(());
+    }
+    let hint = "name other registries without TLS in the settings for registries";
+    Err(format!("`registry.insecure` is for the loopback interface: {hint}"))
 }
 
 /// The type and the keys; a name alone is one in a registry.
@@ -110,7 +124,9 @@ fn to_keys(argument: &str, warnings: &mut Vec<String>) -> Result<Target, String>
     let to = match kind.as_str() {
         "registry" => {
             let name = keys.take("ref").ok_or("`ref=NAME` is missing")?;
-            CacheTo::Registry(Reference::new_name(&name).map_err(|error| format!("{error}"))?)
+            let reference = Reference::new_name(&name).map_err(|error| format!("{error}"))?;
+            check_insecure(&mut keys, &reference)?;
+            CacheTo::Registry(reference)
         }
         "local" => {
             let dir = keys.take("dest").ok_or("`dest=DIR` is missing")?;
@@ -146,7 +162,7 @@ fn unknown(kind: &str) -> String {
 pub(crate) async fn imports(
     from: &[CacheFrom],
     images: &Arc<Images>,
-    progress: &Progress,
+    (client, progress): (&dyn Client, &Progress),
 ) -> Option<CacheImports> {
     let mut found: Vec<ImportedCache> = Vec::new();
     for (number, from) in from.iter().enumerate() {
@@ -156,16 +172,30 @@ pub(crate) async fn imports(
         };
         let name = format!("importing cache from {place}");
         let step = progress.start(StepId(format!("internal:import:{number}")), &name);
-        let import = images.import_cache(from).await;
+        let import = match placed(from, client) {
+            Ok(from) => images.import_cache(&from).await.map_err(|error| text(&error)),
+            Err(report) => Err(report.to_string()),
+        };
         let told = match &import {
             Ok(import) => format!("found {} results", import.len()),
-            Err(error) => format!("cannot be used: {}", text(error)),
+            Err(why) => format!("cannot be used: {why}"),
         };
         step.status(&told, 0, 0, true);
         step.complete(false, None);
         found.extend(import.ok());
     }
     (!found.is_empty()).then(|| CacheImports::new(images.clone(), found, progress.clone()))
+}
+
+/// The cache with its place on this machine.
+fn placed(from: &CacheFrom, client: &dyn Client) -> Outcome<CacheFrom> {
+    Ok(match from {
+        CacheFrom::Local { dir, digest, tag } => {
+            let dir = client.layout(dir, digest.as_ref())?;
+            CacheFrom::Local { dir, digest: digest.clone(), tag: tag.clone() }
+        }
+        registry @ CacheFrom::Registry(_) => registry.clone(),
+    })
 }
 
 /// The steps of a build that others may take, in the order of the report.
@@ -175,34 +205,49 @@ pub(crate) fn shared(
     results: &[&Stack],
     scope: Scope,
 ) -> Vec<SharedStep> {
-    let one = |step: &StackReport| {
+    // What stands on a directory of this machine is of no use elsewhere.
+    let here = |stack: &Stack| stack.below.is_some() || !stack.binds.is_empty() || stack.local.is_some();
+    let in_result = |stack: &Stack| results.iter().any(|result| result.layers.starts_with(&stack.layers));
+    let wanted = |stack: &Stack| !here(stack) && (scope == Scope::Everything || in_result(stack));
+    let mut steps = Vec::with_capacity(report.len());
+    let mut outputs = Vec::new();
+    for (place, step) in report.iter().enumerate() {
         let key = step.key.as_ref().map_or_else(|| Digest::sha256(step.digest.as_bytes()), shared_key);
         let stack =
             step.key.as_ref().filter(|_| !step.inputs.is_empty()).and_then(|key| stack(store, step, key));
-        let portable = |stack: &SharedStack| {
-            // What stands on a directory of this machine is of no use elsewhere.
-            let here = stack.below.is_some() || !stack.binds.is_empty() || stack.local.is_some();
-            // A cache has one result for each step.
-            let here = here || !stack.outputs.is_empty();
-            let in_result = |result: &&Stack| result.layers.starts_with(&stack.layers);
-            !here && (scope == Scope::Everything || results.iter().any(in_result))
+        let layers = match stack {
+            Some(stack) if stack.outputs.is_empty() && wanted(&stack) => shared_layers(&stack),
+            Some(stack) if !stack.outputs.is_empty() => {
+                let all: Vec<&Stack> = std::iter::once(&*stack).chain(&stack.outputs).collect();
+                // A cache has all outputs of a step, or none.
+                if !all.iter().any(|output| here(output)) && all.iter().any(|output| wanted(output)) {
+                    outputs.extend((0..).zip(&all).map(|(number, output)| SharedStep {
+                        key: shared_output_key(&key, number),
+                        inputs: vec![place],
+                        layers: shared_layers(output),
+                    }));
+                }
+                Vec::new()
+            }
+            _ => Vec::new(),
         };
-        let layers = stack.filter(portable).map_or_else(Vec::new, |stack| stack.layers.clone());
-        let layers = layers.into_iter().map(|layer| Layer {
-            id: layer.id,
-            diff_id: layer.diff_id,
-            clamp: layer.clamp,
-        });
-        SharedStep { key, inputs: step.inputs.clone(), layers: layers.collect() }
-    };
-    report.iter().map(one).collect()
+        steps.push(SharedStep { key, inputs: step.inputs.clone(), layers });
+    }
+    // Behind the others, whose places are the inputs of steps.
+    steps.extend(outputs.into_iter().filter(|output| !output.layers.is_empty()));
+    steps
+}
+
+fn shared_layers(stack: &Stack) -> Vec<Layer> {
+    let layers = stack.layers.iter().cloned();
+    layers.map(|layer| Layer { id: layer.id, diff_id: layer.diff_id, clamp: layer.clamp }).collect()
 }
 
 /// The result of a step; of one that was passed over because a later one was cached, what its record says.
 fn stack(store: &Store, step: &StackReport, key: &Key) -> Option<SharedStack> {
     let recorded = || Some(record(store, key)?.result.value);
     let stack = step.result.clone().or_else(recorded)?;
-    stack.layers.iter().all(|layer| store.has_layer(&layer.id)).then_some(stack)
+    stack.layer_ids().iter().all(|id| store.has_layer(id)).then_some(stack)
 }
 
 /// Writes the cache everywhere it is to go.
@@ -210,7 +255,7 @@ pub(crate) async fn export(
     targets: &[Target],
     (store, images): (&Arc<Store>, &Images),
     (report, results): (&[StackReport], &[&Stack]),
-    progress: &Progress,
+    (caller, progress): (&dyn Client, &Progress),
 ) -> Outcome<()> {
     for (number, target) in targets.iter().enumerate() {
         let Target::Place { to, form, scope, ignore_error } = target else { continue };
@@ -224,7 +269,19 @@ pub(crate) async fn export(
             CacheTo::Registry(_) => Some(images.client().await?),
             CacheTo::Local { .. } => None,
         };
-        let done = export_cache(store, client, &steps, to, form, status(&step)).await;
+        let exporting = async {
+            let to = &match to {
+                CacheTo::Local { dir, tag } => {
+                    CacheTo::Local { dir: caller.layout(dir, None)?, tag: tag.clone() }
+                }
+                registry @ CacheTo::Registry(_) => registry.clone(),
+            };
+            Ok::<_, Report>(export_cache(store, client, &steps, to, form, status(&step)).await?)
+        };
+        let mut done = exporting.await;
+        if let CacheTo::Local { dir, .. } = to {
+            done = done.and_then(|told| caller.layout_written(dir).map(|()| told));
+        }
         if let Ok((digest, count)) = &done {
             step.status(&format!("writing cache manifest {digest} of {count} results"), 0, 0, true);
         }
@@ -232,7 +289,7 @@ pub(crate) async fn export(
         match done {
             Err(error) if !ignore_error => {
                 let hint = "`ignore-error=true` in --cache-to lets the build go on without it";
-                return Err(Report::from(error).context(name).with_hint(hint));
+                return Err(error.context(name).with_hint(hint));
             }
             _ => {}
         }

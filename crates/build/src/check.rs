@@ -141,6 +141,7 @@ pub(crate) fn warning(finding: &Finding, file: &SourceFile) -> Warning {
         url: finding.rule.url(),
         file: origin.name.to_owned(),
         lines: (origin.line, origin.line + last - first),
+        own: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use lapstrake_diag::Outcome;
+use lapstrake_oci::Digest;
 use lapstrake_ops::{Debug, ImageRules, LocalContext, Secret};
 use lapstrake_outputs::Containerd;
 use lapstrake_registry::Registries;
@@ -76,6 +77,25 @@ pub trait Client: Send + Sync {
     /// # Errors
     /// The directory cannot be made, `write` fails, or the files cannot be brought to the caller.
     fn output_directory(&self, dest: &Path, write: &mut WritingFiles<'_>) -> Outcome<()>;
+
+    /// The place on this machine of an OCI layout that the caller names. `digest` is the image or the cache that is read there;
+    /// without one the layout is written.
+    ///
+    /// # Errors
+    /// The caller has no such layout, or the image is not in it.
+    fn layout(&self, named: &Path, digest: Option<&Digest>) -> Outcome<PathBuf> {
+        tracing::debug!(?digest, "the layout `{}` is used where it is", named.display());
+        Ok(named.to_owned())
+    }
+
+    /// The layout `named`, whose place [`Client::layout`] gave, has been written.
+    ///
+    /// # Errors
+    /// The layout cannot be brought to the caller.
+    fn layout_written(&self, named: &Path) -> Outcome<()> {
+        tracing::debug!("the layout `{}` is written", named.display());
+        Ok(())
+    }
 
     /// The engine that `--load` means.
     ///

@@ -1,5 +1,6 @@
 //! The delivery of a build's result to its outputs.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -81,6 +82,12 @@ impl Export<'_> {
             };
             step.complete(false, image.as_ref().err().map(|error| error.message().to_owned()));
             delivered.id = delivered.id.or(image?);
+            let makes_image = matches!(
+                output,
+                Output::Image { .. } | Output::Archive { .. } | Output::Layout { .. } | Output::Engine { .. }
+            );
+            let made = metadata.descriptor().filter(|_| makes_image);
+            delivered.descriptors.extend(made.map(|descriptor| (number, descriptor)));
         }
         metadata.build(self.build);
         delivered.metadata = metadata;
@@ -101,7 +108,11 @@ impl Export<'_> {
                 let manifests = during(step, "sending tarball", || match output {
                     Output::Layout { dest, .. } => {
                         let failed = || format!("cannot write `{}`", dest.display());
-                        write_layout(self.store, &saved, flavour, dest).with_context(failed)
+                        let place = self.client.layout(dest, None)?;
+                        let manifests =
+                            write_layout(self.store, &saved, flavour, &place).with_context(failed)?;
+                        self.client.layout_written(dest)?;
+                        Ok(manifests)
                     }
                     Output::Archive { dest, .. } => write_output(self.client, dest.as_deref(), |out| {
                         Ok(write_archive(self.store, &saved, flavour, out)?)
@@ -333,6 +344,8 @@ pub struct Delivered {
     pub id: Option<Digest>,
     /// The metadata of the build, as buildx writes it.
     pub metadata: Metadata,
+    /// The descriptors of the images that outputs have made, as JSON, by the numbers of the outputs.
+    pub descriptors: BTreeMap<usize, serde_json::Value>,
 }
 
 /// The result of `--load`.

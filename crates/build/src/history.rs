@@ -1,5 +1,6 @@
 //! The record of a build, for `builds`, `explain` and pictures.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lapstrake_diag::{Context as _, Fault, Outcome, Report, Usage};
@@ -97,6 +98,28 @@ pub struct BuildRecord {
     pub image: Option<String>,
     /// The report of each step.
     pub steps: Vec<StackReport>,
+    /// The call of a client of the API; nothing for builds of the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<Call>,
+    /// The descriptors of the images that outputs have made, as JSON, by the numbers of the outputs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub results: BTreeMap<usize, serde_json::Value>,
+    /// Whether the record is kept whatever its age.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+}
+
+/// The call of a client of the API, as its records of builds show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// The name of the frontend; empty for a definition.
+    pub frontend: String,
+    /// The options of the frontend.
+    pub attrs: BTreeMap<String, String>,
+    /// The outputs: their types and their options.
+    pub exporters: Vec<(String, BTreeMap<String, String>)>,
+    /// The answer of the outputs.
+    pub response: BTreeMap<String, String>,
 }
 
 impl BuildRecord {
@@ -113,6 +136,9 @@ impl BuildRecord {
             names: Vec::new(),
             image: None,
             steps: Vec::new(),
+            call: None,
+            results: BTreeMap::new(),
+            pinned: false,
         }
     }
 
@@ -123,6 +149,7 @@ impl BuildRecord {
             Ok(delivered) => {
                 let id = delivered.and_then(|delivered| delivered.id.as_ref());
                 self.image = id.map(ToString::to_string);
+                self.results = delivered.map(|delivered| delivered.descriptors.clone()).unwrap_or_default();
             }
             Err(report) => {
                 let canceled = matches!(report.fault(), Fault::Canceled(_));
@@ -139,6 +166,11 @@ impl BuildRecord {
         let texts = texts.chain(&mut self.error).chain(&mut self.names);
         texts.for_each(|text| *text = secrets.hide(text));
         self.report.iter_mut().for_each(|report| secrets.hide_json(report));
+        if let Some(call) = &mut self.call {
+            let exported = call.exporters.iter_mut().flat_map(|(_, attrs)| attrs.values_mut());
+            let values = call.attrs.values_mut().chain(call.response.values_mut()).chain(exported);
+            values.for_each(|value| *value = secrets.hide(value));
+        }
     }
 
     /// Keeps the record with the journal.

@@ -63,6 +63,11 @@ impl Metadata {
         self.0.insert("containerimage.descriptor", Value::Descriptor(Box::new(descriptor)));
     }
 
+    /// The descriptor of the last image, as JSON.
+    pub(crate) fn descriptor(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self.0.get("containerimage.descriptor")?).ok()
+    }
+
     fn text(&mut self, key: &'static str, value: String) {
         self.0.insert(key, Value::Text(value));
     }

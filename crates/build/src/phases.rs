@@ -302,7 +302,7 @@ impl Planned {
     ) -> Outcome<Vec<SharedStack>> {
         let mut cache = Cache::new(self.tools.worker.clone());
         if let Some(imports) =
-            cache::imports(&self.request.cache_from, &self.tools.images, &this.progress).await
+            cache::imports(&self.request.cache_from, &self.tools.images, (this.client, &this.progress)).await
         {
             cache = cache.with(imports);
         }
@@ -332,7 +332,9 @@ impl Planned {
     async fn solve(self, this: &Build<'_>, trace: &mut Parts<'_>) -> Outcome<Solved> {
         let Planned { tools, request, file, plan } = self;
         let mut cache = Cache::new(tools.worker.clone());
-        if let Some(imports) = cache::imports(&request.cache_from, &tools.images, &this.progress).await {
+        if let Some(imports) =
+            cache::imports(&request.cache_from, &tools.images, (this.client, &this.progress)).await
+        {
             cache = cache.with(imports);
         }
         if !request.outputs.iter().any(Output::takes_files) {
@@ -399,7 +401,7 @@ impl Solved {
         let export = Export { request, client, notes, build, store, images, results: &results };
         let delivered = tokio::task::block_in_place(|| export.run(&this.progress))?;
         let stacks: Vec<&Stack> = results.iter().map(|built| &*built.stack).collect();
-        cache::export(&request.cache_to, (store, images), (steps, &stacks), &this.progress).await?;
+        cache::export(&request.cache_to, (store, images), (steps, &stacks), (client, &this.progress)).await?;
         Ok(delivered)
     }
 }

@@ -288,7 +288,9 @@ fn add_contexts(
                 let parsed = reference.parse::<Reference>();
                 NamedContext::Image(parsed.map_err(|e| bad(e.to_string()))?)
             }
-            Some(("oci-layout", place)) => layout(place).map_err(|e| bad(e.0))?,
+            Some(("oci-layout", place)) => {
+                layout(client, place).map_err(|e| e.context(format!("--build-context {text}")))?
+            }
             Some(("rootfs", dir)) => {
                 let path = attrs::absolute(Path::new(if dir.is_empty() { "/" } else { dir }))?;
                 if !path.is_dir() {
@@ -325,14 +327,14 @@ fn packed(source: Source) -> Source {
     }
 }
 
-fn layout(place: &str) -> Result<NamedContext, Usage> {
+fn layout(client: &dyn Client, place: &str) -> Outcome<NamedContext> {
     let (dir, suffix) = match (place.split_once('@'), place.rsplit_once(':')) {
         (Some((dir, digest)), _) => (dir, format!("@{digest}")),
         (None, Some((dir, tag))) if !tag.contains('/') => (dir, format!(":{tag}")),
         (None, _) => (place, ":latest".to_owned()),
     };
-    let path = attrs::absolute(Path::new(dir))?;
     let reference = format!("layout{suffix}").parse::<Reference>().map_err(|e| Usage(e.to_string()))?;
+    let path = client.layout(&attrs::absolute(Path::new(dir))?, reference.digest())?;
     Ok(NamedContext::Layout { path: path.to_string_lossy().into_owned(), reference })
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use lapstrake_build::Planned;
 use lapstrake_diag::Outcome;
-use lapstrake_engine::Warning;
+use lapstrake_engine::{OwnWarning, Warning};
 use lapstrake_graph::Target;
 use lapstrake_llb::{LocalSource, encode};
 use lapstrake_proto::moby::buildkit::v1::frontend as api;
@@ -140,6 +140,11 @@ impl Service for Bridge {
             short: text(&warning.short),
             detail: warning.detail.iter().map(|detail| text(detail)).collect::<Vec<_>>().join("\n"),
             url: Some(warning.url).filter(|url| !url.is_empty()),
+            own: Some(Box::new(OwnWarning {
+                step: warning.digest,
+                level: i32::try_from(warning.level).unwrap_or(i32::MAX),
+                text: warning.info.as_ref().map_or_else(String::new, |info| text(&info.data)),
+            })),
             file: warning.info.map_or_else(String::new, |info| info.filename),
             lines: (first, last),
         });

@@ -3,6 +3,7 @@
 mod agent;
 mod contexts;
 mod output;
+pub(crate) mod stores;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lapstrake_build::{Addressee, Client, Writing, WritingFiles};
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_llb::LocalSource;
+use lapstrake_oci::Digest;
 use lapstrake_ops::{Debug, ImageRules, LocalContext, Secret};
 use lapstrake_proto::moby::buildkit::secrets::v1::GetSecretRequest;
 use lapstrake_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
@@ -30,6 +32,7 @@ use crate::session::{Session, Sessions};
 use agent::Agent;
 use contexts::Contexts;
 pub(crate) use contexts::Names;
+use stores::Stores;
 
 /// The name that Docker Hub's credentials are asked for under.
 const HUB: &str = "registry-1.docker.io";
@@ -45,6 +48,8 @@ pub(crate) struct SessionCaller {
     locals: Mutex<BTreeMap<String, LocalSource>>,
     /// The open sessions, for directories of other ones.
     sessions: Arc<Sessions>,
+    /// Content stores of the client.
+    stores: Stores,
     /// The upload that stands for standard input, as host and path of its address.
     upload: Option<(String, String)>,
     rules: Option<ImageRules>,
@@ -65,7 +70,9 @@ impl SessionCaller {
         upload: Option<(String, String)>,
     ) -> SessionCaller {
         let contexts = Contexts::new((session.clone(), sessions.clone()), store.clone(), names);
+        let stores = Stores::new(session.clone(), sessions.clone(), store.clone());
         SessionCaller {
+            stores,
             session,
             host,
             store,
@@ -82,6 +89,16 @@ impl SessionCaller {
     #[must_use]
     pub(crate) fn with_rules(self, rules: Option<ImageRules>) -> SessionCaller {
         SessionCaller { rules, ..self }
+    }
+
+    /// What the client is told at the end of the build of what went to its content stores.
+    pub(crate) fn take_answers(&self) -> BTreeMap<String, String> {
+        self.stores.take_answers()
+    }
+
+    /// As [`Client::layout`].
+    pub(crate) async fn layout_of(&self, named: &Path, digest: Option<&Digest>) -> Outcome<PathBuf> {
+        self.stores.layout(named, digest).await
     }
 
     /// Remembers directories that a definition names, until a step needs them.
@@ -177,6 +194,14 @@ impl Client for SessionCaller {
 
     fn output_directory(&self, dest: &Path, write: &mut WritingFiles<'_>) -> Outcome<()> {
         output::directory(&self.session, &self.store, dest, write)
+    }
+
+    fn layout(&self, named: &Path, digest: Option<&Digest>) -> Outcome<PathBuf> {
+        wait(self.stores.layout(named, digest))
+    }
+
+    fn layout_written(&self, named: &Path) -> Outcome<()> {
+        wait(self.stores.written(named))
     }
 
     fn engine(&self) -> Outcome<Addressee> {

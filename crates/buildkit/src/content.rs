@@ -7,7 +7,7 @@ use std::pin::Pin;
 use futures_util::Stream;
 use lapstrake_proto::containerd::services::content::v1 as api;
 use lapstrake_proto::containerd::services::content::v1::content_server::Content as Service;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The namespace of the blobs of build records.
 const HISTORY: &str = "buildkit_history";
@@ -33,6 +33,7 @@ fn not_found<T>(digest: &str) -> Result<T, Status> {
 impl Service for Content {
     type ListStream = Pin<Box<dyn Stream<Item = Result<api::ListContentResponse, Status>> + Send>>;
     type ReadStream = Pin<Box<dyn Stream<Item = Result<api::ReadContentResponse, Status>> + Send>>;
+    type WriteStream = Pin<Box<dyn Stream<Item = Result<api::WriteContentResponse, Status>> + Send>>;
 
     async fn info(&self, request: Request<api::InfoRequest>) -> Result<Response<api::InfoResponse>, Status> {
         check_namespace(&request)?;
@@ -53,5 +54,12 @@ impl Service for Content {
     ) -> Result<Response<Self::ReadStream>, Status> {
         check_namespace(&request)?;
         not_found(&request.get_ref().digest)
+    }
+
+    async fn write(
+        &self,
+        _request: Request<Streaming<api::WriteContentRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        Err(Status::unimplemented("the content of `lapstrake serve` is only read"))
     }
 }

@@ -12,14 +12,17 @@ use lapstrake_graph::{Graph, ImageDraft, ImageStore, Op, Plan, Source, Target, V
 use lapstrake_llb::{Answers, Definition, ImageQuestion, LlbError, Nested, Replacement, ResolveMode};
 use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
 use lapstrake_ops::LocatedImage;
+use lapstrake_proto::moby::buildkit::v1::Exporter;
 use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReadFileRequest};
 use lapstrake_proto::moby::buildkit::v1::sourcepolicy::Policy;
 use lapstrake_proto::pb;
+use lapstrake_request::BuildRequest;
 use prost::Message as _;
 
 use crate::caller::{Names, SessionCaller};
 use crate::gateway::files::Files;
 use crate::jobs::{About, Definitions, Job, Prepared};
+use crate::layouts::layout_of;
 use crate::policy::Judge;
 use crate::shared::Shared;
 use crate::translate;
@@ -37,8 +40,14 @@ impl Definitions {
         job: &Job,
         imports: &[CacheOptionsEntry],
     ) -> Outcome<Arc<Definitions>> {
-        let make = || async { Definitions::new(shared, job, imports).map(Arc::new) };
-        job.definitions.get_or_try_init(make).await.cloned()
+        let mut definitions = job.definitions.lock().await;
+        if let Some(definitions) = &*definitions {
+            return Ok(definitions.clone());
+        }
+        if job.canceled.is_cancelled() {
+            return Err(Report::canceled(2));
+        }
+        Ok(definitions.insert(Arc::new(Definitions::new(shared, job, imports)?)).clone())
     }
 
     fn new(shared: &Shared, job: &Job, imports: &[CacheOptionsEntry]) -> Outcome<Definitions> {
@@ -61,14 +70,20 @@ impl Definitions {
         Ok(Definitions { tools, caller, request })
     }
 
-    /// The tools for an export of results, and the outputs. `results` says whether the results are an index, and the name that
+    /// The tools for an export of results to `exporters`, and the outputs. `results` says whether the results are an index, and the name that
     /// they give to their image.
     ///
     /// # Errors
     /// As [`Definitions::of`].
-    pub(crate) fn for_export(&self, (is_index, name): (bool, Option<&str>)) -> Outcome<(Tools, Resolved)> {
+    pub(crate) fn for_export(
+        &self,
+        exporters: &[Exporter],
+        (is_index, name): (bool, Option<&str>),
+    ) -> Outcome<(Tools, Resolved)> {
         let client: Arc<dyn Client> = self.caller.clone();
-        let resolved = Resolved::without_results(&self.request, &client)?;
+        let outputs = translate::outputs(exporters).map_err(|status| translate::report(&status))?;
+        let request = BuildRequest { outputs, ..self.request.clone() };
+        let resolved = Resolved::without_results(&request, &client)?;
         Ok((self.tools.clone(), resolved.of_results(is_index, name)?.with_manifests()))
     }
 
@@ -80,7 +95,7 @@ impl Definitions {
     }
 
     /// The caller.
-    pub(crate) fn caller(&self) -> Arc<dyn Client> {
+    pub(crate) fn caller(&self) -> Arc<SessionCaller> {
         self.caller.clone()
     }
 }
@@ -200,8 +215,13 @@ async fn plan(
     let mut graph = Graph::new();
     let lowered = definition.lower(&answers, &mut graph).map_err(|error| report(&error))?;
     definitions.caller.add_locals(lowered.locals);
-    let target =
-        Target { edge: lowered.edge, platform: Platform::host(), image: empty_image(&Platform::host()) };
+    let host = Platform::host();
+    let config = translate::config_of(&job.request.exporters).map(image_config).transpose()?;
+    let image = match config {
+        Some(config) => ImageDraft { config, ..empty_image(&host) },
+        None => empty_image(&host),
+    };
+    let target = Target { edge: lowered.edge, platform: host, image };
     let text = definition.text();
     let file = text.map_or_else(
         || SourceFile::new("", String::new()),
@@ -235,6 +255,21 @@ pub(crate) fn empty_image(platform: &Platform) -> ImageDraft {
     ImageDraft { config, is_complete: true, history: Vec::new(), epoch: None }
 }
 
+/// The config of an image as the client has written it.
+///
+/// # Errors
+/// It is no config, or has no platform.
+pub(crate) fn image_config(bytes: &[u8]) -> Outcome<ImageConfig> {
+    let config: Option<ImageConfig> = serde_json::from_slice(bytes)
+        .map_err(|error| Report::new(format!("failed to parse image config for export: {error}")))?;
+    let config = config.ok_or_else(|| Report::new("invalid null image config for export"))?;
+    match (config.os.is_empty(), config.architecture.is_empty()) {
+        (false, false) => Ok(config),
+        (true, true) => Err(Report::new("invalid image config for export: missing os")),
+        _ => Err(Report::new("invalid image config: os and architecture must be specified together")),
+    }
+}
+
 /// The sources that the images of a definition are. All are asked for at once.
 async fn images(definitions: &Definitions, definition: &Definition) -> Outcome<BTreeMap<Digest, Source>> {
     let questions = definition.images().map_err(|error| report(&error))?;
@@ -252,17 +287,30 @@ async fn image(definitions: &Definitions, question: &ImageQuestion) -> Outcome<S
     let reference: Reference = question.reference.parse().map_err(|error| bad(format!("{error}")))?;
     let platform = question.platform.clone().unwrap_or_else(Platform::host);
     let images = &definitions.tools.images;
-    let found: LocatedImage = match question.mode {
+    let place = match &question.layout {
+        Some(layout) => Some(layout_of(definitions, layout, &reference).await?),
+        None => None,
+    };
+    let mut found: LocatedImage = match question.mode {
+        _ if let Some(place) = &place => images.resolve(&reference, place, &platform).await?,
         ResolveMode::Pull => match images.resolve_in_registry(&reference, &platform).await {
             Ok(found) => found,
             Err(_) => images.resolve(&reference, &ImageStore::Registry, &platform).await?,
         },
         ResolveMode::Default => images.resolve(&reference, &ImageStore::Registry, &platform).await?,
     };
-    if !question.checksum.is_empty() && found.digest().to_string() != question.checksum {
+    let differs = |found: &LocatedImage| {
+        !question.checksum.is_empty() && found.digest().to_string() != question.checksum
+    };
+    if differs(&found) && place.is_none() {
+        // An image that was made here may have another manifest in its registry.
+        found = images.resolve_in_registry(&reference, &platform).await.unwrap_or(found);
+    }
+    if differs(&found) {
         return Err(Report::new(format!(
-            "image digest {} of {reference} does not match expected checksum {}",
+            "image digest {} for {} does not match expected checksum {}",
             found.digest(),
+            question.reference,
             question.checksum
         )));
     }
@@ -274,7 +322,7 @@ async fn image(definitions: &Definitions, question: &ImageQuestion) -> Outcome<S
         manifest: found.manifest,
         platform,
         store: match question.layer_limit {
-            0 => ImageStore::Registry,
+            0 => place.unwrap_or(ImageStore::Registry),
             limit => ImageStore::LowestLayers(limit),
         },
     })

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `files` | files of references and of containers |
 //! | `images` | configs and digests of images |
+//! | `sources` | what sources are: commits, files of the web |
 //! | `containers` | making and releasing containers |
 //! | `process` | processes in containers |
 
@@ -12,3 +13,4 @@ pub(crate) mod files;
 pub(crate) mod images;
 pub(crate) mod meta;
 pub(crate) mod process;
+pub(crate) mod sources;

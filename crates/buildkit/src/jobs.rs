@@ -5,9 +5,9 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use lapstrake_build::{BuildRecord, Client, Journal, Planned, Resolved, Subject, Tools, Trace};
+use lapstrake_build::{BuildRecord, Journal, Planned, Resolved, Subject, Tools, Trace};
 use lapstrake_diag::{Fault, Report};
-use lapstrake_engine::Progress;
+use lapstrake_engine::{Progress, Warning};
 use lapstrake_llb::SourceMap;
 use lapstrake_oci::Reference;
 use lapstrake_ops::StackReport;
@@ -17,7 +17,7 @@ use lapstrake_proto::moby::buildkit::v1::frontend;
 use lapstrake_proto::pb;
 use lapstrake_request::BuildRequest;
 use lapstrake_sys::memory;
-use tokio::sync::{Notify, OnceCell, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -80,7 +80,7 @@ pub(crate) struct Job {
     /// The texts of the client that steps were made from.
     texts: Mutex<Texts>,
     /// The tools that all definitions of the build share, once there is a definition.
-    pub(crate) definitions: OnceCell<Arc<Definitions>>,
+    pub(crate) definitions: tokio::sync::Mutex<Option<Arc<Definitions>>>,
     /// The result that the record of the build tells of.
     subject: Mutex<Option<Arc<Prepared>>>,
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
@@ -93,7 +93,7 @@ pub(crate) struct Prepared {
     /// The graph. Solving a result for an output takes it.
     pub(crate) planned: tokio::sync::Mutex<Option<Planned>>,
     /// The caller, with the directories that it has brought.
-    pub(crate) caller: Arc<dyn Client>,
+    pub(crate) caller: Arc<SessionCaller>,
     /// The record of what was done until now.
     pub(crate) trace: tokio::sync::Mutex<Trace>,
     /// The beginning of the record.
@@ -160,7 +160,7 @@ impl Job {
             events: Mutex::new(Some(events)),
             names: Mutex::default(),
             texts: Mutex::default(),
-            definitions: OnceCell::new(),
+            definitions: tokio::sync::Mutex::default(),
             subject: Mutex::default(),
             results: Mutex::default(),
             answer: Mutex::default(),
@@ -235,6 +235,12 @@ impl Job {
         }));
     }
 
+    /// Warns the client, of no place in a text.
+    pub(crate) fn warn(&self, short: String) {
+        let (detail, url, file) = (String::new(), None, String::new());
+        self.progress().warn(Warning { short, detail, url, file, lines: (0, 0), own: None });
+    }
+
     /// The reports of steps that the record of the build has.
     pub(crate) async fn steps(&self) -> Vec<StackReport> {
         let subject = self.subject.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -259,6 +265,8 @@ impl Job {
         self.client.containers.close().await;
         self.frontends.close().await;
         self.results.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // The directories of the client are free for its next build.
+        drop(self.definitions.lock().await.take());
         drop(self.progress.lock().unwrap_or_else(PoisonError::into_inner).take());
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
         let journal = match events {

@@ -17,7 +17,9 @@
 //! | `jobs` | the builds that run, by the ids that clients give them |
 //! | `definitions` | definitions (LLB) as results of a build |
 //! | `results` | results that a client puts together |
+//! | `layouts` | OCI layouts of the client as places of images |
 //! | `policy` | source policies |
+//! | `requested` | platforms that a client asked for |
 //! | `reference` | the solved trees of references that clients hold |
 //! | `session` | the connection back to a client |
 //! | `caller` | a session as the client of a build: directories, secrets, agents, logins, outputs |
@@ -43,9 +45,11 @@ mod held;
 mod host;
 mod inputs;
 mod jobs;
+mod layouts;
 mod policy;
 mod records;
 mod reference;
+mod requested;
 mod results;
 mod run;
 mod server;

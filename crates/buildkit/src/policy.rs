@@ -22,7 +22,7 @@ use lapstrake_proto::pb;
 use tonic::Status;
 
 use crate::error;
-use crate::gateway::images;
+use crate::gateway::sources;
 use crate::jobs::Job;
 use crate::shared::Shared;
 use rules::Policies;
@@ -109,7 +109,7 @@ impl Judge {
                     if !same {
                         return Err(Status::unknown("policy requested different source identifier"));
                     }
-                    let facts = images::facts(&self.shared, &self.job, wanted).await;
+                    let facts = sources::source(&self.shared, &self.job, wanted).await;
                     let facts = facts.map_err(|status| {
                         error::prefixed(&status, "error resolving source metadata from policy request")
                     })?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use lapstrake_build::{BuildRecord, Journal, Status as Ended};
+use lapstrake_build::{BuildRecord, Call, Journal, Status as Ended};
 use lapstrake_diag::{Outcome, Report};
 use lapstrake_proto::google::rpc;
 use lapstrake_proto::moby::buildkit::v1 as api;
@@ -67,18 +67,55 @@ fn described(record: &BuildRecord) -> api::BuildHistoryRecord {
         response.insert("containerimage.digest".to_owned(), image.clone());
     }
     let took = i64::try_from(record.took).unwrap_or(i64::MAX);
+    let Call { frontend, attrs, exporters, response } = record.call.clone().unwrap_or_else(|| Call {
+        frontend: "dockerfile.v0".to_owned(),
+        attrs,
+        exporters: Vec::new(),
+        response,
+    });
     api::BuildHistoryRecord {
         r#ref: record.id.clone(),
-        frontend: "dockerfile.v0".to_owned(),
+        frontend,
         frontend_attrs: attrs,
+        exporters: exporters.into_iter().map(|(kind, attrs)| api::Exporter { r#type: kind, attrs }).collect(),
         error,
         created_at: Some(time(record.started)),
         completed_at: Some(time(record.started.saturating_add(took))),
         exporter_response: response,
+        result: Some(results(record)),
+        pinned: record.pinned,
         num_cached_steps: count(cached),
         num_total_steps: count(total),
         num_completed_steps: count(total),
         ..api::BuildHistoryRecord::default()
+    }
+}
+
+/// The images that a build has made.
+fn results(record: &BuildRecord) -> api::BuildResultInfo {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let one = |descriptor: &serde_json::Value| api::Descriptor {
+        media_type: text(&descriptor["mediaType"]),
+        digest: text(&descriptor["digest"]),
+        size: descriptor["size"].as_i64().unwrap_or_default(),
+        annotations: BTreeMap::new(),
+    };
+    let number = |number: &usize| i64::try_from(*number).unwrap_or(i64::MAX);
+    api::BuildResultInfo {
+        result_deprecated: record.results.values().next().map(one),
+        attestations: Vec::new(),
+        results: record.results.iter().map(|(at, descriptor)| (number(at), one(descriptor))).collect(),
+    }
+}
+
+/// The call of `job`, for its record.
+pub(crate) fn call(job: &Job, response: BTreeMap<String, String>) -> Call {
+    let exporters = job.request.exporters.iter();
+    Call {
+        frontend: job.request.frontend.clone(),
+        attrs: job.request.frontend_attrs.clone(),
+        exporters: exporters.map(|one| (one.r#type.clone(), one.attrs.clone())).collect(),
+        response,
     }
 }
 

@@ -9,15 +9,20 @@ use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_graph::ImageDraft;
 use lapstrake_oci::{ImageConfig, Platform};
 use lapstrake_ops::SharedStack;
+use lapstrake_proto::moby::buildkit::v1::Exporter;
 use lapstrake_proto::moby::buildkit::v1::frontend as api;
 use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
+use lapstrake_proto::moby::exporter::v1::exporter_client::ExporterClient;
+use lapstrake_proto::moby::exporter::v1::{FinalizeExportRequest, FindExportersRequest};
 use serde::Deserialize;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::definitions::empty_image;
+use crate::definitions::{empty_image, image_config};
 use crate::jobs::{Definitions, Job, Prepared};
 use crate::reference;
+use crate::requested;
 use crate::shared::Shared;
+use crate::translate;
 
 /// The metadata with the config of an image.
 const CONFIG: &str = "containerimage.config";
@@ -125,7 +130,8 @@ impl Results {
             }
             found = Some(prepared);
         }
-        let same = |prepared: &Arc<Prepared>| prepared.described.get() == Some(&self.metadata);
+        let asks = job.request.enable_session_exporter;
+        let same = |prepared: &Arc<Prepared>| !asks && prepared.described.get() == Some(&self.metadata);
         Ok(found.filter(same))
     }
 
@@ -136,8 +142,15 @@ impl Results {
     pub(crate) async fn deliver(&self, shared: &Arc<Shared>, job: &Arc<Job>) -> Outcome<Delivered> {
         let definitions = Definitions::of(shared, job, &[]).await?;
         let name = self.metadata.get(NAME).map(|name| String::from_utf8_lossy(name).into_owned());
-        let (tools, resolved) = definitions.for_export((self.named, name.as_deref()))?;
+        let found = self.exporters_of_session(job).await?;
+        let exporters = translate::with_annotations(&job.request, &found, &self.metadata);
+        let (tools, resolved) = definitions.for_export(&exporters, (self.named, name.as_deref()))?;
         let platforms = self.platforms()?;
+        if let Some(text) =
+            requested::mismatch(job, self.named, platforms.iter().map(|(_, platform)| platform))
+        {
+            job.warn(text);
+        }
         let names = self.names(&platforms)?;
         let solving = names.iter().map(|name| self.solved(shared, job, name));
         let solved = try_join_all(solving).await?;
@@ -146,7 +159,27 @@ impl Results {
         let mut trace = Trace { build: job.id.clone(), steps: job.steps().await, ..Trace::default() };
         let caller = definitions.caller();
         let this = Build { worker: &shared.worker, client: &*caller, progress: job.progress() };
-        export(&this, (tools, resolved), results, &mut trace).await
+        let delivered = export(&this, (tools, resolved), results, &mut trace).await;
+        job.answer(caller.take_answers());
+        delivered
+    }
+
+    /// The exporters that the client's session names for the results.
+    async fn exporters_of_session(&self, job: &Job) -> Outcome<Vec<Exporter>> {
+        let Some(session) = job.session.as_ref().filter(|_| job.request.enable_session_exporter) else {
+            return Ok(Vec::new());
+        };
+        let asked = FindExportersRequest {
+            metadata: self.metadata.clone(),
+            refs: self.references.values().filter(|id| !id.is_empty()).cloned().collect(),
+        };
+        let answer = ExporterClient::new(session.channel()).find_exporters(asked).await;
+        let found = match answer {
+            Ok(answer) => answer.into_inner().exporters,
+            Err(status) if is_left_out(&status) => Vec::new(),
+            Err(status) => return Err(report(&status)),
+        };
+        Ok(found.into_iter().map(|one| Exporter { r#type: one.r#type, attrs: one.attrs }).collect())
     }
 
     /// Solves the reference `name`. The record of the build gets the reports of the steps, however the steps end.
@@ -235,18 +268,6 @@ impl Results {
     }
 }
 
-/// The config of an image as the client has written it.
-fn image_config(bytes: &[u8]) -> Outcome<ImageConfig> {
-    let config: Option<ImageConfig> = serde_json::from_slice(bytes)
-        .map_err(|error| Report::new(format!("failed to parse image config for export: {error}")))?;
-    let config = config.ok_or_else(|| Report::new("invalid null image config for export"))?;
-    match (config.os.is_empty(), config.architecture.is_empty()) {
-        (false, false) => Ok(config),
-        (true, true) => Err(Report::new("invalid image config for export: missing os")),
-        _ => Err(Report::new("invalid image config: os and architecture must be specified together")),
-    }
-}
-
 /// The result that a reference names, and the name of its target.
 fn find<'i>(job: &Job, id: &'i str) -> Outcome<(Arc<Prepared>, &'i str)> {
     let (result, target) = job.split(id);
@@ -255,6 +276,26 @@ fn find<'i>(job: &Job, id: &'i str) -> Outcome<(Arc<Prepared>, &'i str)> {
 
 fn report(status: &Status) -> Report {
     Report::new(status.message().to_owned())
+}
+
+/// Tells the client's session what the exporters have answered, if it wants to know.
+///
+/// # Errors
+/// The client does not agree.
+pub(crate) async fn finalize_export(job: &Job, answer: &BTreeMap<String, String>) -> Result<(), Status> {
+    let Some(session) = job.session.as_ref().filter(|_| job.request.enable_session_exporter) else {
+        return Ok(());
+    };
+    let request = FinalizeExportRequest { exporter_response: answer.clone() };
+    match ExporterClient::new(session.channel()).finalize_export(request).await {
+        Err(status) if !is_left_out(&status) => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a client has no such method, or does not serve it now.
+fn is_left_out(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unimplemented)
 }
 
 #[cfg(test)]

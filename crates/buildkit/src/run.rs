@@ -7,7 +7,6 @@ use lapstrake_build::{
     Build, Client, Delivered, Loaded, Place, Resolved, Subject, Trace, finish, plan_loaded, without_secrets,
 };
 use lapstrake_diag::{Fault, Outcome, Report};
-use lapstrake_engine::Warning;
 use lapstrake_proto::moby::buildkit::v1::SolveResponse;
 use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReturnRequest};
 use lapstrake_proto::moby::buildkit::v1::sourcepolicy::Policy;
@@ -25,7 +24,7 @@ use crate::inputs;
 use crate::jobs::{About, Job, Prepared};
 use crate::policy::Judge;
 use crate::records;
-use crate::results::Results;
+use crate::results::{self, Results};
 use crate::shared::Shared;
 use crate::translate::{self, Translated};
 
@@ -51,12 +50,14 @@ pub(crate) async fn run(
         () = job.canceled.cancelled() => Err(Report::canceled(2)),
         () = gone => Err(Report::new("the client's session is over").with_fault(Fault::Canceled(2))),
     };
-    record(shared, job, result.as_ref().map(Option::as_ref)).await;
+    let delivered = result.as_ref().ok().and_then(Option::as_ref);
+    let mut exporter_response = delivered.map(response).unwrap_or_default();
+    exporter_response.extend(job.take_answer());
+    record(shared, job, result.as_ref().map(Option::as_ref), &exporter_response).await;
     drop(in_use);
     match &result {
-        Ok(delivered) => {
-            let mut exporter_response = delivered.as_ref().map(response).unwrap_or_default();
-            exporter_response.extend(job.take_answer());
+        Ok(_) => {
+            results::finalize_export(job, &exporter_response).await?;
             Ok(SolveResponse { exporter_response })
         }
         Err(report) => Err(job.failure().unwrap_or_else(|| job.status(report))),
@@ -143,9 +144,9 @@ pub(crate) async fn begin(
         caller.put(&request.context.to_string_lossy(), &BTreeMap::new()).await?;
     }
     let judge = Judge::of(shared, job, policies).map_err(|status| job.refused(&status))?.map(Arc::new);
-    let caller = caller.with_rules(judge.clone().map(Judge::for_images));
-    let caller: Arc<dyn Client> = Arc::new(caller);
-    let mut resolved = Resolved::parse(&request, &caller)?.with_manifests();
+    let caller = Arc::new(caller.with_rules(judge.clone().map(Judge::for_images)));
+    let client: Arc<dyn Client> = caller.clone();
+    let mut resolved = Resolved::parse(&request, &client)?.with_manifests();
     if let Some(judge) = &judge
         && let Place::Remote(source) = &resolved.place
         && let Some(other) = judge.other(source).await?
@@ -178,16 +179,8 @@ pub(crate) async fn begin(
 
 /// Shows what is doubtful in the options.
 fn show_warnings(job: &Job, resolved: &Resolved) {
-    let progress = job.progress();
     for text in &resolved.warnings {
-        let short = text.trim_start_matches("warning: ").to_owned();
-        progress.warn(Warning {
-            short,
-            detail: String::new(),
-            url: None,
-            file: String::new(),
-            lines: (0, 0),
-        });
+        job.warn(text.trim_start_matches("warning: ").to_owned());
     }
 }
 
@@ -263,7 +256,9 @@ async fn deliver(shared: &Arc<Shared>, job: &Arc<Job>, prepared: &Arc<Prepared>)
     let planned = planned.ok_or_else(|| Report::new("the result was returned already"))?;
     let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
     let mut trace = prepared.trace.lock().await;
-    finish(&this, planned, &mut trace).await
+    let delivered = finish(&this, planned, &mut trace).await;
+    job.answer(prepared.caller.take_answers());
+    delivered
 }
 
 /// What the client returned is the result of the build.
@@ -301,12 +296,18 @@ fn response(delivered: &Delivered) -> BTreeMap<String, String> {
 }
 
 /// Keeps a record of the build. A build does not fail for want of it.
-async fn record(shared: &Arc<Shared>, job: &Arc<Job>, result: Result<Option<&Delivered>, &Report>) {
+async fn record(
+    shared: &Arc<Shared>,
+    job: &Arc<Job>,
+    result: Result<Option<&Delivered>, &Report>,
+    response: &BTreeMap<String, String>,
+) {
     let (prepared, mut journal) = job.close().await;
     let Some(prepared) = prepared.filter(|_| !job.request.internal) else { return };
     let About { mut record, secrets } = prepared.about.clone();
     record.steps = std::mem::take(&mut prepared.trace.lock().await.steps);
     record.end(result);
+    record.call = Some(records::call(job, response.clone()));
     record.hide(&secrets);
     journal.hide(&secrets);
     let store = shared.worker.store().clone();

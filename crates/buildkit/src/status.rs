@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use lapstrake_engine::{Event, StepId, Stream, Warning};
+use lapstrake_engine::{Event, OwnWarning, StepId, Stream, Warning};
 use lapstrake_oci::Digest;
 use lapstrake_proto::moby::buildkit::v1::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning};
 use lapstrake_proto::pb;
@@ -149,16 +149,20 @@ impl Messages {
             |line: u32| Some(pb::Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
         let (first, last) = warning.lines;
         // Warnings belong to a step; those of the text belong to the first one.
-        let vertex = self.vertices.values().next().map_or_else(String::new, |vertex| vertex.digest.clone());
+        let first_step =
+            || self.vertices.values().next().map_or_else(String::new, |vertex| vertex.digest.clone());
+        let language = if warning.own.is_some() { String::new() } else { "Dockerfile".to_owned() };
+        let OwnWarning { step, level, text } = warning.own.map(|own| *own).unwrap_or_default();
         VertexWarning {
-            vertex,
-            level: 1,
+            vertex: Some(step).filter(|step| !step.is_empty()).unwrap_or_else(first_step),
+            level: i64::from(level.max(1)),
             short: warning.short.into_bytes(),
-            detail: vec![warning.detail.into_bytes()],
+            detail: warning.detail.split('\n').map(|line| line.as_bytes().to_vec()).collect(),
             url: warning.url.unwrap_or_default(),
             info: Some(pb::SourceInfo {
                 filename: warning.file,
-                language: "Dockerfile".to_owned(),
+                data: text.into_bytes(),
+                language,
                 ..pb::SourceInfo::default()
             }),
             ranges: vec![pb::Range { start: position(first), end: position(last) }],

@@ -11,7 +11,10 @@ use lapstrake_request::{BuildRequest, CacheRequest, StepRequest};
 use tonic::{Code, Status};
 
 use crate::caller::Names;
+use crate::caller::stores::{CACHE, IMAGES, StoreName};
 
+/// The attribute with the config of an image.
+const CONFIG: &str = "containerimage.config";
 /// The host of addresses that stand for uploads of the session.
 const UPLOAD: &str = "http://buildkit-session/";
 
@@ -121,6 +124,30 @@ pub(crate) fn definition(
     })
 }
 
+/// The config of the image, where a client without a frontend gives it to an exporter.
+pub(crate) fn config_of(exporters: &[Exporter]) -> Option<&[u8]> {
+    exporters.iter().find_map(|exporter| exporter.attrs.get(CONFIG)).map(String::as_bytes)
+}
+
+/// The exporters with the annotations that a result asks for, where they have none of their own, and with the epoch of the call.
+pub(crate) fn with_annotations(
+    solve: &SolveRequest,
+    more: &[Exporter],
+    metadata: &BTreeMap<String, Vec<u8>>,
+) -> Vec<Exporter> {
+    let mut exporters = with_epoch(solve);
+    exporters.extend(more.iter().cloned());
+    for Exporter { attrs, .. } in
+        exporters.iter_mut().filter(|one| matches!(one.r#type.as_str(), "image" | "oci" | "docker"))
+    {
+        for (key, value) in metadata.iter().filter(|(key, _)| key.starts_with("annotation")) {
+            let value = String::from_utf8_lossy(value).into_owned();
+            attrs.entry(key.clone()).or_insert(value);
+        }
+    }
+    exporters
+}
+
 /// The exporters with the epoch that the options of the frontend name, where they have none of their own.
 fn with_epoch(solve: &SolveRequest) -> Vec<Exporter> {
     let mut exporters = solve.exporters.clone();
@@ -171,6 +198,9 @@ fn contexts(opt: &BTreeMap<String, String>) -> Result<Vec<String>, Status> {
             // Solved before the frontend begins: see `inputs`.
             Some(("input", _)) => continue,
             Some(("docker-image" | "http" | "https" | "git" | "ssh", _)) => value,
+            Some(("oci-layout", place)) => layout(place).ok_or_else(|| {
+                Status::invalid_argument(format!("context {name}: could not get digest for {place}"))
+            })?,
             _ if value.starts_with("git@") => value,
             Some((kind, _)) => {
                 let text = format!("context {name}: contexts of type `{kind}` are not supported yet");
@@ -183,6 +213,32 @@ fn contexts(opt: &BTreeMap<String, String>) -> Result<Vec<String>, Status> {
     Ok(all)
 }
 
+/// The address of an image in a layout of the client, `//STORE[:TAG]@DIGEST`, with the store's path in place of its name.
+fn layout(place: &str) -> Option<String> {
+    let (name, digest) = place.strip_prefix("//")?.split_once('@')?;
+    let store = match name.rsplit_once(':') {
+        Some((store, tag)) if !tag.contains('/') => store,
+        _ => name,
+    };
+    let store = StoreName { session: String::new(), id: format!("{IMAGES}{store}") };
+    Some(format!("oci-layout://{}@{digest}", store.to_path().display()))
+}
+
+/// The options of a cache. A local cache is a content store of the client, named by `key`.
+fn of_client<'a>(kind: &str, attrs: impl Iterator<Item = (&'a String, &'a String)>, key: &str) -> String {
+    if kind != "local" {
+        return described(kind, attrs);
+    }
+    let mut own: BTreeMap<String, String> = attrs.map(|(key, value)| (key.clone(), value.clone())).collect();
+    // The client removes what is left over from its store itself.
+    own.remove("reset");
+    if let Some(place) = own.get_mut(key) {
+        let store = StoreName { session: String::new(), id: format!("{CACHE}{place}") };
+        *place = store.to_path().to_string_lossy().into_owned();
+    }
+    described(kind, own.iter())
+}
+
 fn cache(
     options: Option<&CacheOptions>,
     opt: &BTreeMap<String, String>,
@@ -191,28 +247,16 @@ fn cache(
     let stages = opt.get("no-cache");
     let disabled_stages =
         stages.iter().flat_map(|stages| stages.split(',')).filter(|stage| !stage.is_empty());
-    let entry = |entry: &CacheOptionsEntry| described(&entry.r#type, entry.attrs.iter());
-    let kinds = options
+    let mut from: Vec<String> = options
         .iter()
-        .flat_map(|cache| cache.imports.iter().chain(&cache.exports))
-        .map(|entry| &entry.r#type);
-    // A local cache is a directory of the client's, not of this machine.
-    if kinds.chain(imports.iter().map(|import| &import.r#type)).any(|kind| kind == "local") {
-        return Err(Status::unimplemented(
-            "caches of type `local` are not supported yet: use `type=registry`",
-        ));
-    }
-    let mut from: Vec<String> = options.iter().flat_map(|cache| &cache.imports).map(entry).collect();
-    from.extend(imports.iter().map(|import| described(&import.r#type, import.attrs.iter())));
+        .flat_map(|cache| &cache.imports)
+        .map(|from| of_client(&from.r#type, from.attrs.iter(), "src"))
+        .collect();
+    from.extend(imports.iter().map(|import| of_client(&import.r#type, import.attrs.iter(), "src")));
     if let Some(text) = opt.get("cache-imports").filter(|text| !text.is_empty()) {
         let bad = |error: serde_json::Error| Status::invalid_argument(format!("cache-imports: {error}"));
         let imports: Vec<Import> = serde_json::from_str(text).map_err(bad)?;
-        if imports.iter().any(|import| import.kind == "local") {
-            return Err(Status::unimplemented(
-                "caches of type `local` are not supported yet: use `type=registry`",
-            ));
-        }
-        from.extend(imports.iter().map(|import| described(&import.kind, import.attrs.iter())));
+        from.extend(imports.iter().map(|import| of_client(&import.kind, import.attrs.iter(), "src")));
     }
     let old =
         opt.get("cache-from").into_iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
@@ -228,7 +272,11 @@ fn cache(
         disabled_stages: disabled_stages.map(str::to_owned).collect(),
         read_all_files: false,
         from: unique,
-        to: options.iter().flat_map(|cache| &cache.exports).map(entry).collect(),
+        to: options
+            .iter()
+            .flat_map(|cache| &cache.exports)
+            .map(|to| of_client(&to.r#type, to.attrs.iter(), "dest"))
+            .collect(),
     })
 }
 
@@ -275,24 +323,33 @@ fn steps(solve: &SolveRequest, opt: &BTreeMap<String, String>) -> Result<StepReq
 }
 
 /// The outputs in the syntax of `--output`. Those that go to the client have their number for a destination.
-fn outputs(exporters: &[Exporter]) -> Result<Vec<String>, Status> {
+///
+/// # Errors
+/// An exporter that does not exist.
+pub(crate) fn outputs(exporters: &[Exporter]) -> Result<Vec<String>, Status> {
     if exporters.is_empty() {
         return Ok(vec!["type=cacheonly".to_owned()]);
     }
     let mut all = Vec::new();
     for (number, Exporter { r#type, attrs }) in exporters.iter().enumerate() {
         let mut attrs = attrs.clone();
+        // Not for the exporter: see `config_of`.
+        attrs.remove(CONFIG);
         match r#type.as_str() {
             "image" => {}
             "local" | "tar" => {
                 attrs.insert("dest".to_owned(), number.to_string());
             }
             "oci" | "docker" => {
-                if attrs.get("tar").is_some_and(|value| value == "false") {
-                    let why = "layouts for a client are not supported yet: leave out `tar=false`";
-                    return Err(Status::unimplemented(["type=", r#type, ": ", why].concat()));
-                }
-                attrs.insert("dest".to_owned(), number.to_string());
+                let dest = match attrs.get("tar").map(String::as_str) {
+                    // A client has one store for what it gets.
+                    Some("false" | "0") => {
+                        let store = StoreName { session: String::new(), id: "export".to_owned() };
+                        store.to_path().to_string_lossy().into_owned()
+                    }
+                    _ => number.to_string(),
+                };
+                attrs.insert("dest".to_owned(), dest);
             }
             other => return Err(Status::not_found(format!("exporter {other:?} could not be found"))),
         }
@@ -385,15 +442,26 @@ mod tests {
         let mut solve = SolveRequest { exporter_deprecated: "tar".to_owned(), ..SolveRequest::default() };
         solve.cache.get_or_insert_default().import_refs_deprecated = vec!["r".to_owned()];
         modernise(&mut solve);
-        let mut local = solve.clone();
-        local
-            .cache
-            .get_or_insert_default()
-            .exports
-            .push(CacheOptionsEntry { r#type: "local".to_owned(), ..Default::default() });
-        assert_eq!(dockerfile(&local, &opt(&[]), &[]).unwrap_err().code(), tonic::Code::Unimplemented);
         assert_eq!(solve.exporters[0].r#type, "tar");
         assert_eq!(solve.cache.unwrap().imports[0].attrs["ref"], "r");
+    }
+
+    #[test]
+    fn layouts_and_caches_are_stores_of_the_client() {
+        let path = |id: &str| StoreName { session: String::new(), id: id.to_owned() }.to_path();
+        let import = r#"[{"Type":"local","Attrs":{"src":"/etc","digest":"d"}}]"#;
+        let named = opt(&[("context:a", "oci-layout://x/y:1@sha256:d"), ("cache-imports", import)]);
+        let mut solve = SolveRequest::default();
+        let attrs = opt(&[("dest", "/etc"), ("reset", "true")]);
+        let export = CacheOptionsEntry { r#type: "local".to_owned(), attrs };
+        solve.cache.get_or_insert_default().exports.push(export);
+        let request = dockerfile(&solve, &named, &[]).unwrap().request;
+        assert_eq!(request.contexts, [format!("a=oci-layout://{}@sha256:d", path("oci:x/y").display())]);
+        let cache = path("local:/etc");
+        assert_eq!(request.cache.from, [format!("type=local,digest=d,src={}", cache.display())]);
+        assert_eq!(request.cache.to, [format!("type=local,dest={}", cache.display())]);
+        let without = dockerfile(&SolveRequest::default(), &opt(&[("context:a", "oci-layout:///etc")]), &[]);
+        assert_eq!(without.unwrap_err().code(), tonic::Code::InvalidArgument);
     }
 
     #[test]
@@ -401,9 +469,8 @@ mod tests {
         for pairs in [
             [("attest:sbom", "")],
             [("context:a", "rootfs:///etc")],
-            [("context:a", "oci-layout:///x")],
             [("context:a", "target:x")],
-            [("cache-imports", r#"[{"Type":"local","Attrs":{"src":"/"}}]"#)],
+            [("context:a", "docker-archive:///x")],
         ] {
             let refused = dockerfile(&SolveRequest::default(), &opt(&pairs), &[]).unwrap_err();
             assert_eq!(refused.code(), tonic::Code::Unimplemented, "{pairs:?}");

@@ -32,6 +32,8 @@ const FRONTEND: &[&str] = &[
     "gateway.exec.secretenv",
     "gateway.exec.signals",
     "gateway.exec.filesystem",
+    "source.metaresolver",
+    "source.metaresolver.http.checksumrequest",
 ];
 
 /// The capabilities of definitions and exporters. One id is misspelt in the protocol.
@@ -66,6 +68,7 @@ const GRAPH: &[&str] = &[
     "source.policy.session",
     "source.http",
     "source.http.checksum",
+    "source.ocilayout",
     "source.http.perm",
     "soruce.http.uidgid",
     "exec.meta.base",
@@ -106,6 +109,7 @@ const GRAPH: &[&str] = &[
     "exporter.image.annotations",
     "exporter.sourcedateepoch",
     "exporter.multiple",
+    "exporter.session",
 ];
 
 /// The capabilities of the bridge, and of graphs and exporters.

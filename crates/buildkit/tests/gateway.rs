@@ -23,6 +23,10 @@ mod place;
 mod policies;
 #[path = "gateway/program.rs"]
 mod program;
+#[path = "gateway/sources.rs"]
+mod sources;
+#[path = "gateway/stores.rs"]
+mod stores;
 
 use std::process::ExitCode;
 
@@ -34,13 +38,7 @@ fn main() -> ExitCode {
     if let Some(code) = program::main_if_asked() {
         return code;
     }
-    let parts = [
-        files::TESTS,
-        images::TESTS,
-        containers::TESTS,
-        definitions::TESTS,
-        frontends::TESTS,
-        policies::TESTS,
-    ];
-    lapstrake_testkit::main(&parts.concat())
+    let first = [files::TESTS, images::TESTS, containers::TESTS, definitions::TESTS].concat();
+    let second = [frontends::TESTS, policies::TESTS, sources::TESTS, stores::TESTS].concat();
+    lapstrake_testkit::main(&[first, second].concat())
 }

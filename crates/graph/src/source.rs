@@ -93,6 +93,9 @@ pub struct HttpOptions {
     /// The user and the group of the file; `None` for 0:0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<(u32, u32)>,
+    /// Whether the server's own name of the file counts, where it gives one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named_by_server: bool,
 }
 
 impl HttpOptions {

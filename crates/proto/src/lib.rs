@@ -106,6 +106,13 @@ pub mod moby {
             tonic::include_proto!("moby.sshforward.v1");
         }
     }
+    /// Exporters of a session.
+    pub mod exporter {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("moby.exporter.v1");
+        }
+    }
     /// Uploads of a session.
     pub mod upload {
         /// Version 1.

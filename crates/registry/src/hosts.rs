@@ -153,7 +153,9 @@ fn address(name: &str) -> &str {
     if name == "docker.io" { "registry-1.docker.io" } else { name }
 }
 
-pub(crate) fn is_loopback(host: &str) -> bool {
+/// Whether a registry is on the loopback interface.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,

@@ -26,6 +26,7 @@ pub use choose::{Candidate, Looked, Search, is_index};
 pub use client::{Client, Fetched};
 pub use credentials::{Asked, Credentials, DockerConfig, Login, registry_of};
 pub use error::RegistryError;
+pub use hosts::is_loopback;
 pub use push::{Blob, Pushed};
 pub use resolve::Resolved;
 pub use search::{Found, SearchFilter, search_place};

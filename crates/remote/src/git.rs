@@ -10,6 +10,10 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+mod lookup;
+
+pub use lookup::{GitObjects, NamedCommit};
+
 use crate::error::RemoteError;
 use crate::http::without_login;
 use crate::moved::Moved;
@@ -82,34 +86,7 @@ impl Git {
     /// # Errors
     /// [`RemoteError`]: git cannot be run or fails, or there is no such reference.
     pub fn resolve(&self, access: &GitAccess) -> Result<String, RemoteError> {
-        self.check()?;
-        if is_commit(&self.reference) {
-            return self.expected(self.reference.to_lowercase(), None);
-        }
-        if self.fetch_by_commit {
-            return match self.checksum.as_str() {
-                "" => Err(bad("fetch-by-commit requires a checksum or a commit SHA ref".to_owned())),
-                sum if is_commit(sum) => Ok(sum.to_lowercase()),
-                sum => Err(bad(format!("fetch-by-commit requires a full commit SHA checksum, got {sum:?}"))),
-            };
-        }
-        let home = self.home(access)?;
-        let wanted = if self.reference.is_empty() { "HEAD" } else { &self.reference };
-        let peeled = format!("{wanted}^{{}}");
-        let out =
-            self.git(home.path(), access, "ls-remote", &["ls-remote", "--", &self.remote, wanted, &peeled])?;
-        let found = choose(&out, wanted)
-            .ok_or_else(|| RemoteError::NoReference { reference: wanted.to_owned(), said: out.clone() })?;
-        self.expected(found.commit, found.tag)
-    }
-
-    /// `commit`, if it is as the checksum says; that may be an annotated tag's own one.
-    fn expected(&self, commit: String, tag: Option<String>) -> Result<String, RemoteError> {
-        let wanted = self.checksum.to_lowercase();
-        if commit.starts_with(&wanted) || tag.is_some_and(|tag| tag.starts_with(&wanted)) {
-            return Ok(commit);
-        }
-        Err(bad(format!("expected checksum to match {}, got {commit}", self.checksum)))
+        Ok(self.lookup(access)?.commit)
     }
 
     /// Puts the files of `commit`, which [`Git::resolve`] gave, into the empty directory `dir`.
@@ -119,7 +96,7 @@ impl Git {
     pub fn checkout(&self, commit: &str, dir: &Path, access: &GitAccess) -> Result<Checkout, RemoteError> {
         self.check()?;
         let home = self.home(access)?;
-        let run = |action, args: &[&str]| self.git_in(home.path(), Some(dir), access, action, args);
+        let run = |action, args: &[&str]| self.git_text((home.path(), Some(dir)), access, action, args);
         self.fetch(commit, &run)?;
         run("checkout", &["-c", "advice.detachedHead=false", "checkout", "-q", "--force", commit])?;
         if self.submodules && dir.join(".gitmodules").is_file() {
@@ -143,7 +120,8 @@ impl Git {
     pub fn time(&self, commit: &str, access: &GitAccess) -> Result<i64, RemoteError> {
         self.check()?;
         let (home, dir) = (self.home(access)?, self.home(access)?);
-        let run = |action, args: &[&str]| self.git_in(home.path(), Some(dir.path()), access, action, args);
+        let run =
+            |action, args: &[&str]| self.git_text((home.path(), Some(dir.path())), access, action, args);
         self.fetch(commit, &run)?;
         committed(commit, &run)
     }
@@ -243,16 +221,6 @@ impl Git {
         made.map_err(self.io("make a directory"))
     }
 
-    fn git(
-        &self,
-        home: &Path,
-        access: &GitAccess,
-        action: &'static str,
-        args: &[&str],
-    ) -> Result<String, RemoteError> {
-        self.git_in(home, None, access, action, args)
-    }
-
     /// Runs git and gives what it printed.
     fn git_in(
         &self,
@@ -261,7 +229,7 @@ impl Git {
         access: &GitAccess,
         action: &'static str,
         args: &[&str],
-    ) -> Result<String, RemoteError> {
+    ) -> Result<Vec<u8>, RemoteError> {
         // Files have the same modes whatever the user's mask is.
         let mut command = Command::new("sh");
         command.args(["-c", "umask 022 && exec git \"$@\"", "git"]);
@@ -288,6 +256,18 @@ impl Git {
         }
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         self.run(command, action, access.withheld.as_deref())
+    }
+
+    /// As [`Git::git_in`], as text.
+    fn git_text(
+        &self,
+        (home, dir): (&Path, Option<&Path>),
+        access: &GitAccess,
+        action: &'static str,
+        args: &[&str],
+    ) -> Result<String, RemoteError> {
+        let printed = self.git_in(home, dir, access, action, args)?;
+        Ok(String::from_utf8_lossy(&printed).into_owned())
     }
 
     /// Settings travel in the environment: not even a list of processes shows a token.
@@ -329,7 +309,7 @@ impl Git {
         mut command: Command,
         action: &'static str,
         withheld: Option<&str>,
-    ) -> Result<String, RemoteError> {
+    ) -> Result<Vec<u8>, RemoteError> {
         let no_git = |source| RemoteError::NoGit { remote: self.shown(), source };
         let mut child = command.spawn().map_err(no_git)?;
         let errors = child.stderr.take();
@@ -344,7 +324,7 @@ impl Git {
         let output = child.wait_with_output().map_err(self.io("wait for git"))?;
         let said = reader.join().unwrap_or_default();
         if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            return Ok(output.stdout);
         }
         if output.status.code() == Some(127) {
             return Err(no_git(io::ErrorKind::NotFound.into()));

@@ -2,13 +2,15 @@
 
 use std::io;
 
+use flate2::write::MultiGzDecoder;
 use futures_util::StreamExt as _;
 use jiff::fmt::rfc2822;
 use lapstrake_http::retry::{ABSENT, ATTEMPTS, attempts_after, is_absence, pause, retry_after};
 use lapstrake_http::{Proxies, builder};
 use lapstrake_oci::{Digest, Sha256};
 use reqwest::header::{
-    AUTHORIZATION, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, ETAG, HeaderMap, HeaderName,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
@@ -24,6 +26,8 @@ pub struct Known {
     pub etag: String,
     /// Its `Last-Modified` as sent; empty if it had none.
     pub modified: String,
+    /// The file name in its `Content-Disposition`, which may be anything; empty if it had none.
+    pub name: String,
 }
 
 /// Something to be downloaded.
@@ -111,17 +115,23 @@ impl Web {
         let known = Known {
             etag: header(response.headers(), &ETAG),
             modified: header(response.headers(), &LAST_MODIFIED),
+            name: file_name(&header(response.headers(), &CONTENT_DISPOSITION)).unwrap_or_default(),
         };
         let total = response.content_length().unwrap_or(0);
-        let (mut hash, mut size) = (Sha256::new(), 0u64);
+        let is_packed = header(response.headers(), &CONTENT_ENCODING).eq_ignore_ascii_case("gzip");
+        let counted = Counted { sink, hash: Sha256::new(), size: 0 };
+        let mut unpacked =
+            if is_packed { Body::Gzip(Box::new(MultiGzDecoder::new(counted))) } else { Body::Plain(counted) };
+        let mut came = 0u64;
         let mut body = response.bytes_stream();
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|source| RemoteError::Unreachable { url: shown.clone(), source })?;
-            size += piece.len() as u64;
-            hash.update(&piece);
-            sink.write_all(&piece).map_err(|source| RemoteError::Sink { url: shown.clone(), source })?;
-            passed(size, total);
+            came += piece.len() as u64;
+            unpacked.write(&piece).map_err(|source| RemoteError::Sink { url: shown.clone(), source })?;
+            passed(came, total);
         }
+        let Counted { hash, size, .. } =
+            unpacked.finish().map_err(|source| RemoteError::Sink { url: shown.clone(), source })?;
         Ok(Answer::File { known, digest: hash.finish(), size })
     }
 
@@ -139,7 +149,8 @@ impl Web {
     }
 
     fn request(&self, method: Method, download: &Download<'_>) -> RequestBuilder {
-        let mut request = self.http.request(method, download.url);
+        // Some servers have another `ETag` for a request without this header.
+        let mut request = self.http.request(method, download.url).header(ACCEPT_ENCODING, "gzip");
         if let Some(known) = download.known {
             for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.modified)] {
                 if !value.is_empty() {
@@ -173,6 +184,96 @@ impl Web {
         }
         Err(RemoteError::Address { url: shown.to_owned() })
     }
+}
+
+/// A sink that counts what it gets.
+struct Counted<'s, W> {
+    sink: &'s mut W,
+    hash: Sha256,
+    size: u64,
+}
+
+impl<W: io::Write> io::Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.sink.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+/// The body of an answer on its way to a sink.
+enum Body<'s, W: io::Write> {
+    /// As the server sends it.
+    Plain(Counted<'s, W>),
+    /// Compressed for the way alone.
+    Gzip(Box<MultiGzDecoder<Counted<'s, W>>>),
+}
+
+impl<'s, W: io::Write> Body<'s, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Body::Plain(sink) => io::Write::write_all(sink, bytes),
+            Body::Gzip(decoder) => io::Write::write_all(decoder, bytes),
+        }
+    }
+
+    fn finish(self) -> io::Result<Counted<'s, W>> {
+        match self {
+            Body::Plain(sink) => Ok(sink),
+            Body::Gzip(decoder) => decoder.finish(),
+        }
+    }
+}
+
+/// The file name in a `Content-Disposition`, as RFC 6266 has it.
+fn file_name(disposition: &str) -> Option<String> {
+    let mut rest = disposition.split_once(';')?.1;
+    let mut found = None;
+    while !rest.is_empty() {
+        let (key, value) = rest.split_once('=')?;
+        let (value, after) = parameter(value.trim_start());
+        rest = after.trim_start().strip_prefix(';').unwrap_or_default();
+        match key.trim().to_ascii_lowercase().as_str() {
+            "filename*" => return decoded(&value),
+            "filename" => found = Some(value),
+            _ => {}
+        }
+    }
+    found.filter(|name| !name.is_empty() && !name.ends_with('/'))
+}
+
+/// The value of a parameter, and what comes behind it.
+fn parameter(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(';').unwrap_or(text.len());
+        return (text[..end].trim().to_owned(), &text[end..]);
+    };
+    let (mut value, mut is_escaped) = (String::new(), false);
+    for (at, c) in quoted.char_indices() {
+        match c {
+            '"' if !is_escaped => return (value, &quoted[at + 1..]),
+            '\\' if !is_escaped => is_escaped = true,
+            c => {
+                is_escaped = false;
+                value.push(c);
+            }
+        }
+    }
+    (value, "")
+}
+
+/// The value of an extended parameter: `UTF-8'LANGUAGE'BYTES`.
+fn decoded(text: &str) -> Option<String> {
+    let (charset, rest) = text.split_once('\'')?;
+    let (_, encoded) = rest.split_once('\'')?;
+    let is_known = charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("us-ascii");
+    let decoded = percent_encoding::percent_decode_str(encoded).decode_utf8().ok()?;
+    is_known.then(|| decoded.into_owned()).filter(|name| !name.is_empty() && !name.ends_with('/'))
 }
 
 /// Whether two `ETag`s name the same content. A weak one counts as a strong one, as BuildKit has it.
@@ -209,6 +310,22 @@ mod tests {
         assert_eq!(seconds("Wed Oct 21 07:28:00 2015"), Some(1_445_412_480));
         assert_eq!(seconds("Sunday"), None);
         assert_eq!(seconds(""), None);
+    }
+
+    #[test]
+    fn names_of_files() {
+        for (disposition, name) in [
+            (r#"attachment; filename="my img.jpg""#, Some("my img.jpg")),
+            (r#"attachment; filename="a\"b;c.txt"; x=y"#, Some("a\"b;c.txt")),
+            ("inline; x=y; FileName=plain.txt", Some("plain.txt")),
+            ("attachment; filename=a; filename*=UTF-8''%c3%a4%20b", Some("ä b")),
+            ("attachment; filename*=latin1''x", None),
+            ("attachment; filename=\"dir/\"", None),
+            ("attachment", None),
+            ("", None),
+        ] {
+            assert_eq!(file_name(disposition).as_deref(), name, "{disposition}");
+        }
     }
 
     #[test]

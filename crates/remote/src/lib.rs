@@ -9,6 +9,6 @@ mod http;
 mod moved;
 
 pub use error::RemoteError;
-pub use git::{Checkout, Git, GitAccess};
+pub use git::{Checkout, Git, GitAccess, GitObjects, NamedCommit};
 pub use http::{Answer, Download, Known, Web};
 pub use moved::{Moved, moved};

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::stream::{Stream, once, unfold};
 use hyper_util::rt::TokioIo;
+use lapstrake_proto::containerd::services::content::v1 as content;
+use lapstrake_proto::containerd::services::content::v1::content_server::{Content, ContentServer};
 use lapstrake_proto::fsutil::types::packet::PacketType;
 use lapstrake_proto::fsutil::types::{Packet, Stat};
 use lapstrake_proto::moby::buildkit::secrets::v1::secrets_server::{Secrets, SecretsServer};
@@ -25,6 +27,8 @@ use lapstrake_proto::moby::buildkit::v1::sourcepolicy::policysession::{
     CheckPolicyRequest, CheckPolicyResponse, DecisionResponse,
 };
 use lapstrake_proto::moby::buildkit::v1::{BytesMessage as SessionMessage, Exporter, SolveRequest};
+use lapstrake_proto::moby::exporter::v1 as exporter;
+use lapstrake_proto::moby::exporter::v1::exporter_server::{Exporter as Exporters, ExporterServer};
 use lapstrake_proto::moby::filesync::v1::BytesMessage;
 use lapstrake_proto::moby::filesync::v1::file_send_server::{FileSend, FileSendServer};
 use lapstrake_proto::moby::filesync::v1::file_sync_server::{FileSync, FileSyncServer};
@@ -65,6 +69,18 @@ pub struct Shelf {
     pub outputs: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The paths of the files whose content was asked for.
     pub asked: Mutex<Vec<String>>,
+    /// The blobs of content stores, by the store and by the digest.
+    pub blobs: Mutex<BTreeMap<(String, String), Vec<u8>>>,
+    /// The exporters that the session names once there are results, and the answer of these exporters.
+    pub exporters: Mutex<(Vec<Exporter>, BTreeMap<String, String>)>,
+}
+
+impl Shelf {
+    /// A blob of the content store `store` as JSON.
+    pub fn document(&self, store: &str, digest: &str) -> serde_json::Value {
+        let blobs = self.blobs.lock().unwrap();
+        serde_json::from_slice(&blobs[&(store.to_owned(), digest.to_owned())]).unwrap()
+    }
 }
 
 /// The services of the session.
@@ -167,6 +183,96 @@ impl PolicyVerifier for Services {
     }
 }
 
+/// The content store that a request names.
+fn store_of<T>(request: &Request<T>) -> String {
+    let name = request.metadata().get("buildkit-attachable-store-id");
+    name.and_then(|name| name.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+#[tonic::async_trait]
+impl Content for Services {
+    type ListStream = Messages<content::ListContentResponse>;
+    type ReadStream = Messages<content::ReadContentResponse>;
+    type WriteStream = Messages<content::WriteContentResponse>;
+
+    async fn info(
+        &self,
+        request: Request<content::InfoRequest>,
+    ) -> Result<Response<content::InfoResponse>, Status> {
+        let (store, digest) = (store_of(&request), request.into_inner().digest);
+        let blobs = self.0.blobs.lock().unwrap();
+        let blob = blobs.get(&(store, digest.clone())).ok_or_else(|| Status::not_found(digest.clone()))?;
+        let size = i64::try_from(blob.len()).unwrap();
+        let info = Some(content::Info { digest, size, ..content::Info::default() });
+        Ok(Response::new(content::InfoResponse { info }))
+    }
+
+    async fn list(
+        &self,
+        _request: Request<content::ListContentRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::empty())))
+    }
+
+    async fn read(
+        &self,
+        request: Request<content::ReadContentRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let (store, digest) = (store_of(&request), request.into_inner().digest);
+        let data = self.0.blobs.lock().unwrap().get(&(store, digest.clone())).cloned();
+        let data = data.ok_or_else(|| Status::not_found(digest))?;
+        let piece = content::ReadContentResponse { offset: 0, data };
+        Ok(Response::new(Box::pin(once(async move { Ok(piece) }))))
+    }
+
+    async fn write(
+        &self,
+        request: Request<Streaming<content::WriteContentRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        let (store, shelf, mut incoming) = (store_of(&request), self.0.clone(), request.into_inner());
+        let (sender, receiver) = channel(1);
+        tokio::spawn(async move {
+            let mut data = Vec::new();
+            while let Ok(Some(message)) = incoming.message().await {
+                data.extend(&message.data);
+                if message.action() == content::WriteAction::Commit {
+                    assert_eq!(usize::try_from(message.total).unwrap(), data.len());
+                    let key = (store.clone(), message.expected.clone());
+                    shelf.blobs.lock().unwrap().insert(key, std::mem::take(&mut data));
+                }
+                let offset = i64::try_from(data.len()).unwrap();
+                let action = message.action;
+                let answer = content::WriteContentResponse { action, offset, ..Default::default() };
+                sender.send(Ok(answer)).await.ok()?;
+            }
+            Some(())
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+#[tonic::async_trait]
+impl Exporters for Services {
+    async fn find_exporters(
+        &self,
+        request: Request<exporter::FindExportersRequest>,
+    ) -> Result<Response<exporter::FindExportersResponse>, Status> {
+        assert!(!request.get_ref().refs.is_empty());
+        let named = self.0.exporters.lock().unwrap().0.clone();
+        let exporters =
+            named.into_iter().map(|one| exporter::ExporterRequest { r#type: one.r#type, attrs: one.attrs });
+        Ok(Response::new(exporter::FindExportersResponse { exporters: exporters.collect() }))
+    }
+
+    async fn finalize_export(
+        &self,
+        request: Request<exporter::FinalizeExportRequest>,
+    ) -> Result<Response<exporter::FinalizeExportResponse>, Status> {
+        self.0.exporters.lock().unwrap().1 = request.into_inner().exporter_response;
+        Ok(Response::new(exporter::FinalizeExportResponse {}))
+    }
+}
+
 /// A connection to the server at `socket`.
 pub async fn connect(socket: &Path) -> Channel {
     let socket: PathBuf = socket.to_owned();
@@ -236,6 +342,8 @@ pub async fn session(channel: &Channel, id: &str, shelf: &Arc<Shelf>) -> Open {
     let server = Server::builder()
         .add_service(FileSyncServer::new(services.clone()))
         .add_service(FileSendServer::new(services.clone()))
+        .add_service(ContentServer::new(services.clone()))
+        .add_service(ExporterServer::new(services.clone()))
         .add_service(SecretsServer::new(services.clone()))
         .add_service(PolicyVerifierServer::new(services))
         .add_service(health);
@@ -265,6 +373,8 @@ pub async fn session(channel: &Channel, id: &str, shelf: &Arc<Shelf>) -> Open {
         "/moby.filesync.v1.FileSend/DiffCopy",
         "/moby.buildkit.secrets.v1.Secrets/GetSecret",
         "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy",
+        "/containerd.services.content.v1.Content/Read",
+        "/moby.exporter.v1.Exporter/FindExporters",
     ] {
         metadata.append("x-docker-expose-session-grpc-method", MetadataValue::from_static(method));
     }

@@ -138,7 +138,10 @@ impl Encoder<'_> {
 }
 
 fn of_http(http: &Http) -> pb::SourceOp {
-    let mut attrs: std::collections::HashMap<_, _> = [("http.filename".to_owned(), http.name.clone())].into();
+    let mut attrs = std::collections::HashMap::new();
+    if !http.options.named_by_server {
+        attrs.insert("http.filename".to_owned(), http.name.clone());
+    }
     if let Some(checksum) = &http.checksum {
         attrs.insert("http.checksum".to_owned(), checksum.to_string());
     }

@@ -34,6 +34,21 @@ impl Mounts {
     }
 }
 
+/// The mount with an absolute place: one without is in the working directory.
+fn in_root(this: &This<'_>, mount: &pb::Mount) -> Result<pb::Mount, LlbError> {
+    if mount.dest.starts_with('/') {
+        return Ok(mount.clone());
+    }
+    let cwd = match &this.op.op {
+        Some(pb::op::Op::Exec(exec)) => exec.meta.as_ref().map_or("", |meta| meta.cwd.as_str()),
+        _ => "",
+    };
+    if mount.dest.is_empty() || !cwd.starts_with('/') {
+        return Err(this.invalid(format!("the mount `{}` has no absolute place", mount.dest)));
+    }
+    Ok(pb::Mount { dest: format!("{}/{}", cwd.trim_end_matches('/'), mount.dest), ..mount.clone() })
+}
+
 impl Lowering<'_> {
     /// A process with its outputs.
     pub(crate) fn exec(&mut self, this: &This<'_>, exec: &pb::ExecOp) -> Result<Vec<(i64, Edge)>, LlbError> {
@@ -66,9 +81,7 @@ impl Lowering<'_> {
     }
 
     fn mount(&mut self, this: &This<'_>, mount: &pb::Mount, all: &mut Mounts) -> Result<(), LlbError> {
-        if !mount.dest.starts_with('/') {
-            return Err(this.invalid(format!("the mount `{}` has no absolute place", mount.dest)));
-        }
+        let mount = &in_root(this, mount)?;
         let kind = pb::MountType::try_from(mount.mount_type)
             .map_err(|_| this.invalid(format!("unknown mount type {}", mount.mount_type)))?;
         // Secrets and agents have no output, whatever the field says.

@@ -30,4 +30,4 @@ pub use exec::CACHE_MODE;
 pub use local::LocalSource;
 pub use lower::{Answers, Lowered};
 pub use rewrite::{Nested, Replacement};
-pub use source::{ImageQuestion, ResolveMode};
+pub use source::{ClientLayout, ImageQuestion, RemoteSource, ResolveMode, remote_source};

@@ -119,7 +119,7 @@ impl Lowering<'_> {
             Some(pb::op::Op::File(file)) => self.file(&this, file)?,
             Some(pb::op::Op::Merge(merge)) => vec![(0, self.merge(&this, merge)?)],
             Some(pb::op::Op::Diff(diff)) => vec![(0, self.diff(&this, *diff)?)],
-            Some(pb::op::Op::Passthrough(passthrough)) => passed_through(&this, passthrough)?,
+            Some(pb::op::Op::Passthrough(passthrough)) => self.passed_through(&this, passthrough)?,
             Some(pb::op::Op::Build(_)) => return Err(this.invalid("its nested definition was not read")),
             None => return Err(this.invalid("it says nothing to do")),
         };
@@ -192,20 +192,35 @@ impl Lowering<'_> {
         Ok(self.graph.add(Op::Merge, inputs, this.meta.clone())?.into())
     }
 
+    /// The outputs of an op that only names inputs. They wait for the inputs that are no outputs.
+    fn passed_through(
+        &mut self,
+        this: &This<'_>,
+        passthrough: &pb::PassthroughOp,
+    ) -> Result<Vec<(i64, Edge)>, LlbError> {
+        let numbers = (0..).zip(&this.inputs);
+        let others: Vec<Edge> = numbers
+            .filter(|(number, _)| !passthrough.outputs.contains(number))
+            .map(|(_, edge)| *edge)
+            .collect();
+        let mut outputs = Vec::new();
+        for (number, input) in (0..).zip(&passthrough.outputs) {
+            let mut edge = this.input(*input)?;
+            if !others.is_empty() {
+                let inputs = vec![self.layered(edge)?];
+                edge = self.graph.add_after(Op::Merge, inputs, others.clone(), this.meta.clone())?.into();
+            }
+            outputs.push((number, edge));
+        }
+        Ok(outputs)
+    }
+
     fn diff(&mut self, this: &This<'_>, diff: pb::DiffOp) -> Result<Edge, LlbError> {
         let lower = diff.lower.map_or(-1, |lower| lower.input);
         let upper = diff.upper.map_or(-1, |upper| upper.input);
         let inputs = vec![self.layers(this, lower)?, self.layers(this, upper)?];
         Ok(self.graph.add(Op::Diff, inputs, this.meta.clone())?.into())
     }
-}
-
-/// The outputs of an op that only names inputs.
-fn passed_through(this: &This<'_>, passthrough: &pb::PassthroughOp) -> Result<Vec<(i64, Edge)>, LlbError> {
-    let outputs = passthrough.outputs.iter().enumerate();
-    outputs
-        .map(|(number, input)| Ok((i64::try_from(number).unwrap_or(i64::MAX), this.input(*input)?)))
-        .collect()
 }
 
 impl Definition {

@@ -24,6 +24,29 @@ pub struct ImageQuestion {
     pub checksum: String,
     /// The number of layers that are used, from the lowest; 0 for all.
     pub layer_limit: usize,
+    /// The client's OCI layout that has the image; `None` for one in a registry.
+    pub layout: Option<ClientLayout>,
+}
+
+/// A content store of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLayout {
+    /// The session that has it; empty for the session of the build.
+    pub session: String,
+    /// The name of the store.
+    pub store: String,
+}
+
+impl ClientLayout {
+    /// The store that a source with the reference `reference` is in.
+    pub fn of(source: &pb::SourceOp, reference: &str) -> ClientLayout {
+        let attr = |key: &str| source.attrs.get(key).cloned().filter(|value| !value.is_empty());
+        let name = reference.split('@').next().unwrap_or(reference);
+        ClientLayout {
+            session: attr("oci.session").unwrap_or_default(),
+            store: attr("oci.store").unwrap_or_else(|| name.to_owned()),
+        }
+    }
 }
 
 /// How far the registry of an image is asked.
@@ -46,11 +69,15 @@ impl Definition {
         for digest in &self.order {
             let Some(op) = self.ops.get(digest) else { continue };
             let Some(pb::op::Op::Source(source)) = &op.op else { continue };
-            let Some(reference) = source.identifier.strip_prefix("docker-image://") else { continue };
+            let (reference, layout) = match source.identifier.split_once("://") {
+                Some(("docker-image", reference)) => (reference, None),
+                Some(("oci-layout", reference)) => (reference, Some(ClientLayout::of(source, reference))),
+                _ => continue,
+            };
             let this = This { digest, op, inputs: Vec::new(), meta: lapstrake_graph::VertexMeta::default() };
             let named = op.platform.as_ref().is_some_and(|platform| !platform.os.is_empty());
             let attr = |key: &str| source.attrs.get(key).map(String::as_str).unwrap_or_default();
-            let limit = attr("image.layerlimit");
+            let limit = attr(if layout.is_some() { "oci.layerlimit" } else { "image.layerlimit" });
             found.push(ImageQuestion {
                 op: digest.clone(),
                 reference: reference.to_owned(),
@@ -68,6 +95,7 @@ impl Definition {
                         _ => return Err(this.invalid(format!("invalid layer limit {text}"))),
                     },
                 },
+                layout,
             });
         }
         Ok(found)
@@ -82,7 +110,7 @@ impl Lowering<'_> {
             .split_once("://")
             .ok_or_else(|| this.invalid(format!("failed to parse identifier: {}", source.identifier)))?;
         let source = match scheme {
-            "docker-image" => {
+            "docker-image" | "oci-layout" => {
                 let known = self.answers.images.get(this.digest).cloned();
                 known.ok_or_else(|| this.invalid(format!("the image {rest} is not known")))?
             }
@@ -116,6 +144,31 @@ impl Lowering<'_> {
         self.locals.insert(key.clone(), local);
         Ok(Source::Local { name: key })
     }
+}
+
+/// A source that is elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteSource {
+    /// A commit.
+    Git(Git),
+    /// A file of the web.
+    Http(Http),
+}
+
+/// The source `source`, if it is of git or the web.
+///
+/// # Errors
+/// An attribute that cannot be.
+pub fn remote_source(source: &pb::SourceOp) -> Result<Option<RemoteSource>, LlbError> {
+    let op = pb::Op { op: Some(pb::op::Op::Source(source.clone())), ..pb::Op::default() };
+    let digest = Digest::sha256(&prost::Message::encode_to_vec(&op));
+    let meta = lapstrake_graph::VertexMeta::default();
+    let this = This { digest: &digest, op: &op, inputs: Vec::new(), meta };
+    Ok(match source.identifier.split_once("://") {
+        Some(("git", rest)) => Some(RemoteSource::Git(git(&this, rest, source)?)),
+        Some(("http" | "https", _)) => Some(RemoteSource::Http(http(&this, source)?)),
+        _ => None,
+    })
 }
 
 fn is_true(value: &str) -> bool {
@@ -165,6 +218,7 @@ fn http(this: &This<'_>, source: &pb::SourceOp) -> Result<Http, LlbError> {
         name: name.filter(|name| !name.is_empty()).unwrap_or("download").to_owned(),
         ..Http::default()
     };
+    http.options.named_by_server = !source.attrs.contains_key("http.filename");
     let number = |text: &str| text.parse::<u32>().map_err(|_| this.invalid(format!("`{text}` is no number")));
     let (mut uid, mut gid) = (None, None);
     for (key, value) in &source.attrs {

@@ -132,6 +132,20 @@ pub struct Warning {
     pub file: String,
     /// First and last line.
     pub lines: (u32, u32),
+    /// What only callers with their own texts say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<Box<OwnWarning>>,
+}
+
+/// The part of a warning that comes from a caller with a text of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnWarning {
+    /// The step that it is about; empty for the first one.
+    pub step: String,
+    /// How serious it is; 1 is the least.
+    pub level: i32,
+    /// The text.
+    pub text: String,
 }
 
 /// Where events go. Cheap to clone; a receiver that has gone away is no error.

@@ -41,7 +41,7 @@ mod report;
 mod solve;
 mod stack_guard;
 
-pub use event::{Event, Progress, ResourceUsage, Step, StepId, Stream, Warning};
+pub use event::{Event, OwnWarning, Progress, ResourceUsage, Step, StepId, Stream, Warning};
 pub use executor::{
     CacheIndex, CacheMap, Dep, Execution, Executor, InputRead, LockedStep, Record, Selector, StepResult,
 };

@@ -7,7 +7,7 @@ use lapstrake_snapshot::Active;
 use lapstrake_store::LayerId;
 use lapstrake_tree::copy::{self, CopyOptions, Dest};
 use lapstrake_tree::select::{Picked, SelectedRoot, Selection, Selector};
-use lapstrake_tree::{Kind, Tree, TreePath};
+use lapstrake_tree::{Entry, Kind, Tree, TreePath};
 
 use crate::error::OpsError;
 use crate::job::context::BuildContext;
@@ -22,8 +22,11 @@ pub(crate) fn difference(job: &BuildContext, inputs: &[SharedStack]) -> Result<S
         });
     }
     if upper.layers.starts_with(&lower.layers) {
-        let layers = upper.layers[lower.layers.len()..].to_vec();
-        return Ok(Stack { layers, ..Stack::default() });
+        let stack = Stack { layers: upper.layers[lower.layers.len()..].to_vec(), ..Stack::default() };
+        // What an opaque directory removes is known here, and not where the difference is applied.
+        if !has(job, &stack, is_opaque)? {
+            return Ok(stack);
+        }
     }
     let layer = change(job, lower, &upper.tree(&job.store)?, upper)?;
     Ok(Stack::default().with(layer))
@@ -45,8 +48,11 @@ pub(crate) fn merged(job: &BuildContext, inputs: &[SharedStack]) -> Result<Stack
             continue;
         }
         let mut wanted = stack.tree(&job.store)?;
+        let mut own = Tree::default();
         for layer in &input.layers {
-            wanted = wanted.with_layer(&Tree::decode(&job.store.layer_tree(&layer.id)?)?);
+            let layer = explicit(Tree::decode(&job.store.layer_tree(&layer.id)?)?, &own)?;
+            wanted = wanted.with_layer(&layer);
+            own = own.with_layer(&layer);
         }
         let layer = change(job, &stack, &wanted, input)?;
         stack = stack.with(layer);
@@ -56,14 +62,52 @@ pub(crate) fn merged(job: &BuildContext, inputs: &[SharedStack]) -> Result<Stack
 
 /// Whether a layer of `stack` removes something, or hides all of a directory.
 fn has_deletions(job: &BuildContext, stack: &Stack) -> Result<bool, OpsError> {
+    has(job, stack, |kind| matches!(kind, Kind::Whiteout) || is_opaque(kind))
+}
+
+fn is_opaque(kind: &Kind) -> bool {
+    matches!(kind, Kind::Dir { opaque: true })
+}
+
+/// Whether a layer of `stack` has an entry of such a kind.
+fn has(job: &BuildContext, stack: &Stack, is: impl Fn(&Kind) -> bool) -> Result<bool, OpsError> {
     for layer in &stack.layers {
         let tree = Tree::decode(&job.store.layer_tree(&layer.id)?)?;
-        let hides = |kind: &Kind| matches!(kind, Kind::Whiteout | Kind::Dir { opaque: true });
-        if tree.entries().iter().any(|entry| hides(&entry.kind)) {
+        if tree.entries().iter().any(|entry| is(&entry.kind)) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// The layer with deletions in place of opaque directories. Those hide what is in the tree `below`, on which the layer was made,
+/// and nothing of other trees that it comes to lie on.
+fn explicit(layer: Tree, below: &Tree) -> Result<Tree, OpsError> {
+    if !layer.entries().iter().any(|entry| is_opaque(&entry.kind)) {
+        return Ok(layer);
+    }
+    let mut removed: Vec<Entry> = Vec::new();
+    for dir in layer.entries().iter().filter(|entry| is_opaque(&entry.kind)) {
+        // The last entry that is no directory any more, with which everything below it is gone.
+        let mut gone: Option<&TreePath> = None;
+        for hidden in below.subtree(&dir.path) {
+            if gone.is_some_and(|gone| hidden.path.starts_with(gone)) {
+                continue;
+            }
+            match layer.get(&hidden.path) {
+                Some(own) if own.is_dir() => continue,
+                Some(_) => {}
+                None => removed.push(Entry::whiteout(hidden.path.clone())),
+            }
+            gone = Some(&hidden.path);
+        }
+    }
+    let mut entries = layer.into_entries();
+    for entry in entries.iter_mut().filter(|entry| is_opaque(&entry.kind)) {
+        entry.kind = Kind::Dir { opaque: false };
+    }
+    entries.append(&mut removed);
+    Ok(Tree::from_entries(entries)?)
 }
 
 /// The layer that turns `lower` into the tree `wanted`. New and changed entries are copied out of `from`.
@@ -115,4 +159,33 @@ fn same(one: &Picked, other: &Picked) -> bool {
         return meta == other.meta;
     }
     one.kind == other.kind && meta == other.meta
+}
+
+#[cfg(test)]
+mod tests {
+    use lapstrake_tree::Meta;
+
+    use super::*;
+
+    fn dir(path: &str, opaque: bool) -> Entry {
+        Entry {
+            path: TreePath::parse(path.as_bytes()).unwrap(),
+            kind: Kind::Dir { opaque },
+            meta: Meta::default(),
+        }
+    }
+
+    #[test]
+    fn opaque_directories_hide_what_they_were_made_on() {
+        let tree = |entries| Tree::from_entries(entries).unwrap();
+        let below = tree(vec![dir("a", false), dir("a/b", false), dir("a/b/c", false), dir("a/d", false)]);
+        let layer = tree(vec![dir("a", true), dir("a/d", false), dir("a/e", false)]);
+        let made = explicit(layer.clone(), &below).unwrap();
+        let hidden = Entry::whiteout(TreePath::parse(b"a/b").unwrap());
+        assert_eq!(made, tree(vec![dir("a", false), hidden, dir("a/d", false), dir("a/e", false)]));
+        assert_eq!(below.with_layer(&made), below.with_layer(&layer));
+        // Another tree keeps what the directory has there.
+        let other = tree(vec![dir("a", false), dir("a/x", false)]);
+        assert!(other.with_layer(&made).get(&TreePath::parse(b"a/x").unwrap()).is_some());
+    }
 }

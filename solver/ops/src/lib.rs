@@ -15,7 +15,7 @@ mod source;
 mod stack;
 mod worker;
 
-pub use cache::imports::{CacheFrom, CacheImports, ImportedCache, shared_key};
+pub use cache::imports::{CacheFrom, CacheImports, ImportedCache, shared_key, shared_output_key};
 pub use cache::{Cache, record};
 pub use error::OpsError;
 pub use exec::agent::bind_short;
@@ -25,6 +25,7 @@ pub use exec::loopback::unreached_service;
 pub use exec::mount_manifest::mount_manifest;
 pub use job::Job;
 pub use settings::{Ask, LocalContext, Secret, Settings};
+pub use source::facts::{Algorithm, FileFacts, GitFacts};
 pub use source::image::{ImageRules, Images, LocatedImage, RemoteLayers, Unpack};
 pub use source::remote::host as host_of;
 pub use stack::{SharedStack, Stack, StackReport, StackResult};

@@ -1,5 +1,6 @@
 //! Source ops: the trees that a build begins with.
 
+pub(crate) mod facts;
 pub(crate) mod fetched;
 pub(crate) mod image;
 pub(crate) mod progress_writer;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lapstrake_build::Tools;
 use lapstrake_graph::ImageStore;
+use lapstrake_llb::ClientLayout;
 use lapstrake_oci::{Platform, Reference};
 use lapstrake_ops::LocatedImage;
 use lapstrake_proto::moby::buildkit::v1::frontend as api;
@@ -11,11 +12,9 @@ use lapstrake_proto::pb;
 use tonic::Status;
 
 use crate::jobs::{Definitions, Job};
+use crate::layouts::layout_of;
 use crate::shared::Shared;
 use crate::thread::on_thread;
-
-/// The scheme of images in registries.
-pub(super) const IMAGE: &str = "docker-image://";
 
 /// An image that was found.
 pub(super) struct Found {
@@ -24,22 +23,18 @@ pub(super) struct Found {
     pub(super) config: Vec<u8>,
 }
 
-/// Facts about a source that is allowed.
+/// Facts about an image in a registry or in a layout of the client: its digest and its config.
 ///
 /// # Errors
-/// There is no such image, or the source is not an image in a registry.
-pub(crate) async fn facts(
+/// There is no such image, or the client asks for more than is built.
+pub(super) async fn source(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
     request: api::ResolveSourceMetaRequest,
+    source: pb::SourceOp,
 ) -> Result<api::ResolveSourceMetaResponse, Status> {
-    let source = request.source.ok_or_else(|| Status::invalid_argument("source is required"))?;
-    let Some(reference) = source.identifier.strip_prefix(IMAGE) else {
-        let kind = source.identifier.split("://").next().unwrap_or_default();
-        return Err(Status::unimplemented(format!(
-            "facts about sources of type `{kind}` are not supported yet"
-        )));
-    };
+    let (scheme, name) = source.identifier.split_once("://").unwrap_or_default();
+    let layout = (scheme == "oci-layout").then(|| ClientLayout::of(&source, name));
     let image = request.image.unwrap_or_default();
     if image.attestation_chain || !image.resolve_attestations.is_empty() {
         return Err(Status::unimplemented("attestations of images are not supported yet"));
@@ -47,13 +42,28 @@ pub(crate) async fn facts(
     let mode = source.attrs.get("image.resolvemode").filter(|_| request.resolve_mode.is_empty());
     let mode = mode.map_or(request.resolve_mode.as_str(), String::as_str);
     let Found { reference, digest, config } =
-        find(shared, job, (reference, mode), request.platform.as_ref()).await?;
+        find(shared, job, Asked { name, mode, layout }, request.platform.as_ref()).await?;
+    // The client knows a layout by its own name.
+    let identifier = match scheme {
+        "docker-image" => format!("{scheme}://{reference}"),
+        _ => source.identifier,
+    };
     let config = if image.no_config { Vec::new() } else { config };
     Ok(api::ResolveSourceMetaResponse {
-        source: Some(pb::SourceOp { identifier: format!("{IMAGE}{reference}"), attrs: source.attrs }),
+        source: Some(pb::SourceOp { identifier, attrs: source.attrs }),
         image: Some(api::ResolveSourceImageResponse { digest, config }),
         ..api::ResolveSourceMetaResponse::default()
     })
+}
+
+/// An image that a client asks about.
+pub(super) struct Asked<'a> {
+    /// Its reference.
+    pub(super) name: &'a str,
+    /// How far the registry is asked.
+    pub(super) mode: &'a str,
+    /// The layout that has it; `None` for one in a registry.
+    pub(super) layout: Option<ClientLayout>,
 }
 
 /// Finds an image with the client's logins.
@@ -63,7 +73,7 @@ pub(crate) async fn facts(
 pub(super) async fn find(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
-    (name, mode): (&str, &str),
+    Asked { name, mode, layout }: Asked<'_>,
     platform: Option<&pb::Platform>,
 ) -> Result<Found, Status> {
     let bad = |error| Status::invalid_argument(format!("could not parse reference {name:?}: {error}"));
@@ -75,11 +85,21 @@ pub(super) async fn find(
     };
     let platform = platform.filter(|platform| !platform.os.is_empty()).map_or_else(Platform::host, read);
     let definitions = Definitions::of(shared, job, &[]).await.map_err(|report| job.status(&report))?;
+    let place = match &layout {
+        Some(layout) => {
+            let found = layout_of(&definitions, layout, &reference).await;
+            Some(found.map_err(|report| job.status(&report))?)
+        }
+        None => None,
+    };
     let job = job.clone();
     on_thread(move || async move {
         let tools = &definitions.tools;
         let finding = async {
-            let image = locate(tools, &reference, &platform, always).await?;
+            let image = match &place {
+                Some(place) => tools.images.resolve(&reference, place, &platform).await?,
+                None => locate(tools, &reference, &platform, always).await?,
+            };
             Ok((image.digest().to_string(), tools.images.config_bytes(&image)?))
         };
         let found: Result<(String, Vec<u8>), lapstrake_ops::OpsError> = tokio::select! {

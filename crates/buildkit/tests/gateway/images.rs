@@ -46,8 +46,6 @@ fn configs_of_images(mode: Mode) {
         let nothing = frontend::ResolveSourceMetaRequest::default();
         let error = place.bridge.resolve_source_meta(of_build(BUILD, nothing)).await.unwrap_err();
         assert_eq!(error.message(), "source is required");
-        let error = place.bridge.resolve_source_meta(of_build(BUILD, source("local://x"))).await.unwrap_err();
-        assert_eq!(error.code(), Code::Unimplemented);
         let other =
             frontend::ResolveImageConfigRequest { resolve_mode: "x".to_owned(), ..ask("local/app:1") };
         let error = place.bridge.resolve_image_config(of_build(BUILD, other)).await.unwrap_err();

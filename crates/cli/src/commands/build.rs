@@ -93,7 +93,7 @@ fn build_resolved(
 }
 
 /// Tells of what was built, on standard output and in files.
-fn leave(args: &Build, Delivered { id, metadata }: &Delivered) -> Outcome<ExitCode> {
+fn leave(args: &Build, Delivered { id, metadata, .. }: &Delivered) -> Outcome<ExitCode> {
     if let Some(path) = &args.metadata_file {
         put(path, metadata.document())?;
     }

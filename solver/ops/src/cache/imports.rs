@@ -63,6 +63,15 @@ pub fn shared_key(key: &Key) -> Digest {
     Digest::sha256(key.as_bytes())
 }
 
+/// The outputs of one step that caches may have.
+const MOST_OUTPUTS: u32 = 256;
+
+/// The digest that the output `number` of a step has in caches, where the step has several outputs. The step's own digest then
+/// has no result.
+pub fn shared_output_key(step: &Digest, number: u32) -> Digest {
+    Digest::sha256(format!("lapstrake output {number} of {step}").as_bytes())
+}
+
 /// All caches of a build, and who brings their layers.
 pub struct CacheImports {
     images: Arc<Images>,
@@ -80,16 +89,42 @@ impl CacheImports {
     pub(crate) async fn find(&self, key: &Key) -> Option<(Stack, String)> {
         let wanted = shared_key(key);
         for import in &self.list {
-            let Some(layers) = import.offer.get(&wanted) else { continue };
-            let name = format!("[internal] taking {} layers from cache {}", layers.len(), import.name);
-            let step = self.progress.start(StepId(format!("internal:cache:{wanted}")), &name);
-            let fetched = self.images.fetch_cached_layers(&import.place, layers, &step).await;
-            step.complete(false, fetched.as_ref().err().map(ToString::to_string));
-            if let Ok(layers) = fetched {
-                return Some((Stack { layers, ..Stack::default() }, format!("from cache {}", import.name)));
+            let found = match import.offer.get(&wanted) {
+                Some(layers) => self.take(import, &wanted, layers).await,
+                None => self.take_outputs(import, &wanted).await,
+            };
+            if let Some(stack) = found {
+                return Some((stack, format!("from cache {}", import.name)));
             }
         }
         None
+    }
+
+    /// Layers of a result, once they are here.
+    async fn take(&self, import: &ImportedCache, result: &Digest, layers: &[OfferedLayer]) -> Option<Stack> {
+        let name = format!("[internal] taking {} layers from cache {}", layers.len(), import.name);
+        let step = self.progress.start(StepId(format!("internal:cache:{result}")), &name);
+        let fetched = self.images.fetch_cached_layers(&import.place, layers, &step).await;
+        step.complete(false, fetched.as_ref().err().map(ToString::to_string));
+        Some(Stack { layers: fetched.ok()?, ..Stack::default() })
+    }
+
+    /// The result of a step with several outputs. A cache has all outputs with layers, or none.
+    async fn take_outputs(&self, import: &ImportedCache, step: &Digest) -> Option<Stack> {
+        if import.offer.is_empty() {
+            return None;
+        }
+        let mut outputs: Vec<Stack> = Vec::new();
+        for number in 0..MOST_OUTPUTS {
+            let key = shared_output_key(step, number);
+            let Some(layers) = import.offer.get(&key) else { continue };
+            // Outputs without layers are empty.
+            outputs.resize_with(usize::try_from(number).ok()?, Stack::default);
+            outputs.push(self.take(import, &key, layers).await?);
+        }
+        let mut outputs = outputs.into_iter();
+        let root = outputs.next()?;
+        Some(Stack { outputs: outputs.collect(), ..root })
     }
 }
 

@@ -260,10 +260,16 @@ impl Images {
         let rows = match reference.digest() {
             Some(digest) => match self.store.by_digest(&reference.pinned(digest.clone()))? {
                 Some(id) => vec![self.store.image(&id)?],
-                None => match self.store.image_by_manifest(digest)? {
-                    Some(row) => vec![Some(row)],
-                    None => vec![self.store.image(digest)?],
-                },
+                None => {
+                    let row = match self.store.image_by_manifest(digest)? {
+                        Some(row) => Some(row),
+                        None => self.store.image(digest)?,
+                    };
+                    match row {
+                        Some(row) if self.is_of_repository(&row.id, reference)? => vec![Some(row)],
+                        _ => Vec::new(),
+                    }
+                }
             },
             None => {
                 let ids = self.store.variants(reference)?;
@@ -280,6 +286,17 @@ impl Images {
             }
         }
         Ok(None)
+    }
+
+    /// Whether an image has a name in the repository of `reference`, or no name at all. An image of another repository is for its
+    /// registry to give, which may ask for a login.
+    fn is_of_repository(&self, image: &Digest, reference: &Reference) -> Result<bool, OpsError> {
+        let names = [self.store.tags()?, self.store.digests()?].concat();
+        let mut own = names.iter().filter(|row| row.image == *image).peekable();
+        let is_same = |name: &Reference| {
+            (name.registry(), name.repository()) == (reference.registry(), reference.repository())
+        };
+        Ok(own.peek().is_none() || own.any(|row| is_same(&row.reference)))
     }
 
     fn resolve_in_layout(

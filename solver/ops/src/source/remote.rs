@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_engine::{Key, KeyHasher, Step};
 use lapstrake_graph::{Git, Http, Source};
 use lapstrake_oci::Digest;
-use lapstrake_remote::{Answer, Download, GitAccess, Known, Web, moved};
+use lapstrake_remote::{Answer, Download, GitAccess, NamedCommit, Web, moved};
 use lapstrake_snapshot::Active;
 use lapstrake_store::{LayerId, RecordOf, TempDir};
 use lapstrake_tree::archive::{ExtractOptions, extract, is_archive, newest};
@@ -23,8 +23,9 @@ use lapstrake_tree::inroot::{Root, open_host_dir};
 use lapstrake_tree::scan::{ScanOptions, scan};
 use lapstrake_tree::select::Selector;
 use lapstrake_tree::unpack::UnpackOptions;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::fetched::Record;
 use crate::error::OpsError;
 use crate::file::context_reads::warn_skipped_devices;
 use crate::job::Job;
@@ -34,20 +35,6 @@ use crate::stack::Stack;
 
 /// The first bytes of zstd, which no context is recognised by.
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
-/// What is remembered of a file of the web.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    etag: String,
-    modified: String,
-    digest: Digest,
-}
-
-impl Record {
-    fn known(&self) -> Known {
-        Known { etag: self.etag.clone(), modified: self.modified.clone() }
-    }
-}
 
 impl Job {
     /// The tree of a source that is elsewhere, brought once for the whole build.
@@ -83,6 +70,7 @@ impl Job {
     async fn fetch_http(&self, http: &Http, step: &Step) -> Result<Stack, OpsError> {
         let record = self.fetch_file(http, step).await?;
         let modified = record.known().modified_seconds().unwrap_or(0);
+        let http = &Http { name: record.file_name(http).to_owned(), ..http.clone() };
         let key = KeyHasher::new("lapstrake http layer 1")
             .part("digest", record.digest.to_string().as_bytes())
             .part("name", http.name.as_bytes())
@@ -105,19 +93,30 @@ impl Job {
         .await
     }
 
-    /// A file of the web as a blob of the store.
-    async fn fetch_file(&self, http: &Http, step: &Step) -> Result<Record, OpsError> {
+    /// A file of the web as a blob of the store. One build asks for it once.
+    pub(crate) async fn fetch_file(&self, http: &Http, step: &Step) -> Result<Record, OpsError> {
         let job = &self.0;
-        let record_key = KeyHasher::new("lapstrake http 1").part("url", http.url.as_bytes()).finish();
+        let record_key = KeyHasher::new("lapstrake http 1").part("url", http.url.as_bytes());
+        // What another client knows of the file with its own headers and secrets says nothing here.
+        let record_key = match http.options.is_default() {
+            true => record_key,
+            false => record_key.part("options", &lapstrake_go::to_json(&http.options)),
+        };
+        let record_key = record_key.finish();
         let known: Option<Record> = load_record(job, &record_key)?;
         let known = known.filter(|record| job.store.has_blob(&record.digest));
         let pinned = known.as_ref().is_some_and(|known| http.checksum.as_ref() == Some(&known.digest));
         let record = match known {
             Some(known) if pinned => known,
             known => {
-                let record = self.download(http, known, step).await?;
-                save_record(job, &record_key, &record, &[])?;
-                record
+                let asked = (&http.url, &http.options.headers, &http.options.authorization_secret);
+                let file = job.fetch_cache.file(lapstrake_go::to_json(&asked));
+                let download = file.get_or_try_init(|| async {
+                    let record = self.download(http, known, step).await?;
+                    save_record(job, &record_key, &record, &[])?;
+                    Ok::<_, OpsError>(record)
+                });
+                download.await?.clone()
             }
         };
         match http.checksum.as_ref().filter(|expected| **expected != record.digest) {
@@ -154,8 +153,7 @@ impl Job {
     async fn commit_time(&self, git: &Git, step: &Step) -> Result<i64, OpsError> {
         let wanted = git_source(git);
         let access = git_access(&self.0, &git.remote).await?;
-        let (asked, asked_access) = (wanted.clone(), access.clone());
-        let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access.git)?)).await?;
+        let commit = self.find_commit(git, &access).await?.commit;
         step.status(&commit, 0, 0, false);
         let key = KeyHasher::new("lapstrake git time 1").part("commit", commit.as_bytes()).finish();
         if let Some(time) = load_record(&self.0, &key)? {
@@ -186,18 +184,29 @@ impl Job {
             (Answer::File { known, digest, size }, _) => {
                 writer.finish(Some(&digest))?;
                 step.status(&shown, size, size, true);
-                Ok(Record { etag: known.etag, modified: known.modified, digest })
+                Ok(Record { etag: known.etag, modified: known.modified, digest, name: known.name })
             }
             (Answer::Unchanged, Some(known)) => Ok(known),
             (Answer::Unchanged, None) => Err(OpsError::Worker),
         }
     }
 
+    /// The commit that is meant. One build asks for it once.
+    pub(crate) async fn find_commit(&self, git: &Git, access: &Access) -> Result<NamedCommit, OpsError> {
+        let wanted = git_source(git);
+        let asked = (&git.remote, &git.reference, &git.checksum, git.fetch_by_commit);
+        let cell = self.0.fetch_cache.commit(lapstrake_go::to_json(&asked));
+        let found = cell.get_or_try_init(|| async {
+            let access = access.clone();
+            self.blocking(move |_| Ok(wanted.lookup(&access.git)?)).await
+        });
+        found.await.cloned()
+    }
+
     async fn fetch_git(&self, git: &Git, step: &Step) -> Result<Stack, OpsError> {
         let wanted = git_source(git);
         let access = git_access(&self.0, &git.remote).await?;
-        let (asked, asked_access) = (wanted.clone(), access.clone());
-        let commit = self.blocking(move |_| Ok(asked.resolve(&asked_access.git)?)).await?;
+        let commit = self.find_commit(git, &access).await?.commit;
         step.status(&commit, 0, 0, false);
         let kept = if git.keep_git_dir { format!("{} {}", git.remote, git.reference) } else { String::new() };
         let key = KeyHasher::new("lapstrake git layer 2")
@@ -251,7 +260,7 @@ impl Job {
     }
 }
 
-fn git_source(git: &Git) -> lapstrake_remote::Git {
+pub(crate) fn git_source(git: &Git) -> lapstrake_remote::Git {
     lapstrake_remote::Git {
         remote: git.remote.clone(),
         reference: git.reference.clone(),
@@ -306,7 +315,7 @@ pub fn host(address: &str) -> &str {
 
 /// `HTTP_AUTH_HEADER_<host>` whole, or `HTTP_AUTH_TOKEN_<host>` as a bearer token.
 async fn http_authorization(job: &BuildContext, http: &Http) -> Result<Option<String>, OpsError> {
-    let host = host(&http.url);
+    let with_port = host(&http.url);
     let secrets = &job.settings.secrets;
     if !http.options.authorization_secret.is_empty() {
         let id = http.options.authorization_secret.clone();
@@ -315,15 +324,22 @@ async fn http_authorization(job: &BuildContext, http: &Http) -> Result<Option<St
             found => Ok(found),
         };
     }
-    if let Some(header) = secret(secrets, format!("HTTP_AUTH_HEADER_{host}")).await? {
-        return Ok(Some(header));
+    // A secret for one port is stronger than one for the host.
+    let without_port =
+        with_port.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    for host in std::iter::once(with_port).chain(without_port.map(|(host, _)| host)) {
+        if let Some(header) = secret(secrets, format!("HTTP_AUTH_HEADER_{host}")).await? {
+            return Ok(Some(header));
+        }
+        if let Some(token) = secret(secrets, format!("HTTP_AUTH_TOKEN_{host}")).await? {
+            return Ok(Some(format!("Bearer {token}")));
+        }
     }
-    let token = secret(secrets, format!("HTTP_AUTH_TOKEN_{host}")).await?;
-    Ok(token.map(|token| format!("Bearer {token}")))
+    Ok(None)
 }
 
 /// The way to a repository, with a directory for temporary files of git.
-async fn git_access(job: &BuildContext, remote: &str) -> Result<Access, OpsError> {
+pub(crate) async fn git_access(job: &BuildContext, remote: &str) -> Result<Access, OpsError> {
     // The system's directory for temporary files may be the one of the state, where processes remove whatever is not locked.
     let scratch = Arc::new(job.store.temp_dir()?);
     let git = GitAccess { scratch: Some(scratch.path().to_owned()), ..git_logins(job, remote).await? };
@@ -332,8 +348,8 @@ async fn git_access(job: &BuildContext, remote: &str) -> Result<Access, OpsError
 
 /// The way to a repository, with a directory that is there for as long as it is used.
 #[derive(Clone)]
-struct Access {
-    git: GitAccess,
+pub(crate) struct Access {
+    pub(crate) git: GitAccess,
     _scratch: Arc<TempDir>,
 }
 
