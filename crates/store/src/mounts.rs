@@ -139,22 +139,21 @@ impl Store {
         let lock_path = dir.join("lock");
         let lock = files::append(&lock_path).map_err(io_error("open", &lock_path))?;
         let (data, ready) = (dir.join("data"), dir.join("ready"));
-        let take = |how| match flock(&lock, how) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-            Err(error) => Err(io_error("lock", &lock_path)(error.into())),
+        let failed = |errno: rustix::io::Errno| io_error("lock", &lock_path)(errno.into());
+        let fresh = match sharing {
+            Sharing::Shared => share(&lock, &ready).map_err(failed)?,
+            Sharing::Locked => {
+                flock(&lock, FlockOperation::LockExclusive).map_err(failed)?;
+                !ready.exists()
+            }
+            Sharing::Private => match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => !ready.exists(),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(errno) => return Err(failed(errno)),
+            },
         };
-        let how = match sharing {
-            Sharing::Shared if ready.exists() => FlockOperation::LockShared,
-            Sharing::Shared | Sharing::Locked => FlockOperation::LockExclusive,
-            Sharing::Private => FlockOperation::NonBlockingLockExclusive,
-        };
-        if !take(how)? {
-            return Ok(None);
-        }
-        let mut fresh = false;
-        if !ready.exists() {
-            // Whoever began to fill it was killed.
+        if fresh {
+            // The process that began to fill the directory was killed.
             match remove_all(&data) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io_error("remove", &data)(error));
@@ -162,11 +161,28 @@ impl Store {
                 _ => {}
             }
             fs::create_dir(&data).map_err(io_error("create", &data))?;
-            fresh = true;
-        } else if sharing == Sharing::Shared {
-            take(FlockOperation::LockShared)?;
         }
         Ok(Some(CacheDir { data, ready, fresh, sharing, lock }))
+    }
+}
+
+/// Takes the lock of a directory that many use: shared, or exclusive for the one that makes the directory. Blocks until the
+/// directory is ready, or its maker is gone. Says whether the directory is to be made.
+fn share(lock: &File, ready: &Path) -> rustix::io::Result<bool> {
+    loop {
+        if !ready.exists() {
+            match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if !ready.exists() => return Ok(true),
+                Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        // A wait for an exclusive lock would last until all other users are done, also after the directory is ready.
+        flock(lock, FlockOperation::LockShared)?;
+        if ready.exists() {
+            return Ok(false);
+        }
+        flock(lock, FlockOperation::Unlock)?;
     }
 }
 
@@ -248,6 +264,41 @@ mod tests {
             remove_all(root.path()).unwrap();
         };
         std::thread::Builder::new().stack_size(128 << 10).spawn(measure).unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_shared_once_it_is_ready() {
+        let root = tempfile::tempdir().unwrap();
+        let store = std::sync::Arc::new(Store::open(&root.path().join("s")).unwrap());
+        let mut maker = store.cache_dir("x", Sharing::Shared).unwrap();
+        assert!(maker.is_fresh());
+        let (sender, waiters) = std::sync::mpsc::channel();
+        for _ in 0..2 {
+            let (store, sender) = (store.clone(), sender.clone());
+            std::thread::spawn(move || sender.send(store.cache_dir("x", Sharing::Shared).unwrap()));
+        }
+        let soon = std::time::Duration::from_millis(100);
+        assert!(waiters.recv_timeout(soon).is_err(), "nobody gets a directory that is not ready");
+        maker.settle().unwrap();
+        // The maker goes on, and so does the first waiter.
+        let late = std::time::Duration::from_secs(10);
+        let (one, two) = (waiters.recv_timeout(late).unwrap(), waiters.recv_timeout(late).unwrap());
+        assert!(!one.is_fresh() && !two.is_fresh());
+        assert_eq!((one.path(), two.path()), (maker.path(), maker.path()));
+    }
+
+    #[test]
+    fn a_waiter_makes_the_directory_of_a_maker_that_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let store = std::sync::Arc::new(Store::open(&root.path().join("s")).unwrap());
+        let maker = store.cache_dir("x", Sharing::Shared).unwrap();
+        let waiter = {
+            let store = store.clone();
+            std::thread::spawn(move || store.cache_dir("x", Sharing::Shared).unwrap())
+        };
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(maker);
+        assert!(waiter.join().unwrap().is_fresh());
     }
 
     #[test]
