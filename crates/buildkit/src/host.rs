@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_oci::{Platform, Reference};
+use lapstrake_ops::{KnownDevice, USUAL_DIRS, known_devices};
 use lapstrake_registry::Registries;
 
 use crate::upkeep::KeepPolicy;
@@ -56,6 +57,15 @@ impl Host {
             Devices::In(dirs) => dirs.clone(),
             // A directory that does not exist has no devices.
             Devices::Disabled => vec![self.state.join("no-devices")],
+        }
+    }
+
+    /// The devices that clients are told of.
+    pub(crate) fn known_devices(&self) -> Vec<KnownDevice> {
+        match &self.devices {
+            Devices::Usual => known_devices(&USUAL_DIRS.map(PathBuf::from)),
+            Devices::In(dirs) => known_devices(dirs),
+            Devices::Disabled => Vec::new(),
         }
     }
 

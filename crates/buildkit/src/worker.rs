@@ -1,8 +1,9 @@
 //! The one worker as clients see it, and what it can do.
 
 use lapstrake_oci::{Digest, Platform};
+use lapstrake_ops::KnownDevice;
 use lapstrake_proto::moby::buildkit::v1::apicaps::ApiCap;
-use lapstrake_proto::moby::buildkit::v1::types::{BuildkitVersion, WorkerRecord};
+use lapstrake_proto::moby::buildkit::v1::types::{BuildkitVersion, CdiDevice, WorkerRecord};
 use lapstrake_proto::pb;
 use serde_json::json;
 
@@ -136,8 +137,14 @@ pub(crate) fn record(host: &Host) -> WorkerRecord {
         labels: host.labels.clone(),
         platforms,
         buildkit_version: Some(version()),
+        cdi_devices: host.known_devices().into_iter().map(device).collect(),
         ..WorkerRecord::default()
     }
+}
+
+fn device(known: KnownDevice) -> CdiDevice {
+    let KnownDevice { name, is_free, annotations } = known;
+    CdiDevice { name, auto_allow: is_free, annotations, on_demand: false }
 }
 
 /// The worker's id: the same for each server over one state directory.

@@ -3,7 +3,7 @@
 pub(crate) mod agent;
 mod binfmt;
 mod cache_dirs;
-mod cdi;
+pub(crate) mod cdi;
 pub(crate) mod container;
 pub(crate) mod debug;
 pub(crate) mod loopback;

@@ -19,6 +19,7 @@ pub use cache::imports::{CacheFrom, CacheImports, ImportedCache, shared_key, sha
 pub use cache::{Cache, record};
 pub use error::OpsError;
 pub use exec::agent::bind_short;
+pub use exec::cdi::{KnownDevice, USUAL_DIRS, known_devices};
 pub use exec::container::{Container, ProcessRequest, Streams};
 pub use exec::debug::{Debug, HandOver, Turn};
 pub use exec::loopback::unreached_service;

@@ -165,6 +165,10 @@ fn host(args: &Serve, config: Config, store: &Store) -> Outcome<Host> {
     };
     let mut entitlements = args.allow_insecure_entitlement.clone();
     entitlements.extend(config.entitlements);
+    if args.as_buildkitd && !config.cdi_disabled {
+        // As that program does: its clients ask for devices one by one.
+        entitlements.push("device".to_owned());
+    }
     let devices = match config.cdi_dirs {
         _ if config.cdi_disabled => Devices::Disabled,
         dirs if dirs.is_empty() => Devices::Usual,

@@ -19,6 +19,32 @@ const AUTO_ALLOW: &str = "org.mobyproject.buildkit.device.autoallow";
 /// The entitlement: with nothing behind it, it is all devices.
 const ENTITLEMENT: &str = "device";
 
+/// The directories with specs of devices that other programs use, least important first.
+pub const USUAL_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
+/// A device that the spec files of a machine tell of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// The qualified name: `VENDOR/CLASS=NAME`.
+    pub name: String,
+    /// Whether a step may have the device without an entitlement.
+    pub is_free: bool,
+    /// The annotations of its spec, and its own in place of those with the same names.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The devices that the spec files in `dirs` tell of, by name. Files that cannot be read have none.
+pub fn known_devices(dirs: &[PathBuf]) -> Vec<KnownDevice> {
+    let devices = Devices::load(dirs);
+    let known = devices.by_name.iter().map(|(name, (spec, device))| {
+        let spec = &devices.specs[*spec].1;
+        let mut annotations = spec.annotations.clone();
+        annotations.extend(spec.devices[*device].annotations.clone());
+        KnownDevice { name: name.clone(), is_free: devices.is_free(name), annotations }
+    });
+    known.collect()
+}
+
 /// What devices add to a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Edits {
@@ -189,16 +215,17 @@ impl Devices {
         own.or_else(|| spec.annotations.get(key)).map(String::as_str)
     }
 
+    fn is_free(&self, name: &str) -> bool {
+        self.annotation(name, AUTO_ALLOW).is_some_and(|value| matches!(value, "true" | "1"))
+    }
+
     fn check(&self, names: &[&str], allowed: &BTreeSet<String>) -> Result<(), OpsError> {
         if allowed.contains(ENTITLEMENT) {
             return Ok(());
         }
         let granted = allowed.iter().filter_map(|entitlement| entitlement.strip_prefix("device="));
         let granted: BTreeSet<&str> = granted.flat_map(|name| self.find(name)).collect();
-        let forbidden = names.iter().filter(|name| {
-            let free = self.annotation(name, AUTO_ALLOW).is_some_and(|value| matches!(value, "true" | "1"));
-            !free && !granted.contains(**name)
-        });
+        let forbidden = names.iter().filter(|name| !self.is_free(name) && !granted.contains(**name));
         let forbidden: Vec<String> = forbidden.map(|name| (*name).to_owned()).collect();
         if forbidden.is_empty() { Ok(()) } else { Err(OpsError::DevicesNotAllowed { names: forbidden }) }
     }
@@ -298,6 +325,18 @@ devices:
         for (name, expected) in table {
             assert_eq!(devices.find(name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn all_devices_are_listed() {
+        let (dir, _devices) = devices();
+        let known = known_devices(&[dir.path().to_owned()]);
+        let named: Vec<(&str, bool)> = known.iter().map(|one| (one.name.as_str(), one.is_free)).collect();
+        let expected =
+            [("vendor.com/gpu=one", false), ("vendor.com/gpu=two", true), ("vendor.com/hooked=x", false)];
+        assert_eq!(named, expected);
+        assert_eq!(known[1].annotations.keys().collect::<Vec<_>>(), [AUTO_ALLOW, CLASS]);
+        assert_eq!(known_devices(&[dir.path().join("missing")]), []);
     }
 
     #[test]
