@@ -197,7 +197,11 @@ fn contexts(opt: &BTreeMap<String, String>) -> Result<Vec<String>, Status> {
             Some(("local", directory)) => directory.to_owned(),
             // Solved before the frontend begins: see `inputs`.
             Some(("input", _)) => continue,
-            Some(("docker-image" | "http" | "https" | "git" | "ssh", _)) => value,
+            // The slashes are optional.
+            Some(("docker-image", image)) => {
+                format!("docker-image://{}", image.strip_prefix("//").unwrap_or(image))
+            }
+            Some(("http" | "https" | "git" | "ssh", _)) => value,
             Some(("oci-layout", place)) => layout(place).ok_or_else(|| {
                 Status::invalid_argument(format!("context {name}: could not get digest for {place}"))
             })?,
@@ -213,9 +217,9 @@ fn contexts(opt: &BTreeMap<String, String>) -> Result<Vec<String>, Status> {
     Ok(all)
 }
 
-/// The address of an image in a layout of the client, `//STORE[:TAG]@DIGEST`, with the store's path in place of its name.
+/// The address of an image in a layout of the client, `[//]STORE[:TAG]@DIGEST`, with the store's path in place of its name.
 fn layout(place: &str) -> Option<String> {
-    let (name, digest) = place.strip_prefix("//")?.split_once('@')?;
+    let (name, digest) = place.strip_prefix("//").unwrap_or(place).split_once('@')?;
     let store = match name.rsplit_once(':') {
         Some((store, tag)) if !tag.contains('/') => store,
         _ => name,

@@ -16,6 +16,7 @@ use lapstrake_store::{Store, TempDir};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::OnceCell;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -33,6 +34,8 @@ pub(crate) const IMAGES: &str = "oci:";
 const LONGEST: u64 = 64 << 20;
 /// The most documents of one layout: indexes may name each other in a circle.
 const MOST_DOCUMENTS: usize = 10_000;
+/// The most blobs that the documents of one layout name.
+const MOST_BLOBS: usize = 100_000;
 /// The bytes of one message.
 const PIECE: usize = 1 << 20;
 
@@ -66,13 +69,16 @@ impl StoreName {
     }
 }
 
+/// The directory of a layout, made once.
+type Layout = Arc<OnceCell<TempDir>>;
+
 /// The content stores of one build's client.
 pub(super) struct Stores {
     session: Arc<Session>,
     sessions: Arc<Sessions>,
     store: Arc<Store>,
     /// Layouts that are here, by the store and by the image or cache in them; by nothing where they are written.
-    here: Mutex<BTreeMap<(PathBuf, Option<Digest>), TempDir>>,
+    here: Mutex<BTreeMap<(PathBuf, Option<Digest>), Layout>>,
     /// What the client is told at the end of the build.
     answers: Mutex<BTreeMap<String, String>>,
 }
@@ -114,17 +120,19 @@ impl Stores {
         let name = StoreName::of_path(named)
             .ok_or_else(|| Report::new(format!("`{}` is no content store of the client", named.display())))?;
         let key = (named.to_owned(), digest.cloned());
-        if let Some(dir) = self.here.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(dir.path().to_owned());
-        }
+        let cell = self.here.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        // Several steps may ask for one layout at once: one of them brings it.
+        let dir = cell.get_or_try_init(|| self.bring(&name, digest)).await?;
+        Ok(dir.path().to_owned())
+    }
+
+    async fn bring(&self, name: &StoreName, digest: Option<&Digest>) -> Outcome<TempDir> {
         let dir = self.store.temp_dir()?;
-        let path = dir.path().to_owned();
         if let Some(digest) = digest {
-            let remote = self.remote(&name).await?;
-            remote.mirror(&self.store, digest, &path).await.map_err(|error| error.of(&name))?;
+            let remote = self.remote(name).await?;
+            remote.mirror(&self.store, digest, dir.path()).await.map_err(|error| error.of(name))?;
         }
-        self.here.lock().unwrap_or_else(PoisonError::into_inner).insert(key, dir);
-        Ok(path)
+        Ok(dir)
     }
 
     /// Brings what was written to the layout `named` to the client.
@@ -180,6 +188,9 @@ enum StoreFailure {
     /// The client sends something else.
     #[error("blob {expected} is {found}")]
     Digest { expected: Digest, found: Digest },
+    /// The client sends more than it said.
+    #[error("blob {0} is longer than {1} bytes, as the client said")]
+    Longer(Digest, u64),
     /// A document cannot be read.
     #[error("blob {0} cannot be read: {1}")]
     Document(Digest, String),
@@ -220,21 +231,27 @@ impl Remote {
         }
     }
 
-    /// Reads a blob into `sink`, checked at the end.
-    async fn read(&self, digest: &Digest, sink: &mut impl std::io::Write) -> Result<u64, StoreFailure> {
+    /// Reads a blob of `size` bytes into `sink`, checked at the end. A client that sends more is not listened to further.
+    async fn read(
+        &self,
+        (digest, size): (&Digest, u64),
+        sink: &mut impl std::io::Write,
+    ) -> Result<(), StoreFailure> {
         let message = api::ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
         let mut pieces = self.client.clone().read(self.request(message)).await?.into_inner();
-        let (mut hash, mut size) = (Sha256::new(), 0);
+        let (mut hash, mut left) = (Sha256::new(), size);
         while let Some(piece) = pieces.message().await? {
+            left = left
+                .checked_sub(piece.data.len() as u64)
+                .ok_or_else(|| StoreFailure::Longer(digest.clone(), size))?;
             hash.update(&piece.data);
-            size += piece.data.len() as u64;
             sink.write_all(&piece.data)?;
         }
         let found = hash.finish();
         if found != *digest {
             return Err(StoreFailure::Digest { expected: digest.clone(), found });
         }
-        Ok(size)
+        Ok(())
     }
 
     /// A document, as JSON that names blobs.
@@ -242,27 +259,27 @@ impl Remote {
         let long = |size: u64| {
             StoreFailure::Document(digest.clone(), format!("{size} bytes are too long for a document"))
         };
-        match self.size(digest).await? {
-            Some(size) if size <= LONGEST => {}
+        let size = match self.size(digest).await? {
+            Some(size) if size <= LONGEST => size,
             Some(size) => return Err(long(size)),
             None => return Err(Status::not_found(format!("blob {digest} is not there")).into()),
-        }
+        };
         let mut bytes = Vec::new();
-        self.read(digest, &mut bytes).await?;
+        self.read((digest, size), &mut bytes).await?;
         Ok(bytes)
     }
 
     /// Brings a blob into the store, if that is not there.
     async fn bring(&self, store: &Store, digest: &Digest) -> Result<(), StoreFailure> {
         // A client gets nothing of the cache that it does not have itself.
-        if self.size(digest).await?.is_none() {
+        let Some(size) = self.size(digest).await? else {
             return Err(Status::not_found(format!("blob {digest} is not there")).into());
-        }
+        };
         if store.has_blob(digest) {
             return Ok(());
         }
         let mut writer = store.blob_writer()?;
-        self.read(digest, &mut writer).await?;
+        self.read((digest, size), &mut writer).await?;
         writer.finish(Some(digest))?;
         Ok(())
     }
@@ -272,7 +289,7 @@ impl Remote {
     async fn mirror(&self, store: &Store, root: &Digest, dir: &Path) -> Result<(), StoreFailure> {
         let place = dir.join("blobs/sha256");
         std::fs::create_dir_all(&place)?;
-        let (mut left, mut count) = (vec![root.clone()], 0);
+        let (mut left, mut count, mut named) = (vec![root.clone()], 0, 0);
         let mut media_type = String::new();
         while let Some(digest) = left.pop() {
             let path = place.join(digest.hex());
@@ -295,19 +312,17 @@ impl Remote {
             if digest == *root {
                 media_type = media_type_of(&bytes, &naming);
             }
+            named += naming.layers.len() + naming.manifests.len();
+            if named > MOST_BLOBS {
+                let text = format!("more than {MOST_BLOBS} blobs belong to it");
+                return Err(StoreFailure::Document(root.clone(), text));
+            }
             for named in naming.config.iter().chain(&naming.layers).chain(&naming.manifests) {
                 if named.is_document() {
                     left.push(named.digest.clone());
                     continue;
                 }
-                let is_json = named.media_type.ends_with("json") || named.media_type.contains("cacheconfig");
-                let brought = if is_json {
-                    let bytes = self.document(&named.digest).await;
-                    bytes.and_then(|bytes| Ok(std::fs::write(place.join(named.digest.hex()), bytes)?))
-                } else {
-                    self.bring(store, &named.digest).await
-                };
-                match brought {
+                match self.bring_named(store, named, &place).await {
                     Err(error) if !error.is_missing() => return Err(error),
                     _ => {}
                 }
@@ -318,6 +333,15 @@ impl Remote {
         let index = json!({ "schemaVersion": 2, "manifests": [entry] });
         std::fs::write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(std::fs::write(dir.join("index.json"), index.to_string())?)
+    }
+
+    /// Brings a blob that a document names: JSON to `place`, everything else to the store.
+    async fn bring_named(&self, store: &Store, named: &Named, place: &Path) -> Result<(), StoreFailure> {
+        if named.media_type.ends_with("json") || named.media_type.contains("cacheconfig") {
+            let bytes = self.document(&named.digest).await?;
+            return Ok(std::fs::write(place.join(named.digest.hex()), bytes)?);
+        }
+        self.bring(store, &named.digest).await
     }
 
     /// Gives the client all blobs of a layout, and gives the last entry of its index.

@@ -72,12 +72,17 @@ fn outputs_and_layouts_of_clients(mode: Mode) {
         // A client gets no image of the cache that it does not have.
         let other = Arc::new(shelf("FROM base\n", Vec::new()));
         let _other = session(&place.channel, "session-other", &other).await;
-        for (address, why) in [
+        for (number, (address, why)) in [
             (format!("oci-layout://mine@{digest}"), "is not there"),
+            // The slashes are optional.
+            (format!("oci-layout:mine:1@{digest}"), "is not there"),
             ("oci-layout://mine:1".to_owned(), "could not get digest"),
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
             let request = api::SolveRequest { frontend_attrs: named(address), ..solve("other", &["tar"]) };
-            let request = api::SolveRequest { r#ref: why.replace(' ', ""), ..request };
+            let request = api::SolveRequest { r#ref: format!("other{number}"), ..request };
             let error = answer(&place, request).await.unwrap_err();
             assert!(error.message().contains(why), "{error:?}");
         }
