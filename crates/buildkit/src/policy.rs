@@ -5,7 +5,7 @@ mod rules;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_graph::{Git, Graph, Http, Op, Source, VertexId};
 use lapstrake_llb::{Definition, Replacement};
@@ -33,6 +33,8 @@ const IMAGE: &str = "docker-image://";
 const CHECKSUM: &str = "http.checksum";
 /// The questions to a client about one source, after which its policy is taken for one without an end.
 const MOST_QUESTIONS: usize = 10;
+/// The sources of one graph that are judged at the same time.
+const AT_ONCE: usize = 16;
 /// The name of the detail that has the reasons for which a client forbids a source. Its value is JSON.
 const DENIED: &str = "github.com/moby/buildkit/policysession.DecisionResponse+json";
 
@@ -124,17 +126,19 @@ impl Judge {
     /// # Errors
     /// As [`Judge::judge`].
     pub(crate) async fn change(&self, definition: Definition) -> Result<Definition, Status> {
-        let mut others = BTreeMap::new();
-        for (digest, op) in definition.sources() {
-            let Some(pb::op::Op::Source(source)) = &op.op else { continue };
-            let mut source = source.clone();
-            let changed = self.judge(&mut source, op.platform.as_ref()).await.map_err(|status| {
+        let sources = definition.sources().filter_map(|(digest, op)| match &op.op {
+            Some(pb::op::Op::Source(source)) => Some((digest.clone(), source.clone(), op.platform.clone())),
+            _ => None,
+        });
+        let judge = |(digest, mut source, platform): (_, pb::SourceOp, Option<pb::Platform>)| async move {
+            let changed = self.judge(&mut source, platform.as_ref()).await.map_err(|status| {
                 error::prefixed(&status, "failed to load LLB: error evaluating the source policy")
             })?;
-            if changed {
-                others.insert(digest.clone(), Replacement::Source(source));
-            }
-        }
+            Ok::<_, Status>(changed.then_some((digest, Replacement::Source(source))))
+        };
+        let sources: Vec<_> = sources.collect();
+        let judged: Vec<_> = stream::iter(sources).map(judge).buffered(AT_ONCE).try_collect().await?;
+        let others: BTreeMap<_, _> = judged.into_iter().flatten().collect();
         definition.replaced(&others).map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
@@ -143,13 +147,16 @@ impl Judge {
     /// # Errors
     /// As [`Judge::judge`], and for a change that a Dockerfile's source cannot have.
     pub(crate) async fn change_graph(&self, graph: &Graph) -> Outcome<BTreeMap<VertexId, Source>> {
-        let mut others = BTreeMap::new();
-        for id in graph.topological() {
-            let Op::Source(source) = &graph[id].op else { continue };
-            let Some(other) = self.other(source).await? else { continue };
-            others.insert(id, other);
-        }
-        Ok(others)
+        let sources = graph.topological().into_iter().filter_map(|id| match &graph[id].op {
+            Op::Source(source) => Some((id, source.clone())),
+            _ => None,
+        });
+        let judge = |(id, source): (VertexId, Source)| async move {
+            Ok::<_, Report>(self.other(&source).await?.map(|other| (id, other)))
+        };
+        let sources: Vec<_> = sources.collect();
+        let judged: Vec<_> = stream::iter(sources).map(judge).buffered(AT_ONCE).try_collect().await?;
+        Ok(judged.into_iter().flatten().collect())
     }
 
     /// What the rules put in the place of a source of a Dockerfile; `None` for the source itself.

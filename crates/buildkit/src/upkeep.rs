@@ -23,6 +23,15 @@ pub(crate) struct Upkeep {
     busy: AtomicBool,
 }
 
+/// Held while garbage is collected. A collection that panics ends, too.
+struct Busy(Arc<Upkeep>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Upkeep {
     pub(crate) fn new(policy: KeepPolicy) -> Upkeep {
         Upkeep { policy, busy: AtomicBool::new(false) }
@@ -34,17 +43,17 @@ impl Upkeep {
             return;
         }
         let (this, store) = (self.clone(), store.clone());
+        let busy = Busy(self.clone());
         let work = move || {
+            let _busy = busy;
             // Builds come first. On Linux, the niceness is that of one thread. Where the thread may not be nice, it is quick.
             rustix::process::nice(19).unwrap_or_default();
             if let Err(report) = this.collect(&store) {
                 tracing::warn!(error = %report, "garbage collection failed");
             }
-            this.busy.store(false, Ordering::SeqCst);
         };
         if let Err(error) = std::thread::Builder::new().name("collector".to_owned()).spawn(work) {
             tracing::warn!(%error, "garbage collection cannot start");
-            self.busy.store(false, Ordering::SeqCst);
         }
     }
 
