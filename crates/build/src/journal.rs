@@ -1,6 +1,8 @@
 //! All that happened in a build, to be kept.
 
-use lapstrake_engine::{Event, Secrets};
+use std::collections::BTreeMap;
+
+use lapstrake_engine::{Event, Secrets, StepId, Stream};
 
 /// No more output of processes than this is kept, in bytes.
 const MOST_OUTPUT: usize = 16 << 20;
@@ -42,7 +44,33 @@ impl Journal {
         if secrets.is_empty() {
             return;
         }
+        self.join_lines();
         self.events = self.events.drain(..).map(|event| event.hiding(secrets)).collect();
+    }
+
+    /// Puts the pieces of each line of output together: a secret may begin in one and end in the next.
+    fn join_lines(&mut self) {
+        let mut open: BTreeMap<(StepId, Stream), usize> = BTreeMap::new();
+        let mut joined: Vec<Event> = Vec::with_capacity(self.events.len());
+        for event in self.events.drain(..) {
+            if let Event::Log { step, stream, data, .. } = &event {
+                let place = (step.clone(), *stream);
+                if let Some(Event::Log { data: line, .. }) =
+                    open.get(&place).and_then(|at| joined.get_mut(*at))
+                {
+                    line.extend(data);
+                    if data.ends_with(b"\n") {
+                        open.remove(&place);
+                    }
+                    continue;
+                }
+                if !data.ends_with(b"\n") {
+                    open.insert(place, joined.len());
+                }
+            }
+            joined.push(event);
+        }
+        self.events = joined;
     }
 
     /// As bytes to keep: a JSON object a line, by zstd.
@@ -72,8 +100,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use lapstrake_engine::{StepId, Stream};
-
     #[test]
     fn what_is_kept_comes_back() {
         let step = StepId("a".to_owned());
@@ -91,5 +117,30 @@ mod tests {
         assert!(Journal::decode(b"damaged").is_err());
         journal.hide(&Secrets::among([("MY_TOKEN", "\u{fffd}none")].into_iter()));
         assert_eq!(journal.events(), again.events());
+    }
+
+    #[test]
+    fn secrets_in_pieces_are_hidden() {
+        let mut journal = Journal::default();
+        let key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n";
+        let said = [
+            ("a", "token=hush-", Stream::Stdout),
+            ("b", "hush\n", Stream::Stdout),
+            ("a", "-err\n", Stream::Stderr),
+            ("a", "hush!\nMIIEvQIB", Stream::Stdout),
+            ("a", "ADANBgkq\n", Stream::Stdout),
+        ];
+        for (step, text, stream) in said {
+            let (step, data) = (StepId(step.to_owned()), text.as_bytes().to_vec());
+            journal.note(&Event::Log { step, stream, data, at: Duration::ZERO });
+        }
+        journal.hide(&Secrets::among([("A_TOKEN", "hush-hush"), ("A_KEY", key)].into_iter()));
+        let texts = journal.events().iter().map(|event| match event {
+            Event::Log { data, .. } => String::from_utf8_lossy(data).into_owned(),
+            _ => String::new(),
+        });
+        let texts: String = texts.collect();
+        assert!(!texts.contains("MIIE") && texts.matches("(hidden, ").count() == 2, "{texts}");
+        assert!(texts.contains("!\n") && texts.contains("hush\n-err\n"), "{texts}");
     }
 }

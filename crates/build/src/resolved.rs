@@ -42,12 +42,15 @@ pub struct Resolved {
     pub names: Vec<Reference>,
     /// Warnings for the user: values that are ignored.
     pub warnings: Vec<String>,
+    /// Values that are not to be stored, besides those of arguments.
+    pub more_secrets: Secrets,
 }
 
 impl Resolved {
-    /// Values of arguments that are not to be stored.
+    /// Values that are not to be stored: those of arguments, and what else the caller knows.
     pub fn secrets(&self) -> Secrets {
-        Secrets::among(self.inputs.build_args.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        let args = self.inputs.build_args.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Secrets::among(args).and(&self.more_secrets)
     }
 
     /// Reads the request of a build.
@@ -166,6 +169,7 @@ impl Resolved {
             cache_to,
             names,
             warnings,
+            more_secrets: Secrets::default(),
         })
     }
 }
@@ -177,7 +181,7 @@ fn step_settings(request: &BuildRequest, client: &Arc<dyn Client>) -> Result<Set
     attrs::resources(&mut limits, &steps.resources)?;
     let mut cdi_dirs = steps.cdi_dirs.clone();
     if cdi_dirs.is_empty() {
-        cdi_dirs = ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec();
+        cdi_dirs = lapstrake_ops::USUAL_DIRS.map(PathBuf::from).to_vec();
     }
     let (of_contexts, of_secrets, of_agents) = (client.clone(), client.clone(), client.clone());
     Ok(Settings {

@@ -281,6 +281,7 @@ async fn solve(
     request: api::SolveRequest,
 ) -> Result<api::SolveResponse, Status> {
     let job = &driven.job;
+    job.learn(&request.frontend_opt);
     if request.frontend.is_empty() {
         return solve_definition(shared, job, request).await;
     }

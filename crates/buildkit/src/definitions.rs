@@ -21,7 +21,7 @@ use prost::Message as _;
 
 use crate::caller::{Names, SessionCaller};
 use crate::gateway::files::Files;
-use crate::jobs::{About, Definitions, Job, Prepared};
+use crate::jobs::{Definitions, Job, Prepared};
 use crate::layouts::layout_of;
 use crate::policy::Judge;
 use crate::shared::Shared;
@@ -88,9 +88,10 @@ impl Definitions {
     }
 
     /// The tools for a part of the build. The outputs are not checked, since the results are not known yet.
-    fn for_solving(&self) -> Outcome<(Tools, Resolved)> {
+    fn for_solving(&self, job: &Job) -> Outcome<(Tools, Resolved)> {
         let client: Arc<dyn Client> = self.caller.clone();
-        let resolved = Resolved::without_results(&self.request, &client)?;
+        let mut resolved = Resolved::without_results(&self.request, &client)?;
+        resolved.more_secrets = job.secrets();
         Ok((self.tools.clone(), resolved.with_manifests()))
     }
 
@@ -123,16 +124,16 @@ pub(crate) async fn begin(
         }
         None => (scratch()?, Arc::new(SourceFile::new("", String::new()))),
     };
-    let (tools, resolved) = definitions.for_solving()?;
+    let (tools, resolved) = definitions.for_solving(job)?;
     let subject = job.told.get().cloned().unwrap_or_else(subject);
-    let about = About { record: job.new_record(subject, &resolved), secrets: Arc::new(resolved.secrets()) };
+    let record = job.new_record(subject, &resolved);
     let planned = Planned::of_graph(tools, resolved, file, plan);
     let trace = Trace { build: job.id.clone(), ..Trace::default() };
     let prepared = Prepared {
         planned: tokio::sync::Mutex::new(Some(planned)),
         caller: definitions.caller(),
         trace: trace.into(),
-        about,
+        record,
         described: OnceLock::new(),
         definitions: OnceLock::new(),
     };
@@ -168,7 +169,7 @@ async fn expanded(
             return Ok(definition);
         };
         let (plan, text) = plan(job, definitions, &tree).await?;
-        let (tools, resolved) = definitions.for_solving()?;
+        let (tools, resolved) = definitions.for_solving(job)?;
         let planned = Planned::of_graph(tools, resolved, text, plan);
         let caller = definitions.caller();
         let this = Build { worker: &shared.worker, client: &*caller, progress: job.progress() };

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use lapstrake_build::{BuildRecord, Journal, Planned, Resolved, Subject, Tools, Trace};
 use lapstrake_diag::{Fault, Report};
-use lapstrake_engine::{Progress, Warning};
+use lapstrake_engine::{Progress, Secrets, Warning};
 use lapstrake_llb::SourceMap;
 use lapstrake_oci::Reference;
 use lapstrake_ops::StackReport;
@@ -29,6 +29,8 @@ use crate::error::{self, Texts};
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
 
+/// The beginning of options that are arguments of a Dockerfile.
+const ARGUMENT: &str = "build-arg:";
 /// The longest wait for a build that a call names and that has not come yet.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// The time for which a finished build can still be asked about.
@@ -84,6 +86,8 @@ pub(crate) struct Job {
     /// The result that the record of the build tells of.
     subject: Mutex<Option<Arc<Prepared>>>,
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
+    /// Values of arguments that are not to be stored.
+    secrets: Mutex<Secrets>,
     /// The values that the client's frontend has for the client of the build.
     answer: Mutex<BTreeMap<String, String>>,
 }
@@ -96,8 +100,8 @@ pub(crate) struct Prepared {
     pub(crate) caller: Arc<SessionCaller>,
     /// The record of what was done until now.
     pub(crate) trace: tokio::sync::Mutex<Trace>,
-    /// The beginning of the record.
-    pub(crate) about: About,
+    /// The record of the build before its end, as far as it is known.
+    pub(crate) record: BuildRecord,
     /// The metadata that the client was given with the result; unset where it was given none.
     pub(crate) described: OnceLock<BTreeMap<String, Vec<u8>>>,
     /// The definitions of its references, by the names of the targets.
@@ -110,15 +114,6 @@ pub(crate) struct Definitions {
     pub(crate) caller: Arc<SessionCaller>,
     /// The outputs, caches and entitlements.
     pub(crate) request: BuildRequest,
-}
-
-/// The record of a build before its end.
-#[derive(Clone, Debug)]
-pub(crate) struct About {
-    /// The record, as far as it is known.
-    pub(crate) record: BuildRecord,
-    /// Values of arguments that are not to be stored.
-    pub(crate) secrets: Arc<lapstrake_engine::Secrets>,
 }
 
 impl Job {
@@ -163,9 +158,23 @@ impl Job {
             definitions: tokio::sync::Mutex::default(),
             subject: Mutex::default(),
             results: Mutex::default(),
+            secrets: Mutex::default(),
             answer: Mutex::default(),
         };
+        job.learn(&job.request.frontend_attrs);
         (Arc::new(job), answer)
+    }
+
+    /// Remembers which of the arguments in the options of a frontend are secrets.
+    pub(crate) fn learn(&self, opt: &BTreeMap<String, String>) {
+        let arguments = opt.iter().filter_map(|(key, value)| Some((key.strip_prefix(ARGUMENT)?, &**value)));
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        *secrets = std::mem::take(&mut *secrets).and(&Secrets::among(arguments));
+    }
+
+    /// Values that are not to be stored: those of the arguments of all frontends until now.
+    pub(crate) fn secrets(&self) -> Secrets {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The sink of events. Events of a build that is over go nowhere.

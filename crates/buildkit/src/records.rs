@@ -26,10 +26,12 @@ pub(crate) fn complete(row: &BuildRow) -> Outcome<api::BuildHistoryEvent> {
 
 /// An event about a build that runs.
 pub(crate) fn started(job: &Job) -> api::BuildHistoryEvent {
+    let secrets = job.secrets();
+    let attrs = job.request.frontend_attrs.iter();
     let record = api::BuildHistoryRecord {
         r#ref: job.id.clone(),
         frontend: job.request.frontend.clone(),
-        frontend_attrs: job.request.frontend_attrs.clone(),
+        frontend_attrs: attrs.map(|(key, value)| (key.clone(), secrets.hide(value))).collect(),
         created_at: Some(Timestamp::from(job.begun)),
         ..api::BuildHistoryRecord::default()
     };

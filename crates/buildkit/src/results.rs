@@ -144,7 +144,8 @@ impl Results {
         let name = self.metadata.get(NAME).map(|name| String::from_utf8_lossy(name).into_owned());
         let found = self.exporters_of_session(job).await?;
         let exporters = translate::with_annotations(&job.request, &found, &self.metadata);
-        let (tools, resolved) = definitions.for_export(&exporters, (self.named, name.as_deref()))?;
+        let (tools, mut resolved) = definitions.for_export(&exporters, (self.named, name.as_deref()))?;
+        resolved.more_secrets = job.secrets();
         let platforms = self.platforms()?;
         if let Some(text) =
             requested::mismatch(job, self.named, platforms.iter().map(|(_, platform)| platform))

@@ -21,7 +21,7 @@ use crate::driven::Driven;
 use crate::error;
 use crate::frontends::{self, Frontend, Named};
 use crate::inputs;
-use crate::jobs::{About, Job, Prepared};
+use crate::jobs::{Job, Prepared};
 use crate::policy::Judge;
 use crate::records;
 use crate::results::{self, Results};
@@ -159,16 +159,14 @@ pub(crate) async fn begin(
     }
     resolved.inputs.contexts.extend(inputs.named);
     show_warnings(job, &resolved);
-    let about = About {
-        record: job.new_record(subject(&request, opt), &resolved),
-        secrets: Arc::new(resolved.secrets()),
-    };
+    resolved.more_secrets = job.secrets();
+    let record = job.new_record(subject(&request, opt), &resolved);
     let trace = Trace { build: job.id.clone(), ..Trace::default() };
     let prepared = Prepared {
         planned: tokio::sync::Mutex::default(),
         caller,
         trace: trace.into(),
-        about,
+        record,
         described: OnceLock::new(),
         definitions: OnceLock::new(),
     };
@@ -304,7 +302,7 @@ async fn record(
 ) {
     let (prepared, mut journal) = job.close().await;
     let Some(prepared) = prepared.filter(|_| !job.request.internal) else { return };
-    let About { mut record, secrets } = prepared.about.clone();
+    let (mut record, secrets) = (prepared.record.clone(), job.secrets());
     record.steps = std::mem::take(&mut prepared.trace.lock().await.steps);
     record.end(result);
     record.call = Some(records::call(job, response.clone()));

@@ -16,6 +16,9 @@ const MARK: usize = 3;
 /// Shorter values are in too many words to be looked for.
 const SHORTEST: usize = 4;
 
+/// Shorter lines of longer values are left as they are.
+const SHORTEST_LINE: usize = 8;
+
 /// Values that are not to be stored, wherever they are: in names of steps, parts of keys, and output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Secrets {
@@ -27,10 +30,20 @@ impl Secrets {
     /// The values of those variables whose names tell of secrets.
     pub fn among<'v>(variables: impl Iterator<Item = (&'v str, &'v str)>) -> Secrets {
         let secret = variables.filter(|(name, value)| is_secret(name) && value.len() >= SHORTEST);
-        let mut values: Vec<String> = secret.map(|(_, value)| value.to_owned()).collect();
-        values.sort_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
-        values.dedup();
-        Secrets { values }
+        // Output comes line by line.
+        let values = secret.flat_map(|(_, value)| {
+            let lines = value.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_LINE);
+            std::iter::once(value).chain(lines).map(str::to_owned)
+        });
+        Secrets::default().and(&Secrets { values: values.collect() })
+    }
+
+    /// These and `more`.
+    pub fn and(mut self, more: &Secrets) -> Secrets {
+        self.values.extend(more.values.iter().cloned());
+        self.values.sort_by(|one, other| other.len().cmp(&one.len()).then(one.cmp(other)));
+        self.values.dedup();
+        self
     }
 
     /// Whether there are none.

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use lapstrake_build::{BuildRecord, Journal};
+use lapstrake_engine::Event;
 use lapstrake_proto::google::rpc;
 use lapstrake_proto::moby::buildkit::v1 as api;
 use lapstrake_proto::moby::buildkit::v1::frontend;
 use lapstrake_proto::moby::buildkit::v1::frontend::result::Result as Value;
 use lapstrake_proto::pb;
+use lapstrake_store::Store;
 use lapstrake_testkit::buildkit::{Shelf, Tree, control, entry, of_build, shelf, solve};
 use lapstrake_testkit::{ALL, Mode, Test};
 use prost::Message as _;
@@ -20,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("frontends_build", ALL, frontends_build),
     ("frontends_answer", ALL, frontends_answer),
     ("frontends_fail", ALL, frontends_fail),
+    ("frontends_with_secrets", &[Mode::Root], frontends_with_secrets),
     ("frontends_are_canceled", ALL, frontends_are_canceled),
     ("frontends_call_each_other", ALL, frontends_call_each_other),
     ("frontends_of_dockerfiles", ALL, frontends_of_dockerfiles),
@@ -240,6 +244,52 @@ async fn until(what: &str, done: impl Fn() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+fn frontends_with_secrets(mode: Mode) {
+    with(mode, files(), |mut place| async move {
+        let place = &mut place;
+        image(place, "Dockerfile", IMAGE).await;
+        let secrets = [("build-arg:API_TOKEN", "hush-hush-1"), ("build-arg:PLAIN", "for-all-to-see")];
+        // By the call of a client, and by the call of a client's own frontend.
+        let attrs = |more: &[(&str, &str)]| options(&[more, &secrets].concat());
+        let request = |id: &str, frontend: &str, frontend_attrs| api::SolveRequest {
+            session: "session-b".to_owned(),
+            frontend: frontend.to_owned(),
+            frontend_attrs,
+            ..solve(id, &[])
+        };
+        let whole = request("one", "gateway.v0", attrs(&[("source", IMAGE), ("do", "crash")]));
+        control(&place.channel).solve(whole).await.unwrap_err();
+        let mut driven = control(&place.channel);
+        let whole = request("two", "", BTreeMap::new());
+        let whole = tokio::spawn(async move { driven.solve(whole).await.map(drop) });
+        let mut ask = super::frontends::request(&[]);
+        ask.frontend_opt = attrs(&[("source", IMAGE), ("do", "crash")]);
+        let failed = place.bridge.solve(of_build("two", ask)).await.unwrap_err();
+        let definition = Some(pb::Definition::default());
+        let empty = frontend::SolveRequest { definition, ..frontend::SolveRequest::default() };
+        place.bridge.solve(of_build("two", empty)).await.unwrap();
+        let error = Some(rpc::Status { message: failed.message().to_owned(), ..rpc::Status::default() });
+        let returned = frontend::ReturnRequest { result: None, error };
+        place.bridge.r#return(of_build("two", returned)).await.unwrap();
+        whole.await.unwrap().unwrap_err();
+        let store = Store::open(&place.top.path().join("state")).unwrap();
+        for (id, has_options) in [("one", true), ("two", false)] {
+            let row = store.builds_named(id).unwrap().into_iter().find(|row| row.id == id).unwrap();
+            let record = format!("{:?}", BuildRecord::decode(&row).unwrap());
+            let journal = Journal::decode(&store.build_log(id).unwrap()).unwrap();
+            let said = journal.events().iter().filter_map(|event| match event {
+                Event::Log { data, .. } => Some(String::from_utf8_lossy(data).into_owned()),
+                _ => None,
+            });
+            let journal = format!("{:?} {}", journal.events(), said.collect::<String>());
+            assert!(!record.contains("hush-hush"), "{record}");
+            assert!(!journal.contains("hush-hush"), "{journal}");
+            assert!(!has_options || record.contains("for-all-to-see"), "{record}");
+            assert!(journal.contains("for-all-to-see") && journal.contains("(hidden, "), "{journal}");
+        }
+    });
 }
 
 fn frontends_are_canceled(mode: Mode) {

@@ -33,7 +33,7 @@ pub(crate) fn main_if_asked() -> Option<ExitCode> {
     let opt: Options = pairs.collect();
     match opt.get("do").map_or("build", String::as_str) {
         "crash" => {
-            eprintln!("what the frontend says");
+            eprintln!("what the frontend says: {opt:?}");
             return Some(ExitCode::from(7));
         }
         "garbage" => {
