@@ -2,7 +2,9 @@
 
 use std::error::Error;
 
-const FILES: [&str; 12] = [
+use prost::Message as _;
+
+const FILES: [&str; 13] = [
     "proto/content.proto",
     "proto/ops.proto",
     "proto/control.proto",
@@ -15,11 +17,14 @@ const FILES: [&str; 12] = [
     "proto/errdefs.proto",
     "proto/verifier.proto",
     "proto/exporter.proto",
+    "proto/otlp_collector.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = std::env::var_os("OUT_DIR").ok_or("cargo gives no OUT_DIR")?;
+    std::fs::write(std::path::Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         // Maps are hashed and compared: their order must not change from run to run.
         .btree_map(".")

@@ -90,6 +90,7 @@ impl Export<'_> {
             delivered.descriptors.extend(made.map(|descriptor| (number, descriptor)));
         }
         metadata.build(self.build);
+        delivered.documents = metadata.documents();
         delivered.metadata = metadata;
         Ok(delivered)
     }
@@ -121,7 +122,7 @@ impl Export<'_> {
                 })?;
                 let manifest = manifests.first().context("nothing was written")?;
                 metadata.image(&bundle, &names);
-                metadata.manifest(&bundle, manifest, bundle.descriptor_annotations());
+                self.tell(metadata, &bundle, manifest, bundle.descriptor_annotations())?;
                 Ok(Some(id_of(&bundle, Some(manifest))))
             }
             Output::Tar { dest, root: asked } => during(step, "sending tarball", || {
@@ -235,7 +236,7 @@ impl Export<'_> {
         }
         metadata.image(&bundle, &all);
         if let Some(manifest) = &manifest {
-            metadata.manifest(&bundle, manifest, bundle.asked_annotations().clone());
+            self.tell(metadata, &bundle, manifest, bundle.asked_annotations().clone())?;
             let named = names.iter().filter(|_| asked.canonical || push.is_some());
             let digests = named.map(|name| pin((name, manifest))).chain(pinned);
             for name in digests.filter(|_| asked.store) {
@@ -268,7 +269,7 @@ impl Export<'_> {
         };
         metadata.image(&bundle, &names);
         if let Some(manifest) = manifests.first() {
-            metadata.manifest(&bundle, manifest, bundle.descriptor_annotations());
+            self.tell(metadata, &bundle, manifest, bundle.descriptor_annotations())?;
         }
         Ok(Loaded { id: id_of(&bundle, manifests.first()), note })
     }
@@ -323,6 +324,23 @@ impl Export<'_> {
         })
     }
 
+    /// The metadata has the manifest or the index, and all documents below it.
+    fn tell(
+        &self,
+        metadata: &mut Metadata,
+        bundle: &Bundle,
+        manifest: &Manifest,
+        annotations: BTreeMap<String, String>,
+    ) -> Outcome<()> {
+        metadata.manifest(bundle, manifest, annotations);
+        metadata.add_document(&manifest.document);
+        if bundle.index.is_some() {
+            bundle.manifests(self.store)?.iter().for_each(|one| metadata.add_document(&one.document));
+        }
+        bundle.variants.iter().for_each(|variant| metadata.add_document(&variant.image.document));
+        Ok(())
+    }
+
     fn names(&self, asked: &ImageOutput) -> Vec<Reference> {
         self.request.names.iter().chain(&asked.names).cloned().collect()
     }
@@ -346,6 +364,8 @@ pub struct Delivered {
     pub metadata: Metadata,
     /// The descriptors of the images that outputs have made, as JSON, by the numbers of the outputs.
     pub descriptors: BTreeMap<usize, serde_json::Value>,
+    /// The indexes, manifests and configs of these images.
+    pub documents: Vec<String>,
 }
 
 /// The result of `--load`.

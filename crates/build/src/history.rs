@@ -104,9 +104,37 @@ pub struct BuildRecord {
     /// The descriptors of the images that outputs have made, as JSON, by the numbers of the outputs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub results: BTreeMap<usize, serde_json::Value>,
+    /// The indexes, manifests and configs of these images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<String>,
     /// Whether the record is kept whatever its age.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pinned: bool,
+    /// How often the record has changed since the build ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
+}
+
+/// What a record has besides its journal, under names in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The error of a client's build with its details: an encoded `google.rpc.Status`.
+    Error,
+    /// The spans that the client has sent of its own trace, one JSON object a line.
+    Spans,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Error => "error",
+            Part::Spans => "spans",
+        }
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The call of a client of the API, as its records of builds show it.
@@ -120,6 +148,9 @@ pub struct Call {
     pub exporters: Vec<(String, BTreeMap<String, String>)>,
     /// The answer of the outputs.
     pub response: BTreeMap<String, String>,
+    /// The span of the client that the build is a part of, as the header `traceparent` of the W3C.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl BuildRecord {
@@ -138,7 +169,9 @@ impl BuildRecord {
             steps: Vec::new(),
             call: None,
             results: BTreeMap::new(),
+            documents: Vec::new(),
             pinned: false,
+            generation: 0,
         }
     }
 
@@ -150,6 +183,7 @@ impl BuildRecord {
                 let id = delivered.and_then(|delivered| delivered.id.as_ref());
                 self.image = id.map(ToString::to_string);
                 self.results = delivered.map(|delivered| delivered.descriptors.clone()).unwrap_or_default();
+                self.documents = delivered.map(|delivered| delivered.documents.clone()).unwrap_or_default();
             }
             Err(report) => {
                 let canceled = matches!(report.fault(), Fault::Canceled(_));
@@ -166,6 +200,8 @@ impl BuildRecord {
         let texts = texts.chain(&mut self.error).chain(&mut self.names);
         texts.for_each(|text| *text = secrets.hide(text));
         self.report.iter_mut().for_each(|report| secrets.hide_json(report));
+        // A document without its secrets would be another one.
+        self.documents.retain(|text| secrets.hide(text) == *text);
         if let Some(call) = &mut self.call {
             let exported = call.exporters.iter_mut().flat_map(|(_, attrs)| attrs.values_mut());
             let values = call.attrs.values_mut().chain(call.response.values_mut()).chain(exported);
@@ -175,9 +211,40 @@ impl BuildRecord {
 
     /// Keeps the record with the journal.
     pub fn keep(self, store: &Store, journal: &Journal) -> Outcome<()> {
-        let record = zstd::bulk::compress(&lapstrake_go::to_json(&self), 1)?;
-        let row = BuildRow { line: self.subject.line(), id: self.id, started: self.started, record };
-        Ok(store.put_build(&row, &journal.encode()?)?)
+        Ok(store.put_build(&self.row()?, &journal.encode()?)?)
+    }
+
+    /// Changes the record of a build that is kept. Says whether the build is there.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn change(&self, store: &Store) -> Outcome<bool> {
+        Ok(store.update_build(&self.row()?, self.pinned)?)
+    }
+
+    fn row(&self) -> Outcome<BuildRow> {
+        let record = zstd::bulk::compress(&lapstrake_go::to_json(self), 1)?;
+        Ok(BuildRow { line: self.subject.line(), id: self.id.clone(), started: self.started, record })
+    }
+
+    /// Keeps `bytes` with the record `id`, which is in the store.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn put_part(store: &Store, id: &str, part: Part, bytes: &[u8]) -> Outcome<()> {
+        store.put_build_part(id, part.name(), &zstd::bulk::compress(bytes, 1)?)?;
+        Ok(())
+    }
+
+    /// What [`BuildRecord::put_part`] has kept.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the bytes are damaged.
+    pub fn part(store: &Store, id: &str, part: Part) -> Outcome<Option<Vec<u8>>> {
+        match store.build_part(id, part.name())? {
+            Some(bytes) => Ok(Some(zstd::decode_all(bytes.as_slice())?)),
+            None => Ok(None),
+        }
     }
 
     /// From what was kept.

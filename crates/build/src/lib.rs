@@ -59,7 +59,7 @@ pub use documents::{
 };
 pub use expansions::expansion;
 pub use explain::Comparison;
-pub use history::{BuildRecord, Call, Status, Subject, find_build, without_secrets};
+pub use history::{BuildRecord, Call, Part, Status, Subject, find_build, without_secrets};
 pub use import::{Import, changed_config};
 pub use include::{included, load_bytes, root_of};
 pub use journal::Journal;

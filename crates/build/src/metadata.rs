@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use lapstrake_assemble::Document;
 use lapstrake_oci::{Digest, Platform, Reference};
 use lapstrake_outputs::{Bundle, Manifest};
 use serde::Serialize;
 
 /// The values that exporters give buildx, and that buildx writes down.
 #[derive(Default)]
-pub struct Metadata(BTreeMap<&'static str, Value>);
+pub struct Metadata {
+    values: BTreeMap<&'static str, Value>,
+    /// The documents of the images, without repetition.
+    documents: BTreeMap<Digest, Vec<u8>>,
+}
 
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -38,7 +43,7 @@ impl Metadata {
         if bundle.index.is_none() {
             self.text("containerimage.config.digest", id.clone());
         }
-        self.0.entry("containerimage.digest").or_insert(Value::Text(id));
+        self.values.entry("containerimage.digest").or_insert(Value::Text(id));
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             self.text("image.name", names.join(","));
@@ -60,16 +65,26 @@ impl Metadata {
             platform: bundle.index.is_none().then(|| bundle.main().image.config.platform()),
         };
         self.text("containerimage.digest", document.digest.to_string());
-        self.0.insert("containerimage.descriptor", Value::Descriptor(Box::new(descriptor)));
+        self.values.insert("containerimage.descriptor", Value::Descriptor(Box::new(descriptor)));
+    }
+
+    /// The image has this document: an index, a manifest or a config.
+    pub(crate) fn add_document(&mut self, document: &Document) {
+        self.documents.entry(document.digest.clone()).or_insert_with(|| document.bytes.clone());
+    }
+
+    /// The documents of all images, as far as they are text.
+    pub(crate) fn documents(&self) -> Vec<String> {
+        self.documents.values().filter_map(|bytes| String::from_utf8(bytes.clone()).ok()).collect()
     }
 
     /// The descriptor of the last image, as JSON.
     pub(crate) fn descriptor(&self) -> Option<serde_json::Value> {
-        serde_json::to_value(self.0.get("containerimage.descriptor")?).ok()
+        serde_json::to_value(self.values.get("containerimage.descriptor")?).ok()
     }
 
     fn text(&mut self, key: &'static str, value: String) {
-        self.0.insert(key, Value::Text(value));
+        self.values.insert(key, Value::Text(value));
     }
 
     /// The id that `lapstrake builds` knows the build by. buildx puts builder and node before it, of which there is one.
@@ -79,6 +94,6 @@ impl Metadata {
 
     /// The document, indented as Go's encoder indents.
     pub fn document(&self) -> Vec<u8> {
-        lapstrake_go::to_json_indented(&self.0)
+        lapstrake_go::to_json_indented(&self.values)
     }
 }

@@ -12,6 +12,7 @@ use lapstrake_store::Store;
 use tokio::sync::broadcast::error::RecvError;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::history::Parent;
 use crate::jobs::Job;
 use crate::run::run;
 use crate::session::{Outgoing, Session};
@@ -65,18 +66,19 @@ impl Service for Control {
         &self,
         request: Request<api::SolveRequest>,
     ) -> Result<Response<api::SolveResponse>, Status> {
+        let traceparent = request.metadata().get("traceparent").and_then(|header| header.to_str().ok());
+        let traceparent = traceparent.filter(|header| Parent::parse(header).is_some()).map(str::to_owned);
         let mut request = request.into_inner();
         translate::modernise(&mut request);
         let session = match request.session.as_str() {
             "" => None,
             id => Some(self.shared.sessions.get(id).await?),
         };
-        let (job, answer) = Job::new(request, session);
+        let (job, answer) = Job::new(request, session, traceparent);
         // A client that goes away drops this call, and with it the registration, which cancels the build.
         let registered = self.shared.jobs.add(&job)?;
         if !job.request.internal {
-            // Nobody may be listening.
-            self.shared.history.send(records::started(&job)).map(drop).unwrap_or_default();
+            self.shared.history.tell(records::started(&job));
         }
         let shared = self.shared.clone();
         let answer = on_thread(move || async move { run(&shared, &job, answer).await }).await;
@@ -149,11 +151,6 @@ impl Service for Control {
         request: Request<api::BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
         let request = request.into_inner();
-        if !request.filter.is_empty() {
-            return Err(Status::unimplemented(
-                "filters of records are not supported by `lapstrake serve` yet",
-            ));
-        }
         // Subscribed first, so that nothing is missed in between.
         let listener = self.shared.history.subscribe();
         let wanted = |id: &str| request.r#ref.is_empty() || request.r#ref == id;
@@ -161,18 +158,11 @@ impl Service for Control {
         let active = active.iter().filter(|job| !job.request.internal && wanted(&job.id));
         let mut events: Vec<_> = active.map(|job| records::started(job)).collect();
         if !request.active_only {
-            let id = request.r#ref.clone();
-            let known = self.blocking(move |store| {
-                let rows = if id.is_empty() {
-                    store.builds()?
-                } else {
-                    records::row(store, &id)?.into_iter().collect()
-                };
-                rows.iter().map(records::complete).collect()
-            });
-            let known: Vec<api::BuildHistoryEvent> = known.await?;
-            let most = usize::try_from(request.limit).ok().filter(|most| *most > 0).unwrap_or(usize::MAX);
-            events.extend(known.into_iter().take(most));
+            let (history, asked) = (self.shared.history.clone(), request.clone());
+            let known = self.blocking(move |_| history.list(&asked)).await?;
+            let over = |event: &api::BuildHistoryEvent| known.iter().any(|known| of(known) == of(event));
+            events.retain(|event| !over(event));
+            events.extend(known);
         }
         let known = iter(events.into_iter().map(Ok));
         if request.early_exit {
@@ -185,8 +175,7 @@ impl Service for Control {
                 loop {
                     match listener.recv().await {
                         Ok(event) => {
-                            let of = event.record.as_ref().map_or("", |record| record.r#ref.as_str());
-                            if id.is_empty() || id == of {
+                            if id.is_empty() || id == of(&event) {
                                 return Some((Ok(event), listener));
                             }
                         }
@@ -203,21 +192,30 @@ impl Service for Control {
         &self,
         request: Request<api::UpdateBuildHistoryRequest>,
     ) -> Result<Response<api::UpdateBuildHistoryResponse>, Status> {
-        let request = request.into_inner();
-        if request.pinned {
-            return Err(Status::unimplemented("pinned records are not supported by `lapstrake serve` yet"));
+        let api::UpdateBuildHistoryRequest { r#ref: id, pinned, delete, finalize } = request.into_inner();
+        let history = self.shared.history.clone();
+        if delete || finalize {
+            history.finalize(&id).await;
         }
-        if request.delete {
-            let id = request.r#ref.clone();
-            let found = self.blocking(move |store| match records::row(store, &id)? {
-                Some(row) => Ok(store.remove_build(&row.id)?),
-                None => Ok(false),
-            });
-            if !found.await? {
-                return Err(Status::not_found(format!("no such record: {}", request.r#ref)));
+        if finalize && !delete {
+            return Ok(Response::new(api::UpdateBuildHistoryResponse {}));
+        }
+        let asked = id.clone();
+        let found = self.blocking(move |_| {
+            if delete {
+                history.remove(&asked)
+            } else {
+                history.change(&asked, |record| record.pinned = pinned)
             }
-            self.shared.history.send(records::deleted(&request.r#ref)).map(drop).unwrap_or_default();
+        });
+        if !found.await? {
+            return Err(Status::not_found(format!("no such record: {id}")));
         }
         Ok(Response::new(api::UpdateBuildHistoryResponse {}))
     }
+}
+
+/// The build that an event is about.
+fn of(event: &api::BuildHistoryEvent) -> &str {
+    event.record.as_ref().map_or("", |record| record.r#ref.as_str())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use lapstrake_diag::{Excerpt, Fault, Place, Report, SourceFile};
+use lapstrake_engine::Secrets;
 use lapstrake_llb::SourceMap;
 use lapstrake_oci::Digest;
 use lapstrake_proto::google::rpc;
@@ -21,6 +22,10 @@ use crate::caller::Names;
 const PREFIX: &str = "failed to solve: ";
 /// The name of the detail that shows a place in a text. Its value is JSON.
 const SOURCE: &str = "github.com/moby/buildkit/errdefs.Source+json";
+/// The name of the detail with the digest of the step that failed.
+const VERTEX: &str = "github.com/moby/buildkit/errdefs.Vertex+json";
+/// The name of the detail that says where in a program the error was made.
+const STACK: &str = "github.com/moby/buildkit/stack.Stack+json";
 
 /// The most bytes of texts that one build keeps for its errors.
 const MOST_TEXT: usize = 16 << 20;
@@ -47,18 +52,48 @@ impl Texts {
     /// The places of a step, as details of an error. The newest definition counts.
     fn details(&self, step: &str) -> Vec<Any> {
         let places = self.maps.iter().rev().map(|map| map.places(step)).find(|places| !places.is_empty());
-        places.into_iter().flatten().map(|(info, ranges)| place(info, ranges)).collect()
+        // The last place comes first, as from BuildKit: clients wrap the error in one place after the other.
+        places.into_iter().flatten().rev().map(|(info, ranges)| place(info, ranges)).collect()
     }
 }
 
 /// The status of a report. Its details are the places of the step that failed in the texts of the client, or else the place in
 /// the Dockerfile. `names` says where the Dockerfile is.
 pub(crate) fn status(report: &Report, names: Option<&Names>, texts: &Texts) -> Status {
-    let mut details = report.step().map(|step| texts.details(step)).unwrap_or_default();
-    if details.is_empty() {
-        details.extend(report.place().and_then(|place| source(place, names)));
+    let mut places = report.step().map(|step| texts.details(step)).unwrap_or_default();
+    if places.is_empty() {
+        places.extend(report.place().and_then(|place| source(place, names)));
     }
-    with_details(report, details)
+    let step = report.step().filter(|step| step.starts_with("sha256:"));
+    let step = step.map(|step| detail(VERTEX, &json!({ "digest": step })));
+    with_details(report, [origin()].into_iter().chain(step).chain(places).collect())
+}
+
+fn detail(name: &str, value: &serde_json::Value) -> Any {
+    Any { type_url: name.to_owned(), value: value.to_string().into_bytes() }
+}
+
+/// The program that the error comes from. Clients show it with `--debug`, where those in Go show a stack.
+fn origin() -> Any {
+    let frame = json!({ "Name": "lapstrake_buildkit::error::status", "File": file!(), "Line": line!() });
+    let version = env!("CARGO_PKG_VERSION");
+    detail(STACK, &json!({ "frames": [frame], "cmdline": ["lapstrake"], "version": version }))
+}
+
+/// `status` without secrets. Texts in base64, which are those of Dockerfiles, have none.
+pub(crate) fn hidden(status: &Status, secrets: &Secrets) -> rpc::Status {
+    let mut whole = to_rpc(status);
+    whole.message = secrets.hide(&whole.message);
+    for detail in &mut whole.details {
+        match serde_json::from_slice::<serde_json::Value>(&detail.value) {
+            Ok(mut value) => {
+                secrets.hide_json(&mut value);
+                detail.value = value.to_string().into_bytes();
+            }
+            Err(_) => detail.value = secrets.hide_bytes(&detail.value),
+        }
+    }
+    whole
 }
 
 /// A place in a text of a client as a detail of an error.
@@ -110,11 +145,11 @@ pub(crate) fn has_source(status: &Status) -> bool {
     to_rpc(status).details.iter().any(|detail| detail.type_url == SOURCE)
 }
 
-/// `status` with a line of a Dockerfile for its place.
-pub(crate) fn at_line(status: &Status, file: &Arc<SourceFile>, line: u32) -> Status {
+/// `status` with a line of a Dockerfile for its place. `names` says where the Dockerfile is.
+pub(crate) fn at_line(status: &Status, file: &Arc<SourceFile>, line: u32, names: Option<&Names>) -> Status {
     let report = Report::new("").at(file, Excerpt::Lines(line, line));
     let mut whole = to_rpc(status);
-    whole.details.extend(report.place().and_then(|place| source(place, None)));
+    whole.details.extend(report.place().and_then(|place| source(place, names)));
     of_rpc(&whole)
 }
 
@@ -126,9 +161,6 @@ fn with_details(report: &Report, details: Vec<Any>) -> Status {
         Fault::Usage => Code::InvalidArgument,
         _ => Code::Unknown,
     };
-    if details.is_empty() {
-        return Status::new(code, text);
-    }
     let whole = rpc::Status { code: code.into(), message: text.clone(), details };
     Status::with_details(code, text, whole.encode_to_vec().into())
 }
@@ -188,7 +220,7 @@ mod tests {
         let status = status(&report, Some(&names), &Texts::default());
         assert_eq!((status.code(), status.message()), (Code::Unknown, "no"));
         let whole = rpc::Status::decode(status.details()).unwrap();
-        let value: serde_json::Value = serde_json::from_slice(&whole.details[0].value).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&whole.details[1].value).unwrap();
         assert_eq!(value["ranges"][0]["start"]["line"], 2);
         assert_eq!(value["info"]["definition"]["def"].as_array().map(Vec::len), Some(2));
         assert_eq!(value["info"]["data"], BASE64.encode("FROM a\nRUN b\n"));

@@ -135,7 +135,7 @@ pub(crate) async fn forward(
     opt.insert(SOURCE.to_owned(), source.clone());
     call(shared, driven, &source, (opt, inputs)).await.map_err(|status| match place {
         _ if error::has_source(&status) => status,
-        Some((file, line)) => error::at_line(&status, &file, line),
+        Some((file, line)) => driven.job.at_line(&status, &file, line),
         None => error::prefixed(&status, &format!("failed with {SYNTAX} = {cmdline}")),
     })
 }

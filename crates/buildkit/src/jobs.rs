@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use lapstrake_build::{BuildRecord, Journal, Planned, Resolved, Subject, Tools, Trace};
-use lapstrake_diag::{Fault, Report};
+use lapstrake_diag::{Fault, Report, SourceFile};
 use lapstrake_engine::{Progress, Secrets, Warning};
 use lapstrake_llb::SourceMap;
 use lapstrake_oci::Reference;
@@ -57,6 +57,8 @@ pub(crate) struct Job {
     pub(crate) request: SolveRequest,
     /// The client's session. A build that only asks for capabilities may have none.
     pub(crate) session: Option<Arc<Session>>,
+    /// The span of the client that it is a part of, as the header `traceparent`.
+    pub(crate) traceparent: Option<String>,
     /// The time at which it began.
     pub(crate) begun: SystemTime,
     /// Its messages.
@@ -121,6 +123,7 @@ impl Job {
     pub(crate) fn new(
         request: SolveRequest,
         session: Option<Arc<Session>>,
+        traceparent: Option<String>,
     ) -> (Arc<Job>, oneshot::Receiver<frontend::ReturnRequest>) {
         let log = Arc::new(StatusLog::default());
         let (sender, events) = channel();
@@ -143,6 +146,7 @@ impl Job {
             id: request.r#ref.clone(),
             request,
             session,
+            traceparent,
             begun: SystemTime::now(),
             log,
             canceled,
@@ -203,6 +207,12 @@ impl Job {
             return error::of_rpc(refusal);
         }
         error::status(report, names.as_ref(), &texts)
+    }
+
+    /// `status` with a line of the Dockerfile for its place.
+    pub(crate) fn at_line(&self, status: &Status, file: &Arc<SourceFile>, line: u32) -> Status {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        error::at_line(status, file, line, names.as_ref())
     }
 
     /// The report of a refusal. [`Job::status`] makes the refusal with its details of the report again.
@@ -419,7 +429,8 @@ mod tests {
 
     #[tokio::test]
     async fn platforms_and_ids_have_slashes() {
-        let (job, _) = Job::new(SolveRequest { r#ref: "a/b".to_owned(), ..SolveRequest::default() }, None);
+        let (job, _) =
+            Job::new(SolveRequest { r#ref: "a/b".to_owned(), ..SolveRequest::default() }, None, None);
         assert_eq!(job.split("a/b:0/linux/arm64/v8"), ("a/b:0", "linux/arm64/v8"));
         assert_eq!(job.split("a/b:0/"), ("a/b:0", ""));
         assert_eq!(job.split("other/x"), ("other", "x"));

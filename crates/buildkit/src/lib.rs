@@ -12,7 +12,10 @@
 //! | `driver`, `driven` | those who drive a build: its client, and frontends |
 //! | `frontends` | frontends that are programs in images |
 //! | `gateway`, `held` | files, images and containers for those who drive a build |
-//! | `records`, `usage`, `upkeep` | records of builds, disk usage and garbage collection |
+//! | `records`, `history` | records of builds, with their logs, errors and traces |
+//! | `filter` | filters of things by their fields, as containerd has them |
+//! | `content` | the blobs of records |
+//! | `usage`, `upkeep` | disk usage and garbage collection |
 //! | `run` | a build from a call to its outputs and its record |
 //! | `jobs` | the builds that run, by the ids that clients give them |
 //! | `definitions` | definitions (LLB) as results of a build |
@@ -39,9 +42,11 @@ mod driven;
 mod driver;
 mod error;
 mod files;
+mod filter;
 mod frontends;
 mod gateway;
 mod held;
+mod history;
 mod host;
 mod inputs;
 mod jobs;

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use lapstrake_build::{BuildRecord, Call, Journal, Status as Ended};
 use lapstrake_diag::{Outcome, Report};
-use lapstrake_proto::google::rpc;
 use lapstrake_proto::moby::buildkit::v1 as api;
 use lapstrake_store::{BuildRow, Store};
 use prost_types::Timestamp;
@@ -14,15 +13,6 @@ use tonic::Code;
 
 use crate::jobs::Job;
 use crate::status::Messages;
-
-/// An event about the record of a build that is over.
-///
-/// # Errors
-/// The record cannot be read.
-pub(crate) fn complete(row: &BuildRow) -> Outcome<api::BuildHistoryEvent> {
-    let record = BuildRecord::decode(row)?;
-    Ok(event(api::BuildHistoryEventType::Complete, described(&record)))
-}
 
 /// An event about a build that runs.
 pub(crate) fn started(job: &Job) -> api::BuildHistoryEvent {
@@ -44,23 +34,21 @@ pub(crate) fn deleted(id: &str) -> api::BuildHistoryEvent {
     event(api::BuildHistoryEventType::Deleted, record)
 }
 
-fn event(kind: api::BuildHistoryEventType, record: api::BuildHistoryRecord) -> api::BuildHistoryEvent {
+/// An event about `record`.
+pub(crate) fn event(
+    kind: api::BuildHistoryEventType,
+    record: api::BuildHistoryRecord,
+) -> api::BuildHistoryEvent {
     api::BuildHistoryEvent { r#type: kind.into(), record: Some(record) }
 }
 
-fn described(record: &BuildRecord) -> api::BuildHistoryRecord {
+/// What is stored in the record of a build that is over.
+pub(crate) fn described(record: &BuildRecord) -> api::BuildHistoryRecord {
     let mut attrs = BTreeMap::new();
     attrs.insert("filename".to_owned(), record.subject.dockerfile.clone());
     attrs.insert("vcs:localdir:context".to_owned(), record.subject.context.clone());
     let more = [("target", &record.subject.target), ("platform", &record.subject.platform)];
     attrs.extend(more.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
-    let (cached, total) = record.cached();
-    let count = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
-    let error = record.error.as_ref().map(|message| rpc::Status {
-        code: if record.status == Ended::Canceled { Code::Cancelled } else { Code::Unknown }.into(),
-        message: message.clone(),
-        details: Vec::new(),
-    });
     let mut response = BTreeMap::new();
     if !record.names.is_empty() {
         response.insert("image.name".to_owned(), record.names.join(","));
@@ -69,26 +57,20 @@ fn described(record: &BuildRecord) -> api::BuildHistoryRecord {
         response.insert("containerimage.digest".to_owned(), image.clone());
     }
     let took = i64::try_from(record.took).unwrap_or(i64::MAX);
-    let Call { frontend, attrs, exporters, response } = record.call.clone().unwrap_or_else(|| Call {
-        frontend: "dockerfile.v0".to_owned(),
-        attrs,
-        exporters: Vec::new(),
-        response,
-    });
+    let of_here = || Call { frontend: "dockerfile.v0".to_owned(), attrs, response, ..Call::default() };
+    let Call { frontend, attrs, exporters, response, traceparent: _ } =
+        record.call.clone().unwrap_or_else(of_here);
     api::BuildHistoryRecord {
         r#ref: record.id.clone(),
         frontend,
         frontend_attrs: attrs,
         exporters: exporters.into_iter().map(|(kind, attrs)| api::Exporter { r#type: kind, attrs }).collect(),
-        error,
         created_at: Some(time(record.started)),
         completed_at: Some(time(record.started.saturating_add(took))),
         exporter_response: response,
         result: Some(results(record)),
         pinned: record.pinned,
-        num_cached_steps: count(cached),
-        num_total_steps: count(total),
-        num_completed_steps: count(total),
+        generation: i32::try_from(record.generation).unwrap_or(i32::MAX),
         ..api::BuildHistoryRecord::default()
     }
 }
@@ -118,6 +100,7 @@ pub(crate) fn call(job: &Job, response: BTreeMap<String, String>) -> Call {
         attrs: job.request.frontend_attrs.clone(),
         exporters: exporters.map(|one| (one.r#type.clone(), one.attrs.clone())).collect(),
         response,
+        traceparent: job.traceparent.clone(),
     }
 }
 
@@ -139,13 +122,27 @@ pub(crate) fn row(store: &Store, id: &str) -> Outcome<Option<BuildRow>> {
 }
 
 /// The messages of a build that is over, as clients saw them while it ran.
+pub(crate) fn messages(record: &BuildRecord, journal: Journal) -> Vec<api::StatusResponse> {
+    let began = u64::try_from(record.started).unwrap_or(0);
+    let mut messages = Messages::since(SystemTime::UNIX_EPOCH + Duration::from_millis(began));
+    journal.into_events().into_iter().filter_map(|event| messages.of(event)).collect()
+}
+
+/// The messages of the build `row`.
 ///
 /// # Errors
 /// The journal cannot be read.
 pub(crate) fn replay(store: &Arc<Store>, row: &BuildRow) -> Outcome<Vec<api::StatusResponse>> {
     let journal =
         Journal::decode(&store.build_log(&row.id)?).map_err(|error| Report::new(error.to_string()))?;
-    let began = u64::try_from(row.started).unwrap_or(0);
-    let mut messages = Messages::since(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(began));
-    Ok(journal.into_events().into_iter().filter_map(|event| messages.of(event)).collect())
+    Ok(messages(&BuildRecord::decode(row)?, journal))
+}
+
+/// The code of the error of a build that ended so.
+pub(crate) fn code(status: Ended) -> Code {
+    match status {
+        Ended::Completed => Code::Ok,
+        Ended::Failed => Code::Unknown,
+        Ended::Canceled => Code::Cancelled,
+    }
 }

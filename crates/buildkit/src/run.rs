@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use lapstrake_build::{
-    Build, Client, Delivered, Loaded, Place, Resolved, Subject, Trace, finish, plan_loaded, without_secrets,
+    Build, BuildRecord, Client, Delivered, Loaded, Part, Place, Resolved, Subject, Trace, finish,
+    plan_loaded, without_secrets,
 };
 use lapstrake_diag::{Fault, Outcome, Report};
 use lapstrake_proto::moby::buildkit::v1::SolveResponse;
@@ -12,6 +13,7 @@ use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReturnReq
 use lapstrake_proto::moby::buildkit::v1::sourcepolicy::Policy;
 use lapstrake_proto::pb;
 use lapstrake_request::BuildRequest;
+use prost::Message as _;
 use tokio::sync::oneshot::Receiver;
 use tonic::{Code, Status};
 
@@ -20,6 +22,7 @@ use crate::definitions;
 use crate::driven::Driven;
 use crate::error;
 use crate::frontends::{self, Frontend, Named};
+use crate::history::Parent;
 use crate::inputs;
 use crate::jobs::{Job, Prepared};
 use crate::policy::Judge;
@@ -53,14 +56,19 @@ pub(crate) async fn run(
     let delivered = result.as_ref().ok().and_then(Option::as_ref);
     let mut exporter_response = delivered.map(response).unwrap_or_default();
     exporter_response.extend(job.take_answer());
-    record(shared, job, result.as_ref().map(Option::as_ref), &exporter_response).await;
+    let failure = |report: &Report| job.failure().unwrap_or_else(|| job.status(report));
+    let ended = match &result {
+        Ok(delivered) => Ok(delivered.as_ref()),
+        Err(report) => Err((report, failure(report))),
+    };
+    record(shared, job, &ended, &exporter_response).await;
     drop(in_use);
-    match &result {
+    match ended {
         Ok(_) => {
             results::finalize_export(job, &exporter_response).await?;
             Ok(SolveResponse { exporter_response })
         }
-        Err(report) => Err(job.failure().unwrap_or_else(|| job.status(report))),
+        Err((_, status)) => Err(status),
     }
 }
 
@@ -297,27 +305,33 @@ fn response(delivered: &Delivered) -> BTreeMap<String, String> {
 async fn record(
     shared: &Arc<Shared>,
     job: &Arc<Job>,
-    result: Result<Option<&Delivered>, &Report>,
+    result: &Result<Option<&Delivered>, (&Report, Status)>,
     response: &BTreeMap<String, String>,
 ) {
     let (prepared, mut journal) = job.close().await;
     let Some(prepared) = prepared.filter(|_| !job.request.internal) else { return };
     let (mut record, secrets) = (prepared.record.clone(), job.secrets());
     record.steps = std::mem::take(&mut prepared.trace.lock().await.steps);
-    record.end(result);
+    record.end(result.as_ref().map(|delivered| *delivered).map_err(|(report, _)| *report));
     record.call = Some(records::call(job, response.clone()));
     record.hide(&secrets);
     journal.hide(&secrets);
+    let failure = result.as_ref().err().map(|(_, status)| error::hidden(status, &secrets).encode_to_vec());
     let store = shared.worker.store().clone();
     let (upkeep, history) = (shared.upkeep.clone(), shared.history.clone());
+    if let Some(parent) = job.traceparent.as_deref().and_then(Parent::parse) {
+        history.wait_for_spans(&record.id, parent);
+    }
     let kept = tokio::task::spawn_blocking(move || {
         let id = record.id.clone();
-        let kept = record.keep(&store, &journal);
+        let mut kept = record.keep(&store, &journal);
+        if let Some(failure) = failure.filter(|_| kept.is_ok()) {
+            kept = BuildRecord::put_part(&store, &id, Part::Error, &failure);
+        }
         if let Ok(Some(row)) = records::row(&store, &id)
-            && let Ok(event) = records::complete(&row)
+            && let Ok(event) = history.event(&row)
         {
-            // Nobody may be listening.
-            history.send(event).map(drop).unwrap_or_default();
+            history.tell(event);
         }
         upkeep.start_if_needed(&store);
         kept

@@ -17,24 +17,34 @@ use lapstrake_ops::Worker;
 use lapstrake_proto::containerd::services::content::v1::content_server::ContentServer;
 use lapstrake_proto::moby::buildkit::v1::control_server::ControlServer;
 use lapstrake_proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
+use lapstrake_proto::opentelemetry::proto::collector::trace::v1::trace_service_server::TraceServiceServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server as Grpc;
 use tonic::transport::server::Router;
+use tonic_reflection::server::Builder as ReflectionBuilder;
 
 use crate::bridge::Bridge;
 use crate::content::Content;
 use crate::control::Control;
+use crate::history::{Collector, History};
 use crate::host::Host;
 use crate::shared::Shared;
 use crate::upkeep::Upkeep;
 
-/// The events about records that a slow listener may be behind.
-const EVENTS: usize = 1024;
 /// The largest message, in bytes, as BuildKit's clients send it.
 pub(crate) const LARGEST: usize = 16 << 20;
 /// The bytes that a client may send on one stream before the server has read them.
 pub(crate) const WINDOW: u32 = 4 << 20;
+
+/// The services that reflection tells of. A session has further ones, which are the client's.
+const SERVICES: [&str; 5] = [
+    "moby.buildkit.v1.Control",
+    "moby.buildkit.v1.frontend.LLBBridge",
+    "containerd.services.content.v1.Content",
+    "opentelemetry.proto.collector.trace.v1.TraceService",
+    "grpc.health.v1.Health",
+];
 
 /// A place to listen at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +132,9 @@ pub enum ServeError {
     /// The certificates cannot be used, or a connection broke the server.
     #[error("the server broke off: {0}")]
     Transport(#[from] tonic::transport::Error),
+    /// The descriptions of the services cannot be read.
+    #[error("the descriptions of the services are damaged: {0}")]
+    Reflection(String),
 }
 
 impl lapstrake_diag::Reported for ServeError {
@@ -136,6 +149,8 @@ pub struct Server {
     tls: Option<Tls>,
     loopback: bool,
     activated: usize,
+    /// A further socket, for the spans of programs that know no other service.
+    traces: Option<PathBuf>,
 }
 
 impl Server {
@@ -144,7 +159,7 @@ impl Server {
         // Each build says for itself that it uses the store.
         worker.store().leave();
         let (jobs, sessions) = (Arc::default(), Arc::default());
-        let (history, _) = tokio::sync::broadcast::channel(EVENTS);
+        let history = Arc::new(History::new(worker.store().clone()));
         let upkeep = Arc::new(Upkeep::new(host.keep.clone()));
         // A server that was killed may have left garbage.
         upkeep.start_if_needed(worker.store());
@@ -153,6 +168,7 @@ impl Server {
             tls: None,
             loopback: false,
             activated: 0,
+            traces: None,
         }
     }
 
@@ -166,6 +182,12 @@ impl Server {
     #[must_use]
     pub fn with_insecure_loopback(self, allowed: bool) -> Server {
         Server { loopback: allowed, ..self }
+    }
+
+    /// Programs that send spans find the collector of traces at the socket `path`, too.
+    #[must_use]
+    pub fn with_trace_socket(self, path: PathBuf) -> Server {
+        Server { traces: Some(path), ..self }
     }
 
     /// The service manager has opened `count` sockets, from descriptor 3 on.
@@ -206,6 +228,13 @@ impl Server {
                         .spawn(async move { router.serve_with_incoming_shutdown(incoming, stopped).await });
                 }
             }
+        }
+        if let Some(path) = &self.traces {
+            let incoming = UnixListenerStream::new(listen_unix(path, group)?);
+            sockets.push(path.clone());
+            let router = Grpc::builder().add_service(self.traces());
+            let stopped = token.clone().cancelled_owned();
+            running.spawn(async move { router.serve_with_incoming_shutdown(incoming, stopped).await });
         }
         ready();
         let ended = tokio::select! {
@@ -262,6 +291,11 @@ impl Server {
         }
     }
 
+    /// The service that takes spans.
+    fn traces(&self) -> TraceServiceServer<Collector> {
+        TraceServiceServer::new(self.shared.history.collector()).max_decoding_message_size(LARGEST)
+    }
+
     fn router(&self, tls: bool) -> Result<Router, ServeError> {
         let mut server = Grpc::builder()
             .initial_stream_window_size(WINDOW)
@@ -278,11 +312,18 @@ impl Server {
         let control = ControlServer::new(Control::new(self.shared.clone()));
         let bridge = LlbBridgeServer::new(Bridge::new(self.shared.clone()));
         let (_, health) = tonic_health::server::health_reporter();
+        let reflection = ReflectionBuilder::configure()
+            .register_encoded_file_descriptor_set(lapstrake_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let reflection = SERVICES.iter().fold(reflection, |builder, name| builder.with_service_name(*name));
+        let reflection = reflection.build_v1().map_err(|error| ServeError::Reflection(error.to_string()))?;
         Ok(server
             .add_service(control.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST))
             .add_service(bridge.max_decoding_message_size(LARGEST).max_encoding_message_size(LARGEST))
-            .add_service(ContentServer::new(Content))
-            .add_service(health))
+            .add_service(ContentServer::new(Content::new(self.shared.history.clone())))
+            .add_service(self.traces())
+            .add_service(health)
+            .add_service(reflection))
     }
 }
 

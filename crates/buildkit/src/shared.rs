@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use lapstrake_ops::Worker;
-use lapstrake_proto::moby::buildkit::v1::BuildHistoryEvent;
 use lapstrake_store::Store;
-use tokio::sync::broadcast::Sender;
 
+use crate::history::History;
 use crate::host::Host;
 use crate::jobs::Jobs;
 use crate::session::Sessions;
@@ -19,8 +18,7 @@ pub(crate) struct Shared {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) upkeep: Arc<Upkeep>,
-    /// The events of build records, for clients that listen.
-    pub(crate) history: Sender<BuildHistoryEvent>,
+    pub(crate) history: Arc<History>,
 }
 
 impl Shared {

@@ -14,6 +14,9 @@
     reason = "the code is generated; the `.proto` files have the documentation"
 )]
 
+/// What the `.proto` files say, as an encoded `google.protobuf.FileDescriptorSet`: for reflection, and for messages as JSON.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// The build graph: `pb`.
 pub mod pb {
     tonic::include_proto!("pb");
@@ -44,6 +47,37 @@ pub mod containerd {
             /// Version 1.
             pub mod v1 {
                 tonic::include_proto!("containerd.services.content.v1");
+            }
+        }
+    }
+}
+
+/// `opentelemetry.proto`.
+pub mod opentelemetry {
+    /// The root of the packages.
+    pub mod proto {
+        /// `opentelemetry.proto.common`.
+        pub mod common {
+            /// Values.
+            pub mod v1 {
+                tonic::include_proto!("opentelemetry.proto.common.v1");
+            }
+        }
+        /// `opentelemetry.proto.trace`.
+        pub mod trace {
+            /// Spans.
+            pub mod v1 {
+                tonic::include_proto!("opentelemetry.proto.trace.v1");
+            }
+        }
+        /// `opentelemetry.proto.collector`.
+        pub mod collector {
+            /// `opentelemetry.proto.collector.trace`.
+            pub mod trace {
+                /// The service that takes spans.
+                pub mod v1 {
+                    tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
+                }
             }
         }
     }

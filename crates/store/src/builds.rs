@@ -59,8 +59,8 @@ impl Store {
             }
             change
                 .prepare_cached(
-                    "DELETE FROM builds WHERE started < ?1 AND id NOT IN \
-                     (SELECT id FROM builds ORDER BY started DESC LIMIT ?2)",
+                    "DELETE FROM builds WHERE started < ?1 AND pinned = 0 AND id NOT IN \
+                     (SELECT id FROM builds WHERE pinned = 0 ORDER BY started DESC LIMIT ?2)",
                 )?
                 .execute([now().saturating_sub(limits.age).saturating_mul(1_000), limits.count.max(0)])?;
             change.commit()
@@ -116,6 +116,33 @@ impl Store {
         self.with_db(|db| db.query_row("SELECT log FROM builds WHERE id = ?1", [id], |row| row.get(0)))
     }
 
+    /// Replaces the record of a build. A pinned one stays whatever its age. Says whether the build was there.
+    pub fn update_build(&self, build: &BuildRow, pinned: bool) -> Result<bool, StoreError> {
+        self.settle_builds()?;
+        self.with_db(|db| {
+            let change = "UPDATE builds SET record = ?2, pinned = ?3 WHERE id = ?1";
+            Ok(db.execute(change, params![build.id, build.record, pinned])? > 0)
+        })
+    }
+
+    /// Keeps `value` with a build under `name`, as long as the build itself. Says whether the build is there.
+    pub fn put_build_part(&self, id: &str, name: &str, value: &[u8]) -> Result<bool, StoreError> {
+        self.settle_builds()?;
+        self.with_db(|db| {
+            let add = "INSERT OR REPLACE INTO build_parts (build, name, value) SELECT id, ?2, ?3 FROM builds WHERE id = ?1";
+            Ok(db.execute(add, params![id, name, value])? > 0)
+        })
+    }
+
+    /// What [`Store::put_build_part`] kept.
+    pub fn build_part(&self, id: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.settle_builds()?;
+        self.with_db(|db| {
+            let get = "SELECT value FROM build_parts WHERE build = ?1 AND name = ?2";
+            db.query_row(get, [id, name], |row| row.get(0)).optional()
+        })
+    }
+
     /// Forgets a build; says whether it was there.
     pub fn remove_build(&self, id: &str) -> Result<bool, StoreError> {
         self.settle_builds()?;
@@ -156,6 +183,38 @@ mod tests {
         assert_eq!(store.builds_named("b1").unwrap().len(), 2);
         assert_eq!(store.build_log("b49").unwrap(), b"log");
         assert!(store.remove_build("b49").unwrap() && !store.remove_build("b49").unwrap());
+    }
+
+    #[test]
+    fn pinned_builds_stay_and_parts_go_with_their_build() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("s")).unwrap();
+        store.limit_builds(BuildLimits { age: 0, count: 1 });
+        let build = |id: &str, started: i64| BuildRow {
+            id: id.to_owned(),
+            started,
+            line: "x".to_owned(),
+            record: b"r".to_vec(),
+        };
+        store.put_build(&build("old", 1_000), b"log").unwrap();
+        assert!(store.put_build_part("old", "error", b"why").unwrap());
+        assert!(!store.put_build_part("nosuch", "error", b"why").unwrap());
+        assert!(
+            store.update_build(&BuildRow { record: b"new".to_vec(), ..build("old", 1_000) }, true).unwrap()
+        );
+        assert!(!store.update_build(&build("nosuch", 1), true).unwrap());
+        for (id, started) in [("a", 2_000), ("b", 3_000), ("c", 4_000)] {
+            store.put_build(&build(id, started), b"log").unwrap();
+        }
+        let ids = |store: &Store| store.builds().unwrap().into_iter().map(|row| row.id).collect::<Vec<_>>();
+        assert_eq!(ids(&store), ["c", "old"]);
+        assert_eq!(store.builds_named("old").unwrap()[0].record, b"new");
+        assert_eq!(store.build_part("old", "error").unwrap().as_deref(), Some(&b"why"[..]));
+        // Without the pin, it goes with the next one.
+        store.update_build(&build("old", 1_000), false).unwrap();
+        store.put_build(&build("d", 5_000), b"log").unwrap();
+        assert_eq!(ids(&store), ["d"]);
+        assert_eq!(store.build_part("old", "error").unwrap(), None);
     }
 
     #[test]

@@ -18,8 +18,18 @@ CREATE TABLE IF NOT EXISTS repositories (digest TEXT NOT NULL, registry TEXT NOT
 CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWID;
 ";
 
-/// The version of the database; [`crate::migrate`] has the last step to it.
-pub(crate) const NEWEST: i64 = 9;
+/// The version of the database.
+pub(crate) const NEWEST: i64 = 10;
+
+/// The version that [`crate::migrate`] has a step of its own to.
+pub(crate) const WITH_RELATIONS: i64 = 9;
+
+/// What version 10 added: records of builds that stay whatever their age, and what belongs to a record besides its log.
+pub(crate) const OF_BUILDS: &str = "
+ALTER TABLE builds ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE build_parts (build TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (build, name)) WITHOUT ROWID;
+CREATE TRIGGER build_parts_go AFTER DELETE ON builds BEGIN DELETE FROM build_parts WHERE build = old.id; END;
+";
 
 /// What versions up to 8 added, by the version that did.
 pub(crate) const ADDED: [(i64, &str); 5] = [(

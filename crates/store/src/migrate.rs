@@ -5,6 +5,7 @@
 //! need. So nothing older may be at work in the directory then: its processes hold the locks of [`crate::epochs`], and are
 //! named if they do not end soon. The superblock gets its new format first. From then on an older lapstrake refuses the
 //! directory, and whatever ends the change half-way, the next process finds it undone in the database and does it again.
+//! Version 10 adds to the records of builds, and disturbs nobody.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,7 +14,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 
-use crate::db::{self, ADDED, FIRST, NEWEST};
+use crate::db::{self, ADDED, FIRST, NEWEST, OF_BUILDS, WITH_RELATIONS};
 use crate::epochs;
 use crate::error::{StoreError, io_error};
 use crate::layer_id::LayerId;
@@ -62,11 +63,14 @@ fn has_old_records(db: &Connection) -> rusqlite::Result<bool> {
 fn upgrade(db: &mut Connection) -> rusqlite::Result<()> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = db::version(&change)?;
-    change.execute_batch(FIRST)?;
-    for (_, tables) in ADDED.iter().filter(|(version, _)| *version > found) {
-        change.execute_batch(tables)?;
+    if found < WITH_RELATIONS {
+        change.execute_batch(FIRST)?;
+        for (_, tables) in ADDED.iter().filter(|(version, _)| *version > found) {
+            change.execute_batch(tables)?;
+        }
+        to_relations(&change)?;
     }
-    to_relations(&change)?;
+    change.execute_batch(OF_BUILDS)?;
     change.pragma_update(None, "user_version", NEWEST)?;
     change.commit()
 }

@@ -93,9 +93,16 @@ impl Bundle {
     /// # Errors
     /// [`OutputError`] when a layer cannot be read or its blob not be written.
     pub fn manifest(&self, store: &Store) -> Result<Manifest, OutputError> {
+        Ok(self.top(&self.manifests(store)?))
+    }
+
+    /// The manifests of the variants, in this form.
+    ///
+    /// # Errors
+    /// As [`Bundle::manifest`].
+    pub fn manifests(&self, store: &Store) -> Result<Vec<Manifest>, OutputError> {
         let of = |variant: &Variant| Ok(written(store, &variant.image, &variant.encoding)?.manifest);
-        let manifests = self.variants.iter().map(of).collect::<Result<Vec<_>, OutputError>>()?;
-        Ok(self.top(&manifests))
+        self.variants.iter().map(of).collect()
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) struct Serve {
     /// Settings in the form of `buildkitd.toml`
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Further socket for programs that send spans of traces: an absolute path
+    #[arg(long, value_name = "PATH")]
+    pub(crate) otel_socket_path: Option<PathBuf>,
     /// State directory, in place of `LAPSTRAKE_ROOT`
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
@@ -94,13 +97,13 @@ const FLAGS: [(&str, Option<&str>); 29] = [
     ("--oci-worker-apparmor-profile", None),
     ("--oci-worker-selinux", None),
     ("--containerd-worker", None),
-    ("--otel-socket-path", None),
+    ("--otel-socket-path", Some("--otel-socket-path")),
     ("--cdi-disabled", None),
     ("--save-cache-debug", None),
 ];
 
 /// Flags of `buildkitd` that ask for something else than what is done here.
-const IGNORED: [&str; 9] = [
+const IGNORED: [&str; 8] = [
     "--oci-worker-net",
     "--oci-worker-platform",
     "--oci-worker-snapshotter",
@@ -108,7 +111,6 @@ const IGNORED: [&str; 9] = [
     "--oci-worker-apparmor-profile",
     "--oci-worker-selinux",
     "--oci-worker-no-process-sandbox",
-    "--otel-socket-path",
     "--cdi-disabled",
 ];
 

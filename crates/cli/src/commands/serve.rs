@@ -47,10 +47,14 @@ pub(crate) fn serve(args: &Serve) -> Outcome<ExitCode> {
     if let Some(limits) = config.build_limits {
         machine.store.limit_builds(limits);
     }
+    let trace_socket = args.otel_socket_path.clone().or(config.trace_socket.take());
     let host = host(args, config, &machine.store)?;
     let mut server = Server::new(host, worker)
         .with_insecure_loopback(args.allow_insecure_loopback)
         .with_activated(env::activated_sockets());
+    if let Some(path) = trace_socket {
+        server = server.with_trace_socket(path);
+    }
     if let Some(tls) = tls {
         server = server.with_tls(tls);
     }

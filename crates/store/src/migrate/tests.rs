@@ -234,3 +234,20 @@ fn many_may_open_what_is_not_there_yet() {
         });
     }
 }
+
+#[test]
+fn records_of_builds_of_version_9_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("s");
+    let store = Store::open(&root).unwrap();
+    let row = crate::BuildRow { id: "b".to_owned(), started: 1, line: "x".to_owned(), record: b"r".to_vec() };
+    store.put_build(&row, b"log").unwrap();
+    assert_eq!(store.builds().unwrap().len(), 1);
+    let older = "DROP TRIGGER build_parts_go; DROP TABLE build_parts; ALTER TABLE builds DROP COLUMN pinned;
+                 PRAGMA user_version = 9;";
+    store.with_db(|db| db.execute_batch(older)).unwrap();
+    drop(store);
+    let store = Store::open(&root).unwrap();
+    assert_eq!(store.build_log("b").unwrap(), b"log");
+    assert!(store.update_build(&row, true).unwrap() && store.put_build_part("b", "error", b"x").unwrap());
+}

@@ -46,6 +46,8 @@ pub(super) struct Config {
     pub(super) cdi_disabled: bool,
     /// Directories with specs of CDI devices; the usual ones where it is empty.
     pub(super) cdi_dirs: Vec<PathBuf>,
+    /// The socket that programs send their traces to.
+    pub(super) trace_socket: Option<PathBuf>,
     /// Keys that say something, and that nothing here follows.
     pub(super) unknown: Vec<String>,
 }
@@ -76,6 +78,7 @@ impl Config {
                 "dns" => config.dns(table_of(key, value)?)?,
                 "history" => config.history(table_of(key, value)?)?,
                 "cdi" => config.cdi(table_of(key, value)?)?,
+                "otel" => config.otel(table_of(key, value)?)?,
                 _ => config.unknown.push(key.clone()),
             }
         }
@@ -103,6 +106,22 @@ impl Config {
                     }
                 }
                 _ => self.unknown.push(format!("grpc.{key}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn otel(&mut self, table: &Table) -> Result<(), String> {
+        for (key, value) in table {
+            match key.as_str() {
+                "socketPath" => {
+                    let path = Some(PathBuf::from(text_of(key, value)?));
+                    self.trace_socket = path.filter(|path| !path.as_os_str().is_empty());
+                    if self.trace_socket.as_ref().is_some_and(|path| !path.is_absolute()) {
+                        return Err("`otel.socketPath` is not an absolute path".to_owned());
+                    }
+                }
+                _ => self.unknown.push(format!("otel.{key}")),
             }
         }
         Ok(())
@@ -168,6 +187,8 @@ mod tests {
             allowedRepositories = ["a/b"]
             [history]
             maxAge = 1
+            [otel]
+            socketPath = "/run/otel.sock"
             [log]
             level = "info"
         "#;
@@ -175,14 +196,18 @@ mod tests {
         assert_eq!((config.root, config.group), (Some("/x".into()), Some(7)));
         assert_eq!((config.entitlements.len(), config.addresses.len(), config.labels.len()), (1, 1, 1));
         assert_eq!(config.frontend_images, Some(vec!["a/b".to_owned()]));
+        assert_eq!(config.trace_socket, Some("/run/otel.sock".into()));
         assert_eq!(config.unknown, ["log", "worker.oci.snapshotter"]);
     }
 
     #[test]
     fn wrong_values_have_names() {
-        for (text, word) in
-            [("root = 1", "`root` is no text"), ("[grpc]\naddress = 1", "`address` is no list"), ("x", "=")]
-        {
+        for (text, word) in [
+            ("root = 1", "`root` is no text"),
+            ("[grpc]\naddress = 1", "`address` is no list"),
+            ("[otel]\nsocketPath = \"x\"", "absolute"),
+            ("x", "="),
+        ] {
             let why = Config::parse(text).unwrap_err();
             assert!(why.contains(word), "{text}: {why}");
         }
