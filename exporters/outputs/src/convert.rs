@@ -10,8 +10,9 @@ use lapstrake_tree::decompress::decompress;
 use crate::error::OutputError;
 use crate::estargz;
 
-/// libdeflate at level 3 makes blobs that are as small as Go's default ones, faster than at any level above.
-pub(crate) const GZIP_LEVEL: u32 = 3;
+/// libdeflate at level 1 makes blobs 3 % longer than Go at its default level, and takes two thirds of the time of level 3,
+/// which makes them 1 % shorter than Go.
+pub(crate) const GZIP_LEVEL: u32 = 1;
 
 /// The name in the store of the form that [`crate::estargz`] makes.
 pub(crate) fn estargz_variant(level: u32) -> String {
