@@ -53,6 +53,30 @@ impl Command {
         self
     }
 
+    /// The command as a shell has it, for what is done before another one.
+    pub(super) fn as_shell(&self) -> String {
+        let words = std::iter::once(&self.program).chain(&self.args);
+        let quoted: Vec<String> = words.map(|word| format!("'{}'", word.replace('\'', "'\\''"))).collect();
+        format!("{} > /dev/null 2>&1", quoted.join(" "))
+    }
+
+    /// Runs it once and returns the most memory that it had, in MB, by GNU time.
+    pub(super) fn memory(&self) -> Result<f64, String> {
+        if let Some(script) = &self.before {
+            crate::run("sh", &["-c", script])?;
+        }
+        let mut command = process::Command::new("/usr/bin/time");
+        command.args(["-f", "%M", "-o", "/dev/stderr", &self.program]).args(&self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        let output = command.output().map_err(|error| format!("/usr/bin/time (package time): {error}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let kilobytes: Option<f64> = said.lines().last().and_then(|line| line.trim().parse().ok());
+        kilobytes
+            .filter(|_| output.status.success())
+            .map(|k| k * 1024.0 / 1e6)
+            .ok_or_else(|| said.into_owned())
+    }
+
     /// Runs it once and returns the seconds that it took.
     pub(super) fn run(&self) -> Result<f64, String> {
         if let Some(script) = &self.before {

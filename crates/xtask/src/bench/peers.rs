@@ -44,11 +44,18 @@ impl Peer {
 
     /// A build of `context` with an output of BuildKit's; `None` for others.
     pub(super) fn output(&self, context: &Path, output: &str) -> Option<Command> {
+        self.output_of(context, "Dockerfile", output)
+    }
+
+    /// The same of the Dockerfile `file` there. Without an `output` the result stays in BuildKit's cache.
+    pub(super) fn output_of(&self, context: &Path, file: &str, output: &str) -> Option<Command> {
         let Peer::Buildkit(Daemon { address, .. }) = self else { return None };
         let (context, dockerfile) =
             (format!("context={}", context.display()), format!("dockerfile={}", context.display()));
         let args = ["--addr", address, "build", "--frontend", "dockerfile.v0", "--local", &context];
-        Some(Command::new("buildctl").args(&args).args(&["--local", &dockerfile, "--output", output]))
+        let command = Command::new("buildctl").args(&args).args(&["--local", &dockerfile]);
+        let command = command.args(&["--opt", &format!("filename={file}")]);
+        Some(if output.is_empty() { command } else { command.args(&["--output", output]) })
     }
 
     /// A shell command after which BuildKit has nothing in its store; `None` for others.
