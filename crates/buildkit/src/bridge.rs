@@ -383,10 +383,11 @@ async fn solve_definition(
         )
         .await;
         let prepared = begun.map_err(failed)?;
+        // An error of a step tells of the op.
+        prepared.definitions.get_or_init(|| BTreeMap::from([(String::new(), definition.clone())]));
         if request.evaluate {
             evaluate(shared, job, &prepared).await.map_err(failed)?;
         }
-        prepared.definitions.get_or_init(|| BTreeMap::from([(String::new(), definition.clone())]));
         let id = format!("{}/", job.keep(&prepared)?);
         result.result = Some(Value::Ref(api::Ref { id, def: Some(definition.clone()) }));
     } else {

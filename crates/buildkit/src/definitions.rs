@@ -66,6 +66,7 @@ impl Definitions {
         let caller = Arc::new(SessionCaller::new(session, shared.of_caller(), names, None));
         let client: Arc<dyn Client> = caller.clone();
         let mut resolved = Resolved::without_results(&request, &client)?;
+        resolved.settings.failed = job.failures();
         let tools = Tools::new(&shared.worker, &*caller, &mut resolved, false);
         Ok(Definitions { tools, caller, request })
     }

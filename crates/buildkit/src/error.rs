@@ -69,6 +69,13 @@ pub(crate) fn status(report: &Report, names: Option<&Names>, texts: &Texts) -> S
     with_details(report, [origin()].into_iter().chain(step).chain(places).collect())
 }
 
+/// `status` with one more detail.
+pub(crate) fn with_detail(status: &Status, detail: Any) -> Status {
+    let mut whole = to_rpc(status);
+    whole.details.push(detail);
+    of_rpc(&whole)
+}
+
 fn detail(name: &str, value: &serde_json::Value) -> Any {
     Any { type_url: name.to_owned(), value: value.to_string().into_bytes() }
 }

@@ -74,6 +74,11 @@ impl History {
         self.events.subscribe()
     }
 
+    /// Whether somebody listens. Making an event reads the whole record, for which a build should not wait in vain.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
     /// Tells those who listen.
     pub(crate) fn tell(&self, event: api::BuildHistoryEvent) {
         // Nobody may be listening.
@@ -141,7 +146,9 @@ impl History {
         if !record.change(&self.store)? {
             return Ok(false);
         }
-        if let Some(row) = records::row(&self.store, id)? {
+        if self.is_heard()
+            && let Some(row) = records::row(&self.store, id)?
+        {
             self.tell(self.event(&row)?);
         }
         Ok(true)

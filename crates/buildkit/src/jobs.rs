@@ -1,5 +1,7 @@
 //! The builds that run, by the ids that clients give them.
 
+mod failed;
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,7 +12,7 @@ use lapstrake_diag::{Fault, Report, SourceFile};
 use lapstrake_engine::{Progress, Secrets, Warning};
 use lapstrake_llb::SourceMap;
 use lapstrake_oci::Reference;
-use lapstrake_ops::StackReport;
+use lapstrake_ops::{FailedSteps, LeftTree, StackReport};
 use lapstrake_proto::google::rpc;
 use lapstrake_proto::moby::buildkit::v1::SolveRequest;
 use lapstrake_proto::moby::buildkit::v1::frontend;
@@ -88,6 +90,10 @@ pub(crate) struct Job {
     /// The result that the record of the build tells of.
     subject: Mutex<Option<Arc<Prepared>>>,
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
+    /// What steps that failed have left, if a client drives the build.
+    pub(crate) failed: FailedSteps,
+    /// The trees of these that the client knows, by their references.
+    held: Mutex<BTreeMap<String, LeftTree>>,
     /// Values of arguments that are not to be stored.
     secrets: Mutex<Secrets>,
     /// The values that the client's frontend has for the client of the build.
@@ -162,6 +168,8 @@ impl Job {
             definitions: tokio::sync::Mutex::default(),
             subject: Mutex::default(),
             results: Mutex::default(),
+            failed: FailedSteps::default(),
+            held: Mutex::default(),
             secrets: Mutex::default(),
             answer: Mutex::default(),
         };
@@ -206,7 +214,45 @@ impl Job {
         if let Some(refusal) = same {
             return error::of_rpc(refusal);
         }
-        error::status(report, names.as_ref(), &texts)
+        let status = error::status(report, names.as_ref(), &texts);
+        drop((names, texts, refusal));
+        match report.step().and_then(|step| failed::detail(self, step)) {
+            Some(detail) => error::with_detail(&status, detail),
+            None => status,
+        }
+    }
+
+    /// Whether the client drives the build, call by call.
+    pub(crate) fn is_driven(&self) -> bool {
+        self.request.frontend.is_empty() && self.request.definition.is_none()
+    }
+
+    /// What steps that fail are to leave.
+    pub(crate) fn failures(&self) -> Option<FailedSteps> {
+        self.is_driven().then(|| self.failed.clone())
+    }
+
+    /// All results of the build that are known.
+    pub(crate) fn prepared(&self) -> Vec<Arc<Prepared>> {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.subject.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        last.into_iter().chain(results.values().cloned()).collect()
+    }
+
+    /// A reference of a tree that a failed step has left. Empty if the client has very many.
+    pub(crate) fn hold(&self, tree: impl Into<LeftTree>) -> String {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() >= MOST_RESULTS {
+            return String::new();
+        }
+        let id = format!("{}:failed:{}", self.id, held.len());
+        held.insert(id.clone(), tree.into());
+        id
+    }
+
+    /// The tree of [`Job::hold`].
+    pub(crate) fn held(&self, id: &str) -> Option<LeftTree> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// `status` with a line of the Dockerfile for its place.
@@ -284,6 +330,8 @@ impl Job {
         self.client.containers.close().await;
         self.frontends.close().await;
         self.results.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.failed.clear();
         // The directories of the client are free for its next build.
         drop(self.definitions.lock().await.take());
         drop(self.progress.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -15,17 +15,29 @@ use crate::thread::on_thread;
 /// # Errors
 /// There is no such reference, a step fails, or the build ends meanwhile.
 pub(crate) async fn solved(shared: &Arc<Shared>, job: &Arc<Job>, id: &str) -> Result<SharedStack, Status> {
+    if let Some(left) = job.held(id) {
+        let (worker, job) = (shared.worker.clone(), job.clone());
+        let stack = move || async move {
+            left.stack(worker.store(), worker.single_id()).map_err(|error| job.status(&error.into()))
+        };
+        return on_thread(stack).await;
+    }
     let (result, target) = job.split(id);
     let (prepared, target) = (job.result(result)?, target.to_owned());
     let (shared, job) = (shared.clone(), job.clone());
     let solved = on_thread(move || async move {
         let solving = async {
-            let planned = prepared.planned.lock().await;
-            let planned =
-                planned.as_ref().ok_or_else(|| Status::not_found("the result was returned already"))?;
-            let number = number(planned, &target)?;
-            let this = Build { worker: &shared.worker, client: &*prepared.caller, progress: job.progress() };
-            planned.evaluate_target(&this, number).await.map_err(|report| job.status(&report))
+            let solved = {
+                let planned = prepared.planned.lock().await;
+                let planned =
+                    planned.as_ref().ok_or_else(|| Status::not_found("the result was returned already"))?;
+                let number = number(planned, &target)?;
+                let client = &*prepared.caller;
+                let this = Build { worker: &shared.worker, client, progress: job.progress() };
+                planned.evaluate_target(&this, number).await
+            };
+            // An error tells of the graph, which is free now.
+            solved.map_err(|report| job.status(&report))
         };
         tokio::select! {
             solved = solving => solved,

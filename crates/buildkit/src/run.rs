@@ -155,6 +155,7 @@ pub(crate) async fn begin(
     let caller = Arc::new(caller.with_rules(judge.clone().map(Judge::for_images)));
     let client: Arc<dyn Client> = caller.clone();
     let mut resolved = Resolved::parse(&request, &client)?.with_manifests();
+    resolved.settings.failed = job.failures();
     if let Some(judge) = &judge
         && let Place::Remote(source) = &resolved.place
         && let Some(other) = judge.other(source).await?
@@ -328,7 +329,8 @@ async fn record(
         if let Some(failure) = failure.filter(|_| kept.is_ok()) {
             kept = BuildRecord::put_part(&store, &id, Part::Error, &failure);
         }
-        if let Ok(Some(row)) = records::row(&store, &id)
+        if history.is_heard()
+            && let Ok(Some(row)) = records::row(&store, &id)
             && let Ok(event) = history.event(&row)
         {
             history.tell(event);

@@ -11,6 +11,8 @@
 mod containers;
 #[path = "gateway/definitions.rs"]
 mod definitions;
+#[path = "gateway/failures.rs"]
+mod failures;
 #[path = "gateway/files.rs"]
 mod files;
 #[path = "gateway/frontends.rs"]
@@ -40,5 +42,6 @@ fn main() -> ExitCode {
     }
     let first = [files::TESTS, images::TESTS, containers::TESTS, definitions::TESTS].concat();
     let second = [frontends::TESTS, policies::TESTS, sources::TESTS, stores::TESTS].concat();
+    let second = [second, failures::TESTS.to_vec()].concat();
     lapstrake_testkit::main(&[first, second].concat())
 }

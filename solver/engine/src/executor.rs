@@ -137,6 +137,12 @@ pub trait Executor: Send + Sync {
         selector: &Selector,
     ) -> impl Future<Output = Result<Key, Self::Error>> + Send;
 
+    /// Hears that `consumer` fails, since [`Executor::content_key`] could not tell the content of its input `number`.
+    fn unread(&self, consumer: &Vertex, number: usize, result: &StepResult<Self::Output>) {
+        // Most executors keep nothing of a step that did not begin.
+        let _ = (consumer, number, result);
+    }
+
     /// Does it. Dropping the future undoes it: nothing may keep running or stay behind.
     fn execute(
         &self,

@@ -256,7 +256,10 @@ impl<'a, E: Executor, C: CacheIndex<Output = E::Output>> Solver<'a, E, C> {
             let result = self.output(&result, inputs[number]);
             match result.content {
                 Some(content) if selector.is_everything() => Ok(content),
-                _ => self.executor.content_key(&result, selector).await.map_err(|e| self.failed(consumer, e)),
+                _ => self.executor.content_key(&result, selector).await.map_err(|error| {
+                    self.executor.unread(&self.graph[consumer], number, &result);
+                    self.failed(consumer, error)
+                }),
             }
         };
         contents[number].get_or_try_init(ask).await.copied()

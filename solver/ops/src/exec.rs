@@ -6,6 +6,7 @@ mod cache_dirs;
 pub(crate) mod cdi;
 pub(crate) mod container;
 pub(crate) mod debug;
+mod left_over;
 pub(crate) mod loopback;
 pub(crate) mod mount_manifest;
 pub(crate) mod mounts;
@@ -34,7 +35,9 @@ use crate::exec::agent::AgentSocket;
 use crate::exec::binfmt::exec_error;
 use crate::exec::cdi::Devices;
 use crate::exec::debug::{Occasion, is_canceled};
-use crate::exec::mounts::{MountResource, Mounts};
+use crate::exec::left_over::{by_inode, left_over};
+use crate::exec::mounts::{KeptMount, MountResource, Mounts};
+use crate::failed::FailedStep;
 use crate::file::context_reads::ContextReads;
 use crate::file::copy;
 use crate::job::context::BuildContext;
@@ -126,7 +129,6 @@ fn attempt(
     let limit = (exec.timeout > 0).then(|| Duration::from_nanos(exec.timeout));
     let watch = Watch { cancel, limit, output: job.settings.output_limit.unwrap_or(u64::MAX) };
     let ended = supervise(running, step, [(out, Stream::Stdout), (err, Stream::Stderr)], &watch)?;
-    let kept = std::mem::take(&mut mounts.kept);
     let Some((Finished { exit, usage, limit_events, shm_full, owned }, last_output)) = ended else {
         let limit = limit.unwrap_or_default();
         return Err(OpsError::TimedOut { command: exec.args.join(" "), limit });
@@ -147,13 +149,16 @@ fn attempt(
             let prepare = || prepare(reads, exec, base, inputs, &active);
             let tools = (&*job.sandbox(exec)?, debug);
             debug::shell(tools, Occasion::Failed(name), exec, &active, prepare, cancel)?;
+        } else if let Some(steps) = job.settings.failed.as_ref().filter(|_| !is_canceled(cancel) && !full) {
+            let trees = left_over(exec, (base, inputs), (active, mounts), &by_inode(&owned));
+            steps.add(FailedStep { step: step.id().0.clone(), trees });
         }
         return Err(if full { failed.on_full_disk(&job.store) } else { failed });
     }
+    let kept = std::mem::take(&mut mounts.kept);
     drop(mounts);
-    let owned = owned.iter().map(|one| ((one.dev, one.ino), (one.uid, one.gid))).collect();
     let root = (!exec.readonly_root).then_some(active);
-    commit_all(job, &owned, (root, base), kept)
+    commit_all(job, &by_inode(&owned), (root, base), kept)
 }
 
 /// Commits the changes of a process: those to its root, unless the root was read-only, and those to further trees.
@@ -161,15 +166,14 @@ fn commit_all(
     job: &BuildContext,
     owned: &BTreeMap<(u64, u64), (u32, u32)>,
     (root, base): (Option<Active>, &Stack),
-    kept: Vec<(Active, SharedStack)>,
+    kept: Vec<KeptMount>,
 ) -> Result<Stack, OpsError> {
     let commit = |active: Active, base: &Stack| -> Result<Stack, OpsError> {
         let copied = active.owners(owned)?;
         Ok(base.with(active.commit(&job.store, copied, job.worker.single_id())?))
     };
     let mut result = root.map_or_else(|| Ok(base.clone()), |active| commit(active, base))?;
-    result.outputs =
-        kept.into_iter().map(|(active, base)| commit(active, &base)).collect::<Result<_, _>>()?;
+    result.outputs = kept.into_iter().map(|one| commit(one.active, &one.base)).collect::<Result<_, _>>()?;
     Ok(result)
 }
 
@@ -430,7 +434,7 @@ fn add_bind(
         let kept = Active::new(&job.store, &base.lowers(&job.store, job.worker.single_id())?)?;
         let root = kept.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
         mounts.add(target, root, &bind.source, false);
-        mounts.kept.push((kept, base));
+        mounts.kept.push(KeptMount { active: kept, target: target.to_owned(), base });
         return Ok(());
     }
     // A local context is mounted as COPY would see it: what the mount selects, without what its ignore file hides, and never
@@ -441,7 +445,8 @@ fn add_bind(
             let place = copy::copy_in_place(reads, input, &bind.source, copy.root())?;
             let root = copy.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
             mounts.add(target, root, &place.to_string(), bind.readonly);
-            mounts.resources.push(MountResource::Active(copy));
+            let (target, base) = (target.to_owned(), None);
+            mounts.resources.push(MountResource::Scratch { active: copy, target, base });
             return Ok(());
         }
         None => input.lowers(&job.store, job.worker.single_id())?,
@@ -454,7 +459,8 @@ fn add_bind(
         let scratch = Active::new(&job.store, &lowers)?;
         let root = scratch.root().try_clone_to_owned().map_err(OpsError::io("duplicate", Path::new("/")))?;
         mounts.add(target, root, &bind.source, false);
-        mounts.resources.push(MountResource::Active(scratch));
+        let (target, base) = (target.to_owned(), Some(input.clone()));
+        mounts.resources.push(MountResource::Scratch { active: scratch, target, base });
     }
     Ok(())
 }

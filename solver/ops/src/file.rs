@@ -12,17 +12,19 @@ pub(crate) mod copy_source;
 mod partial_extract;
 pub(crate) mod partial_read_count;
 
-use lapstrake_engine::{CacheMap, Dep, Selector};
+use lapstrake_engine::{CacheMap, Dep, Selector, Step};
 use lapstrake_graph::{Copy, File, FileAction};
-use lapstrake_snapshot::SnapshotError;
+use lapstrake_snapshot::{Active, SnapshotError};
 use lapstrake_store::LayerId;
 use serde::Serialize;
 
 use crate::error::OpsError;
-use crate::file::actions::{apply_all, prepare_actions};
+use crate::failed::{Changes, FailedStep, FailedTrees, LeftTree};
+use crate::file::actions::{FailedAction, apply_all, prepare_actions};
 use crate::file::base_view::base_view;
 use crate::file::context_reads::ContextReads;
 use crate::file::copy_reuse::PreviousCopy;
+use crate::job::context::BuildContext;
 use crate::stack::{SharedStack, Stack};
 
 /// The version of file ops, which is a part of their cache keys. Raised whenever the same op makes another tree, so that
@@ -49,12 +51,19 @@ pub(crate) fn cache_map(file: &File, inputs: usize) -> CacheMap {
 }
 
 /// Runs a file op: the stack of its base with one layer on it.
-pub(crate) fn run(reads: &ContextReads<'_>, file: &File, inputs: &[SharedStack]) -> Result<Stack, OpsError> {
+pub(crate) fn run(
+    reads: &ContextReads<'_>,
+    file: &File,
+    inputs: &[SharedStack],
+    step: &Step,
+) -> Result<Stack, OpsError> {
     let base = copy::base_stack(reads, inputs)?;
-    let layer = match commit(reads, file, inputs, &base, true) {
-        Err(OpsError::Snapshot(SnapshotError::NotADelta)) => commit(reads, file, inputs, &base, false),
+    let layer = match commit(reads, (file, inputs, &base), step, true) {
+        Err(OpsError::Snapshot(SnapshotError::NotADelta)) => {
+            commit(reads, (file, inputs, &base), step, false)
+        }
         // A file that has gone may be in the layer that changes would lie on.
-        Err(error) if error.is_of_change() => commit(reads, file, inputs, &base, false),
+        Err(error) if error.is_of_change() => commit(reads, (file, inputs, &base), step, false),
         made => made,
     }?;
     Ok(base.with(layer))
@@ -63,18 +72,23 @@ pub(crate) fn run(reads: &ContextReads<'_>, file: &File, inputs: &[SharedStack])
 /// Commits the layer that `file` makes on `base`. With `delta`, the layer may have only the changes since the previous copy.
 fn commit(
     reads: &ContextReads<'_>,
-    file: &File,
-    inputs: &[SharedStack],
-    base: &Stack,
+    (file, inputs, base): (&File, &[SharedStack], &Stack),
+    step: &Step,
     delta: bool,
 ) -> Result<LayerId, OpsError> {
     let job = reads.job;
     let single_id = job.worker.single_id();
-    let actions = prepare_actions(reads, &file.actions, inputs)?;
+    let keep = |failed: Box<FailedAction>, active: Option<Active>| {
+        keep_failed(job, (file, inputs, base), step, (failed, active))
+    };
+    let actions = prepare_actions(reads, &file.actions, inputs).map_err(|failed| keep(failed, None))?;
     let active = base_view(job, base, &actions)?;
     let mut reuse = PreviousCopy::find(job, file, inputs);
     let previous = reuse.as_ref().and_then(|reuse| reuse.previous(delta));
-    let copied = apply_all(reads, actions, &active, previous)?;
+    let copied = match apply_all(reads, actions, &active, previous) {
+        Ok(copied) => copied,
+        Err(failed) => return Err(keep(failed, Some(active))),
+    };
     if let Some(reuse) = &mut reuse {
         reuse.forget_tree();
     }
@@ -84,6 +98,25 @@ fn commit(
         reuse.remember(&layer);
     }
     Ok(layer)
+}
+
+/// Keeps what the actions before a failed one have made, if somebody wants that. Gives the error of the failed one.
+fn keep_failed(
+    job: &BuildContext,
+    (file, inputs, base): (&File, &[SharedStack], &Stack),
+    step: &Step,
+    (failed, active): (Box<FailedAction>, Option<Active>),
+) -> OpsError {
+    let FailedAction { number, before, error } = *failed;
+    let Some(steps) = &job.settings.failed else { return error };
+    let made = match active.zip(before) {
+        Some((active, copied)) => LeftTree::new(active, base.clone(), Changes::Copied(Box::new(copied))),
+        None => SharedStack::from(base.clone()).into(),
+    };
+    let (actions, inputs) = (file.actions.clone(), inputs.to_vec());
+    let trees = FailedTrees::File { actions, failed: number, inputs, made };
+    steps.add(FailedStep { step: step.id().0.clone(), trees });
+    error
 }
 
 /// The part of its input that `copy` copies.

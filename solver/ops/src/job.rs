@@ -12,6 +12,7 @@ use lapstrake_runtime::ChosenNetwork;
 
 use crate::error::OpsError;
 use crate::exec::mount_manifest;
+use crate::failed::{FailedStep, FailedTrees};
 use crate::file::context_reads::ContextReads;
 use crate::file::copy_source::context_key;
 use crate::job::context::BuildContext;
@@ -78,7 +79,7 @@ impl Job {
                 let (map, step) = (self.cache_map(vertex), step.clone());
                 let work = move |job: &BuildContext| {
                     ContextReads::during(job, &step, (&map, &inputs), |reads| {
-                        file::run(reads, &file, &inputs)
+                        file::run(reads, &file, &inputs, &step)
                     })
                 };
                 let (stack, found) = self.blocking(work).await?;
@@ -166,6 +167,14 @@ impl Executor for Job {
     async fn content_key(&self, result: &StackResult, selector: &Selector) -> Result<Key, OpsError> {
         let (stack, selector) = (result.value.clone(), selector.clone());
         self.blocking(move |job| job.copy_sources.content_key(&stack, &selector)).await
+    }
+
+    fn unread(&self, consumer: &Vertex, number: usize, result: &StackResult) {
+        if let Some(steps) = &self.0.settings.failed {
+            let (op, tree) = (consumer.op.clone(), result.value.clone());
+            let trees = FailedTrees::Unread { op: Box::new(op), input: number, tree };
+            steps.add(FailedStep { step: consumer.step_digest().to_string(), trees });
+        }
     }
 
     fn output(&self, result: &StackResult, number: u32) -> StackResult {

@@ -12,6 +12,7 @@ use lapstrake_tree::ignore::Patterns;
 
 use crate::error::OpsError;
 use crate::exec::debug::Debug;
+use crate::failed::FailedSteps;
 
 /// Everything that steps may use besides their inputs.
 #[derive(Default)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub cdi_dirs: Vec<PathBuf>,
     /// Who looks at steps.
     pub debug: Option<Debug>,
+    /// Keeps what steps that fail leave. Without one, all of that is thrown away.
+    pub failed: Option<FailedSteps>,
     /// How many bytes of each output of a step are shown; without one all of them.
     pub output_limit: Option<u64>,
     /// What each step may use at most.

@@ -20,6 +20,8 @@ use tonic::{Request, Response, Status};
 
 /// The bytes of spans that are kept for one trace.
 const MOST_OF_TRACE: usize = 4 << 20;
+/// The bytes of spans that are kept for all traces.
+const MOST_BYTES: usize = 16 << 20;
 /// The traces that are kept at once.
 const MOST_TRACES: usize = 64;
 /// The time for which a trace is kept that no build asks for.
@@ -53,9 +55,10 @@ impl Spans {
                 return;
             }
         }
-        let sent = all.entry(trace).or_insert_with(|| Sent { lines: Vec::new(), last: now });
         let line = line.to_string();
-        if sent.lines.len() + line.len() < MOST_OF_TRACE {
+        let known: usize = all.values().map(|sent| sent.lines.len()).sum();
+        let sent = all.entry(trace).or_insert_with(|| Sent { lines: Vec::new(), last: now });
+        if sent.lines.len() + line.len() < MOST_OF_TRACE && known + line.len() < MOST_BYTES {
             sent.lines.extend(line.into_bytes());
             sent.lines.push(b'\n');
         }
@@ -310,6 +313,9 @@ mod tests {
         (0..10).for_each(|_| spans.add("a".to_owned(), &line));
         assert!(spans.take("a").len() < MOST_OF_TRACE);
         assert!(spans.take("a").is_empty());
+        (0..100).for_each(|number| spans.add(format!("t{number}"), &line));
+        let bytes: usize = spans.0.lock().unwrap().values().map(|sent| sent.lines.len()).sum();
+        assert!(bytes < MOST_BYTES);
         (0..2 * MOST_TRACES).for_each(|number| spans.add(number.to_string(), &json!(1)));
         assert_eq!(spans.0.lock().unwrap().len(), MOST_TRACES);
     }

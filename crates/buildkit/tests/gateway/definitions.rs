@@ -103,7 +103,7 @@ pub(crate) fn mkfile(path: &str, data: &str) -> Action {
     })
 }
 
-fn mkdir(path: &str) -> Action {
+pub(crate) fn mkdir(path: &str) -> Action {
     Action::Mkdir(pb::FileActionMkDir {
         path: path.to_owned(),
         mode: 0o755,
@@ -117,7 +117,7 @@ fn remove(path: &str, wildcards: bool) -> Action {
     Action::Rm(pb::FileActionRm { path: path.to_owned(), allow_wildcard: wildcards, allow_not_found: false })
 }
 
-fn copy(src: &str, dest: &str) -> pb::FileActionCopy {
+pub(crate) fn copy(src: &str, dest: &str) -> pb::FileActionCopy {
     pb::FileActionCopy {
         src: src.to_owned(),
         dest: dest.to_owned(),

@@ -16,8 +16,25 @@ use crate::stack::SharedStack;
 pub(crate) enum MountResource {
     Cache(#[expect(dead_code, reason = "held for its lock")] CacheDir),
     Copy(#[expect(dead_code, reason = "held for its files")] ViewCopy),
-    Active(#[expect(dead_code, reason = "held for its directory")] Active),
+    /// A tree whose writes are thrown away.
+    Scratch {
+        active: Active,
+        /// The place in the container.
+        target: String,
+        /// The tree below the writes; `None` for a copy of a local context.
+        base: Option<SharedStack>,
+    },
     Agent(#[expect(dead_code, reason = "held for its connections")] AgentSocket),
+}
+
+/// A tree that becomes an output with the writes of the process.
+pub(crate) struct KeptMount {
+    /// The tree with the writes.
+    pub(crate) active: Active,
+    /// The place in the container.
+    pub(crate) target: String,
+    /// The stack below the writes.
+    pub(crate) base: SharedStack,
 }
 
 /// Everything mounted for one process.
@@ -28,8 +45,8 @@ pub(crate) struct Mounts {
     pub(crate) resources: Vec<MountResource>,
     /// Cache directories that are mounted already, by their identities.
     pub(crate) caches: BTreeMap<String, PathBuf>,
-    /// Trees that become outputs with the writes of the process, each with the stack below.
-    pub(crate) kept: Vec<(Active, SharedStack)>,
+    /// Trees that become outputs with the writes of the process.
+    pub(crate) kept: Vec<KeptMount>,
     pub(crate) env: Vec<String>,
 }
 

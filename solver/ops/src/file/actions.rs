@@ -35,20 +35,41 @@ impl PreparedAction<'_> {
     }
 }
 
+/// An action that failed.
+pub(crate) struct FailedAction {
+    /// The number of the action.
+    pub(crate) number: usize,
+    /// What the actions before have copied; `None` if none of them was applied.
+    pub(crate) before: Option<Copied>,
+    /// The reason.
+    pub(crate) error: OpsError,
+}
+
 /// Selects what actions copy.
 pub(crate) fn prepare_actions<'a>(
     reads: &ContextReads<'_>,
     actions: &'a [FileAction],
     inputs: &'a [SharedStack],
-) -> Result<Vec<PreparedAction<'a>>, OpsError> {
-    let ready = actions.iter().map(|action| match action {
+) -> Result<Vec<PreparedAction<'a>>, Box<FailedAction>> {
+    let ready = actions.iter().enumerate().map(|(number, action)| {
+        prepare_action(reads, action, inputs)
+            .map_err(|error| Box::new(FailedAction { number, before: None, error }))
+    });
+    ready.collect()
+}
+
+fn prepare_action<'a>(
+    reads: &ContextReads<'_>,
+    action: &'a FileAction,
+    inputs: &'a [SharedStack],
+) -> Result<PreparedAction<'a>, OpsError> {
+    match action {
         FileAction::MakeDir(dir) => Ok(PreparedAction::MakeDir(dir)),
         FileAction::MakeFile(file) => Ok(PreparedAction::MakeFile(file)),
         FileAction::Symlink(link) => Ok(PreparedAction::Symlink(link)),
         FileAction::Remove(remove) => Ok(PreparedAction::Remove(remove)),
         FileAction::Copy(copy) => prepare_copy(reads, copy, inputs).map(PreparedAction::Copy),
-    });
-    ready.collect()
+    }
 }
 
 /// Does all actions, in order, on what `active` shows. `previous` is what they made before, if that is known.
@@ -57,33 +78,57 @@ pub(crate) fn apply_all(
     actions: Vec<PreparedAction<'_>>,
     active: &Active,
     previous: Option<Previous<'_>>,
-) -> Result<Copied, OpsError> {
-    let single_id = reads.job.worker.single_id();
+) -> Result<Copied, Box<FailedAction>> {
     let alone = actions.len() == 1;
     let mut all = Copied::default();
-    for action in actions {
-        let root = active.root();
-        all.owners.extend(match action {
-            PreparedAction::MakeDir(dir) => make_dir(single_id, dir, root)?.owners,
-            PreparedAction::MakeFile(file) => make_file(single_id, file, root)?.owners,
+    for (number, action) in actions.into_iter().enumerate() {
+        let applied = match action {
             // A copy that writes to the layer directly has to be alone: nothing may look at the mount afterwards.
-            PreparedAction::Symlink(link) => {
-                let options = copy_options(single_id, root, link.owner.as_ref(), link.timestamp)?;
-                make_symlink(root, link.path.as_bytes(), link.text.as_bytes(), &options)?.owners
-            }
-            PreparedAction::Remove(Remove { path, optional, wildcards }) => {
-                remove(root, path.as_bytes(), *wildcards, *optional)?;
-                continue;
-            }
             PreparedAction::Copy(copy) if alone && copy.copy.variant == CopyVariant::default() => {
-                let halves = active.halves()?;
-                let layers = halves.as_ref().map(UpperAndLower::layers);
-                return apply_copy(reads, copy, Dest { root, layers, previous });
+                let copied = copy_to_layer(reads, copy, active, previous);
+                return copied.map_err(|error| Box::new(FailedAction { number, before: None, error }));
             }
-            PreparedAction::Copy(copy) => apply_copy(reads, copy, Dest::plain(root))?.owners,
-        });
+            other => apply(reads, other, active.root()),
+        };
+        match applied {
+            Ok(copied) => all.owners.extend(copied.owners),
+            Err(error) => return Err(Box::new(FailedAction { number, before: Some(all), error })),
+        }
     }
     Ok(all)
+}
+
+/// Copies to the upper directory of `active`, as far as that is one.
+fn copy_to_layer(
+    reads: &ContextReads<'_>,
+    copy: PreparedCopy<'_>,
+    active: &Active,
+    previous: Option<Previous<'_>>,
+) -> Result<Copied, OpsError> {
+    let halves = active.halves()?;
+    let layers = halves.as_ref().map(UpperAndLower::layers);
+    apply_copy(reads, copy, Dest { root: active.root(), layers, previous })
+}
+
+fn apply(
+    reads: &ContextReads<'_>,
+    action: PreparedAction<'_>,
+    root: BorrowedFd<'_>,
+) -> Result<Copied, OpsError> {
+    let single_id = reads.job.worker.single_id();
+    match action {
+        PreparedAction::MakeDir(dir) => make_dir(single_id, dir, root),
+        PreparedAction::MakeFile(file) => make_file(single_id, file, root),
+        PreparedAction::Symlink(link) => {
+            let options = copy_options(single_id, root, link.owner.as_ref(), link.timestamp)?;
+            Ok(make_symlink(root, link.path.as_bytes(), link.text.as_bytes(), &options)?)
+        }
+        PreparedAction::Remove(Remove { path, optional, wildcards }) => {
+            remove(root, path.as_bytes(), *wildcards, *optional)?;
+            Ok(Copied::default())
+        }
+        PreparedAction::Copy(copy) => apply_copy(reads, copy, Dest::plain(root)),
+    }
 }
 
 fn make_dir(single_id: bool, dir: &MakeDir, root: BorrowedFd<'_>) -> Result<Copied, OpsError> {
