@@ -9,6 +9,7 @@ use lapstrake_oci::Digest;
 use lapstrake_ops::{Debug, ImageRules, LocalContext, Secret};
 use lapstrake_outputs::Containerd;
 use lapstrake_registry::Registries;
+use lapstrake_tree::ignore::Patterns;
 
 /// The caller of a build, wherever it is. This process is one; a session of BuildKit's API is to be another.
 ///
@@ -23,8 +24,18 @@ pub trait Client: Send + Sync {
     /// The caller has no such directory.
     fn directory(&self, named: &Path) -> Outcome<PathBuf>;
 
-    /// A further context by its name in the graph, which the caller has named there itself; `None` if it has no such context.
-    /// It is asked for when a step needs it.
+    /// What the ignore file of the context `name`, the directory `named`, says, if the context is to come when a step needs it:
+    /// then [`context`](Client::context) is asked for the directory. `None` if the directory is here already, or comes as a whole.
+    ///
+    /// # Errors
+    /// The ignore file cannot be read.
+    fn ignored(&self, name: &str, named: &Path) -> Outcome<Option<Patterns>> {
+        tracing::debug!(name, ?named, "the context is here as a whole");
+        Ok(None)
+    }
+
+    /// A context by its name in the graph that is not here yet; `None` if the caller has no such context. It is asked for when
+    /// a step needs it.
     ///
     /// # Errors
     /// The caller has the context, and cannot bring it here.

@@ -12,6 +12,8 @@ use lapstrake_lower::{git_source, http_context};
 pub enum Place {
     /// In a directory.
     Directory,
+    /// In a directory of the caller's that comes when a step needs it. The caller has the Dockerfile elsewhere.
+    Later,
     /// A source that is fetched.
     Remote(Source),
     /// On standard input: an archive, or a Dockerfile without a context.
@@ -50,6 +52,7 @@ mod tests {
     fn places() {
         let kind = |text: &str| match place(text, false, false) {
             Ok(Place::Directory) => "directory",
+            Ok(Place::Later) => "later",
             Ok(Place::Stdin) => "stdin",
             Ok(Place::Remote(Source::Git(_))) => "git",
             Ok(Place::Remote(_)) => "http",

@@ -61,7 +61,9 @@ impl Subject {
     pub fn of(request: &BuildRequest, resolved: &Resolved) -> Result<Subject, Usage> {
         let context = match &resolved.place {
             Place::Directory => attrs::absolute(&request.context)?.to_string_lossy().into_owned(),
-            Place::Remote(_) | Place::Stdin => without_secrets(&request.context.to_string_lossy()),
+            Place::Later | Place::Remote(_) | Place::Stdin => {
+                without_secrets(&request.context.to_string_lossy())
+            }
         };
         let file = request.dockerfile.as_ref().map_or("Dockerfile".into(), |file| file.to_string_lossy());
         let (target, platform) = (request.target.clone(), request.platforms.clone());

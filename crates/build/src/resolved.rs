@@ -273,15 +273,7 @@ fn add_contexts(
     let keep_git_dir = keep_git_dir.is_some_and(|value| matches!(value.as_str(), "1" | "true"));
     let commit_times = inputs.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|value| !value.is_empty());
     let place = place(&request.context.to_string_lossy(), keep_git_dir, commit_times)?;
-    match &place {
-        Place::Directory => {
-            let own = local_context(client, &request.context, request.dockerfile.as_deref(), warnings)?;
-            inputs.ignore.clone_from(&own.ignore);
-            settings.contexts.insert("context".to_owned(), own);
-        }
-        Place::Remote(source) => inputs.main = Some(source.clone()),
-        Place::Stdin => {}
-    }
+    let place = add_main(place, request, client, (inputs, settings), warnings)?;
     for text in &request.contexts {
         let bad = |why: String| Usage(format!("--build-context {text}: {why}"));
         let (name, value) = text.split_once('=').ok_or_else(|| bad("not NAME=VALUE".to_owned()))?;
@@ -312,13 +304,39 @@ fn add_contexts(
                 Some("") => return Err(bad("`target:` needs the name of a stage".to_owned()).into()),
                 Some(stage) => NamedContext::Target(stage.to_owned()),
                 None => {
-                    let context = local_context(client, Path::new(value), None, warnings)?;
-                    settings.contexts.insert(name.to_owned(), context);
+                    if client.ignored(name, Path::new(value))?.is_none() {
+                        let context = local_context(client, Path::new(value), None, warnings)?;
+                        settings.contexts.insert(name.to_owned(), context);
+                    }
                     NamedContext::Local
                 }
             },
         };
         inputs.contexts.insert(name.to_owned(), context);
+    }
+    Ok(place)
+}
+
+/// Adds the main context.
+fn add_main(
+    place: Place,
+    request: &BuildRequest,
+    client: &dyn Client,
+    (inputs, settings): (&mut BuildInputs, &mut Settings),
+    warnings: &mut Vec<String>,
+) -> Outcome<Place> {
+    match place {
+        Place::Directory => {
+            if let Some(ignore) = client.ignored("context", &request.context)? {
+                inputs.ignore = ignore;
+                return Ok(Place::Later);
+            }
+            let own = local_context(client, &request.context, request.dockerfile.as_deref(), warnings)?;
+            inputs.ignore.clone_from(&own.ignore);
+            settings.contexts.insert("context".to_owned(), own);
+        }
+        Place::Remote(ref source) => inputs.main = Some(source.clone()),
+        Place::Later | Place::Stdin => {}
     }
     Ok(place)
 }

@@ -107,6 +107,10 @@ async fn find(
     let local = request.dockerfile.as_ref().filter(|_| request.local_dockerfile);
     match resolved.place.clone() {
         Place::Directory => tokio::task::block_in_place(|| on_disk(request, client)),
+        Place::Later => {
+            let named = request.dockerfile.clone().unwrap_or_else(|| PathBuf::from(NAME));
+            tokio::task::block_in_place(|| of_client(&named, client))
+        }
         Place::Remote(source) => match local {
             Some(path) => tokio::task::block_in_place(|| of_client(path, client)),
             None => elsewhere(request, tools, &source, progress).await,
@@ -138,7 +142,7 @@ fn here(
 ) -> Outcome<Option<(OwnedFd, PathBuf)>> {
     match resolved.place {
         Place::Directory => Ok(Some((open_host_dir(&client.directory(&request.context)?)?, PathBuf::new()))),
-        Place::Remote(_) | Place::Stdin => Ok(None),
+        Place::Later | Place::Remote(_) | Place::Stdin => Ok(None),
     }
 }
 

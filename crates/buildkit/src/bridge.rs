@@ -346,7 +346,8 @@ async fn solve_dockerfile(
         evaluate(shared, job, &prepared).await.map_err(failed)?;
     }
     let id = job.keep(&prepared)?;
-    let locals = move |name: &str| locals.get(name).cloned();
+    let later = prepared.caller.later().await;
+    let locals = move |name: &str| later.get(name).or_else(|| locals.get(name)).cloned();
     let planned = prepared.planned.lock().await;
     let planned = planned.as_ref().ok_or_else(|| Status::internal("the result is gone"))?;
     let result = described(planned, &id, &locals).map_err(failed)?;
@@ -411,7 +412,7 @@ fn check_caps(opt: &BTreeMap<String, String>) -> Result<(), Status> {
     }
 }
 
-/// The directories of the client by their names in the graph, for definitions of the result.
+/// The directories that are here already by their names in the graph, for definitions of the result.
 fn directories(job: &Job, (request, resolved): &Parts) -> BTreeMap<String, LocalSource> {
     let named = request.contexts.iter().filter_map(|text| text.split_once('='));
     let main = request.context.to_string_lossy().into_owned();

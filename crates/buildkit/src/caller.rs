@@ -16,7 +16,7 @@ use lapstrake_build::{Addressee, Client, Writing, WritingFiles};
 use lapstrake_diag::{Outcome, Report, Usage};
 use lapstrake_llb::LocalSource;
 use lapstrake_oci::Digest;
-use lapstrake_ops::{Debug, ImageRules, LocalContext, Secret};
+use lapstrake_ops::{ContextPart, Debug, ImageRules, LocalContext, Secret};
 use lapstrake_proto::moby::buildkit::secrets::v1::GetSecretRequest;
 use lapstrake_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
 use lapstrake_proto::moby::filesync::v1::CredentialsRequest;
@@ -28,6 +28,7 @@ use tokio::runtime::Handle;
 use tonic::Code;
 
 use crate::host::Host;
+use crate::reports::Reports;
 use crate::session::{Session, Sessions};
 use agent::Agent;
 use contexts::Contexts;
@@ -61,15 +62,15 @@ fn wait<F: Future>(future: F) -> F::Output {
 }
 
 impl SessionCaller {
-    /// The caller of a build whose directories have the names `names`. `upload` is the address of an upload that is read as
+    /// The caller of a build whose directories have the names `names`. Transfers are reported to `reports`. `upload` is the address of an upload that is read as
     /// standard input.
     pub(crate) fn new(
         session: Arc<Session>,
         (host, store, sessions): (Arc<Host>, Arc<Store>, Arc<Sessions>),
-        names: Names,
+        (names, reports): (Names, Reports),
         upload: Option<(String, String)>,
     ) -> SessionCaller {
-        let contexts = Contexts::new((session.clone(), sessions.clone()), store.clone(), names);
+        let contexts = Contexts::new((session.clone(), sessions.clone()), store.clone(), (names, reports));
         let stores = Stores::new(session.clone(), sessions.clone(), store.clone());
         SessionCaller {
             stores,
@@ -106,6 +107,16 @@ impl SessionCaller {
         self.locals.lock().unwrap_or_else(PoisonError::into_inner).extend(locals);
     }
 
+    /// The steps of the build read these parts of contexts.
+    pub(crate) async fn read(&self, parts: BTreeMap<String, ContextPart>) {
+        self.contexts.read(parts).await;
+    }
+
+    /// The contexts that come when a step needs them, by their names in the graph, as definitions name them.
+    pub(crate) async fn later(&self) -> BTreeMap<String, LocalSource> {
+        self.contexts.later().await
+    }
+
     /// The directory `name` has these files and nothing else, whatever the client has under that name.
     ///
     /// # Errors
@@ -134,9 +145,16 @@ impl Client for SessionCaller {
 
     fn context(&self, name: &str) -> Outcome<Option<LocalContext>> {
         let local = self.locals.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        let Some(local) = local else { return Ok(None) };
-        let path = wait(self.local(name, &local))?;
-        Ok(Some(LocalContext { path, ignore: Patterns::default() }))
+        if let Some(local) = local {
+            let path = wait(self.local(name, &local))?;
+            return Ok(Some(LocalContext { path, ignore: Patterns::default() }));
+        }
+        let found = wait(self.contexts.context(name)).map_err(|error| Report::new(error.to_string()))?;
+        Ok(found.map(|(path, ignore)| LocalContext { path, ignore }))
+    }
+
+    fn ignored(&self, name: &str, named: &Path) -> Outcome<Option<Patterns>> {
+        wait(self.contexts.ignored(name, named)).map_err(|error| Report::new(error.to_string()))
     }
 
     fn file(&self, named: &Path) -> io::Result<Vec<u8>> {

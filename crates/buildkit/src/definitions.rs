@@ -63,7 +63,7 @@ impl Definitions {
         request.context = PathBuf::from("-");
         shared.host.allow(&request.steps.allowed)?;
         request.steps.cdi_dirs = shared.host.cdi_dirs();
-        let caller = Arc::new(SessionCaller::new(session, shared.of_caller(), names, None));
+        let caller = Arc::new(SessionCaller::new(session, shared.of_caller(), (names, job.reports()), None));
         let client: Arc<dyn Client> = caller.clone();
         let mut resolved = Resolved::without_results(&request, &client)?;
         resolved.settings.failed = job.failures();

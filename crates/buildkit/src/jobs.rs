@@ -28,6 +28,7 @@ use tonic::{Code, Status};
 use crate::caller::{Names, SessionCaller};
 use crate::driver::{Driver, Frontends};
 use crate::error::{self, Texts};
+use crate::reports::Reports;
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
 
@@ -78,7 +79,7 @@ pub(crate) struct Job {
     /// What the build is about, where the client says it in the options of a frontend.
     pub(crate) told: OnceLock<Subject>,
     /// The sink of its events, until the build is over.
-    progress: Mutex<Option<Progress>>,
+    reports: Reports,
     /// Takes in the events, and gives the journal of all of them at the end.
     events: Mutex<Option<JoinHandle<Journal>>>,
     /// The names of the client's directories, once they are known.
@@ -161,7 +162,7 @@ impl Job {
             refusal: Mutex::default(),
             frontends: Frontends::default(),
             told: OnceLock::new(),
-            progress: Mutex::new(Some(Progress::new(sender))),
+            reports: Reports::new(Progress::new(sender)),
             events: Mutex::new(Some(events)),
             names: Mutex::default(),
             texts: Mutex::default(),
@@ -191,8 +192,12 @@ impl Job {
 
     /// The sink of events. Events of a build that is over go nowhere.
     pub(crate) fn progress(&self) -> Progress {
-        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.clone().unwrap_or_else(Progress::none)
+        self.reports.progress()
+    }
+
+    /// The sink of events for parts that may outlive the build.
+    pub(crate) fn reports(&self) -> Reports {
+        self.reports.clone()
     }
 
     /// Remembers the texts of the client that the steps of a definition were made from.
@@ -334,7 +339,7 @@ impl Job {
         self.failed.clear();
         // The directories of the client are free for its next build.
         drop(self.definitions.lock().await.take());
-        drop(self.progress.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.reports.end();
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
         let journal = match events {
             Some(events) => events.await.unwrap_or_default(),

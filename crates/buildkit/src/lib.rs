@@ -16,6 +16,7 @@
 //! | `filter` | filters of things by their fields, as containerd has them |
 //! | `content` | the blobs of records |
 //! | `usage`, `upkeep` | disk usage and garbage collection |
+//! | `reports` | the sink of a build's events |
 //! | `run` | a build from a call to its outputs and its record |
 //! | `jobs` | the builds that run, by the ids that clients give them |
 //! | `definitions` | definitions (LLB) as results of a build |
@@ -54,6 +55,7 @@ mod layouts;
 mod policy;
 mod records;
 mod reference;
+mod reports;
 mod requested;
 mod results;
 mod run;

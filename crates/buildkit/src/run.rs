@@ -8,6 +8,8 @@ use lapstrake_build::{
     plan_loaded, without_secrets,
 };
 use lapstrake_diag::{Fault, Outcome, Report};
+use lapstrake_graph::Plan;
+use lapstrake_ops::context_parts;
 use lapstrake_proto::moby::buildkit::v1::SolveResponse;
 use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReturnRequest};
 use lapstrake_proto::moby::buildkit::v1::sourcepolicy::Policy;
@@ -144,7 +146,7 @@ pub(crate) async fn begin(
     shared.host.allow(&request.steps.allowed)?;
     request.steps.cdi_dirs = shared.host.cdi_dirs();
     let inputs = inputs::solve(shared, job, (opt, definitions), &names).await?;
-    let caller = SessionCaller::new(session, shared.of_caller(), names.clone(), upload);
+    let caller = SessionCaller::new(session, shared.of_caller(), (names.clone(), job.reports()), upload);
     if let Some(files) = &inputs.dockerfile {
         caller.put(&names.dockerfile, files).await?;
     }
@@ -237,6 +239,9 @@ pub(crate) async fn plan(
             planned = planned.with_sources(&others)?;
         }
     }
+    let Plan { graph, targets } = planned.plan();
+    let targets: Vec<_> = targets.iter().map(|target| target.edge).collect();
+    prepared.caller.read(context_parts(graph, &targets)).await;
     *prepared.planned.lock().await = Some(planned);
     Ok(())
 }

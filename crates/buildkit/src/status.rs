@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 /// The bytes of log lines that are kept for clients that come late.
 const MOST_KEPT: usize = 32 << 20;
 
+/// The beginning of the ids of transfers from a client. Clients know them by this name.
+pub(crate) const TRANSFERRING: &str = "transferring";
+
 /// The messages of one build. Any number of clients read them from the first one on, also after the end.
 #[derive(Default)]
 pub(crate) struct StatusLog {
@@ -120,7 +123,7 @@ impl Messages {
                 message.statuses.push(VertexStatus {
                     id: id.clone(),
                     vertex: digest(&step),
-                    name: id,
+                    name: if id.starts_with(TRANSFERRING) { TRANSFERRING.to_owned() } else { id },
                     current: i64::try_from(current).unwrap_or(i64::MAX),
                     total: i64::try_from(total).unwrap_or(i64::MAX),
                     timestamp: Some(now),

@@ -26,7 +26,7 @@ pub enum FileAction {
 }
 
 /// Copies paths of an input.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Copy {
     /// The index, in the vertex's inputs, of the tree that is copied from.
     pub input: usize,

@@ -106,7 +106,13 @@ impl FileSync for Services {
             .collect();
         let tree = self.0.directories.get(&name).cloned();
         let tree = tree.ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
-        let wanted = |stat: &Stat| follow.is_empty() || follow.contains(&stat.path);
+        // Paths, and not patterns: what is below one comes, and so do the directories above.
+        let within =
+            |path: &str, top: &str| path == top || path.strip_prefix(top).is_some_and(|p| p.starts_with('/'));
+        let comes = |stat: &Stat, path: &String| {
+            within(&stat.path, path) || within(path, &stat.path) && stat.mode & 1 << 31 != 0
+        };
+        let wanted = |stat: &Stat| follow.is_empty() || follow.iter().any(|path| comes(stat, path));
         let tree: Tree = tree.into_iter().filter(|(stat, _)| wanted(stat)).collect();
         let (sender, receiver) = channel(8);
         let shelf = self.0.clone();

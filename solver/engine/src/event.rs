@@ -191,6 +191,11 @@ impl Progress {
         Step { progress: self.clone(), id }
     }
 
+    /// A step that another part of the build has begun, to report from.
+    pub fn step(&self, id: StepId) -> Step {
+        Step { progress: self.clone(), id }
+    }
+
     /// Reports a warning.
     pub fn warn(&self, warning: Warning) {
         self.send(Event::Warning(warning));

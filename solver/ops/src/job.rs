@@ -116,21 +116,24 @@ impl Job {
     }
 }
 
+/// How `vertex` is cached.
+pub(crate) fn cache_map(vertex: &Vertex) -> CacheMap {
+    let inputs = vertex.inputs.len();
+    match &vertex.op {
+        Op::Source(source) => CacheMap { op: lapstrake_go::to_json(source), deps: vec![Dep::ByKey; inputs] },
+        Op::Merge => CacheMap { op: b"merge".to_vec(), deps: vec![Dep::ByKey; inputs] },
+        Op::Diff => CacheMap { op: b"diff".to_vec(), deps: vec![Dep::ByKey; inputs] },
+        Op::File(file) => file::cache_map(file, inputs),
+        Op::Exec(exec) => exec::cache_map(exec, inputs),
+    }
+}
+
 impl Executor for Job {
     type Output = SharedStack;
     type Error = OpsError;
 
     fn cache_map(&self, vertex: &Vertex) -> CacheMap {
-        let inputs = vertex.inputs.len();
-        match &vertex.op {
-            Op::Source(source) => {
-                CacheMap { op: lapstrake_go::to_json(source), deps: vec![Dep::ByKey; inputs] }
-            }
-            Op::Merge => CacheMap { op: b"merge".to_vec(), deps: vec![Dep::ByKey; inputs] },
-            Op::Diff => CacheMap { op: b"diff".to_vec(), deps: vec![Dep::ByKey; inputs] },
-            Op::File(file) => file::cache_map(file, inputs),
-            Op::Exec(exec) => exec::cache_map(exec, inputs),
-        }
+        cache_map(vertex)
     }
 
     async fn source_key(&self, vertex: &Vertex) -> Result<Key, OpsError> {

@@ -5,6 +5,7 @@
 //! Parses no text. A result is a [`Stack`]: layers, lowest first, or a directory of the host.
 
 mod cache;
+mod context_parts;
 mod difference;
 mod error;
 mod exec;
@@ -18,6 +19,7 @@ mod worker;
 
 pub use cache::imports::{CacheFrom, CacheImports, ImportedCache, shared_key, shared_output_key};
 pub use cache::{Cache, record};
+pub use context_parts::{ContextPart, context_parts};
 pub use error::OpsError;
 pub use exec::agent::bind_short;
 pub use exec::cdi::{KnownDevice, USUAL_DIRS, known_devices};

@@ -6,7 +6,9 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use lapstrake_build::load_bytes;
+use lapstrake_engine::Step;
 use lapstrake_llb::LocalSource;
+use lapstrake_ops::ContextPart;
 use lapstrake_store::{CacheDir, Sharing, Store, TempDir};
 use lapstrake_tree::ignore::Patterns;
 use lapstrake_tree::inroot::open_host_dir;
@@ -15,6 +17,7 @@ use tokio::sync::Mutex;
 use tonic::Code;
 
 use crate::files::{TransferError, Wanted, receive};
+use crate::reports::Reports;
 use crate::session::{Session, Sessions};
 
 /// The ignore file of a context.
@@ -38,6 +41,24 @@ struct Here {
     _held: Held,
 }
 
+/// A context that comes when a step needs it.
+#[derive(Clone)]
+struct Later {
+    /// The name of the client's directory.
+    directory: String,
+    /// What its ignore file says.
+    ignore: Patterns,
+    /// What the steps read of it, once their graph is known.
+    part: Option<ContextPart>,
+}
+
+impl Later {
+    /// The paths that come; nothing for all.
+    fn paths(&self) -> Option<Vec<String>> {
+        self.part.as_ref()?.paths.clone()
+    }
+}
+
 /// The right to a directory.
 enum Held {
     /// A copy that stays for the next transfer.
@@ -52,7 +73,11 @@ pub(super) struct Contexts {
     sessions: Arc<Sessions>,
     store: Arc<Store>,
     names: Names,
+    /// Where transfers are reported.
+    reports: Reports,
     here: Mutex<BTreeMap<String, Here>>,
+    /// Contexts that come when a step needs them, by their names in the graph.
+    later: Mutex<BTreeMap<String, Later>>,
     /// Directories that definitions name, by their names in the graph.
     locals: Mutex<BTreeMap<String, Here>>,
 }
@@ -95,10 +120,79 @@ impl Contexts {
     pub(super) fn new(
         (session, sessions): (Arc<Session>, Arc<Sessions>),
         store: Arc<Store>,
-        names: Names,
+        (names, reports): (Names, Reports),
     ) -> Contexts {
-        let (here, locals) = (Mutex::default(), Mutex::default());
-        Contexts { session, sessions, store, names, here, locals }
+        let (here, locals, later) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Contexts { session, sessions, store, names, reports, here, later, locals }
+    }
+
+    /// What the ignore file of a context says that comes later; nothing for a context that is here, or is a part of a directory.
+    pub(super) async fn ignored(&self, name: &str, named: &Path) -> Result<Option<Patterns>, ContextError> {
+        let (directory, below) =
+            parts(named).ok_or_else(|| ContextError::Missing(named.display().to_string()))?;
+        let mut here = self.here.lock().await;
+        if !below.as_os_str().is_empty()
+            || here.contains_key(&directory)
+            || directory == self.names.dockerfile
+        {
+            return Ok(None);
+        }
+        let ignore = self.ignore_file(&mut here, &directory).await?;
+        let later = Later { directory, ignore: ignore.clone(), part: None };
+        self.later.lock().await.insert(name.to_owned(), later);
+        Ok(Some(ignore))
+    }
+
+    /// The steps of the build read these parts of contexts.
+    pub(super) async fn read(&self, parts: BTreeMap<String, ContextPart>) {
+        let mut later = self.later.lock().await;
+        for (name, part) in parts {
+            if let Some(context) = later.get_mut(&name) {
+                context.part = Some(part);
+            }
+        }
+    }
+
+    /// The contexts that come later, by their names in the graph, as definitions name them.
+    pub(super) async fn later(&self) -> BTreeMap<String, LocalSource> {
+        let source = |(name, later): (&String, &Later)| {
+            let session = self.names.sessions.get(&later.directory).cloned();
+            let local = LocalSource {
+                name: later.directory.clone(),
+                session: session.unwrap_or_else(|| self.session.id().to_owned()),
+                exclude: later.ignore.cleaned(),
+                follow: later.paths().unwrap_or_default(),
+                shared_key: name.clone(),
+                ..LocalSource::default()
+            };
+            (name.clone(), local)
+        };
+        self.later.lock().await.iter().map(source).collect()
+    }
+
+    /// The place of a context that comes later, and what its ignore file says; nothing for a name that no context has.
+    pub(super) async fn context(&self, name: &str) -> Result<Option<(PathBuf, Patterns)>, ContextError> {
+        let Some(later) = self.later.lock().await.get(name).cloned() else { return Ok(None) };
+        let follow = later.paths().unwrap_or_default();
+        let Later { directory, ignore, part } = later;
+        let exclude = ignore.cleaned();
+        let wanted = Wanted { name: directory.clone(), follow, exclude, ..Wanted::default() };
+        // Builds of one directory that read other parts of it do not replace each other's copies.
+        let copy = if wanted.follow.is_empty() { String::new() } else { format!("{:?}", wanted.follow) };
+        let step = part.map(|part| self.reports.progress().step(part.step));
+        let mut here = self.here.lock().await;
+        let key = format!("{directory} {copy}");
+        if let Some(found) = here.get(&key) {
+            return Ok(Some((found.tree.clone(), ignore)));
+        }
+        let found = match self.fetch(&wanted, &copy, step).await {
+            // A build may need no context at all. A step that copies from this one does not find its files.
+            Err(error) if name == "context" && error.is_missing() => self.empty()?,
+            found => found?,
+        };
+        let tree = found.tree.clone();
+        here.insert(key, found);
+        Ok(Some((tree, ignore)))
     }
 
     /// The place of a directory: `NAME`, or `NAME/PATH` for one below.
@@ -140,7 +234,7 @@ impl Contexts {
             let exclude = self.excluded(&mut here, name).await?;
             Wanted { name: name.to_owned(), exclude, ..Wanted::default() }
         };
-        let found = match self.fetch(&wanted, "").await {
+        let found = match self.fetch(&wanted, "", None).await {
             // A build may need no context at all. A step that copies from this one does not find its files.
             Err(error) if name == "context" && error.is_missing() => self.empty()?,
             found => found?,
@@ -167,11 +261,11 @@ impl Contexts {
             let empty = self.empty()?;
             let place = empty.tree.parent().unwrap_or(&empty.tree).to_owned();
             let failed = |source| ContextError::Transfer { name: name.clone(), source };
-            receive(session, &wanted, place).await.map_err(failed)?;
+            receive(session, &wanted, (place, None)).await.map_err(failed)?;
             empty
         } else {
             let identity = format!("client {:?} definition {key:?} {shared_key:?}", session.shared_key());
-            self.fetch_as(session, &wanted, identity).await?
+            self.fetch_as(session, &wanted, (identity, None)).await?
         };
         let tree = found.tree.clone();
         here.insert(key.to_owned(), found);
@@ -189,17 +283,31 @@ impl Contexts {
         Wanted { name: dockerfile.clone(), follow, ..Wanted::default() }
     }
 
-    /// The patterns of the ignore file for the directory `name`: the Dockerfile's own for the main context, else the one in
-    /// the directory.
+    /// The patterns that hide parts of the directory `name` in a transfer of all of it.
     async fn excluded(
         &self,
         here: &mut BTreeMap<String, Here>,
         name: &str,
     ) -> Result<Vec<String>, ContextError> {
+        let mut excluded = self.ignore_file(here, name).await?.cleaned();
+        if !excluded.is_empty() {
+            // The build reads the file again, for its own selection and for the checks.
+            excluded.push(format!("!{IGNORE}"));
+        }
+        Ok(excluded)
+    }
+
+    /// The patterns of the ignore file for the directory `name`: the Dockerfile's own for the main context, else the one in
+    /// the directory.
+    async fn ignore_file(
+        &self,
+        here: &mut BTreeMap<String, Here>,
+        name: &str,
+    ) -> Result<Patterns, ContextError> {
         if name == "context" {
             let dockerfile = &self.names.dockerfile;
             if !here.contains_key(dockerfile) {
-                let found = self.fetch(&self.dockerfiles(), "").await?;
+                let found = self.fetch(&self.dockerfiles(), "", None).await?;
                 here.insert(dockerfile.clone(), found);
             }
             let own = format!("{}{IGNORE}", self.names.file);
@@ -210,16 +318,9 @@ impl Contexts {
             }
         }
         let wanted = Wanted { name: name.to_owned(), follow: vec![IGNORE.to_owned()], ..Wanted::default() };
-        match self.fetch(&wanted, "ignore file").await {
-            Err(error) if name == "context" && error.is_missing() => Ok(Vec::new()),
-            found => {
-                let mut excluded = patterns(&found?.tree, IGNORE)?.unwrap_or_default();
-                if !excluded.is_empty() {
-                    // The build reads the file again, for its own selection and for the checks.
-                    excluded.push(format!("!{IGNORE}"));
-                }
-                Ok(excluded)
-            }
+        match self.fetch(&wanted, "ignore file", None).await {
+            Err(error) if name == "context" && error.is_missing() => Ok(Patterns::default()),
+            found => Ok(patterns(&found?.tree, IGNORE)?.unwrap_or_default()),
         }
     }
 
@@ -252,8 +353,8 @@ impl Contexts {
         Ok(Here { tree, _held: Held::Empty { _dir: dir } })
     }
 
-    /// Brings a directory here. `part` tells copies of parts of one directory from each other.
-    async fn fetch(&self, wanted: &Wanted, part: &str) -> Result<Here, ContextError> {
+    /// Brings a directory here. `part` tells copies of parts of one directory from each other. The transfer is a part of `step`.
+    async fn fetch(&self, wanted: &Wanted, part: &str, step: Option<Step>) -> Result<Here, ContextError> {
         let failed = |source| ContextError::Transfer { name: wanted.name.clone(), source };
         let session = match self.names.sessions.get(&wanted.name) {
             Some(id) => {
@@ -264,7 +365,7 @@ impl Contexts {
         let key = session.shared_key();
         let part = if wanted.name == self.names.dockerfile { "dockerfile" } else { part };
         let identity = format!("client {key:?} directory {:?} {part}", wanted.name);
-        self.fetch_as(&session, wanted, identity).await
+        self.fetch_as(&session, wanted, (identity, step)).await
     }
 
     /// Brings a directory into the copy that is called `identity`.
@@ -272,7 +373,7 @@ impl Contexts {
         &self,
         session: &Session,
         wanted: &Wanted,
-        identity: String,
+        (identity, step): (String, Option<Step>),
     ) -> Result<Here, ContextError> {
         let failed = |source| ContextError::Transfer { name: wanted.name.clone(), source };
         let store = self.store.clone();
@@ -285,7 +386,7 @@ impl Contexts {
         });
         let held = held.await.map_err(|_| failed(TransferError::Protocol("nothing".to_owned())))?;
         let held = held.map_err(|error| failed(error.into()))?;
-        receive(session, wanted, held.path().to_owned()).await.map_err(failed)?;
+        receive(session, wanted, (held.path().to_owned(), step)).await.map_err(failed)?;
         Ok(Here { tree: held.path().join("tree"), _held: Held::Copy { _dir: held } })
     }
 }
@@ -300,7 +401,7 @@ fn parts(named: &Path) -> Option<(String, PathBuf)> {
 }
 
 /// The patterns of an ignore file in `tree`; nothing if there is no such file.
-fn patterns(tree: &Path, file: &str) -> Result<Option<Vec<String>>, ContextError> {
+fn patterns(tree: &Path, file: &str) -> Result<Option<Patterns>, ContextError> {
     let bad = |why: String| ContextError::Ignore { file: file.to_owned(), why };
     let root = open_host_dir(tree).map_err(|error| bad(error.to_string()))?;
     if !lapstrake_tree::inroot::Root::new(&root).exists(file.as_bytes()) {
@@ -309,7 +410,7 @@ fn patterns(tree: &Path, file: &str) -> Result<Option<Vec<String>>, ContextError
     let bytes = load_bytes(&root, Path::new(file)).map_err(bad)?;
     let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
     let patterns = Patterns::of_file(file, &text).map_err(|error| bad(error.to_string()))?;
-    Ok(Some(patterns.cleaned()))
+    Ok(Some(patterns))
 }
 
 #[cfg(test)]

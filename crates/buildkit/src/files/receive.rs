@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use lapstrake_engine::Step;
 use lapstrake_proto::fsutil::types::Packet;
 use lapstrake_proto::fsutil::types::packet::PacketType;
 use lapstrake_proto::moby::filesync::v1::file_sync_client::FileSyncClient;
+use prost::Message as _;
 use tokio::sync::mpsc::{Receiver, UnboundedSender, channel, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -16,11 +19,14 @@ use tonic::{Request, Status};
 use super::mirror::Change;
 use super::{Mirror, TransferError};
 use crate::session::Session;
+use crate::status::TRANSFERRING;
 
 /// Packets that have come and are not written yet, at most.
 const QUEUE: usize = 64;
 /// Files that are written at once, at most. Clients send four.
 const OPEN_FILES: usize = 64;
+/// The time between two reports of a transfer.
+const EACH: Duration = Duration::from_millis(100);
 /// The largest message, in bytes.
 const LARGEST: usize = 16 << 20;
 
@@ -37,11 +43,16 @@ pub(crate) struct Wanted {
     pub(crate) exclude: Vec<String>,
 }
 
-/// Brings `wanted` into the directory `place`, where an earlier transfer may have left its copy.
+/// Brings `wanted` into the directory `place`, where an earlier transfer may have left its copy. The transfer is reported as a part
+/// of `step`.
 ///
 /// # Errors
 /// The client has no such directory, breaks the protocol, or goes away; or the copy cannot be written.
-pub(crate) async fn receive(session: &Session, wanted: &Wanted, place: PathBuf) -> Result<(), TransferError> {
+pub(crate) async fn receive(
+    session: &Session,
+    wanted: &Wanted,
+    (place, step): (PathBuf, Option<Step>),
+) -> Result<(), TransferError> {
     if !session.offers("/moby.filesync.v1.FileSync/DiffCopy") {
         return Err(Status::failed_precondition("the client gives no access to directories").into());
     }
@@ -52,10 +63,11 @@ pub(crate) async fn receive(session: &Session, wanted: &Wanted, place: PathBuf) 
     let mut incoming = client.diff_copy(request).await?.into_inner();
     let (packets, queue) = channel(QUEUE);
     let writer = tokio::task::spawn_blocking(move || write(&place, queue, requests));
-    let mut broken = None;
+    let (mut broken, mut count) = (None, Count::new(wanted, step));
     loop {
         match incoming.message().await {
             Ok(Some(packet)) => {
+                count.add(&packet);
                 if packets.send(packet).await.is_err() {
                     break;
                 }
@@ -67,11 +79,42 @@ pub(crate) async fn receive(session: &Session, wanted: &Wanted, place: PathBuf) 
             }
         }
     }
+    count.end();
     drop(packets);
     let written = writer.await.map_err(|_| Status::internal("the transfer panicked"))?;
     match (written, broken) {
         (Err(TransferError::Protocol(_)), Some(status)) => Err(status.into()),
         (written, _) => written,
+    }
+}
+
+/// The bytes that have come, for the progress of the build.
+struct Count {
+    id: String,
+    step: Option<Step>,
+    bytes: u64,
+    told: Instant,
+}
+
+impl Count {
+    fn new(wanted: &Wanted, step: Option<Step>) -> Count {
+        Count { id: format!("{TRANSFERRING} {}:", wanted.name), step, bytes: 0, told: Instant::now() }
+    }
+
+    fn add(&mut self, packet: &Packet) {
+        self.bytes += packet.encoded_len() as u64;
+        if let Some(step) = &self.step
+            && self.told.elapsed() >= EACH
+        {
+            step.status(&self.id, self.bytes, 0, false);
+            self.told = Instant::now();
+        }
+    }
+
+    fn end(&self) {
+        if let Some(step) = &self.step {
+            step.status(&self.id, self.bytes, 0, true);
+        }
     }
 }
 

@@ -184,6 +184,55 @@ async fn contexts_that_nobody_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn contexts_come_as_far_as_they_are_read() {
+    let place = Place::new().await;
+    let tree =
+        vec![entry("a/", ""), entry("a/x", "1"), entry("b/", ""), entry("b/y", "22"), entry("z.tar", "333")];
+    let text = "FROM scratch AS part\nCOPY a/ /a\nCOPY --from=named /n /\nFROM scratch AS more\nADD z.tar /\n\
+                FROM scratch AS all\nCOPY . /\nFROM named AS base\n";
+    let mut shelf = shelf(text, tree);
+    shelf.directories.insert("named".to_owned(), vec![entry("m", "4"), entry("n", "5")]);
+    shelf.directories.insert("unread".to_owned(), vec![entry("u", "6")]);
+    let shelf = Arc::new(shelf);
+    let _open = session(&place.channel, "session-part", &shelf).await;
+    let mut sent = BTreeMap::new();
+    for (target, expected) in [
+        ("part", vec!["Dockerfile", "a/x", "n"]),
+        ("more", vec!["z.tar"]),
+        ("all", vec!["a/x", "b/y", "z.tar"]),
+        ("base", vec!["m", "n"]),
+        // The copies of the parts stay, each for itself.
+        ("part", vec![]),
+        ("all", vec![]),
+    ] {
+        let id = format!("{target}-{}", sent.len());
+        let mut request = solve("part", &["tar"]);
+        request.r#ref.clone_from(&id);
+        let opt = [("target", target), ("context:named", "local:named"), ("context:unread", "local:unread")];
+        request.frontend_attrs = opt.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        control(&place.channel).solve(request).await.unwrap();
+        let mut asked = std::mem::take(&mut *shelf.asked.lock().unwrap());
+        asked.sort();
+        assert_eq!(asked, expected, "{target}");
+        // The transfer is a part of the step that loads the context.
+        let asked = api::StatusRequest { r#ref: id.clone() };
+        let mut status = control(&place.channel).status(asked).await.unwrap().into_inner();
+        let (mut names, mut bytes) = (BTreeMap::new(), 0);
+        while let Some(message) = status.message().await.unwrap() {
+            names.extend(message.vertexes.into_iter().map(|vertex| (vertex.digest, vertex.name)));
+            for one in message.statuses.into_iter().filter(|one| one.name == "transferring") {
+                if names[&one.vertex] == "[internal] load build context" {
+                    assert_eq!(one.id, "transferring context:");
+                    bytes = one.current;
+                }
+            }
+        }
+        sent.insert(id, bytes);
+    }
+    assert!(sent["part-0"] < sent["all-2"] && sent["part-0"] > 0 && sent["base-3"] == 0, "{sent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_have_their_place() {
     let place = Place::new().await;
     let shelf = Arc::new(shelf("FROM scratch\nCOPY nothing /\n", Vec::new()));
