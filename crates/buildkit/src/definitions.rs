@@ -11,7 +11,7 @@ use lapstrake_diag::{Fault, Outcome, Report, SourceFile};
 use lapstrake_graph::{Graph, ImageDraft, ImageStore, Op, Plan, Source, Target, VertexMeta};
 use lapstrake_llb::{Answers, Definition, ImageQuestion, LlbError, Nested, Replacement, ResolveMode};
 use lapstrake_oci::{Digest, ImageConfig, Platform, Reference};
-use lapstrake_ops::LocatedImage;
+use lapstrake_ops::{LocatedImage, context_parts};
 use lapstrake_proto::moby::buildkit::v1::Exporter;
 use lapstrake_proto::moby::buildkit::v1::frontend::{CacheOptionsEntry, ReadFileRequest};
 use lapstrake_proto::moby::buildkit::v1::sourcepolicy::Policy;
@@ -217,6 +217,7 @@ async fn plan(
     let mut graph = Graph::new();
     let lowered = definition.lower(&answers, &mut graph).map_err(|error| report(&error))?;
     definitions.caller.add_locals(lowered.locals);
+    definitions.caller.read(context_parts(&graph, &[lowered.edge])).await;
     let host = Platform::host();
     let config = translate::config_of(&job.request.exporters).map(image_config).transpose()?;
     let image = match config {

@@ -147,8 +147,12 @@ impl Results {
         let (tools, mut resolved) = definitions.for_export(&exporters, (self.named, name.as_deref()))?;
         resolved.more_secrets = job.secrets();
         let platforms = self.platforms()?;
-        if let Some(text) =
-            requested::mismatch(job, self.named, platforms.iter().map(|(_, platform)| platform))
+        // The empty tree, of which nobody has said a platform, is the answer to a question, say.
+        let has_platforms =
+            self.metadata.contains_key(PLATFORMS) || self.references.values().any(|id| !id.is_empty());
+        if has_platforms
+            && let Some(text) =
+                requested::mismatch(job, self.named, platforms.iter().map(|(_, platform)| platform))
         {
             job.warn(text);
         }

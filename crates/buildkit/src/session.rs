@@ -21,12 +21,37 @@ use tonic_health::pb::health_client::HealthClient;
 pub(crate) use pipe::Outgoing;
 pub(crate) use registry::Sessions;
 
-/// The pause between two questions whether a client is still there.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// The longest wait for the answer.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// The number of unanswered questions in a row that end a session.
-const FAILURES: u32 = 2;
+/// The header by which a client asks for another watch, in milliseconds.
+const OWN_TIME: &str = "x-buildkit-session-health-custom-timeout";
+/// The shortest time that a client may ask for.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How a server finds out whether a client is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Watch {
+    /// The pause between two questions.
+    interval: Duration,
+    /// The longest wait for the answer.
+    patience: Duration,
+    /// The number of unanswered questions in a row that end a session.
+    failures: u32,
+}
+
+impl Watch {
+    const USUAL: Watch =
+        Watch { interval: Duration::from_secs(5), patience: Duration::from_secs(15), failures: 2 };
+
+    /// The watch that a client asks for with the header's value `text`.
+    fn of(text: &str) -> Watch {
+        match text.parse::<u64>() {
+            Ok(time) if time > 0 => {
+                let time = Duration::from_millis(time).max(SHORTEST);
+                Watch { interval: time, patience: time, failures: 1 }
+            }
+            _ => Watch::USUAL,
+        }
+    }
+}
 
 /// The client at the other end of a session.
 pub(crate) struct Session {
@@ -35,6 +60,7 @@ pub(crate) struct Session {
     /// The methods that the client offers, as `/package.service/method` in lower case.
     methods: BTreeSet<String>,
     channel: Channel,
+    watch: Watch,
     gone: CancellationToken,
 }
 
@@ -55,9 +81,10 @@ impl Session {
         let methods = headers.get_all("x-docker-expose-session-grpc-method").iter();
         let methods = methods.filter_map(|value| value.to_str().ok()).map(str::to_lowercase).collect();
         let shared_key = text("x-docker-expose-session-sharedkey").to_owned();
+        let watch = Watch::of(text(OWN_TIME));
         let gone = CancellationToken::new();
         let (channel, outgoing) = pipe::connect(incoming, gone.clone()).await?;
-        Ok((Session { id, shared_key, methods, channel, gone }, outgoing))
+        Ok((Session { id, shared_key, methods, channel, watch, gone }, outgoing))
     }
 
     /// The id that the client chose.
@@ -94,16 +121,32 @@ impl Session {
     /// Asks the client every few seconds whether it is there, and closes the session of one that does not answer.
     pub(crate) async fn watch(&self) {
         let mut client = HealthClient::new(self.channel());
-        let (mut ticks, mut failures) = (interval(INTERVAL), 0);
+        let Watch { interval: pause, patience, failures: most } = self.watch;
+        let (mut ticks, mut failures) = (interval(pause), 0);
         ticks.tick().await;
-        while failures < FAILURES {
+        while failures < most {
             tokio::select! {
                 () = self.gone.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let answer = timeout(PATIENCE, client.check(HealthCheckRequest::default())).await;
+            let answer = timeout(patience, client.check(HealthCheckRequest::default())).await;
             failures = if matches!(answer, Ok(Ok(_))) { 0 } else { failures + 1 };
         }
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_may_ask_for_another_watch() {
+        let two = Duration::from_secs(2);
+        assert_eq!(Watch::of("2000"), Watch { interval: two, patience: two, failures: 1 });
+        assert_eq!(Watch::of("1").patience, SHORTEST);
+        for text in ["", "0", "-1", "x", "99999999999999999999999"] {
+            assert_eq!(Watch::of(text), Watch::USUAL, "{text}");
+        }
     }
 }

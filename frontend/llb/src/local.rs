@@ -35,7 +35,7 @@ impl LocalSource {
             return self.name.clone();
         }
         let parts = (&self.session, &self.include, &self.exclude, &self.follow, self.all_again);
-        format!("{} {}", self.name, Digest::sha256(&lapstrake_go::to_json(&parts)).short())
+        format!("{}#{}", self.name, Digest::sha256(&lapstrake_go::to_json(&parts)).short())
     }
 
     /// The source as an op.

@@ -48,15 +48,6 @@ struct Later {
     directory: String,
     /// What its ignore file says.
     ignore: Patterns,
-    /// What the steps read of it, once their graph is known.
-    part: Option<ContextPart>,
-}
-
-impl Later {
-    /// The paths that come; nothing for all.
-    fn paths(&self) -> Option<Vec<String>> {
-        self.part.as_ref()?.paths.clone()
-    }
 }
 
 /// The right to a directory.
@@ -78,6 +69,8 @@ pub(super) struct Contexts {
     here: Mutex<BTreeMap<String, Here>>,
     /// Contexts that come when a step needs them, by their names in the graph.
     later: Mutex<BTreeMap<String, Later>>,
+    /// What the steps read of the contexts, once their graph is known.
+    parts: Mutex<BTreeMap<String, ContextPart>>,
     /// Directories that definitions name, by their names in the graph.
     locals: Mutex<BTreeMap<String, Here>>,
 }
@@ -123,7 +116,7 @@ impl Contexts {
         (names, reports): (Names, Reports),
     ) -> Contexts {
         let (here, locals, later) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Contexts { session, sessions, store, names, reports, here, later, locals }
+        Contexts { session, sessions, store, names, reports, here, later, parts: Mutex::default(), locals }
     }
 
     /// What the ignore file of a context says that comes later; nothing for a context that is here, or is a part of a directory.
@@ -138,30 +131,32 @@ impl Contexts {
             return Ok(None);
         }
         let ignore = self.ignore_file(&mut here, &directory).await?;
-        let later = Later { directory, ignore: ignore.clone(), part: None };
+        let later = Later { directory, ignore: ignore.clone() };
         self.later.lock().await.insert(name.to_owned(), later);
         Ok(Some(ignore))
     }
 
     /// The steps of the build read these parts of contexts.
     pub(super) async fn read(&self, parts: BTreeMap<String, ContextPart>) {
-        let mut later = self.later.lock().await;
-        for (name, part) in parts {
-            if let Some(context) = later.get_mut(&name) {
-                context.part = Some(part);
-            }
-        }
+        self.parts.lock().await.extend(parts);
+    }
+
+    /// The step that loads the context `name`.
+    async fn step(&self, name: &str) -> Option<Step> {
+        let part = self.parts.lock().await.get(name).cloned()?;
+        Some(self.reports.progress().step(part.step))
     }
 
     /// The contexts that come later, by their names in the graph, as definitions name them.
     pub(super) async fn later(&self) -> BTreeMap<String, LocalSource> {
+        let parts = self.parts.lock().await;
         let source = |(name, later): (&String, &Later)| {
             let session = self.names.sessions.get(&later.directory).cloned();
             let local = LocalSource {
                 name: later.directory.clone(),
                 session: session.unwrap_or_else(|| self.session.id().to_owned()),
                 exclude: later.ignore.cleaned(),
-                follow: later.paths().unwrap_or_default(),
+                follow: parts.get(name).and_then(|part| part.paths.clone()).unwrap_or_default(),
                 shared_key: name.clone(),
                 ..LocalSource::default()
             };
@@ -173,13 +168,14 @@ impl Contexts {
     /// The place of a context that comes later, and what its ignore file says; nothing for a name that no context has.
     pub(super) async fn context(&self, name: &str) -> Result<Option<(PathBuf, Patterns)>, ContextError> {
         let Some(later) = self.later.lock().await.get(name).cloned() else { return Ok(None) };
-        let follow = later.paths().unwrap_or_default();
-        let Later { directory, ignore, part } = later;
+        let Later { directory, ignore } = later;
+        let follow =
+            self.parts.lock().await.get(name).and_then(|part| part.paths.clone()).unwrap_or_default();
         let exclude = ignore.cleaned();
         let wanted = Wanted { name: directory.clone(), follow, exclude, ..Wanted::default() };
         // Builds of one directory that read other parts of it do not replace each other's copies.
         let copy = if wanted.follow.is_empty() { String::new() } else { format!("{:?}", wanted.follow) };
-        let step = part.map(|part| self.reports.progress().step(part.step));
+        let step = self.step(name).await;
         let mut here = self.here.lock().await;
         let key = format!("{directory} {copy}");
         if let Some(found) = here.get(&key) {
@@ -255,17 +251,18 @@ impl Contexts {
         if let Some(found) = here.get(key) {
             return Ok(found.tree.clone());
         }
+        let step = self.step(key).await;
         let LocalSource { name, include, exclude, follow, shared_key, all_again, .. } = local.clone();
         let wanted = Wanted { name: name.clone(), follow, include, exclude };
         let found = if all_again {
             let empty = self.empty()?;
             let place = empty.tree.parent().unwrap_or(&empty.tree).to_owned();
             let failed = |source| ContextError::Transfer { name: name.clone(), source };
-            receive(session, &wanted, (place, None)).await.map_err(failed)?;
+            receive(session, &wanted, (place, step)).await.map_err(failed)?;
             empty
         } else {
             let identity = format!("client {:?} definition {key:?} {shared_key:?}", session.shared_key());
-            self.fetch_as(session, &wanted, (identity, None)).await?
+            self.fetch_as(session, &wanted, (identity, step)).await?
         };
         let tree = found.tree.clone();
         here.insert(key.to_owned(), found);

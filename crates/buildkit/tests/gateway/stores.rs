@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("caches_of_clients", &[Mode::Root, Mode::Oneid], caches_of_clients),
     ("exporters_of_sessions", &[Mode::Root], exporters_of_sessions),
     ("warnings_of_clients", &[Mode::Root], warnings_of_clients),
+    ("platforms_of_answers", &[Mode::Root], platforms_of_answers),
 ];
 
 fn attrs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -194,6 +195,46 @@ fn exporters_of_sessions(mode: Mode) {
         assert_eq!(index["annotations"]["a"], "index");
         let manifest = shelf.document("export", index["manifests"][0]["digest"].as_str().unwrap());
         assert_eq!(manifest["annotations"]["b"], "manifest");
+    });
+}
+
+/// A result that is no image needs no platforms.
+fn platforms_of_answers(mode: Mode) {
+    with(mode, shelf("FROM scratch\nCOPY busybox /made\n", tree(Vec::new())), |mut place| async move {
+        // All of the place, so that its directory stays.
+        let place = &mut place;
+        for (id, is_image) in [("answer", false), ("image", true)] {
+            let mut driven = control(&place.channel);
+            let request = api::SolveRequest {
+                session: "session-b".to_owned(),
+                frontend: String::new(),
+                frontend_attrs: attrs(&[("platform", "linux/amd64,linux/arm64")]),
+                ..solve(id, &[])
+            };
+            let whole = tokio::spawn(async move { driven.solve(request).await.map(drop) });
+            let none = frontend::result::Result::Ref(frontend::Ref::default());
+            let mut result = frontend::Result { result: Some(none), ..frontend::Result::default() };
+            if is_image {
+                let asked = frontend::SolveRequest {
+                    frontend: "dockerfile.v0".to_owned(),
+                    allow_result_return: true,
+                    allow_result_array_ref: true,
+                    ..frontend::SolveRequest::default()
+                };
+                let solved = place.bridge.solve(of_build(id, asked)).await.unwrap().into_inner();
+                result.result = solved.result.unwrap().result;
+            }
+            let returned = frontend::ReturnRequest { result: Some(result), error: None };
+            place.bridge.r#return(of_build(id, returned)).await.unwrap();
+            whole.await.unwrap().unwrap();
+            let asked = api::StatusRequest { r#ref: id.to_owned() };
+            let mut status = control(&place.channel).status(asked).await.unwrap().into_inner();
+            let mut warnings = Vec::new();
+            while let Some(message) = status.message().await.unwrap() {
+                warnings.extend(message.warnings.into_iter().map(|one| one.short));
+            }
+            assert_eq!(!warnings.is_empty(), is_image, "{id}: {warnings:?}");
+        }
     });
 }
 
