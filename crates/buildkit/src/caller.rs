@@ -102,6 +102,11 @@ impl SessionCaller {
         self.stores.layout(named, digest).await
     }
 
+    /// The bytes of the upload with this host and this path in its address. A client gives each upload once.
+    pub(crate) fn upload(&self, host: &str, path: &str) -> impl Read + Send + use<> {
+        output::upload(&self.session, host, path)
+    }
+
     /// Remembers directories that a definition names, until a step needs them.
     pub(crate) fn add_locals(&self, locals: BTreeMap<String, LocalSource>) {
         self.locals.lock().unwrap_or_else(PoisonError::into_inner).extend(locals);

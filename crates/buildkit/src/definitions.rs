@@ -26,6 +26,7 @@ use crate::layouts::layout_of;
 use crate::policy::Judge;
 use crate::shared::Shared;
 use crate::translate;
+use crate::uploads::Uploads;
 
 /// The nested definitions that one definition may have, those in nested ones included.
 const MOST_NESTED: usize = 100;
@@ -68,7 +69,7 @@ impl Definitions {
         let mut resolved = Resolved::without_results(&request, &client)?;
         resolved.settings.failed = job.failures();
         let tools = Tools::new(&shared.worker, &*caller, &mut resolved, false);
-        Ok(Definitions { tools, caller, request })
+        Ok(Definitions { tools, caller, request, uploads: Uploads::default() })
     }
 
     /// The tools for an export of results to `exporters`, and the outputs. `results` says whether the results are an index, and the name that
@@ -217,14 +218,16 @@ async fn plan(
     let mut graph = Graph::new();
     let lowered = definition.lower(&answers, &mut graph).map_err(|error| report(&error))?;
     definitions.caller.add_locals(lowered.locals);
-    definitions.caller.read(context_parts(&graph, &[lowered.edge])).await;
+    let (store, caller) = (&definitions.tools.store, &definitions.caller);
+    let (graph, edge) = definitions.uploads.put_into((graph, lowered.edge), store, caller).await?;
+    definitions.caller.read(context_parts(&graph, &[edge])).await;
     let host = Platform::host();
     let config = translate::config_of(&job.request.exporters).map(image_config).transpose()?;
     let image = match config {
         Some(config) => ImageDraft { config, ..empty_image(&host) },
         None => empty_image(&host),
     };
-    let target = Target { edge: lowered.edge, platform: host, image };
+    let target = Target { edge, platform: host, image };
     let text = definition.text();
     let file = text.map_or_else(
         || SourceFile::new("", String::new()),

@@ -31,6 +31,7 @@ use crate::error::{self, Texts};
 use crate::reports::Reports;
 use crate::session::Session;
 use crate::status::{Messages, StatusLog};
+use crate::uploads::Uploads;
 
 /// The beginning of options that are arguments of a Dockerfile.
 const ARGUMENT: &str = "build-arg:";
@@ -123,6 +124,8 @@ pub(crate) struct Definitions {
     pub(crate) caller: Arc<SessionCaller>,
     /// The outputs, caches and entitlements.
     pub(crate) request: BuildRequest,
+    /// The client's uploads that the definitions name.
+    pub(crate) uploads: Uploads,
 }
 
 impl Job {

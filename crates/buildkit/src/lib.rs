@@ -22,6 +22,7 @@
 //! | `definitions` | definitions (LLB) as results of a build |
 //! | `results` | results that a client puts together |
 //! | `layouts` | OCI layouts of the client as places of images |
+//! | `uploads` | uploads of the client as files of the web |
 //! | `policy` | source policies |
 //! | `requested` | platforms that a client asked for |
 //! | `reference` | the solved trees of references that clients hold |
@@ -67,6 +68,7 @@ mod subrequest;
 mod thread;
 mod translate;
 mod upkeep;
+mod uploads;
 mod usage;
 mod worker;
 

@@ -12,11 +12,10 @@ use tonic::{Code, Status};
 
 use crate::caller::Names;
 use crate::caller::stores::{CACHE, IMAGES, StoreName};
+use crate::uploads::{HOST, UPLOAD};
 
 /// The attribute with the config of an image.
 const CONFIG: &str = "containerimage.config";
-/// The host of addresses that stand for uploads of the session.
-const UPLOAD: &str = "http://buildkit-session/";
 
 /// A request for a build with the names of the client's directories.
 #[derive(Debug)]
@@ -94,7 +93,7 @@ pub(crate) fn dockerfile(
                 if request.local_dockerfile { Some(of_client) } else { text("filename").map(PathBuf::from) };
             request.context = PathBuf::from(&address);
             if let Some(path) = address.strip_prefix(UPLOAD) {
-                upload = Some(("buildkit-session".to_owned(), format!("/{path}")));
+                upload = Some((HOST.to_owned(), format!("/{path}")));
                 request.context = PathBuf::from("-");
             }
         }

@@ -32,6 +32,8 @@ use lapstrake_proto::moby::exporter::v1::exporter_server::{Exporter as Exporters
 use lapstrake_proto::moby::filesync::v1::BytesMessage;
 use lapstrake_proto::moby::filesync::v1::file_send_server::{FileSend, FileSendServer};
 use lapstrake_proto::moby::filesync::v1::file_sync_server::{FileSync, FileSyncServer};
+use lapstrake_proto::moby::upload::v1 as upload;
+use lapstrake_proto::moby::upload::v1::upload_server::{Upload, UploadServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{channel, unbounded_channel};
@@ -63,6 +65,8 @@ pub struct Shelf {
     pub directories: BTreeMap<String, Tree>,
     /// The secrets by their ids.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// The uploads by their paths. Each is given once.
+    pub uploads: Mutex<BTreeMap<String, Vec<u8>>>,
     /// The decisions about sources by their names; all others are allowed.
     pub decisions: BTreeMap<String, DecisionResponse>,
     /// The files that came, by the number of the output.
@@ -174,6 +178,23 @@ impl Secrets for Services {
         let data = self.0.secrets.get(&request.get_ref().id).cloned();
         let data = data.ok_or_else(|| Status::not_found("no such secret"))?;
         Ok(Response::new(GetSecretResponse { data }))
+    }
+}
+
+#[tonic::async_trait]
+impl Upload for Services {
+    type PullStream = Messages<upload::BytesMessage>;
+
+    async fn pull(
+        &self,
+        request: Request<Streaming<upload::BytesMessage>>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        let path = request.metadata().get("urlpath").and_then(|path| path.to_str().ok()).unwrap_or("");
+        let data = self.0.uploads.lock().unwrap().remove(path);
+        let data = data.ok_or_else(|| Status::not_found(format!("no upload {path}")))?;
+        let pieces: Vec<_> =
+            data.chunks(1 << 14).map(|data| Ok(upload::BytesMessage { data: data.to_vec() })).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(pieces))))
     }
 }
 
@@ -351,7 +372,8 @@ pub async fn session(channel: &Channel, id: &str, shelf: &Arc<Shelf>) -> Open {
         .add_service(ContentServer::new(services.clone()))
         .add_service(ExporterServer::new(services.clone()))
         .add_service(SecretsServer::new(services.clone()))
-        .add_service(PolicyVerifierServer::new(services))
+        .add_service(PolicyVerifierServer::new(services.clone()))
+        .add_service(UploadServer::new(services))
         .add_service(health);
     tokio::spawn(server.serve_with_incoming(once(async move { Ok::<_, std::io::Error>(near) })));
     let (reader, mut writer) = split(far);
@@ -380,6 +402,7 @@ pub async fn session(channel: &Channel, id: &str, shelf: &Arc<Shelf>) -> Open {
         "/moby.buildkit.secrets.v1.Secrets/GetSecret",
         "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy",
         "/containerd.services.content.v1.Content/Read",
+        "/moby.upload.v1.Upload/Pull",
         "/moby.exporter.v1.Exporter/FindExporters",
     ] {
         metadata.append("x-docker-expose-session-grpc-method", MetadataValue::from_static(method));

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("processes_have_several_outputs", ALL, processes_have_several_outputs),
     ("merges_and_differences", ALL, merges_and_differences),
     ("results_are_inputs", ALL, results_are_inputs),
+    ("uploads_are_files", ALL, uploads_are_files),
     ("large_definitions", ALL, large_definitions),
     ("places_come_with_errors", ALL, places_come_with_errors),
     ("returned_results_are_checked", ALL, returned_results_are_checked),
@@ -36,6 +37,11 @@ impl Graph {
         let op = pb::Op { inputs, op: Some(op), ..pb::Op::default() };
         self.0.push(op.encode_to_vec());
         pb::Input { digest: Digest::sha256(self.0.last().unwrap()).to_string(), index: 0 }
+    }
+
+    fn http(&mut self, url: &str, attrs: &[(&str, &str)]) -> pb::Input {
+        let attrs = attrs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        self.add(Vec::new(), pb::op::Op::Source(pb::SourceOp { identifier: url.to_owned(), attrs }))
     }
 
     fn local(&mut self, attrs: &[(&str, &str)]) -> pb::Input {
@@ -359,6 +365,47 @@ fn merges_and_differences(mode: Mode) {
         let onto = merged(&mut graph, vec![lower, step]);
         let id = solve(&mut place, graph.definition(onto), false).await.unwrap();
         has(&contents(&mut place, &id, "/").await, &[("/a", "3"), ("/b", "1"), ("/d", "file")]);
+    });
+}
+
+/// Files of the web whose address stands for an upload come from the client.
+fn uploads_are_files(mode: Mode) {
+    let shelf = shelf("FROM scratch\n", Vec::new());
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "in/x", &b"x"[..]).unwrap();
+    let long = "long ".repeat(20);
+    *shelf.uploads.lock().unwrap() = BTreeMap::from([
+        ("/tar".to_owned(), archive.into_inner().unwrap()),
+        ("/long".to_owned(), long.clone().into_bytes()),
+        ("/other".to_owned(), Vec::new()),
+    ]);
+    with(mode, shelf, |mut place| async move {
+        let attrs = [("http.filename", "context"), ("http.perm", "0644")];
+        let mut graph = Graph::default();
+        let tar = graph.http("http://buildkit-session/tar", &attrs);
+        let id = solve(&mut place, graph.definition(tar.clone()), false).await.unwrap();
+        assert_eq!(contents(&mut place, &id, "/").await.keys().collect::<Vec<_>>(), ["/context"]);
+        // The same upload again, in another definition, with further ones.
+        let long_file = graph.http("http://buildkit-session/long", &attrs);
+        let mut unpacked = copy("/context", "/");
+        unpacked.attempt_unpack_docker_compatibility = true;
+        let files = graph.files(None, Some(tar), vec![Action::Copy(unpacked)]);
+        let both = graph.files(Some(files), Some(long_file), vec![Action::Copy(copy("/context", "/long"))]);
+        let id = solve(&mut place, graph.definition(both), false).await.unwrap();
+        has(&contents(&mut place, &id, "/").await, &[("/in", ""), ("/in/x", "x"), ("/long", &long)]);
+        let wrong = format!("sha256:{}", "0".repeat(64));
+        for (path, attrs, why) in [
+            ("other", vec![("http.checksum", wrong.as_str())], "digest mismatch sha256:e3b0c44298fc"),
+            ("nosuch", vec![], "no upload /nosuch"),
+        ] {
+            let mut graph = Graph::default();
+            let file = graph.http(&format!("http://buildkit-session/{path}"), &attrs);
+            let error = solve(&mut place, graph.definition(file), true).await.unwrap_err();
+            assert!(error.message().contains(why), "{error:?}");
+        }
     });
 }
 
