@@ -20,7 +20,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The database refused.
-    #[error("the state database `{}` failed", path.display())]
+    #[error("the state database `{}` failed{}", path.display(), no_room(source))]
     Database {
         /// The database file.
         path: PathBuf,
@@ -142,6 +142,11 @@ fn is_database_full(error: &rusqlite::Error) -> bool {
     })
 }
 
+/// The system's words for a full disk, where that is the cause: SQLite has others.
+fn no_room(error: &rusqlite::Error) -> &'static str {
+    if is_database_full(error) { ": No space left on device" } else { "" }
+}
+
 pub(crate) fn io_error<'a>(
     action: &'static str,
     path: &'a Path,
@@ -172,5 +177,24 @@ impl Reported for StoreError {
             _ => return None,
         };
         Some(text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_the_same_words_everywhere() {
+        let failed = |code| StoreError::Database {
+            path: PathBuf::from("/s/state.db"),
+            source: rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None),
+        };
+        let full = failed(rusqlite::ffi::SQLITE_FULL);
+        assert_eq!(full.to_string(), "the state database `/s/state.db` failed: No space left on device");
+        assert!(is_disk_full(&full));
+        let damaged = failed(rusqlite::ffi::SQLITE_CORRUPT);
+        assert_eq!(damaged.to_string(), "the state database `/s/state.db` failed");
+        assert!(!is_disk_full(&damaged) && damaged.is_damage());
     }
 }
