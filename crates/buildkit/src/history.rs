@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use lapstrake_build::{BuildRecord, Part};
 use lapstrake_diag::{Outcome, Usage};
+use lapstrake_engine::Secrets;
 use lapstrake_proto::moby::buildkit::v1 as api;
 use lapstrake_store::{BuildRow, Store};
 use tokio::sync::broadcast::{Receiver, Sender, channel};
@@ -155,7 +156,8 @@ impl History {
     }
 
     /// The record `id` waits for the spans of its client from now on.
-    pub(crate) fn wait_for_spans(self: &Arc<Self>, id: &str, parent: Parent) {
+    /// The spans are kept without `secrets`: clients put their command lines into spans.
+    pub(crate) fn wait_for_spans(self: &Arc<Self>, id: &str, parent: Parent, secrets: Secrets) {
         let waiting = Waiting::default();
         let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(id.to_owned(), waiting.clone());
@@ -167,7 +169,7 @@ impl History {
                 () = tokio::time::sleep(PATIENCE) => {}
             }
             let keeper = this.clone();
-            let kept = tokio::task::spawn_blocking(move || keeper.keep_spans(&id, &parent)).await;
+            let kept = tokio::task::spawn_blocking(move || keeper.keep_spans(&id, &parent, &secrets)).await;
             if let Ok(Err(error)) = kept {
                 tracing::warn!(%error, "the spans of a build could not be kept");
             }
@@ -176,12 +178,15 @@ impl History {
     }
 
     /// The record `id` has its trace now.
-    fn keep_spans(&self, id: &str, parent: &Parent) -> Outcome<()> {
-        let spans = self.spans.take(&parent.trace);
-        if !spans.is_empty() {
-            BuildRecord::put_part(&self.store, id, Part::Spans, &spans)?;
-        }
+    fn keep_spans(&self, id: &str, parent: &Parent, secrets: &Secrets) -> Outcome<()> {
+        let spans = spans::hidden(&self.spans.take(&parent.trace), secrets);
+        let kept = match spans.is_empty() {
+            true => Ok(()),
+            false => BuildRecord::put_part(&self.store, id, Part::Spans, &spans),
+        };
+        // Also if the spans cannot be kept, the record waits no longer.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        kept?;
         self.change(id, |_| {}).map(drop)
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapstrake_engine::Progress;
 
-/// Where the parts of one build report to. Cheap to clone; whoever holds one does not keep the build's messages from ending.
+/// The place to which the parts of one build report. Cheap to clone. A clone does not keep the messages of the build from ending.
 #[derive(Clone)]
 pub(crate) struct Reports(Arc<Mutex<Option<Progress>>>);
 

@@ -326,7 +326,7 @@ async fn record(
     let store = shared.worker.store().clone();
     let (upkeep, history) = (shared.upkeep.clone(), shared.history.clone());
     if let Some(parent) = job.traceparent.as_deref().and_then(Parent::parse) {
-        history.wait_for_spans(&record.id, parent);
+        history.wait_for_spans(&record.id, parent, secrets.clone());
     }
     let kept = tokio::task::spawn_blocking(move || {
         let id = record.id.clone();

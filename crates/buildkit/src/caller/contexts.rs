@@ -8,6 +8,7 @@ use std::sync::Arc;
 use lapstrake_build::load_bytes;
 use lapstrake_engine::Step;
 use lapstrake_llb::LocalSource;
+use lapstrake_oci::Digest;
 use lapstrake_ops::ContextPart;
 use lapstrake_store::{CacheDir, Sharing, Store, TempDir};
 use lapstrake_tree::ignore::Patterns;
@@ -174,7 +175,10 @@ impl Contexts {
         let exclude = ignore.cleaned();
         let wanted = Wanted { name: directory.clone(), follow, exclude, ..Wanted::default() };
         // Builds of one directory that read other parts of it do not replace each other's copies.
-        let copy = if wanted.follow.is_empty() { String::new() } else { format!("{:?}", wanted.follow) };
+        let copy = match wanted.follow.is_empty() {
+            true => String::new(),
+            false => format!("part {}", Digest::sha256(&lapstrake_go::to_json(&wanted.follow)).hex()),
+        };
         let step = self.step(name).await;
         let mut here = self.here.lock().await;
         let key = format!("{directory} {copy}");

@@ -1,4 +1,4 @@
-//! Spans of traces: those that clients send, and those that a build is itself.
+//! Spans of traces: those of clients, and those of builds.
 //!
 //! A trace is text: an object of JSON a span, one after the other, with the fields of the stubs of OpenTelemetry's library for Go.
 //! That is the form of the traces in BuildKit's records.
@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapstrake_build::{BuildRecord, Journal};
-use lapstrake_engine::Event;
+use lapstrake_engine::{Event, Secrets};
 use lapstrake_oci::{Digest, rfc3339};
 use lapstrake_proto::opentelemetry::proto::collector::trace::v1 as api;
 use lapstrake_proto::opentelemetry::proto::collector::trace::v1::trace_service_server::TraceService;
@@ -135,6 +135,20 @@ fn stub(span: &Span, scope: &InstrumentationScope, resource: &Resource) -> Value
     })
 }
 
+/// Spans without secrets.
+pub(super) fn hidden(spans: &[u8], secrets: &Secrets) -> Vec<u8> {
+    if secrets.is_empty() {
+        return spans.to_vec();
+    }
+    let mut lines = Vec::new();
+    for mut span in serde_json::Deserializer::from_slice(spans).into_iter::<Value>().map_while(Result::ok) {
+        secrets.hide_json(&mut span);
+        lines.extend(span.to_string().into_bytes());
+        lines.push(b'\n');
+    }
+    lines
+}
+
 /// The spans of a build itself: the call, and in it the steps. They belong to the trace of the client, if it has one.
 pub(crate) fn of_build(record: &BuildRecord, journal: &Journal) -> Vec<u8> {
     let parent = record.call.as_ref().and_then(|call| call.traceparent.as_deref()).and_then(Parent::parse);
@@ -252,7 +266,7 @@ fn value(value: Option<&AnyValue>) -> Value {
     json!({ "Type": kind, "Value": value })
 }
 
-/// A value as plain JSON. What is nested very deep is left out.
+/// A value as plain JSON. Values that are nested very deep become `null`.
 fn plain(value: &Any, depth: usize) -> Value {
     let below = |value: &AnyValue| match &value.value {
         Some(value) if depth < 16 => plain(value, depth + 1),

@@ -10,6 +10,7 @@ use lapstrake_proto::google::rpc;
 use lapstrake_proto::moby::buildkit::v1 as api;
 use lapstrake_proto::opentelemetry::proto::collector::trace::v1 as collector;
 use lapstrake_proto::opentelemetry::proto::collector::trace::v1::trace_service_client::TraceServiceClient;
+use lapstrake_proto::opentelemetry::proto::common::v1 as common;
 use lapstrake_proto::opentelemetry::proto::trace::v1 as trace;
 use lapstrake_testkit::buildkit::{control, entry, session, shelf, solve};
 use prost::Message as _;
@@ -166,6 +167,11 @@ async fn records_are_chosen_pinned_and_removed() {
     assert_eq!(ids(&filtered(&[], 0).await.unwrap()), ["bad"]);
 }
 
+fn attribute(key: &str, value: &str) -> common::KeyValue {
+    let value = common::any_value::Value::StringValue(value.to_owned());
+    common::KeyValue { key: key.to_owned(), value: Some(common::AnyValue { value: Some(value) }) }
+}
+
 /// A build has a trace of its own. A client that has a trace adds its spans to that.
 #[tokio::test(flavor = "multi_thread")]
 async fn traces_are_blobs() {
@@ -185,7 +191,9 @@ async fn traces_are_blobs() {
     let (trace_id, span_id) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
     let shelf = Arc::new(shelf("FROM scratch\nCOPY a /\n", vec![entry("a", "text")]));
     let _open = session(&place.channel, "session-traced", &shelf).await;
-    let mut request = Request::new(solve("traced", &["oci"]));
+    let mut whole = solve("traced", &["oci"]);
+    whole.frontend_attrs.insert("build-arg:API_TOKEN".to_owned(), "hush-\"hush".to_owned());
+    let mut request = Request::new(whole);
     request.metadata_mut().insert("traceparent", format!("00-{trace_id}-{span_id}-01").parse().unwrap());
     control(&place.channel).solve(request).await.unwrap();
     assert_eq!(one(&place, "traced").await.trace, None, "the client's spans may still come");
@@ -196,6 +204,7 @@ async fn traces_are_blobs() {
         trace_id: bytes(trace_id),
         span_id: id,
         name: "of the client".to_owned(),
+        attributes: vec![attribute("command", "--opt build-arg:API_TOKEN=hush-\"hush")],
         start_time_unix_nano: 1_700_000_000_500_000_000,
         ..trace::Span::default()
     };
@@ -216,6 +225,8 @@ async fn traces_are_blobs() {
     let of_client: Vec<_> = all.iter().filter(|span| span["Name"] == "of the client").collect();
     assert_eq!(of_client.len(), 1);
     assert_eq!(of_client[0]["StartTime"], "2023-11-14T22:13:20.5Z");
+    let command = of_client[0].to_string();
+    assert!(command.contains("API_TOKEN=(hidden, ") && !command.contains("hush"), "{command}");
     let call = all.iter().find(|span| span["Name"] == "moby.buildkit.v1.Control/Solve").unwrap();
     assert_eq!(call["SpanContext"]["TraceID"], trace_id);
     assert_eq!(call["Parent"]["SpanID"], span_id);
