@@ -24,8 +24,8 @@ pub trait Client: Send + Sync {
     /// The caller has no such directory.
     fn directory(&self, named: &Path) -> Outcome<PathBuf>;
 
-    /// What the ignore file of the context `name`, the directory `named`, says, if the context is to come when a step needs it:
-    /// then [`context`](Client::context) is asked for the directory. `None` if the directory is here already, or comes as a whole.
+    /// The patterns of the ignore file of the context `name`, which is the directory `named`, if the context comes later: when a
+    /// step needs it, [`context`](Client::context) gives the directory. `None` if the directory is here, or comes as a whole.
     ///
     /// # Errors
     /// The ignore file cannot be read.

@@ -117,7 +117,7 @@ pub struct BuildRecord {
     pub generation: u32,
 }
 
-/// What a record has besides its journal, under names in the store.
+/// A part of a record besides its journal. The store has each part under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The error of a client's build with its details: an encoded `google.rpc.Status`.
@@ -238,7 +238,7 @@ impl BuildRecord {
         Ok(())
     }
 
-    /// What [`BuildRecord::put_part`] has kept.
+    /// The value that [`BuildRecord::put_part`] has kept.
     ///
     /// # Errors
     /// The store cannot be read, or the bytes are damaged.

@@ -92,7 +92,7 @@ pub(crate) struct Job {
     /// The result that the record of the build tells of.
     subject: Mutex<Option<Arc<Prepared>>>,
     results: Mutex<BTreeMap<String, Arc<Prepared>>>,
-    /// What steps that failed have left, if a client drives the build.
+    /// The trees of failed steps, if a client drives the build.
     pub(crate) failed: FailedSteps,
     /// The trees of these that the client knows, by their references.
     held: Mutex<BTreeMap<String, LeftTree>>,
@@ -235,7 +235,7 @@ impl Job {
         self.request.frontend.is_empty() && self.request.definition.is_none()
     }
 
-    /// What steps that fail are to leave.
+    /// The place where failed steps leave their trees; nothing unless the client drives the build.
     pub(crate) fn failures(&self) -> Option<FailedSteps> {
         self.is_driven().then(|| self.failed.clone())
     }

@@ -42,7 +42,7 @@ pub(crate) fn event(
     api::BuildHistoryEvent { r#type: kind.into(), record: Some(record) }
 }
 
-/// What is stored in the record of a build that is over.
+/// The stored part of the record of a build that is over.
 pub(crate) fn described(record: &BuildRecord) -> api::BuildHistoryRecord {
     let mut attrs = BTreeMap::new();
     attrs.insert("filename".to_owned(), record.subject.dockerfile.clone());
@@ -138,7 +138,7 @@ pub(crate) fn replay(store: &Arc<Store>, row: &BuildRow) -> Outcome<Vec<api::Sta
     Ok(messages(&BuildRecord::decode(row)?, journal))
 }
 
-/// The code of the error of a build that ended so.
+/// The code of the error of a build that ended with `status`.
 pub(crate) fn code(status: Ended) -> Code {
     match status {
         Ended::Completed => Code::Ok,

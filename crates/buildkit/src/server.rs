@@ -37,7 +37,7 @@ pub(crate) const LARGEST: usize = 16 << 20;
 /// The bytes that a client may send on one stream before the server has read them.
 pub(crate) const WINDOW: u32 = 4 << 20;
 
-/// The services that reflection tells of. A session has further ones, which are the client's.
+/// The services that reflection tells of. The services of sessions are the clients' own.
 const SERVICES: [&str; 5] = [
     "moby.buildkit.v1.Control",
     "moby.buildkit.v1.frontend.LLBBridge",

@@ -21,7 +21,7 @@ use tonic_health::pb::health_client::HealthClient;
 pub(crate) use pipe::Outgoing;
 pub(crate) use registry::Sessions;
 
-/// The header by which a client asks for another watch, in milliseconds.
+/// The header with the times of the watch that a client asks for, in milliseconds.
 const OWN_TIME: &str = "x-buildkit-session-health-custom-timeout";
 /// The shortest time that a client may ask for.
 const SHORTEST: Duration = Duration::from_secs(1);

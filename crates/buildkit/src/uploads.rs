@@ -16,7 +16,7 @@ use crate::caller::SessionCaller;
 pub(crate) const UPLOAD: &str = "http://buildkit-session/";
 /// The host of these addresses.
 pub(crate) const HOST: &str = "buildkit-session";
-/// The mode of a file whose client does not say one.
+/// The mode of a file, unless the client gives another one.
 const MODE: u32 = 0o600;
 
 /// The uploads of one build.

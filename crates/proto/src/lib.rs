@@ -14,7 +14,7 @@
     reason = "the code is generated; the `.proto` files have the documentation"
 )]
 
-/// What the `.proto` files say, as an encoded `google.protobuf.FileDescriptorSet`: for reflection, and for messages as JSON.
+/// The messages and services of the `.proto` files, as an encoded `google.protobuf.FileDescriptorSet`: for reflection, and for messages as JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The build graph: `pb`.

@@ -134,7 +134,7 @@ impl Store {
         })
     }
 
-    /// What [`Store::put_build_part`] kept.
+    /// The value that [`Store::put_build_part`] has kept.
     pub fn build_part(&self, id: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.settle_builds()?;
         self.with_db(|db| {

@@ -21,10 +21,10 @@ CREATE TABLE IF NOT EXISTS digests (reference TEXT PRIMARY KEY, image TEXT NOT N
 /// The version of the database.
 pub(crate) const NEWEST: i64 = 10;
 
-/// The version that [`crate::migrate`] has a step of its own to.
+/// The first version with relations. [`crate::migrate`] has a step of its own to this version.
 pub(crate) const WITH_RELATIONS: i64 = 9;
 
-/// What version 10 added: records of builds that stay whatever their age, and what belongs to a record besides its log.
+/// The tables and columns of version 10: pins of build records, and parts of records besides their logs.
 pub(crate) const OF_BUILDS: &str = "
 ALTER TABLE builds ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE build_parts (build TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (build, name)) WITHOUT ROWID;

@@ -142,7 +142,7 @@ fn is_database_full(error: &rusqlite::Error) -> bool {
     })
 }
 
-/// The system's words for a full disk, where that is the cause: SQLite has others.
+/// The system's words for a full disk, if a full disk is the cause. SQLite has other words.
 fn no_room(error: &rusqlite::Error) -> &'static str {
     if is_database_full(error) { ": No space left on device" } else { "" }
 }

@@ -5,7 +5,7 @@
 //! need. So nothing older may be at work in the directory then: its processes hold the locks of [`crate::epochs`], and are
 //! named if they do not end soon. The superblock gets its new format first. From then on an older lapstrake refuses the
 //! directory, and whatever ends the change half-way, the next process finds it undone in the database and does it again.
-//! Version 10 adds to the records of builds, and disturbs nobody.
+//! Version 10 adds a column and a table for build records. No older process is disturbed.
 
 use std::fs::File;
 use std::path::Path;

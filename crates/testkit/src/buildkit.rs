@@ -110,7 +110,7 @@ impl FileSync for Services {
             .collect();
         let tree = self.0.directories.get(&name).cloned();
         let tree = tree.ok_or_else(|| Status::not_found(format!("no access allowed to dir {name:?}")))?;
-        // Paths, and not patterns: what is below one comes, and so do the directories above.
+        // Paths, and not patterns: everything below a path comes, and so do the directories above.
         let within =
             |path: &str, top: &str| path == top || path.strip_prefix(top).is_some_and(|p| p.starts_with('/'));
         let comes = |stat: &Stat, path: &String| {

@@ -1,4 +1,4 @@
-//! What steps that failed have left: their trees, for clients that look for the reason.
+//! The trees that failed steps have left, for clients that look for the reason.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,7 +80,7 @@ struct Open {
     changes: Changes,
 }
 
-/// What is known of the changes to a tree besides the tree.
+/// Facts about the changes to a tree that the tree itself does not have.
 pub(crate) enum Changes {
     /// Owners by device and inode, of a process.
     Owners(BTreeMap<(u64, u64), (u32, u32)>),
@@ -140,7 +140,7 @@ impl FailedSteps {
         }
     }
 
-    /// What the step with this digest has left, if it failed. The last failure counts.
+    /// The trees of the step with this digest, if the step failed. The last failure counts.
     pub fn find(&self, digest: &str) -> Option<FailedTrees> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().rev().find(|failed| failed.step == digest).map(|failed| failed.trees.clone())

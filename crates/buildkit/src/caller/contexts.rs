@@ -47,7 +47,7 @@ struct Here {
 struct Later {
     /// The name of the client's directory.
     directory: String,
-    /// What its ignore file says.
+    /// The patterns of its ignore file.
     ignore: Patterns,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Contexts {
     here: Mutex<BTreeMap<String, Here>>,
     /// Contexts that come when a step needs them, by their names in the graph.
     later: Mutex<BTreeMap<String, Later>>,
-    /// What the steps read of the contexts, once their graph is known.
+    /// The parts of the contexts that the steps read, once the graph is known.
     parts: Mutex<BTreeMap<String, ContextPart>>,
     /// Directories that definitions name, by their names in the graph.
     locals: Mutex<BTreeMap<String, Here>>,
@@ -120,7 +120,7 @@ impl Contexts {
         Contexts { session, sessions, store, names, reports, here, later, parts: Mutex::default(), locals }
     }
 
-    /// What the ignore file of a context says that comes later; nothing for a context that is here, or is a part of a directory.
+    /// The patterns of the ignore file of a context that comes later; nothing for a context that is here, or is a part of a directory.
     pub(super) async fn ignored(&self, name: &str, named: &Path) -> Result<Option<Patterns>, ContextError> {
         let (directory, below) =
             parts(named).ok_or_else(|| ContextError::Missing(named.display().to_string()))?;
@@ -166,7 +166,7 @@ impl Contexts {
         self.later.lock().await.iter().map(source).collect()
     }
 
-    /// The place of a context that comes later, and what its ignore file says; nothing for a name that no context has.
+    /// The place of a context that comes later, and the patterns of its ignore file; nothing for a name that no context has.
     pub(super) async fn context(&self, name: &str) -> Result<Option<(PathBuf, Patterns)>, ContextError> {
         let Some(later) = self.later.lock().await.get(name).cloned() else { return Ok(None) };
         let Later { directory, ignore } = later;

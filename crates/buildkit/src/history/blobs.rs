@@ -26,7 +26,7 @@ pub(crate) struct Blob {
     pub(crate) created: i64,
 }
 
-/// What a record says besides what is stored in it.
+/// The values of a record that are computed from its journal and its parts.
 pub(super) struct Facts {
     /// The generation of the record that this is about.
     pub(super) generation: u32,
@@ -98,7 +98,7 @@ impl Facts {
         } else {
             documents(record).remove(digest)
         };
-        // What another process changed meanwhile is another blob.
+        // Another process may have changed the record meanwhile.
         let bytes = bytes.filter(|bytes| Digest::sha256(bytes).to_string() == digest);
         Ok(bytes.map(|bytes| Blob { bytes, created: ended(record) }))
     }

@@ -9,10 +9,10 @@ use tonic::Code;
 
 use crate::filter::Filter;
 
-/// Any of these has to fit; none is for all records.
+/// Filters, of which one has to fit. Without a filter, all records are wanted.
 pub(crate) struct Wanted(Vec<All>);
 
-/// What a record has to fit.
+/// The conditions of one filter. A record has to fit all of them.
 struct All {
     times: Vec<Time>,
     rest: Filter,

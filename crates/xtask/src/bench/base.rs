@@ -10,7 +10,7 @@ use lapstrake_testkit::Registry;
 use super::measure::{Command, measure};
 use super::peers::Peer;
 
-/// What each layer has, as far as it is there.
+/// The directories of each layer. Those that this machine lacks are left out.
 const LAYERS: [(&str, &[&str]); 4] = [
     ("programs", &["sbin", "libexec", "share/perl", "share/i18n", "share/locale"]),
     ("compiler", &["lib/gcc", "include"]),
@@ -104,7 +104,7 @@ impl Base<'_> {
         self.table("commit of a tree, build -t", rows)
     }
 
-    /// The layers are there; what is measured is compressing and sending them.
+    /// The layers are there: compressing and sending them is measured.
     fn push(&self, peers: &[Peer]) -> Result<(), String> {
         let name = format!("{}/bench/ours:1", self.registry.address);
         let state = format!("LAPSTRAKE_ROOT='{}/base-state'", self.place.display());
@@ -135,7 +135,7 @@ impl Base<'_> {
         format!("{}/bench/theirs:1", self.registry.address)
     }
 
-    /// What the last push of BuildKit (or our own) has left, as a base on which a step runs.
+    /// The image of the last push, BuildKit's or our own, as the base of a step.
     fn pull(&self, peers: &[Peer]) -> Result<(), String> {
         let based = self.place.join("base-based");
         let base = if peers.iter().any(|peer| peer.emptied().is_some()) {

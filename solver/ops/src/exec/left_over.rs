@@ -1,4 +1,4 @@
-//! What a process that failed has left in its trees.
+//! The trees of a process that failed.
 
 use std::collections::BTreeMap;
 

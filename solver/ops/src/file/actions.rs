@@ -39,7 +39,7 @@ impl PreparedAction<'_> {
 pub(crate) struct FailedAction {
     /// The number of the action.
     pub(crate) number: usize,
-    /// What the actions before have copied; `None` if none of them was applied.
+    /// The changes of the actions before; `None` if none of them was applied.
     pub(crate) before: Option<Copied>,
     /// The reason.
     pub(crate) error: OpsError,
