@@ -75,6 +75,8 @@ pub struct Shelf {
     pub asked: Mutex<Vec<String>>,
     /// The blobs of content stores, by the store and by the digest.
     pub blobs: Mutex<BTreeMap<(String, String), Vec<u8>>>,
+    /// The sizes that the client announces for blobs, by the digest, where these are not the sizes of the blobs.
+    pub announced: Mutex<BTreeMap<String, i64>>,
     /// The exporters that the session names once there are results, and the answer of these exporters.
     pub exporters: Mutex<(Vec<Exporter>, BTreeMap<String, String>)>,
 }
@@ -229,7 +231,8 @@ impl Content for Services {
         let (store, digest) = (store_of(&request), request.into_inner().digest);
         let blobs = self.0.blobs.lock().unwrap();
         let blob = blobs.get(&(store, digest.clone())).ok_or_else(|| Status::not_found(digest.clone()))?;
-        let size = i64::try_from(blob.len()).unwrap();
+        let announced = self.0.announced.lock().unwrap().get(&digest).copied();
+        let size = announced.unwrap_or_else(|| i64::try_from(blob.len()).unwrap());
         let info = Some(content::Info { digest, size, ..content::Info::default() });
         Ok(Response::new(content::InfoResponse { info }))
     }

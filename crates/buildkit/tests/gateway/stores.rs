@@ -13,6 +13,7 @@ use crate::place::{BUILD, Place, tree, with};
 
 pub(crate) const TESTS: &[Test] = &[
     ("outputs_and_layouts_of_clients", &[Mode::Root, Mode::Oneid], outputs_and_layouts_of_clients),
+    ("blobs_that_are_too_long", &[Mode::Root], blobs_that_are_too_long),
     ("caches_of_clients", &[Mode::Root, Mode::Oneid], caches_of_clients),
     ("exporters_of_sessions", &[Mode::Root], exporters_of_sessions),
     ("warnings_of_clients", &[Mode::Root], warnings_of_clients),
@@ -99,6 +100,31 @@ fn outputs_and_layouts_of_clients(mode: Mode) {
         };
         let found = place.bridge.resolve_image_config(of_build(BUILD, asked)).await.unwrap().into_inner();
         assert_eq!(found.digest, digest);
+    });
+}
+
+/// A client announces the size of each blob, and sends no more.
+fn blobs_that_are_too_long(mode: Mode) {
+    with(mode, shelf("FROM scratch\n", Vec::new()), |mut place| async move {
+        let place = &mut place;
+        let document = br#"{"schemaVersion":2,"manifests":[]}"#.to_vec();
+        let digest = lapstrake_oci::Digest::sha256(&document).to_string();
+        let user = shelf("FROM base\n", Vec::new());
+        user.blobs.lock().unwrap().insert(("oci:mine".to_owned(), digest.clone()), document);
+        let user = Arc::new(user);
+        let _user = session(&place.channel, "session-long", &user).await;
+        for (number, (size, why)) in
+            [(10, "is longer than 10 bytes"), (65 << 20, "are too long for a document")]
+                .into_iter()
+                .enumerate()
+        {
+            user.announced.lock().unwrap().insert(digest.clone(), size);
+            let frontend_attrs = attrs(&[("context:base", &format!("oci-layout://mine@{digest}"))]);
+            let id = format!("long{number}");
+            let request = api::SolveRequest { frontend_attrs, r#ref: id, ..solve("long", &["tar"]) };
+            let error = answer(place, request).await.unwrap_err();
+            assert!(error.message().contains(why), "{error:?}");
+        }
     });
 }
 
