@@ -7,7 +7,7 @@ mod blobs;
 mod chosen;
 mod spans;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -98,7 +98,9 @@ impl History {
             (limit, Err(_)) => return Err(Usage(format!("invalid limit {limit}")).into()),
         };
         let rows = if request.r#ref.is_empty() {
-            self.store.builds()?
+            let rows = self.store.builds()?;
+            self.forget_others(&rows);
+            rows
         } else {
             records::row(&self.store, &request.r#ref)?.into_iter().collect()
         };
@@ -240,9 +242,14 @@ impl History {
             let record = BuildRecord::decode(row)?;
             all.extend(self.facts(&record)?.list(&record));
         }
-        // Records that are gone leave nothing here.
-        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        facts.retain(|id, _| rows.iter().any(|row| row.id == *id));
+        self.forget_others(&rows);
         Ok(all)
+    }
+
+    /// Records that are gone leave nothing here. `rows` are the records that are there.
+    fn forget_others(&self, rows: &[BuildRow]) {
+        let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.retain(|id, _| ids.contains(id.as_str()));
     }
 }
