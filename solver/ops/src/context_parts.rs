@@ -27,7 +27,12 @@ pub fn context_parts(graph: &Graph, targets: &[Edge]) -> BTreeMap<String, Contex
         }
         for consumer in graph.consumers(id) {
             let consumer = &graph[consumer];
-            let deps = crate::job::cache_map(consumer).deps;
+            let inputs = consumer.inputs.len();
+            let deps = match &consumer.op {
+                Op::File(file) => crate::file::deps(file, inputs),
+                Op::Exec(exec) => crate::exec::deps(exec, inputs),
+                Op::Source(_) | Op::Merge | Op::Diff => vec![Dep::ByKey; inputs],
+            };
             let read = consumer.inputs.iter().zip(deps).filter(|(input, _)| input.vertex == id);
             read.for_each(|(_, dep)| part.add(&dep));
         }

@@ -53,6 +53,11 @@ pub(crate) fn kill_switch() -> (Sender<()>, Receiver<()>) {
 
 /// How `exec` is cached with this number of inputs: bind mounts count by the content that they show, other inputs by key.
 pub(crate) fn cache_map(exec: &Exec, inputs: usize) -> CacheMap {
+    CacheMap { op: lapstrake_go::to_json(&exec.for_key()), deps: deps(exec, inputs) }
+}
+
+/// How the inputs of `exec` count.
+pub(crate) fn deps(exec: &Exec, inputs: usize) -> Vec<Dep> {
     let mut deps = vec![Dep::ByKey; inputs];
     for mount in &exec.mounts {
         if let MountKind::Bind(bind) = &mount.kind
@@ -65,7 +70,7 @@ pub(crate) fn cache_map(exec: &Exec, inputs: usize) -> CacheMap {
             *dep = Dep::ByContent(Selector { paths, ..Selector::everything() });
         }
     }
-    CacheMap { op: lapstrake_go::to_json(&exec.for_key()), deps }
+    deps
 }
 
 /// Runs `exec`, as often as it may be tried, and gives the stack with what it changed.

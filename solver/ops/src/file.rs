@@ -41,13 +41,19 @@ struct Versioned<'a> {
 
 /// How a file op with this number of inputs is cached: the base by its key, the inputs that it copies from by their content.
 pub(crate) fn cache_map(file: &File, inputs: usize) -> CacheMap {
+    let op = lapstrake_go::to_json(&Versioned { file, version: FILE_VERSION });
+    CacheMap { op, deps: deps(file, inputs) }
+}
+
+/// How the inputs of a file op count.
+pub(crate) fn deps(file: &File, inputs: usize) -> Vec<Dep> {
     let mut deps = vec![Dep::ByKey; inputs];
     for (input, selector) in selectors(file) {
         if let Some(dep) = deps.get_mut(input).filter(|_| input > 0) {
             *dep = Dep::ByContent(selector);
         }
     }
-    CacheMap { op: lapstrake_go::to_json(&Versioned { file, version: FILE_VERSION }), deps }
+    deps
 }
 
 /// Runs a file op: the stack of its base with one layer on it.

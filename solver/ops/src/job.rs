@@ -116,24 +116,20 @@ impl Job {
     }
 }
 
-/// How `vertex` is cached.
-pub(crate) fn cache_map(vertex: &Vertex) -> CacheMap {
-    let inputs = vertex.inputs.len();
-    match &vertex.op {
-        Op::Source(source) => CacheMap { op: lapstrake_go::to_json(source), deps: vec![Dep::ByKey; inputs] },
-        Op::Merge => CacheMap { op: b"merge".to_vec(), deps: vec![Dep::ByKey; inputs] },
-        Op::Diff => CacheMap { op: b"diff".to_vec(), deps: vec![Dep::ByKey; inputs] },
-        Op::File(file) => file::cache_map(file, inputs),
-        Op::Exec(exec) => exec::cache_map(exec, inputs),
-    }
-}
-
 impl Executor for Job {
     type Output = SharedStack;
     type Error = OpsError;
 
     fn cache_map(&self, vertex: &Vertex) -> CacheMap {
-        cache_map(vertex)
+        let inputs = vertex.inputs.len();
+        let by_key = |op| CacheMap { op, deps: vec![Dep::ByKey; inputs] };
+        match &vertex.op {
+            Op::Source(source) => by_key(lapstrake_go::to_json(source)),
+            Op::Merge => by_key(b"merge".to_vec()),
+            Op::Diff => by_key(b"diff".to_vec()),
+            Op::File(file) => file::cache_map(file, inputs),
+            Op::Exec(exec) => exec::cache_map(exec, inputs),
+        }
     }
 
     async fn source_key(&self, vertex: &Vertex) -> Result<Key, OpsError> {
